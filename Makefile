@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Rules call `python`; it must be the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo install test lint types unit clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(VENV)/.runtime: envs/requirements.txt envs/constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime envs/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt -c envs/constraints.txt
+	touch $@
+
+install: $(VENV)/.runtime  ## make .venv with the pinned requirements
+
+demo: $(VENV)/.runtime  ## run the embedded study and say what it found
+	snakemake
+	snakemake --report results/report.html
+	@cat results/*/findings/*.md
+	@echo "Figures: $$(ls -d results/*/figures)"
+	@echo "Report:  results/report.html"
+
+test: lint types unit  ## all checks: lint, types, tests
+
+lint: $(VENV)/.dev  ## ruff, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+types: $(VENV)/.dev  ## mypy
+	mypy
+
+unit: $(VENV)/.dev  ## unit, parity, DAG and end-to-end tests
+	pytest
+
+clean:  ## remove results, resources and logs
+	rm -rf resources logs .snakemake
+	find results -mindepth 1 -not -name .gitkeep -delete

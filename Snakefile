@@ -1,0 +1,69 @@
+# headroom: how much of a language model does in-context learning need?
+# Targets: all (default), prompts, importance, curves, correlations, induction, figures, fig03, fig05, fig08, fig10a.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A study given with --configfile stands alone: merged over the embedded one, its tasks would be joined by the default
+# study's model.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/prompts.smk"
+include: "workflow/rules/importance.smk"
+include: "workflow/rules/pruning.smk"
+include: "workflow/rules/correlation.smk"
+include: "workflow/rules/induction.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        MODEL_RECORDS,
+        PROMPTS,
+        IMPORTANCE,
+        CURVES,
+        CORRELATIONS,
+        INDUCTION,
+        FIGURES,
+        FINDINGS,
+
+
+rule prompts:
+    input:
+        PROMPTS,
+
+
+rule importance:
+    input:
+        IMPORTANCE,
+
+
+rule curves:
+    input:
+        CURVES,
+
+
+rule correlations:
+    input:
+        CORRELATIONS,
+
+
+rule induction:
+    input:
+        INDUCTION,
+
+
+rule figures:
+    input:
+        FIGURES,
+        FINDINGS,

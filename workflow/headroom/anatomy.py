@@ -1,0 +1,136 @@
+"""Where attention sits in each model family: a table, and the check that refuses what is not in it.
+
+Only what differs between families is here; everything else is one code path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from torch import nn
+
+from headroom.errors import HeadroomError, nearest
+
+
+@dataclass(frozen=True)
+class Family:
+    """Attribute paths in one family.
+
+    Attributes:
+        layers: from the causal language model to the list of decoder layers.
+        attention: from a layer to its attention module.
+        output: from the attention module to its output projection.
+        query, key, value: from the attention module to its input projections.
+    """
+
+    layers: str
+    attention: str = "self_attn"
+    output: str = "o_proj"
+    query: str = "q_proj"
+    key: str = "k_proj"
+    value: str = "v_proj"
+
+
+FAMILIES = {
+    "opt": Family(layers="model.decoder.layers", output="out_proj"),
+    "llama": Family(layers="model.layers"),
+}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Head counts of a model: layers, query heads and key-value heads per layer, and the width of a head."""
+
+    layers: int
+    heads: int
+    key_value_heads: int
+    width: int
+
+    @property
+    def total(self) -> int:
+        """All query heads of the model."""
+        return self.layers * self.heads
+
+
+def family(model: Any) -> Family:
+    """The table's row for a model.
+
+    Raises:
+        HeadroomError: the family is not supported.
+    """
+    name = model.config.model_type
+    if name not in FAMILIES:
+        raise HeadroomError(
+            f"model family {name!r} is not supported{nearest(name, FAMILIES)}; supported: {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[name]
+
+
+def attention_modules(model: Any) -> list[nn.Module]:
+    """The attention module of each layer, in order."""
+    row = family(model)
+    return [_descend(layer, row.attention) for layer in _descend(model, row.layers)]
+
+
+def output_projections(model: Any) -> list[nn.Linear]:
+    """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
+    row = family(model)
+    return [_descend(attention, row.output) for attention in attention_modules(model)]
+
+
+def heads(model: Any) -> Heads:
+    """Head counts, read from the modules and checked against the projections' shapes.
+
+    Raises:
+        HeadroomError: the family is not supported, or the layers differ from each other.
+    """
+    row = family(model)
+    config = model.config
+    counts = {
+        (_descend(module, row.query).out_features, _descend(module, row.key).out_features)
+        for module in attention_modules(model)
+    }
+    query_heads = config.num_attention_heads
+    key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
+    if counts != {(query_heads * width, key_value_heads * width)}:
+        raise HeadroomError(
+            f"the config says {query_heads} heads, {key_value_heads} key-value heads of width {width}, "
+            f"but the query and key projections have {sorted(counts)} outputs"
+        )
+    return Heads(len(attention_modules(model)), query_heads, key_value_heads, width)
+
+
+def removed_parameters(model: Any, pruned: list[tuple[int, int]]) -> int:
+    """Parameters that go with the pruned heads.
+
+    A query head takes its rows of the query projection (with biases) and its columns of the output projection; a
+    key-value head goes only when every query head that reads it is pruned. The output bias stays.
+
+    Args:
+        model: the language model.
+        pruned: (layer, head) pairs, from 0.
+    """
+    row, shape = family(model), heads(model)
+    group = shape.heads // shape.key_value_heads
+    total = 0
+    for layer, module in enumerate(attention_modules(model)):
+        gone = {head for at, head in pruned if at == layer}
+        groups_gone = sum(gone >= set(range(g * group, (g + 1) * group)) for g in range(shape.key_value_heads))
+        total += len(gone) * (
+            _outputs(_descend(module, row.query), shape.width)
+            + _descend(module, row.output).out_features * shape.width
+        )
+        total += groups_gone * sum(_outputs(_descend(module, path), shape.width) for path in (row.key, row.value))
+    return total
+
+
+def _outputs(linear: nn.Linear, width: int) -> int:
+    """Parameters behind ``width`` outputs of a linear map."""
+    return width * (linear.in_features + (linear.bias is not None))
+
+
+def _descend(root: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), root)

@@ -1,0 +1,26 @@
+"""The cross-task correlation artifact: a row per ordered pair of tasks (the aggregate counts as one)."""
+
+import pyarrow as pa
+
+from headroom.artifacts.store import Column, Kind
+
+CROSS_TASK = Kind(
+    "cross_task",
+    "{model}/correlation/cross_task/{k}shot-seed{s}.parquet",
+    (
+        Column("task_a", pa.string(), "a task, or 'aggregate'"),
+        Column("task_b", pa.string(), "a task, or 'aggregate'"),
+        Column("srcc", pa.float64(), "Spearman's rank correlation of the two score vectors"),
+        Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)"),
+        Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
+        Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
+        Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
+        Column("noise_ceiling", pa.float64(), "largest SRCC that the split-half reliabilities allow", nullable=True),
+        Column(
+            "srcc_leave_one_out",
+            pa.float64(),
+            "task against the mean of the others; only in rows that pair a task with the aggregate",
+            nullable=True,
+        ),
+    ),
+)

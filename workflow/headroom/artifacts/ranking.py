@@ -1,0 +1,16 @@
+"""The ranking artifact: heads from least to most important."""
+
+import pyarrow as pa
+
+from headroom.artifacts.store import Column, Kind
+
+RANKING = Kind(
+    "ranking",
+    "{model}/ranking/heads/{task or aggregate}/{k}shot-seed{s}.parquet",
+    (
+        Column("rank", pa.int32(), "0 = least important, pruned first"),
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("head", pa.int32(), "query head, from 0"),
+        Column("score", pa.float64(), "importance that the rank comes from"),
+    ),
+)

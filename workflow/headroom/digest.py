@@ -1,0 +1,116 @@
+"""Digests of code, so that a step reruns when the code it uses changes and at no other time.
+
+Standard library only: the Snakefile imports this module at every parse. A digest follows imports inside the package
+(the import closure), ignores comments, docstrings, formatting and file times, and does not depend on the Python
+version: it walks the names of syntax nodes and their non-empty fields instead of ``ast.dump``, whose text changes
+between versions.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "headroom"
+PACKAGE_ROOT = Path(__file__).resolve().parent
+_LENGTH = 16
+
+
+@cache
+def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
+    """Digest of the import closure of ``modules`` (dotted names below the package, such as ``figures.fig03``).
+
+    Raises:
+        FileNotFoundError: a module does not exist.
+    """
+    closure: dict[str, Path] = {}
+    pending = list(modules)
+    while pending:
+        module = pending.pop()
+        if module in closure:
+            continue
+        path = _module_path(module, root)
+        if path is None:
+            raise FileNotFoundError(f"no module {PACKAGE}.{module} below {root}")
+        closure[module] = path
+        pending.extend(_imports(path, module, root))
+    digest = hashlib.sha256()
+    for module in sorted(closure):
+        digest.update(f"{module}\n{_source_digest(closure[module])}\n".encode())
+    return digest.hexdigest()[:_LENGTH]
+
+
+def source_digest(path: Path) -> str:
+    """Digest of one Python file, blind to comments, docstrings and formatting."""
+    return _source_digest(Path(path))[:_LENGTH]
+
+
+def _source_digest(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return hashlib.sha256("\n".join(_tokens(tree)).encode()).hexdigest()
+
+
+def _module_path(module: str, root: Path) -> Path | None:
+    base = root.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(path: Path, module: str, root: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, at any depth of nesting (lazy imports count)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith(PACKAGE + "."):
+                    yield alias.name.removeprefix(PACKAGE + ".")
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}: relative import in {module}; the digest follows absolute imports only")
+            if node.module != PACKAGE and not (node.module or "").startswith(PACKAGE + "."):
+                continue
+            base = (node.module or "").removeprefix(PACKAGE).removeprefix(".")
+            if base:
+                yield base
+            for alias in node.names:
+                name = f"{base}.{alias.name}" if base else alias.name
+                if _module_path(name, root):
+                    yield name
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _tokens(node: ast.AST) -> Iterator[str]:
+    """Class names and non-empty fields in order; positions, contexts and docstrings left out."""
+    if isinstance(node, ast.expr_context):
+        return
+    yield f"({type(node).__name__}"
+    if isinstance(node, ast.Constant):
+        # A constant's value may be None, which elsewhere means "field absent".
+        yield f"{type(node.value).__name__}:{node.value!r}"
+    else:
+        for name, value in ast.iter_fields(node):
+            if value is None or value == [] or name in ("type_ignores", "type_comment"):
+                continue
+            yield name
+            if name == "body" and isinstance(node, _DOCUMENTED):
+                value = _without_docstring(value)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, ast.AST):
+                    yield from _tokens(item)
+                else:
+                    yield repr(item)
+    yield ")"
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return body[1:]
+    return body

@@ -1,0 +1,102 @@
+"""Resolving a model to a local checkpoint, with a digest of what it is. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from headroom.artifacts.store import atomic
+from headroom.errors import HeadroomError
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = ("*.safetensors", "*.bin")
+ORIGIN = "headroom.json"
+"""File that headroom puts beside a checkpoint it made, saying what it is."""
+
+
+def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str, Any]:
+    """Write ``model.json``: where the checkpoint is, what it is, and a digest of its files.
+
+    Args:
+        name: the model's name in the study.
+        source: a local folder, or a hub name such as ``facebook/opt-125m``.
+        revision: branch, tag or commit on the hub; None for the default branch.
+        out: where the record goes.
+
+    Raises:
+        HeadroomError: the folder is no checkpoint, or the hub cannot be reached or does not know the name.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        path, commit = folder.resolve(), None
+    elif _HUB_NAME.fullmatch(source) and not source.startswith("."):
+        path = _download(source, revision)
+        commit = path.name
+    else:
+        raise HeadroomError(f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m")
+    config = _read_config(path, name)
+    record = {
+        "name": name,
+        "source": source,
+        "revision": commit or revision,
+        "path": str(path),
+        "family": config.get("model_type"),
+        "digest": digest(path),
+        "origin": json.loads((path / ORIGIN).read_text(encoding="utf-8")) if (path / ORIGIN).is_file() else None,
+    }
+    with atomic(out) as partial:
+        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return record
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    if not (path / "config.json").is_file():
+        raise HeadroomError(f"model {name!r}: {path} has no config.json; expected a transformers checkpoint folder")
+    if not weight_files(p.name for p in path.iterdir()):
+        raise HeadroomError(f"model {name!r}: {path} holds no weights ({' or '.join(_WEIGHTS)})")
+    if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+        raise HeadroomError(f"model {name!r}: {path} holds no tokenizer (tokenizer.json or tokenizer_config.json)")
+    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def weight_files(names: Iterable[str]) -> list[str]:
+    """The weight files to use of those in a checkpoint: safetensors where there are any, else PyTorch's."""
+    names = list(names)
+    for pattern in _WEIGHTS:
+        chosen = sorted(n for n in names if Path(n).match(pattern) and n != "training_args.bin")
+        if chosen:
+            return chosen
+    return []
+
+
+def _download(source: str, revision: str | None) -> Path:
+    """Fetch a checkpoint from the hub: small files and one format of weights."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        files = HfApi().list_repo_files(source, revision=revision)
+        patterns = _SMALL_FILES + weight_files(file for file in files if "/" not in file)
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise HeadroomError(
+            f"model {source!r} could not be fetched from the hub ({type(error).__name__}: {error}). Without a network, "
+            "give a local checkpoint folder as the model's source"
+        ) from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over names and contents of a checkpoint's weights, configuration and tokenizer files."""
+    total = hashlib.sha256()
+    weights = set(weight_files(p.name for p in path.iterdir()))
+    for file in sorted(path.iterdir()):
+        if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES):
+            with file.open("rb") as stream:
+                total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()

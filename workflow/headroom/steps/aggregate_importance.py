@@ -1,0 +1,54 @@
+"""Step: aggregate head importance over tasks (eq. 10), and rankings of given scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.ranking import RANKING
+from headroom.artifacts.store import provenance, write
+from headroom.provenance import describe
+from headroom.ranking import Aggregation, aggregate, as_columns, rank_heads
+from headroom.steps.read_scores import read_scores, read_tasks
+
+
+def run(
+    out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation
+) -> None:
+    """Write the aggregate's head-importance artifact and its ranking."""
+    scores = read_tasks(results, tasks, shots, seed)
+    mean, shares = aggregate({task: s.score for task, s in scores.items()}, how)
+    halves = [aggregate({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in ("even", "odd")]
+    if how == "mean_rank":
+        # A rank's standard error does not follow from the scores'.
+        stderr = [None] * mean.size
+    else:
+        weights = {task: 1 / s.score.sum() if how == "mean_normalised" else 1.0 for task, s in scores.items()}
+        variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
+        stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
+    first = provenance(next(iter(scores.values())).path)
+    facts = {"model": first.get("model"), "dtype": first.get("dtype"), "shots": shots, "seed": seed, "shares": shares}
+    inputs = {task: s.path for task, s in scores.items()}
+    record = describe("steps.aggregate_importance", inputs, {"aggregate": how, "tasks": list(tasks)}, facts)
+    layers, heads = np.indices(mean.shape)
+    columns = {
+        "layer": layers.ravel(),
+        "head": heads.ravel(),
+        "score": mean.ravel(),
+        "stderr": stderr,
+        "score_even": halves[0].ravel(),
+        "score_odd": halves[1].ravel(),
+    }
+    write(out, HEAD_IMPORTANCE, columns, record)
+    write(ranking, RANKING, as_columns(rank_heads(mean), mean), record)
+
+
+def rank_one(out: Path, scores: Path) -> None:
+    """Write the ranking of one head-importance artifact."""
+    values = read_scores(scores).score
+    facts = {key: value for key, value in provenance(scores).items() if key in ("model", "task", "shots", "seed")}
+    record = describe("steps.aggregate_importance", {"scores": scores}, {}, facts)
+    write(out, RANKING, as_columns(rank_heads(values), values), record)

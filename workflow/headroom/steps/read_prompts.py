@@ -1,0 +1,73 @@
+"""Documents of a prompts artifact, tokenised for a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.store import provenance, read
+from headroom.checkpoints import Loaded
+from headroom.errors import HeadroomError
+from headroom.likelihood import Document, encode
+from headroom.statistics import Choices
+
+
+def rows(path: Path, purpose: str) -> pa.Table:
+    """Rows of one purpose.
+
+    Raises:
+        HeadroomError: there are none.
+    """
+    table = read(path, PROMPTS).filter(pc.field("purpose") == purpose)
+    if table.num_rows == 0:
+        raise HeadroomError(f"{path}: no rows with purpose {purpose!r}")
+    return table
+
+
+def tokenise(table: pa.Table, loaded: Loaded, add_bos: bool) -> list[Document]:
+    """Documents of prompt rows; says on standard error how many were cut to fit the window."""
+    pairs = list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
+    documents = encode(pairs, loaded.tokenizer, loaded.window, add_bos)
+    truncated = sum(document.truncated > 0 for document in documents)
+    if truncated:
+        print(f"{truncated} of {len(documents)} documents lost context to fit {loaded.window} tokens", file=sys.stderr)
+    return documents
+
+
+def first_gold(table: pa.Table) -> pa.Table:
+    """One row per document: its first right choice, the y of eq. 8."""
+    table = table.filter(pc.field("gold"))
+    ids = table.column("doc_id").to_pylist()
+    return table.take([i for i, doc_id in enumerate(ids) if i == 0 or ids[i - 1] != doc_id])
+
+
+def choices(table: pa.Table) -> list[Choices]:
+    """What is known of each document's choices, in order."""
+    found: list[tuple[int, list[bool], list[int | None]]] = []
+    columns = (table.column(c).to_pylist() for c in ("doc_id", "gold", "choice_length"))
+    for doc_id, gold, length in zip(*columns, strict=True):
+        if not found or found[-1][0] != doc_id:
+            found.append((doc_id, [], []))
+        found[-1][1].append(gold)
+        found[-1][2].append(length)
+    return [
+        Choices(doc_id, tuple(gold), None if None in lengths else tuple(n for n in lengths if n is not None))
+        for doc_id, gold, lengths in found
+    ]
+
+
+def task_facts(path: Path) -> dict[str, Any]:
+    """Task, shots, seed and data of a prompts artifact, for the provenance of what is made from it."""
+    facts = provenance(path)
+    return {key: facts[key] for key in ("task", "task_version", "shots", "seed", "data") if key in facts}
+
+
+def label(step: str, path: Path) -> str:
+    """What progress lines call a step on these prompts."""
+    facts = task_facts(path)
+    return f"{step} {facts.get('task', path.stem)} {facts.get('shots', '?')}-shot"

@@ -1,0 +1,63 @@
+"""Step: gradient head importance of one task, shot and seed, and the ranking it gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from headroom import importance
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.prompts import IMPORTANCE
+from headroom.artifacts.ranking import RANKING
+from headroom.artifacts.store import write
+from headroom.checkpoints import load
+from headroom.progress import Progress
+from headroom.provenance import describe, model_facts
+from headroom.ranking import as_columns, rank_heads
+from headroom.steps.read_prompts import first_gold, label, rows, task_facts, tokenise
+
+# Activations are kept for the backward pass, so a batch takes several times the memory of an evaluation batch.
+BACKWARD_SHARE = 2
+
+
+def run(
+    out: Path,
+    ranking: Path | None,
+    model: Path,
+    prompts: Path,
+    reduction: importance.Reduction,
+    last_layer_tokens: importance.LastLayerTokens,
+    add_bos: bool,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    token_budget: int,
+) -> None:
+    """Write a head-importance artifact and, where asked for, its ranking."""
+    table = first_gold(rows(prompts, IMPORTANCE))
+    loaded = load(model, dtype, device, threads)
+    documents = tokenise(table, loaded, add_bos)
+    progress = Progress(label("head-importance", prompts), len(documents), "documents")
+    found = importance.contributions(loaded, documents, token_budget // BACKWARD_SHARE, progress)
+    scores = importance.scores(found, reduction, last_layer_tokens)
+    layers, heads = np.indices(scores.score.shape)
+    options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": add_bos}
+    facts = {
+        **task_facts(prompts),
+        **model_facts(model, dtype),
+        "n_documents": len(documents),
+        "n_truncated": sum(document.truncated > 0 for document in documents),
+    }
+    record = describe("steps.score_heads", {"prompts": prompts}, options, facts)
+    columns = {
+        "layer": layers.ravel(),
+        "head": heads.ravel(),
+        "score": scores.score.ravel(),
+        "stderr": scores.stderr.ravel(),
+        "score_even": scores.even.ravel(),
+        "score_odd": scores.odd.ravel(),
+    }
+    write(out, HEAD_IMPORTANCE, columns, record)
+    if ranking:
+        write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record)

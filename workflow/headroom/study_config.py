@@ -1,0 +1,75 @@
+"""Checks of a study's configuration that a JSON schema cannot make readable. Standard library and PyYAML only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headroom.errors import HeadroomError, nearest
+
+RESERVED_TASKS = re.compile(r"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc")
+RESERVED_MODELS = {"prompts", "matrix"}
+# Names become folders and wildcards.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str = "") -> None:
+    """Refuse unknown keys, with the nearest known one.
+
+    Raises:
+        HeadroomError: names the first unknown key.
+    """
+    known = schema.get("properties", {})
+    for key, value in config.items():
+        path = f"{where}{key}"
+        if key not in known:
+            if isinstance(schema.get("additionalProperties"), Mapping):
+                inner = schema["additionalProperties"]
+            else:
+                raise HeadroomError(
+                    f"config key {path!r} is unknown{nearest(str(key), known)}; "
+                    f"known here: {', '.join(sorted(known))}"
+                )
+        else:
+            inner = known[key]
+        if isinstance(value, Mapping) and inner.get("type") == "object":
+            check_keys(value, inner, f"{path}.")
+
+
+def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
+    """Refuse names and combinations that a schema does not see.
+
+    Raises:
+        HeadroomError: names the key and what was expected.
+    """
+    for task in config["tasks"]:
+        if RESERVED_TASKS.fullmatch(task) or not _NAME.fullmatch(task):
+            raise HeadroomError(
+                f"config key 'tasks': {task!r} cannot be a task name here; it must be letters, digits, '.', '_', '-', "
+                "and not aggregate, own, reversed, random_N, highest_srcc or lowest_srcc"
+            )
+    for model in config["models"]:
+        if model in RESERVED_MODELS or not _NAME.fullmatch(model):
+            raise HeadroomError(
+                f"config key 'models': {model!r} cannot be a model name here; it must be letters, digits, '.', '_', "
+                f"'-', and not {' or '.join(sorted(RESERVED_MODELS))}"
+            )
+    if config["data"]["source"] == "mirror":
+        mirror = config["data"].get("mirror")
+        if not mirror:
+            raise HeadroomError("config key 'data.mirror': data.source is mirror, so name the mirror folder here")
+        for task in config["tasks"]:
+            folder = base / mirror / task
+            if not any(folder.glob("*.parquet")):
+                raise HeadroomError(f"config key 'data.mirror': {folder} holds no Parquet files for task {task!r}")
+
+
+def task_yaml(name: str, folder: Path) -> Path | None:
+    """The project's own YAML of a task, if it has one (the file that defines it, by its ``task:`` line)."""
+    pattern = re.compile(rf"^task:\s*['\"]?{re.escape(name)}['\"]?\s*(#.*)?$", re.MULTILINE)
+    for path in sorted(folder.rglob("*.yaml")):
+        if pattern.search(path.read_text(encoding="utf-8")):
+            return path
+    return None

@@ -1,0 +1,171 @@
+# The paper's figures and the findings in words, from artifacts alone: seconds each, no model.
+
+
+rule draw_fig03:
+    input:
+        cells("head_importance", ["aggregate"], shot=SHOTS),
+        matrix=MATRIX,
+    output:
+        pdf=FIGURE_STEMS["fig03"] + ".pdf",
+        png=report(
+            FIGURE_STEMS["fig03"] + ".png",
+            caption="../report/fig03.rst",
+            category="{model}",
+            subcategory="head importance",
+            labels={
+                "figure": "3",
+                "shows": "aggregate head importance",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_fig03/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig03"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig03"],
+    message:
+        "Draw Figure 3 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 03 --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_fig05:
+    input:
+        CURVE_FILES,
+        matrix=MATRIX,
+    output:
+        pdf=FIGURE_STEMS["fig05"] + ".pdf",
+        png=report(
+            FIGURE_STEMS["fig05"] + ".png",
+            caption="../report/fig05.rst",
+            category="{model}",
+            subcategory="pruned evaluation",
+            labels={
+                "figure": "5",
+                "shows": "accuracy against heads pruned",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_fig05/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig05"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig05"],
+    message:
+        "Draw Figure 5 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 05 --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_fig08:
+    input:
+        CORRELATION_FILES,
+        matrix=MATRIX,
+    output:
+        pdf=FIGURE_STEMS["fig08"] + ".pdf",
+        png=report(
+            FIGURE_STEMS["fig08"] + ".png",
+            caption="../report/fig08.rst",
+            category="{model}",
+            subcategory="correlation",
+            labels={
+                "figure": "8",
+                "shows": "correlation between tasks",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_fig08/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig08"),
+        tasks=TASKS,
+        shots=SHOTS,
+        correlation=config["correlation"],
+        stem=FIGURE_STEMS["fig08"],
+    message:
+        "Draw Figure 8 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 08 --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} "
+        "--correlation {params.correlation} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_fig10a:
+    input:
+        "results/{model}/induction/prefix_matching.parquet",
+    output:
+        pdf=FIGURE_STEMS["fig10a"] + ".pdf",
+        png=report(
+            FIGURE_STEMS["fig10a"] + ".png",
+            caption="../report/fig10a.rst",
+            category="{model}",
+            subcategory="induction",
+            labels={"figure": "10a", "shows": "prefix matching"},
+        ),
+    log:
+        "logs/{model}/draw_fig10a.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig10a"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig10a"],
+    message:
+        "Draw Figure 10a of {wildcards.model}."
+    shell:
+        "python -m headroom figure 10a --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule write_findings:
+    input:
+        PROMPT_FILES,
+        CURVE_FILES,
+        CORRELATION_FILES,
+        cells("ranking/heads", ["aggregate"], shot=SHOTS),
+        "results/{model}/induction/prefix_matching.parquet",
+        matrix=MATRIX,
+    output:
+        report(
+            "results/{model}/findings/seed{seed}.md",
+            caption="../report/findings.rst",
+            category="{model}",
+            subcategory="findings",
+            labels={"figure": "-", "shows": "findings in words", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/write_findings/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("findings"),
+        tasks=TASKS,
+        shots=SHOTS,
+    message:
+        "Write the findings of {wildcards.model}."
+    shell:
+        "python -m headroom findings --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+
+
+# One target per figure, over all models and seeds.
+for name in DRAWN:
+
+    rule:
+        name:
+            name
+        input:
+            FIGURES_OF[name],

@@ -1,0 +1,58 @@
+# Head importance of each task (eq. 8, 9) and of their aggregate (eq. 10), with rankings.
+
+
+rule score_heads:
+    input:
+        # A model record that was lost and made again is no reason to score again; its source is in params.
+        model=ancient("results/{model}/model.json"),
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+    output:
+        scores=f"results/{{model}}/head_importance/{{task}}/{CELL}.parquet",
+        ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
+    log:
+        f"logs/{{model}}/score_heads/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=1,
+        # Resources, not params: these change speed and memory, and must not rerun anything.
+        token_budget=config["token_budget"],
+        device=config["device"],
+    params:
+        code=code_digest("steps.score_heads"),
+        model=get_model_identity,
+        reduction=config["importance"]["reduction"],
+        last_layer=config["importance"]["last_layer_tokens"],
+        dtype=config["dtype"],
+        bos=ADD_BOS,
+    message:
+        "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
+        "--reduction {params.reduction} --last-layer-tokens {params.last_layer} {params.bos} "
+        "--dtype {params.dtype} --device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
+
+
+rule aggregate_importance:
+    input:
+        cells("head_importance", TASKS),
+        tasks=MATRIX[0],
+    output:
+        scores=f"results/{{model}}/head_importance/aggregate/{CELL}.parquet",
+        ranking=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
+    log:
+        f"logs/{{model}}/aggregate_importance/{CELL}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("steps.aggregate_importance"),
+        tasks=TASKS,
+        aggregate=config["aggregate"],
+    message:
+        "Aggregate head importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom rank --results results/{wildcards.model} --tasks {params.tasks} --shots {wildcards.shot} "
+        "--seed {wildcards.seed} --aggregate {params.aggregate} --scores-out {output.scores} --out {output.ranking} "
+        "2>&1 | tee {log}"

