@@ -16,7 +16,7 @@ class Progress:
         interval: seconds between two lines.
     """
 
-    def __init__(self, label: str, total: int, unit: str, interval: float = 5.0) -> None:
+    def __init__(self, label: str, total: int, unit: str, interval: float = 10.0) -> None:
         self.label, self.total, self.unit, self.interval = label, total, unit, interval
         self.done = 0
         self.started = time.monotonic()

@@ -101,7 +101,12 @@ def load_task(name: str, data: str, task_folder: Path | None, cache: Path) -> tu
         config.pop(key, None)
     if data != HUB:
         config.update(_mirror(name, Path(data), config, cache))
-    return ConfigurableTask(config=config), config
+    try:
+        return ConfigurableTask(config=config), config
+    # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
+    except Exception as error:
+        hint = "" if data != HUB else ". Without a network, set data.source to embedded or mirror"
+        raise HeadroomError(f"task {name!r} could not be loaded: {type(error).__name__}: {error}{hint}") from error
 
 
 def find_task(name: str, task_folder: Path | None) -> Path:
@@ -228,16 +233,20 @@ def _check_shots(task: Any, shots: int, name: str) -> None:
 def _add_document(
     columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, document: dict[str, Any], shots: int
 ) -> None:
-    context = _context(task, selection, document, shots)
-    choices = task.doc_to_choice(document)
-    # Tasks that also measure mutual information append unconditional requests after those of the choices.
-    requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))[: len(choices)]
-    gold = _gold(task, document)
     where = f"task {task.task_name!r}, split {selection.split!r}, document {doc_id}"
+    try:
+        context = _context(task, selection, document, shots)
+        choices = task.doc_to_choice(document)
+        # Tasks that also measure mutual information append unconditional requests after those of the choices.
+        requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
+        gold = _gold(task, document)
+    # A record that does not fit the task's templates; their messages lack the record.
+    except Exception as error:
+        raise HeadroomError(f"{where}: lm-eval cannot render it: {type(error).__name__}: {error}") from error
     if not gold:
         raise HeadroomError(f"{where}: no choice is marked right; is this a split with hidden labels?")
     normalised = "acc_norm" in task._metric_fn_list
-    for number, (request, choice) in enumerate(zip(requests, choices, strict=True)):
+    for number, (request, choice) in enumerate(zip(requests, choices, strict=False)):
         text, continuation = request.args[:2]
         if not continuation.strip():
             raise HeadroomError(f"{where}: choice {number} has an empty continuation")

@@ -1,0 +1,203 @@
+"""The configuration: its schema, its defaults, what is refused, and the environments it runs in."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from headroom.errors import HeadroomError
+from headroom.study_config import check_keys, check_study, task_yaml
+from tests.conftest import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
+
+
+def walk(schema, path=""):
+    for key, inner in schema.get("properties", {}).items():
+        yield f"{path}{key}", inner
+        yield from walk(inner, f"{path}{key}.")
+
+
+def test_every_key_has_a_description_and_a_default():
+    for path, inner in walk(SCHEMA):
+        assert inner.get("description") or inner.get("default") == {}, path
+        assert "default" in inner, path
+        assert inner.get("type") != "object" or "additionalProperties" in inner, path
+
+
+def with_defaults(config):
+    from snakemake.utils import validate
+
+    validate(config, str(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
+    return config
+
+
+def test_defaults_reach_nested_keys():
+    config = with_defaults({})
+    assert config["importance"] == {"reduction": "token", "last_layer_tokens": "all"}
+    assert config["limits"] == {"importance": 2500, "evaluation": None}
+    assert config["pruning"]["levels"] == list(range(0, 100, 10))
+    assert config["data"]["source"] == "embedded"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_shipped_studies_are_valid(path):
+    config = yaml.safe_load(path.read_text())
+    check_keys(config, SCHEMA)
+    config = with_defaults(config)
+    if config["data"]["source"] != "mirror":
+        check_study(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"task": []}, r"config key 'task' is unknown \(did you mean 'tasks'\?\)"),
+        ({"limits": {"evaluations": 3}}, r"config key 'limits.evaluations' is unknown \(did you mean 'evaluation'\?\)"),
+        ({"models": {"m": {"sorce": "x"}}}, r"config key 'models.m.sorce' is unknown \(did you mean 'source'\?\)"),
+        ({"pruning": {"level": []}}, r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: levels, rank"),
+        ({"zzz": 1}, r"config key 'zzz' is unknown; known here: add_bos, "),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
+    with pytest.raises(HeadroomError, match=message):
+        check_keys(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["arc_easy", "aggregate"]}, "'tasks': 'aggregate' cannot be a task name"),
+        ({"tasks": ["random_1"]}, "'random_1' cannot be a task name"),
+        ({"tasks": ["a/b"]}, "'a/b' cannot be a task name"),
+        ({"models": {"prompts": {"source": "x"}}}, "'models': 'prompts' cannot be a model name"),
+        ({"models": {"matrix": {"source": "x"}}}, "'matrix' cannot be a model name"),
+        ({"data": {"source": "mirror"}}, "'data.mirror': data.source is mirror, so name the mirror folder"),
+        ({"data": {"source": "mirror", "mirror": "nowhere"}}, "nowhere/arc_easy holds no Parquet files for task"),
+    ],
+)
+def test_names_and_combinations_that_cannot_be(changes, message):
+    with pytest.raises(HeadroomError, match=message):
+        check_study(with_defaults(changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shots": []},
+        {"shots": ["0"]},
+        {"shots": [-1]},
+        {"tasks": ["piqa", "piqa"]},
+        {"pruning": {"levels": [101]}},
+        {"pruning": {"levels": [-1]}},
+        {"pruning": {"levels": [2.5]}},
+        {"pruning": {"rankings": ["best"]}},
+        {"dtype": "int8"},
+        {"limits": {"evaluation": 0}},
+        {"models": {}},
+        {"models": {"m": {}}},
+        {"induction": {"sequences": 0}},
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(changes):
+    from snakemake.exceptions import WorkflowError
+
+    with pytest.raises(WorkflowError, match="Error validating config"):
+        with_defaults(changes)
+
+
+def test_snakemake_says_it_in_one_sentence(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text("shot: [0]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-n",
+         "--configfile", str(study)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "config key 'shot' is unknown (did you mean 'shots'?)" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_own_task_yamls_are_found_by_their_task_line(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x.yaml").write_text("include: y\ntask: mine # why\n")
+    assert task_yaml("mine", tmp_path) == tmp_path / "deep" / "x.yaml"
+    assert task_yaml("min", tmp_path) is None
+
+
+def pins(text):
+    return {
+        name.lower().replace("_", "-"): version
+        for name, version in re.findall(r"^\s*-?\s*([A-Za-z0-9_.-]+)={1,2}([\w.]+)\s*$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("name", ["model", "prompts", "analysis"])
+def test_conda_environments_pin_what_pip_pins(name):
+    text = (ROOT / "envs" / f"{name}.yaml").read_text()
+    environment = yaml.safe_load(text)
+    assert environment["channels"][-1] == "nodefaults"
+    wanted = pins((ROOT / "envs" / "requirements.txt").read_text())
+    found = pins(text)
+    # conda-forge has some packages under other names.
+    found = {{"pytorch": "torch", "matplotlib-base": "matplotlib"}.get(k, k): v for k, v in found.items()}
+    python = found.pop("python")
+    found.pop("pip", None)
+    assert python == "3.11"
+    assert found, text
+    assert {k: wanted.get(k) for k in found} == found
+
+
+def test_constraints_hold_every_direct_pin():
+    frozen = pins((ROOT / "envs" / "constraints.txt").read_text())
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for name, version in pins((ROOT / "envs" / file).read_text()).items():
+            assert frozen.get(name, version) == version, name
+
+
+def test_imports_of_an_environment_are_pinned_in_it():
+    """Each family of rules has what its steps import."""
+    import ast
+
+    from headroom import digest
+
+    steps = {
+        "prompts": ["steps.render_prompts"],
+        "model": ["steps.score_heads", "steps.evaluate_pruned", "steps.score_induction", "embedded", "models"],
+        "analysis": ["steps.aggregate_importance", "steps.correlate_tasks", "findings", "figures.fig03", "figures.fig05",
+                     "figures.fig08", "figures.fig10a"],
+    }  # fmt: skip
+    provided = {"pytorch": "torch", "lm_eval": "lm_eval", "matplotlib-base": "matplotlib", "pyyaml": "yaml"}
+    for name, modules in steps.items():
+        closure, pending = {}, list(modules)
+        while pending:
+            module = pending.pop()
+            if module not in closure:
+                closure[module] = digest._module_path(module, digest.PACKAGE_ROOT)
+                pending.extend(digest._imports(closure[module], module, digest.PACKAGE_ROOT))
+        imported = set()
+        for path in closure.values():
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.split(".")[0])
+        third_party = {m for m in imported if m not in sys.stdlib_module_names} - {"headroom"}
+        listed = pins((ROOT / "envs" / f"{name}.yaml").read_text())
+        available = {provided.get(p, p).replace("-", "_") for p in listed}
+        available |= {"datasets"} if "lm-eval" in listed else set()
+        available |= {"lm_eval"} if "lm-eval" in listed else set()
+        assert third_party <= available, (name, third_party - available)
+
+
+def test_steps_without_a_model_import_no_torch():
+    code = (
+        "import sys; from headroom.steps import aggregate_importance, correlate_tasks; from headroom import findings, "
+        "cli, show; from headroom.figures import fig03, fig05, fig08, fig10a; cli.parser(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

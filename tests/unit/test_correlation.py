@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from headroom.correlation import (
+    AGGREGATE,
+    TaskScores,
+    argsort_statistic,
+    cross_task,
+    noise_ceiling,
+    srcc,
+    srcc_within_layers,
+    top_overlap,
+)
+
+
+def draw(seed, shape=(12, 8)):
+    return np.random.default_rng(seed).random(shape)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_srcc_is_scipys(seed):
+    a, b = draw(seed), draw(seed + 100)
+    b[0] = a[0]
+    b[3, :4] = 0.5
+    expected = spearmanr(a.ravel(), b.ravel())
+    assert srcc(a, b) == (pytest.approx(expected.statistic, abs=1e-12), pytest.approx(expected.pvalue, rel=1e-9))
+
+
+def test_srcc_is_pearson_of_ranks_by_hand():
+    assert srcc(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[10.0, 30.0, 20.0, 40.0]]))[0] == pytest.approx(0.8)
+
+
+def test_srcc_of_constant_scores_is_undefined():
+    assert np.isnan(srcc(np.ones((2, 2)), draw(0, (2, 2)))).all()
+
+
+def test_the_argsort_statistic_is_not_srcc():
+    """Two noisy copies of one score vector: SRCC about 0.79, the released statistic about 0."""
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal((64, 72))
+    a, b = (base + 0.5 * rng.standard_normal(base.shape) for _ in range(2))
+    assert srcc(a, b)[0] == pytest.approx(0.79, abs=0.02)
+    assert abs(argsort_statistic(a, b)) < 0.06
+
+
+def test_the_argsort_statistic_by_its_definition():
+    a, b = draw(1), draw(2)
+    expected = pearsonr(np.argsort(a.ravel()), np.argsort(b.ravel())).statistic
+    assert argsort_statistic(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_argsort_statistic_depends_on_head_numbers_and_srcc_does_not():
+    a, b = draw(5), draw(5) + 0.1 * draw(6)
+    shuffle = np.random.default_rng(0).permutation(a.size)
+    a2, b2 = (x.ravel()[shuffle].reshape(a.shape) for x in (a, b))
+    assert srcc(a2, b2)[0] == pytest.approx(srcc(a, b)[0], abs=1e-12)
+    assert abs(argsort_statistic(a2, b2) - argsort_statistic(a, b)) > 0.01
+
+
+def test_overlap_of_the_top_thirty_percent():
+    a = np.arange(10.0).reshape(2, 5)
+    assert top_overlap(a, a) == 1
+    assert top_overlap(a, -a) == 0
+    assert top_overlap(a, np.array([[0, 1, 2, 3, 9.0], [4, 5, 6, 7, 8.0]])) == pytest.approx(2 / 3)
+
+
+def test_a_layer_profile_alone_has_no_correlation_within_layers():
+    profile = np.arange(40.0)[:, None] * 10
+    a, b = profile + draw(1, (40, 8)), profile + draw(2, (40, 8))
+    assert srcc(a, b)[0] > 0.95
+    assert abs(srcc_within_layers(a, b)) < 0.2
+    assert srcc_within_layers(np.ones((2, 3)), draw(0, (2, 3))) is None
+
+
+def test_the_noise_ceiling_follows_from_the_halves():
+    a = TaskScores(draw(0), draw(1), draw(1) + 0.2 * draw(2))
+    r = srcc(a.even, a.odd)[0]
+    assert noise_ceiling(a, a) == pytest.approx(2 * r / (1 + r))
+    opposed = TaskScores(draw(0), draw(1), -draw(1))
+    assert noise_ceiling(a, opposed) is None
+
+
+def test_cross_task_has_all_pairs_and_leave_one_out_with_the_aggregate():
+    scores = {name: TaskScores(draw(i), draw(i), draw(i) + 0.1 * draw(9)) for i, name in enumerate("abc")}
+    mean = np.mean([s.score for s in scores.values()], axis=0)
+    columns = cross_task(scores, TaskScores(mean, mean, mean))
+    rows = {
+        (a, b): {name: columns[name][i] for name in columns}
+        for i, (a, b) in enumerate(zip(columns["task_a"], columns["task_b"], strict=True))
+    }
+    assert len(rows) == 16
+    assert rows["a", "a"]["srcc"] == pytest.approx(1)
+    assert rows["a", "b"]["srcc"] == pytest.approx(rows["b", "a"]["srcc"])
+    others = (scores["b"].score + scores["c"].score) / 2
+    assert rows["a", AGGREGATE]["srcc_leave_one_out"] == pytest.approx(srcc(scores["a"].score, others)[0])
+    assert rows["a", AGGREGATE]["srcc"] > rows["a", AGGREGATE]["srcc_leave_one_out"]
+    assert rows["a", "b"]["srcc_leave_one_out"] is None

@@ -1,0 +1,159 @@
+"""Head importance against loops straight from eq. 8-9, and against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+
+from headroom import anatomy
+from headroom.errors import HeadroomError
+from headroom.importance import contributions, scores
+from headroom.likelihood import Document, Row, pack, target_log_probabilities
+from tests.conftest import tiny_model
+
+
+def documents(n=7, seed=0):
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        n_target = int(rng.integers(1, 6))
+        tokens = rng.integers(3, 500, rng.integers(4, 25) + n_target).tolist()
+        found.append(Document(i, (Row(tuple(tokens), n_target),)))
+    return found
+
+
+def looped(family, documents):
+    """Eq. 8-9 written as loops over examples, heads and tokens, without any of the project's engine.
+
+    The model is transformers' own with its own attention; A is caught where it enters the output projection.
+    """
+    model = tiny_model(family).requires_grad_(False)
+    projections = anatomy.output_projections(model)
+    shape = anatomy.heads(model)
+    caught = {}
+
+    def catch(layer):
+        def hook(module, arguments):
+            (entering,) = arguments
+            if not entering.requires_grad:
+                entering = entering.detach().requires_grad_()
+            entering.retain_grad()
+            caught[layer] = entering
+            return (entering,)
+
+        return hook
+
+    for layer, projection in enumerate(projections):
+        projection.register_forward_pre_hook(catch(layer))
+    absolute = np.zeros((len(documents), shape.layers, shape.heads))
+    signed = np.zeros_like(absolute)
+    for i, document in enumerate(documents):
+        row = document.rows[0]
+        logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
+        loss = torch.zeros((), dtype=torch.float64)
+        for j in range(row.n_target):
+            position = len(row.tokens) - row.n_target + j
+            log_p = logits[position - 1] - logits[position - 1].logsumexp(0)
+            loss = loss - log_p[row.tokens[position]] / row.n_target
+        loss.backward()
+        for layer in range(shape.layers):
+            a, g = caught[layer].detach()[0], caught[layer].grad[0]
+            for head in range(shape.heads):
+                part = slice(head * shape.width, (head + 1) * shape.width)
+                for t in range(len(row.tokens) - 1):
+                    product = float(a[t, part] @ g[t, part])
+                    absolute[i, layer, head] += abs(product)
+                    signed[i, layer, head] += product
+    return absolute, signed
+
+
+def test_equals_the_loops(loaded, family):
+    chosen = documents()
+    absolute, signed = looped(family, chosen)
+    found = contributions(loaded, chosen, token_budget=64)
+    np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
+    lengths = np.array([len(d.rows[0].tokens) for d in chosen])
+    targets = np.array([d.rows[0].n_target for d in chosen])
+    token = scores(found, "token").score
+    np.testing.assert_allclose(token, absolute.sum(axis=0) / (lengths - 1).sum(), rtol=1e-8)
+    inflated = scores(found, "token", "target").score
+    np.testing.assert_allclose(inflated[:-1], token[:-1])
+    np.testing.assert_allclose(inflated[-1], absolute[:, -1].sum(axis=0) / targets.sum(), rtol=1e-8)
+    np.testing.assert_allclose(scores(found, "example").score, np.abs(signed).mean(axis=0), rtol=1e-8)
+
+
+def test_does_not_depend_on_batches_or_padding(loaded):
+    chosen = documents(9, seed=1)
+    alone = contributions(loaded, chosen, token_budget=1)
+    together = contributions(loaded, chosen, token_budget=10_000)
+    for name in ("absolute", "signed"):
+        np.testing.assert_allclose(getattr(alone, name), getattr(together, name), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(("layer", "head"), [(0, 0), (1, 3), (2, 2)])
+def test_the_signed_form_is_the_derivative_of_a_gate(loaded, family, layer, head):
+    eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
+    (document,) = documents(1, seed=3)
+    (batch,) = pack([document], 100)
+
+    def loss(gate):
+        gates = torch.ones(loaded.shape.layers, loaded.shape.heads, dtype=torch.float64)
+        gates[layer, head] = gate
+        with torch.no_grad(), loaded.seam.gates(gates):
+            return -float(target_log_probabilities(loaded, batch).mean())
+
+    difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
+    signed = contributions(loaded, [document], 100).signed[0, layer, head]
+    assert signed == pytest.approx(difference, rel=tolerance)
+
+
+def test_the_last_layer_counts_only_predicting_positions(loaded):
+    """In the last layer nothing but the Ty predicting positions can reach the loss."""
+    (document,) = documents(1, seed=4)
+    row = document.rows[0]
+    (batch,) = pack([document], 100)
+    from headroom.importance import _head_products
+
+    products = _head_products(loaded, batch, np.array([float(row.n_target)]))
+    silent = len(row.inputs) - row.n_target
+    assert products[-1][0, :silent].abs().max() == 0
+    assert products[-1][0, silent:].abs().min() > 0
+    assert products[0][0, :silent].abs().max() > 0
+
+
+def test_errors_and_halves_by_hand(loaded):
+    found = contributions(loaded, documents(6, seed=5), 200)
+    result = scores(found)
+    sizes = found.n_inputs
+    r = found.absolute.sum(axis=0) / sizes.sum()
+    np.testing.assert_allclose(result.even, found.absolute[[0, 2, 4]].sum(axis=0) / sizes[[0, 2, 4]].sum())
+    np.testing.assert_allclose(result.odd, found.absolute[[1, 3, 5]].sum(axis=0) / sizes[[1, 3, 5]].sum())
+    residual = (found.absolute - r * sizes[:, None, None]) ** 2
+    np.testing.assert_allclose(result.stderr, np.sqrt(6 / 5 * residual.sum(axis=0)) / sizes.sum())
+
+
+def test_the_standard_error_is_that_of_repeated_samples():
+    """Ratio of sums over documents drawn anew: the stated error is the spread of the estimates."""
+    from headroom.importance import Contributions
+
+    rng = np.random.default_rng(0)
+    estimates, errors = [], []
+    for _ in range(2000):
+        sizes = rng.integers(5, 50, 40).astype(float)
+        values = (rng.gamma(2, 1, 40) * sizes)[:, None, None]
+        result = scores(Contributions(values, values, sizes, sizes))
+        estimates.append(result.score[0, 0])
+        errors.append(result.stderr[0, 0])
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
+
+
+def test_one_document_is_too_few(loaded):
+    with pytest.raises(HeadroomError, match="at least two scoring documents .* got 1"):
+        scores(contributions(loaded, documents(1), 100))
+
+
+def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded):
+    with torch.no_grad():
+        anatomy.output_projections(loaded.model)[1].weight[:] = float("inf")
+    with pytest.raises(HeadroomError, match="document \\d, layer \\d: the gradient of the loss is not finite"):
+        contributions(loaded, documents(2), 100)

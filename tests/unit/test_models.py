@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from headroom.errors import HeadroomError
+from headroom.models import digest, resolve, weight_files
+
+
+def checkpoint(folder, weights=b"weights"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "opt"}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_a_local_folder_becomes_a_record(tmp_path):
+    folder = checkpoint(tmp_path / "m")
+    record = resolve("tiny", str(folder), None, tmp_path / "out" / "model.json")
+    assert json.loads((tmp_path / "out" / "model.json").read_text()) == record
+    assert record["path"] == str(folder.resolve())
+    assert record["family"] == "opt"
+    assert record["digest"] == digest(folder)
+
+
+def test_the_digest_sees_weights_and_tokenizer_but_not_the_place(tmp_path):
+    first, second = checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b")
+    assert digest(first) == digest(second)
+    (second / "README.md").write_text("hello")
+    assert digest(first) == digest(second)
+    (second / "tokenizer.json").write_text("{ }")
+    assert digest(first) != digest(second)
+    assert digest(first) != digest(checkpoint(tmp_path / "c", b"other"))
+
+
+def test_safetensors_are_preferred_to_pickles():
+    assert weight_files(["b.safetensors", "pytorch_model.bin", "a.safetensors", "x.h5"]) == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
+    assert weight_files(["pytorch_model.bin", "training_args.bin", "x.h5"]) == ["pytorch_model.bin"]
+    assert weight_files(["config.json"]) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "has no config.json; expected a transformers checkpoint folder"),
+        ("model.safetensors", r"holds no weights \(\*.safetensors or \*.bin\)"),
+        ("tokenizer.json", r"holds no tokenizer \(tokenizer.json or tokenizer_config.json\)"),
+    ],
+)
+def test_incomplete_folders_are_refused(tmp_path, missing, message):
+    folder = checkpoint(tmp_path / "m")
+    (folder / missing).unlink()
+    with pytest.raises(HeadroomError, match=message):
+        resolve("tiny", str(folder), None, tmp_path / "model.json")
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_source_that_is_neither_folder_nor_hub_name(tmp_path):
+    with pytest.raises(HeadroomError, match="neither a folder nor a hub name"):
+        resolve("tiny", "./no/such/folder", None, tmp_path / "model.json")
+
+
+def test_an_unreachable_hub_says_how_to_do_without(tmp_path, monkeypatch):
+    from huggingface_hub import HfApi
+
+    def refuse(self, *args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(HfApi, "list_repo_files", refuse)
+    with pytest.raises(HeadroomError, match="'facebook/opt-125m' could not be fetched .* give a local checkpoint folder"):
+        resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")
+
+
+def test_a_hub_model_is_fetched_in_one_format_of_weights(tmp_path, monkeypatch):
+    """The hub's snapshot is a folder named after its commit, in the same format as a local one."""
+    import huggingface_hub
+
+    commit = checkpoint(tmp_path / "snapshots" / "27dcfa74d334bc871f3234de431e71c6eeba5dd6")
+    asked = {}
+    files = ["config.json", "pytorch_model.bin", "flax_model.msgpack", "model.safetensors", "original/a.safetensors"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, *a, **k: files)
+
+    def snapshot(name, **options):
+        asked.update(options, name=name)
+        return str(commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    record = resolve("opt", "facebook/opt-125m", "main", tmp_path / "model.json")
+    assert asked["name"] == "facebook/opt-125m"
+    assert asked["revision"] == "main"
+    assert "model.safetensors" in asked["allow_patterns"]
+    assert "pytorch_model.bin" not in asked["allow_patterns"]
+    assert record["revision"] == commit.name

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPTJConfig
+
+from headroom import anatomy
+from headroom.checkpoints import gates_without, prepare
+from headroom.errors import HeadroomError
+from headroom.seam import attach
+from tests.conftest import tiny_model
+
+
+def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):
+    """transformers' own forward, with the seam's gate on one side and changed weights on the other."""
+    tokens = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+    width = loaded.shape.width
+    for layer, head in [(0, 0), (1, 2), (2, 3)]:
+        model = tiny_model(family)
+        with torch.no_grad():
+            anatomy.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
+            expected = model(input_ids=tokens).logits
+            with loaded.seam.gates(gates_without(loaded.shape, [(layer, head)])):
+                found = loaded.model(input_ids=tokens).logits
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(found, loaded.model(input_ids=tokens).logits, atol=1e-3)
+
+
+def test_padding_masks_are_honoured_outside_the_engine(loaded, family):
+    tokens = torch.randint(3, 500, (2, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(tokens)
+    mask[0, :5] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        found = loaded.model(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
+        expected = tiny_model(family)(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-6, atol=1e-6)
+
+
+def test_parameters_removed_equal_those_of_the_slices(loaded, family):
+    """Counted by hand from the tiny shapes: width 6, d_e 24; OPT has biases, LLaMA groups of two."""
+    query, output = 6 * (24 + (family == "opt")), 24 * 6
+    key_value = 2 * query
+    one = anatomy.removed_parameters(loaded.model, [(0, 1)])
+    assert one == query + output + (key_value if family == "opt" else 0)
+    group = anatomy.removed_parameters(loaded.model, [(1, 0), (1, 1)])
+    assert group == 2 * (query + output) + (2 * key_value if family == "opt" else key_value)
+    split = anatomy.removed_parameters(loaded.model, [(1, 1), (1, 2)])
+    assert split == 2 * (query + output) + (2 * key_value if family == "opt" else 0)
+    everything = [(layer, head) for layer in range(3) for head in range(4)]
+    biases = sum(m.bias.numel() for m in anatomy.output_projections(loaded.model) if m.bias is not None)
+    attention = sum(p.numel() for m in anatomy.attention_modules(loaded.model) for p in m.parameters())
+    assert anatomy.removed_parameters(loaded.model, everything) == attention - biases
+
+
+def test_an_unknown_family_is_refused():
+    model = AutoModelForCausalLM.from_config(
+        GPTJConfig(vocab_size=50, n_embd=16, n_layer=1, n_head=2, rotary_dim=4, n_positions=32)
+    )
+    with pytest.raises(HeadroomError, match="model family 'gptj' is not supported.*supported: llama, opt"):
+        attach(model)
+
+
+def test_a_layer_that_bypasses_the_seam_is_refused(family, monkeypatch):
+    model = tiny_model(family)
+    bypassed = anatomy.attention_modules(model)[1]
+    inner = bypassed.forward
+
+    def eager(*args, **kwargs):
+        chosen = model.config._attn_implementation
+        bypassed.config._attn_implementation = "eager"
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            bypassed.config._attn_implementation = chosen
+
+    monkeypatch.setattr(bypassed, "forward", eager)
+    with pytest.raises(HeadroomError, match="must be called once per layer"):
+        attach(model)
+
+
+def test_heads_without_effect_are_refused(family):
+    model = tiny_model(family)
+    with torch.no_grad():
+        for projection in anatomy.output_projections(model):
+            projection.weight[:] = 0
+    with pytest.raises(HeadroomError, match="closing the first layer's heads changes nothing"):
+        attach(model)
+
+
+def test_gates_of_another_shape_are_refused(loaded):
+    with pytest.raises(HeadroomError, match="gates have shape \\(2, 4\\), the model has 3 layers of 4 heads"):
+        with loaded.seam.gates(torch.ones(2, 4)):
+            pass
+
+
+def test_weights_are_frozen(family, tokenizer):
+    loaded = prepare(tiny_model(family), tokenizer)
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert not loaded.model.training

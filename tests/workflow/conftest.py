@@ -1,0 +1,144 @@
+"""A small study run once for real, on a tiny random OPT in the hub's format; tests work on copies of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.conftest import ROOT, tiny_model
+
+PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")
+
+
+class Study:
+    """A checkout of the workflow with a config of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_path = folder / "study.yaml"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it stands in the file."""
+        return dict(yaml.safe_load(self.config_path.read_text()))
+
+    def configure(self, **changes: Any) -> None:
+        """Write the configuration with some keys changed."""
+        config = self.config if self.config_path.is_file() else {}
+        self.config_path.write_text(yaml.safe_dump({**config, **changes}))
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake with this study's configuration; output in one stream."""
+        command = [sys.executable, "-m", "snakemake", "--configfile", self.config_path.name, *arguments]
+        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return subprocess.run(
+            command, cwd=self.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def run(self, *targets: str) -> str:
+        """Run to the end and return what was printed."""
+        done = self.snakemake("--cores", "2", *targets)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def planned(self, *targets: str) -> dict[str, int]:
+        """Jobs per rule that a dry run would start; target rules left out."""
+        done = self.snakemake("--dry-run", "--cores", "2", *targets)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        table = re.search(r"Job stats:\n(.*?)\n\n", done.stdout + "\n\n", re.DOTALL)
+        assert table, done.stdout
+        rows = [line.split() for line in table[1].splitlines() if re.fullmatch(r"\w+\s+\d+", line)]
+        targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures"}
+        return {name: int(count) for name, count in rows if name not in targets_}
+
+    def copy(self, folder: Path) -> Study:
+        """The study as it stands, times kept."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
+        return Study(folder)
+
+    def result(self, path: str) -> Path:
+        """A file below results/."""
+        return self.folder / "results" / path
+
+
+def write_records(mirror: Path) -> None:
+    """Three small tasks in lm-eval's columns: more documents in train than the limits, a few for evaluation."""
+    colours = ["red", "green", "blue", "white", "black"]
+
+    def arc(i: int) -> dict[str, Any]:
+        texts = [colours[(i + j) % 5] for j in range(3 + i % 2)]
+        labels = ["A", "B", "C", "D"][: len(texts)]
+        return {
+            "id": str(i),
+            "question": f"Which colour is the lamp number {i} by the river?",
+            "choices": {"text": texts, "label": labels},
+            "answerKey": labels[i % len(texts)],
+        }
+
+    def piqa(i: int) -> dict[str, Any]:
+        return {"goal": f"open window {i}", "sol1": f"push it {i}", "sol2": "wait for the rain to come", "label": i % 2}
+
+    def winogrande(i: int) -> dict[str, Any]:
+        return {
+            "sentence": f"The fox met the dog and _ jumped over lamp {i}.",
+            "option1": "the fox",
+            "option2": "the dog",
+            "answer": str(1 + i % 2),
+        }
+
+    for task, make in (("arc_easy", arc), ("piqa", piqa), ("winogrande", winogrande)):
+        (mirror / task).mkdir(parents=True)
+        for split, numbers in (("train", range(20)), ("validation", range(100, 112))):
+            pq.write_table(pa.Table.from_pylist([make(i) for i in numbers]), mirror / task / f"{split}.parquet")
+
+
+def new_study(folder: Path) -> Study:
+    """A checkout of the workflow as it is in this working tree, without results."""
+    folder.mkdir(parents=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / part)
+    return Study(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
+    """A study that has run to the end. Copy it before changing anything."""
+    study = new_study(tmp_path_factory.mktemp("study") / "checkout")
+    model = tiny_model("opt").float()
+    model.save_pretrained(study.folder / "tiny-opt")
+    tokenizer.save_pretrained(study.folder / "tiny-opt")
+    write_records(study.folder / "records")
+    study.configure(
+        models={"tiny": {"source": "tiny-opt"}},
+        tasks=["arc_easy", "winogrande"],
+        shots=[0, 1],
+        limits={"importance": 6, "evaluation": 8},
+        data={"source": "mirror", "mirror": "records"},
+        pruning={"levels": [0, 5, 50], "rankings": ["own", "aggregate", "reversed", "random_1"]},
+        induction={"sequences": 2},
+    )
+    study.log = study.run()  # type: ignore[attr-defined]
+    return study
+
+
+@pytest.fixture()
+def study(finished: Study, tmp_path: Path) -> Study:
+    """A copy of the finished study to change."""
+    return finished.copy(tmp_path / "copy")

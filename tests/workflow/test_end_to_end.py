@@ -1,0 +1,132 @@
+"""The whole chain on a tiny random OPT: every artifact is there, readable, and what the engine says by itself."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.heads import grid, read_ranking
+from headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.ranking import RANKING
+from headroom.artifacts.store import provenance, read
+from headroom.ranking import count_at, random_ranking
+
+CELLS = ["0shot-seed1234", "1shot-seed1234"]
+TASKS = ["arc_easy", "winogrande"]
+
+
+def test_every_artifact_is_at_its_place(finished):
+    for cell in CELLS:
+        for task in TASKS:
+            assert read(finished.result(f"prompts/{task}/{cell}.parquet"), PROMPTS).num_rows
+            for name in ("own", "aggregate", "reversed", "random_1"):
+                path = finished.result(f"tiny/pruned_eval/heads/{task}/{cell}/{name}.parquet")
+                assert read(path, PRUNED_EVAL).column("percent").to_pylist() == [0, 5, 50]
+        for task in (*TASKS, "aggregate"):
+            assert read(finished.result(f"tiny/head_importance/{task}/{cell}.parquet"), HEAD_IMPORTANCE).num_rows == 12
+            assert read(finished.result(f"tiny/ranking/heads/{task}/{cell}.parquet"), RANKING).num_rows == 12
+        assert read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).num_rows == 9
+    assert read(finished.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).num_rows == 12
+    figures = sorted(path.name for path in finished.result("tiny/figures").iterdir())
+    stems = ["fig03_head_importance-seed1234", "fig05_heads_pruned-seed1234", "fig08_task_correlation-seed1234"]
+    assert figures == sorted(f"{s}.{x}" for s in [*stems, "fig10a_prefix_matching"] for x in ("pdf", "png"))
+    assert finished.result("tiny/findings/seed1234.md").read_text().startswith("# Findings: tiny")
+    assert not list(finished.folder.rglob("*.partial"))
+
+
+def test_the_dense_accuracy_is_the_same_under_every_ranking(finished):
+    for task in TASKS:
+        for cell in CELLS:
+            folder = finished.result(f"tiny/pruned_eval/heads/{task}/{cell}")
+            rows = [read(path, PRUNED_EVAL).to_pylist() for path in sorted(folder.iterdir())]
+            assert len(rows) == 4
+            for name in ("accuracy", "correct", "n_documents", "doc_id"):
+                assert len({str(table[0][name]) for table in rows}) == 1
+            # 5 % of 12 heads is none: the level is the dense one.
+            assert all(table[1]["n_pruned"] == 0 and table[1]["correct"] == table[0]["correct"] for table in rows)
+            assert all(table[2]["n_pruned"] == count_at(50, 12) == 6 for table in rows)
+            assert all(table[0]["parameters_removed"] == 0 < table[2]["parameters_removed"] for table in rows)
+
+
+def test_a_curve_equals_the_engine_called_directly(finished):
+    """Half the heads by the own, reversed and random rankings, evaluated here without the command line."""
+    from headroom.checkpoints import gates_without, load
+    from headroom.likelihood import log_likelihoods, pack, rows_of
+    from headroom.statistics import correct
+    from headroom.steps.read_prompts import choices, rows, tokenise
+
+    cell = "winogrande/1shot-seed1234"
+    record = json.loads(finished.result("tiny/model.json").read_text())
+    assert record["family"] == "opt"
+    loaded = load(finished.result("tiny/model.json"), device="cpu")
+    table = rows(finished.result(f"prompts/{cell}.parquet"), "evaluation")
+    documents = tokenise(table, loaded, add_bos=False)
+    own = read_ranking(finished.result(f"tiny/ranking/heads/{cell}.parquet"))
+    for name, order in {"own": own, "reversed": own[::-1], "random_1": random_ranking(3, 4, 1)}.items():
+        gates = gates_without(loaded.shape, order[:6])
+        values = log_likelihoods(loaded, pack(documents, 1), table.num_rows, gates)
+        expected = [
+            correct(choice, values[part])
+            for (_, part), choice in zip(rows_of(documents), choices(table), strict=True)
+        ]
+        stored = read(finished.result(f"tiny/pruned_eval/heads/{cell}/{name}.parquet"), PRUNED_EVAL).to_pylist()[2]
+        assert stored["correct"] == expected
+        assert stored["accuracy"] == np.mean(expected)
+
+
+def test_the_aggregate_is_the_mean_of_its_tasks(finished):
+    for cell in CELLS:
+        paths = {t: finished.result(f"tiny/head_importance/{t}/{cell}.parquet") for t in (*TASKS, "aggregate")}
+        scores = {task: grid(read(path, HEAD_IMPORTANCE), "score", path) for task, path in paths.items()}
+        np.testing.assert_allclose(scores["aggregate"], (scores["arc_easy"] + scores["winogrande"]) / 2)
+        shares = provenance(paths["aggregate"])["shares"]
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_provenance_says_what_made_it(finished):
+    facts = provenance(finished.result("tiny/pruned_eval/heads/winogrande/1shot-seed1234/own.parquet"))
+    assert (facts["task"], facts["shots"], facts["seed"], facts["dtype"]) == ("winogrande", 1, 1234, "float32")
+    assert facts["model"]["name"] == "tiny"
+    assert len(facts["model"]["digest"]) == 64
+    assert set(facts["inputs"]) == {"prompts", "ranking"}
+    assert {"torch", "transformers"} <= set(facts["packages"])
+    assert "path" not in facts["model"], "where the checkpoint lay says nothing about the result"
+
+
+def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):
+    line = r"head-importance winogrande 1-shot: 6/6 documents \(100 %\), [\d.]+/s, done in"
+    assert re.search(line, finished.log)
+    logs = list((finished.folder / "logs" / "tiny" / "score_heads" / "winogrande").iterdir())
+    assert any(re.search(line, path.read_text()) for path in logs)
+    assert not any("\r" in path.read_text() for path in logs)
+
+
+def test_the_study_stands_alone(finished):
+    """The embedded default is not merged in: its model and tasks are not there."""
+    assert sorted(p.name for p in (finished.folder / "results").iterdir() if p.is_dir()) == ["matrix", "prompts", "tiny"]
+    assert not (finished.folder / "resources").exists()
+
+
+def test_another_run_makes_the_same_artifacts(study):
+    """Delete the results of one step and all after it, run again: the same bytes."""
+    paths = [p for p in (study.folder / "results" / "tiny").rglob("*") if p.suffix in (".parquet", ".md", ".png")]
+    kept = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        if "head_importance" in path.parts or "prefix_matching" in path.name:
+            path.unlink()
+    study.run()
+    assert {path: path.read_bytes() for path in paths} == kept
+
+
+def test_the_report_is_one_file(study):
+    done = study.snakemake("--report", "results/report.html")
+    assert done.returncode == 0, done.stdout
+    html = study.result("report.html").read_text()
+    assert "Figure 5" in html
+    assert "http-equiv" in html or "<html" in html
+    assert "src=\"http" not in html
