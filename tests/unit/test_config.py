@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import yaml
-
 from headroom.errors import HeadroomError
 from headroom.study_config import check_keys, check_study, task_yaml
+
 from tests.conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
@@ -58,7 +58,10 @@ def test_shipped_studies_are_valid(path):
         ({"task": []}, r"config key 'task' is unknown \(did you mean 'tasks'\?\)"),
         ({"limits": {"evaluations": 3}}, r"config key 'limits.evaluations' is unknown \(did you mean 'evaluation'\?\)"),
         ({"models": {"m": {"sorce": "x"}}}, r"config key 'models.m.sorce' is unknown \(did you mean 'source'\?\)"),
-        ({"pruning": {"level": []}}, r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: levels, rank"),
+        (
+            {"pruning": {"level": []}},
+            r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: levels, rank",
+        ),
         ({"zzz": 1}, r"config key 'zzz' is unknown; known here: add_bos, "),
     ],
 )
@@ -169,9 +172,9 @@ def test_imports_of_an_environment_are_pinned_in_it():
     steps = {
         "prompts": ["steps.render_prompts"],
         "model": ["steps.score_heads", "steps.evaluate_pruned", "steps.score_induction", "embedded", "models"],
-        "analysis": ["steps.aggregate_importance", "steps.correlate_tasks", "findings", "figures.fig03", "figures.fig05",
-                     "figures.fig08", "figures.fig10a"],
-    }  # fmt: skip
+        "analysis": ["steps.aggregate_importance", "steps.correlate_tasks", "findings"]
+        + [f"figures.{path.stem}" for path in (digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
+    }
     provided = {"pytorch": "torch", "lm_eval": "lm_eval", "matplotlib-base": "matplotlib", "pyyaml": "yaml"}
     for name, modules in steps.items():
         closure, pending = {}, list(modules)
@@ -198,6 +201,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
 def test_steps_without_a_model_import_no_torch():
     code = (
         "import sys; from headroom.steps import aggregate_importance, correlate_tasks; from headroom import findings, "
-        "cli, show; from headroom.figures import fig03, fig05, fig08, fig10a; cli.parser(); sys.exit('torch' in sys.modules)"
+        "cli, show; from headroom.figures import fig03, fig05, fig08, fig10a; cli.parser(); "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from scipy.stats import pearsonr, spearmanr
-
 from headroom.correlation import (
     AGGREGATE,
     TaskScores,
@@ -12,6 +10,7 @@ from headroom.correlation import (
     srcc_within_layers,
     top_overlap,
 )
+from scipy.stats import pearsonr, spearmanr
 
 
 def draw(seed, shape=(12, 8)):

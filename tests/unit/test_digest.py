@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import pytest
-
 from headroom.digest import code_digest, source_digest
 from headroom.task_digest import task_digest
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(tmp_path):
     (tmp_path / "step.py").write_text("from headroom import maths\n\ndef run():\n    return maths.two()\n")
     (tmp_path / "maths.py").write_text('"""Doc."""\n\ndef two():\n    """Two."""\n    return 2\n')
@@ -62,7 +61,10 @@ def test_constants_are_told_apart(tmp_path):
 def test_the_digest_is_a_fixed_value(tmp_path):
     """Holds on every Python version: the walk uses no text that changes between them."""
     path = tmp_path / "m.py"
-    path.write_text("def f(a, *, b: int = 1) -> str:\n    with open(a) as c:\n        return f'{b!r:>{a}}' if b else [x for x in c]\n")
+    path.write_text(
+        "def f(a, *, b: int = 1) -> str:\n    with open(a) as c:\n"
+        "        return f'{b!r:>{a}}' if b else [x for x in c]\n"
+    )
     assert source_digest(path) == "20f41b7a68cf8af7"
 
 

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-
 from headroom.errors import HeadroomError
 from headroom.models import digest, resolve, weight_files
 
@@ -70,7 +69,9 @@ def test_an_unreachable_hub_says_how_to_do_without(tmp_path, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(HfApi, "list_repo_files", refuse)
-    with pytest.raises(HeadroomError, match="'facebook/opt-125m' could not be fetched .* give a local checkpoint folder"):
+    with pytest.raises(
+        HeadroomError, match="'facebook/opt-125m' could not be fetched .* give a local checkpoint folder"
+    ):
         resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")
 
 

@@ -5,7 +5,6 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from headroom import prompts
 from headroom.errors import HeadroomError
 
@@ -32,9 +31,7 @@ def mirror(folder, task="arc_easy", **splits):
 
 
 def rows(columns, purpose):
-    return [
-        {name: columns[name][i] for name in columns} for i, p in enumerate(columns["purpose"]) if p == purpose
-    ]
+    return [{name: columns[name][i] for name in columns} for i, p in enumerate(columns["purpose"]) if p == purpose]
 
 
 def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
@@ -128,7 +125,10 @@ def test_one_split_is_cut_in_thirds(tmp_path):
 
 def test_choices_that_differ_in_the_context(tmp_path):
     table = pa.Table.from_pylist(
-        [{"sentence": f"Ann beat Eve as _ was quick {i}.", "option1": "Ann", "option2": "Eve", "answer": "2"} for i in range(6)]
+        [
+            {"sentence": f"Ann beat Eve as _ was quick {i}.", "option1": "Ann", "option2": "Eve", "answer": "2"}
+            for i in range(6)
+        ]
     )
     data = mirror(tmp_path, "winogrande", train=table, validation=table)
     evaluation = rows(prompts.render("winogrande", 0, 1, data)[0], "evaluation")
@@ -166,7 +166,9 @@ class TestRefused:
             prompts.render("gsm8k", 0, 1, str(tmp_path))
 
     def test_a_mirror_without_the_task(self, tmp_path):
-        with pytest.raises(HeadroomError, match="needs .*arc_easy/{split}.parquet .* test, train, validation; found no"):
+        with pytest.raises(
+            HeadroomError, match="needs .*arc_easy/{split}.parquet .* test, train, validation; found no"
+        ):
             prompts.render("arc_easy", 0, 1, str(tmp_path))
 
     def test_fewer_documents_than_shots(self, tmp_path):

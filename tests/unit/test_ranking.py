@@ -1,6 +1,7 @@
+import itertools
+
 import numpy as np
 import pytest
-
 from headroom.errors import HeadroomError
 from headroom.ranking import aggregate, as_columns, count_at, random_ranking, rank_heads
 
@@ -13,11 +14,13 @@ def test_ties_go_by_layer_then_head():
 def test_levels_are_nested_and_counted_in_integers():
     ranking = rank_heads(np.random.default_rng(0).random((30, 9)))
     sets = [set(ranking[: count_at(p, 270)]) for p in range(0, 101, 10)]
-    assert all(a <= b for a, b in zip(sets, sets[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(sets))
     assert [len(s) for s in sets] == [0, 27, 54, 81, 108, 135, 162, 189, 216, 243, 270]
 
 
-@pytest.mark.parametrize(("percent", "total", "count"), [(30, 7, 2), (29, 100, 29), (57, 100, 57), (99, 1, 0), (10, 4608, 460)])
+@pytest.mark.parametrize(
+    ("percent", "total", "count"), [(30, 7, 2), (29, 100, 29), (57, 100, 57), (99, 1, 0), (10, 4608, 460)]
+)
 def test_count_is_the_floor_without_floating_point(percent, total, count):
     # int(0.29 * 100) and int(0.57 * 100) are 28 and 56.
     assert count_at(percent, total) == count

@@ -138,7 +138,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
     return study
 
 
-@pytest.fixture()
+@pytest.fixture
 def study(finished: Study, tmp_path: Path) -> Study:
     """A copy of the finished study to change."""
     return finished.copy(tmp_path / "copy")

@@ -147,19 +147,36 @@ def test_speed_options_are_no_reason(study):
     ("deleted", "expected"),
     [
         ("tiny/figures/fig10a_prefix_matching.png", {"draw_fig10a": 1}),
-        ("tiny/correlation/cross_task/0shot-seed1234.parquet", {"correlate_tasks": 1, "draw_fig08": 1, "write_findings": 1}),
+        (
+            "tiny/correlation/cross_task/0shot-seed1234.parquet",
+            {"correlate_tasks": 1, "draw_fig08": 1, "write_findings": 1},
+        ),
         ("tiny/induction/prefix_matching.parquet", {"score_induction": 1, "draw_fig10a": 1, "write_findings": 1}),
         (
             "tiny/pruned_eval/heads/winogrande/1shot-seed1234/random_1.parquet",
             {"evaluate_own": 1, "draw_fig05": 1, "write_findings": 1},
         ),
-        # The model's record is a fact about the model; made again, it is no reason to run the model again.
-        ("tiny/model.json", {"resolve_model": 1}),
     ],
 )
 def test_a_deleted_artifact_comes_back_with_what_depends_on_it(study, deleted, expected):
     study.result(deleted).unlink()
     assert study.planned() == expected
+
+
+def test_a_deleted_model_record_runs_the_model_anew(study):
+    """The way to say that a checkpoint folder has changed."""
+    study.result("tiny/model.json").unlink()
+    plan = study.planned()
+    assert plan["resolve_model"] == 1
+    assert plan["score_heads"] == plan["evaluate_own"] == 4
+    assert plan["score_induction"] == 1
+    assert "render_prompts" not in plan
+
+
+def test_limits_that_change_places_are_a_change(study):
+    """Snakemake compares params as a set of values: named options make them differ."""
+    study.configure(limits={"importance": 8, "evaluation": 6})
+    assert study.planned("prompts") == {"render_prompts": 4}
 
 
 def test_deleted_prompts_come_back_with_all_that_follows(study):
@@ -175,7 +192,9 @@ def test_deleted_prompts_come_back_with_all_that_follows(study):
 def test_every_artifact_is_listed_by_the_default_target(finished):
     """Whatever a run leaves under results/, deleting it brings it back: each file is an output of a planned job."""
     done = finished.snakemake("--dry-run", "--cores", "2", "--forceall", "--quiet", "host")
-    outputs = set(re.findall(r"results/[^\s,]+", "\n".join(re.findall(r"^rule all:\n\s+input: (.*)$", done.stdout, re.M))))
+    outputs = set(
+        re.findall(r"results/[^\s,]+", "\n".join(re.findall(r"^rule all:\n\s+input: (.*)$", done.stdout, re.M)))
+    )
     assert outputs, done.stdout
     there = {str(p.relative_to(finished.folder)) for p in (finished.folder / "results").rglob("*") if p.is_file()}
     assert there - outputs == {"results/matrix/tasks.txt", "results/matrix/shots.txt"}

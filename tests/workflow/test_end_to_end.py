@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
@@ -71,8 +70,7 @@ def test_a_curve_equals_the_engine_called_directly(finished):
         gates = gates_without(loaded.shape, order[:6])
         values = log_likelihoods(loaded, pack(documents, 1), table.num_rows, gates)
         expected = [
-            correct(choice, values[part])
-            for (_, part), choice in zip(rows_of(documents), choices(table), strict=True)
+            correct(choice, values[part]) for (_, part), choice in zip(rows_of(documents), choices(table), strict=True)
         ]
         stored = read(finished.result(f"tiny/pruned_eval/heads/{cell}/{name}.parquet"), PRUNED_EVAL).to_pylist()[2]
         assert stored["correct"] == expected
@@ -108,7 +106,11 @@ def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):
 
 def test_the_study_stands_alone(finished):
     """The embedded default is not merged in: its model and tasks are not there."""
-    assert sorted(p.name for p in (finished.folder / "results").iterdir() if p.is_dir()) == ["matrix", "prompts", "tiny"]
+    assert sorted(p.name for p in (finished.folder / "results").iterdir() if p.is_dir()) == [
+        "matrix",
+        "prompts",
+        "tiny",
+    ]
     assert not (finished.folder / "resources").exists()
 
 
@@ -129,4 +131,4 @@ def test_the_report_is_one_file(study):
     html = study.result("report.html").read_text()
     assert "Figure 5" in html
     assert "http-equiv" in html or "<html" in html
-    assert "src=\"http" not in html
+    assert 'src="http' not in html

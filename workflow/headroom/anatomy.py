@@ -120,8 +120,7 @@ def removed_parameters(model: Any, pruned: list[tuple[int, int]]) -> int:
         gone = {head for at, head in pruned if at == layer}
         groups_gone = sum(gone >= set(range(g * group, (g + 1) * group)) for g in range(shape.key_value_heads))
         total += len(gone) * (
-            _outputs(_descend(module, row.query), shape.width)
-            + _descend(module, row.output).out_features * shape.width
+            _outputs(_descend(module, row.query), shape.width) + _descend(module, row.output).out_features * shape.width
         )
         total += groups_gone * sum(_outputs(_descend(module, path), shape.width) for path in (row.key, row.value))
     return total

@@ -16,6 +16,8 @@ from headroom.errors import HeadroomError
 
 Command = Callable[[argparse.Namespace], None]
 FIGURES = ("03", "05", "08", "10a")
+MODEL_FIGURES = ("10a",)
+"""Figures of the model alone: no tasks, no shots."""
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "tasks"
 
 
@@ -94,7 +96,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--ranking-file", type=Path, help="ranking artifact; random_N rankings need none")
     p.add_argument(
-        "--rankings", nargs="+", required=True, type=_ranking_name, metavar="NAME",
+        "--rankings",
+        nargs="+",
+        required=True,
+        type=_ranking_name,
+        metavar="NAME",
         help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N)",
     )
     p.add_argument("--levels", nargs="+", type=_percent, default=list(range(0, 100, 10)), help="percents of heads")
@@ -108,12 +114,12 @@ def parser() -> argparse.ArgumentParser:
     p = command("induction", _induction, "Score every head by prefix matching (Algorithm 1).")
     _model_options(p, prompts=False)
     p.add_argument("--sequences", type=_positive, default=100, help="number of sequences (default %(default)s)")
-    p.add_argument("--no-bos", dest="bos", action="store_false", help="do not put BOS before a sequence")
+    p.add_argument("--bos", action=argparse.BooleanOptionalAction, default=True, help="put BOS before a sequence")
     _out(p, "the prefix-matching artifact")
 
     p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
     p.add_argument("number", choices=FIGURES)
-    _study_options(p)
+    _study_options(p, required=False)
     p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of figure 08")
     _out(p, "path without suffix; .pdf and .png are added")
 
@@ -138,7 +144,9 @@ def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
     p.add_argument("--threads", type=_positive, help="CPU threads")
     if prompts:
         p.add_argument("--token-budget", type=_positive, default=1024, help="tokens per batch (default %(default)s)")
-        p.add_argument("--add-bos", action="store_true", help="put BOS before each prompt")
+        p.add_argument(
+            "--add-bos", action=argparse.BooleanOptionalAction, default=False, help="put BOS before each prompt"
+        )
 
 
 def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
@@ -148,10 +156,10 @@ def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--seed", type=int, default=1234)
 
 
-def _study_options(p: argparse.ArgumentParser) -> None:
+def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--results", type=Path, required=True, help="the model's results folder")
-    p.add_argument("--tasks", nargs="+", required=True)
-    p.add_argument("--shots", nargs="+", type=_count, required=True)
+    p.add_argument("--tasks", nargs="+", default=(), required=required, help="tasks, in the order of the figure")
+    p.add_argument("--shots", nargs="+", type=_count, default=(), required=required, help="a panel each")
     p.add_argument("--seed", type=int, default=1234)
 
 
@@ -226,8 +234,17 @@ def _prompts(o: argparse.Namespace) -> None:
 
 def _head_importance(o: argparse.Namespace) -> None:
     _step("score_heads").run(
-        o.out, o.ranking, o.model, o.prompts, o.reduction, o.last_layer_tokens, o.add_bos, o.dtype, o.device,
-        o.threads, o.token_budget,
+        o.out,
+        o.ranking,
+        o.model,
+        o.prompts,
+        o.reduction,
+        o.last_layer_tokens,
+        o.add_bos,
+        o.dtype,
+        o.device,
+        o.threads,
+        o.token_budget,
     )
 
 
@@ -245,8 +262,17 @@ def _rank(o: argparse.Namespace) -> None:
 
 def _prune(o: argparse.Namespace) -> None:
     _step("evaluate_pruned").run(
-        o.out, o.model, o.prompts, o.ranking_file, o.rankings, sorted(set(o.levels)), o.add_bos, o.dtype, o.device,
-        o.threads, o.token_budget,
+        o.out,
+        o.model,
+        o.prompts,
+        o.ranking_file,
+        o.rankings,
+        sorted(set(o.levels)),
+        o.add_bos,
+        o.dtype,
+        o.device,
+        o.threads,
+        o.token_budget,
     )
 
 
@@ -261,6 +287,8 @@ def _induction(o: argparse.Namespace) -> None:
 def _figure(o: argparse.Namespace) -> None:
     from headroom.figures.study import Study
 
+    if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
+        raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
     study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation)
     import_module(f"headroom.figures.fig{o.number}").draw(study, o.out)
 

@@ -87,8 +87,9 @@ def heads_sentence(study: Study, shots: int) -> str:
     at = curve.percent.index(flat)
     worst = len(curve.percent) - 1
     parts = [
-        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_pm(curve.accuracy[0], curve.stderr[0])} "
-        f"with all heads and {_pm(curve.accuracy[worst], curve.stderr[worst])} with {curve.percent[worst]} % pruned "
+        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is "
+        f"{_pm(curve.accuracy[0], curve.stderr[0])} with all heads and "
+        f"{_pm(curve.accuracy[worst], curve.stderr[worst])} with {curve.percent[worst]} % pruned "
         f"(guessing: {chance(study, shots, study.results.parent):.2f}).",
         f"Up to {flat} % pruned the loss is not told from noise"
         + (f" ({_pm(curve.loss[at], curve.loss_stderr[at])} at {flat} %)" if flat else ""),
@@ -152,10 +153,9 @@ def induction_sentences(study: Study) -> list[str]:
         for percent in (30, 50, 70):
             gone = ranking[: count_at(percent, scores.size)]
             kept[percent] = 100 * (1 - sum(scores[pair] for pair in gone) / scores.sum())
+        shares = ", ".join(f"{value:.0f} % with {percent} % of heads pruned" for percent, value in kept.items())
         sentences.append(
-            f"- {shots}-shot: the aggregate ranking keeps "
-            + ", ".join(f"{value:.0f} % of the total with {percent} % of heads pruned" for percent, value in kept.items())
-            + " (at random: 70, 50, 30 %)."
+            f"- {shots}-shot: of the total score, the aggregate ranking keeps {shares} (at random: 70, 50, 30 %)."
         )
     return sentences
 

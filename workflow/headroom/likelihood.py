@@ -78,9 +78,7 @@ class Batch:
     n_documents: int
 
 
-def encode(
-    pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, add_bos: bool = False
-) -> list[Document]:
+def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, add_bos: bool = False) -> list[Document]:
     """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; rows of a document must be adjacent.
 
     Trailing spaces of a context move to its continuation. Too long documents lose context on the left, once per
@@ -151,7 +149,9 @@ def pack(documents: Sequence[Document], token_budget: int, device: torch.device 
         prefix = common_prefix(document.rows)
         sizes.append((prefix, sum(len(row.inputs) - prefix for row in document.rows)))
     order = sorted(range(len(documents)), key=lambda i: (-sum(sizes[i]), -sizes[i][0], i))
-    batches, chosen, width = [], [], (0, 0)
+    batches: list[Batch] = []
+    chosen: list[int] = []
+    width = (0, 0)
     for index in order:
         grown = (max(width[0], sizes[index][0]), max(width[1], sizes[index][1]))
         if chosen and sum(grown) * (len(chosen) + 1) > token_budget:
@@ -164,9 +164,7 @@ def pack(documents: Sequence[Document], token_budget: int, device: torch.device 
     return batches
 
 
-def _lay_out(
-    members: list[tuple[Document, int, int]], width: tuple[int, int], device: torch.device | str
-) -> Batch:
+def _lay_out(members: list[tuple[Document, int, int]], width: tuple[int, int], device: torch.device | str) -> Batch:
     columns_prefix, columns_branch = width
     columns = columns_prefix + columns_branch
     input_ids = np.zeros((len(members), columns), dtype=np.int64)

@@ -279,9 +279,7 @@ def _context(task: Any, selection: Selection, document: dict[str, Any], shots: i
 def _shots_split(task: Any) -> str | None:
     """The split that lm-eval draws shots from: the task's own choice, else training, validation, test."""
     config = task.config
-    split: str | None = (
-        task.fewshot_cfg.split or config.training_split or config.validation_split or config.test_split
-    )
+    split: str | None = task.fewshot_cfg.split or config.training_split or config.validation_split or config.test_split
     return split
 
 

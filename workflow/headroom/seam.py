@@ -114,7 +114,12 @@ class Seam:
         else:
             outputs = scaled_dot_product_attention(
                 # transformers leaves the mask out where nothing is padded; then None means causal.
-                query, key, value, attn_mask=mask, is_causal=mask is None and query.shape[2] > 1, scale=scaling
+                query,
+                key,
+                value,
+                attn_mask=mask,
+                is_causal=mask is None and query.shape[2] > 1,
+                scale=scaling,
             )
         outputs = outputs.transpose(1, 2)
         if self._gates is not None and self._closed[layer]:
@@ -132,9 +137,7 @@ def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout,
     prefix = layout.prefix
     if layout.branches is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    branches = scaled_dot_product_attention(
-        query[:, :, prefix:], key, value, attn_mask=layout.branches, scale=scaling
-    )
+    branches = scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=layout.branches, scale=scaling)
     if prefix == 0:
         return branches
     prefixes = scaled_dot_product_attention(

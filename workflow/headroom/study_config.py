@@ -29,8 +29,7 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str 
                 inner = schema["additionalProperties"]
             else:
                 raise HeadroomError(
-                    f"config key {path!r} is unknown{nearest(str(key), known)}; "
-                    f"known here: {', '.join(sorted(known))}"
+                    f"config key {path!r} is unknown{nearest(str(key), known)}; known here: {', '.join(sorted(known))}"
                 )
         else:
             inner = known[key]

@@ -8,7 +8,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
+WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
 from headroom.digest import code_digest
@@ -18,9 +18,7 @@ from headroom.task_digest import task_digest
 
 # Rules call `python -m headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])
-)
+os.environ.update(PYTHONPATH=str(WORKFLOW))
 
 try:
     check_keys(
@@ -36,21 +34,18 @@ MODELS = list(config["models"])
 TASKS = config["tasks"]
 SHOTS = config["shots"]
 SEEDS = config["seeds"]
-LEVELS = sorted(config["pruning"]["levels"])
 RANKINGS = config["pruning"]["rankings"]
 # A study of the aggregate ranking alone still needs a rule with outputs; nothing asks for them.
 OWN_RANKINGS = [name for name in RANKINGS if name != "aggregate"] or ["own"]
-ADD_BOS = "--add-bos" if config["add_bos"] else ""
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
 MODEL_FILES = [
-    "config.json",
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
     "headroom.json",
 ]
-DATA_FILES = ["train.parquet", "validation.parquet", "source.json"]
+DATA_FILES = ["train.parquet", "validation.parquet"]
 TASK_FOLDER = WORKFLOW / "tasks"
 
 
@@ -135,7 +130,7 @@ FIGURES_OF = {
     name: sorted(
         set(
             expand(
-                FIGURE_STEMS[name] + ".{suffix}",
+                f"{FIGURE_STEMS[name]}.{{suffix}}",
                 model=MODELS,
                 seed=SEEDS,
                 suffix=["pdf", "png"],
@@ -145,6 +140,39 @@ FIGURES_OF = {
     for name in DRAWN
 }
 FIGURES = [path for name in DRAWN for path in FIGURES_OF[name]]
+
+
+# Config keys as options of the command line, where the names are not the same.
+OPTIONS = {
+    "limits.importance": "--limit-importance",
+    "limits.evaluation": "--limit-evaluation",
+    "importance.reduction": "--reduction",
+    "importance.last_layer_tokens": "--last-layer-tokens",
+    "pruning.levels": "--levels",
+    "induction.sequences": "--sequences",
+    "induction.bos": "--bos",
+}
+
+
+def options(*keys):
+    """Config keys as command line options, in one string.
+
+    One string, because Snakemake compares params as a set of values without their names: two limits that change
+    places would be no change.
+    """
+    words = []
+    for key in keys:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        option = OPTIONS.get(key, f"--{key.replace('_', '-')}")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            words += [option, *map(str, sorted(value))]
+        else:
+            words += [option, "all" if value is None else str(value)]
+    return " ".join(words)
 
 
 def cells(step, tasks, **fixed):
@@ -184,17 +212,11 @@ def get_model_source(wildcards):
     return EMBEDDED_MODEL if source == "embedded" else source
 
 
-def get_model_identity(wildcards):
-    """Source and revision: model jobs take model.json as ancient, so a changed source must reach them this way."""
-    model = config["models"][wildcards.model]
-    return [model["source"], model.get("revision")]
-
-
 def get_model_files(wildcards):
     """Files that must be there before a model can be resolved: those of the embedded one."""
     is_embedded = config["models"][wildcards.model]["source"] == "embedded"
     return (
-        [f"{EMBEDDED_MODEL}/{name}" for name in ("config.json", "model.safetensors")]
+        [f"{EMBEDDED_MODEL}/{name}" for name in ["config.json", *MODEL_FILES]]
         if is_embedded
         else []
     )
@@ -219,7 +241,10 @@ def get_data_files(wildcards):
     """The records that prompts are rendered from, where they are files."""
     source = config["data"]["source"]
     if source == "embedded":
-        return [f"{EMBEDDED_DATA}/{wildcards.task}/{name}" for name in DATA_FILES]
+        return [
+            f"{EMBEDDED_DATA}/{wildcards.task}/{name}"
+            for name in ["source.json", *DATA_FILES]
+        ]
     return (
         []
         if source == "hub"
@@ -230,9 +255,3 @@ def get_data_files(wildcards):
 def get_task_digest(wildcards):
     """Digest of the task's definition."""
     return task_digest(wildcards.task, TASK_FOLDER)
-
-
-def limit(purpose):
-    """A document limit as the command line takes it."""
-    value = config["limits"][purpose]
-    return "all" if value is None else value

@@ -14,10 +14,10 @@ rule correlate_tasks:
     params:
         code=code_digest("steps.correlate_tasks"),
         tasks=TASKS,
-        aggregate=config["aggregate"],
+        options=options("aggregate"),
     message:
         "Correlate the tasks' head scores, {wildcards.model}, {wildcards.shot}-shot."
     shell:
         "python -m headroom correlate --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {wildcards.shot} --seed {wildcards.seed} --aggregate {params.aggregate} --out {output} "
+        "--shots {wildcards.shot} --seed {wildcards.seed} {params.options} --out {output} "
         "2>&1 | tee {log}"

@@ -6,9 +6,9 @@ rule draw_fig03:
         cells("head_importance", ["aggregate"], shot=SHOTS),
         matrix=MATRIX,
     output:
-        pdf=FIGURE_STEMS["fig03"] + ".pdf",
+        pdf=f"{FIGURE_STEMS['fig03']}.pdf",
         png=report(
-            FIGURE_STEMS["fig03"] + ".png",
+            f"{FIGURE_STEMS['fig03']}.png",
             caption="../report/fig03.rst",
             category="{model}",
             subcategory="head importance",
@@ -39,9 +39,9 @@ rule draw_fig05:
         CURVE_FILES,
         matrix=MATRIX,
     output:
-        pdf=FIGURE_STEMS["fig05"] + ".pdf",
+        pdf=f"{FIGURE_STEMS['fig05']}.pdf",
         png=report(
-            FIGURE_STEMS["fig05"] + ".png",
+            f"{FIGURE_STEMS['fig05']}.png",
             caption="../report/fig05.rst",
             category="{model}",
             subcategory="pruned evaluation",
@@ -72,9 +72,9 @@ rule draw_fig08:
         CORRELATION_FILES,
         matrix=MATRIX,
     output:
-        pdf=FIGURE_STEMS["fig08"] + ".pdf",
+        pdf=f"{FIGURE_STEMS['fig08']}.pdf",
         png=report(
-            FIGURE_STEMS["fig08"] + ".png",
+            f"{FIGURE_STEMS['fig08']}.png",
             caption="../report/fig08.rst",
             category="{model}",
             subcategory="correlation",
@@ -92,23 +92,23 @@ rule draw_fig08:
         code=code_digest("figures.fig08"),
         tasks=TASKS,
         shots=SHOTS,
-        correlation=config["correlation"],
+        options=options("correlation"),
         stem=FIGURE_STEMS["fig08"],
     message:
         "Draw Figure 8 of {wildcards.model}."
     shell:
         "python -m headroom figure 08 --results results/{wildcards.model} --tasks {params.tasks} "
         "--shots {params.shots} --seed {wildcards.seed} "
-        "--correlation {params.correlation} --out {params.stem} 2>&1 | tee {log}"
+        "{params.options} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule draw_fig10a:
     input:
         "results/{model}/induction/prefix_matching.parquet",
     output:
-        pdf=FIGURE_STEMS["fig10a"] + ".pdf",
+        pdf=f"{FIGURE_STEMS['fig10a']}.pdf",
         png=report(
-            FIGURE_STEMS["fig10a"] + ".png",
+            f"{FIGURE_STEMS['fig10a']}.png",
             caption="../report/fig10a.rst",
             category="{model}",
             subcategory="induction",
@@ -120,14 +120,11 @@ rule draw_fig10a:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("figures.fig10a"),
-        tasks=TASKS,
-        shots=SHOTS,
         stem=FIGURE_STEMS["fig10a"],
     message:
         "Draw Figure 10a of {wildcards.model}."
     shell:
-        "python -m headroom figure 10a --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 10a --results results/{wildcards.model} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_findings:

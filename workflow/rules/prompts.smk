@@ -14,12 +14,10 @@ rule render_prompts:
         code=code_digest("steps.render_prompts"),
         definition=get_task_digest,
         data=get_data(),
-        importance=limit("importance"),
-        evaluation=limit("evaluation"),
-        sample=config["sample"],
+        options=options("limits.importance", "limits.evaluation", "sample"),
     message:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:
         "python -m headroom prompts --task {wildcards.task} --shots {wildcards.shot} --seed {wildcards.seed} "
-        "--data {params.data} --limit-importance {params.importance} --limit-evaluation {params.evaluation} "
-        "--sample {params.sample} --out {output} 2>&1 | tee {log}"
+        "--data {params.data} {params.options} "
+        "--out {output} 2>&1 | tee {log}"

@@ -4,7 +4,7 @@
 
 rule evaluate_own:
     input:
-        model=ancient("results/{model}/model.json"),
+        model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
     output:
@@ -25,24 +25,21 @@ rule evaluate_own:
         device=config["device"],
     params:
         code=code_digest("steps.evaluate_pruned"),
-        model=get_model_identity,
         rankings=OWN_RANKINGS,
-        levels=LEVELS,
+        options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
-        dtype=config["dtype"],
-        bos=ADD_BOS,
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom prune --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
-        "--rankings {params.rankings} --levels {params.levels} {params.bos} "
-        "--dtype {params.dtype} --device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--rankings {params.rankings} {params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
         "--out {params.folder} 2>&1 | tee {log}"
 
 
 use rule evaluate_own as evaluate_aggregate with:
     input:
-        model=ancient("results/{model}/model.json"),
+        model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
     output:
@@ -51,11 +48,8 @@ use rule evaluate_own as evaluate_aggregate with:
         f"logs/{{model}}/evaluate_aggregate/{{task}}/{CELL}.log",
     params:
         code=code_digest("steps.evaluate_pruned"),
-        model=get_model_identity,
         rankings=["aggregate"],
-        levels=LEVELS,
+        options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
-        dtype=config["dtype"],
-        bos=ADD_BOS,
     message:
         "Prune {wildcards.model} on {wildcards.task} by the aggregate ranking, {wildcards.shot}-shot."

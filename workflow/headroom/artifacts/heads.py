@@ -41,9 +41,7 @@ def read_ranking(path: Path) -> list[tuple[int, int]]:
     """
     table = read(path, RANKING)
     grid(table, "score", path)
-    rows = sorted(
-        zip(*(table.column(name).to_pylist() for name in ("rank", "layer", "head")), strict=True)
-    )
+    rows = sorted(zip(*(table.column(name).to_pylist() for name in ("rank", "layer", "head")), strict=True))
     if [rank for rank, _, _ in rows] != list(range(len(rows))):
         raise ArtifactError(f"{path}: ranks must be 0 to {len(rows) - 1}, each once; delete the file and run again")
     return [(layer, head) for _, layer, head in rows]

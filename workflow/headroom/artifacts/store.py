@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,13 @@ class Kind:
         )
 
 
-def write(path: Path, kind: Kind, columns: Mapping[str, Sequence[Any]], provenance: Mapping[str, Any]) -> None:
+def write(path: Path, kind: Kind, columns: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write an artifact beside its place and rename it, so that no reader sees half a file.
 
     Args:
         path: where the artifact goes; its folder is made.
         kind: the artifact's kind; ``columns`` must hold exactly its columns.
-        columns: column name to values, all of one length.
+        columns: column name to values (a list or an array), all of one length.
         provenance: JSON-able facts about what made it.
 
     Raises:

@@ -73,7 +73,11 @@ def draw(study: Study, out: Path) -> None:
         for name, dash in zip(others, ("--", ":", "-.", (0, (1, 4))) * len(others), strict=False):
             control = others[name][shots]
             ax.plot(
-                control.percent, 100 * control.average, color="grey", linestyle=dash, linewidth=1.6,
+                control.percent,
+                100 * control.average,
+                color="grey",
+                linestyle=dash,
+                linewidth=1.6,
                 label=f"average, {name.replace('_', ' ')}",
             )
         ax.set(title=style.shot_title(shots), xlabel="heads pruned (%)", xlim=(-2, max(curves.percent) + 2))

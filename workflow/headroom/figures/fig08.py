@@ -47,8 +47,17 @@ def draw(study: Study, out: Path) -> None:
     figure, axes = style.panels(len(matrices), width=size, height=size * 0.85)
     for ax, (shots, matrix) in zip(axes, matrices.items(), strict=True):
         sns.heatmap(
-            matrix, ax=ax, vmin=min(0.0, float(np.nanmin(matrix))), vmax=1, cmap="cividis", annot=True, fmt=".2f",
-            annot_kws={"size": 8}, square=True, xticklabels=names, yticklabels=names,
+            matrix,
+            ax=ax,
+            vmin=min(0.0, float(np.nanmin(matrix))),
+            vmax=1,
+            cmap="cividis",
+            annot=True,
+            fmt=".2f",
+            annot_kws={"size": 8},
+            square=True,
+            xticklabels=names,
+            yticklabels=names,
             cbar_kws={"label": COLUMNS[study.correlation][1], "shrink": 0.8},
         )
         ax.set_title(style.shot_title(shots))

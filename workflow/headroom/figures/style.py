@@ -29,9 +29,7 @@ _MARKERS = "osD^vP*Xd<>ph8"
 def panels(n: int, width: float = PANEL[0], height: float = PANEL[1], share_y: bool = False) -> tuple[Figure, Any]:
     """A figure of ``n`` panels in a row."""
     sns.set_theme(context="paper", style="ticks", font_scale=1.0)
-    figure, axes = plt.subplots(
-        1, n, figsize=(width * n, height), squeeze=False, sharey=share_y, layout="constrained"
-    )
+    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, sharey=share_y, layout="constrained")
     return figure, axes[0]
 
 

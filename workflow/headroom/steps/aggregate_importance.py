@@ -15,16 +15,14 @@ from headroom.ranking import Aggregation, aggregate, as_columns, rank_heads
 from headroom.steps.read_scores import read_scores, read_tasks
 
 
-def run(
-    out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation
-) -> None:
+def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation) -> None:
     """Write the aggregate's head-importance artifact and its ranking."""
     scores = read_tasks(results, tasks, shots, seed)
     mean, shares = aggregate({task: s.score for task, s in scores.items()}, how)
     halves = [aggregate({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in ("even", "odd")]
     if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
-        stderr = [None] * mean.size
+        stderr: Sequence[float | None] = [None] * mean.size
     else:
         weights = {task: 1 / s.score.sum() if how == "mean_normalised" else 1.0 for task, s in scores.items()}
         variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())

@@ -26,9 +26,7 @@ def run(
     """Write a prompts artifact (see :func:`headroom.prompts.render`)."""
     # lm-eval notes each default it fills in; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    columns, facts = prompts.render(
-        task, shots, seed, data, limit_importance, limit_evaluation, sample, task_folder
-    )
+    columns, facts = prompts.render(task, shots, seed, data, limit_importance, limit_evaluation, sample, task_folder)
     options = {"limit_importance": limit_importance, "limit_evaluation": limit_evaluation, "sample": sample}
     write(out, PROMPTS, columns, describe("steps.render_prompts", {}, options, facts))
     counts = ", ".join(f"{d['count']} {purpose} ({d['split']})" for purpose, d in facts["documents"].items())

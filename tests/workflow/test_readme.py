@@ -1,0 +1,53 @@
+"""The README is true: its rule graph, its artifact table, its targets, its findings."""
+
+import re
+import subprocess
+import sys
+
+from headroom.artifacts import cross_task, head_importance, prefix_matching, prompts, pruned_eval, ranking
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+KINDS = (
+    prompts.PROMPTS,
+    head_importance.HEAD_IMPORTANCE,
+    ranking.RANKING,
+    pruned_eval.PRUNED_EVAL,
+    cross_task.CROSS_TASK,
+    prefix_matching.PREFIX_MATCHING,
+)
+
+
+def rule_graph():
+    """Edges between rules of the embedded study, the default target left out."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--rulegraph", "mermaid-js"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", done.stdout))
+    edges = {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", done.stdout)}
+    return {(a, b) for a, b in edges if b != "all"}
+
+
+def test_the_rule_graph_is_snakemakes():
+    graph = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)[1]
+    assert set(re.findall(r"(\w+) --> (\w+)", graph)) == rule_graph()
+
+
+def test_the_artifact_table_is_the_schemas():
+    for kind in KINDS:
+        columns = ", ".join(column.name for column in kind.columns)
+        assert f"| `{kind.place}` |" in README, kind.name
+        assert f"| {columns} |" in README, kind.name
+
+
+def test_named_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets | {"is"}
+
+
+def test_the_findings_are_those_of_the_committed_run():
+    committed = (ROOT / "docs" / "demo" / "findings.md").read_text()
+    quoted = [line for line in README.splitlines() if re.match(r"- (\d-shot: |Layer \d)", line)]
+    assert len(quoted) >= 5
+    assert all(line in committed.splitlines() for line in quoted)
