@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from headroom import embedded
 from headroom.errors import HeadroomError
 from headroom.induction import prefix_matching_scores, ranked_vocabulary, sequence, start_token

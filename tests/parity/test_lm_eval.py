@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from headroom import anatomy, prompts
 from headroom.artifacts.prompts import EVALUATION
 from headroom.checkpoints import gates_without

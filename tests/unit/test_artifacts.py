@@ -3,6 +3,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from headroom.artifacts import (
     cross_task,
     head_importance,

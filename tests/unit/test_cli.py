@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.cli import main, parser

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import yaml
+
 from headroom.errors import HeadroomError
 from headroom.study_config import check_keys, check_study, task_yaml
-
 from tests.conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
+
 from headroom.correlation import (
     AGGREGATE,
     TaskScores,
@@ -10,7 +12,6 @@ from headroom.correlation import (
     srcc_within_layers,
     top_overlap,
 )
-from scipy.stats import pearsonr, spearmanr
 
 
 def draw(seed, shape=(12, 8)):

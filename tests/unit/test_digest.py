@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from headroom.digest import code_digest, source_digest
 from headroom.task_digest import task_digest
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING

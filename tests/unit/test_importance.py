@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+
 from headroom import anatomy
 from headroom.errors import HeadroomError
 from headroom.importance import contributions, scores
 from headroom.likelihood import Document, Row, pack, target_log_probabilities
-
 from tests.conftest import tiny_model
 
 

@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
 from headroom.errors import HeadroomError
 from headroom.induction import (
     prefix_matching,
@@ -14,9 +17,6 @@ from headroom.induction import (
     sequence_length,
     start_token,
 )
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
-
 from tests.conftest import tiny_model
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+
 from headroom.checkpoints import gates_without
 from headroom.errors import HeadroomError
 from headroom.likelihood import Document, Row, common_prefix, encode, log_likelihoods, pack, rows_of
-
 from tests.conftest import SENTENCES, tiny_model
 
 

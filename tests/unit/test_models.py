@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from headroom.errors import HeadroomError
 from headroom.models import digest, resolve, weight_files
 

@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from headroom import prompts
 from headroom.errors import HeadroomError
 
@@ -154,6 +155,34 @@ def test_a_task_of_the_project_goes_before_lm_evals(tmp_path):
     )
     columns, _ = prompts.render("arc_easy", 0, 1, data, task_folder=tmp_path / "tasks")
     assert rows(columns, "evaluation")[0]["context"] == "Q: Which is number 100?"
+
+
+def test_a_task_with_its_own_data_source_needs_no_mirror(tmp_path):
+    """What `data: hub` does, with a data set on disk in the place of the hub's."""
+    mirror(tmp_path / "data", train=arc(6), validation=arc(4, 100))
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    files = {split: str(tmp_path / "data" / "arc_easy" / f"{split}.parquet") for split in ("train", "validation")}
+    (tasks / "mine.yaml").write_text(
+        "task: mine\noutput_type: multiple_choice\ndataset_path: parquet\n"
+        f"dataset_kwargs: {{data_files: {files}, cache_dir: {tmp_path / 'cache'}}}\n"
+        "training_split: train\nvalidation_split: validation\ndoc_to_text: '{{question}}'\n"
+        "doc_to_target: '{{choices.label.index(answerKey)}}'\ndoc_to_choice: '{{choices.text}}'\n"
+    )
+    columns, facts = prompts.render("mine", 1, 1, "hub", task_folder=tasks)
+    assert facts["data"] == {"source": "hub"}
+    assert rows(columns, "evaluation")[0]["context"].endswith("Which is number 100?")
+
+
+def test_an_unreachable_hub_says_how_to_do_without(monkeypatch):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(HeadroomError, match="'arc_easy' could not be loaded: ConnectionError.*embedded or mirror"):
+        prompts.render("arc_easy", 0, 1, "hub")
 
 
 class TestRefused:

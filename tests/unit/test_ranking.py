@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from headroom.errors import HeadroomError
 from headroom.ranking import aggregate, as_columns, count_at, random_ranking, rank_heads
 

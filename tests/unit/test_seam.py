@@ -1,11 +1,11 @@
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPTJConfig
+
 from headroom import anatomy
 from headroom.checkpoints import gates_without, prepare
 from headroom.errors import HeadroomError
 from headroom.seam import attach
-from transformers import AutoModelForCausalLM, GPTJConfig
-
 from tests.conftest import tiny_model
 
 

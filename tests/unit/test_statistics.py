@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from headroom.statistics import Choices, correct, correct_normalised, mean_and_error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,19 @@ def write_records(mirror: Path) -> None:
             pq.write_table(pa.Table.from_pylist([make(i) for i in numbers]), mirror / task / f"{split}.parquet")
 
 
+def write_hub_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """The tokenizer files of facebook/opt-*: GPT-2's, with an automatic BOS and no tokenizer.json."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "errors": "replace", **names})
+    )
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+
+
 def new_study(folder: Path) -> Study:
     """A checkout of the workflow as it is in this working tree, without results."""
     folder.mkdir(parents=True)
@@ -123,7 +137,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
     study = new_study(tmp_path_factory.mktemp("study") / "checkout")
     model = tiny_model("opt").float()
     model.save_pretrained(study.folder / "tiny-opt")
-    tokenizer.save_pretrained(study.folder / "tiny-opt")
+    write_hub_tokenizer(tokenizer, study.folder / "tiny-opt")
     write_records(study.folder / "records")
     study.configure(
         models={"tiny": {"source": "tiny-opt"}},

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
@@ -50,6 +51,21 @@ def test_the_dense_accuracy_is_the_same_under_every_ranking(finished):
             assert all(table[1]["n_pruned"] == 0 and table[1]["correct"] == table[0]["correct"] for table in rows)
             assert all(table[2]["n_pruned"] == count_at(50, 12) == 6 for table in rows)
             assert all(table[0]["parameters_removed"] == 0 < table[2]["parameters_removed"] for table in rows)
+
+
+def test_a_hub_tokenizer_adds_nothing(finished):
+    """OPT's tokenizer would put </s> before each text; prompts go to the model without it unless asked for."""
+    from headroom.checkpoints import load
+    from headroom.steps.read_prompts import rows, tokenise
+
+    loaded = load(finished.result("tiny/model.json"), device="cpu")
+    assert loaded.tokenizer.bos_token == "</s>"
+    table = rows(finished.result("prompts/arc_easy/0shot-seed1234.parquet"), "evaluation")
+    for add_bos in (False, True):
+        for document in tokenise(table, loaded, add_bos):
+            starts = [row.tokens[0] == loaded.tokenizer.bos_token_id for row in document.rows]
+            assert starts == [add_bos] * len(starts)
+            assert loaded.tokenizer.bos_token_id not in document.rows[0].tokens[1:]
 
 
 def test_a_curve_equals_the_engine_called_directly(finished):

@@ -103,7 +103,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N)",
     )
-    p.add_argument("--levels", nargs="+", type=_percent, default=list(range(0, 100, 10)), help="percents of heads")
+    p.add_argument(
+        "--levels",
+        nargs="+",
+        type=_percent,
+        default=list(range(0, 100, 10)),
+        help="percents of heads; 0 is always there",
+    )
     _out(p, "folder for {NAME}.parquet")
 
     p = command("correlate", _correlate, "Correlate the head scores of all tasks and their aggregate.")
@@ -267,7 +273,8 @@ def _prune(o: argparse.Namespace) -> None:
         o.prompts,
         o.ranking_file,
         o.rankings,
-        sorted(set(o.levels)),
+        # Losses are measured against the model with all heads.
+        sorted({0, *o.levels}),
         o.add_bos,
         o.dtype,
         o.device,

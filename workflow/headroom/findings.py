@@ -49,7 +49,7 @@ def average_curve(study: Study, shots: int, ranking: str) -> AverageCurve:
     accuracy, variance, loss, loss_variance = (np.zeros(len(percent)) for _ in range(4))
     for table in tables:
         correct = np.array(table.column("correct").to_pylist(), dtype=float)
-        dense = correct[percent.index(0)] if 0 in percent else correct[0]
+        dense = correct[percent.index(0)]
         lost = dense - correct
         n = correct.shape[1]
         accuracy += correct.mean(axis=1)

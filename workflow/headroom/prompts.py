@@ -277,9 +277,14 @@ def _context(task: Any, selection: Selection, document: dict[str, Any], shots: i
 
 
 def _shots_split(task: Any) -> str | None:
-    """The split that lm-eval draws shots from: the task's own choice, else training, validation, test."""
-    config = task.config
-    split: str | None = task.fewshot_cfg.split or config.training_split or config.validation_split or config.test_split
+    """The split that lm-eval draws shots from: the task's own choice, else training, validation, test.
+
+    None where the task brings its examples along.
+    """
+    config, own = task.config, task.fewshot_cfg
+    if own.split is None and own.samples is not None:
+        return None
+    split: str | None = own.split or config.training_split or config.validation_split or config.test_split
     return split
 
 
