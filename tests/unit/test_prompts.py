@@ -60,7 +60,8 @@ def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
 @pytest.mark.parametrize("shots", [1, 3])
 def test_no_document_is_among_its_own_shots(tmp_path, shots):
     """Shots and scoring documents come from one split; so few that a leak would show in every run."""
-    data = mirror(tmp_path, train=arc(4), validation=arc(4, 100))
+    # With a test split, lm-eval by itself keeps a document out of its shots only when it is a test document.
+    data = mirror(tmp_path, train=arc(4), validation=arc(4, 100), test=arc(4, 200))
     for seed in range(5):
         columns, _ = prompts.render("arc_easy", shots, seed, data)
         for row in rows(columns, "importance"):
