@@ -109,7 +109,8 @@ def test_prompts_likelihoods_and_accuracies(smollm2, hflm, records, tmp_path, ta
             assert correct(choice, values[part]) == bool(sample["acc"])
             if "acc_norm" in sample:
                 assert correct_normalised(choice, values[part]) == bool(sample["acc_norm"])
-    print(f"{task} {shots}-shot: {compared} of {len(samples)} documents compared")
+    difference = np.abs(values - expected).max()
+    print(f"{task} {shots}-shot: {compared} of {len(samples)} documents compared, at most {difference:.1e} nats apart")
     assert compared >= len(samples) - 1
     if compared == len(samples):
         mean = np.mean([correct(c, values[p]) for (_, p), c in zip(rows_of(documents), choices, strict=True)])

@@ -62,6 +62,8 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
     transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
+    if not Path(record_path).is_file():
+        raise HeadroomError(f"{record_path}: no such model record; 'headroom model' makes one")
     record = json.loads(Path(record_path).read_text(encoding="utf-8"))
     path = Path(record["path"])
     if not (path / "config.json").is_file():

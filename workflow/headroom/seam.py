@@ -199,14 +199,13 @@ def _prove(model: Any, seam: Seam, tokens: Tensor, before: Tensor) -> None:
             f"family {model.config.model_type!r}: the attention function must be called once per layer, "
             f"was called {dict(seam.calls)} times for {seam.shape.layers} layers; this model cannot be pruned here"
         )
-    tolerance = 1e-3 if before.dtype in (torch.float32, torch.float64) else 0.1
-    if not torch.allclose(opened.float(), before.float(), rtol=tolerance, atol=tolerance * before.float().std().item()):
+    if not _agree(opened, before):
         raise HeadroomError(
             f"family {model.config.model_type!r}: with all heads open the logits differ from the model's own "
             f"by up to {(opened - before).abs().max():.3g}; this model cannot be served exactly"
         )
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    if not torch.equal(model.get_output_embeddings()(hidden), opened):
+    if not _agree(model.get_output_embeddings()(hidden), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: logits are more than the output embedding of the last hidden state; "
             "this model cannot be served exactly"
@@ -222,3 +221,10 @@ def _prove(model: Any, seam: Seam, tokens: Tensor, before: Tensor) -> None:
             "this model's heads cannot be pruned here"
         )
     seam.calls.clear()
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Equal up to the rounding of another order of operations in the tensors' number format."""
+    tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.1
+    found, expected = found.float(), expected.float()
+    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * expected.std().item())
