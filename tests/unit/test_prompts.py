@@ -195,6 +195,12 @@ class TestRefused:
         with pytest.raises(HeadroomError, match="'gsm8k' has output type 'generate_until'; .* multiple_choice"):
             prompts.render("gsm8k", 0, 1, str(tmp_path))
 
+    def test_a_task_whose_functions_cannot_be_imported(self, tmp_path):
+        (tmp_path / "utils.py").write_text("import no_such_package\n\n\ndef f(doc):\n    return 1\n")
+        (tmp_path / "t.yaml").write_text("task: broken\ndoc_to_text: !function utils.f\n")
+        with pytest.raises(HeadroomError, match="task 'broken': .*t.yaml cannot be read: .*no_such_package"):
+            prompts.render("broken", 0, 1, task_folder=tmp_path)
+
     def test_a_mirror_without_the_task(self, tmp_path):
         with pytest.raises(
             HeadroomError, match="needs .*arc_easy/{split}.parquet .* test, train, validation; found no"

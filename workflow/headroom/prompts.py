@@ -88,7 +88,11 @@ def load_task(name: str, data: str, task_folder: Path | None, cache: Path) -> tu
     datasets.disable_progress_bars()
     path = find_task(name, task_folder)
     # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
-    config = dict(load_yaml(path))
+    try:
+        config = dict(load_yaml(path))
+    # Functions that a YAML names are imported here, whatever they need.
+    except Exception as error:
+        raise HeadroomError(f"task {name!r}: {path} cannot be read: {type(error).__name__}: {error}") from error
     if config.get("task") != name or "class" in config:
         raise HeadroomError(f"task {name!r}: {path} defines a group or a Python task; name one of its plain tasks")
     output_type = config.get("output_type")
