@@ -166,6 +166,7 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--results", type=Path, required=True, help="the model's results folder")
     p.add_argument("--tasks", nargs="+", default=(), required=required, help="tasks, in the order of the figure")
     p.add_argument("--shots", nargs="+", type=_count, default=(), required=required, help="a panel each")
+    p.add_argument("--rankings", nargs="+", type=_ranking_name, default=("own",), help="rankings that were evaluated")
     p.add_argument("--seed", type=int, default=1234)
 
 
@@ -296,7 +297,7 @@ def _figure(o: argparse.Namespace) -> None:
 
     if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
         raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
-    study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation)
+    study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation, tuple(o.rankings))
     import_module(f"headroom.figures.fig{o.number}").draw(study, o.out)
 
 
@@ -305,7 +306,7 @@ def _findings(o: argparse.Namespace) -> None:
     from headroom.figures.study import Study
     from headroom.findings import findings
 
-    text = findings(Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed))
+    text = findings(Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, rankings=tuple(o.rankings)))
     with atomic(o.out) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -99,12 +99,14 @@ def heads_sentence(study: Study, shots: int) -> str:
         loss = _pm(curve.loss[following], curve.loss_stderr[following])
         parts.append(f"and at {curve.percent[following]} % it is {loss}")
     sentence = f"{parts[0]} {', '.join(parts[1:])}."
-    for path in sorted((study.cell("pruned_eval", shots, "heads", study.tasks[0])).glob("random_*.parquet")):
-        control = average_curve(study, shots, path.stem)
+    for name in study.controls:
+        if not name.startswith("random_"):
+            continue
+        control = average_curve(study, shots, name)
         # Where nothing can go, the first level with heads pruned is what there is to compare.
         level = max(at, 1) if len(control.percent) > 1 else 0
         sentence += (
-            f" With heads pruned at random ({path.stem}) it is "
+            f" With heads pruned at random ({name}) it is "
             f"{_pm(control.accuracy[level], control.stderr[level])} at {control.percent[level]} %, where the "
             f"importance ranking has {_pm(curve.accuracy[level], curve.stderr[level])}."
         )

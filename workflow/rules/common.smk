@@ -149,6 +149,7 @@ OPTIONS = {
     "importance.reduction": "--reduction",
     "importance.last_layer_tokens": "--last-layer-tokens",
     "pruning.levels": "--levels",
+    "pruning.rankings": "--rankings",
     "induction.sequences": "--sequences",
     "induction.bos": "--bos",
 }

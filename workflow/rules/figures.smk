@@ -59,12 +59,13 @@ rule draw_fig05:
         code=code_digest("figures.fig05"),
         tasks=TASKS,
         shots=SHOTS,
+        options=options("pruning.rankings"),
         stem=FIGURE_STEMS["fig05"],
     message:
         "Draw Figure 5 of {wildcards.model}."
     shell:
         "python -m headroom figure 05 --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "--shots {params.shots} {params.options} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule draw_fig08:
@@ -151,11 +152,12 @@ rule write_findings:
         code=code_digest("findings"),
         tasks=TASKS,
         shots=SHOTS,
+        options=options("pruning.rankings"),
     message:
         "Write the findings of {wildcards.model}."
     shell:
         "python -m headroom findings --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+        "--shots {params.shots} {params.options} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
 
 
 # One target per figure, over all models and seeds.

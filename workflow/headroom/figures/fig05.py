@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,17 +44,10 @@ def data(study: Study, ranking: str = "own") -> dict[int, Curves]:
     return found
 
 
-def controls(study: Study) -> list[str]:
-    """Names of the control rankings (random, reversed) that all cells of the study have."""
-    cells = [study.cell("pruned_eval", k, "heads", task) for k in study.shots for task in study.tasks]
-    names = [{path.stem for path in cell.glob("*.parquet")} for cell in cells]
-    return sorted(n for n in set.intersection(*names) if re.fullmatch(r"random_\d+|reversed", n))
-
-
 def draw(study: Study, out: Path) -> None:
     """Write the figure to ``out``.pdf and ``out``.png."""
     own = data(study)
-    others = {name: data(study, name) for name in controls(study)}
+    others = {name: data(study, name) for name in study.controls}
     styles = style.task_styles(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):

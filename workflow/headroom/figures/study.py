@@ -15,6 +15,7 @@ class Study:
         tasks, shots: in the order of the figures.
         seed: few-shot seed; None for what does not depend on it.
         correlation: which statistic figures show, ``spearman`` or ``argsort``.
+        rankings: the rankings evaluated; a results folder may hold others, of earlier studies.
     """
 
     results: Path
@@ -22,11 +23,17 @@ class Study:
     shots: tuple[int, ...]
     seed: int | None = None
     correlation: str = "spearman"
+    rankings: tuple[str, ...] = ("own",)
 
     @property
     def model(self) -> str:
         """The model's name."""
         return self.results.name
+
+    @property
+    def controls(self) -> list[str]:
+        """The control rankings among them: random ones and the reversed."""
+        return [name for name in self.rankings if name == "reversed" or name.startswith("random_")]
 
     def cell(self, step: str, shots: int, *parts: str) -> Path:
         """A step's folder or file for one shot, without suffix."""
