@@ -1,5 +1,6 @@
 # headroom: how much of a language model does in-context learning need?
-# Targets: all (default), prompts, importance, curves, correlations, induction, figures, fig03, fig05, fig08, fig10a.
+# Targets: all (default), prompts, importance, curves, correlations, induction, figures, tables, and one per
+# figure (fig05).
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -35,6 +36,7 @@ rule all:
         CORRELATIONS,
         INDUCTION,
         FIGURES,
+        TABLES,
         FINDINGS,
 
 
@@ -67,3 +69,8 @@ rule figures:
     input:
         FIGURES,
         FINDINGS,
+
+
+rule tables:
+    input:
+        TABLES,

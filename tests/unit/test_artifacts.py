@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headroom.artifacts import (
+    cross_shot,
     cross_task,
     head_importance,
     prefix_matching,
@@ -18,6 +19,7 @@ from headroom.artifacts.store import ArtifactError, provenance, read, write
 
 COLUMNS = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.1, 0.2]}
 KINDS = [
+    cross_shot.CROSS_SHOT,
     cross_task.CROSS_TASK,
     head_importance.HEAD_IMPORTANCE,
     prefix_matching.PREFIX_MATCHING,

@@ -10,8 +10,10 @@ from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.cli import main, parser
 
-COMMANDS = ["prompts", "head-importance", "rank", "prune", "correlate", "induction", "figure", "findings", "show",
-            "model", "fetch", "embed-model", "embed-data"]  # fmt: skip
+COMMANDS = [
+    "prompts", "head-importance", "rank", "prune", "correlate", "correlate-shots", "table1", "induction", "figure",
+    "findings", "show", "model", "fetch", "embed-model", "embed-data",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -172,7 +172,13 @@ def test_imports_of_an_environment_are_pinned_in_it():
     steps = {
         "prompts": ["steps.render_prompts"],
         "model": ["steps.score_heads", "steps.evaluate_pruned", "steps.score_induction", "embedded", "models"],
-        "analysis": ["steps.aggregate_importance", "steps.correlate_tasks", "findings"]
+        "analysis": [
+            "steps.aggregate_importance",
+            "steps.correlate_tasks",
+            "steps.correlate_shots",
+            "table1",
+            "findings",
+        ]
         + [f"figures.{path.stem}" for path in (digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
     }
     provided = {"pytorch": "torch", "lm_eval": "lm_eval", "matplotlib-base": "matplotlib", "pyyaml": "yaml"}

@@ -6,6 +6,7 @@ from headroom.correlation import (
     AGGREGATE,
     TaskScores,
     argsort_statistic,
+    cross_shot,
     cross_task,
     noise_ceiling,
     srcc,
@@ -96,3 +97,41 @@ def test_cross_task_has_all_pairs_and_leave_one_out_with_the_aggregate():
     assert rows["a", AGGREGATE]["srcc_leave_one_out"] == pytest.approx(srcc(scores["a"].score, others)[0])
     assert rows["a", AGGREGATE]["srcc"] > rows["a", AGGREGATE]["srcc_leave_one_out"]
     assert rows["a", "b"]["srcc_leave_one_out"] is None
+
+
+def test_cross_shot_compares_each_task_with_itself():
+    scores = {
+        k: {name: TaskScores(draw(10 * k + i), draw(1), draw(1)) for i, name in enumerate("ab")} for k in (5, 0, 1)
+    }
+    columns = cross_shot(scores)
+    rows = list(zip(*(columns[name] for name in ("task", "shots_a", "shots_b", "srcc")), strict=True))
+    assert [row[:3] for row in rows] == [(t, a, b) for a, b in ((0, 1), (0, 5), (1, 5)) for t in "ab"]
+    assert rows[2][3] == pytest.approx(spearmanr(scores[0]["a"].score.ravel(), scores[5]["a"].score.ravel()).statistic)
+
+
+def test_table_1_is_mean_and_variance_over_tasks(tmp_path):
+    from headroom import table1
+    from headroom.artifacts.cross_shot import CROSS_SHOT
+    from headroom.artifacts.store import write
+
+    names = ["a", "b", "c", AGGREGATE]
+    values = [0.2, 0.4, 0.9, -1.0]
+    columns = {
+        "task": names * 2,
+        "shots_a": [0] * 8,
+        "shots_b": [1] * 4 + [5] * 4,
+        "srcc": values + [0.5] * 4,
+        "p_value": [0.0] * 8,
+        "argsort_statistic": [v / 2 for v in values] + [0.1] * 4,
+        "overlap_top30": [0.5] * 8,
+        "srcc_within_layer": [None] * 8,
+        "noise_ceiling": [None] * 8,
+    }
+    write(tmp_path / "cross_shot.parquet", CROSS_SHOT, columns, {})
+    first, second = table1.data(tmp_path / "cross_shot.parquet")
+    # Mean 0.5, deviations -0.3, -0.1, 0.4: variance 0.26 / 2. The aggregate is no task.
+    assert first == ("0-1", 3, pytest.approx(0.5), pytest.approx(0.13), pytest.approx(0.25), pytest.approx(0.0325), 0.5)
+    assert second[:3] == ("0-5", 3, pytest.approx(0.5))
+    table1.write_table(tmp_path / "cross_shot.parquet", tmp_path / "t")
+    assert (tmp_path / "t.csv").read_text().splitlines()[0].startswith("shots,tasks,SRCC mean")
+    assert "| 0-1 | 3 | 0.500 | 0.130 | 0.250 | 0.033 | 0.500 |" in (tmp_path / "t.md").read_text()

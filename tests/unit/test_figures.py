@@ -1,9 +1,12 @@
 """The data behind each figure, from artifacts written here with known values; and that each figure is drawn."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
@@ -11,8 +14,9 @@ from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import ArtifactError, write
-from headroom.correlation import TaskScores, cross_task
-from headroom.figures import fig03, fig05, fig08, fig10a, style
+from headroom.correlation import TaskScores, cross_shot, cross_task
+from headroom.errors import HeadroomError
+from headroom.figures import fig03, fig05, fig08, fig10a, fig12, style
 from headroom.figures.study import Study
 from headroom.findings import average_curve, chance, findings, flat_until
 from headroom.ranking import as_columns, rank_heads
@@ -90,6 +94,8 @@ def study(tmp_path):
                 "choice_length": [None] * 10 * n_choices,
             }
             write(tmp_path / "results" / "prompts" / task / f"{cell}.parquet", PROMPTS, columns, {})
+    shifted = {k: {t: TaskScores(*[scores(10 * k + i)] * 3) for i, t in enumerate(TASKS)} for k in made.shots}
+    write(results / "correlation" / "cross_shot" / "seed7.parquet", CROSS_SHOT, cross_shot(shifted), {})
     matching = scores(99)
     matching[2, 3] = 2.0
     columns = {"mean": matching.ravel(), "variance": [0.0] * 20, "n_sequences": [3] * 20}
@@ -139,6 +145,24 @@ def test_figure_10a_shows_the_means(study):
     assert fig10a.data(study)[2, 3] == 2.0
 
 
+def test_figures_12_to_14_show_the_tasks_of_one_number_of_shots(study, tmp_path):
+    one = replace(study, shots=(5,))
+    values = fig12.data(one)
+    assert list(values) == list(TASKS)
+    np.testing.assert_array_equal(values["copa"], scores(51))
+    fig12.draw(one, tmp_path / "f")
+    assert (tmp_path / "f.png").stat().st_size > 5000
+    with pytest.raises(HeadroomError, match=r"one number of shots, got \[0, 5\]"):
+        fig12.data(study)
+
+
+def test_panels_wrap_into_rows():
+    figure, axes = style.panels(9, per_row=7)
+    assert len(axes) == 9
+    assert len({round(ax.get_subplotspec().get_position(figure).y0, 3) for ax in axes}) == 2
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("module", [fig03, fig05, fig08, fig10a], ids=lambda module: module.__name__[-5:])
 def test_each_figure_is_drawn_as_pdf_and_png_and_the_same_each_time(study, tmp_path, module):
     for name in "ab":
@@ -175,4 +199,5 @@ class TestFindings:
         assert "Up to 50 % pruned the loss is not told from noise (0.10 ± 0.07 at 50 %), and at 90 % it is 0.40" in text
         assert "Layer 3 head 4 (counted from 1) has the highest prefix-matching score, 2.00" in text
         assert "(3 sequences)" in text
+        assert "- Between 0 and 5 shots: SRCC of a task's head importances is " in text
         assert "not SRCC" in text

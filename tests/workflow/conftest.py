@@ -61,7 +61,7 @@ class Study:
         table = re.search(r"Job stats:\n(.*?)\n\n", done.stdout + "\n\n", re.DOTALL)
         assert table, done.stdout
         rows = [line.split() for line in table[1].splitlines() if re.fullmatch(r"\w+\s+\d+", line)]
-        targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures"}
+        targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures", "tables"}
         return {name: int(count) for name, count in rows if name not in targets_}
 
     def copy(self, folder: Path) -> Study:

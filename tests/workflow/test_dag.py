@@ -52,9 +52,12 @@ def test_a_new_task_runs_its_jobs_and_what_gathers(study):
         # The aggregate changes, so all its curves do: two shots of three tasks.
         "evaluate_aggregate": 6,
         "correlate_tasks": 2,
+        "correlate_shots": 1,
+        "write_table1": 1,
         "draw_fig03": 1,
         "draw_fig05": 1,
         "draw_fig08": 1,
+        "draw_task_importance": 2,
         "write_findings": 1,
     }
 
@@ -76,9 +79,12 @@ def test_a_removed_task_changes_what_gathers_only(study):
         "aggregate_importance": 2,
         "evaluate_aggregate": 2,
         "correlate_tasks": 2,
+        "correlate_shots": 1,
+        "write_table1": 1,
         "draw_fig03": 1,
         "draw_fig05": 1,
         "draw_fig08": 1,
+        "draw_task_importance": 2,
         "write_findings": 1,
     }
 
@@ -93,11 +99,18 @@ def test_a_new_shot_runs_its_own_cells(study):
         "evaluate_own": 2,
         "evaluate_aggregate": 2,
         "correlate_tasks": 1,
+        "correlate_shots": 1,
+        "write_table1": 1,
         "draw_fig03": 1,
         "draw_fig05": 1,
         "draw_fig08": 1,
         "write_findings": 1,
     }
+
+
+def test_a_single_shot_correlates_no_shots(study):
+    study.configure(shots=[1])
+    assert not {"correlate_shots", "write_table1"} & set(study.planned())
 
 
 def test_a_new_level_scores_nothing(study):

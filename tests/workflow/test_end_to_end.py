@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
@@ -31,10 +32,16 @@ def test_every_artifact_is_at_its_place(finished):
             assert read(finished.result(f"tiny/head_importance/{task}/{cell}.parquet"), HEAD_IMPORTANCE).num_rows == 12
             assert read(finished.result(f"tiny/ranking/heads/{task}/{cell}.parquet"), RANKING).num_rows == 12
         assert read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).num_rows == 9
+    assert read(finished.result("tiny/correlation/cross_shot/seed1234.parquet"), CROSS_SHOT).num_rows == 3
+    assert finished.result("tiny/tables/table1-seed1234.csv").read_text().splitlines()[1].startswith("0-1,2,")
     assert read(finished.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).num_rows == 12
     figures = sorted(path.name for path in finished.result("tiny/figures").iterdir())
-    stems = ["fig03_head_importance-seed1234", "fig05_heads_pruned-seed1234", "fig08_task_correlation-seed1234"]
-    assert figures == sorted(f"{s}.{x}" for s in [*stems, "fig10a_prefix_matching"] for x in ("pdf", "png"))
+    stems = [
+        *(f"{stem}-seed1234" for stem in ("fig03_head_importance", "fig05_heads_pruned", "fig08_task_correlation")),
+        "fig10a_prefix_matching",
+        *(f"fig{number}_task_importance-seed1234" for number in (12, 13)),
+    ]
+    assert figures == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png"))
     assert finished.result("tiny/findings/seed1234.md").read_text().startswith("# Findings: tiny")
     assert not list(finished.folder.rglob("*.partial"))
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from headroom.artifacts import cross_task, head_importance, prefix_matching, prompts, pruned_eval, ranking
+from headroom.artifacts import cross_shot, cross_task, head_importance, prefix_matching, prompts, pruned_eval, ranking
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -14,6 +14,7 @@ KINDS = (
     ranking.RANKING,
     pruned_eval.PRUNED_EVAL,
     cross_task.CROSS_TASK,
+    cross_shot.CROSS_SHOT,
     prefix_matching.PREFIX_MATCHING,
 )
 
@@ -49,6 +50,6 @@ def test_named_make_targets_exist():
 
 def test_the_findings_are_those_of_the_committed_run():
     committed = (ROOT / "docs" / "demo" / "findings.md").read_text()
-    quoted = [line for line in README.splitlines() if re.match(r"- (\d-shot: |Layer \d)", line)]
+    quoted = [line for line in README.splitlines() if re.match(r"- (\d-shot: |Between \d|Layer \d)", line)]
     assert len(quoted) >= 5
     assert all(line in committed.splitlines() for line in quoted)

@@ -15,7 +15,17 @@ from typing import Any
 from headroom.errors import HeadroomError
 
 Command = Callable[[argparse.Namespace], None]
-FIGURES = ("03", "05", "08", "10a")
+FIGURES = {
+    "03": "fig03",
+    "05": "fig05",
+    "08": "fig08",
+    "10a": "fig10a",
+    # One figure per number of shots.
+    "12": "fig12",
+    "13": "fig12",
+    "14": "fig12",
+}
+"""Figure number to the module that draws it."""
 MODEL_FIGURES = ("10a",)
 """Figures of the model alone: no tasks, no shots."""
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "tasks"
@@ -116,6 +126,17 @@ def parser() -> argparse.ArgumentParser:
     _gather_options(p)
     p.add_argument("--aggregate", choices=("mean", "mean_normalised", "mean_rank"), default="mean")
     _out(p, "the cross-task artifact")
+
+    p = command("correlate-shots", _correlate_shots, "Correlate each task's head scores between numbers of shots.")
+    p.add_argument("--results", type=Path, required=True, help="the model's results folder")
+    p.add_argument("--tasks", nargs="+", required=True)
+    p.add_argument("--shots", nargs="+", type=_count, required=True)
+    p.add_argument("--seed", type=int, default=1234)
+    _out(p, "the cross-shot artifact")
+
+    p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
+    p.add_argument("file", type=Path, help="cross-shot artifact")
+    _out(p, "path without suffix; .csv and .md are added")
 
     p = command("induction", _induction, "Score every head by prefix matching (Algorithm 1).")
     _model_options(p, prompts=False)
@@ -288,6 +309,16 @@ def _correlate(o: argparse.Namespace) -> None:
     _step("correlate_tasks").run(o.out, o.results, o.tasks, o.shots, o.seed, o.aggregate)
 
 
+def _correlate_shots(o: argparse.Namespace) -> None:
+    _step("correlate_shots").run(o.out, o.results, o.tasks, o.shots, o.seed)
+
+
+def _table1(o: argparse.Namespace) -> None:
+    from headroom.table1 import write_table
+
+    write_table(o.file, o.out)
+
+
 def _induction(o: argparse.Namespace) -> None:
     _step("score_induction").run(o.out, o.model, o.sequences, o.bos, o.dtype, o.device, o.threads)
 
@@ -298,7 +329,7 @@ def _figure(o: argparse.Namespace) -> None:
     if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
         raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
     study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation, tuple(o.rankings))
-    import_module(f"headroom.figures.fig{o.number}").draw(study, o.out)
+    import_module(f"headroom.figures.{FIGURES[o.number]}").draw(study, o.out)
 
 
 def _findings(o: argparse.Namespace) -> None:

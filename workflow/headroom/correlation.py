@@ -1,9 +1,10 @@
-"""Rank correlations between the head scores of tasks (Figure 8), with what is needed to read them."""
+"""Rank correlations of head scores between tasks (Figure 8) and shots (Table 1), with what is needed to read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,34 @@ def noise_ceiling(a: TaskScores, b: TaskScores) -> float | None:
     return float(np.sqrt(reliabilities[0] * reliabilities[1]))
 
 
+def compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
+    """All statistics of a pair of rankings, by column name."""
+    statistic, p_value = srcc(a.score, b.score)
+    return {
+        "srcc": statistic,
+        "p_value": p_value,
+        "argsort_statistic": argsort_statistic(a.score, b.score),
+        "overlap_top30": top_overlap(a.score, b.score),
+        "srcc_within_layer": srcc_within_layers(a.score, b.score),
+        "noise_ceiling": noise_ceiling(a, b),
+    }
+
+
+def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list[Any]]:
+    """Columns of a cross-shot artifact (Table 1): each task's ranking at one number of shots against another.
+
+    Args:
+        scores: number of shots -> task (and the aggregate) -> scores; the same tasks for each.
+    """
+    shots = sorted(scores)
+    rows = [
+        {"task": task, "shots_a": a, "shots_b": b, **compare(scores[a][task], scores[b][task])}
+        for a, b in combinations(shots, 2)
+        for task in scores[shots[0]]
+    ]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
 def cross_task(
     scores: Mapping[str, TaskScores], aggregate_scores: TaskScores, how: Aggregation = "mean"
 ) -> dict[str, list[Any]]:
@@ -91,17 +120,11 @@ def cross_task(
     rows = []
     for name_a, a in everything.items():
         for name_b, b in everything.items():
-            statistic, p_value = srcc(a.score, b.score)
             rows.append(
                 {
                     "task_a": name_a,
                     "task_b": name_b,
-                    "srcc": statistic,
-                    "p_value": p_value,
-                    "argsort_statistic": argsort_statistic(a.score, b.score),
-                    "overlap_top30": top_overlap(a.score, b.score),
-                    "srcc_within_layer": srcc_within_layers(a.score, b.score),
-                    "noise_ceiling": noise_ceiling(a, b),
+                    **compare(a, b),
                     "srcc_leave_one_out": _leave_one_out(scores, name_a, name_b, how),
                 }
             )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.heads import grid, read_ranking
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
@@ -135,6 +136,18 @@ def overlap_sentence(study: Study, shots: int) -> str:
     )
 
 
+def shot_sentences(study: Study) -> list[str]:
+    """Finding 2, continued: whether a task needs the same heads at another number of shots."""
+    if len(study.shots) < 2:
+        return []
+    path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
+    return [
+        f"- Between {shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {srcc:.2f} on average "
+        f"over {_count(n, 'task')}; the top 30 % of heads overlap by {100 * overlap:.0f} %."
+        for shots, n, srcc, _, _, _, overlap in table1.data(path)
+    ]
+
+
 def induction_sentences(study: Study) -> list[str]:
     """Finding 3: where induction heads are and whether the aggregate ranking keeps them."""
     path = study.results / "induction" / "prefix_matching.parquet"
@@ -174,6 +187,7 @@ def findings(study: Study) -> str:
         "",
         "## 2. Whether tasks need the same heads",
         *(overlap_sentence(study, shots) for shots in study.shots),
+        *shot_sentences(study),
         "",
         "## 3. Where the induction heads are, and whether pruning keeps them",
         *induction_sentences(study),

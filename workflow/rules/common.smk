@@ -60,6 +60,7 @@ wildcard_constraints:
     shot=alternatives(SHOTS),
     seed=alternatives(SEEDS),
     package="model|data",
+    number=r"\d+",
 
 
 MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
@@ -110,6 +111,18 @@ CORRELATIONS = expand(
     shot=SHOTS,
     seed=SEEDS,
 )
+TABLE_STEM = "results/{model}/tables/table1-seed{seed}"
+TABLES = []
+# One number of shots has nothing to be correlated with.
+if len(SHOTS) > 1:
+    CORRELATIONS += expand(
+        "results/{model}/correlation/cross_shot/seed{seed}.parquet",
+        model=MODELS,
+        seed=SEEDS,
+    )
+    TABLES += expand(
+        f"{TABLE_STEM}.{{suffix}}", model=MODELS, seed=SEEDS, suffix=["csv", "md"]
+    )
 INDUCTION = expand("results/{model}/induction/prefix_matching.parquet", model=MODELS)
 # Figure 5 and the findings show the own ranking; a study without it has no such curve.
 HAS_OWN = "own" in RANKINGS
@@ -118,12 +131,22 @@ FINDINGS = (
     if HAS_OWN
     else []
 )
+# Per-task heatmaps have a figure per number of shots.
+TASK_FIGURES = {
+    f"fig{number}": shots
+    for number, shots in (("12", 0), ("13", 1), ("14", 5))
+    if shots in SHOTS
+}
 # A drawing rule's outputs without suffix; Figure 10a does not depend on the few-shot seed.
 FIGURE_STEMS = {
     "fig03": "results/{model}/figures/fig03_head_importance-seed{seed}",
     "fig05": "results/{model}/figures/fig05_heads_pruned-seed{seed}",
     "fig08": "results/{model}/figures/fig08_task_correlation-seed{seed}",
     "fig10a": "results/{model}/figures/fig10a_prefix_matching",
+    **{
+        name: f"results/{{model}}/figures/{name}_task_importance-seed{{seed}}"
+        for name in TASK_FIGURES
+    },
 }
 DRAWN = [name for name in FIGURE_STEMS if name != "fig05" or HAS_OWN]
 FIGURES_OF = {
@@ -200,6 +223,11 @@ CURVE_FILES = expand(
     ranking=[name for name in RANKINGS if name != "aggregate"],
     allow_missing=True,
 )
+SHOT_CORRELATION_FILES = (
+    ["results/{model}/correlation/cross_shot/seed{seed}.parquet"]
+    if len(SHOTS) > 1
+    else []
+)
 CORRELATION_FILES = expand(
     f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
     shot=SHOTS,
@@ -256,3 +284,19 @@ def get_data_files(wildcards):
 def get_task_digest(wildcards):
     """Digest of the task's definition."""
     return task_digest(wildcards.task, TASK_FOLDER)
+
+
+def get_figure_shots(wildcards):
+    """The number of shots that a per-task figure shows."""
+    return TASK_FIGURES[f"fig{wildcards.number}"]
+
+
+def get_figure_scores(wildcards):
+    """The head scores of each task at that number of shots."""
+    return expand(
+        "results/{model}/head_importance/{task}/{shot}shot-seed{seed}.parquet",
+        model=wildcards.model,
+        task=TASKS,
+        shot=get_figure_shots(wildcards),
+        seed=wildcards.seed,
+    )

@@ -1,4 +1,4 @@
-# Rank correlations between the head scores of tasks.
+# Rank correlations of head scores, between tasks and between shots, and Table 1.
 
 
 rule correlate_tasks:
@@ -21,3 +21,53 @@ rule correlate_tasks:
         "python -m headroom correlate --results results/{wildcards.model} --tasks {params.tasks} "
         "--shots {wildcards.shot} --seed {wildcards.seed} {params.options} --out {output} "
         "2>&1 | tee {log}"
+
+
+rule correlate_shots:
+    input:
+        cells("head_importance", [*TASKS, "aggregate"], shot=SHOTS),
+        matrix=MATRIX,
+    output:
+        "results/{model}/correlation/cross_shot/seed{seed}.parquet",
+    log:
+        "logs/{model}/correlate_shots/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("steps.correlate_shots"),
+        tasks=TASKS,
+        shots=SHOTS,
+    message:
+        "Correlate the shots' head scores, {wildcards.model}."
+    shell:
+        "python -m headroom correlate-shots --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule write_table1:
+    input:
+        "results/{model}/correlation/cross_shot/seed{seed}.parquet",
+    output:
+        csv=report(
+            f"{TABLE_STEM}.csv",
+            caption="../report/table1.rst",
+            category="{model}",
+            subcategory="correlation",
+            labels={
+                "figure": "Table 1",
+                "shows": "correlation between shots",
+                "seed": "{seed}",
+            },
+        ),
+        md=f"{TABLE_STEM}.md",
+    log:
+        "logs/{model}/write_table1/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("table1"),
+        stem=TABLE_STEM,
+    message:
+        "Write Table 1 of {wildcards.model}."
+    shell:
+        "python -m headroom table1 {input} --out {params.stem} 2>&1 | tee {log}"

@@ -128,11 +128,45 @@ rule draw_fig10a:
         "python -m headroom figure 10a --results results/{wildcards.model} --out {params.stem} 2>&1 | tee {log}"
 
 
+rule draw_task_importance:
+    input:
+        get_figure_scores,
+        tasks=MATRIX[0],
+    output:
+        pdf="results/{model}/figures/fig{number}_task_importance-seed{seed}.pdf",
+        png=report(
+            "results/{model}/figures/fig{number}_task_importance-seed{seed}.png",
+            caption="../report/fig12.rst",
+            category="{model}",
+            subcategory="head importance",
+            labels={
+                "figure": "{number}",
+                "shows": "head importance by task",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_task_importance/fig{number}-seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig12"),
+        tasks=TASKS,
+        shots=get_figure_shots,
+        stem="results/{model}/figures/fig{number}_task_importance-seed{seed}",
+    message:
+        "Draw Figure {wildcards.number} of {wildcards.model}."
+    shell:
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
 rule write_findings:
     input:
         PROMPT_FILES,
         CURVE_FILES,
         CORRELATION_FILES,
+        SHOT_CORRELATION_FILES,
         cells("ranking/heads", ["aggregate"], shot=SHOTS),
         "results/{model}/induction/prefix_matching.parquet",
         matrix=MATRIX,

@@ -26,11 +26,19 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 _MARKERS = "osD^vP*Xd<>ph8"
 
 
-def panels(n: int, width: float = PANEL[0], height: float = PANEL[1], share_y: bool = False) -> tuple[Figure, Any]:
-    """A figure of ``n`` panels in a row."""
+def panels(
+    n: int, width: float = PANEL[0], height: float = PANEL[1], share_y: bool = False, per_row: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``n`` panels, ``per_row`` of them (default all) in a row; ``width`` and ``height`` are a panel's."""
     sns.set_theme(context="paper", style="ticks", font_scale=1.0)
-    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, sharey=share_y, layout="constrained")
-    return figure, axes[0]
+    columns = min(n, per_row or n)
+    rows = -(-n // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, sharey=share_y, layout="constrained"
+    )
+    for unused in axes.ravel()[n:]:
+        unused.set_axis_off()
+    return figure, list(axes.ravel()[:n])
 
 
 def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,21 @@
+"""The cross-shot correlation artifact: a row per task (and the aggregate) and pair of shots."""
+
+import pyarrow as pa
+
+from headroom.artifacts.store import Column, Kind
+
+CROSS_SHOT = Kind(
+    "cross_shot",
+    "{model}/correlation/cross_shot/seed{s}.parquet",
+    (
+        Column("task", pa.string(), "a task, or 'aggregate'"),
+        Column("shots_a", pa.int32(), "the smaller number of shots"),
+        Column("shots_b", pa.int32(), "the larger number of shots"),
+        Column("srcc", pa.float64(), "Spearman's rank correlation of the task's two score vectors"),
+        Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)"),
+        Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
+        Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
+        Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
+        Column("noise_ceiling", pa.float64(), "largest SRCC that the split-half reliabilities allow", nullable=True),
+    ),
+)

@@ -1,0 +1,40 @@
+"""Figures 12, 13 and 14: head importance of each task, a heatmap per task; 0, 1 and 5 shots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.heads import grid
+from headroom.artifacts.store import read
+from headroom.errors import HeadroomError
+from headroom.figures import style
+from headroom.figures.study import Study
+
+PANELS_PER_ROW = 7
+
+
+def data(study: Study) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Importance [layer, head] per task, at the study's one number of shots.
+
+    Raises:
+        HeadroomError: the study has several numbers of shots; each has a figure of its own.
+    """
+    if len(study.shots) != 1:
+        raise HeadroomError(f"this figure shows one number of shots, got {list(study.shots)}")
+    (shots,) = study.shots
+    paths = {task: study.cell("head_importance", shots, task).with_suffix(".parquet") for task in study.tasks}
+    return {task: grid(read(path, HEAD_IMPORTANCE), "score", path) for task, path in paths.items()}
+
+
+def draw(study: Study, out: Path) -> None:
+    """Write the figure to ``out``.pdf and ``out``.png."""
+    values = data(study)
+    figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
+    for ax, (task, scores) in zip(axes, values.items(), strict=True):
+        style.head_heatmap(ax, scores, task, "importance (nats)")
+    figure.suptitle(f"Head importance by task, {study.model}, {style.shot_title(study.shots[0])}")
+    style.save(figure, out)

@@ -1,0 +1,28 @@
+"""Step: rank correlations of each task's head scores between numbers of shots, for one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headroom.artifacts.cross_shot import CROSS_SHOT
+from headroom.artifacts.store import write
+from headroom.correlation import AGGREGATE, TaskScores, cross_shot
+from headroom.errors import HeadroomError
+from headroom.provenance import describe
+from headroom.steps.read_scores import read_tasks
+
+
+def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], seed: int) -> None:
+    """Write a cross-shot artifact.
+
+    Raises:
+        HeadroomError: fewer than two numbers of shots.
+    """
+    if len(set(shots)) < 2:
+        raise HeadroomError(f"correlations between shots need at least two numbers of shots, got {list(shots)}")
+    found = {k: read_tasks(results, [*tasks, AGGREGATE], k, seed) for k in shots}
+    scores = {k: {task: TaskScores(s.score, s.even, s.odd) for task, s in by.items()} for k, by in found.items()}
+    inputs = {f"{task} {k}-shot": s.path for k, by in found.items() for task, s in by.items()}
+    options = {"tasks": list(tasks), "shots": sorted(shots)}
+    write(out, CROSS_SHOT, cross_shot(scores), describe("steps.correlate_shots", inputs, options, {"seed": seed}))
