@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from headroom.errors import HeadroomError
-from headroom.study_config import check_keys, check_study, task_yaml
+from headroom.study_config import check_keys, check_study
+from headroom.task_files import task_yaml
 from tests.conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())

@@ -128,10 +128,7 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "the cross-task artifact")
 
     p = command("correlate-shots", _correlate_shots, "Correlate each task's head scores between numbers of shots.")
-    p.add_argument("--results", type=Path, required=True, help="the model's results folder")
-    p.add_argument("--tasks", nargs="+", required=True)
-    p.add_argument("--shots", nargs="+", type=_count, required=True)
-    p.add_argument("--seed", type=int, default=1234)
+    _study_options(p)
     _out(p, "the cross-shot artifact")
 
     p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
@@ -147,11 +144,13 @@ def parser() -> argparse.ArgumentParser:
     p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
     p.add_argument("number", choices=FIGURES)
     _study_options(p, required=False)
+    _evaluated_rankings(p)
     p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of figure 08")
     _out(p, "path without suffix; .pdf and .png are added")
 
     p = command("findings", _findings, "Say in words what a study found, from its artifacts.")
     _study_options(p)
+    _evaluated_rankings(p)
     _out(p, "Markdown file")
 
     p = command("show", _show, "Print an artifact, its columns and what made it.")
@@ -187,8 +186,11 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--results", type=Path, required=True, help="the model's results folder")
     p.add_argument("--tasks", nargs="+", default=(), required=required, help="tasks, in the order of the figure")
     p.add_argument("--shots", nargs="+", type=_count, default=(), required=required, help="a panel each")
-    p.add_argument("--rankings", nargs="+", type=_ranking_name, default=("own",), help="rankings that were evaluated")
     p.add_argument("--seed", type=int, default=1234)
+
+
+def _evaluated_rankings(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--rankings", nargs="+", type=_ranking_name, default=("own",), help="rankings that were evaluated")
 
 
 def _count(text: str) -> int:

@@ -100,9 +100,7 @@ def heads_sentence(study: Study, shots: int) -> str:
         loss = _pm(curve.loss[following], curve.loss_stderr[following])
         parts.append(f"and at {curve.percent[following]} % it is {loss}")
     sentence = f"{parts[0]} {', '.join(parts[1:])}."
-    for name in study.controls:
-        if not name.startswith("random_"):
-            continue
+    for name in (control for control in study.controls if control != "reversed"):
         control = average_curve(study, shots, name)
         # Where nothing can go, the first level with heads pruned is what there is to compare.
         level = max(at, 1) if len(control.percent) > 1 else 0
@@ -142,9 +140,9 @@ def shot_sentences(study: Study) -> list[str]:
         return []
     path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
     return [
-        f"- Between {shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {srcc:.2f} on average "
-        f"over {_count(n, 'task')}; the top 30 % of heads overlap by {100 * overlap:.0f} %."
-        for shots, n, srcc, _, _, _, overlap in table1.data(path)
+        f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
+        f"on average over {_count(row.tasks, 'task')}; the top 30 % of heads overlap by {100 * row.overlap:.0f} %."
+        for row in table1.data(path)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,7 +45,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def model_facts(record_path: Path, dtype: str) -> dict[str, Any]:
+def model_facts(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """What the provenance says of the model: its record without the path, which is this machine's business."""
-    record = json.loads(Path(record_path).read_text(encoding="utf-8"))
     return {"model": {key: value for key, value in record.items() if key != "path"}, "dtype": dtype}

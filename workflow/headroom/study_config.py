@@ -63,12 +63,3 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
             folder = base / mirror / task
             if not any(folder.glob("*.parquet")):
                 raise HeadroomError(f"config key 'data.mirror': {folder} holds no Parquet files for task {task!r}")
-
-
-def task_yaml(name: str, folder: Path) -> Path | None:
-    """The project's own YAML of a task, if it has one (the file that defines it, by its ``task:`` line)."""
-    pattern = re.compile(rf"^task:\s*['\"]?{re.escape(name)}['\"]?\s*(#.*)?$", re.MULTILINE)
-    for path in sorted(folder.rglob("*.yaml")):
-        if pattern.search(path.read_text(encoding="utf-8")):
-            return path
-    return None

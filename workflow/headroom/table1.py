@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,19 @@ from headroom.correlation import AGGREGATE
 COLUMNS = ("shots", "tasks", "SRCC mean", "SRCC variance", "argsort mean", "argsort variance", "top-30 % overlap")
 
 
-def data(path: Path) -> list[tuple[str, int, float, float, float, float, float]]:
+class Row(NamedTuple):
+    """A pair of shots (``0-1``), the number of tasks, and mean and sample variance over them."""
+
+    shots: str
+    tasks: int
+    srcc_mean: float
+    srcc_variance: float
+    argsort_mean: float
+    argsort_variance: float
+    overlap: float
+
+
+def data(path: Path) -> list[Row]:
     """A row per pair of shots: SRCC and the released code's argsort statistic, mean and sample variance over tasks.
 
     The variance over a single task is not defined: NaN.
@@ -24,14 +37,15 @@ def data(path: Path) -> list[tuple[str, int, float, float, float, float, float]]
     table = []
     for pair in sorted({(row["shots_a"], row["shots_b"]) for row in rows}):
         members = [row for row in rows if (row["shots_a"], row["shots_b"]) == pair]
-        moments = []
-        for name in ("srcc", "argsort_statistic"):
-            values = np.array([row[name] for row in members])
-            variance = float(values.var(ddof=1)) if len(values) > 1 else float("nan")
-            moments += [float(values.mean()), variance]
+        srcc, argsort = (_moments([row[name] for row in members]) for name in ("srcc", "argsort_statistic"))
         overlap = float(np.mean([row["overlap_top30"] for row in members]))
-        table.append((f"{pair[0]}-{pair[1]}", len(members), moments[0], moments[1], moments[2], moments[3], overlap))
+        table.append(Row(f"{pair[0]}-{pair[1]}", len(members), *srcc, *argsort, overlap))
     return table
+
+
+def _moments(values: list[float]) -> tuple[float, float]:
+    """Mean and sample variance."""
+    return float(np.mean(values)), float(np.var(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def write_table(path: Path, out: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from headroom.digest import source_digest
 from headroom.errors import HeadroomError
-from headroom.study_config import task_yaml
+from headroom.task_files import task_yaml
 
 
 def task_digest(name: str, folder: Path) -> str:

@@ -220,7 +220,7 @@ CURVE_FILES = expand(
     f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet",
     task=TASKS,
     shot=SHOTS,
-    ranking=[name for name in RANKINGS if name != "aggregate"],
+    ranking=OWN_RANKINGS,
     allow_missing=True,
 )
 SHOT_CORRELATION_FILES = (

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.heads import grid
-from headroom.artifacts.store import read
 from headroom.figures import style
 from headroom.figures.study import Study
+from headroom.steps.read_scores import place, read_scores
 
 
 def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     """Aggregate importance [layer, head] per shot."""
-    paths = {k: study.cell("head_importance", k, "aggregate").with_suffix(".parquet") for k in study.shots}
-    return {k: grid(read(path, HEAD_IMPORTANCE), "score", path) for k, path in paths.items()}
+    return {k: read_scores(place(study.results, "aggregate", k, study.seed)).score for k in study.shots}
 
 
 def draw(study: Study, out: Path) -> None:

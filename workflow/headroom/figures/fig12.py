@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.heads import grid
-from headroom.artifacts.store import read
 from headroom.errors import HeadroomError
 from headroom.figures import style
 from headroom.figures.study import Study
+from headroom.steps.read_scores import read_tasks
 
 PANELS_PER_ROW = 7
 
@@ -26,8 +24,8 @@ def data(study: Study) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     if len(study.shots) != 1:
         raise HeadroomError(f"this figure shows one number of shots, got {list(study.shots)}")
     (shots,) = study.shots
-    paths = {task: study.cell("head_importance", shots, task).with_suffix(".parquet") for task in study.tasks}
-    return {task: grid(read(path, HEAD_IMPORTANCE), "score", path) for task, path in paths.items()}
+    found = read_tasks(study.results, study.tasks, shots, study.seed)
+    return {task: scores.score for task, scores in found.items()}
 
 
 def draw(study: Study, out: Path) -> None:

@@ -11,7 +11,7 @@ from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import provenance, write
 from headroom.provenance import describe
-from headroom.ranking import Aggregation, aggregate, as_columns, rank_heads
+from headroom.ranking import Aggregation, aggregate, aggregation_weight, as_columns, rank_heads
 from headroom.steps.read_scores import read_scores, read_tasks
 
 
@@ -24,7 +24,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
         # A rank's standard error does not follow from the scores'.
         stderr: Sequence[float | None] = [None] * mean.size
     else:
-        weights = {task: 1 / s.score.sum() if how == "mean_normalised" else 1.0 for task, s in scores.items()}
+        weights = {task: aggregation_weight(s.score, how) for task, s in scores.items()}
         variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
         stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
     first = provenance(next(iter(scores.values())).path)

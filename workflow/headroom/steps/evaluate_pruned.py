@@ -51,7 +51,7 @@ def run(
     inputs = {"prompts": prompts, **({"ranking": ranking} if ranking else {})}
     options = {"levels": list(levels), "add_bos": add_bos}
     for name, pairs in orders.items():
-        facts = {**task_facts(prompts), **model_facts(model, dtype), "ranking": name}
+        facts = {**task_facts(prompts), **model_facts(loaded.record, dtype), "ranking": name}
         record = describe("steps.evaluate_pruned", inputs, options, facts)
         write(out / f"{name}.parquet", PRUNED_EVAL, evaluation.curve(pairs, levels), record)
 

@@ -27,7 +27,7 @@ class HeadScores:
     odd: Array
 
 
-def place(results: Path, task: str, shots: int, seed: int) -> Path:
+def place(results: Path, task: str, shots: int, seed: int | None) -> Path:
     """Where a task's head importance is, below a model's results folder."""
     return results / "head_importance" / task / f"{shots}shot-seed{seed}.parquet"
 
@@ -46,7 +46,7 @@ def read_scores(path: Path) -> HeadScores:
     return HeadScores(path, *columns)
 
 
-def read_tasks(results: Path, tasks: Sequence[str], shots: int, seed: int) -> dict[str, HeadScores]:
+def read_tasks(results: Path, tasks: Sequence[str], shots: int, seed: int | None) -> dict[str, HeadScores]:
     """Scores of several tasks of one model.
 
     Raises:

@@ -45,7 +45,7 @@ def run(
     options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": add_bos}
     facts = {
         **task_facts(prompts),
-        **model_facts(model, dtype),
+        **model_facts(loaded.record, dtype),
         "n_documents": len(documents),
         "n_truncated": sum(document.truncated > 0 for document in documents),
     }

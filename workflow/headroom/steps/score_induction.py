@@ -16,5 +16,5 @@ def run(out: Path, model: Path, sequences: int, bos: bool, dtype: str, device: s
     loaded = load(model, dtype, device, threads)
     columns, facts = prefix_matching(loaded, sequences, bos)
     options = {"sequences": sequences, "bos": bos}
-    record = describe("steps.score_induction", {}, options, {**model_facts(model, dtype), **facts})
+    record = describe("steps.score_induction", {}, options, {**model_facts(loaded.record, dtype), **facts})
     write(out, PREFIX_MATCHING, columns, record)
