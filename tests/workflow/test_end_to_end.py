@@ -162,3 +162,19 @@ def test_the_report_is_one_file(study):
     assert "Figure 5" in html
     assert "http-equiv" in html or "<html" in html
     assert 'src="http' not in html
+
+
+def test_the_report_has_every_combination_of_labels(study):
+    """A category whose labels vary becomes a set of switches; a combination without a result breaks the page."""
+    assert study.snakemake("--report", "results/report.html").returncode == 0
+    html = study.result("report.html").read_text()
+    results, categories = (
+        json.JSONDecoder().raw_decode(html, html.index("{", html.index(f"var {name} = {{")))[0]
+        for name in ("results", "categories")
+    )
+    assert set(categories) == {"tiny"}
+    for subcategory, paths in categories["tiny"].items():
+        labels = [results[path]["labels"] for path in paths]
+        assert len({tuple(label) for label in labels}) == 1, subcategory
+        combinations = np.prod([len({label[key] for label in labels}) for key in labels[0]])
+        assert combinations == len(paths), subcategory

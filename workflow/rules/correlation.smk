@@ -53,11 +53,7 @@ rule write_table1:
             caption="../report/table1.rst",
             category="{model}",
             subcategory="correlation",
-            labels={
-                "figure": "Table 1",
-                "shows": "correlation between shots",
-                "seed": "{seed}",
-            },
+            labels={"result": "Table 1: correlation between shots", "seed": "{seed}"},
         ),
         md=f"{TABLE_STEM}.md",
     log:
