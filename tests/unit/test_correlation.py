@@ -9,10 +9,12 @@ from headroom.correlation import (
     cross_shot,
     cross_task,
     noise_ceiling,
+    partners,
     srcc,
     srcc_within_layers,
     top_overlap,
 )
+from headroom.errors import HeadroomError
 
 
 def draw(seed, shape=(12, 8)):
@@ -135,3 +137,11 @@ def test_table_1_is_mean_and_variance_over_tasks(tmp_path):
     table1.write_table(tmp_path / "cross_shot.parquet", tmp_path / "t")
     assert (tmp_path / "t.csv").read_text().splitlines()[0].startswith("shots,tasks,SRCC mean")
     assert "| 0-1 | 3 | 0.500 | 0.130 | 0.250 | 0.033 | 0.500 |" in (tmp_path / "t.md").read_text()
+
+
+def test_partners_are_the_most_and_least_correlated_others():
+    values = {"copa": 1.0, "piqa": 0.4, "wic": float("nan"), "cb": -0.2, "rte": 0.4, "aggregate": 0.9}
+    assert partners("copa", values) == {"highest_srcc": ("piqa", 0.4), "lowest_srcc": ("cb", -0.2)}
+    assert partners("copa", {"copa": 1.0, "cb": 0.1}) == {"highest_srcc": ("cb", 0.1), "lowest_srcc": ("cb", 0.1)}
+    with pytest.raises(HeadroomError, match="'copa': no other task's head scores"):
+        partners("copa", {"copa": 1.0, "aggregate": 0.5})

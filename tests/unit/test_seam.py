@@ -24,6 +24,56 @@ def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):
         assert not torch.allclose(found, loaded.model(input_ids=tokens).logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["opt", "llama", "opt-350m"])
+def test_a_left_out_ffn_equals_one_whose_output_is_zero(family, tokenizer):
+    """transformers' own forward with the last map of the FFN zeroed, biases too."""
+    tokens = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+    loaded = prepare(tiny_model(family), tokenizer)
+    for layers in ([0], [2], [0, 1, 2]):
+        model = tiny_model(family)
+        with torch.no_grad():
+            for layer in layers:
+                block = anatomy.layers(model)[layer]
+                last = block.mlp.down_proj if family == "llama" else block.fc2
+                for parameter in last.parameters():
+                    parameter.zero_()
+            expected = model(input_ids=tokens).logits
+            with loaded.seam.without_ffns(layers):
+                found = loaded.model(input_ids=tokens).logits
+            after = loaded.model(input_ids=tokens).logits
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(found, after, atol=1e-3), "and the model is whole again"
+
+
+@pytest.mark.parametrize(("family", "norms"), [("opt", 48), ("llama", 24), ("opt-350m", 0)])
+def test_parameters_of_an_ffn(family, norms):
+    """By hand: two maps of 24 x 48 with biases in OPT, three without in LLaMA; a norm unless it norms the residual."""
+    maps = 3 * 24 * 48 if family == "llama" else 2 * 24 * 48 + 24 + 48
+    assert anatomy.ffn_parameters(tiny_model(family), 1) == maps + norms
+
+
+def test_ffns_without_effect_are_refused(family):
+    model = tiny_model(family)
+    with torch.no_grad():
+        for modules in anatomy.ffn_modules(model):
+            for parameter in modules[-1].parameters():
+                parameter.zero_()
+    with pytest.raises(HeadroomError, match="leaving out all FFNs changes nothing"):
+        attach(model)
+
+
+def test_a_layer_that_reads_more_than_its_input_is_refused(family, monkeypatch):
+    """A pass restarted at such a layer would go on with something else than the whole model's."""
+    model = tiny_model(family)
+    before, last = anatomy.layers(model)[-2:]
+    seen = {}
+    before.register_forward_hook(lambda module, arguments, output: seen.update(output=output))
+    inner = last.forward
+    monkeypatch.setattr(last, "forward", lambda hidden, *args, **kwargs: inner(seen["output"], *args, **kwargs))
+    with pytest.raises(HeadroomError, match="a pass restarted at the last layer does not give the model's logits"):
+        attach(model)
+
+
 def test_padding_masks_are_honoured_outside_the_engine(loaded, family):
     tokens = torch.randint(3, 500, (2, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(tokens)

@@ -1,10 +1,11 @@
-"""Where attention sits in each model family: a table, and the check that refuses what is not in it.
+"""Where attention and FFN sit in each model family: a table, and the check that refuses what is not in it.
 
 Only what differs between families is here; everything else is one code path.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -23,6 +24,9 @@ class Family:
         attention: from a layer to its attention module.
         output: from the attention module to its output projection.
         query, key, value: from the attention module to its input projections.
+        ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
+        ffn_norm: from a layer to the norm of the FFN.
+        pre_norm: config key that says whether norms come before their block; empty where they always do.
     """
 
     layers: str
@@ -31,10 +35,20 @@ class Family:
     query: str = "q_proj"
     key: str = "k_proj"
     value: str = "v_proj"
+    ffn: tuple[str, ...] = ("mlp",)
+    ffn_norm: str = "post_attention_layernorm"
+    pre_norm: str = ""
 
 
 FAMILIES = {
-    "opt": Family(layers="model.decoder.layers", output="out_proj"),
+    # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
+    "opt": Family(
+        layers="model.decoder.layers",
+        output="out_proj",
+        ffn=("fc1", "fc2"),
+        ffn_norm="final_layer_norm",
+        pre_norm="do_layer_norm_before",
+    ),
     "llama": Family(layers="model.layers"),
 }
 
@@ -68,10 +82,21 @@ def family(model: Any) -> Family:
     return FAMILIES[name]
 
 
+def layers(model: Any) -> list[nn.Module]:
+    """The decoder layers, in order."""
+    return list(_descend(model, family(model).layers))
+
+
 def attention_modules(model: Any) -> list[nn.Module]:
     """The attention module of each layer, in order."""
-    row = family(model)
-    return [_descend(layer, row.attention) for layer in _descend(model, row.layers)]
+    path = family(model).attention
+    return [_descend(layer, path) for layer in layers(model)]
+
+
+def ffn_modules(model: Any) -> list[list[nn.Module]]:
+    """The modules of each layer's FFN, in order."""
+    paths = family(model).ffn
+    return [[_descend(layer, path) for path in paths] for layer in layers(model)]
 
 
 def output_projections(model: Any) -> list[nn.Linear]:
@@ -103,7 +128,15 @@ def heads(model: Any) -> Heads:
     return Heads(len(attention_modules(model)), query_heads, key_value_heads, width)
 
 
-def removed_parameters(model: Any, pruned: list[tuple[int, int]]) -> int:
+def ffn_parameters(model: Any, layer: int) -> int:
+    """Parameters that go with a layer's FFN: its own, and those of its norm unless that norms the residual."""
+    row = family(model)
+    norm_goes = not row.pre_norm or getattr(model.config, row.pre_norm)
+    modules = [*ffn_modules(model)[layer], *([_descend(layers(model)[layer], row.ffn_norm)] if norm_goes else [])]
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """Parameters that go with the pruned heads.
 
     A query head takes its rows of the query projection (with biases) and its columns of the output projection; a

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from headroom.errors import HeadroomError
 from headroom.ranking import Aggregation, aggregate, rank_heads
 
 AGGREGATE = "aggregate"
+Statistic = Literal["spearman", "argsort"]
+STATISTICS: dict[Statistic, str] = {"spearman": "srcc", "argsort": "argsort_statistic"}
+"""The column of a correlation artifact that holds each statistic."""
 TOP_PERCENT = 30
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -89,6 +93,23 @@ def compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
         "srcc_within_layer": srcc_within_layers(a.score, b.score),
         "noise_ceiling": noise_ceiling(a, b),
     }
+
+
+def partners(task: str, values: Mapping[str, float]) -> dict[str, tuple[str, float]]:
+    """The tasks with the highest and the lowest correlation to ``task``, and the correlation.
+
+    Args:
+        task: left out, as is the aggregate; where two are equal, the first is taken.
+        values: the correlation of each task with ``task``; NaN where a ranking is constant.
+
+    Raises:
+        HeadroomError: no other task has a correlation.
+    """
+    others = {name: v for name, v in values.items() if name not in (task, AGGREGATE) and not np.isnan(v)}
+    if not others:
+        raise HeadroomError(f"task {task!r}: no other task's head scores have a correlation with its own")
+    highest, lowest = max(others, key=others.__getitem__), min(others, key=others.__getitem__)
+    return {"highest_srcc": (highest, others[highest]), "lowest_srcc": (lowest, others[lowest])}
 
 
 def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list[Any]]:

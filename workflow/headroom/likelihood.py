@@ -23,6 +23,7 @@ from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.seam import Layout
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 LOGIT_ROWS = 256
 """Positions whose vocabulary logits are computed at once."""
 
@@ -210,6 +211,11 @@ def _lay_out(members: list[tuple[Document, int, int]], width: tuple[int, int], d
 
 def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
     """log p of each target token, [T], in at least float32. Differentiable where the model's activations are."""
+    return predict(loaded, batch)[0]
+
+
+def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
+    """log p of each target token, [T], and whether it is the likeliest token at its place, bool [T]."""
     model = loaded.model
     with loaded.seam.layout(batch.layout):
         hidden = model.base_model(
@@ -217,7 +223,7 @@ def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
         ).last_hidden_state
     head = model.get_output_embeddings()
     needed = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
-    parts = []
+    parts, greedy = [], []
     sources = batch.sources.to(hidden.device)
     # Targets are taken chunk by chunk of their positions, so that [positions, vocabulary] never exists whole.
     order = torch.argsort(sources, stable=True)
@@ -231,31 +237,76 @@ def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
         places = sources[members] - start
         targets = batch.targets.to(hidden.device)[members]
         parts.append(logits[places, targets] - torch.logsumexp(logits, dim=-1)[places])
-    return torch.cat(parts)[torch.argsort(order)]
+        greedy.append(logits.detach().argmax(dim=-1)[places] == targets)
+    back = torch.argsort(order)
+    return torch.cat(parts)[back], torch.cat(greedy)[back]
+
+
+class Likelihoods:
+    """Log-likelihoods of rows, filled batch by batch.
+
+    Attributes:
+        values: nats, float64 [n_rows].
+        greedy: whether greedy decoding gives the row's continuation, bool [n_rows].
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._totals = torch.zeros(n_rows, dtype=torch.float64)
+        self._misses = torch.zeros(n_rows, dtype=torch.int64)
+
+    def add(self, loaded: Loaded, batch: Batch) -> None:
+        """Run a batch and count its rows in."""
+        values, greedy = predict(loaded, batch)
+        rows = batch.rows.cpu()
+        self._totals.index_add_(0, rows, values.double().cpu())
+        self._misses.index_add_(0, rows, (~greedy).long().cpu())
+
+    @property
+    def values(self) -> Array:
+        """Log-likelihoods.
+
+        Raises:
+            HeadroomError: one is not finite; names the row.
+        """
+        if not torch.isfinite(self._totals).all():
+            row = int((~torch.isfinite(self._totals)).nonzero()[0])
+            raise HeadroomError(
+                f"row {row} of the prompts has log-likelihood {self._totals[row].item()}; the model's numbers "
+                "overflow: try dtype float32 or bfloat16"
+            )
+        result: Array = self._totals.numpy()
+        return result
+
+    @property
+    def greedy(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows that greedy decoding gives."""
+        result: np.ndarray[Any, np.dtype[np.bool_]] = (self._misses == 0).numpy()
+        return result
 
 
 @torch.no_grad()
-def log_likelihoods(
-    loaded: Loaded, batches: Iterable[Batch], n_rows: int, gates: Tensor | None = None
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Log-likelihood in nats of each row's continuation given its context, [n_rows], with heads gated by ``gates``.
+def likelihoods(
+    loaded: Loaded,
+    batches: Iterable[Batch],
+    n_rows: int,
+    gates: Tensor | None = None,
+    without_ffns: Iterable[int] = (),
+) -> Likelihoods:
+    """Each row's continuation given its context, with heads gated by ``gates`` and some layers' FFNs left out."""
+    found = Likelihoods(n_rows)
+    with loaded.seam.gates(gates), loaded.seam.without_ffns(without_ffns):
+        for batch in batches:
+            found.add(loaded, batch)
+    return found
+
+
+def log_likelihoods(loaded: Loaded, batches: Iterable[Batch], n_rows: int, gates: Tensor | None = None) -> Array:
+    """Log-likelihood in nats of each row's continuation given its context, [n_rows].
 
     Raises:
         HeadroomError: a log-likelihood is not finite; names the row.
     """
-    totals = torch.zeros(n_rows, dtype=torch.float64)
-    with loaded.seam.gates(gates):
-        for batch in batches:
-            values = target_log_probabilities(loaded, batch).double().cpu()
-            totals.index_add_(0, batch.rows.cpu(), values)
-    if not torch.isfinite(totals).all():
-        row = int((~torch.isfinite(totals)).nonzero()[0])
-        raise HeadroomError(
-            f"row {row} of the prompts has log-likelihood {totals[row].item()}; the model's numbers overflow: "
-            "try dtype float32 or bfloat16"
-        )
-    result: np.ndarray[Any, np.dtype[np.float64]] = totals.numpy()
-    return result
+    return likelihoods(loaded, batches, n_rows, gates).values
 
 
 def rows_of(documents: Sequence[Document]) -> Iterator[tuple[int, slice]]:

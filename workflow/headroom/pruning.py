@@ -1,20 +1,57 @@
-"""Evaluation with the least important heads pruned, level by level (Figure 5)."""
+"""Evaluation with the least important heads, FFNs, or both, pruned level by level (Figures 5 to 7, 9, 16, 17)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from headroom import anatomy
 from headroom.checkpoints import Loaded, gates_without
-from headroom.likelihood import Batch, Document, log_likelihoods, rows_of
+from headroom.likelihood import Batch, Document, Likelihoods, likelihoods, rows_of
 from headroom.progress import Progress
 from headroom.ranking import count_at
-from headroom.statistics import Choices, correct, correct_normalised, mean_and_error
+from headroom.statistics import Choices, by_question, correct, correct_normalised, mean_and_error
+
+Head = tuple[int, int]
+Columns = dict[str, list[Any]]
+
+
+def right_documents(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> list[bool]:
+    """Which documents are answered right."""
+    values, greedy = found.values, found.greedy
+    return [
+        bool(greedy[rows][0]) if document.greedy else correct(document, values[rows])
+        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+    ]
+
+
+def outcomes(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> dict[str, Any]:
+    """Columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
+    right = by_question(choices, right_documents(documents, choices, found))
+    values = found.values
+    normalised = [
+        correct_normalised(document, values[rows])
+        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+    ]
+    right_norm = None if None in normalised else list(by_question(choices, [bool(r) for r in normalised]).values())
+    cut = by_question(choices, [document.truncated == 0 for document in documents])
+    accuracy, stderr = mean_and_error(list(right.values()))
+    accuracy_norm, stderr_norm = mean_and_error(right_norm) if right_norm is not None else (None, None)
+    return {
+        "accuracy": accuracy,
+        "stderr": stderr,
+        "accuracy_norm": accuracy_norm,
+        "stderr_norm": stderr_norm,
+        "n_documents": len(right),
+        "n_truncated": sum(not whole for whole in cut.values()),
+        "doc_id": list(right),
+        "correct": list(right.values()),
+        "correct_norm": right_norm,
+    }
 
 
 class Evaluation:
-    """Documents ready to be evaluated under any set of pruned heads; a set is evaluated once."""
+    """Documents ready to be evaluated under any set of pruned heads and FFNs; a set is evaluated once."""
 
     def __init__(
         self,
@@ -26,62 +63,79 @@ class Evaluation:
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
         self.batches, self.progress = batches, progress
-        self._known: dict[frozenset[tuple[int, int]], dict[str, Any]] = {}
+        self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
-    def outcomes(self, pruned: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """Columns ``accuracy`` ... ``correct_norm`` of a pruned-evaluation row, with the heads in ``pruned`` gone."""
-        key = frozenset(pruned)
+    @property
+    def n_rows(self) -> int:
+        """Rows of all documents."""
+        return sum(len(document.rows) for document in self.documents)
+
+    def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
+        """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
+        key = (frozenset(heads), frozenset(ffns))
         if key not in self._known:
-            self._known[key] = self._evaluate(pruned)
+            gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
+            found = likelihoods(self.loaded, self._batches(), self.n_rows, gates, key[1])
+            self._known[key] = outcomes(self.documents, self.choices, found)
         elif self.progress:
             self.progress.advance(len(self.documents))
         return self._known[key]
 
-    def _evaluate(self, pruned: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        gates = gates_without(self.loaded.shape, pruned) if pruned else None
-        values = log_likelihoods(self.loaded, self._batches(), sum(len(d.rows) for d in self.documents), gates)
-        right, right_norm = [], []
-        for (_, rows), choices in zip(rows_of(self.documents), self.choices, strict=True):
-            right.append(correct(choices, values[rows]))
-            right_norm.append(correct_normalised(choices, values[rows]))
-        accuracy, stderr = mean_and_error(right)
-        normed = None not in right_norm
-        accuracy_norm, stderr_norm = mean_and_error([bool(r) for r in right_norm]) if normed else (None, None)
-        return {
-            "accuracy": accuracy,
-            "stderr": stderr,
-            "accuracy_norm": accuracy_norm,
-            "stderr_norm": stderr_norm,
-            "n_documents": len(self.documents),
-            "n_truncated": sum(document.truncated > 0 for document in self.documents),
-            "doc_id": [document.doc_id for document in self.documents],
-            "correct": right,
-            "correct_norm": right_norm if normed else None,
-        }
-
-    def _batches(self) -> Any:
+    def _batches(self) -> Iterator[Batch]:
         for batch in self.batches:
             yield batch
             if self.progress:
                 self.progress.advance(batch.n_documents)
 
-    def curve(self, ranking: Sequence[tuple[int, int]], levels: Sequence[int]) -> dict[str, list[Any]]:
+    def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
         """Columns of a pruned-evaluation artifact: a row per level, the first heads of ``ranking`` pruned.
 
         Args:
             ranking: all heads, least important first.
             levels: percents of all heads, each from 0 to 100.
         """
+        return as_columns([self._level(percent, ranking, ()) for percent in levels])
+
+    def ffn_curve(self, ranking: Sequence[int], levels: Sequence[int]) -> Columns:
+        """The same for FFNs: ``ranking`` holds all layers, those with the least important FFNs first."""
+        return as_columns([self._level(percent, (), ranking) for percent in levels])
+
+    def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
+        gone = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
+        return {
+            "percent": percent,
+            "n_pruned": len(gone[0]) + len(gone[1]),
+            "parameters_removed": self._parameters(*gone),
+            "partner": None,
+            "correlation": None,
+            **self.outcomes(*gone),
+        }
+
+    def grid(
+        self, heads: Sequence[Head], ffns: Sequence[int], head_levels: Sequence[int], ffn_levels: Sequence[int]
+    ) -> Columns:
+        """Columns of a joint-evaluation artifact: a row per pair of levels (Figure 7)."""
         rows = []
-        for percent in levels:
-            n_pruned = count_at(percent, self.loaded.shape.total)
-            pruned = list(ranking[:n_pruned])
-            rows.append(
-                {
-                    "percent": percent,
-                    "n_pruned": n_pruned,
-                    "parameters_removed": anatomy.removed_parameters(self.loaded.model, pruned),
-                    **self.outcomes(pruned),
-                }
-            )
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        for percent_heads in head_levels:
+            for percent_ffns in ffn_levels:
+                gone = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
+                rows.append(
+                    {
+                        "percent_heads": percent_heads,
+                        "percent_ffns": percent_ffns,
+                        "n_heads": len(gone[0]),
+                        "n_ffns": len(gone[1]),
+                        "parameters_removed": self._parameters(*gone),
+                        **self.outcomes(*gone),
+                    }
+                )
+        return as_columns(rows)
+
+    def _parameters(self, heads: Sequence[Head], ffns: Sequence[int]) -> int:
+        model = self.loaded.model
+        return anatomy.removed_parameters(model, heads) + sum(anatomy.ffn_parameters(model, layer) for layer in ffns)
+
+
+def as_columns(rows: Sequence[dict[str, Any]]) -> Columns:
+    """Rows, all with the same keys, as columns."""
+    return {name: [row[name] for row in rows] for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Rankings of heads, their aggregate over tasks (eq. 10), and which heads a pruning level takes."""
+"""Rankings of heads and FFNs, their aggregate over tasks (eq. 10), and how many a pruning level takes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def rank_heads(scores: Array) -> list[tuple[int, int]]:
     layers, heads = np.indices(scores.shape)
     order = np.lexsort((heads.ravel(), layers.ravel(), scores.ravel()))
     return [(int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order]
+
+
+def rank_ffns(scores: Array) -> list[int]:
+    """Layers from the least to the most important FFN; ties go by layer.
+
+    Args:
+        scores: importance, [layer].
+    """
+    return [layer for layer, _ in rank_heads(scores[:, None])]
 
 
 def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:
@@ -83,4 +92,13 @@ def as_columns(ranking: Sequence[tuple[int, int]], scores: Array) -> dict[str, l
         "layer": [layer for layer, _ in ranking],
         "head": [head for _, head in ranking],
         "score": [float(scores[layer, head]) for layer, head in ranking],
+    }
+
+
+def ffn_columns(ranking: Sequence[int], scores: Array) -> dict[str, list[Any]]:
+    """Columns of an FFN-ranking artifact."""
+    return {
+        "rank": list(range(len(ranking))),
+        "layer": list(ranking),
+        "score": [float(scores[layer]) for layer in ranking],
     }

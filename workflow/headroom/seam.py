@@ -2,15 +2,17 @@
 
 transformers calls the function once per layer with q, k, v and expects the per-head outputs A, [batch, time, head,
 width], back: exactly the tensor that enters the output projection. Multiplying A by a gate removes a head; keeping A
-and differentiating with respect to it scores one. No modelling file is patched.
+and differentiating with respect to it scores one. FFNs are left out, and passes restarted at a layer, by wrapping the
+forward methods of the modules in question. No modelling file is patched.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +54,10 @@ class Seam:
         self.calls: Counter[int] = Counter()
         self._gates: Tensor | None = None
         self._closed: list[bool] = []
+        self._empty: list[bool] = []
+        self._without_ffns: frozenset[int] = frozenset()
+        self._inputs: dict[int, Tensor] | None = None
+        self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
         self._observer: Observer | None = None
         self._captures: dict[int, Tensor] | None = None
@@ -67,10 +73,41 @@ class Seam:
         self._gates = gates
         # Known on the host once, so that layers without a closed gate cost nothing.
         self._closed = [] if gates is None else (gates != 1).any(dim=1).tolist()
+        self._empty = [] if gates is None else (gates == 0).all(dim=1).tolist()
         try:
             yield
         finally:
-            self._gates, self._closed = None, []
+            self._gates, self._closed, self._empty = None, [], []
+
+    @contextmanager
+    def without_ffns(self, layers: Iterable[int]) -> Iterator[None]:
+        """Leave out the FFNs of ``layers``, with their biases; the residual stays. They are not computed at all."""
+        self._without_ffns = frozenset(layers)
+        try:
+            yield
+        finally:
+            self._without_ffns = frozenset()
+
+    @contextmanager
+    def layer_inputs(self) -> Iterator[dict[int, Tensor]]:
+        """Keep what enters each layer, [batch, time, width], in the yielded dictionary."""
+        self._inputs = {}
+        try:
+            yield self._inputs
+        finally:
+            self._inputs = None
+
+    @contextmanager
+    def restart(self, layer: int, hidden: Tensor) -> Iterator[None]:
+        """Let passes begin at ``layer`` with ``hidden`` [batch, time, width] as its input; layers below are skipped.
+
+        The pass must have the input ids, positions and layout of the one that ``hidden`` was kept from.
+        """
+        self._restart = (layer, hidden)
+        try:
+            yield
+        finally:
+            self._restart = None
 
     @contextmanager
     def layout(self, layout: Layout) -> Iterator[None]:
@@ -104,6 +141,9 @@ class Seam:
     ) -> Tensor:
         """Attention of one layer: A, [batch, time, head, width]."""
         self.calls[layer] += 1
+        if self._empty and self._empty[layer] and self._captures is None and self._observer is None:
+            # No head is left: nothing to compute.
+            return torch.zeros_like(query.transpose(1, 2))
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
@@ -130,6 +170,26 @@ class Seam:
                 outputs = outputs.detach().requires_grad_()
             self._captures[layer] = outputs
         return outputs
+
+    def run_layer(
+        self, layer: int, forward: Callable[..., Tensor], hidden: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """A decoder layer's forward pass, unless it is skipped."""
+        if self._restart is not None:
+            start, kept = self._restart
+            if layer < start:
+                return hidden
+            if layer == start:
+                hidden = kept
+        if self._inputs is not None:
+            self._inputs[layer] = hidden
+        return forward(hidden, *args, **kwargs)
+
+    def run_ffn(self, layer: int, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        """A part of an FFN, unless the FFN is left out: then parts hand their input on, and the last gives zeros."""
+        if layer not in self._without_ffns:
+            return forward(hidden)
+        return torch.zeros_like(hidden) if last else hidden
 
 
 def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
@@ -170,7 +230,7 @@ def attach(model: Any) -> Seam:
 
     Raises:
         HeadroomError: the family is unknown; the seam does not fire exactly once per layer; opening all gates
-            changes the logits; or closing one head does not.
+            changes the logits; closing heads or leaving out FFNs does not; or a restarted pass ends elsewhere.
     """
     shape = anatomy.heads(model)
     tokens = _probe_tokens(model)
@@ -179,6 +239,11 @@ def attach(model: Any) -> Seam:
     seam = Seam(shape)
     for module in anatomy.attention_modules(model):
         module.headroom_seam = seam
+    for number, layer in enumerate(anatomy.layers(model)):
+        layer.forward = partial(seam.run_layer, number, layer.forward)
+    for number, modules in enumerate(anatomy.ffn_modules(model)):
+        for module in modules:
+            module.forward = partial(seam.run_ffn, number, module is modules[-1], module.forward)
     model.set_attn_implementation(IMPLEMENTATION)
     _prove(model, seam, tokens, before)
     return seam
@@ -220,7 +285,28 @@ def _prove(model: Any, seam: Seam, tokens: Tensor, before: Tensor) -> None:
             f"family {model.config.model_type!r}: closing the first layer's heads changes nothing; "
             "this model's heads cannot be pruned here"
         )
+    _prove_ffns(model, seam, tokens, opened)
     seam.calls.clear()
+
+
+def _prove_ffns(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:
+    with seam.layer_inputs() as inputs:
+        model(input_ids=tokens, use_cache=False)
+    last = seam.shape.layers - 1
+    with seam.restart(last, inputs[last]):
+        restarted = model(input_ids=tokens, use_cache=False).logits
+    if not _agree(restarted, opened):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
+            "this model's FFNs cannot be scored here"
+        )
+    with seam.without_ffns(range(seam.shape.layers)):
+        without = model(input_ids=tokens, use_cache=False).logits
+    if torch.equal(without, opened):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
+            "this model's FFNs cannot be pruned here"
+        )
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The ranking artifact: heads from least to most important."""
+"""The ranking artifacts: heads, and FFNs, from least to most important."""
 
 import pyarrow as pa
 
@@ -11,6 +11,16 @@ RANKING = Kind(
         Column("rank", pa.int32(), "0 = least important, pruned first"),
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0"),
+        Column("score", pa.float64(), "importance that the rank comes from"),
+    ),
+)
+
+FFN_RANKING = Kind(
+    "ffn_ranking",
+    "{model}/ranking/ffns/{task or aggregate}/{k}shot-seed{s}.parquet",
+    (
+        Column("rank", pa.int32(), "0 = least important, pruned first"),
+        Column("layer", pa.int32(), "layer, from 0"),
         Column("score", pa.float64(), "importance that the rank comes from"),
     ),
 )

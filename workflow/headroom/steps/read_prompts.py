@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.prompts import GREEDY, PROMPTS
 from headroom.artifacts.store import provenance, read
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
@@ -48,17 +50,14 @@ def first_gold(table: pa.Table) -> pa.Table:
 
 def choices(table: pa.Table) -> list[Choices]:
     """What is known of each document's choices, in order."""
-    found: list[tuple[int, list[bool], list[int | None]]] = []
-    columns = (table.column(c).to_pylist() for c in ("doc_id", "gold", "choice_length"))
-    for doc_id, gold, length in zip(*columns, strict=True):
-        if not found or found[-1][0] != doc_id:
-            found.append((doc_id, [], []))
-        found[-1][1].append(gold)
-        found[-1][2].append(length)
-    return [
-        Choices(doc_id, tuple(gold), None if None in lengths else tuple(n for n in lengths if n is not None))
-        for doc_id, gold, lengths in found
-    ]
+    found: list[Choices] = []
+    names = ("doc_id", "gold", "choice_length", "question", "metric")
+    columns = (table.column(c).to_pylist() for c in names)
+    for doc_id, members in groupby(zip(*columns, strict=True), key=itemgetter(0)):
+        _, gold, lengths, questions, metrics = zip(*members, strict=True)
+        known = None if None in lengths else tuple(lengths)
+        found.append(Choices(doc_id, tuple(gold), known, questions[0], metrics[0] == GREEDY))
+    return found
 
 
 def task_facts(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from headroom import prompts
@@ -21,13 +22,21 @@ def run(
     limit_importance: int | None,
     limit_evaluation: int | None,
     sample: str,
-    task_folder: Path | None,
+    folders: Sequence[Path],
+    metric: str,
 ) -> None:
     """Write a prompts artifact (see :func:`headroom.prompts.render`)."""
     # lm-eval notes each default it fills in; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    columns, facts = prompts.render(task, shots, seed, data, limit_importance, limit_evaluation, sample, task_folder)
+    columns, facts = prompts.render(
+        task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric
+    )
     options = {"limit_importance": limit_importance, "limit_evaluation": limit_evaluation, "sample": sample}
     write(out, PROMPTS, columns, describe("steps.render_prompts", {}, options, facts))
-    counts = ", ".join(f"{d['count']} {purpose} ({d['split']})" for purpose, d in facts["documents"].items())
-    print(f"prompts {task} {shots}-shot: {counts} documents", file=sys.stderr)
+    for purpose, found in facts["documents"].items():
+        text = f"prompts {task} {shots}-shot: {found['count']} {purpose} documents ({found['split']})"
+        if found["questions"] < found["count"]:
+            text += f" in {found['questions']} questions"
+        if found["left_out"]:
+            text += f"; {found['left_out']} left out, as none of their choices is right"
+        print(text, file=sys.stderr)

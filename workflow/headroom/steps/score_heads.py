@@ -15,6 +15,7 @@ from headroom.checkpoints import load
 from headroom.progress import Progress
 from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
+from headroom.settings import Settings
 from headroom.steps.read_prompts import first_gold, label, rows, task_facts, tokenise
 
 # Activations are kept for the backward pass, so a batch takes several times the memory of an evaluation batch.
@@ -28,24 +29,20 @@ def run(
     prompts: Path,
     reduction: importance.Reduction,
     last_layer_tokens: importance.LastLayerTokens,
-    add_bos: bool,
-    dtype: str,
-    device: str,
-    threads: int | None,
-    token_budget: int,
+    settings: Settings,
 ) -> None:
     """Write a head-importance artifact and, where asked for, its ranking."""
     table = first_gold(rows(prompts, IMPORTANCE))
-    loaded = load(model, dtype, device, threads)
-    documents = tokenise(table, loaded, add_bos)
+    loaded = load(model, settings.dtype, settings.device, settings.threads)
+    documents = tokenise(table, loaded, settings.add_bos)
     progress = Progress(label("head-importance", prompts), len(documents), "documents")
-    found = importance.contributions(loaded, documents, token_budget // BACKWARD_SHARE, progress)
+    found = importance.contributions(loaded, documents, settings.token_budget // BACKWARD_SHARE, progress)
     scores = importance.scores(found, reduction, last_layer_tokens)
     layers, heads = np.indices(scores.score.shape)
-    options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": add_bos}
+    options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": settings.add_bos}
     facts = {
         **task_facts(prompts),
-        **model_facts(loaded.record, dtype),
+        **model_facts(loaded.record, settings.dtype),
         "n_documents": len(documents),
         "n_truncated": sum(document.truncated > 0 for document in documents),
     }

@@ -1,0 +1,76 @@
+"""Oracle importance of FFNs (eq. 7 of arXiv 2212.09095): what accuracy loses without the FFN of one layer.
+
+The layers below the FFN in question are the same with and without it, so each evaluation restarts from the input of
+its layer, kept from the pass of the whole model: exact, and half the work on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from headroom.checkpoints import Loaded
+from headroom.likelihood import Batch, Document, Likelihoods
+from headroom.progress import Progress
+from headroom.pruning import Columns, right_documents
+from headroom.statistics import Choices, by_question, mean_and_error
+
+
+@dataclass(frozen=True)
+class Knockouts:
+    """Likelihoods of the whole model, and without the FFN of each layer."""
+
+    dense: Likelihoods
+    ablated: list[Likelihoods]
+
+
+@torch.no_grad()
+def knock_out_ffns(
+    loaded: Loaded, batches: Sequence[Batch], n_rows: int, progress: Progress | None = None
+) -> Knockouts:
+    """Evaluate without each layer's FFN in turn.
+
+    Args:
+        loaded: the model.
+        batches: the documents; the inputs of all layers are kept for one batch at a time.
+        n_rows: rows of all documents.
+        progress: advanced by documents times layers.
+    """
+    layers = range(loaded.shape.layers)
+    found = Knockouts(Likelihoods(n_rows), [Likelihoods(n_rows) for _ in layers])
+    for batch in batches:
+        with loaded.seam.layer_inputs() as inputs:
+            found.dense.add(loaded, batch)
+        for layer in layers:
+            with loaded.seam.restart(layer, inputs[layer]), loaded.seam.without_ffns([layer]):
+                found.ablated[layer].add(loaded, batch)
+            if progress:
+                progress.advance(batch.n_documents)
+    return found
+
+
+def importance(documents: Sequence[Document], choices: Sequence[Choices], found: Knockouts) -> Columns:
+    """Columns of an FFN-importance artifact: a row per layer, outcomes and errors by question."""
+    dense = by_question(choices, right_documents(documents, choices, found.dense))
+    whole = np.array(list(dense.values()))
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("layer", "score", "stderr", "accuracy_dense", "accuracy_ablated", "correct_dense")
+    }
+    columns["doc_id"] = [list(dense)] * len(found.ablated)
+    columns["correct_ablated"] = []
+    for layer, ablated in enumerate(found.ablated):
+        right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
+        # The difference of paired outcomes, so that its error is that of pairs.
+        score, stderr = mean_and_error(whole.astype(float) - right)
+        columns["layer"].append(layer)
+        columns["score"].append(score)
+        columns["stderr"].append(stderr)
+        columns["accuracy_dense"].append(whole.mean())
+        columns["accuracy_ablated"].append(right.mean())
+        columns["correct_dense"].append(whole.tolist())
+        columns["correct_ablated"].append(right.tolist())
+    return columns

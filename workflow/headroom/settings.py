@@ -1,0 +1,24 @@
+"""How a model is run: what changes speed and memory, and what changes numbers in their last digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of every step that runs a model on prompts.
+
+    Attributes:
+        dtype: number format of weights and activations.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: CPU threads; None leaves torch's choice.
+        token_budget: tokens per batch; changes speed and memory only.
+        add_bos: put the BOS token before each prompt.
+    """
+
+    dtype: str = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    token_budget: int = 1024
+    add_bos: bool = False

@@ -1,0 +1,59 @@
+"""Step: heads and FFNs pruned together (Figure 7), and the heads alone under the aggregate ranking.
+
+One step, because the grid's edge without FFNs pruned is the heads' curve: sets of pruned components that both need
+are evaluated once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headroom.artifacts.ffns import read_ffn_ranking
+from headroom.artifacts.heads import read_ranking
+from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from headroom.artifacts.store import write
+from headroom.provenance import describe
+from headroom.settings import Settings
+from headroom.steps.prepare_evaluation import check_ffns, check_heads, prepare
+
+
+def run(
+    out: Path,
+    curve: Path | None,
+    model: Path,
+    prompts: Path,
+    head_ranking: Path,
+    ffn_ranking: Path,
+    curve_ranking: Path | None,
+    head_levels: Sequence[int],
+    ffn_levels: Sequence[int],
+    curve_levels: Sequence[int],
+    settings: Settings,
+) -> None:
+    """Write a joint-evaluation artifact and, where asked for, a curve of heads.
+
+    Args:
+        out: the joint artifact.
+        curve: the pruned-evaluation artifact of heads under ``curve_ranking`` at ``curve_levels``; None for none.
+        model, prompts: what is evaluated.
+        head_ranking, ffn_ranking: rankings of the grid.
+        curve_ranking: ranking of the curve.
+        head_levels, ffn_levels, curve_levels: percents pruned.
+        settings: how to run the model.
+    """
+    heads, ffns = read_ranking(head_ranking), read_ffn_ranking(ffn_ranking)
+    n_sets = len(head_levels) * len(ffn_levels) + (len(curve_levels) if curve else 0)
+    prepared = prepare("joint", model, prompts, settings, n_sets)
+    check_heads(head_ranking, heads, prepared.loaded)
+    check_ffns(ffn_ranking, ffns, prepared.loaded)
+    if curve and curve_ranking:
+        pairs = check_heads(curve_ranking, read_ranking(curve_ranking), prepared.loaded)
+        options = {"levels": list(curve_levels), "add_bos": settings.add_bos}
+        inputs = {"prompts": prompts, "ranking": curve_ranking}
+        record = describe("steps.evaluate_joint", inputs, options, {**prepared.facts, "ranking": curve.stem})
+        write(curve, PRUNED_EVAL, prepared.evaluation.curve(pairs, curve_levels), record)
+    options = {"heads": list(head_levels), "ffns": list(ffn_levels), "add_bos": settings.add_bos}
+    inputs = {"prompts": prompts, "head_ranking": head_ranking, "ffn_ranking": ffn_ranking}
+    record = describe("steps.evaluate_joint", inputs, options, prepared.facts)
+    write(out, JOINT_EVAL, prepared.evaluation.grid(heads, ffns, head_levels, ffn_levels), record)

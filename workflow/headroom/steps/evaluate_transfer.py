@@ -1,0 +1,65 @@
+"""Step: one task under the rankings of the tasks whose head scores correlate most and least with its own.
+
+Which tasks these are depends on the correlations, so this step reads them itself: the files' names are fixed, and the
+partner is a column (Figures 9, 16, 17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.heads import read_ranking
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.store import read, write
+from headroom.correlation import STATISTICS, Statistic, partners
+from headroom.provenance import describe
+from headroom.settings import Settings
+from headroom.steps.prepare_evaluation import check_heads, prepare
+
+
+def run(
+    out: Path,
+    model: Path,
+    prompts: Path,
+    correlations: Path,
+    rankings: Path,
+    task: str,
+    tasks: Sequence[str],
+    statistic: Statistic,
+    levels: Sequence[int],
+    settings: Settings,
+) -> None:
+    """Write ``highest_srcc.parquet`` and ``lowest_srcc.parquet`` below ``out``.
+
+    Args:
+        out: folder.
+        model, prompts: what is evaluated.
+        correlations: cross-task artifact of the same shot and seed.
+        rankings: folder with ``{task}/{name of the correlations file}`` for each task.
+        task: the task of the prompts.
+        tasks: those whose rankings may be taken.
+        statistic: which correlation decides.
+        levels: percents of heads.
+        settings: how to run the model.
+
+    Raises:
+        HeadroomError: no other task has a correlation with this one.
+    """
+    table = read(correlations, CROSS_TASK).to_pylist()
+    values = {row["task_b"]: row[STATISTICS[statistic]] for row in table if row["task_a"] == task}
+    chosen = partners(task, {name: values[name] for name in tasks if name in values})
+    prepared = prepare("transfer", model, prompts, settings, len(levels) * len(chosen))
+    options = {"levels": list(levels), "correlation": statistic, "add_bos": settings.add_bos}
+    for name, (partner, value) in chosen.items():
+        path = rankings / partner / correlations.name
+        pairs = check_heads(path, read_ranking(path), prepared.loaded)
+        columns = prepared.evaluation.curve(pairs, levels)
+        columns["partner"] = [partner] * len(levels)
+        columns["correlation"] = [value] * len(levels)
+        inputs = {"prompts": prompts, "correlations": correlations, "ranking": path}
+        facts = {**prepared.facts, "ranking": name, "partner": partner}
+        write(
+            out / f"{name}.parquet", PRUNED_EVAL, columns, describe("steps.evaluate_transfer", inputs, options, facts)
+        )

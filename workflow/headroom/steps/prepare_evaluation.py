@@ -1,0 +1,81 @@
+"""What the evaluating steps share: the model, its documents in batches, and what their artifacts record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headroom.artifacts.prompts import EVALUATION
+from headroom.checkpoints import Loaded, load
+from headroom.errors import HeadroomError
+from headroom.likelihood import pack
+from headroom.progress import Progress
+from headroom.provenance import model_facts
+from headroom.pruning import Evaluation
+from headroom.settings import Settings
+from headroom.steps.read_prompts import choices, label, rows, task_facts, tokenise
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation, ready, and facts about its task and model for the provenance."""
+
+    evaluation: Evaluation
+    facts: dict[str, Any]
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model."""
+        return self.evaluation.loaded
+
+
+def prepare(
+    step: str, model: Path, prompts: Path, settings: Settings, n_sets: int, purpose: str = EVALUATION
+) -> Prepared:
+    """Load a model and the documents of one purpose.
+
+    Args:
+        step: what progress lines call it.
+        model: the model record.
+        prompts: prompts artifact.
+        settings: how to run the model.
+        n_sets: how many sets of pruned components will be evaluated, for the estimate of the time left.
+        purpose: which documents.
+    """
+    table = rows(prompts, purpose)
+    loaded = load(model, settings.dtype, settings.device, settings.threads)
+    documents = tokenise(table, loaded, settings.add_bos)
+    progress = Progress(label(step, prompts), len(documents) * n_sets, "document evaluations")
+    batches = pack(documents, settings.token_budget, loaded.device)
+    facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
+    return Prepared(Evaluation(loaded, documents, choices(table), batches, progress), facts)
+
+
+def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:
+    """The ranking, if it is one of this model's heads.
+
+    Raises:
+        HeadroomError: it ranks the heads of another model.
+    """
+    shape = loaded.shape
+    found = (max(layer for layer, _ in ranking) + 1, max(head for _, head in ranking) + 1)
+    if found != (shape.layers, shape.heads):
+        raise HeadroomError(
+            f"{path}: ranks {found[0]} layers x {found[1]} heads, the model has {shape.layers} x {shape.heads}; "
+            "it is a ranking of another model"
+        )
+    return ranking
+
+
+def check_ffns(path: Path, ranking: list[int], loaded: Loaded) -> list[int]:
+    """The ranking, if it is one of this model's FFNs.
+
+    Raises:
+        HeadroomError: it ranks the FFNs of another model.
+    """
+    if len(ranking) != loaded.shape.layers:
+        raise HeadroomError(
+            f"{path}: ranks {len(ranking)} FFNs, the model has {loaded.shape.layers}; it is a ranking of another model"
+        )
+    return ranking
