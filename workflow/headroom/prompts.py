@@ -8,27 +8,44 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from headroom.errors import HeadroomError, nearest
 from headroom.task_files import task_yaml
 
 HUB = "hub"
+QUESTION, ANSWER = "question", "answer"
+METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
+_SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
+_REFUSED = {
+    "generate_until": "its answers are generated text",
+    "loglikelihood_rolling": "it scores whole texts, of which none is right or wrong",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents of one split, and of each the number of the first document of its question."""
+
+    name: str
+    documents: Sequence[dict[str, Any]]
+    questions: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The documents of one purpose: their split, their numbers in it, and the documents."""
+    """The documents of one purpose: their split and their numbers in it."""
 
     purpose: str
-    split: str
+    split: Split
     doc_ids: Sequence[int]
-    documents: Sequence[dict[str, Any]]
 
 
 def render(
@@ -39,104 +56,135 @@ def render(
     limit_importance: int | None = None,
     limit_evaluation: int | None = None,
     sample: str = "first",
-    task_folder: Path | None = None,
+    folders: Sequence[Path] = (),
+    metric: str = QUESTION,
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Columns of a prompts artifact, and facts about the task for its provenance.
 
     Args:
-        name: an lm-eval task of output type multiple_choice, or one of ``task_folder``.
+        name: a task of output type multiple_choice or loglikelihood, in one of ``folders`` or in lm-eval.
         shots: few-shot examples per prompt, drawn at random by lm-eval's sampler.
         seed: of that sampler; same seed, same prompts.
         data: ``hub``, or a mirror folder with ``{task}/{split}.parquet`` in the columns of the task's data set.
-        limit_importance, limit_evaluation: documents per purpose; None for all.
+        limit_importance: scoring documents; None for all.
+        limit_evaluation: evaluation questions; None for all.
         sample: which scoring documents: the ``first``, or the first of them ``shuffled`` by the seed.
-        task_folder: folder of task YAMLs that go before lm-eval's own.
+        folders: folders of task YAMLs that go before lm-eval's own, in this order.
+        metric: ``question``: documents that the task's ``metadata.question`` puts together are one question;
+            ``answer``: each document is its own.
 
     Raises:
-        HeadroomError: the task is unknown or of a type that cannot be scored, the mirror lacks it, or there are fewer
-            documents than shots.
+        HeadroomError: the task is unknown or of a type that cannot be scored, the mirror lacks it, there are fewer
+            documents than shots, or no document of a split has a right choice.
     """
     with tempfile.TemporaryDirectory() as cache:
-        task, config = load_task(name, data, task_folder, Path(cache))
-        columns: dict[str, list[Any]] = {
-            column: []
-            for column in ("doc_id", "purpose", "split", "choice", "context", "continuation", "gold", "choice_length")
-        }
-        selections = list(select(task, config, limit_importance, limit_evaluation, sample, seed))
-        for selection in selections:
+        task, config, definition = load_task(name, data, folders, Path(cache))
+        columns: dict[str, list[Any]] = {column.name: [] for column in PROMPTS.columns}
+        documents = {}
+        for selection in select(task, config, limit_importance, limit_evaluation, sample, seed, metric):
             _check_shots(task, shots, name)
             # As simple_evaluate: one seeded sampler goes through the documents in order.
             task.set_fewshot_seed(seed)
-            for doc_id, document in zip(selection.doc_ids, selection.documents, strict=True):
-                _add_document(columns, task, selection, doc_id, document, shots)
+            rendered = [i for i in selection.doc_ids if _add_document(columns, task, selection, i, shots)]
+            documents[selection.purpose] = _counts(name, selection, rendered)
     facts = {
         "task": name,
         "task_version": str((config.get("metadata") or {}).get("version", "unknown")),
+        "definition": definition,
         "shots": shots,
         "seed": seed,
+        "metric": metric,
         "data": _source(name, data),
-        "documents": {s.purpose: {"split": s.split, "count": len(s.doc_ids)} for s in selections},
+        "documents": documents,
     }
     return columns, facts
 
 
-def load_task(name: str, data: str, task_folder: Path | None, cache: Path) -> tuple[Any, dict[str, Any]]:
-    """An lm-eval task with its data, and its merged configuration."""
+def _counts(name: str, selection: Selection, rendered: Sequence[int]) -> dict[str, Any]:
+    """Facts about one purpose. Documents without a right choice are left out; if all are, their labels are hidden."""
+    split = selection.split
+    if not rendered:
+        raise HeadroomError(
+            f"task {name!r}, split {split.name!r}: no choice is marked right in any of {len(selection.doc_ids)} "
+            f"documents, the first of which is document {selection.doc_ids[0]}; is this a split with hidden labels?"
+        )
+    return {
+        "split": split.name,
+        "count": len(rendered),
+        "questions": len({split.questions[i] for i in rendered}),
+        "left_out": len(selection.doc_ids) - len(rendered),
+    }
+
+
+def load_task(name: str, data: str, folders: Sequence[Path], cache: Path) -> tuple[Any, dict[str, Any], str]:
+    """An lm-eval task with its data, its merged configuration, and what defines it."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
     datasets.disable_progress_bars()
-    path = find_task(name, task_folder)
+    path, definition = find_task(name, folders)
     # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
     try:
         config = dict(load_yaml(path))
     # Functions that a YAML names are imported here, whatever they need.
     except Exception as error:
         raise HeadroomError(f"task {name!r}: {path} cannot be read: {type(error).__name__}: {error}") from error
-    if config.get("task") != name or "class" in config:
-        raise HeadroomError(f"task {name!r}: {path} defines a group or a Python task; name one of its plain tasks")
-    output_type = config.get("output_type")
-    if output_type != "multiple_choice":
-        raise HeadroomError(
-            f"task {name!r} has output type {output_type!r}; headroom scores choices by their likelihood and takes "
-            "multiple_choice tasks only"
-        )
+    _check_type(name, config)
     for key in ("tag", "group", "task_list"):
         config.pop(key, None)
     if data != HUB:
         config.update(_mirror(name, Path(data), config, cache))
     try:
-        return ConfigurableTask(config=config), config
+        return ConfigurableTask(config=config), config, definition
     # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
     except Exception as error:
         hint = "" if data != HUB else ". Without a network, set data.source to embedded or mirror"
         raise HeadroomError(f"task {name!r} could not be loaded: {type(error).__name__}: {error}{hint}") from error
 
 
-def find_task(name: str, task_folder: Path | None) -> Path:
-    """The YAML that defines a task: in ``task_folder``, else in lm-eval.
+def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
+    """The YAML that defines a task, and its name for the provenance: in one of ``folders``, else in lm-eval.
 
     Raises:
-        HeadroomError: there is none; the message suggests the nearest known name.
+        HeadroomError: there is none (the message suggests the nearest known name), or a folder is missing.
     """
     import lm_eval
-
-    folders = [Path(task_folder)] if task_folder else []
-    folders.append(Path(lm_eval.__file__).parent / "tasks")
-    for folder in folders:
-        path = task_yaml(name, folder)
-        if path is not None:
-            return path
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(task_folder) if task_folder else None)
+    for folder in folders:
+        if not folder.is_dir():
+            raise HeadroomError(f"task {name!r}: there is no folder {folder} of task YAMLs")
+        path = task_yaml(name, folder)
+        if path is not None:
+            return path, f"{folder.resolve().name}/{path.relative_to(folder)}"
+    theirs = f"lm-eval {version('lm_eval')}"
+    path = task_yaml(name, Path(lm_eval.__file__).parent / "tasks")
+    if path is not None:
+        return path, theirs
+    manager = TaskManager(include_path=[str(folder) for folder in folders] or None)
     entry = manager.task_index.get(name)
-    if entry is not None and entry.yaml_path is not None:
-        return Path(entry.yaml_path)
-    if name in manager.task_index:
-        raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval; name one of its tasks")
-    raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, manager.all_subtasks)}")
+    if entry is None:
+        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, manager.all_subtasks)}")
+    if entry.yaml_path is None or entry.kind.name == "GROUP":
+        raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval, not a task; name one of its tasks")
+    return Path(entry.yaml_path), theirs
+
+
+def _check_type(name: str, config: dict[str, Any]) -> None:
+    if "class" in config:
+        raise HeadroomError(
+            f"task {name!r} is written in Python and makes requests of its own; "
+            "headroom takes tasks that are defined by YAML templates"
+        )
+    # lm-eval's own default.
+    output_type = config.get("output_type", "generate_until")
+    if output_type not in _SCORED:
+        why = _REFUSED.get(output_type, "lm-eval knows no such type")
+        raise HeadroomError(
+            f"task {name!r} has output type {output_type!r}: {why}; headroom compares the likelihoods of given "
+            f"continuations and takes {' and '.join(_SCORED)} tasks"
+        )
 
 
 def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path) -> dict[str, Any]:
@@ -177,42 +225,78 @@ def select(
     limit_evaluation: int | None,
     sample: str,
     seed: int,
+    metric: str,
 ) -> Iterator[Selection]:
     """Scoring documents (training split, else validation) and evaluation documents (labelled test, else validation).
 
     Where both would be the same split, its first third is for scoring and for shots, the rest for evaluation.
     """
-    evaluation = _evaluation_split(task, config)
-    importance = config.get("training_split") or config.get("validation_split") or config.get("test_split")
-    documents = {split: _documents(task, config, split) for split in {importance, evaluation}}
-    ids = {split: range(len(documents[split])) for split in documents}
-    pool, held_out = ids[importance], ids[evaluation]
-    if importance == evaluation:
-        third = len(pool) // 3
-        pool, held_out = pool[:third], held_out[third:]
-        task.sampler.replace_df([documents[importance][i] for i in pool])
+    names = (
+        config.get("training_split") or config.get("validation_split") or config.get("test_split"),
+        _evaluation_split(task, config),
+    )
+    splits = {name: _split(task, config, name, metric) for name in dict.fromkeys(names)}
+    scoring, evaluated = (splits[name] for name in names)
+    pool, held_out = range(len(scoring.documents)), list(range(len(evaluated.documents)))
+    if scoring is evaluated:
+        pool = pool[: len(pool) // 3]
+        # A question whose first documents are in the pool is not evaluated.
+        held_out = [i for i in held_out if evaluated.questions[i] >= len(pool)]
+        if _shots_split(task) == scoring.name:
+            task.sampler.replace_df([scoring.documents[i] for i in pool])
     chosen = list(pool)
     if sample == "shuffled":
         random.Random(seed).shuffle(chosen)
-    chosen = chosen[:limit_importance]
     for purpose, split, numbers in (
-        (IMPORTANCE, importance, chosen),
-        (EVALUATION, evaluation, list(held_out)[:limit_evaluation]),
+        (IMPORTANCE, scoring, chosen[:limit_importance]),
+        (EVALUATION, evaluated, _first_questions(evaluated, held_out, limit_evaluation)),
     ):
         if not numbers:
-            raise HeadroomError(f"task {config['task']!r}: split {split!r} has no documents for {purpose}")
-        yield Selection(purpose, str(split), numbers, [documents[split][i] for i in numbers])
+            raise HeadroomError(f"task {config['task']!r}: split {split.name!r} has no documents for {purpose}")
+        yield Selection(purpose, split, numbers)
 
 
-def _documents(task: Any, config: dict[str, Any], split: str | None) -> Any:
+def _first_questions(split: Split, doc_ids: Iterable[int], limit: int | None) -> list[int]:
+    """The documents of the first questions, those of a question together."""
+    questions: dict[int, list[int]] = {}
+    for doc_id in doc_ids:
+        questions.setdefault(split.questions[doc_id], []).append(doc_id)
+    return [doc_id for members in islice(questions.values(), limit) for doc_id in members]
+
+
+def _split(task: Any, config: dict[str, Any], name: str | None, metric: str) -> Split:
     for key, reader in (
         ("training_split", task.training_docs),
         ("validation_split", task.validation_docs),
         ("test_split", task.test_docs),
     ):
-        if split is not None and config.get(key) == split:
-            return reader()
-    raise HeadroomError(f"task {config['task']!r} has no split {split!r}")
+        if name is not None and config.get(key) == name:
+            documents = reader()
+            template = (config.get("metadata") or {}).get("question") if metric == QUESTION else None
+            return Split(name, documents, _questions(config["task"], name, documents, template))
+    raise HeadroomError(f"task {config['task']!r} has no split {name!r}")
+
+
+def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], template: str | None) -> Sequence[int]:
+    """Of each document the number of the first one for which the template renders the same text."""
+    if template is None:
+        return range(len(documents))
+    from jinja2 import TemplateError
+    from lm_eval.utils import env
+
+    first: dict[str, int] = {}
+    found = []
+    # Compiled once, where lm-eval would for every document.
+    compiled = env.from_string(template)
+    for number, document in enumerate(documents):
+        try:
+            found.append(first.setdefault(compiled.render(**document), number))
+        except TemplateError as error:
+            raise HeadroomError(
+                f"task {task!r}, split {split!r}, document {number}: metadata.question {template!r} does not fit its "
+                f"columns {', '.join(document)}: {error}"
+            ) from error
+    return found
 
 
 def _evaluation_split(task: Any, config: dict[str, Any]) -> str | None:
@@ -232,37 +316,50 @@ def _check_shots(task: Any, shots: int, name: str) -> None:
         )
 
 
-def _add_document(
-    columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, document: dict[str, Any], shots: int
-) -> None:
-    where = f"task {task.task_name!r}, split {selection.split!r}, document {doc_id}"
+def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, shots: int) -> bool:
+    """Add a row per choice; False, and nothing added, where no choice is right.
+
+    ReCoRD, for one, has documents whose answer is not among the entities.
+    """
+    split = selection.split
+    document = split.documents[doc_id]
+    where = f"task {task.task_name!r}, split {split.name!r}, document {doc_id}"
     try:
-        context = _context(task, selection, document, shots)
-        choices = task.doc_to_choice(document)
-        # Tasks that also measure mutual information append unconditional requests after those of the choices.
+        # Shots are drawn for documents that are left out, too, so that the others' are those that lm-eval draws.
+        context = _context(task, split.name, document, shots)
         requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
         gold = _gold(task, document)
+        lengths = _choice_lengths(task, document)
     # A record that does not fit the task's templates; their messages lack the record.
     except Exception as error:
         raise HeadroomError(f"{where}: lm-eval cannot render it: {type(error).__name__}: {error}") from error
     if not gold:
-        raise HeadroomError(f"{where}: no choice is marked right; is this a split with hidden labels?")
-    normalised = "acc_norm" in task._metric_fn_list
-    for number, (request, choice) in enumerate(zip(requests, choices, strict=False)):
+        return False
+    # Tasks that also measure mutual information append unconditional requests after those of the choices.
+    for number, (request, length) in enumerate(
+        zip(requests if isinstance(requests, list) else [requests], lengths, strict=False)
+    ):
         text, continuation = request.args[:2]
         if not continuation.strip():
             raise HeadroomError(f"{where}: choice {number} has an empty continuation")
-        columns["doc_id"].append(doc_id)
-        columns["purpose"].append(selection.purpose)
-        columns["split"].append(selection.split)
-        columns["choice"].append(number)
-        columns["context"].append(text)
-        columns["continuation"].append(continuation)
-        columns["gold"].append(number in gold)
-        columns["choice_length"].append(len(choice) if normalised else None)
+        row = {
+            "doc_id": doc_id,
+            "question": split.questions[doc_id],
+            "purpose": selection.purpose,
+            "split": split.name,
+            "choice": number,
+            "context": text,
+            "continuation": continuation,
+            "gold": number in gold,
+            "metric": _SCORED[task.OUTPUT_TYPE],
+            "choice_length": length,
+        }
+        for column, value in row.items():
+            columns[column].append(value)
+    return True
 
 
-def _context(task: Any, selection: Selection, document: dict[str, Any], shots: int) -> Any:
+def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any:
     """The rendered context(s); the document itself is never among its shots.
 
     lm-eval leaves the document out only where it knows that shots come from the evaluated split; here it is left out
@@ -270,7 +367,7 @@ def _context(task: Any, selection: Selection, document: dict[str, Any], shots: i
     """
     sampler = task.sampler
     draw = sampler.sample
-    if task.fewshot_cfg.split != task.config.test_split and _shots_split(task) == selection.split:
+    if task.fewshot_cfg.split != task.config.test_split and _shots_split(task) == split:
         sampler.sample = lambda n, eval_doc=None, **kwargs: draw(n, eval_doc=document, **kwargs)
     try:
         return task.fewshot_context(document, num_fewshot=shots, gen_prefix=task.doc_to_prefix(document))
@@ -290,8 +387,18 @@ def _shots_split(task: Any) -> str | None:
     return split
 
 
+def _choice_lengths(task: Any, document: dict[str, Any]) -> list[int | None]:
+    """Of each choice its characters, where the task defines acc_norm; a loglikelihood task has one continuation."""
+    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
+        return [None]
+    normalised = "acc_norm" in task._metric_fn_list
+    return [len(choice) if normalised else None for choice in task.doc_to_choice(document)]
+
+
 def _gold(task: Any, document: dict[str, Any]) -> set[int]:
     """Numbers of the right choices; empty where the label is hidden or out of range."""
+    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
+        return {0} if str(task.doc_to_target(document)).strip() else set()
     choices = task.doc_to_choice(document)
     # Tasks whose choices are contexts (Winogrande) name the right context where others put the question.
     target = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
