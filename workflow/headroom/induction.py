@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ COPIES = 4
 CUT = 0.04
 """Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
 BLOCK = 64
-"""Query rows whose softmax normaliser is computed at once, so that no N x N map is kept."""
+"""Query rows that are computed at once, so that no N x N map is kept."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -44,22 +45,33 @@ def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
     return [i for i in sorted(tokenizer.get_vocab().values()) if i not in special], "token id"
 
 
-def sequence(ranked: list[int], seed: int) -> list[int]:
-    """L distinct tokens drawn from the middle of the ranked vocabulary (4 % cut at both ends), not yet repeated.
+def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
+    """Distinct tokens drawn from the middle of the ranked vocabulary (4 % cut at both ends), not yet repeated.
+
+    Args:
+        ranked: token ids, the most frequent first.
+        seed: from 1; sets the draw and the length L.
+        times: length of the sequence in units of L.
 
     Raises:
         HeadroomError: the vocabulary has too few tokens.
     """
     cut = int(CUT * len(ranked))
     pool = ranked[cut : len(ranked) - cut]
-    length = sequence_length(seed)
+    length = times * sequence_length(seed)
     if length > len(pool):
         raise HeadroomError(
             f"induction sequence {seed} needs {length} distinct tokens, the vocabulary offers {len(pool)}; "
-            f"set induction.sequences to at most {(len(pool) - 23) // 2}"
+            + _advice(len(pool) // times)
         )
     chosen = np.random.default_rng(seed).choice(len(pool), size=length, replace=False)
     return [pool[int(i)] for i in chosen]
+
+
+def _advice(longest: int) -> str:
+    """What to set where L may be at most ``longest``."""
+    most = (longest - 23) // 2
+    return f"set induction.sequences to at most {most}" if most > 0 else "this model cannot hold even the shortest one"
 
 
 def start_token(tokenizer: Any) -> tuple[int, str]:
@@ -73,6 +85,21 @@ def start_token(tokenizer: Any) -> tuple[int, str]:
     if tokenizer.eos_token_id is not None:
         return int(tokenizer.eos_token_id), "EOS (the tokenizer has no BOS)"
     raise HeadroomError("the tokenizer has neither BOS nor EOS; set induction.bos: false")
+
+
+def input_ids(loaded: Loaded, tokens: list[int], start: int | None) -> list[int]:
+    """``tokens``, after the start token where there is one.
+
+    Raises:
+        HeadroomError: they are longer than the model's window.
+    """
+    ids = ([] if start is None else [start]) + tokens
+    if len(ids) > loaded.window:
+        raise HeadroomError(
+            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.window}; "
+            + _advice((loaded.window - (start is not None)) // COPIES)
+        )
+    return ids
 
 
 @torch.no_grad()
@@ -95,26 +122,36 @@ def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None)
     """
     length = len(tokens)
     offset = 0 if start is None else 1
-    ids = ([] if start is None else [start]) + tokens * COPIES
-    if len(ids) > loaded.window:
-        raise HeadroomError(
-            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.window}; "
-            f"set induction.sequences to at most {max(0, (loaded.window // COPIES - 24) // 2)}"
-        )
+    ids = input_ids(loaded, tokens * COPIES, start)
     queries, keys = _matches(length, offset)
     found = np.zeros((loaded.shape.layers, loaded.shape.heads))
 
     def observer(layer: int, q: Tensor, k: Tensor, scaling: float) -> None:
         found[layer] = _matched_attention(q[0], k[0], scaling, queries.to(q.device), keys.to(q.device)) / (3 * length)
 
-    input_ids = torch.tensor([ids], device=loaded.device)
-    positions = torch.arange(len(ids), device=loaded.device)[None]
     with loaded.seam.layout(Layout(len(ids))), loaded.seam.observe(observer):
-        loaded.model.base_model(input_ids=input_ids, position_ids=positions, use_cache=False)
-    if not np.isfinite(found).all():
-        layer, head = np.argwhere(~np.isfinite(found))[0]
-        raise HeadroomError(f"the prefix-matching score of layer {layer} head {head} is not finite; try dtype float32")
-    return found
+        run(loaded, ids)
+    return finite(found, "prefix-matching")
+
+
+def run(loaded: Loaded, ids: list[int]) -> None:
+    """One pass of the model without its output embedding; the seam sees what is wanted of it."""
+    positions = torch.arange(len(ids), device=loaded.device)[None]
+    loaded.model.base_model(
+        input_ids=torch.tensor([ids], device=loaded.device), position_ids=positions, use_cache=False
+    )
+
+
+def finite(scores: Array, name: str) -> Array:
+    """``scores`` [layer, head] as they are.
+
+    Raises:
+        HeadroomError: one is not finite; names the head.
+    """
+    if not np.isfinite(scores).all():
+        layer, head = np.argwhere(~np.isfinite(scores))[0]
+        raise HeadroomError(f"the {name} score of layer {layer} head {head} is not finite; try dtype float32")
+    return scores
 
 
 def _matches(length: int, offset: int) -> tuple[Tensor, Tensor]:
@@ -146,12 +183,38 @@ def _matched_attention(q: Tensor, k: Tensor, scaling: float, queries: Tensor, ke
 
 def prefix_matching(loaded: Loaded, n_sequences: int, bos: bool = True) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns of a prefix-matching artifact over sequences with seeds 1 to ``n_sequences``, and facts about them."""
+    return over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores)
+
+
+def over_sequences(
+    loaded: Loaded,
+    label: str,
+    n_sequences: int,
+    bos: bool,
+    score: Callable[[Loaded, list[int], int | None], Array],
+    times: int = 1,
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Means and variances of head scores over sequences.
+
+    Args:
+        loaded: the model.
+        label: of the progress lines.
+        n_sequences: their seeds are 1 to this.
+        bos: put the start token first.
+        score: gives the scores [layer, head] for one sequence and its start token.
+        times: length of the sequences in units of L.
+
+    Returns:
+        Columns of an artifact with a row per head, and facts about the sequences.
+    """
     ranked, order = ranked_vocabulary(loaded.tokenizer)
     start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
-    progress = Progress("induction", n_sequences, "sequences")
+    # All are drawn first, so that a vocabulary that is too small is found before hours of work.
+    sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
+    progress = Progress(label, n_sequences, "sequences")
     found = []
-    for seed in range(1, n_sequences + 1):
-        found.append(prefix_matching_scores(loaded, sequence(ranked, seed), start))
+    for tokens in sequences:
+        found.append(score(loaded, tokens, start))
         progress.advance()
     scores = np.stack(found)
     layers, heads = np.indices(scores.shape[1:])

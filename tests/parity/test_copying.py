@@ -1,0 +1,22 @@
+"""Copying on the embedded model, against Algorithm 2 with the softmax of its whole vocabulary."""
+
+import numpy as np
+import pytest
+
+from headroom.copying import copying_scores
+from headroom.induction import ranked_vocabulary, sequence, start_token
+from tests.unit.test_copying import VARIANTS, looped
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("variant", VARIANTS[::2], ids=lambda v: v["head_output"])
+def test_two_layers_equal_the_loops(smollm2, variant):
+    ranked, _ = ranked_vocabulary(smollm2.tokenizer)
+    start, _ = start_token(smollm2.tokenizer)
+    tokens = sequence(ranked, 1)
+    found = copying_scores(smollm2, tokens, start, **variant)
+    assert found.shape == (30, 9)
+    expected = looped(smollm2.model, tokens, start, **variant, n_layers=2)
+    np.testing.assert_allclose(found[:2], expected, rtol=0, atol=1e-6)
+    assert found.std() > 0.01
