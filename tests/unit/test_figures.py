@@ -1,112 +1,35 @@
-"""The data behind each figure, from artifacts written here with known values; and that each figure is drawn."""
+"""The data behind each figure, from a study written with known values; and that each figure is drawn."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from headroom.artifacts.cross_shot import CROSS_SHOT
-from headroom.artifacts.cross_task import CROSS_TASK
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from headroom.artifacts.prompts import PROMPTS
-from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import ArtifactError, write
-from headroom.correlation import TaskScores, cross_shot, cross_task
+from headroom.artifacts import ffns as ffn_artifacts
+from headroom.artifacts.pruned_eval import JOINT_EVAL
+from headroom.artifacts.ranking import FFN_RANKING
+from headroom.artifacts.store import ArtifactError, read, write
+from headroom.cli import FIGURES, main
 from headroom.errors import HeadroomError
-from headroom.figures import fig03, fig05, fig08, fig10a, fig12, style
-from headroom.figures.study import Study
-from headroom.findings import average_curve, chance, findings, flat_until
-from headroom.ranking import as_columns, rank_heads
+from headroom.figures import fig03, fig04, fig05, fig07, fig08, fig09, fig10, fig11, fig12, fig18, style
+from headroom.figures.accuracy import read_curve, read_grid
+from tests.unit.fixture_study import PERCENTS, induction, outcomes, scores, small
 
-TASKS = ("piqa", "copa")
-SHAPE = (4, 5)
-PERCENTS = [0, 20, 50, 90]
-# Right answers of 10 documents per level: shot -> task -> ranking -> level.
-RIGHT = {
-    0: {
-        "piqa": {"own": [8, 8, 7, 5], "random_1": [8, 5, 5, 5]},
-        "copa": {"own": [9, 9, 8, 4], "random_1": [9, 6, 4, 5]},
-    },
-    5: {
-        "piqa": {"own": [7, 7, 7, 4], "random_1": [7, 4, 5, 5]},
-        "copa": {"own": [8, 8, 3, 4], "random_1": [8, 5, 4, 5]},
-    },
-}
-
-
-def scores(seed):
-    return np.random.default_rng(seed).random(SHAPE)
-
-
-def per_head(values):
-    layers, heads = np.indices(values.shape)
-    return {"layer": layers.ravel(), "head": heads.ravel()}
+TASKS = ["piqa", "copa", "record"]
 
 
 @pytest.fixture
 def study(tmp_path):
-    """A small fixture study of two tasks and two shots."""
-    results = tmp_path / "results" / "model"
-    made = Study(results, TASKS, (0, 5), 7, rankings=("own", "aggregate", "random_1"))
-    for k in made.shots:
-        cell = f"{k}shot-seed7"
-        by_task = {task: scores(10 * k + i) for i, task in enumerate(TASKS)}
-        mean = np.mean(list(by_task.values()), axis=0)
-        for task, values in {**by_task, "aggregate": mean}.items():
-            columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd")}
-            path = results / "head_importance" / task / f"{cell}.parquet"
-            write(path, HEAD_IMPORTANCE, {**per_head(values), **columns}, {})
-            path = results / "ranking" / "heads" / task / f"{cell}.parquet"
-            write(path, RANKING, as_columns(rank_heads(values), values), {})
-        halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}
-        table = cross_task(halves, TaskScores(mean, mean, mean))
-        write(results / "correlation" / "cross_task" / f"{cell}.parquet", CROSS_TASK, table, {})
-        for task in TASKS:
-            for name, right in RIGHT[k][task].items():
-                correct = [[i < n for i in range(10)] for n in right]
-                columns = {
-                    "percent": PERCENTS,
-                    "n_pruned": [p * 20 // 100 for p in PERCENTS],
-                    "parameters_removed": [0] * 4,
-                    "accuracy": [n / 10 for n in right],
-                    "stderr": [0.1] * 4,
-                    "accuracy_norm": [None] * 4,
-                    "stderr_norm": [None] * 4,
-                    "n_documents": [10] * 4,
-                    "n_truncated": [0] * 4,
-                    "doc_id": [list(range(10))] * 4,
-                    "correct": correct,
-                    "correct_norm": [None] * 4,
-                }
-                write(results / "pruned_eval" / "heads" / task / cell / f"{name}.parquet", PRUNED_EVAL, columns, {})
-            n_choices = 4 if task == "piqa" else 2
-            columns = {
-                "doc_id": np.repeat(np.arange(10), n_choices),
-                "purpose": ["evaluation"] * 10 * n_choices,
-                "split": ["validation"] * 10 * n_choices,
-                "choice": list(range(n_choices)) * 10,
-                "context": ["c"] * 10 * n_choices,
-                "continuation": [" t"] * 10 * n_choices,
-                "gold": ([True] + [False] * (n_choices - 1)) * 10,
-                "choice_length": [None] * 10 * n_choices,
-            }
-            write(tmp_path / "results" / "prompts" / task / f"{cell}.parquet", PROMPTS, columns, {})
-    shifted = {k: {t: TaskScores(*[scores(10 * k + i)] * 3) for i, t in enumerate(TASKS)} for k in made.shots}
-    write(results / "correlation" / "cross_shot" / "seed7.parquet", CROSS_SHOT, cross_shot(shifted), {})
-    matching = scores(99)
-    matching[2, 3] = 2.0
-    columns = {"mean": matching.ravel(), "variance": [0.0] * 20, "n_sequences": [3] * 20}
-    write(results / "induction" / "prefix_matching.parquet", PREFIX_MATCHING, {**per_head(matching), **columns}, {})
-    return made
+    return small(tmp_path)
 
 
 def test_figure_3_shows_the_aggregate_with_layer_1_at_the_bottom(study):
     values = fig03.data(study)
     assert list(values) == [0, 5]
-    np.testing.assert_allclose(values[5], (scores(50) + scores(51)) / 2)
+    np.testing.assert_allclose(values[5], (scores(100) + scores(101) + scores(102)) / 3)
     figure, axes = style.panels(1)
     style.head_heatmap(axes[0], values[5], "5-shot", "importance")
     (image,) = axes[0].images
@@ -116,44 +39,96 @@ def test_figure_3_shows_the_aggregate_with_layer_1_at_the_bottom(study):
     plt.close(figure)
 
 
-def test_figure_5_has_a_line_per_task_and_their_average(study):
+def test_figure_4_averages_the_tasks(study):
+    importance = fig04.data(study)[0]
+    assert importance.tasks["copa"].tolist() == [-0.1, 0, 0.4, 0]
+    assert importance.tasks["record"].tolist() == [0.1, 0, 0, 0]
+    np.testing.assert_allclose(importance.average, [0.1 / 3, 0, 0.4 / 3, 0])
+    np.testing.assert_allclose(importance.stderr, np.sqrt(3 * 0.01) / 3)
+
+
+def test_figures_5_and_6_have_a_line_per_task_and_their_average(study):
     curves = fig05.data(study)[0]
-    assert curves.percent.tolist() == PERCENTS
+    assert list(curves.tasks) == TASKS
+    assert curves.percent == PERCENTS
     assert curves.tasks["piqa"].tolist() == [0.8, 0.8, 0.7, 0.5]
-    np.testing.assert_allclose(curves.average, [0.85, 0.85, 0.75, 0.45])
-    np.testing.assert_allclose(curves.stderr, np.sqrt(2 * 0.01) / 2)
-    assert study.controls == ["random_1"]
-    np.testing.assert_allclose(fig05.data(study, "random_1")[5].average, [0.75, 0.45, 0.45, 0.5])
+    np.testing.assert_allclose(curves.average, [2.5 / 3, 2.5 / 3, 2.2 / 3, 1.4 / 3])
+    # Variances of a question: 0.8 * 0.2 and 0.9 * 0.1, over 9.
+    np.testing.assert_allclose(curves.stderr[0], np.sqrt((0.16 + 0.09 + 0.16) / 9) / 3)
+    np.testing.assert_allclose(fig05.data(study, ranking="random_1")[5].average, [2.3 / 3, 1.7 / 3, 1.6 / 3, 1.5 / 3])
+    np.testing.assert_allclose(fig05.data(study, "ffns")[0].average, [2.5 / 3, 2 / 3, 1.5 / 3, 1.2 / 3])
 
 
-def test_figure_8_is_symmetric_with_the_aggregate_last(study):
-    matrix = fig08.data(study)[0]
-    assert matrix.shape == (3, 3)
-    np.testing.assert_allclose(np.diag(matrix), 1)
-    np.testing.assert_allclose(matrix, matrix.T)
-    released = Study(study.results, study.tasks, study.shots, study.seed, "argsort")
-    assert not np.allclose(fig08.data(released)[0], matrix)
+def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
+    grid = fig07.data(study)[0]
+    assert (grid.heads, grid.ffns) == ([0, 50, 70], [0, 20])
+    np.testing.assert_allclose(grid.accuracy, [[2.5 / 3, 2.5 / 3], [2.5 / 3, 0.7 / 3], [1.8 / 3, 0.7 / 3]])
+    assert grid.removed[1].tolist() == [10e6, 10e6], "20 % of 4 FFNs is none"
+
+
+def test_figures_8_and_15_are_symmetric_with_the_aggregate_last(study):
+    matrices = fig08.data(study)
+    assert list(matrices) == [0, 5]
+    assert matrices[0].shape == (4, 4)
+    np.testing.assert_allclose(np.diag(matrices[0]), 1)
+    np.testing.assert_allclose(matrices[0], matrices[0].T)
+    assert not np.allclose(fig08.data(replace(study, correlation="argsort"))[0], matrices[0])
 
 
 def test_figure_8_names_a_pair_that_is_missing(study):
-    wider = Study(study.results, (*TASKS, "wic"), study.shots, study.seed)
     with pytest.raises(ArtifactError, match="no correlation of piqa and wic"):
-        fig08.data(wider)
+        fig08.data(replace(study, tasks=(*TASKS, "wic")))
 
 
-def test_figure_10a_shows_the_means(study):
-    assert fig10a.data(study)[2, 3] == 2.0
+def test_figures_9_16_and_17_have_four_curves_per_transfer_task_and_two_per_unseen(study):
+    panels = fig09.data(replace(study, shots=(0,)))
+    assert {task: list(curves) for task, curves in panels.items()} == {
+        "copa": ["own", "aggregate", "highest_srcc", "lowest_srcc"],
+        "mathqa": ["own", "aggregate"],
+    }
+    highest = panels["copa"]["highest_srcc"]
+    assert highest.percent == [0, 50, 90]
+    assert highest.accuracy.tolist() == [0.9, 0.8, 0.5]
+    assert fig09.label("highest_srcc", highest) == "highest: piqa (0.75)"
+    assert fig09.label("lowest_srcc", panels["copa"]["lowest_srcc"]) == "lowest: record (-0.25)"
+    assert fig09.label("own", panels["copa"]["own"]) == "own"
 
 
-def test_figures_12_to_14_show_the_tasks_of_one_number_of_shots(study, tmp_path):
-    one = replace(study, shots=(5,))
-    values = fig12.data(one)
-    assert list(values) == list(TASKS)
-    np.testing.assert_array_equal(values["copa"], scores(51))
-    fig12.draw(one, tmp_path / "f")
-    assert (tmp_path / "f.png").stat().st_size > 5000
+def test_figure_10_shows_the_means(study):
+    values = fig10.data(study)
+    assert values["prefix_matching"][2, 3] == values["copying"][3, 0] == 2.0
+
+
+def test_figure_11_has_a_curve_per_shot(study):
+    curves = fig11.data(study)["copying"]
+    assert list(curves) == [0, 5]
+    aggregate, kept = (scores(0) + scores(1) + scores(2)) / 3, induction("copying")
+    first = np.unravel_index(np.argmin(aggregate), aggregate.shape)
+    assert curves[0].percent[:2].tolist() == [0, 5]
+    np.testing.assert_allclose(curves[0].retained[:2], [1, 1 - kept[first] / kept.sum()])
+    np.testing.assert_allclose(curves[0].retained[-1], 0, atol=1e-12)
+
+
+def test_figures_12_to_14_show_the_tasks_of_one_number_of_shots(study):
+    values = fig12.data(replace(study, shots=(5,)))
+    assert list(values) == TASKS
+    np.testing.assert_array_equal(values["copa"], scores(101))
+
+
+@pytest.mark.parametrize("module", [fig09, fig12])
+def test_figures_of_one_number_of_shots_refuse_several(study, module):
     with pytest.raises(HeadroomError, match=r"one number of shots, got \[0, 5\]"):
-        fig12.data(study)
+        module.data(study)
+
+
+def test_figures_18_and_19_have_a_curve_per_task_and_the_aggregate(study):
+    curves = fig18.data(study, "prefix_matching")[5]
+    assert list(curves) == [*TASKS, "aggregate"]
+    first = np.unravel_index(np.argmin(scores(101)), (4, 5))
+    kept = induction("prefix_matching")
+    np.testing.assert_allclose(curves["copa"].retained[1], 1 - kept[first] / kept.sum())
+    with pytest.raises(ArtifactError, match="no copying capacity of wic"):
+        fig18.data(replace(study, tasks=("wic",)), "copying")
 
 
 def test_panels_wrap_into_rows():
@@ -163,41 +138,98 @@ def test_panels_wrap_into_rows():
     plt.close(figure)
 
 
-@pytest.mark.parametrize("module", [fig03, fig05, fig08, fig10a], ids=lambda module: module.__name__[-5:])
-def test_each_figure_is_drawn_as_pdf_and_png_and_the_same_each_time(study, tmp_path, module):
+@pytest.mark.parametrize("number", FIGURES)
+def test_each_figure_is_drawn_as_pdf_and_png_from_the_command_line(study, tmp_path, number):
+    # Figures of one number of shots cannot show both.
+    module, _ = FIGURES[number]
+    shots = ["0"] if module in ("fig09", "fig12") else ["0", "5"]
+    options = [] if number == "10" else ["--tasks", *TASKS, "--shots", *shots, "--seed", "7"]
+    lists = ["--controls", "random_1", "--unseen", "mathqa", "--transfer", "copa"]
+    out = tmp_path / "figure"
+    assert main(["figure", number, "--results", str(study.results), *options, *lists, "--out", str(out)]) == 0
+    assert (tmp_path / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "figure.pdf").read_bytes()[:5] == b"%PDF-"
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("module", [fig03, fig11])
+def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
     for name in "ab":
         module.draw(study, tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (tmp_path / "a.pdf").read_bytes()[:5] == b"%PDF-"
-    assert (tmp_path / "a.png").stat().st_size > 5000
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-def test_fourteen_tasks_are_told_apart():
-    styles = style.task_styles([f"task{i}" for i in range(14)])
-    assert len({(str(s["color"]), s["marker"]) for s in styles.values()}) == 14
-    assert len({s["marker"] for s in styles.values()}) == 14
+def test_every_figure_of_the_paper_has_a_module():
+    assert sorted(FIGURES) == [f"{number:02}" for number in range(3, 20)]
+    for module, _ in FIGURES.values():
+        assert import_module(f"headroom.figures.{module}").__doc__.startswith("Figure")
 
 
-class TestFindings:
-    def test_losses_are_paired(self, study):
-        curve = average_curve(study, 0, "own")
-        np.testing.assert_allclose(curve.loss, [0, 0, 0.1, 0.4])
-        # One document of ten lost per task: variance 0.09 * 10 / 9 over 10, two tasks.
-        assert curve.loss_stderr[2] == pytest.approx(np.sqrt(2 * 0.1 / 10) / 2)
-        assert flat_until(curve) == 50
-        assert flat_until(average_curve(study, 5, "own")) == 20
+def test_sixteen_tasks_are_told_apart():
+    styles = list(style.task_styles([f"task{i}" for i in range(16)]).values())
+    assert len({s["marker"] for s in styles}) == 16
+    assert len({(str(s["color"]), s["linestyle"]) for s in styles}) == 16
+    greys = [s["color"] for s in styles if max(s["color"]) - min(s["color"]) < 0.1]
+    assert not greys, "grey and black are of controls and averages"
 
-    def test_guessing_is_the_share_of_right_choices(self, study):
-        assert chance(study, 0, study.results.parent) == pytest.approx((0.25 + 0.5) / 2)
 
-    def test_sentences_carry_the_numbers(self, study):
-        text = findings(study)
-        assert "0-shot: average accuracy over 2 tasks is 0.85 ± " in text
-        assert "with all heads and 0.45 ± 0.12 with 90 % pruned (guessing: 0.38)" in text
-        assert "Up to 50 % pruned the loss is not told from noise (0.10 ± 0.07 at 50 %), and at 90 % it is 0.40" in text
-        assert "Layer 3 head 4 (counted from 1) has the highest prefix-matching score, 2.00" in text
-        assert "(3 sequences)" in text
-        assert "- Between 0 and 5 shots: SRCC of a task's head importances is " in text
-        assert "not SRCC" in text
+def test_titles_fit_the_figure():
+    figure, _ = style.panels(1)
+    style.headline(figure, "Rank correlation of head importance between tasks, SmolLM2-135M-Instruct")
+    assert max(map(len, figure.get_suptitle().splitlines())) <= 12 * figure.get_figwidth()
+    plt.close(figure)
+
+
+class TestReaders:
+    def test_ffn_rows_are_the_layers_each_once(self, tmp_path):
+        table = pa.table({"layer": [2, 0, 1], "score": [0.3, 0.1, None]})
+        np.testing.assert_array_equal(ffn_artifacts.layers(table, "score", tmp_path), [0.1, np.nan, 0.3])
+        for layers in ([0, 2], [0, 0], [], [-1, 0]):
+            table = pa.table({"layer": pa.array(layers, pa.int32()), "score": [0.0] * len(layers)})
+            with pytest.raises(ArtifactError, match="each once"):
+                ffn_artifacts.layers(table, "score", tmp_path)
+
+    def test_an_ffn_ranking_is_read_in_order(self, tmp_path):
+        path = tmp_path / "r.parquet"
+        write(path, FFN_RANKING, {"rank": [1, 0, 2], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
+        assert ffn_artifacts.read_ffn_ranking(path) == [2, 0, 1]
+        write(path, FFN_RANKING, {"rank": [1, 0, 3], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
+        with pytest.raises(ArtifactError, match="ranks must be 0 to 2"):
+            ffn_artifacts.read_ffn_ranking(path)
+
+    def test_a_grid_is_read_whatever_the_order_of_its_cells(self, study, tmp_path):
+        path = study.file("pruned_eval", 0, "joint", "copa")
+        table = read(path, JOINT_EVAL)
+        mixed = table.take([5, 0, 3, 1, 4, 2])
+        columns = {name: mixed.column(name).to_pylist() for name in mixed.column_names}
+        write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
+        found = read_grid(tmp_path / "grid.parquet")
+        np.testing.assert_array_equal(found.accuracy, read_grid(path).accuracy)
+        np.testing.assert_array_equal(found.correct, read_grid(path).correct)
+        columns = {name: values[:-1] for name, values in columns.items()}
+        write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
+        with pytest.raises(ArtifactError, match="must be a grid"):
+            read_grid(tmp_path / "grid.parquet")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"percent": [0, 50, 20, 90]}, r"levels must ascend from 0, got \[0, 50, 20, 90\]"),
+            ({"percent": [10, 20, 50, 90]}, "levels must ascend from 0"),
+            ({"doc_id": [[*range(10)]] * 3 + [[*range(1, 11)]]}, "rows hold different questions"),
+            ({"doc_id": [[*range(10)]] * 3 + [[*range(9)]]}, "rows hold different questions"),
+        ],
+    )
+    def test_a_curve_is_checked(self, study, tmp_path, change, message):
+        from headroom.artifacts.pruned_eval import PRUNED_EVAL
+
+        columns = {
+            **{name: [0, 1, 2, 3] for name in ("percent", "n_pruned", "parameters_removed")},
+            **{name: [None] * 4 for name in ("partner", "correlation")},
+            **outcomes([8, 7, 6, 5]),
+            **change,
+        }
+        write(tmp_path / "curve.parquet", PRUNED_EVAL, columns, {})
+        with pytest.raises(ArtifactError, match=message):
+            read_curve(tmp_path / "curve.parquet")

@@ -13,22 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from headroom.errors import HeadroomError
+from headroom.settings import Settings
 
 Command = Callable[[argparse.Namespace], None]
-FIGURES = {
-    "03": "fig03",
-    "05": "fig05",
-    "08": "fig08",
-    "10a": "fig10a",
-    # One figure per number of shots.
-    "12": "fig12",
-    "13": "fig12",
-    "14": "fig12",
+FIGURES: dict[str, tuple[str, dict[str, str]]] = {
+    "03": ("fig03", {}),
+    "04": ("fig04", {}),
+    "05": ("fig05", {"component": "heads"}),
+    "06": ("fig05", {"component": "ffns"}),
+    "07": ("fig07", {}),
+    "10": ("fig10", {}),
+    "11": ("fig11", {}),
+    "18": ("fig18", {"score": "prefix_matching"}),
+    "19": ("fig18", {"score": "copying"}),
+    # These differ in the number of shots alone.
+    **dict.fromkeys(("08", "15"), ("fig08", {})),
+    **dict.fromkeys(("09", "16", "17"), ("fig09", {})),
+    **dict.fromkeys(("12", "13", "14"), ("fig12", {})),
 }
-"""Figure number to the module that draws it."""
-MODEL_FIGURES = ("10a",)
+"""Figure number to the module that draws it, and what it draws there."""
+MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-TASK_FOLDER = Path(__file__).resolve().parents[1] / "tasks"
+TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
+"""A folder of task YAMLs for each value of ``--prompts``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,16 +81,26 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "the record, model.json")
 
     p = command("prompts", _prompts, "Render the prompts of a task with lm-eval.")
-    p.add_argument("--task", required=True, help="an lm-eval task of output type multiple_choice")
+    p.add_argument("--task", required=True, help="a task of output type multiple_choice or loglikelihood")
     p.add_argument("--shots", type=_count, required=True, help="few-shot examples per prompt")
     p.add_argument("--seed", type=int, default=1234, help="seed of the few-shot sampler (default %(default)s)")
     p.add_argument("--data", default="hub", help="'hub', or a folder with {task}/{split}.parquet (default %(default)s)")
     p.add_argument("--limit-importance", type=_limit, default=2500, metavar="N", help="scoring documents, or 'all'")
-    p.add_argument("--limit-evaluation", type=_limit, default=None, metavar="N", help="evaluation documents, or 'all'")
+    p.add_argument("--limit-evaluation", type=_limit, default=None, metavar="N", help="evaluation questions, or 'all'")
     p.add_argument("--sample", choices=("first", "shuffled"), default="first", help="which scoring documents")
     p.add_argument(
-        "--task-folder", type=Path, default=TASK_FOLDER, help="folder with task YAMLs that go before lm-eval's"
+        "--metric",
+        choices=("question", "answer"),
+        default="question",
+        help="what limits and accuracy count: MultiRC's questions or single answers (default %(default)s)",
     )
+    p.add_argument(
+        "--prompts",
+        choices=("paper", "harness"),
+        default="paper",
+        help="the paper's prompts, or those of the lm-eval that is installed (default %(default)s)",
+    )
+    p.add_argument("--task-folder", type=Path, help="folder with task YAMLs of your own, which go before all others")
     _out(p, "the prompts artifact")
 
     p = command("head-importance", _head_importance, "Score every head by the gradient (eq. 8 and 9).")
@@ -94,9 +111,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ranking", type=Path, help="also write the ranking here")
     _out(p, "the head-importance artifact")
 
-    p = command("rank", _rank, "Rank heads by one task's scores, or by their aggregate over tasks (eq. 10).")
+    p = command("ffn-importance", _ffn_importance, "Score every FFN by the accuracy lost without it (eq. 7).")
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument(
+        "--selection",
+        choices=("evaluation", "scoring"),
+        default="evaluation",
+        help="which documents: as the paper, or apart from those that curves are measured on (default %(default)s)",
+    )
+    p.add_argument("--ranking", type=Path, help="also write the ranking here")
+    _out(p, "the FFN-importance artifact")
+
+    p = command("rank", _rank, "Rank by one task's head scores, or by the aggregate over tasks (eq. 10).")
     p.add_argument("--scores", type=Path, help="rank this head-importance artifact; else aggregate over --tasks")
     _gather_options(p, required=False)
+    p.add_argument("--component", choices=("heads", "ffns"), default="heads", help="(default %(default)s)")
     p.add_argument("--aggregate", choices=("mean", "mean_normalised", "mean_rank"), default="mean")
     p.add_argument("--scores-out", type=Path, help="where the aggregate scores go")
     _out(p, "the ranking artifact")
@@ -113,14 +143,40 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N)",
     )
-    p.add_argument(
-        "--levels",
-        nargs="+",
-        type=_percent,
-        default=list(range(0, 100, 10)),
-        help="percents of heads; 0 is always there",
-    )
+    _levels(p, "--levels", "heads")
     _out(p, "folder for {NAME}.parquet")
+
+    p = command("prune-ffns", _prune_ffns, "Evaluate with the least important FFNs pruned, level by level.")
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument("--ranking-file", type=Path, required=True, help="FFN-ranking artifact")
+    _levels(p, "--levels", "FFNs")
+    _out(p, "the pruned-evaluation artifact")
+
+    p = command("joint", _joint, "Evaluate with heads and FFNs pruned together, over a grid of levels.")
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument("--heads-ranking", type=Path, required=True, help="ranking artifact")
+    p.add_argument("--ffns-ranking", type=Path, required=True, help="FFN-ranking artifact")
+    _levels(p, "--joint-heads", "heads")
+    _levels(p, "--joint-ffns", "FFNs")
+    p.add_argument("--curve", type=Path, help="also write a curve of heads alone here, sharing evaluations")
+    p.add_argument("--curve-ranking", type=Path, help="ranking artifact of that curve")
+    _levels(p, "--levels", "heads, of that curve")
+    _out(p, "the joint-evaluation artifact")
+
+    p = command(
+        "transfer", _transfer, "Evaluate a task under the rankings of the tasks most and least correlated with it."
+    )
+    _model_options(p)
+    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
+    p.add_argument("--correlations", type=Path, required=True, help="cross-task artifact of the same shot and seed")
+    p.add_argument("--ranking-folder", type=Path, required=True, help="folder with {task}/{k}shot-seed{s}.parquet")
+    p.add_argument("--task", required=True, help="the task of the prompts")
+    p.add_argument("--tasks", nargs="+", required=True, help="tasks whose rankings may be taken")
+    p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="(default %(default)s)")
+    _levels(p, "--levels", "heads")
+    _out(p, "folder for highest_srcc.parquet and lowest_srcc.parquet")
 
     p = command("correlate", _correlate, "Correlate the head scores of all tasks and their aggregate.")
     _gather_options(p)
@@ -133,25 +189,49 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
     p.add_argument("file", type=Path, help="cross-shot artifact")
-    _out(p, "path without suffix; .csv and .md are added")
+    _out(p, "path without suffix; .csv, .md and .html are added")
 
-    p = command("induction", _induction, "Score every head by prefix matching (Algorithm 1).")
+    p = command("reference", _reference, "Set the numbers that the paper prints beside a study's, from its artifacts.")
+    _study_options(p)
+    _joint_option(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("induction", _induction, "Score every head by prefix matching and copying (Algorithms 1 and 2).")
     _model_options(p, prompts=False)
     p.add_argument("--sequences", type=_positive, default=100, help="number of sequences (default %(default)s)")
     p.add_argument("--bos", action=argparse.BooleanOptionalAction, default=True, help="put BOS before a sequence")
-    _out(p, "the prefix-matching artifact")
+    p.add_argument(
+        "--head-output",
+        choices=("attention", "value"),
+        default="attention",
+        help="what copying reads a head by: softmax(q k) V, or V alone (default %(default)s)",
+    )
+    p.add_argument(
+        "--output-bias",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="copying adds the output projection's bias to every head",
+    )
+    _out(p, "folder for prefix_matching.parquet and copying.parquet")
+
+    p = command("capacity", _capacity, "Count the induction capacity that pruning retains.")
+    _gather_options(p)
+    _out(p, "the capacity artifact")
 
     p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
-    p.add_argument("number", choices=FIGURES)
+    p.add_argument("number", choices=sorted(FIGURES))
     _study_options(p, required=False)
-    _evaluated_rankings(p)
-    p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of figure 08")
+    _evaluated(p)
+    p.add_argument(
+        "--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of 08, 09, 15, 16, 17"
+    )
     _out(p, "path without suffix; .pdf and .png are added")
 
     p = command("findings", _findings, "Say in words what a study found, from its artifacts.")
     _study_options(p)
-    _evaluated_rankings(p)
-    _out(p, "Markdown file")
+    _evaluated(p)
+    _joint_option(p)
+    _out(p, "path without suffix; .md and .html are added")
 
     p = command("show", _show, "Print an artifact, its columns and what made it.")
     p.add_argument("file", type=Path)
@@ -175,6 +255,25 @@ def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
         )
 
 
+def _levels(p: argparse.ArgumentParser, option: str, what: str) -> None:
+    p.add_argument(
+        option,
+        nargs="+",
+        type=_percent,
+        default=list(range(0, 100, 10)),
+        help=f"percents of {what}; 0 is always there",
+    )
+
+
+def _with_dense(levels: Sequence[int]) -> list[int]:
+    """Levels in order; losses are measured against the model with nothing pruned."""
+    return sorted({0, *levels})
+
+
+def _settings(o: argparse.Namespace) -> Settings:
+    return Settings(o.dtype, o.device, o.threads, o.token_budget, o.add_bos)
+
+
 def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--results", type=Path, required=required, help="the model's results folder")
     p.add_argument("--tasks", nargs="+", required=required)
@@ -189,8 +288,14 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--seed", type=int, default=1234)
 
 
-def _evaluated_rankings(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--rankings", nargs="+", type=_ranking_name, default=("own",), help="rankings that were evaluated")
+def _evaluated(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--controls", nargs="*", type=_control_name, default=(), help="control rankings: random_N, reversed")
+    p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
+    p.add_argument("--transfer", nargs="*", default=(), help="tasks evaluated under other tasks' rankings")
+
+
+def _joint_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--joint", action="store_true", help="heads and FFNs were also pruned together")
 
 
 def _count(text: str) -> int:
@@ -214,6 +319,12 @@ def _ranking_name(text: str) -> str:
     if text in ("own", "aggregate", "reversed") or (text != drawn and drawn.isdecimal()):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, reversed or random_N")
+
+
+def _control_name(text: str) -> str:
+    if text not in ("own", "aggregate"):
+        return _ranking_name(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no control ranking; expected reversed or random_N")
 
 
 def _bounded(text: str, low: int, high: int | None) -> int:
@@ -258,7 +369,16 @@ def _model(o: argparse.Namespace) -> None:
 
 def _prompts(o: argparse.Namespace) -> None:
     _step("render_prompts").run(
-        o.out, o.task, o.shots, o.seed, o.data, o.limit_importance, o.limit_evaluation, o.sample, o.task_folder
+        o.out,
+        o.task,
+        o.shots,
+        o.seed,
+        o.data,
+        o.limit_importance,
+        o.limit_evaluation,
+        o.sample,
+        [*([o.task_folder] if o.task_folder else []), TASK_FOLDERS / o.prompts],
+        o.metric,
     )
 
 
@@ -270,40 +390,66 @@ def _head_importance(o: argparse.Namespace) -> None:
         o.prompts,
         o.reduction,
         o.last_layer_tokens,
-        o.add_bos,
-        o.dtype,
-        o.device,
-        o.threads,
-        o.token_budget,
+        _settings(o),
     )
 
 
+def _ffn_importance(o: argparse.Namespace) -> None:
+    _step("score_ffns").run(o.out, o.ranking, o.model, o.prompts, o.selection, _settings(o))
+
+
 def _rank(o: argparse.Namespace) -> None:
-    step = _step("aggregate_importance")
-    if o.scores:
+    step = _step("aggregate_importance" if o.component == "heads" else "aggregate_ffns")
+    if o.scores and o.component == "heads":
         step.rank_one(o.out, o.scores)
         return
     wanted = {"--results": o.results, "--tasks": o.tasks, "--shots": o.shots, "--scores-out": o.scores_out}
     missing = [name for name, value in wanted.items() if value is None]
     if missing:
-        raise HeadroomError(f"give --scores to rank one task, or for the aggregate also {', '.join(missing)}")
+        raise HeadroomError(f"give --scores to rank one task's heads, or for the aggregate also {', '.join(missing)}")
     step.run(o.scores_out, o.out, o.results, o.tasks, o.shots, o.seed, o.aggregate)
 
 
 def _prune(o: argparse.Namespace) -> None:
     _step("evaluate_pruned").run(
+        o.out, o.model, o.prompts, o.ranking_file, o.rankings, _with_dense(o.levels), _settings(o)
+    )
+
+
+def _prune_ffns(o: argparse.Namespace) -> None:
+    _step("evaluate_ffns").run(o.out, o.model, o.prompts, o.ranking_file, _with_dense(o.levels), _settings(o))
+
+
+def _joint(o: argparse.Namespace) -> None:
+    if (o.curve is None) != (o.curve_ranking is None):
+        raise HeadroomError("--curve and --curve-ranking go together")
+    _step("evaluate_joint").run(
+        o.out,
+        o.curve,
+        o.model,
+        o.prompts,
+        o.heads_ranking,
+        o.ffns_ranking,
+        o.curve_ranking,
+        _with_dense(o.joint_heads),
+        _with_dense(o.joint_ffns),
+        _with_dense(o.levels),
+        _settings(o),
+    )
+
+
+def _transfer(o: argparse.Namespace) -> None:
+    _step("evaluate_transfer").run(
         o.out,
         o.model,
         o.prompts,
-        o.ranking_file,
-        o.rankings,
-        # Losses are measured against the model with all heads.
-        sorted({0, *o.levels}),
-        o.add_bos,
-        o.dtype,
-        o.device,
-        o.threads,
-        o.token_budget,
+        o.correlations,
+        o.ranking_folder,
+        o.task,
+        o.tasks,
+        o.correlation,
+        _with_dense(o.levels),
+        _settings(o),
     )
 
 
@@ -322,26 +468,42 @@ def _table1(o: argparse.Namespace) -> None:
 
 
 def _induction(o: argparse.Namespace) -> None:
-    _step("score_induction").run(o.out, o.model, o.sequences, o.bos, o.dtype, o.device, o.threads)
+    _step("score_induction").run(
+        o.out, o.model, o.sequences, o.bos, o.head_output, o.output_bias, o.dtype, o.device, o.threads
+    )
+
+
+def _capacity(o: argparse.Namespace) -> None:
+    _step("retain_capacity").run(o.out, o.results, o.tasks, o.shots, o.seed)
+
+
+def _study(o: argparse.Namespace) -> Any:
+    from headroom.figures.study import Study
+
+    # Commands have the options that they need; what the others have is not in their study.
+    given = {name: getattr(o, name) for name in ("seed", "correlation", "joint") if hasattr(o, name)}
+    lists = ("tasks", "shots", "controls", "unseen", "transfer")
+    given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
+    return Study(o.results, **given)
+
+
+def _reference(o: argparse.Namespace) -> None:
+    from headroom.reference import write
+
+    write(_study(o), o.out)
 
 
 def _figure(o: argparse.Namespace) -> None:
-    from headroom.figures.study import Study
-
     if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
         raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
-    study = Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, o.correlation, tuple(o.rankings))
-    import_module(f"headroom.figures.{FIGURES[o.number]}").draw(study, o.out)
+    module, what = FIGURES[o.number]
+    import_module(f"headroom.figures.{module}").draw(_study(o), o.out, **what)
 
 
 def _findings(o: argparse.Namespace) -> None:
-    from headroom.artifacts.store import atomic
-    from headroom.figures.study import Study
-    from headroom.findings import findings
+    from headroom.findings import write
 
-    text = findings(Study(o.results, tuple(o.tasks), tuple(o.shots), o.seed, rankings=tuple(o.rankings)))
-    with atomic(o.out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write(_study(o), o.out)
 
 
 def _show(o: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What a study found, in words, computed from its artifacts. Three findings, as the paper has three.
+"""What a study found, in words, computed from its artifacts.
 
 A sentence says no more than its numbers: losses come with the standard error of the paired difference, correlations
 with their noise ceiling, and chance levels stand beside what is compared with them.
@@ -6,7 +6,7 @@ with their noise ceiling, and chance levels stand beside what is compared with t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,107 +15,132 @@ import pyarrow.compute as pc
 
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
-from headroom.artifacts.heads import grid, read_ranking
-from headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from headroom.artifacts.prompts import EVALUATION, PROMPTS
-from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.store import read
+from headroom.artifacts.prompts import EVALUATION, GREEDY, PROMPTS
+from headroom.artifacts.store import provenance, read
 from headroom.correlation import AGGREGATE
-from headroom.figures.study import Study
+from headroom.figures.accuracy import (
+    AverageCurve,
+    Curve,
+    average,
+    average_grid,
+    best_cell,
+    difference,
+    flat_until,
+    over_levels,
+    study_curves,
+    study_grids,
+    transfer_curves,
+)
+from headroom.figures.ffns import read_ffns
+from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
+from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
 from headroom.ranking import count_at
+from headroom.tables import write_page
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-NOISE = 2.0
-"""A loss of up to this many standard errors is not told from noise here."""
 
 
-@dataclass(frozen=True)
-class AverageCurve:
-    """Accuracy averaged over tasks, with the loss against level 0 and its paired standard error, per level."""
+def guessing(path: Path) -> float:
+    """Accuracy of guessing on a prompts artifact; 0 where an answer is generated rather than chosen.
 
-    percent: list[int]
-    accuracy: Array
-    stderr: Array
-    loss: Array
-    loss_stderr: Array
-
-
-def average_curve(study: Study, shots: int, ranking: str) -> AverageCurve:
-    """Average over the study's tasks, documents paired between levels."""
-    tables = [
-        read(study.cell("pruned_eval", shots, "heads", task) / f"{ranking}.parquet", PRUNED_EVAL)
-        for task in study.tasks
-    ]
-    percent = tables[0].column("percent").to_pylist()
-    accuracy, variance, loss, loss_variance = (np.zeros(len(percent)) for _ in range(4))
-    for table in tables:
-        correct = np.array(table.column("correct").to_pylist(), dtype=float)
-        dense = correct[percent.index(0)]
-        lost = dense - correct
-        n = correct.shape[1]
-        accuracy += correct.mean(axis=1)
-        variance += correct.var(axis=1, ddof=1) / n
-        loss += lost.mean(axis=1)
-        loss_variance += lost.var(axis=1, ddof=1) / n
-    t = len(tables)
-    return AverageCurve(percent, accuracy / t, np.sqrt(variance) / t, loss / t, np.sqrt(loss_variance) / t)
+    A question of several documents is right if all of them are.
+    """
+    table = read(path, PROMPTS)
+    table = table.filter(pc.equal(table["purpose"], EVALUATION))
+    if GREEDY in table.column("metric").unique().to_pylist():
+        return 0.0
+    question, doc, gold = (table.column(name).to_numpy(zero_copy_only=False) for name in ("question", "doc_id", "gold"))
+    _, first, document = np.unique(doc, return_index=True, return_inverse=True)
+    share = np.bincount(document, gold) / np.bincount(document)
+    _, group = np.unique(question[first], return_inverse=True)
+    right = np.ones(group.max() + 1)
+    np.multiply.at(right, group, share)
+    return float(right.mean())
 
 
-def flat_until(curve: AverageCurve) -> int:
-    """Largest level up to which no level loses more than ``NOISE`` paired standard errors."""
-    last = curve.percent[0]
-    for percent, loss, stderr in zip(curve.percent, curve.loss, curve.loss_stderr, strict=True):
-        if loss > NOISE * stderr:
-            break
-        last = percent
-    return last
+def chances(study: Study) -> dict[str, float]:
+    """Accuracy of guessing per task, unseen ones too; it is the same at any number of shots."""
+    name = f"{min(study.shots)}shot-seed{study.seed}.parquet"
+    tasks = (*study.tasks, *study.unseen)
+    return {task: guessing(study.results.parent / "prompts" / task / name) for task in tasks}
 
 
-def chance(study: Study, shots: int, results: Path) -> float:
-    """Average over tasks of the accuracy of guessing."""
-    shares = []
-    for task in study.tasks:
-        path = results / "prompts" / task / f"{shots}shot-seed{study.seed}.parquet"
-        table = read(path, PROMPTS).filter(pc.field("purpose") == EVALUATION)
-        shares.append(pc.sum(table.column("gold")).as_py() / table.num_rows)
-    return float(np.mean(shares))
-
-
-def heads_sentence(study: Study, shots: int) -> str:
-    """Finding 1: how many heads can go."""
-    curve = average_curve(study, shots, "own")
-    flat = flat_until(curve)
-    at = curve.percent.index(flat)
-    worst = len(curve.percent) - 1
+def pruning_sentence(study: Study, shots: int, component: Component, guess: float) -> str:
+    """Findings 1 and 2: how many heads (FFNs) can go, each task under its own ranking."""
+    curve = average(list(study_curves(study, shots, component=component).values()))
+    flat, last, what = flat_until(curve), len(curve.percent) - 1, COMPONENTS[component]
     parts = [
-        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is "
-        f"{_pm(curve.accuracy[0], curve.stderr[0])} with all heads and "
-        f"{_pm(curve.accuracy[worst], curve.stderr[worst])} with {curve.percent[worst]} % pruned "
-        f"(guessing: {chance(study, shots, study.results.parent):.2f}).",
-        f"Up to {flat} % pruned the loss is not told from noise"
-        + (f" ({_pm(curve.loss[at], curve.loss_stderr[at])} at {flat} %)" if flat else ""),
-    ]
-    if at + 1 < len(curve.percent):
-        following = at + 1
-        loss = _pm(curve.loss[following], curve.loss_stderr[following])
-        parts.append(f"and at {curve.percent[following]} % it is {loss}")
-    sentence = f"{parts[0]} {', '.join(parts[1:])}."
-    for name in (control for control in study.controls if control != "reversed"):
-        control = average_curve(study, shots, name)
-        # Where nothing can go, the first level with heads pruned is what there is to compare.
-        level = max(at, 1) if len(control.percent) > 1 else 0
-        sentence += (
-            f" With heads pruned at random ({name}) it is "
-            f"{_pm(control.accuracy[level], control.stderr[level])} at {control.percent[level]} %, where the "
-            f"importance ranking has {_pm(curve.accuracy[level], curve.stderr[level])}."
+        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(curve, 0)} with all "
+        f"{what} and {_accuracy(curve, last)} with {curve.percent[last]} % pruned (guessing: {guess:.2f}). Up to "
+        f"{curve.percent[flat]} % pruned the loss is not told from noise"
+        + (
+            f" ({_loss(curve, flat)} at {curve.percent[flat]} %, {size(curve.removed[flat])} parameters)"
+            if flat
+            else ""
         )
-    return sentence
+    ]
+    if flat < last:
+        parts.append(f"and at {curve.percent[flat + 1]} % it is {_loss(curve, flat + 1)}")
+    return ", ".join(parts) + "."
+
+
+def control_sentences(study: Study, shots: int) -> str:
+    """Finding 1, continued: what heads drawn at random cost instead."""
+    own = average(list(study_curves(study, shots).values()))
+    # Where nothing can go, the first level with heads pruned is what there is to compare.
+    level = min(max(flat_until(own), 1), len(own.percent) - 1)
+    return "".join(
+        f" With heads pruned at random ({name}) it is "
+        f"{_accuracy(average(list(study_curves(study, shots, name).values())), level)} at {own.percent[level]} %, "
+        f"where the importance ranking has {_accuracy(own, level)}."
+        for name in study.controls
+        if name != "reversed"
+    )
+
+
+def largest_swing(study: Study, shots: int, tasks: Sequence[str]) -> tuple[str, int, float, float]:
+    """Task, layer (from 0), loss and standard error of the FFN whose removal costs the most accuracy."""
+    importance = read_ffns(study, shots)
+    task = max(tasks, key=lambda name: importance.tasks[name].max())
+    layer = int(np.argmax(importance.tasks[task]))
+    return task, layer, float(importance.tasks[task][layer]), float(importance.errors[task][layer])
+
+
+def swing_sentence(study: Study, shots: int) -> str:
+    """Finding 2, continued: the single FFN that matters most."""
+    task, layer, loss, error = largest_swing(study, shots, study.tasks)
+    layers = len(read_ffns(study, shots).average)
+    return (
+        f"- {shots}-shot, one FFN: the largest loss is {_pm(loss, error)}, without the FFN of layer {layer + 1} on "
+        f"{task} (counted from 1; the largest of {layers * len(study.tasks)} measured, so that noise has raised it)."
+    )
+
+
+def selection_note(study: Study) -> list[str]:
+    """Finding 2, continued: whether FFNs were judged on the questions that ranked them."""
+    record = provenance(study.file("ffn_importance", study.shots[0], study.tasks[0]))
+    if record.get("options", {}).get("selection") != "evaluation":
+        return []
+    return ["", "FFNs are ranked on the questions that their curves are measured on, as in the paper: optimistic."]
+
+
+def joint_sentence(study: Study, shots: int) -> str:
+    """Finding 2, continued: heads and FFNs together."""
+    found = average_grid(study_grids(study, shots))
+    cell = best_cell(found)
+    if cell == (0, 0):
+        return f"- {shots}-shot, heads and FFNs together: no cell of the grid keeps its loss within noise."
+    return (
+        f"- {shots}-shot, heads and FFNs together: {found.heads[cell[0]]} % of heads with {found.ffns[cell[1]]} % of "
+        f"FFNs ({size(found.removed[cell])} parameters) go at a loss of "
+        f"{_pm(found.loss[cell], found.loss_stderr[cell])}, the most parameters "
+        "of all cells of the grid that, like every cell inside them, lose no more than noise."
+    )
 
 
 def overlap_sentence(study: Study, shots: int) -> str:
-    """Finding 2: whether tasks need the same heads."""
-    path = study.cell("correlation", shots, "cross_task").with_suffix(".parquet")
-    table = read(path, CROSS_TASK)
+    """Finding 3: whether tasks need the same heads."""
+    table = read(study.file("correlation", shots, "cross_task"), CROSS_TASK)
     pairs = [r for r in table.to_pylist() if AGGREGATE not in (r["task_a"], r["task_b"]) and r["task_a"] < r["task_b"]]
     if not pairs:
         return f"- {shots}-shot: one task alone, nothing to correlate."
@@ -135,7 +160,7 @@ def overlap_sentence(study: Study, shots: int) -> str:
 
 
 def shot_sentences(study: Study) -> list[str]:
-    """Finding 2, continued: whether a task needs the same heads at another number of shots."""
+    """Finding 3, continued: whether a task needs the same heads at another number of shots."""
     if len(study.shots) < 2:
         return []
     path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
@@ -146,56 +171,150 @@ def shot_sentences(study: Study) -> list[str]:
     ]
 
 
-def induction_sentences(study: Study) -> list[str]:
-    """Finding 3: where induction heads are and whether the aggregate ranking keeps them."""
-    path = study.results / "induction" / "prefix_matching.parquet"
-    table = read(path, PREFIX_MATCHING)
-    scores = grid(table, "mean", path)
+def aggregate_sentence(study: Study, shots: int) -> str:
+    """Finding 4: what the aggregate ranking costs against each task's own, over all tasks."""
+    own, other = (study_curves(study, shots, ranking) for ranking in ("own", AGGREGATE))
+    levels = common_levels([*own.values(), *other.values()])
+    if not levels:
+        return f"- {shots}-shot: no level above 0 was evaluated under both rankings."
+    gained = np.array([difference(own[task], other[task], levels) for task in study.tasks])
+    accuracy = np.mean([over_levels(curve, levels).mean() for curve in own.values()])
+    change = _signed(gained[:, 0].mean(), np.sqrt((gained[:, 1] ** 2).sum()) / len(gained))
+    return (
+        f"- {shots}-shot: averaged over {_levels(levels)} of heads pruned and {_count(len(study.tasks), 'task')}, "
+        f"accuracy is {accuracy:.2f} under each task's own ranking; the aggregate ranking changes it by {change}."
+    )
+
+
+def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, Curve], guess: float) -> str:
+    """Finding 4, continued: one task under other rankings than its own, averaged over levels."""
+    levels = common_levels(curves.values())
+    if not levels:
+        return f"- {shots}-shot, {task}: no level above 0 was evaluated under all its rankings."
+    own = curves["own"]
+    changes = [
+        f"{_source(name, curve)} {_signed(*difference(own, curve, levels))}"
+        for name, curve in curves.items()
+        if name != "own"
+    ]
+    unseen = " (no part of the aggregate)" if task in study.unseen else ""
+    return (
+        f"- {shots}-shot, {task}{unseen}: averaged over {_levels(levels)} of heads pruned, accuracy is "
+        f"{over_levels(own, levels).mean():.2f} under its own ranking ({own.accuracy[0]:.2f} with all heads, guessing: "
+        f"{guess:.2f}). Other rankings change it by: {', '.join(changes)}."
+    )
+
+
+def common_levels(curves: Any) -> list[int]:
+    """Levels above 0 that all curves have."""
+    return sorted(set.intersection(*(set(curve.percent) for curve in curves)) - {0})
+
+
+def induction_sentence(study: Study, score: Score) -> str:
+    """Finding 5: where induction heads are."""
+    scores, n_sequences = read_induction(study, score)
+    name = SCORES[score].replace(" ", "-")
+    if scores.max() <= 0:
+        return f"- No head has a {name} score above 0."
     layer, head = np.unravel_index(int(np.argmax(scores)), scores.shape)
     strong = int((scores >= scores.max() / 2).sum())
     share = np.sort(scores.ravel())[::-1][: max(1, scores.size // 10)].sum() / scores.sum()
-    sentences = [
-        f"- Layer {layer + 1} head {head + 1} (counted from 1) has the highest prefix-matching score, "
+    return (
+        f"- Layer {layer + 1} head {head + 1} (counted from 1) has the highest {name} score, "
         f"{scores.max():.2f}; the median head has {np.median(scores):.3f}. {_count(strong, 'head')} of {scores.size} "
         f"reach half of the highest, and the top tenth of heads holds {100 * share:.0f} % of the total "
-        f"({_count(table.column('n_sequences')[0].as_py(), 'sequence')})."
-    ]
-    for shots in study.shots:
-        ranking = read_ranking(study.cell("ranking", shots, "heads", AGGREGATE).with_suffix(".parquet"))
-        kept = {}
-        for percent in (30, 50, 70):
-            gone = ranking[: count_at(percent, scores.size)]
-            kept[percent] = 100 * (1 - sum(scores[pair] for pair in gone) / scores.sum())
-        shares = ", ".join(f"{value:.0f} % with {percent} % of heads pruned" for percent, value in kept.items())
-        sentences.append(
-            f"- {shots}-shot: of the total score, the aggregate ranking keeps {shares} (at random: 70, 50, 30 %)."
-        )
-    return sentences
+        f"({_count(n_sequences, 'sequence')})."
+    )
+
+
+def capacity_sentence(study: Study, score: Score, shots: int) -> str:
+    """Finding 5, continued: whether the aggregate ranking keeps induction heads."""
+    retained = read_capacity(study, shots, score, AGGREGATE)[AGGREGATE].retained
+    total = len(retained) - 1
+    kept = {percent: 100 * retained[count_at(percent, total)] for percent in (30, 50, 70)}
+    shares = ", ".join(f"{value:.0f} % with {percent} % of heads pruned" for percent, value in kept.items())
+    return (
+        f"- {shots}-shot: of the total {SCORES[score].replace(' ', '-')} score, the aggregate ranking keeps {shares} "
+        "(at random: 70, 50, 30 %)."
+    )
 
 
 def findings(study: Study) -> str:
-    """The three findings of one model and seed, as Markdown."""
-    lines = [
-        f"# Findings: {study.model}, few-shot seed {study.seed}",
-        "",
-        f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over documents.",
-        "",
-        "## 1. How many attention heads can go",
-        *(heads_sentence(study, shots) for shots in study.shots),
-        "",
-        "## 2. Whether tasks need the same heads",
-        *(overlap_sentence(study, shots) for shots in study.shots),
-        *shot_sentences(study),
-        "",
-        "## 3. Where the induction heads are, and whether pruning keeps them",
-        *induction_sentences(study),
-        "",
-    ]
-    return "\n".join(lines)
+    """The findings of one model and seed, as Markdown without a title."""
+    guesses = chances(study)
+    guess = float(np.mean([guesses[task] for task in study.tasks]))
+    sections = {
+        "1. How many attention heads can go": [
+            pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots) for shots in study.shots
+        ],
+        "2. How many FFNs can go, alone and together with heads": [
+            *(pruning_sentence(study, shots, "ffns", guess) for shots in study.shots),
+            *(swing_sentence(study, shots) for shots in study.shots),
+            *(joint_sentence(study, shots) for shots in study.shots if study.joint),
+            *selection_note(study),
+        ],
+        "3. Whether tasks need the same heads": [
+            *(overlap_sentence(study, shots) for shots in study.shots),
+            *shot_sentences(study),
+        ],
+        "4. Whether other rankings serve as well": [
+            *(aggregate_sentence(study, shots) for shots in study.shots),
+            *(
+                transfer_sentence(study, shots, task, curves, guesses[task])
+                for shots in study.shots
+                for task, curves in transfer_curves(study, shots).items()
+            ),
+        ],
+        "5. Where the induction heads are, and whether pruning keeps them": [
+            sentence
+            for score in SCORES
+            for sentence in (
+                induction_sentence(study, score),
+                *(capacity_sentence(study, score, shots) for shots in study.shots),
+            )
+        ],
+    }
+    intro = f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions."
+    return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
+
+
+def write(study: Study, out: Path) -> None:
+    """Write the findings to ``out``.md and ``out``.html."""
+    write_page(out, f"Findings: {study.model}, few-shot seed {study.seed}", findings(study))
+
+
+def _accuracy(curve: AverageCurve, level: int) -> str:
+    return _pm(curve.accuracy[level], curve.stderr[level])
+
+
+def _loss(curve: AverageCurve, level: int) -> str:
+    return _pm(curve.loss[level], curve.loss_stderr[level])
+
+
+def _source(ranking: str, curve: Curve) -> str:
+    """A ranking that is not the task's own: ``piqa's (highest correlation, 0.93)``."""
+    if curve.partner is None:
+        return ranking
+    which = "highest" if ranking == HIGHEST else "lowest"
+    return f"{curve.partner}'s ({which} correlation, {curve.correlation:.2f})"
 
 
 def _pm(value: float, error: float) -> str:
     return f"{value:.2f} ± {error:.2f}"
+
+
+def _signed(value: float, error: float) -> str:
+    return f"{value:+.2f} ± {error:.2f}"
+
+
+def _levels(levels: Sequence[int]) -> str:
+    """``9 levels from 10 to 90 %``."""
+    return f"{_count(len(levels), 'level')} from {levels[0]} to {levels[-1]} %"
+
+
+def size(parameters: float) -> str:
+    """``12.3 M``; billions from 1e9 on."""
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def _count(n: int, noun: str) -> str:

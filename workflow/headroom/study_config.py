@@ -11,6 +11,8 @@ from headroom.errors import HeadroomError, nearest
 
 RESERVED_TASKS = re.compile(r"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc")
 RESERVED_MODELS = {"prompts", "matrix"}
+PAPER_TRANSFER = ("copa", "winogrande", "record")
+"""Tasks of Figures 9, 16 and 17."""
 # Names become folders and wildcards.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -43,12 +45,17 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
     Raises:
         HeadroomError: names the key and what was expected.
     """
-    for task in config["tasks"]:
+    everything = [*config["tasks"], *config["unseen"]]
+    for task in everything:
         if RESERVED_TASKS.fullmatch(task) or not _NAME.fullmatch(task):
             raise HeadroomError(
                 f"config key 'tasks': {task!r} cannot be a task name here; it must be letters, digits, '.', '_', '-', "
                 "and not aggregate, own, reversed, random_N, highest_srcc or lowest_srcc"
             )
+    twice = sorted({task for task in config["tasks"] if task in config["unseen"]})
+    if twice:
+        raise HeadroomError(f"config key 'unseen': {twice[0]!r} is in 'tasks' too; a task is one or the other")
+    _check_transfer(config)
     for model in config["models"]:
         if model in RESERVED_MODELS or not _NAME.fullmatch(model):
             raise HeadroomError(
@@ -59,7 +66,27 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
         mirror = config["data"].get("mirror")
         if not mirror:
             raise HeadroomError("config key 'data.mirror': data.source is mirror, so name the mirror folder here")
-        for task in config["tasks"]:
+        for task in everything:
             folder = base / mirror / task
             if not any(folder.glob("*.parquet")):
                 raise HeadroomError(f"config key 'data.mirror': {folder} holds no Parquet files for task {task!r}")
+
+
+def _check_transfer(config: Mapping[str, Any]) -> None:
+    tasks, chosen = config["tasks"], config["transfer"]["tasks"] or []
+    for task in chosen:
+        if task not in tasks:
+            raise HeadroomError(
+                f"config key 'transfer.tasks': {task!r} is not in 'tasks'{nearest(task, tasks)}; "
+                "transfer needs its scores and those of other tasks"
+            )
+    if chosen and len(tasks) < 2:
+        raise HeadroomError("config key 'transfer.tasks': a single task has no other whose ranking it could be given")
+
+
+def transfer_tasks(config: Mapping[str, Any]) -> list[str]:
+    """Tasks to be evaluated under other tasks' rankings: those named, else those of the paper that the study has."""
+    tasks, chosen = config["tasks"], config["transfer"]["tasks"]
+    if chosen is not None:
+        return list(chosen)
+    return [task for task in PAPER_TRANSFER if task in tasks] if len(tasks) > 1 else []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from headroom import tables
 from headroom.artifacts.cross_shot import CROSS_SHOT
-from headroom.artifacts.store import atomic, read
+from headroom.artifacts.store import read
 from headroom.correlation import AGGREGATE
 
 COLUMNS = ("shots", "tasks", "SRCC mean", "SRCC variance", "argsort mean", "argsort variance", "top-30 % overlap")
@@ -49,14 +48,8 @@ def _moments(values: list[float]) -> tuple[float, float]:
 
 
 def write_table(path: Path, out: Path) -> None:
-    """Write the table of a cross-shot artifact to ``out``.csv and ``out``.md."""
-    rows = data(path)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for shots, tasks, *numbers in rows:
-        lines.append(f"| {shots} | {tasks} | " + " | ".join(f"{value:.3f}" for value in numbers) + " |")
-    lines += ["", "The argsort statistic is the released code's; it is not SRCC.", ""]
-    for suffix, content in ((".csv", text.getvalue()), (".md", "\n".join(lines))):
-        with atomic(out.with_name(out.name + suffix)) as partial:
-            partial.write_text(content, encoding="utf-8")
+    """Write the table of a cross-shot artifact to ``out``.csv, ``out``.md and ``out``.html."""
+    title = "Table 1: rank correlation of head importance between numbers of shots"
+    tables.write_table(
+        out, title, COLUMNS, data(path), ["The argsort statistic is the released code's; it is not SRCC."]
+    )

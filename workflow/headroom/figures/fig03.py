@@ -23,5 +23,5 @@ def draw(study: Study, out: Path) -> None:
     figure, axes = style.panels(len(values))
     for ax, (shots, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, style.shot_title(shots), "importance (nats)")
-    figure.suptitle(f"Aggregate head importance, {study.model}, {len(study.tasks)} tasks")
+    style.headline(figure, f"Aggregate head importance, {study.model}, {len(study.tasks)} tasks")
     style.save(figure, out)

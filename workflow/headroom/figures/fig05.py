@@ -1,4 +1,4 @@
-"""Figure 5: accuracy against the share of heads pruned, a line per task, the average in black, a panel per shot."""
+"""Figures 5 and 6: accuracy against the share of heads (FFNs) pruned, a line per task, the average in black."""
 
 from __future__ import annotations
 
@@ -8,60 +8,45 @@ from typing import Any
 
 import numpy as np
 
-from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.store import read
 from headroom.figures import style
-from headroom.figures.study import Study
+from headroom.figures.accuracy import average, study_curves
+from headroom.figures.study import COMPONENTS, Component, Study
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy curves of one shot: per task and their average, against percent pruned.
+    """Accuracy curves of one shot: per task and their average with its standard error, against percent pruned."""
 
-    ``stderr`` is the average's standard error: tasks are independent samples of documents.
-    """
-
-    percent: Array
+    percent: list[int]
     tasks: dict[str, Array]
     average: Array
     stderr: Array
 
 
-def data(study: Study, ranking: str = "own") -> dict[int, Curves]:
+def data(study: Study, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
     """Curves per shot under a ranking."""
     found = {}
     for shots in study.shots:
-        accuracies, variances = {}, []
-        for task in study.tasks:
-            table = read(study.cell("pruned_eval", shots, "heads", task) / f"{ranking}.parquet", PRUNED_EVAL)
-            percent = table.column("percent").to_numpy()
-            accuracies[task] = table.column("accuracy").to_numpy()
-            variances.append(table.column("stderr").to_numpy() ** 2)
-        average = np.mean(list(accuracies.values()), axis=0)
-        found[shots] = Curves(percent, accuracies, average, np.sqrt(np.sum(variances, axis=0)) / len(accuracies))
+        curves = study_curves(study, shots, ranking, component)
+        mean = average(list(curves.values()))
+        accuracies = {task: curve.accuracy for task, curve in curves.items()}
+        found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.stderr)
     return found
 
 
-def draw(study: Study, out: Path) -> None:
+def draw(study: Study, out: Path, component: Component) -> None:
     """Write the figure to ``out``.pdf and ``out``.png."""
-    own = data(study)
-    others = {name: data(study, name) for name in study.controls}
+    own = data(study, component)
+    # Controls are orders of heads.
+    others = {name: data(study, component, name) for name in study.controls} if component == "heads" else {}
     styles = style.task_styles(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
         for task, accuracy in curves.tasks.items():
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
-        ax.errorbar(
-            curves.percent,
-            100 * curves.average,
-            100 * curves.stderr,
-            color="black",
-            linewidth=2.2,
-            capsize=2,
-            label="average ± SE",
-        )
+        style.average_line(ax, curves.percent, curves.average, curves.stderr)
         for name, dash in zip(others, ("--", ":", "-.", (0, (1, 4))) * len(others), strict=False):
             control = others[name][shots]
             ax.plot(
@@ -72,10 +57,10 @@ def draw(study: Study, out: Path) -> None:
                 linewidth=1.6,
                 label=f"average, {name.replace('_', ' ')}",
             )
-        ax.set(title=style.shot_title(shots), xlabel="heads pruned (%)", xlim=(-2, max(curves.percent) + 2))
+        pruned = f"{COMPONENTS[component]} pruned (%)"
+        ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy (%)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
-    figure.suptitle(f"Accuracy with the least important heads pruned, {study.model}")
+    style.legend_below(figure, axes[0])
+    style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {study.model}")
     style.save(figure, out)

@@ -1,4 +1,4 @@
-"""Figure 8: rank correlation of head importance between all tasks and the aggregate, a heatmap per shot."""
+"""Figures 8 and 15: rank correlation of head importance between all tasks and the aggregate, a heatmap per shot."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import seaborn as sns
 
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import ArtifactError, read
-from headroom.correlation import AGGREGATE
+from headroom.correlation import AGGREGATE, STATISTICS
 from headroom.figures import style
 from headroom.figures.study import Study
 
-COLUMNS = {
-    "spearman": ("srcc", "SRCC"),
-    "argsort": ("argsort_statistic", "argsort statistic (released code; not SRCC)"),
-}
+LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 
 
 def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -27,10 +24,10 @@ def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
         ArtifactError: an artifact lacks a pair.
     """
     names = [*study.tasks, AGGREGATE]
-    column, _ = COLUMNS[study.correlation]
+    column = STATISTICS[study.correlation]
     found = {}
     for shots in study.shots:
-        path = study.cell("correlation", shots, "cross_task").with_suffix(".parquet")
+        path = study.file("correlation", shots, "cross_task")
         values = {(row["task_a"], row["task_b"]): row[column] for row in read(path, CROSS_TASK).to_pylist()}
         missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in values]
         if missing:
@@ -58,10 +55,13 @@ def draw(study: Study, out: Path) -> None:
             square=True,
             xticklabels=names,
             yticklabels=names,
-            cbar_kws={"label": COLUMNS[study.correlation][1], "shrink": 0.8},
+            cbar_kws={"label": LABELS[study.correlation], "shrink": 0.8},
         )
+        # The aggregate is set apart: every task is part of it.
+        ax.axhline(len(study.tasks), color="white", linewidth=2)
+        ax.axvline(len(study.tasks), color="white", linewidth=2)
         ax.set_title(style.shot_title(shots))
         ax.tick_params(axis="x", rotation=60)
         ax.tick_params(axis="y", rotation=0)
-    figure.suptitle(f"Rank correlation of head importance between tasks, {study.model}")
+    style.headline(figure, f"Rank correlation of head importance between tasks, {study.model}")
     style.save(figure, out)

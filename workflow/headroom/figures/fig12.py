@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from headroom.errors import HeadroomError
 from headroom.figures import style
 from headroom.figures.study import Study
 from headroom.steps.read_scores import read_tasks
@@ -21,10 +20,7 @@ def data(study: Study) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     Raises:
         HeadroomError: the study has several numbers of shots; each has a figure of its own.
     """
-    if len(study.shots) != 1:
-        raise HeadroomError(f"this figure shows one number of shots, got {list(study.shots)}")
-    (shots,) = study.shots
-    found = read_tasks(study.results, study.tasks, shots, study.seed)
+    found = read_tasks(study.results, study.tasks, style.one_shot(study), study.seed)
     return {task: scores.score for task, scores in found.items()}
 
 
@@ -34,5 +30,5 @@ def draw(study: Study, out: Path) -> None:
     figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, task, "importance (nats)")
-    figure.suptitle(f"Head importance by task, {study.model}, {style.shot_title(study.shots[0])}")
+    style.headline(figure, f"Head importance by task, {study.model}, {style.shot_title(study.shots[0])}")
     style.save(figure, out)

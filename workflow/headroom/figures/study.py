@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Component = Literal["heads", "ffns"]
+COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
+"""What can be pruned, and what figures and findings call it."""
+HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
+"""Rankings of a transfer task's partners."""
 
 
 @dataclass(frozen=True)
@@ -15,26 +22,35 @@ class Study:
         tasks, shots: in the order of the figures.
         seed: few-shot seed; None for what does not depend on it.
         correlation: which statistic figures show, ``spearman`` or ``argsort``.
-        rankings: the rankings evaluated; a results folder may hold others, of earlier studies.
+        controls: control rankings evaluated beside the own one: ``random_N``, ``reversed``.
+        unseen: tasks that are evaluated, but are no part of the aggregate.
+        transfer: tasks that are also evaluated under the rankings of other tasks.
+        joint: whether heads and FFNs were also pruned together.
     """
 
     results: Path
     tasks: tuple[str, ...]
     shots: tuple[int, ...]
     seed: int | None = None
-    correlation: str = "spearman"
-    rankings: tuple[str, ...] = ("own",)
+    correlation: Literal["spearman", "argsort"] = "spearman"
+    controls: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    transfer: tuple[str, ...] = ()
+    joint: bool = False
 
     @property
     def model(self) -> str:
         """The model's name."""
         return self.results.name
 
-    @property
-    def controls(self) -> list[str]:
-        """The control rankings among them: random ones and the reversed."""
-        return [name for name in self.rankings if name == "reversed" or name.startswith("random_")]
-
     def cell(self, step: str, shots: int, *parts: str) -> Path:
         """A step's folder or file for one shot, without suffix."""
         return self.results.joinpath(step, *parts, f"{shots}shot-seed{self.seed}")
+
+    def file(self, step: str, shots: int, *parts: str) -> Path:
+        """A step's artifact for one shot."""
+        return self.cell(step, shots, *parts).with_suffix(".parquet")
+
+    def curve(self, task: str, shots: int, ranking: str = "own", component: Component = "heads") -> Path:
+        """A task's accuracy curve under a ranking."""
+        return self.cell("pruned_eval", shots, component, task) / f"{ranking}.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from headroom.artifacts.store import atomic
+from headroom.errors import HeadroomError
+from headroom.figures.study import Study
 
 PANEL = (4.2, 3.8)
 """Width and height of a panel in inches."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-# The paper's order of tasks; others follow in the study's order.
-_MARKERS = "osD^vP*Xd<>ph8"
+_MARKERS = "osD^vP*Xd<>ph8H|"
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 
 
 def panels(
@@ -42,17 +46,34 @@ def panels(
 
 
 def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash per task: told apart without colour vision, and in print without colour."""
-    colours = sns.color_palette("colorblind", 10)
-    dashes: list[Any] = ["-", "--", ":"]
+    """Colour, marker and dash per task: told apart without colour vision, and in print without colour.
+
+    Sixteen tasks differ in marker, and in colour or dash. Black and grey are left to averages and controls.
+    """
+    palette = sns.color_palette("colorblind", 10)
+    # Without its grey (7) and its yellow (8), which vanishes on white.
+    colours = [palette[i] for i in (0, 1, 2, 3, 4, 5, 9, 6)]
     return {
         task: {
-            "color": colours[i % 10],
+            "color": colours[i % len(colours)],
             "marker": _MARKERS[i % len(_MARKERS)],
-            "linestyle": dashes[i // 10 % 3],
+            "linestyle": _DASHES[i // len(colours) % len(_DASHES)],
         }
         for i, task in enumerate(tasks)
     }
+
+
+def headline(figure: Figure, text: str) -> None:
+    """The figure's title, broken into lines that fit its width."""
+    figure.suptitle(textwrap.fill(text, int(12 * figure.get_figwidth())))  # about 12 characters of 12 points per inch
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels below them, in as many columns as fit the figure's width."""
+    handles, labels = axes.get_legend_handles_labels()
+    widest = 0.5 + 0.075 * max(map(len, labels))  # inches: the line, and about 0.075 per character of 9 points
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
@@ -62,9 +83,45 @@ def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
         values, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, heads + 0.5, 0.5, layers + 0.5)
     )
     axes.set(title=title, xlabel="head", ylabel="layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=3))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=3))
+    whole_numbers(axes.xaxis, 6)  # numbers stand side by side, in panels as narrow as an inch
+    whole_numbers(axes.yaxis, 9)
     axes.figure.colorbar(image, ax=axes, label=label)
+
+
+def average_line(axes: Axes, x: Any, values: Array, stderr: Array) -> None:
+    """The average over tasks in black, in percent, with error bars."""
+    axes.errorbar(
+        x, 100 * values, 100 * stderr, color="black", linewidth=2.2, elinewidth=1, capsize=2, label="average ± SE"
+    )
+
+
+def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:
+    """A capacity-retained curve: a point per head, so that only a few carry the marker."""
+    every = max(1, len(percent) // 10)
+    axes.plot(percent, 100 * retained, **{"linewidth": 1.2, "markersize": 4, "markevery": every, **look})
+
+
+def capacity_axes(axes: Axes, title: str) -> None:
+    """Both axes from 0 to 100 %, and in grey what pruning at random retains."""
+    axes.plot([0, 100], [100, 0], color="grey", linestyle="--", linewidth=1.2, label="at random")
+    axes.set(title=title, xlabel="heads pruned (%)", xlim=(-2, 102), ylim=(-2, 102))
+    axes.grid(alpha=0.3)
+
+
+def whole_numbers(axis: Axis, most: int) -> None:
+    """At most so many ticks, at whole numbers only: layers and heads."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=3))
+
+
+def one_shot(study: Study) -> int:
+    """The study's one number of shots.
+
+    Raises:
+        HeadroomError: it has several.
+    """
+    if len(study.shots) != 1:
+        raise HeadroomError(f"this figure shows one number of shots, got {list(study.shots)}")
+    return study.shots[0]
 
 
 def shot_title(shots: int) -> str:

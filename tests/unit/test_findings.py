@@ -1,0 +1,192 @@
+"""The findings in words, from a study written with known values."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.store import ArtifactError, write
+from headroom.cli import main
+from headroom.errors import HeadroomError
+from headroom.figures.accuracy import average, average_grid, best_cell, difference, flat_until, read_curve, study_grids
+from headroom.findings import chances, findings, guessing, largest_swing
+from tests.unit.fixture_study import outcomes, small
+
+
+@pytest.fixture
+def study(tmp_path):
+    return small(tmp_path)
+
+
+def curves(study, shots, ranking="own", component="heads"):
+    return [read_curve(study.curve(task, shots, ranking, component)) for task in study.tasks]
+
+
+def grid_of(*tables):
+    """A joint grid's average over tasks that answer so many of 10 questions right; heads [0, 50, 70], FFNs [0, 20]."""
+    from headroom.figures.accuracy import Grid
+
+    grids = []
+    for table in tables:
+        right = np.array(table)
+        correct = (np.arange(10) < right[..., None]).astype(float)
+        grids.append(Grid([0, 50, 70], [0, 20], np.array([[0, 5], [10, 15], [14, 19]]), right / 10, correct))
+    return average_grid(grids)
+
+
+class TestAccuracy:
+    def test_losses_are_paired(self, study):
+        curve = average(curves(study, 0))
+        np.testing.assert_allclose(curve.loss, [0, 0, 0.1, 1.1 / 3])
+        # One question of ten lost per task: variance 0.09 * 10 / 9 over 10, three tasks.
+        assert curve.loss_stderr[2] == pytest.approx(np.sqrt(3 * 0.1 / 10) / 3)
+        assert curve.percent[flat_until(curve)] == 50
+        assert curve.percent[flat_until(average(curves(study, 5)))] == 20
+
+    def test_a_curve_that_falls_at_once_is_flat_until_0(self, study):
+        assert flat_until(average(curves(study, 0, component="ffns"))) == 0
+
+    def test_curves_of_different_levels_have_no_average(self, study):
+        own, highest = (read_curve(study.curve("copa", 0, name)) for name in ("own", "highest_srcc"))
+        with pytest.raises(HeadroomError, match="different levels"):
+            average([own, highest])
+
+    def test_the_best_cell_removes_the_most_within_noise(self, study):
+        found = average_grid(study_grids(study, 0))
+        assert found.loss[1, 0] == 0
+        assert found.removed[2].tolist() == [14e6, 14e6]
+        # 50 % of heads alone: 70 % lose 0.23, and with 20 % of FFNs 0.6.
+        assert best_cell(found) == (1, 0)
+
+    def test_a_lucky_cell_beyond_a_loss_is_not_the_best(self):
+        assert best_cell(grid_of([[9, 9], [9, 9], [9, 9]])) == (2, 1)
+        assert best_cell(grid_of([[9, 9], [1, 9], [9, 9]])) == (0, 1)
+        assert best_cell(grid_of([[9, 1], [1, 9], [9, 9]])) == (0, 0)
+
+    def test_differences_are_paired_and_averaged_over_levels(self, study):
+        own, lowest = (read_curve(study.curve("copa", 0, name)) for name in ("own", "lowest_srcc"))
+        # Right answers 8, 4 against 4, 4: questions 5 to 8 lose half of the two levels.
+        mean, error = difference(own, lowest, [50, 90])
+        assert mean == pytest.approx(-0.2)
+        assert error == pytest.approx(np.std([0] * 6 + [0.5] * 4, ddof=1) / np.sqrt(10))
+
+    def test_differences_need_the_same_questions(self, study, tmp_path):
+        own = read_curve(study.curve("copa", 0))
+        columns = {
+            **{name: [0, 50] for name in ("percent", "n_pruned", "parameters_removed")},
+            **{name: [None] * 2 for name in ("partner", "correlation")},
+            **outcomes([9, 8]),
+            "doc_id": [[*range(1, 11)]] * 2,
+        }
+        write(tmp_path / "other.parquet", PRUNED_EVAL, columns, {})
+        with pytest.raises(ArtifactError, match="hold different questions"):
+            difference(own, read_curve(tmp_path / "other.parquet"), [50])
+
+
+class TestGuessing:
+    def test_it_is_the_share_of_right_choices(self, study):
+        assert chances(study) == {"piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5}
+
+    @pytest.mark.parametrize(
+        ("metric", "question", "gold", "expected"),
+        [
+            # Three documents of two choices; the first two are one question: both must be right.
+            ("choice", [0, 0, 0, 0, 2, 2], [1, 0, 0, 1, 1, 0], (0.25 + 0.5) / 2),
+            # Each document its own question; one has two right choices.
+            ("choice", [0, 0, 1, 1, 2, 2], [1, 1, 0, 1, 1, 0], 2 / 3),
+            ("greedy", [0, 0, 1, 1, 2, 2], [1, 0, 0, 1, 1, 0], 0.0),
+        ],
+    )
+    def test_questions_of_several_documents_and_generated_answers(self, tmp_path, metric, question, gold, expected):
+        columns = {
+            "doc_id": [0, 0, 1, 1, 2, 2],
+            "question": question,
+            "purpose": ["evaluation"] * 6,
+            "split": ["validation"] * 6,
+            "choice": [0, 1] * 3,
+            "context": ["c"] * 6,
+            "continuation": [" t"] * 6,
+            "gold": [bool(g) for g in gold],
+            "metric": [metric] * 6,
+            "choice_length": [None] * 6,
+        }
+        write(tmp_path / "p.parquet", PROMPTS, columns, {})
+        assert guessing(tmp_path / "p.parquet") == pytest.approx(expected)
+
+
+class TestSentences:
+    def test_heads(self, study):
+        text = findings(study)
+        assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90 %" in text
+        assert (
+            "(guessing: 0.42). Up to 50 % pruned the loss is not told from noise (0.10 ± 0.06 at 50 %, 10.0 M" in text
+        )
+        assert "and at 90 % it is 0.37 ± " in text
+        assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50 %, where" in text
+
+    def test_ffns(self, study):
+        text = findings(study)
+        assert "with all FFNs" in text
+        assert "Up to 0 % pruned the loss is not told from noise, and at 20 % it is 0.17 ± " in text
+        assert (
+            "largest loss is 0.40 ± 0.10, without the FFN of layer 3 on copa (counted from 1; the largest of 12" in text
+        )
+        assert largest_swing(study, 0, ["piqa"])[:3] == ("piqa", 0, 0.1)
+        assert "FFNs are ranked on the questions that their curves are measured on" in text
+
+    def test_joint(self, study):
+        assert "together: 50 % of heads with 0 % of FFNs (10.0 M parameters) go at a loss of 0.00 ± 0.00" in findings(
+            study
+        )
+        assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
+
+    def test_transfer_and_unseen(self, study):
+        text = findings(study)
+        assert "- 0-shot, copa: averaged over 2 levels from 50 to 90 % of heads pruned, accuracy is 0.60 under" in text
+        assert "piqa's (highest correlation, 0.75) +0.05 ± 0.05" in text
+        assert "record's (lowest correlation, -0.25) -0.20 ± 0.08" in text
+        assert "- 0-shot, mathqa (no part of the aggregate): averaged over 3 levels from 20 to 90 %" in text
+        # Own 0.8 + 0.7 + 0.5, 0.9 + 0.8 + 0.4, 0.8 + 0.7 + 0.5; the aggregate gains 0.1 twice on copa.
+        assert (
+            "accuracy is 0.68 under each task's own ranking; the aggregate ranking changes it by +0.02 ± 0.01" in text
+        )
+
+    def test_correlation(self, study):
+        text = findings(study)
+        assert "- Between 0 and 5 shots: SRCC of a task's head importances is " in text
+        assert "not SRCC" in text
+
+    def test_induction(self, study):
+        text = findings(study)
+        assert "Layer 3 head 4 (counted from 1) has the highest prefix-matching score, 2.00" in text
+        assert "Layer 4 head 1 (counted from 1) has the highest copying score, 2.00" in text
+        assert "(3 sequences)" in text
+        assert text.count("(at random: 70, 50, 30 %)") == 4
+
+
+def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(study, tmp_path):
+    out = tmp_path / "seed7"
+    options = (
+        "--tasks piqa copa record --shots 0 5 --seed 7 --controls random_1 --unseen mathqa --transfer copa --joint"
+    )
+    assert main(["findings", "--results", str(study.results), *options.split(), "--out", str(out)]) == 0
+    text = (tmp_path / "seed7.md").read_text()
+    assert text == f"# Findings: model, few-shot seed 7\n\n{findings(study)}"
+    page = (tmp_path / "seed7.html").read_text()
+    assert "<title>Findings: model, few-shot seed 7</title>" in page
+    assert page.count("<li>") == sum(line.startswith("- ") for line in text.splitlines())
+    assert "http" not in page
+    assert "src=" not in page
+
+
+def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
+    from headroom.figures.study import Study
+    from tests.unit.fixture_study import write_study
+
+    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (1,), 3))
+    text = findings(study)
+    assert "one task alone, nothing to correlate" in text
+    assert "Between" not in text
+    assert "random_1" not in text

@@ -1,0 +1,39 @@
+"""FFN importance of a study's tasks and its average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from headroom.artifacts.ffns import layers
+from headroom.artifacts.store import read
+from headroom.figures.study import Study
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class FfnImportance:
+    """Accuracy lost without each FFN (eq. 7): per task, and their average with its standard error; each [layer]."""
+
+    tasks: dict[str, Array]
+    errors: dict[str, Array]
+    average: Array
+    stderr: Array
+
+
+def read_ffns(study: Study, shots: int) -> FfnImportance:
+    """FFN importance at one number of shots.
+
+    The average is taken here: the aggregate artifact may hold ranks (``aggregate: mean_rank``) instead of accuracies.
+    """
+    scores, errors = {}, {}
+    for task in study.tasks:
+        path = study.file("ffn_importance", shots, task)
+        table = read(path, FFN_IMPORTANCE)
+        scores[task], errors[task] = (layers(table, name, path) for name in ("score", "stderr"))
+    stderr = np.sqrt(np.sum([error**2 for error in errors.values()], axis=0)) / len(errors)
+    return FfnImportance(scores, errors, np.mean(list(scores.values()), axis=0), stderr)

@@ -1,0 +1,24 @@
+"""Figure 10: prefix-matching (a) and copying (b) scores of all heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headroom.figures import style
+from headroom.figures.induction import SCORES, Array, Score, read_induction
+from headroom.figures.study import Study
+
+
+def data(study: Study) -> dict[Score, Array]:
+    """Mean scores [layer, head] per induction score."""
+    return {score: read_induction(study, score)[0] for score in SCORES}
+
+
+def draw(study: Study, out: Path) -> None:
+    """Write the figure to ``out``.pdf and ``out``.png."""
+    values = data(study)
+    figure, axes = style.panels(len(values), width=5.0, height=4.2)
+    for ax, letter, (score, scores) in zip(axes, "ab", values.items(), strict=True):
+        style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score")
+    style.headline(figure, f"Induction heads, {study.model}")
+    style.save(figure, out)

@@ -1,0 +1,31 @@
+"""Figures 18 and 19: prefix-matching (copying) capacity retained under each task's ranking, a panel per shot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headroom.correlation import AGGREGATE
+from headroom.figures import style
+from headroom.figures.induction import SCORES, Capacity, Score, read_capacity
+from headroom.figures.study import Study
+
+
+def data(study: Study, score: Score) -> dict[int, dict[str, Capacity]]:
+    """Curves per shot and task, the aggregate last."""
+    return {shots: read_capacity(study, shots, score, *study.tasks, AGGREGATE) for shots in study.shots}
+
+
+def draw(study: Study, out: Path, score: Score) -> None:
+    """Write the figure to ``out``.pdf and ``out``.png."""
+    values = data(study, score)
+    styles = style.task_styles(study.tasks) | {AGGREGATE: {"color": "black"}}
+    figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
+    for ax, (shots, curves) in zip(axes, values.items(), strict=True):
+        for task, curve in curves.items():
+            width = 2.2 if task == AGGREGATE else 1
+            style.capacity_line(ax, curve.percent, curve.retained, label=task, linewidth=width, **styles[task])
+        style.capacity_axes(ax, style.shot_title(shots))
+    axes[0].set_ylabel(f"total {SCORES[score]} score retained (%)")
+    style.legend_below(figure, axes[0])
+    style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {study.model}")
+    style.save(figure, out)

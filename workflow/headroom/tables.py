@@ -1,0 +1,70 @@
+"""Pages and tables for readers: Markdown, CSV, and HTML that needs no other file."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from headroom.artifacts.store import atomic
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } li { margin: 0.5rem 0; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { border-bottom: 1px solid #ccc; padding: 0.35rem 0.7rem; text-align: left; vertical-align: top; }
+th { border-bottom: 2px solid #444; }
+"""
+
+
+def write_page(out: Path, title: str, markdown: str) -> None:
+    """Write ``out``.md and the same as ``out``.html, style included.
+
+    Args:
+        out: path without suffix.
+        title: of the page, plain text.
+        markdown: the text below it.
+    """
+    text = f"# {title}\n\n{markdown}"
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+    _write(out, ".md", text)
+    _write(out, ".html", page)
+
+
+def write_table(
+    out: Path, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()
+) -> None:
+    """Write a table as ``out``.csv, ``out``.md and ``out``.html.
+
+    Args:
+        out: path without suffix.
+        title: of the page.
+        columns: their names.
+        rows: values; floats have all their digits in the CSV and three decimals on the page.
+        notes: paragraphs below the table, in Markdown.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    _write(out, ".csv", text.getvalue())
+    lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
+    for note in notes:
+        lines += ["", note]
+    write_page(out, title, "\n".join([*lines, ""]))
+
+
+def _line(values: Sequence[object]) -> str:
+    shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
+    return "| " + " | ".join(text.replace("|", "\\|") for text in shown) + " |"
+
+
+def _write(out: Path, suffix: str, text: str) -> None:
+    with atomic(out.with_name(out.name + suffix)) as partial:
+        partial.write_text(text, encoding="utf-8")
