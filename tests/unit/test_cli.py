@@ -11,8 +11,8 @@ from headroom.artifacts.store import write
 from headroom.cli import main, parser
 
 COMMANDS = [
-    "prompts", "head-importance", "rank", "prune", "correlate", "correlate-shots", "table1", "induction", "figure",
-    "findings", "show", "model", "fetch", "embed-model", "embed-data",
+    "prompts", "head-importance", "rank", "prune", "correlate", "correlate-shots", "table1", "induction", "capacity",
+    "figure", "findings", "show", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from headroom.errors import HeadroomError
-from headroom.study_config import check_keys, check_study
+from headroom.study_config import check_keys, check_study, transfer_tasks
 from headroom.task_files import task_yaml
 from tests.conftest import ROOT
 
@@ -42,6 +42,42 @@ def test_defaults_reach_nested_keys():
     assert config["limits"] == {"importance": 2500, "evaluation": None}
     assert config["pruning"]["levels"] == list(range(0, 100, 10))
     assert config["data"]["source"] == "embedded"
+    assert config["joint"] == {
+        "heads": list(range(0, 100, 10)), "ffns": list(range(0, 100, 10)), "ranking": "aggregate",
+    }  # fmt: skip
+    assert config["transfer"] == {"tasks": None, "levels": [10, 30, 50, 70, 90]}
+    assert (config["prompts"], config["metric"], config["unseen"]) == ("paper", "question", [])
+    assert config["copying"] == {"head_output": "attention", "output_bias": False}
+
+
+def test_the_released_codes_study_sets_every_option_it_differs_in():
+    """Each option that names the released code in its description is set in released-code.yaml, away from the default
+    wherever the default is not the released behaviour."""
+    study = yaml.safe_load((ROOT / "workflow" / "studies" / "released-code.yaml").read_text())
+
+    def value(config, path):
+        for part in path.split("."):
+            config = config.get(part, {})
+        return config
+
+    named = {path for path, inner in walk(SCHEMA) if "released" in inner.get("description", "")}
+    assert named == {
+        "limits.importance", "importance.reduction", "importance.last_layer_tokens", "correlation", "induction.bos",
+        "joint.ranking", "copying.head_output", "copying.output_bias", "metric",
+    }  # fmt: skip
+    assert {path: value(study, path) for path in named} == {
+        "limits.importance": 2500, "importance.reduction": "token", "importance.last_layer_tokens": "target",
+        "correlation": "argsort", "induction.bos": True, "joint.ranking": "task", "copying.head_output": "value",
+        "copying.output_bias": True, "metric": "question",
+    }  # fmt: skip
+
+
+def test_tasks_of_transfer():
+    tasks = ["piqa", "record", "copa"]
+    assert transfer_tasks(with_defaults({"tasks": tasks})) == ["copa", "record"]
+    assert transfer_tasks(with_defaults({"tasks": ["copa"]})) == []
+    assert transfer_tasks(with_defaults({"tasks": tasks, "transfer": {"tasks": ["piqa"]}})) == ["piqa"]
+    assert transfer_tasks(with_defaults({"tasks": tasks, "transfer": {"tasks": []}})) == []
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
@@ -61,7 +97,7 @@ def test_shipped_studies_are_valid(path):
         ({"models": {"m": {"sorce": "x"}}}, r"config key 'models.m.sorce' is unknown \(did you mean 'source'\?\)"),
         (
             {"pruning": {"level": []}},
-            r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: levels, rank",
+            r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: controls, levels",
         ),
         ({"zzz": 1}, r"config key 'zzz' is unknown; known here: add_bos, "),
     ],
@@ -77,6 +113,17 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
         ({"tasks": ["arc_easy", "aggregate"]}, "'tasks': 'aggregate' cannot be a task name"),
         ({"tasks": ["random_1"]}, "'random_1' cannot be a task name"),
         ({"tasks": ["a/b"]}, "'a/b' cannot be a task name"),
+        ({"unseen": ["own"]}, "'own' cannot be a task name"),
+        ({"unseen": ["piqa"]}, "'unseen': 'piqa' is in 'tasks' too; a task is one or the other"),
+        (
+            {"transfer": {"tasks": ["piqua"]}},
+            r"'transfer.tasks': 'piqua' is not in 'tasks' \(did you mean 'piqa'\?\)",
+        ),
+        ({"tasks": ["copa"], "transfer": {"tasks": ["copa"]}}, "a single task has no other whose ranking"),
+        (
+            {"unseen": ["mathqa"], "tasks": ["arc_easy"], "data": {"source": "mirror", "mirror": "nowhere"}},
+            "nowhere/arc_easy holds no",
+        ),
         ({"models": {"prompts": {"source": "x"}}}, "'models': 'prompts' cannot be a model name"),
         ({"models": {"matrix": {"source": "x"}}}, "'matrix' cannot be a model name"),
         ({"data": {"source": "mirror"}}, "'data.mirror': data.source is mirror, so name the mirror folder"),
@@ -98,7 +145,13 @@ def test_names_and_combinations_that_cannot_be(changes, message):
         {"pruning": {"levels": [101]}},
         {"pruning": {"levels": [-1]}},
         {"pruning": {"levels": [2.5]}},
-        {"pruning": {"rankings": ["best"]}},
+        {"pruning": {"controls": ["best"]}},
+        {"pruning": {"controls": ["own"]}},
+        {"joint": {"ranking": "own"}},
+        {"transfer": {"levels": []}},
+        {"copying": {"head_output": "values"}},
+        {"prompts": "papers"},
+        {"metric": "answers"},
         {"dtype": "int8"},
         {"limits": {"evaluation": 0}},
         {"models": {}},
@@ -172,17 +225,28 @@ def test_imports_of_an_environment_are_pinned_in_it():
 
     steps = {
         "prompts": ["steps.render_prompts"],
-        "model": ["steps.score_heads", "steps.evaluate_pruned", "steps.score_induction", "embedded", "models"],
+        "model": [
+            *(f"steps.{step}" for step in ("score_heads", "score_ffns", "score_induction", "evaluate_pruned")),
+            *(f"steps.{step}" for step in ("evaluate_ffns", "evaluate_joint", "evaluate_transfer")),
+            "embedded",
+            "models",
+        ],
         "analysis": [
-            "steps.aggregate_importance",
-            "steps.correlate_tasks",
-            "steps.correlate_shots",
+            *(f"steps.{step}" for step in ("aggregate_importance", "aggregate_ffns", "retain_capacity")),
+            *(f"steps.{step}" for step in ("correlate_tasks", "correlate_shots")),
             "table1",
+            "reference",
             "findings",
         ]
         + [f"figures.{path.stem}" for path in (digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
     }
-    provided = {"pytorch": "torch", "lm_eval": "lm_eval", "matplotlib-base": "matplotlib", "pyyaml": "yaml"}
+    provided = {
+        "pytorch": "torch",
+        "lm_eval": "lm_eval",
+        "matplotlib-base": "matplotlib",
+        "pyyaml": "yaml",
+        "markdown-it-py": "markdown_it",
+    }
     for name, modules in steps.items():
         closure, pending = {}, list(modules)
         while pending:
@@ -200,15 +264,16 @@ def test_imports_of_an_environment_are_pinned_in_it():
         third_party = {m for m in imported if m not in sys.stdlib_module_names} - {"headroom"}
         listed = pins((ROOT / "envs" / f"{name}.yaml").read_text())
         available = {provided.get(p, p).replace("-", "_") for p in listed}
-        available |= {"datasets"} if "lm-eval" in listed else set()
-        available |= {"lm_eval"} if "lm-eval" in listed else set()
+        # What lm-eval itself is built on.
+        available |= {"datasets", "jinja2", "lm_eval"} if "lm-eval" in listed else set()
         assert third_party <= available, (name, third_party - available)
 
 
 def test_steps_without_a_model_import_no_torch():
     code = (
-        "import sys; from headroom.steps import aggregate_importance, correlate_tasks; from headroom import findings, "
-        "cli, show; from headroom.figures import fig03, fig05, fig08, fig10a; cli.parser(); "
+        "import sys; from headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, retain_capacity;"
+        "from headroom import findings, reference, cli, show; from headroom.figures import fig03, fig05, fig07, fig18;"
+        "cli.parser(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

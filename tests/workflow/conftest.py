@@ -75,7 +75,7 @@ class Study:
 
 
 def write_records(mirror: Path) -> None:
-    """Three small tasks in lm-eval's columns: more documents in train than the limits, a few for evaluation."""
+    """Small tasks in lm-eval's columns: more documents in train than the limits, a few for evaluation."""
     colours = ["red", "green", "blue", "white", "black"]
 
     def arc(i: int) -> dict[str, Any]:
@@ -103,6 +103,11 @@ def write_records(mirror: Path) -> None:
         (mirror / task).mkdir(parents=True)
         for split, numbers in (("train", range(20)), ("validation", range(100, 112))):
             pq.write_table(pa.Table.from_pylist([make(i) for i in numbers]), mirror / task / f"{split}.parquet")
+    (mirror / "lambada_openai").mkdir()
+    passages = [
+        {"text": f"The lamp number {i} stood by the river, and {i} boats came past the lamp"} for i in range(30)
+    ]
+    pq.write_table(pa.Table.from_pylist(passages), mirror / "lambada_openai" / "test.parquet")
 
 
 def write_hub_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -141,11 +146,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
     write_records(study.folder / "records")
     study.configure(
         models={"tiny": {"source": "tiny-opt"}},
+        device="cpu",
+        threads=1,
         tasks=["arc_easy", "winogrande"],
+        unseen=["lambada_openai"],
         shots=[0, 1],
         limits={"importance": 6, "evaluation": 8},
         data={"source": "mirror", "mirror": "records"},
-        pruning={"levels": [0, 5, 50], "rankings": ["own", "aggregate", "reversed", "random_1"]},
+        pruning={"levels": [0, 5, 50], "controls": ["reversed", "random_1"]},
+        joint={"heads": [0, 50], "ffns": [0, 34]},
+        transfer={"tasks": ["winogrande"], "levels": [50]},
         induction={"sequences": 2},
     )
     study.log = study.run()  # type: ignore[attr-defined]

@@ -6,7 +6,20 @@ import time
 
 import pytest
 
-ALL_MODEL_JOBS = {"score_heads", "evaluate_own", "evaluate_aggregate", "score_induction"}
+# The figures of the tiny study, by the rule that draws them.
+HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
+CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer", "write_findings", "write_reference"}
+INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
+
+
+def work(plan):
+    """Jobs that compute, without those that draw and write."""
+    return {name: count for name, count in plan.items() if not name.startswith(("draw_", "write_"))}
+
+
+def drawn(plan):
+    """Rules that draw and write."""
+    return set(plan) - set(work(plan))
 
 
 def edit(study, module, text="\n\nADDED = 1\n"):
@@ -44,22 +57,33 @@ def test_touched_inputs_of_equal_content_are_no_reason(study):
 
 def test_a_new_task_runs_its_jobs_and_what_gathers(study):
     study.configure(tasks=["arc_easy", "winogrande", "piqa"])
-    assert study.planned() == {
+    plan = study.planned()
+    assert work(plan) == {
         "render_prompts": 2,
         "score_heads": 2,
+        "score_ffns": 2,
         "aggregate_importance": 2,
+        "aggregate_ffns": 2,
         "evaluate_own": 2,
-        # The aggregate changes, so all its curves do: two shots of three tasks.
-        "evaluate_aggregate": 6,
+        "evaluate_ffns": 2,
+        # The aggregate changes, so all its curves do: two shots of three tasks, and of the unseen one.
+        "evaluate_joint": 6,
+        "evaluate_aggregate": 2,
+        "evaluate_transfer": 2,
         "correlate_tasks": 2,
         "correlate_shots": 1,
-        "write_table1": 1,
-        "draw_fig03": 1,
-        "draw_fig05": 1,
-        "draw_fig08": 1,
-        "draw_task_importance": 2,
-        "write_findings": 1,
+        "retain_capacity": 2,
     }
+    # Figure 10 alone shows the model, not the tasks.
+    everything = {"draw_fig03", "draw_fig04", "draw_correlation", "write_table1"} | CURVE_FIGURES | INDUCTION_FIGURES
+    assert drawn(plan) == (everything | HEAD_FIGURES) - {"draw_fig10"}
+
+
+def test_a_new_unseen_task_changes_no_aggregate(study):
+    study.configure(unseen=["lambada_openai", "piqa"])
+    plan = study.planned()
+    assert work(plan) == {"render_prompts": 2, "score_heads": 2, "evaluate_own": 2, "evaluate_aggregate": 2}
+    assert drawn(plan) == {"draw_transfer", "write_findings"}
 
 
 def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(study):
@@ -74,37 +98,34 @@ def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(stud
 
 
 def test_a_removed_task_changes_what_gathers_only(study):
-    study.configure(tasks=["arc_easy"])
-    assert study.planned() == {
+    study.configure(tasks=["arc_easy"], transfer={"tasks": []})
+    assert work(study.planned()) == {
         "aggregate_importance": 2,
+        "aggregate_ffns": 2,
+        "evaluate_joint": 2,
         "evaluate_aggregate": 2,
         "correlate_tasks": 2,
         "correlate_shots": 1,
-        "write_table1": 1,
-        "draw_fig03": 1,
-        "draw_fig05": 1,
-        "draw_fig08": 1,
-        "draw_task_importance": 2,
-        "write_findings": 1,
+        "retain_capacity": 2,
     }
 
 
 def test_a_new_shot_runs_its_own_cells(study):
     study.configure(shots=[0, 1, 2])
-    plan = study.planned()
-    assert plan == {
-        "render_prompts": 2,
-        "score_heads": 2,
+    assert work(study.planned()) == {
+        "render_prompts": 3,
+        "score_heads": 3,
+        "score_ffns": 2,
         "aggregate_importance": 1,
-        "evaluate_own": 2,
-        "evaluate_aggregate": 2,
+        "aggregate_ffns": 1,
+        "evaluate_own": 3,
+        "evaluate_ffns": 2,
+        "evaluate_joint": 2,
+        "evaluate_aggregate": 1,
+        "evaluate_transfer": 1,
         "correlate_tasks": 1,
         "correlate_shots": 1,
-        "write_table1": 1,
-        "draw_fig03": 1,
-        "draw_fig05": 1,
-        "draw_fig08": 1,
-        "write_findings": 1,
+        "retain_capacity": 1,
     }
 
 
@@ -113,26 +134,58 @@ def test_a_single_shot_correlates_no_shots(study):
     assert not {"correlate_shots", "write_table1"} & set(study.planned())
 
 
+EVALUATIONS = {"evaluate_own": 6, "evaluate_ffns": 4, "evaluate_joint": 4, "evaluate_aggregate": 2}
+
+
 def test_a_new_level_scores_nothing(study):
-    study.configure(pruning={"levels": [0, 5, 50, 75], "rankings": ["own", "aggregate", "reversed", "random_1"]})
-    assert study.planned() == {"evaluate_own": 4, "evaluate_aggregate": 4, "draw_fig05": 1, "write_findings": 1}
+    study.configure(pruning={"levels": [0, 5, 50, 75], "controls": ["reversed", "random_1"]})
+    plan = study.planned()
+    assert work(plan) == EVALUATIONS
+    assert drawn(plan) == CURVE_FIGURES
+
+
+def test_a_new_level_of_the_grid_evaluates_the_grid(study):
+    study.configure(joint={"heads": [0, 50], "ffns": [0, 34, 67]})
+    assert work(study.planned()) == {"evaluate_joint": 4}
+
+
+def test_no_grid_leaves_the_aggregates_curve(study):
+    """Without a grid another rule makes the same curve; what is there stays as it is only if it would be the same."""
+    study.configure(joint={"heads": []})
+    plan = study.planned()
+    assert work(plan) == {"evaluate_aggregate": 4}
+    assert "draw_fig07" not in plan
 
 
 def test_editing_the_pruning_module_scores_no_head(study):
     edit(study, "pruning.py")
-    assert study.planned() == {"evaluate_own": 4, "evaluate_aggregate": 4, "draw_fig05": 1, "write_findings": 1}
+    plan = work(study.planned())
+    assert {**EVALUATIONS, "evaluate_transfer": 2}.items() <= plan.items()
+    assert not {"score_heads", "aggregate_importance", "render_prompts", "score_induction"} & set(plan)
+
+
+def test_editing_the_oracle_module_scores_ffns_only(study):
+    edit(study, "oracle.py")
+    assert work(study.planned()) == {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_ffns": 4, "evaluate_joint": 4}
+
+
+def test_editing_the_copying_module_evaluates_nothing(study):
+    edit(study, "copying.py")
+    plan = study.planned()
+    assert work(plan) == {"score_induction": 1, "retain_capacity": 2}
+    assert drawn(plan) == INDUCTION_FIGURES
 
 
 def test_editing_the_importance_module_renders_no_prompt(study):
     edit(study, "importance.py")
     plan = study.planned()
-    assert plan["score_heads"] == 4
-    assert not {"render_prompts", "score_induction", "draw_fig10a"} & set(plan)
+    assert plan["score_heads"] == 6
+    assert not {"render_prompts", "score_ffns", "score_induction", "draw_fig10", "draw_fig04"} & set(plan)
 
 
 def test_editing_a_figure_draws_that_figure(study):
     edit(study, "figures/fig08.py")
-    assert study.planned() == {"draw_fig08": 1}
+    assert study.planned() == {"draw_correlation": 1}
 
 
 def test_editing_the_command_line_is_no_reason(study):
@@ -140,15 +193,47 @@ def test_editing_the_command_line_is_no_reason(study):
     assert study.planned() == {}
 
 
-def test_method_options_reach_the_steps_that_use_them(study):
+@pytest.mark.parametrize(
+    ("changes", "expected", "figures"),
+    [
+        ({"correlation": "argsort"}, {"evaluate_transfer": 2}, {"draw_correlation", "draw_transfer", "write_findings"}),
+        (
+            {"induction": {"sequences": 3}},
+            {"score_induction": 1, "retain_capacity": 2},
+            INDUCTION_FIGURES,
+        ),
+        ({"copying": {"output_bias": True}}, {"score_induction": 1, "retain_capacity": 2}, INDUCTION_FIGURES),
+        (
+            {"joint": {"heads": [0, 50], "ffns": [0, 34], "ranking": "task"}},
+            {"evaluate_joint": 4},
+            CURVE_FIGURES,
+        ),
+        (
+            {"transfer": {"tasks": ["winogrande"], "levels": [50, 75]}},
+            {"evaluate_transfer": 2},
+            {"draw_transfer", "write_findings"},
+        ),
+    ],
+    ids=str,
+)
+def test_method_options_reach_the_steps_that_use_them(study, changes, expected, figures):
+    study.configure(**changes)
+    plan = study.planned()
+    assert work(plan) == expected
+    assert drawn(plan) <= figures
+
+
+def test_importance_options_score_the_heads_anew(study):
     study.configure(importance={"reduction": "example"})
     plan = study.planned()
-    assert plan["score_heads"] == 4
-    assert "render_prompts" not in plan
-    study.configure(importance={}, correlation="argsort")
-    assert study.planned() == {"draw_fig08": 1}
-    study.configure(correlation="spearman", induction={"sequences": 3})
-    assert study.planned() == {"score_induction": 1, "draw_fig10a": 1, "write_findings": 1}
+    assert plan["score_heads"] == 6
+    assert not {"render_prompts", "score_ffns"} & set(plan)
+
+
+def test_ffn_selection_scores_the_ffns_anew(study):
+    study.configure(ffn={"selection": "scoring"})
+    plan = work(study.planned())
+    assert plan == {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_ffns": 4, "evaluate_joint": 4}
 
 
 def test_speed_options_are_no_reason(study):
@@ -159,21 +244,23 @@ def test_speed_options_are_no_reason(study):
 @pytest.mark.parametrize(
     ("deleted", "expected"),
     [
-        ("tiny/figures/fig10a_prefix_matching.png", {"draw_fig10a": 1}),
+        ("figures/fig10_induction.png", {"draw_fig10": 1}),
+        ("correlation/cross_task/0shot-seed1234.parquet", {"correlate_tasks": 1, "evaluate_transfer": 1}),
+        ("induction/copying.parquet", {"score_induction": 1, "retain_capacity": 2}),
+        ("pruned_eval/heads/winogrande/1shot-seed1234/random_1.parquet", {"evaluate_own": 1}),
+        ("pruned_eval/heads/winogrande/1shot-seed1234/lowest_srcc.parquet", {"evaluate_transfer": 1}),
+        ("pruned_eval/joint/winogrande/1shot-seed1234.parquet", {"evaluate_joint": 1}),
+        ("capacity/1shot-seed1234.parquet", {"retain_capacity": 1}),
         (
-            "tiny/correlation/cross_task/0shot-seed1234.parquet",
-            {"correlate_tasks": 1, "draw_fig08": 1, "write_findings": 1},
-        ),
-        ("tiny/induction/prefix_matching.parquet", {"score_induction": 1, "draw_fig10a": 1, "write_findings": 1}),
-        (
-            "tiny/pruned_eval/heads/winogrande/1shot-seed1234/random_1.parquet",
-            {"evaluate_own": 1, "draw_fig05": 1, "write_findings": 1},
+            "ffn_importance/arc_easy/0shot-seed1234.parquet",
+            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_ffns": 1, "evaluate_joint": 2},
         ),
     ],
 )
 def test_a_deleted_artifact_comes_back_with_what_depends_on_it(study, deleted, expected):
-    study.result(deleted).unlink()
-    assert study.planned() == expected
+    study.result(f"tiny/{deleted}").unlink()
+    plan = study.planned()
+    assert (plan if deleted.startswith("figures") else work(plan)) == expected
 
 
 def test_a_deleted_model_record_runs_the_model_anew(study):
@@ -181,7 +268,8 @@ def test_a_deleted_model_record_runs_the_model_anew(study):
     study.result("tiny/model.json").unlink()
     plan = study.planned()
     assert plan["resolve_model"] == 1
-    assert plan["score_heads"] == plan["evaluate_own"] == 4
+    assert plan["score_heads"] == plan["evaluate_own"] == 6
+    assert plan["score_ffns"] == 4
     assert plan["score_induction"] == 1
     assert "render_prompts" not in plan
 
@@ -189,7 +277,13 @@ def test_a_deleted_model_record_runs_the_model_anew(study):
 def test_limits_that_change_places_are_a_change(study):
     """Snakemake compares params as a set of values: named options make them differ."""
     study.configure(limits={"importance": 8, "evaluation": 6})
-    assert study.planned("prompts") == {"render_prompts": 4}
+    assert study.planned("prompts") == {"render_prompts": 6}
+
+
+@pytest.mark.parametrize("changes", [{"prompts": "harness"}, {"metric": "answer"}], ids=str)
+def test_other_prompts_are_rendered_anew(study, changes):
+    study.configure(**changes)
+    assert study.planned("prompts") == {"render_prompts": 6}
 
 
 def test_deleted_prompts_come_back_with_all_that_follows(study):
@@ -198,7 +292,8 @@ def test_deleted_prompts_come_back_with_all_that_follows(study):
     assert plan["render_prompts"] == 1
     assert plan["score_heads"] == 1
     assert plan["evaluate_own"] == 1
-    assert plan["evaluate_aggregate"] == 2
+    assert plan["evaluate_joint"] == 2
+    assert plan["evaluate_aggregate"] == 1
     assert plan["correlate_tasks"] == 1
 
 
@@ -210,7 +305,7 @@ def test_every_artifact_is_listed_by_the_default_target(finished):
     )
     assert outputs, done.stdout
     there = {str(p.relative_to(finished.folder)) for p in (finished.folder / "results").rglob("*") if p.is_file()}
-    assert there - outputs == {"results/matrix/tasks.txt", "results/matrix/shots.txt"}
+    assert there - outputs == {f"results/matrix/{name}.txt" for name in ("tasks", "shots", "unseen")}
 
 
 def test_another_source_of_the_model_runs_its_jobs(study):
@@ -218,13 +313,13 @@ def test_another_source_of_the_model_runs_its_jobs(study):
     study.configure(models={"tiny": {"source": "moved-opt"}})
     plan = study.planned()
     assert plan["resolve_model"] == 1
-    assert plan["score_heads"] == 4
+    assert plan["score_heads"] == 6
     assert plan["score_induction"] == 1
     assert "render_prompts" not in plan
 
 
 def test_a_task_yaml_counts_by_its_content(study):
-    path = study.folder / "workflow" / "tasks" / "arc.yaml"
+    path = study.folder / "workflow" / "tasks" / "paper" / "arc.yaml"
     text = (
         "task: arc_easy\noutput_type: multiple_choice\ndataset_path: x\ntraining_split: train\n"
         "validation_split: validation\ndoc_to_text: 'Q: {{question}}'\n"

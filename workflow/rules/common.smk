@@ -13,7 +13,7 @@ sys.path.insert(0, str(WORKFLOW))
 
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
-from headroom.study_config import check_keys, check_study
+from headroom.study_config import check_keys, check_study, transfer_tasks
 from headroom.task_digest import task_digest
 
 # Rules call `python -m headroom`: the same command line that users call, from this checkout, in each rule's own
@@ -32,11 +32,20 @@ except HeadroomError as error:
 
 MODELS = list(config["models"])
 TASKS = config["tasks"]
+# Evaluated under their own and the aggregate ranking, but no part of the aggregate.
+UNSEEN = config["unseen"]
+ALL_TASKS = [*TASKS, *UNSEEN]
+# Evaluated under the rankings of other tasks, too.
+TRANSFER = transfer_tasks(config)
 SHOTS = config["shots"]
 SEEDS = config["seeds"]
-RANKINGS = config["pruning"]["rankings"]
-# A study of the aggregate ranking alone still needs a rule with outputs; nothing asks for them.
-OWN_RANKINGS = [name for name in RANKINGS if name != "aggregate"] or ["own"]
+CONTROLS = sorted(config["pruning"]["controls"])
+OWN_RANKINGS = ["own", *CONTROLS]
+TRANSFER_RANKINGS = ["highest_srcc", "lowest_srcc"]
+# A job that runs the model takes a GPU; on the CPU, as many run beside each other as there are cores.
+GPUS = 0 if config["device"] == "cpu" else 1
+JOINT = bool(config["joint"]["heads"] and config["joint"]["ffns"])
+JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[config["joint"]["ranking"]]
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
 MODEL_FILES = [
@@ -46,17 +55,17 @@ MODEL_FILES = [
     "headroom.json",
 ]
 DATA_FILES = ["train.parquet", "validation.parquet"]
-TASK_FOLDER = WORKFLOW / "tasks"
+TASK_FOLDER = WORKFLOW / "tasks" / config["prompts"]
 
 
 def alternatives(values):
-    """A wildcard pattern that matches exactly these values."""
-    return "|".join(re.escape(str(value)) for value in values)
+    """A wildcard pattern that matches exactly these values; nothing where there are none."""
+    return "|".join(re.escape(str(value)) for value in values) or "(?!)"
 
 
 wildcard_constraints:
     model=alternatives(MODELS),
-    task=alternatives(TASKS),
+    task=alternatives(ALL_TASKS),
     shot=alternatives(SHOTS),
     seed=alternatives(SEEDS),
     package="model|data",
@@ -64,6 +73,7 @@ wildcard_constraints:
 
 
 MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
+MATRIX_UNSEEN = "results/matrix/unseen.txt"
 
 
 def write_matrix(path, values):
@@ -82,37 +92,65 @@ def write_matrix(path, values):
 
 write_matrix(MATRIX[0], TASKS)
 write_matrix(MATRIX[1], SHOTS)
+write_matrix(MATRIX_UNSEEN, UNSEEN)
 
 
 CELL = "{shot}shot-seed{seed}"
 MODEL_RECORDS = expand("results/{model}/model.json", model=MODELS)
 PROMPTS = expand(
-    f"results/prompts/{{task}}/{CELL}.parquet", task=TASKS, shot=SHOTS, seed=SEEDS
+    f"results/prompts/{{task}}/{CELL}.parquet", task=ALL_TASKS, shot=SHOTS, seed=SEEDS
 )
 IMPORTANCE = expand(
     f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
     model=MODELS,
     step=["head_importance", "ranking/heads"],
+    task=[*ALL_TASKS, "aggregate"],
+    shot=SHOTS,
+    seed=SEEDS,
+) + expand(
+    f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
+    model=MODELS,
+    step=["ffn_importance", "ranking/ffns"],
     task=[*TASKS, "aggregate"],
     shot=SHOTS,
     seed=SEEDS,
 )
-CURVES = expand(
-    f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet",
-    model=MODELS,
-    task=TASKS,
-    shot=SHOTS,
-    seed=SEEDS,
-    ranking=RANKINGS,
-)
+HEAD_CURVE = f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet"
+FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/own.parquet"
+JOINT_CELLS = f"results/{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet"
+CURVES = [
+    *expand(
+        HEAD_CURVE,
+        model=MODELS,
+        task=ALL_TASKS,
+        shot=SHOTS,
+        seed=SEEDS,
+        ranking=[*OWN_RANKINGS, "aggregate"],
+    ),
+    *expand(
+        HEAD_CURVE,
+        model=MODELS,
+        task=TRANSFER,
+        shot=SHOTS,
+        seed=SEEDS,
+        ranking=TRANSFER_RANKINGS,
+    ),
+    *expand(FFN_CURVE, model=MODELS, task=TASKS, shot=SHOTS, seed=SEEDS),
+    *expand(
+        JOINT_CELLS, model=MODELS, task=TASKS if JOINT else [], shot=SHOTS, seed=SEEDS
+    ),
+]
 CORRELATIONS = expand(
     f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
     model=MODELS,
     shot=SHOTS,
     seed=SEEDS,
 )
-TABLE_STEM = "results/{model}/tables/table1-seed{seed}"
-TABLES = []
+# Pages and tables without suffix; the HTML is for the report.
+TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
+REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
+FINDINGS_STEM = "results/{model}/findings/seed{seed}"
+TABLE_STEMS = [REFERENCE_STEM]
 # One number of shots has nothing to be correlated with.
 if len(SHOTS) > 1:
     CORRELATIONS += expand(
@@ -120,49 +158,82 @@ if len(SHOTS) > 1:
         model=MODELS,
         seed=SEEDS,
     )
-    TABLES += expand(
-        f"{TABLE_STEM}.{{suffix}}", model=MODELS, seed=SEEDS, suffix=["csv", "md"]
-    )
-INDUCTION = expand("results/{model}/induction/prefix_matching.parquet", model=MODELS)
-# Figure 5 and the findings show the own ranking; a study without it has no such curve.
-HAS_OWN = "own" in RANKINGS
-FINDINGS = (
-    expand("results/{model}/findings/seed{seed}.md", model=MODELS, seed=SEEDS)
-    if HAS_OWN
-    else []
+    TABLE_STEMS.append(TABLE1_STEM)
+TABLES = expand(
+    [f"{stem}.{{suffix}}" for stem in TABLE_STEMS],
+    model=MODELS,
+    seed=SEEDS,
+    suffix=["csv", "md", "html"],
 )
-# Per-task heatmaps have a figure per number of shots.
-TASK_FIGURES = {
-    f"fig{number}": shots
-    for number, shots in (("12", 0), ("13", 1), ("14", 5))
-    if shots in SHOTS
+FINDINGS = expand(
+    f"{FINDINGS_STEM}.{{suffix}}", model=MODELS, seed=SEEDS, suffix=["md", "html"]
+)
+INDUCTION = expand(
+    "results/{model}/induction/{score}.parquet",
+    model=MODELS,
+    score=["prefix_matching", "copying"],
+) + expand(
+    f"results/{{model}}/capacity/{CELL}.parquet", model=MODELS, shot=SHOTS, seed=SEEDS
+)
+# Figures that show some numbers of shots only; a study without these lacks the figure.
+FIGURE_SHOTS = {
+    number: [shots for shots in wanted if shots in SHOTS]
+    for number, wanted in {
+        "08": [shots for shots in SHOTS if shots != 5],
+        "15": [5],
+        "09": [0],
+        "16": [1],
+        "17": [5],
+        "12": [0],
+        "13": [1],
+        "14": [5],
+    }.items()
 }
-# A drawing rule's outputs without suffix; Figure 10a does not depend on the few-shot seed.
+FIGURE_NAMES = {
+    "03": "head_importance",
+    "04": "ffn_importance",
+    "05": "heads_pruned",
+    "06": "ffns_pruned",
+    "07": "joint",
+    "08": "task_correlation",
+    "09": "transfer",
+    "10": "induction",
+    "11": "capacity",
+    "12": "task_importance",
+    "13": "task_importance",
+    "14": "task_importance",
+    "15": "task_correlation",
+    "16": "transfer",
+    "17": "transfer",
+    "18": "prefix_matching_capacity",
+    "19": "copying_capacity",
+}
+# A drawing rule's outputs without suffix; Figure 10 does not depend on the few-shot seed.
 FIGURE_STEMS = {
-    "fig03": "results/{model}/figures/fig03_head_importance-seed{seed}",
-    "fig05": "results/{model}/figures/fig05_heads_pruned-seed{seed}",
-    "fig08": "results/{model}/figures/fig08_task_correlation-seed{seed}",
-    "fig10a": "results/{model}/figures/fig10a_prefix_matching",
-    **{
-        name: f"results/{{model}}/figures/{name}_task_importance-seed{{seed}}"
-        for name in TASK_FIGURES
-    },
+    f"fig{number}": f"results/{{model}}/figures/fig{number}_{name}"
+    + ("" if number == "10" else "-seed{seed}")
+    for number, name in FIGURE_NAMES.items()
 }
-DRAWN = [name for name in FIGURE_STEMS if name != "fig05" or HAS_OWN]
+LACKING = {
+    *(f"fig{number}" for number, shots in FIGURE_SHOTS.items() if not shots),
+    *([] if JOINT else ["fig07"]),
+    *([] if TRANSFER or UNSEEN else ["fig09", "fig16", "fig17"]),
+}
 FIGURES_OF = {
     name: sorted(
         set(
             expand(
-                f"{FIGURE_STEMS[name]}.{{suffix}}",
+                f"{stem}.{{suffix}}",
                 model=MODELS,
                 seed=SEEDS,
                 suffix=["pdf", "png"],
             )
         )
     )
-    for name in DRAWN
+    for name, stem in FIGURE_STEMS.items()
+    if name not in LACKING
 }
-FIGURES = [path for name in DRAWN for path in FIGURES_OF[name]]
+FIGURES = [path for paths in FIGURES_OF.values() for path in paths]
 
 
 # Config keys as options of the command line, where the names are not the same.
@@ -172,9 +243,12 @@ OPTIONS = {
     "importance.reduction": "--reduction",
     "importance.last_layer_tokens": "--last-layer-tokens",
     "pruning.levels": "--levels",
-    "pruning.rankings": "--rankings",
+    "transfer.levels": "--levels",
+    "ffn.selection": "--selection",
     "induction.sequences": "--sequences",
     "induction.bos": "--bos",
+    "copying.head_output": "--head-output",
+    "copying.output_bias": "--output-bias",
 }
 
 
@@ -189,7 +263,7 @@ def options(*keys):
         value = config
         for part in key.split("."):
             value = value[part]
-        option = OPTIONS.get(key, f"--{key.replace('_', '-')}")
+        option = OPTIONS.get(key, f"--{key.replace('_', '-').replace('.', '-')}")
         if isinstance(value, bool):
             words.append(option if value else option.replace("--", "--no-", 1))
         elif isinstance(value, list):
@@ -209,19 +283,41 @@ def cells(step, tasks, **fixed):
     )
 
 
-# What a figure of one model and seed gathers over tasks and shots.
+# What figures and pages of one model and seed gather over tasks and shots. Chances do not depend on shots, so that
+# the shortest prompts serve.
 PROMPT_FILES = expand(
     f"results/prompts/{{task}}/{CELL}.parquet",
-    task=TASKS,
-    shot=SHOTS,
+    task=ALL_TASKS,
+    shot=min(SHOTS),
     allow_missing=True,
 )
 CURVE_FILES = expand(
-    f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet",
-    task=TASKS,
-    shot=SHOTS,
-    ranking=OWN_RANKINGS,
-    allow_missing=True,
+    HEAD_CURVE, task=TASKS, shot=SHOTS, ranking=OWN_RANKINGS, allow_missing=True
+)
+AGGREGATE_CURVE_FILES = expand(
+    HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="aggregate", allow_missing=True
+)
+FFN_CURVE_FILES = expand(FFN_CURVE, task=TASKS, shot=SHOTS, allow_missing=True)
+JOINT_FILES = expand(
+    JOINT_CELLS, task=TASKS if JOINT else [], shot=SHOTS, allow_missing=True
+)
+# Of one number of shots.
+TRANSFER_FILES = [
+    *expand(
+        HEAD_CURVE,
+        task=[*TRANSFER, *UNSEEN],
+        ranking=["own", "aggregate"],
+        allow_missing=True,
+    ),
+    *expand(HEAD_CURVE, task=TRANSFER, ranking=TRANSFER_RANKINGS, allow_missing=True),
+]
+FFN_FILES = cells("ffn_importance", TASKS, shot=SHOTS)
+INDUCTION_FILES = [
+    "results/{model}/induction/prefix_matching.parquet",
+    "results/{model}/induction/copying.parquet",
+]
+CAPACITY_FILES = expand(
+    f"results/{{model}}/capacity/{CELL}.parquet", shot=SHOTS, allow_missing=True
 )
 SHOT_CORRELATION_FILES = (
     ["results/{model}/correlation/cross_shot/seed{seed}.parquet"]
@@ -287,16 +383,36 @@ def get_task_digest(wildcards):
 
 
 def get_figure_shots(wildcards):
-    """The number of shots that a per-task figure shows."""
-    return TASK_FIGURES[f"fig{wildcards.number}"]
+    """The numbers of shots that a figure shows."""
+    return FIGURE_SHOTS[wildcards.number]
+
+
+def get_figure_curves(wildcards):
+    """Accuracy curves of heads (Figure 5) or FFNs (Figure 6)."""
+    curves = {"heads": CURVE_FILES, "ffns": FFN_CURVE_FILES}[wildcards.component]
+    return expand(curves, **wildcards)
+
+
+def get_figure_controls(wildcards):
+    """Control rankings that are drawn; they are orders of heads."""
+    return CONTROLS if wildcards.component == "heads" else []
+
+
+def get_figure_transfer(wildcards):
+    """Accuracy curves under several rankings, at the figure's number of shots."""
+    return expand(TRANSFER_FILES, shot=get_figure_shots(wildcards), **wildcards)
+
+
+def get_figure_correlations(wildcards):
+    """Correlations between tasks at the figure's numbers of shots."""
+    return expand(
+        f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
+        shot=get_figure_shots(wildcards),
+        **wildcards,
+    )
 
 
 def get_figure_scores(wildcards):
-    """The head scores of each task at that number of shots."""
-    return expand(
-        "results/{model}/head_importance/{task}/{shot}shot-seed{seed}.parquet",
-        model=wildcards.model,
-        task=TASKS,
-        shot=get_figure_shots(wildcards),
-        seed=wildcards.seed,
-    )
+    """The head scores of each task at the figure's number of shots."""
+    files = cells("head_importance", TASKS, shot=get_figure_shots(wildcards))
+    return expand(files, **wildcards)

@@ -48,21 +48,22 @@ rule write_table1:
     input:
         "results/{model}/correlation/cross_shot/seed{seed}.parquet",
     output:
-        csv=report(
-            f"{TABLE_STEM}.csv",
+        csv=f"{TABLE1_STEM}.csv",
+        md=f"{TABLE1_STEM}.md",
+        html=report(
+            f"{TABLE1_STEM}.html",
             caption="../report/table1.rst",
             category="{model}",
             subcategory="correlation",
             labels={"result": "Table 1: correlation between shots", "seed": "{seed}"},
         ),
-        md=f"{TABLE_STEM}.md",
     log:
         "logs/{model}/write_table1/seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("table1"),
-        stem=TABLE_STEM,
+        stem=TABLE1_STEM,
     message:
         "Write Table 1 of {wildcards.model}."
     shell:

@@ -1,6 +1,7 @@
-# The paper's figures and the findings in words, from artifacts alone: seconds each, no model.
+# The paper's figures, the findings in words and the reference table, from artifacts alone: seconds each, no model.
+# One rule per kind of figure: figures that differ in the number of shots, in what is pruned or in which score share it.
 # Report labels name a result in one label: where two labels vary in a category, Snakemake 9.27's report turns them
-# into switches and breaks on combinations that do not exist.
+# into switches and breaks on combinations that do not exist. Figure numbers have two digits there: it sorts by text.
 
 
 rule draw_fig03:
@@ -14,7 +15,10 @@ rule draw_fig03:
             caption="../report/fig03.rst",
             category="{model}",
             subcategory="head importance",
-            labels={"result": "Figure 3: aggregate head importance", "seed": "{seed}"},
+            labels={
+                "result": "Figure 03: aggregate head importance",
+                "seed": "{seed}",
+            },
         ),
     log:
         "logs/{model}/draw_fig03/seed{seed}.log",
@@ -28,97 +32,235 @@ rule draw_fig03:
     message:
         "Draw Figure 3 of {wildcards.model}."
     shell:
-        "python -m headroom figure 03 --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 03 --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
-rule draw_fig05:
+rule draw_fig04:
     input:
-        CURVE_FILES,
+        FFN_FILES,
         matrix=MATRIX,
     output:
-        pdf=f"{FIGURE_STEMS['fig05']}.pdf",
+        pdf=f"{FIGURE_STEMS['fig04']}.pdf",
         png=report(
-            f"{FIGURE_STEMS['fig05']}.png",
+            f"{FIGURE_STEMS['fig04']}.png",
+            caption="../report/fig04.rst",
+            category="{model}",
+            subcategory="FFN importance",
+            labels={"result": "Figure 04: FFN importance", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/draw_fig04/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig04"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig04"],
+    message:
+        "Draw Figure 4 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 04 --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_pruning:
+    input:
+        get_figure_curves,
+        matrix=MATRIX,
+    output:
+        pdf="results/{model}/figures/fig{number}_{component}_pruned-seed{seed}.pdf",
+        png=report(
+            "results/{model}/figures/fig{number}_{component}_pruned-seed{seed}.png",
             caption="../report/fig05.rst",
             category="{model}",
             subcategory="pruned evaluation",
             labels={
-                "result": "Figure 5: accuracy against heads pruned",
+                "result": "Figure {number}: accuracy with {component} pruned",
                 "seed": "{seed}",
             },
         ),
     log:
-        "logs/{model}/draw_fig05/seed{seed}.log",
+        "logs/{model}/draw_pruning/fig{number}_{component}-seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("figures.fig05"),
         tasks=TASKS,
         shots=SHOTS,
-        options=options("pruning.rankings"),
-        stem=FIGURE_STEMS["fig05"],
+        controls=get_figure_controls,
+        stem="results/{model}/figures/fig{number}_{component}_pruned-seed{seed}",
     message:
-        "Draw Figure 5 of {wildcards.model}."
+        "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure 05 --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} {params.options} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
-rule draw_fig08:
+rule draw_fig07:
     input:
-        CORRELATION_FILES,
+        JOINT_FILES,
         matrix=MATRIX,
     output:
-        pdf=f"{FIGURE_STEMS['fig08']}.pdf",
+        pdf=f"{FIGURE_STEMS['fig07']}.pdf",
         png=report(
-            f"{FIGURE_STEMS['fig08']}.png",
+            f"{FIGURE_STEMS['fig07']}.png",
+            caption="../report/fig07.rst",
+            category="{model}",
+            subcategory="pruned evaluation",
+            labels={
+                "result": "Figure 07: accuracy with heads and FFNs pruned",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_fig07/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig07"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig07"],
+    message:
+        "Draw Figure 7 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 07 --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_correlation:
+    input:
+        get_figure_correlations,
+        matrix=MATRIX,
+    output:
+        pdf="results/{model}/figures/fig{number}_task_correlation-seed{seed}.pdf",
+        png=report(
+            "results/{model}/figures/fig{number}_task_correlation-seed{seed}.png",
             caption="../report/fig08.rst",
             category="{model}",
             subcategory="correlation",
-            labels={"result": "Figure 8: correlation between tasks", "seed": "{seed}"},
+            labels={
+                "result": "Figure {number}: correlation between tasks",
+                "seed": "{seed}",
+            },
         ),
     log:
-        "logs/{model}/draw_fig08/seed{seed}.log",
+        "logs/{model}/draw_correlation/fig{number}-seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("figures.fig08"),
         tasks=TASKS,
-        shots=SHOTS,
+        shots=get_figure_shots,
         options=options("correlation"),
-        stem=FIGURE_STEMS["fig08"],
+        stem="results/{model}/figures/fig{number}_task_correlation-seed{seed}",
     message:
-        "Draw Figure 8 of {wildcards.model}."
+        "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure 08 --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} "
-        "{params.options} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} {params.options} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
-rule draw_fig10a:
+rule draw_transfer:
     input:
-        "results/{model}/induction/prefix_matching.parquet",
+        get_figure_transfer,
+        matrix=[MATRIX[0], MATRIX_UNSEEN],
     output:
-        pdf=f"{FIGURE_STEMS['fig10a']}.pdf",
+        pdf="results/{model}/figures/fig{number}_transfer-seed{seed}.pdf",
         png=report(
-            f"{FIGURE_STEMS['fig10a']}.png",
-            caption="../report/fig10a.rst",
+            "results/{model}/figures/fig{number}_transfer-seed{seed}.png",
+            caption="../report/fig09.rst",
             category="{model}",
-            subcategory="induction",
-            labels={"result": "Figure 10a: prefix matching"},
+            subcategory="pruned evaluation",
+            labels={
+                "result": "Figure {number}: other tasks' rankings",
+                "seed": "{seed}",
+            },
         ),
     log:
-        "logs/{model}/draw_fig10a.log",
+        "logs/{model}/draw_transfer/fig{number}-seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig10a"),
-        stem=FIGURE_STEMS["fig10a"],
+        code=code_digest("figures.fig09"),
+        tasks=TASKS,
+        shots=get_figure_shots,
+        transfer=TRANSFER,
+        unseen=UNSEEN,
+        options=options("correlation"),
+        stem="results/{model}/figures/fig{number}_transfer-seed{seed}",
     message:
-        "Draw Figure 10a of {wildcards.model}."
+        "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure 10a --results results/{wildcards.model} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} --transfer {params.transfer} --unseen {params.unseen} "
+        "{params.options} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_fig10:
+    input:
+        INDUCTION_FILES,
+    output:
+        pdf=f"{FIGURE_STEMS['fig10']}.pdf",
+        png=report(
+            f"{FIGURE_STEMS['fig10']}.png",
+            caption="../report/fig10.rst",
+            category="{model}",
+            subcategory="induction",
+            labels={"result": "Figure 10: induction heads"},
+        ),
+    log:
+        "logs/{model}/draw_fig10.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig10"),
+        stem=FIGURE_STEMS["fig10"],
+    message:
+        "Draw Figure 10 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 10 --results results/{wildcards.model} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_fig11:
+    input:
+        CAPACITY_FILES,
+        matrix=MATRIX,
+    output:
+        pdf=f"{FIGURE_STEMS['fig11']}.pdf",
+        png=report(
+            f"{FIGURE_STEMS['fig11']}.png",
+            caption="../report/fig11.rst",
+            category="{model}",
+            subcategory="induction",
+            labels={
+                "result": "Figure 11: induction capacity retained",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_fig11/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig11"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=FIGURE_STEMS["fig11"],
+    message:
+        "Draw Figure 11 of {wildcards.model}."
+    shell:
+        "python -m headroom figure 11 --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule draw_task_importance:
@@ -149,22 +291,62 @@ rule draw_task_importance:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule draw_task_capacity:
+    input:
+        CAPACITY_FILES,
+        matrix=MATRIX,
+    output:
+        pdf="results/{model}/figures/fig{number}_{score}_capacity-seed{seed}.pdf",
+        png=report(
+            "results/{model}/figures/fig{number}_{score}_capacity-seed{seed}.png",
+            caption="../report/fig18.rst",
+            category="{model}",
+            subcategory="induction",
+            labels={
+                "result": "Figure {number}: {score} capacity by task",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/draw_task_capacity/fig{number}_{score}-seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("figures.fig18"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem="results/{model}/figures/fig{number}_{score}_capacity-seed{seed}",
+    message:
+        "Draw Figure {wildcards.number} of {wildcards.model}."
+    shell:
+        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_findings:
     input:
         PROMPT_FILES,
         CURVE_FILES,
+        AGGREGATE_CURVE_FILES,
+        FFN_CURVE_FILES,
+        JOINT_FILES,
+        expand(TRANSFER_FILES, shot=SHOTS, allow_missing=True),
+        FFN_FILES,
         CORRELATION_FILES,
         SHOT_CORRELATION_FILES,
-        cells("ranking/heads", ["aggregate"], shot=SHOTS),
-        "results/{model}/induction/prefix_matching.parquet",
-        matrix=MATRIX,
+        INDUCTION_FILES,
+        CAPACITY_FILES,
+        matrix=[*MATRIX, MATRIX_UNSEEN],
     output:
-        report(
-            "results/{model}/findings/seed{seed}.md",
+        md=f"{FINDINGS_STEM}.md",
+        html=report(
+            f"{FINDINGS_STEM}.html",
             caption="../report/findings.rst",
             category="{model}",
             subcategory="findings",
@@ -178,19 +360,63 @@ rule write_findings:
         code=code_digest("findings"),
         tasks=TASKS,
         shots=SHOTS,
-        options=options("pruning.rankings"),
+        controls=CONTROLS,
+        transfer=TRANSFER,
+        unseen=UNSEEN,
+        joint="--joint" if JOINT else "",
+        stem=FINDINGS_STEM,
     message:
         "Write the findings of {wildcards.model}."
     shell:
-        "python -m headroom findings --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} {params.options} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+        "python -m headroom findings --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
+        "--transfer {params.transfer} --unseen {params.unseen} {params.joint} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule write_reference:
+    input:
+        expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
+        FFN_CURVE_FILES,
+        JOINT_FILES,
+        FFN_FILES,
+        CORRELATION_FILES,
+        SHOT_CORRELATION_FILES,
+        INDUCTION_FILES,
+        matrix=MATRIX,
+    output:
+        csv=f"{REFERENCE_STEM}.csv",
+        md=f"{REFERENCE_STEM}.md",
+        html=report(
+            f"{REFERENCE_STEM}.html",
+            caption="../report/reference.rst",
+            category="{model}",
+            subcategory="findings",
+            labels={"result": "The paper's numbers beside these", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/write_reference/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("reference"),
+        tasks=TASKS,
+        shots=SHOTS,
+        joint="--joint" if JOINT else "",
+        stem=REFERENCE_STEM,
+    message:
+        "Write the reference table of {wildcards.model}."
+    shell:
+        "python -m headroom reference --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} {params.joint} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 # One target per figure, over all models and seeds.
-for name in DRAWN:
+for name, paths in FIGURES_OF.items():
 
     rule:
         name:
             name
         input:
-            FIGURES_OF[name],
+            paths,

@@ -1,4 +1,4 @@
-# Head importance of each task (eq. 8, 9) and of their aggregate (eq. 10), with rankings.
+# Importance of heads (eq. 8, 9) and FFNs (eq. 7) on each task, and of their aggregates (eq. 10), with rankings.
 
 
 rule score_heads:
@@ -14,7 +14,7 @@ rule score_heads:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=1,
+        gpu=GPUS,
         # Resources, not params: these change speed and memory, and must not rerun anything.
         token_budget=config["token_budget"],
         device=config["device"],
@@ -27,6 +27,35 @@ rule score_heads:
         "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
+        "{params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
+
+
+rule score_ffns:
+    input:
+        model="results/{model}/model.json",
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+    output:
+        scores=f"results/{{model}}/ffn_importance/{{task}}/{CELL}.parquet",
+        ranking=f"results/{{model}}/ranking/ffns/{{task}}/{CELL}.parquet",
+    log:
+        f"logs/{{model}}/score_ffns/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        # Resources, not params: these change speed and memory, and must not rerun anything.
+        token_budget=config["token_budget"],
+        device=config["device"],
+    params:
+        code=code_digest("steps.score_ffns"),
+        options=options("ffn.selection", "dtype", "add_bos"),
+    message:
+        "Score the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
         "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
@@ -53,3 +82,20 @@ rule aggregate_importance:
         "python -m headroom rank --results results/{wildcards.model} --tasks {params.tasks} --shots {wildcards.shot} "
         "--seed {wildcards.seed} {params.options} --scores-out {output.scores} --out {output.ranking} "
         "2>&1 | tee {log}"
+
+
+use rule aggregate_importance as aggregate_ffns with:
+    input:
+        cells("ffn_importance", TASKS),
+        tasks=MATRIX[0],
+    output:
+        scores=f"results/{{model}}/ffn_importance/aggregate/{CELL}.parquet",
+        ranking=f"results/{{model}}/ranking/ffns/aggregate/{CELL}.parquet",
+    log:
+        f"logs/{{model}}/aggregate_ffns/{CELL}.log",
+    params:
+        code=code_digest("steps.aggregate_ffns"),
+        tasks=TASKS,
+        options=f"{options('aggregate')} --component ffns",
+    message:
+        "Aggregate FFN importance over tasks, {wildcards.model}, {wildcards.shot}-shot."

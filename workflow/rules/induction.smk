@@ -1,25 +1,54 @@
-# Induction scores of each model's heads.
+# Induction scores of each model's heads, and how much of them pruning leaves.
 
 
 rule score_induction:
     input:
         model="results/{model}/model.json",
     output:
-        "results/{model}/induction/prefix_matching.parquet",
+        prefix_matching="results/{model}/induction/prefix_matching.parquet",
+        copying="results/{model}/induction/copying.parquet",
     log:
         "logs/{model}/score_induction.log",
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=1,
+        gpu=GPUS,
         # Resources, not params: these change speed and memory, and must not rerun anything.
         device=config["device"],
     params:
         code=code_digest("steps.score_induction"),
-        options=options("induction.sequences", "induction.bos", "dtype"),
+        options=options(
+            "induction.sequences",
+            "induction.bos",
+            "copying.head_output",
+            "copying.output_bias",
+            "dtype",
+        ),
     message:
-        "Score prefix matching of {wildcards.model}."
+        "Score prefix matching and copying of {wildcards.model}."
     shell:
         "python -m headroom induction --model {input.model} {params.options} "
-        "--device {resources.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        "--device {resources.device} --threads {threads} --out $(dirname {output.copying}) 2>&1 | tee {log}"
+
+
+rule retain_capacity:
+    input:
+        "results/{model}/induction/prefix_matching.parquet",
+        "results/{model}/induction/copying.parquet",
+        cells("ranking/heads", [*TASKS, "aggregate"]),
+        tasks=MATRIX[0],
+    output:
+        f"results/{{model}}/capacity/{CELL}.parquet",
+    log:
+        f"logs/{{model}}/retain_capacity/{CELL}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("steps.retain_capacity"),
+        tasks=TASKS,
+    message:
+        "Count the induction capacity that pruning leaves, {wildcards.model}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom capacity --results results/{wildcards.model} --tasks {params.tasks} "
+        "--shots {wildcards.shot} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"

@@ -14,7 +14,9 @@ rule render_prompts:
         code=code_digest("steps.render_prompts"),
         definition=get_task_digest,
         data=get_data(),
-        options=options("limits.importance", "limits.evaluation", "sample"),
+        options=options(
+            "limits.importance", "limits.evaluation", "sample", "prompts", "metric"
+        ),
     message:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:

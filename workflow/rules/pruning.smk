@@ -1,5 +1,5 @@
-# Accuracy with heads pruned, level by level. Own and aggregate rankings are two jobs: a new task changes every
-# aggregate, and no own curve.
+# Accuracy with heads, FFNs or both pruned, level by level. Own and aggregate rankings are two jobs: a new task changes
+# every aggregate, and no own curve.
 
 
 rule evaluate_own:
@@ -8,18 +8,14 @@ rule evaluate_own:
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
     output:
-        expand(
-            f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet",
-            ranking=OWN_RANKINGS,
-            allow_missing=True,
-        ),
+        expand(HEAD_CURVE, ranking=OWN_RANKINGS, allow_missing=True),
     log:
         f"logs/{{model}}/evaluate_own/{{task}}/{CELL}.log",
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=1,
+        gpu=GPUS,
         # Resources, not params: these change speed and memory, and must not rerun anything.
         token_budget=config["token_budget"],
         device=config["device"],
@@ -43,9 +39,12 @@ use rule evaluate_own as evaluate_aggregate with:
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
     output:
-        f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/aggregate.parquet",
+        expand(HEAD_CURVE, ranking="aggregate", allow_missing=True),
     log:
         f"logs/{{model}}/evaluate_aggregate/{{task}}/{CELL}.log",
+    # Where there is a joint grid, its job writes this curve too: the grid's edge is the same evaluations.
+    wildcard_constraints:
+        task=alternatives(UNSEEN if JOINT else ALL_TASKS),
     params:
         code=code_digest("steps.evaluate_pruned"),
         rankings=["aggregate"],
@@ -53,3 +52,102 @@ use rule evaluate_own as evaluate_aggregate with:
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
     message:
         "Prune {wildcards.model} on {wildcards.task} by the aggregate ranking, {wildcards.shot}-shot."
+
+
+rule evaluate_joint:
+    input:
+        model="results/{model}/model.json",
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+        aggregate=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
+        heads=f"results/{{model}}/ranking/heads/{JOINT_RANKING}/{CELL}.parquet",
+        ffns=f"results/{{model}}/ranking/ffns/{JOINT_RANKING}/{CELL}.parquet",
+    output:
+        joint=JOINT_CELLS,
+        curve=expand(HEAD_CURVE, ranking="aggregate", allow_missing=True),
+    log:
+        f"logs/{{model}}/evaluate_joint/{{task}}/{CELL}.log",
+    wildcard_constraints:
+        task=alternatives(TASKS if JOINT else []),
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        # Resources, not params: these change speed and memory, and must not rerun anything.
+        token_budget=config["token_budget"],
+        device=config["device"],
+    params:
+        code=code_digest("steps.evaluate_joint"),
+        options=options(
+            "pruning.levels", "joint.heads", "joint.ffns", "dtype", "add_bos"
+        ),
+    message:
+        "Prune heads and FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom joint --model {input.model} --prompts {input.prompts} --curve-ranking {input.aggregate} "
+        "--heads-ranking {input.heads} --ffns-ranking {input.ffns} {params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--curve {output.curve} --out {output.joint} 2>&1 | tee {log}"
+
+
+rule evaluate_ffns:
+    input:
+        model="results/{model}/model.json",
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+        ranking=f"results/{{model}}/ranking/ffns/{{task}}/{CELL}.parquet",
+    output:
+        FFN_CURVE,
+    log:
+        f"logs/{{model}}/evaluate_ffns/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        # Resources, not params: these change speed and memory, and must not rerun anything.
+        token_budget=config["token_budget"],
+        device=config["device"],
+    params:
+        code=code_digest("steps.evaluate_ffns"),
+        options=options("pruning.levels", "dtype", "add_bos"),
+    message:
+        "Prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom prune-ffns --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
+        "{params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--out {output} 2>&1 | tee {log}"
+
+
+rule evaluate_transfer:
+    input:
+        cells("ranking/heads", TASKS),
+        model="results/{model}/model.json",
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+        correlations=f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
+    output:
+        highest=expand(HEAD_CURVE, ranking="highest_srcc", allow_missing=True),
+        lowest=expand(HEAD_CURVE, ranking="lowest_srcc", allow_missing=True),
+    log:
+        f"logs/{{model}}/evaluate_transfer/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        # Resources, not params: these change speed and memory, and must not rerun anything.
+        token_budget=config["token_budget"],
+        device=config["device"],
+    params:
+        code=code_digest("steps.evaluate_transfer"),
+        tasks=TASKS,
+        options=options("transfer.levels", "correlation", "dtype", "add_bos"),
+        folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
+    message:
+        "Prune {wildcards.model} on {wildcards.task} by other tasks' rankings, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom transfer --model {input.model} --prompts {input.prompts} "
+        "--correlations {input.correlations} --ranking-folder results/{wildcards.model}/ranking/heads "
+        "--task {wildcards.task} --tasks {params.tasks} {params.options} "
+        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--out {params.folder} 2>&1 | tee {log}"
