@@ -255,7 +255,7 @@ def test_the_report_is_one_file(study):
     done = study.snakemake("--report", "results/report.html")
     assert done.returncode == 0, done.stdout
     html = study.result("report.html").read_text()
-    assert "Figure 5" in html
+    assert "Figure 05" in html
     assert "http-equiv" in html or "<html" in html
     assert 'src="http' not in html
 

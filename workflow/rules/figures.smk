@@ -240,7 +240,7 @@ rule draw_fig11:
             f"{FIGURE_STEMS['fig11']}.png",
             caption="../report/fig11.rst",
             category="{model}",
-            subcategory="induction",
+            subcategory="induction capacity",
             labels={
                 "result": "Figure 11: induction capacity retained",
                 "seed": "{seed}",
@@ -306,7 +306,7 @@ rule draw_task_capacity:
             "results/{model}/figures/fig{number}_{score}_capacity-seed{seed}.png",
             caption="../report/fig18.rst",
             category="{model}",
-            subcategory="induction",
+            subcategory="induction capacity",
             labels={
                 "result": "Figure {number}: {score} capacity by task",
                 "seed": "{seed}",
