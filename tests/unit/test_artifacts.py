@@ -5,8 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from headroom.artifacts import (
+    capacity,
+    copying,
     cross_shot,
     cross_task,
+    ffn_importance,
     head_importance,
     prefix_matching,
     prompts,
@@ -19,6 +22,11 @@ from headroom.artifacts.store import ArtifactError, provenance, read, write
 
 COLUMNS = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.1, 0.2]}
 KINDS = [
+    capacity.CAPACITY,
+    copying.COPYING,
+    ffn_importance.FFN_IMPORTANCE,
+    pruned_eval.JOINT_EVAL,
+    ranking.FFN_RANKING,
     cross_shot.CROSS_SHOT,
     cross_task.CROSS_TASK,
     head_importance.HEAD_IMPORTANCE,

@@ -11,8 +11,9 @@ from headroom.artifacts.store import write
 from headroom.cli import main, parser
 
 COMMANDS = [
-    "prompts", "head-importance", "rank", "prune", "correlate", "correlate-shots", "table1", "induction", "capacity",
-    "figure", "findings", "show", "model", "fetch", "embed-model", "embed-data",
+    "prompts", "head-importance", "ffn-importance", "rank", "prune", "prune-ffns", "joint", "transfer", "correlate",
+    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "show", "model", "fetch",
+    "embed-model", "embed-data",
 ]  # fmt: skip
 
 
@@ -70,6 +71,6 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
 
 def test_rank_without_enough_says_what_is_missing(tmp_path, capsys):
     assert main(["rank", "--tasks", "a", "--out", str(tmp_path / "r")]) == 1
-    assert "give --scores to rank one task, or for the aggregate also --results, --shots, --scores-out" in (
+    assert "give --scores to rank one task's heads, or for the aggregate also --results, --shots, --scores-out" in (
         capsys.readouterr().err
     )

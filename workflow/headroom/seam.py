@@ -197,7 +197,9 @@ def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout,
     prefix = layout.prefix
     if layout.branches is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    branches = scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=layout.branches, scale=scaling)
+    branches = scaled_dot_product_attention(
+        query[:, :, prefix:], key, value, attn_mask=layout.branches.to(query.device), scale=scaling
+    )
     if prefix == 0:
         return branches
     prefixes = scaled_dot_product_attention(
