@@ -45,6 +45,10 @@ def draw(study: Study, out: Path) -> None:
             )
         title = f"{task} (unseen)" if task in study.unseen else task
         ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
+        # Where all accuracies are the same, the limits would be a hair's breadth around it.
+        low, high = ax.get_ylim()
+        if high - low < 1:
+            ax.set_ylim(low - 5, high + 5)
         ax.grid(alpha=0.3)
         # Below the panel: curves cross, so that no corner is free for sure.
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
