@@ -4,35 +4,10 @@ import re
 import subprocess
 import sys
 
-from headroom.artifacts import (
-    capacity,
-    copying,
-    cross_shot,
-    cross_task,
-    ffn_importance,
-    head_importance,
-    prefix_matching,
-    prompts,
-    pruned_eval,
-    ranking,
-)
 from tests.conftest import ROOT
+from tests.unit.test_artifacts import KINDS
 
 README = (ROOT / "README.md").read_text()
-KINDS = (
-    prompts.PROMPTS,
-    head_importance.HEAD_IMPORTANCE,
-    ffn_importance.FFN_IMPORTANCE,
-    ranking.RANKING,
-    ranking.FFN_RANKING,
-    pruned_eval.PRUNED_EVAL,
-    pruned_eval.JOINT_EVAL,
-    cross_task.CROSS_TASK,
-    cross_shot.CROSS_SHOT,
-    prefix_matching.PREFIX_MATCHING,
-    copying.COPYING,
-    capacity.CAPACITY,
-)
 
 
 def rule_graph():

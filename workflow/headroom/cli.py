@@ -105,7 +105,6 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("head-importance", _head_importance, "Score every head by the gradient (eq. 8 and 9).")
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--reduction", choices=("token", "example"), default="token", help="(default %(default)s)")
     p.add_argument("--last-layer-tokens", choices=("all", "target"), default="all", help="(default %(default)s)")
     p.add_argument("--ranking", type=Path, help="also write the ranking here")
@@ -113,7 +112,6 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("ffn-importance", _ffn_importance, "Score every FFN by the accuracy lost without it (eq. 7).")
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument(
         "--selection",
         choices=("evaluation", "scoring"),
@@ -133,7 +131,6 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("prune", _prune, "Evaluate with the least important heads pruned, level by level.")
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--ranking-file", type=Path, help="ranking artifact; random_N rankings need none")
     p.add_argument(
         "--rankings",
@@ -148,14 +145,12 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("prune-ffns", _prune_ffns, "Evaluate with the least important FFNs pruned, level by level.")
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--ranking-file", type=Path, required=True, help="FFN-ranking artifact")
     _levels(p, "--levels", "FFNs")
     _out(p, "the pruned-evaluation artifact")
 
     p = command("joint", _joint, "Evaluate with heads and FFNs pruned together, over a grid of levels.")
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--heads-ranking", type=Path, required=True, help="ranking artifact")
     p.add_argument("--ffns-ranking", type=Path, required=True, help="FFN-ranking artifact")
     _levels(p, "--joint-heads", "heads")
@@ -169,7 +164,6 @@ def parser() -> argparse.ArgumentParser:
         "transfer", _transfer, "Evaluate a task under the rankings of the tasks most and least correlated with it."
     )
     _model_options(p)
-    p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
     p.add_argument("--correlations", type=Path, required=True, help="cross-task artifact of the same shot and seed")
     p.add_argument("--ranking-folder", type=Path, required=True, help="folder with {task}/{k}shot-seed{s}.parquet")
     p.add_argument("--task", required=True, help="the task of the prompts")
@@ -249,6 +243,7 @@ def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
     if prompts:
+        p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
         p.add_argument("--token-budget", type=_positive, default=1024, help="tokens per batch (default %(default)s)")
         p.add_argument(
             "--add-bos", action=argparse.BooleanOptionalAction, default=False, help="put BOS before each prompt"

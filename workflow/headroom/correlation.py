@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import spearmanr
 
+from headroom.artifacts.store import by_column
 from headroom.errors import HeadroomError
 from headroom.ranking import Aggregation, aggregate, rank_heads
 
@@ -124,7 +125,7 @@ def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list
         for a, b in combinations(shots, 2)
         for task in scores[shots[0]]
     ]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return by_column(rows)
 
 
 def cross_task(
@@ -149,7 +150,7 @@ def cross_task(
                     "srcc_leave_one_out": _leave_one_out(scores, name_a, name_b, how),
                 }
             )
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return by_column(rows)
 
 
 def _leave_one_out(scores: Mapping[str, TaskScores], a: str, b: str, how: Aggregation) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from headroom import anatomy
+from headroom.artifacts.store import by_column
 from headroom.checkpoints import Loaded, gates_without
 from headroom.likelihood import Batch, Document, Likelihoods, likelihoods, rows_of
 from headroom.progress import Progress
@@ -94,11 +95,11 @@ class Evaluation:
             ranking: all heads, least important first.
             levels: percents of all heads, each from 0 to 100.
         """
-        return as_columns([self._level(percent, ranking, ()) for percent in levels])
+        return by_column([self._level(percent, ranking, ()) for percent in levels])
 
     def ffn_curve(self, ranking: Sequence[int], levels: Sequence[int]) -> Columns:
         """The same for FFNs: ``ranking`` holds all layers, those with the least important FFNs first."""
-        return as_columns([self._level(percent, (), ranking) for percent in levels])
+        return by_column([self._level(percent, (), ranking) for percent in levels])
 
     def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
         gone = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
@@ -129,13 +130,8 @@ class Evaluation:
                         **self.outcomes(*gone),
                     }
                 )
-        return as_columns(rows)
+        return by_column(rows)
 
     def _parameters(self, heads: Sequence[Head], ffns: Sequence[int]) -> int:
         model = self.loaded.model
         return anatomy.removed_parameters(model, heads) + sum(anatomy.ffn_parameters(model, layer) for layer in ffns)
-
-
-def as_columns(rows: Sequence[dict[str, Any]]) -> Columns:
-    """Rows, all with the same keys, as columns."""
-    return {name: [row[name] for row in rows] for name in rows[0]}

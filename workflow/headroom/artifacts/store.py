@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ def write(path: Path, kind: Kind, columns: Mapping[str, Any], provenance: Mappin
     table = pa.Table.from_arrays(arrays, schema=kind.schema.with_metadata(metadata))
     with atomic(path) as partial:
         pq.write_table(table, partial, compression="zstd")
+
+
+def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows, all with the same keys, as the columns that :func:`write` takes."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 class atomic:
