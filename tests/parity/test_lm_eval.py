@@ -20,7 +20,8 @@ from headroom import anatomy, prompts
 from headroom.artifacts.prompts import EVALUATION, GREEDY
 from headroom.checkpoints import gates_without
 from headroom.cli import TASK_FOLDERS
-from headroom.likelihood import Document, Likelihoods, encode, likelihoods, pack, rows_of
+from headroom.likelihood import Likelihoods, encode, likelihoods, rows_of
+from headroom.packing import Document, pack
 from headroom.pruning import right_documents
 from headroom.statistics import Choices, correct_normalised
 
@@ -104,7 +105,7 @@ def ours(
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
     documents = encode(rows, smollm2.tokenizer, smollm2.window)
-    found = likelihoods(smollm2, pack(documents, 1024), len(rows), gates)
+    found = likelihoods(smollm2, pack(documents, 1024), gates)
     choices = []
     for doc_id, part in rows_of(documents):
         members = keep[part]

@@ -11,7 +11,7 @@ from headroom.artifacts.store import write
 from headroom.cli import main, parser
 
 COMMANDS = [
-    "prompts", "head-importance", "ffn-importance", "rank", "prune", "prune-ffns", "joint", "transfer", "correlate",
+    "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
     "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "show", "model", "fetch",
     "embed-model", "embed-data",
 ]  # fmt: skip

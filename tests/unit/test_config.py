@@ -227,7 +227,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
         "prompts": ["steps.render_prompts"],
         "model": [
             *(f"steps.{step}" for step in ("score_heads", "score_ffns", "score_induction", "evaluate_pruned")),
-            *(f"steps.{step}" for step in ("evaluate_ffns", "evaluate_joint", "evaluate_transfer")),
+            *(f"steps.{step}" for step in ("evaluate_joint", "evaluate_transfer")),
             "embedded",
             "models",
         ],

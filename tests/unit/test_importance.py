@@ -6,8 +6,9 @@ import torch
 
 from headroom import anatomy
 from headroom.errors import HeadroomError
-from headroom.importance import contributions, scores
-from headroom.likelihood import Document, Row, pack, target_log_probabilities
+from headroom.importance import contributions, head_products, scores
+from headroom.likelihood import target_log_probabilities
+from headroom.packing import Batches, Document, Row
 from tests.conftest import tiny_model
 
 
@@ -94,7 +95,7 @@ def test_does_not_depend_on_batches_or_padding(loaded):
 def test_the_signed_form_is_the_derivative_of_a_gate(loaded, family, layer, head):
     eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
     (document,) = documents(1, seed=3)
-    (batch,) = pack([document], 100)
+    (batch,) = Batches([document], 100)
 
     def loss(gate):
         gates = torch.ones(loaded.shape.layers, loaded.shape.heads, dtype=torch.float64)
@@ -111,14 +112,12 @@ def test_the_last_layer_counts_only_predicting_positions(loaded):
     """In the last layer nothing but the Ty predicting positions can reach the loss."""
     (document,) = documents(1, seed=4)
     row = document.rows[0]
-    (batch,) = pack([document], 100)
-    from headroom.importance import _head_products
-
-    products = _head_products(loaded, batch, np.array([float(row.n_target)]))
+    (batch,) = Batches([document], 100)
+    products = head_products(loaded, batch, np.array([float(row.n_target)]))
     silent = len(row.inputs) - row.n_target
-    assert products[-1][0, :silent].abs().max() == 0
-    assert products[-1][0, silent:].abs().min() > 0
-    assert products[0][0, :silent].abs().max() > 0
+    assert products[-1][:silent].abs().max() == 0
+    assert products[-1][silent:].abs().min() > 0
+    assert products[0][:silent].abs().max() > 0
 
 
 def test_errors_and_halves_by_hand(loaded):
@@ -157,3 +156,53 @@ def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded):
         anatomy.output_projections(loaded.model)[1].weight[:] = float("inf")
     with pytest.raises(HeadroomError, match="document \\d, layer \\d: the gradient of the loss is not finite"):
         contributions(loaded, documents(2), 100)
+
+
+class TestMemory:
+    """Where the backward pass does not fit: halves, then layers computed twice."""
+
+    def test_checkpointed_layers_give_the_same(self, loaded):
+        chosen = documents(4, seed=6)
+        targets = np.array([float(d.rows[0].n_target) for d in chosen])
+        (batch,) = Batches(chosen, 10_000, share=False)
+        kept = head_products(loaded, batch, targets)
+        again = head_products(loaded, batch, targets, checkpointing=True)
+        for ours, theirs in zip(again, kept, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+    def test_checkpointing_keeps_less_for_the_backward_pass(self, loaded):
+        (batch,) = Batches(documents(3, seed=7), 10_000, share=False)
+
+        def kept(checkpointing):
+            sizes = []
+
+            def pack_hook(tensor):
+                sizes.append(tensor.numel())
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
+                with torch.enable_grad(), loaded.seam.capture(checkpointing):
+                    target_log_probabilities(loaded, batch)
+            return sum(sizes)
+
+        assert kept(True) < kept(False) / 2
+
+    def test_out_of_memory_halves_then_checkpoints(self, loaded, monkeypatch):
+        from headroom import importance
+
+        chosen = documents(6, seed=8)
+        expected = contributions(loaded, chosen, 10_000)
+        plain, calls = importance.head_products, []
+
+        def short_of_memory(model, batch, n_targets, checkpointing=False):
+            calls.append((batch.n_documents, checkpointing))
+            if not checkpointing:
+                raise torch.OutOfMemoryError("no")
+            return plain(model, batch, n_targets, checkpointing)
+
+        monkeypatch.setattr(importance, "head_products", short_of_memory)
+        found = contributions(loaded, chosen, 10_000)
+        assert (6, False) in calls
+        assert (6, True) not in calls
+        assert calls.count((1, True)) == 6
+        np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)

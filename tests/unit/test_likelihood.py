@@ -6,7 +6,8 @@ import torch
 
 from headroom.checkpoints import gates_without
 from headroom.errors import HeadroomError
-from headroom.likelihood import Document, Row, common_prefix, encode, log_likelihoods, pack, rows_of
+from headroom.likelihood import encode, log_likelihoods, rows_of
+from headroom.packing import Document, Row, pack
 from tests.conftest import SENTENCES, tiny_model
 
 
@@ -45,7 +46,7 @@ def test_branches_equal_rows_of_their_own(loaded, family, budget):
     rows = [row for document in documents for row in document.rows]
     batches = pack(documents, budget)
     assert sum(batch.n_documents for batch in batches) == len(documents)
-    found = log_likelihoods(loaded, batches, len(rows))
+    found = log_likelihoods(loaded, batches)
     model = tiny_model(family)
     # RMSNorm computes in float32, whose rounding may differ by a step.
     tolerance = 1e-10 if family == "opt" else 1e-5
@@ -56,7 +57,7 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
     pruned = [(0, 1), (1, 0), (1, 3), (2, 2), (2, 0), (2, 1), (2, 3)]
     documents = random_documents(np.random.default_rng(2))
     rows = [row for document in documents for row in document.rows]
-    found = log_likelihoods(loaded, pack(documents, 64), len(rows), gates_without(loaded.shape, pruned))
+    found = log_likelihoods(loaded, pack(documents, 64), gates_without(loaded.shape, pruned))
     model = tiny_model(family)
     from headroom import anatomy
 
@@ -65,25 +66,23 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
         for layer, head in pruned:
             anatomy.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
     expected = [plain(model, row) for row in rows]
-    assert np.abs(np.array(expected) - log_likelihoods(loaded, pack(documents, 64), len(rows))).max() > 0.01
+    assert np.abs(np.array(expected) - log_likelihoods(loaded, pack(documents, 64))).max() > 0.01
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_model_is_as_it_was_after_an_evaluation(loaded):
     documents = random_documents(np.random.default_rng(3), 3)
-    rows = sum(len(d.rows) for d in documents)
-    before = log_likelihoods(loaded, pack(documents, 64), rows)
-    log_likelihoods(loaded, pack(documents, 64), rows, torch.zeros(loaded.shape.layers, loaded.shape.heads))
-    np.testing.assert_array_equal(log_likelihoods(loaded, pack(documents, 64), rows), before)
+    before = log_likelihoods(loaded, pack(documents, 64))
+    log_likelihoods(loaded, pack(documents, 64), torch.zeros(loaded.shape.layers, loaded.shape.heads))
+    np.testing.assert_array_equal(log_likelihoods(loaded, pack(documents, 64)), before)
 
 
 def test_shared_positions_get_logits_once():
     context = tuple(range(3, 20))
     document = Document(0, tuple(Row((*context, t), 1) for t in (30, 31, 32, 33)))
     (batch,) = pack([document], 100)
-    assert common_prefix(document.rows) == len(context)
     assert batch.input_ids.tolist() == [list(context)]
-    assert batch.layout.branches is None
+    assert batch.layout().trees[0].branches is None
     assert batch.positions.tolist() == [len(context) - 1]
     assert batch.targets.tolist() == [30, 31, 32, 33]
 
@@ -145,4 +144,4 @@ def test_numbers_that_are_not_finite_stop_the_job(loaded):
     with torch.no_grad():
         loaded.model.get_output_embeddings().weight[:] = float("nan")
     with pytest.raises(HeadroomError, match="row 0 of the prompts has log-likelihood nan"):
-        log_likelihoods(loaded, pack(documents, 64), sum(len(d.rows) for d in documents))
+        log_likelihoods(loaded, pack(documents, 64))

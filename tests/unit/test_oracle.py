@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from headroom.checkpoints import prepare
-from headroom.likelihood import likelihoods, pack
+from headroom.likelihood import likelihoods
 from headroom.oracle import importance, knock_out_ffns
+from headroom.packing import pack
 from headroom.progress import Progress
 from headroom.pruning import Evaluation
 from headroom.statistics import Choices
@@ -23,13 +24,12 @@ def narrow(request, tokenizer):
 @pytest.mark.parametrize("budget", [70, 100_000])
 def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
     documents = random_documents(np.random.default_rng(3))
-    n_rows = sum(len(document.rows) for document in documents)
     batches = pack(documents, budget)
-    found = knock_out_ffns(narrow, batches, n_rows)
-    np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches, n_rows).values)
+    found = knock_out_ffns(narrow, batches)
+    np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches).values)
     assert len(found.ablated) == narrow.shape.layers == 3
     for layer, ablated in enumerate(found.ablated):
-        whole = likelihoods(narrow, batches, n_rows, without_ffns=[layer])
+        whole = likelihoods(narrow, batches, without_ffns=[layer])
         np.testing.assert_array_equal(ablated.values, whole.values)
         np.testing.assert_array_equal(ablated.greedy, whole.greedy)
         assert not np.allclose(ablated.values, found.dense.values, atol=1e-2)
@@ -37,10 +37,11 @@ def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
 
 def test_layers_below_the_ablated_one_are_not_computed(narrow):
     documents = random_documents(np.random.default_rng(4), n=3)
-    (batch,) = pack(documents, 100_000)
+    batches = pack(documents, 100_000)
+    assert len(batches) == 1
     narrow.seam.calls.clear()
     progress = Progress("x", 9, "y")
-    knock_out_ffns(narrow, [batch], 9, progress)
+    knock_out_ffns(narrow, batches, progress)
     # One whole pass, and one from each layer on.
     assert [narrow.seam.calls[layer] for layer in range(3)] == [2, 3, 4]
     assert progress.done == 9
@@ -61,7 +62,7 @@ def test_scores_count_questions_and_pair_them(narrow):
     ]
     batches = pack(documents, 200)
     evaluation = Evaluation(narrow, documents, choices, batches)
-    columns = importance(documents, choices, knock_out_ffns(narrow, batches, evaluation.n_rows))
+    columns = importance(documents, choices, knock_out_ffns(narrow, batches))
     dense = evaluation.outcomes()
     assert dense["n_documents"] == 9
     assert columns["layer"] == [0, 1, 2]
@@ -81,6 +82,5 @@ def test_an_ffn_without_effect_scores_zero(tokenizer):
         model.model.layers[1].mlp.down_proj.weight.zero_()
     loaded = prepare(model, tokenizer)
     documents = random_documents(np.random.default_rng(7))
-    n_rows = sum(len(document.rows) for document in documents)
-    found = knock_out_ffns(loaded, pack(documents, 200), n_rows)
+    found = knock_out_ffns(loaded, pack(documents, 200))
     np.testing.assert_array_equal(found.ablated[1].values, found.dense.values)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from headroom import anatomy
-from headroom.likelihood import encode, pack
+from headroom.likelihood import encode
+from headroom.packing import pack
 from headroom.pruning import Evaluation
 from headroom.ranking import random_ranking
 from headroom.statistics import Choices
@@ -95,7 +96,7 @@ def test_a_greedy_document_is_right_if_decoding_gives_it(loaded, tokenizer):
     with torch.no_grad():
         for _ in range(3):
             ids.append(int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-    from headroom.likelihood import Document, Row
+    from headroom.packing import Document, Row
 
     wrong = [*ids[:-1], 3 if ids[-1] != 3 else 4]
     documents = [Document(0, (Row(tuple(ids), 3),)), Document(1, (Row(tuple(wrong), 3),))]

@@ -65,7 +65,6 @@ def test_a_new_task_runs_its_jobs_and_what_gathers(study):
         "aggregate_importance": 2,
         "aggregate_ffns": 2,
         "evaluate_own": 2,
-        "evaluate_ffns": 2,
         # The aggregate changes, so all its curves do: two shots of three tasks, and of the unseen one.
         "evaluate_joint": 6,
         "evaluate_aggregate": 2,
@@ -119,7 +118,6 @@ def test_a_new_shot_runs_its_own_cells(study):
         "aggregate_importance": 1,
         "aggregate_ffns": 1,
         "evaluate_own": 3,
-        "evaluate_ffns": 2,
         "evaluate_joint": 2,
         "evaluate_aggregate": 1,
         "evaluate_transfer": 1,
@@ -134,14 +132,16 @@ def test_a_single_shot_correlates_no_shots(study):
     assert not {"correlate_shots", "write_table1"} & set(study.planned())
 
 
-EVALUATIONS = {"evaluate_own": 6, "evaluate_ffns": 4, "evaluate_joint": 4, "evaluate_aggregate": 2}
+FFNS = {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_joint": 4}
+"""A curve of FFNs is of the job that scores them, and the joint grid takes their aggregate."""
+EVALUATIONS = {**FFNS, "evaluate_own": 6, "evaluate_aggregate": 2}
 
 
-def test_a_new_level_scores_nothing(study):
+def test_a_new_level_scores_no_head(study):
     study.configure(pruning={"levels": [0, 5, 50, 75], "controls": ["reversed", "random_1"]})
     plan = study.planned()
     assert work(plan) == EVALUATIONS
-    assert drawn(plan) == CURVE_FIGURES
+    assert drawn(plan) == CURVE_FIGURES | {"draw_fig04"}
 
 
 def test_a_new_level_of_the_grid_evaluates_the_grid(study):
@@ -166,7 +166,7 @@ def test_editing_the_pruning_module_scores_no_head(study):
 
 def test_editing_the_oracle_module_scores_ffns_only(study):
     edit(study, "oracle.py")
-    assert work(study.planned()) == {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_ffns": 4, "evaluate_joint": 4}
+    assert work(study.planned()) == FFNS
 
 
 def test_editing_the_copying_module_evaluates_nothing(study):
@@ -233,7 +233,7 @@ def test_importance_options_score_the_heads_anew(study):
 def test_ffn_selection_scores_the_ffns_anew(study):
     study.configure(ffn={"selection": "scoring"})
     plan = work(study.planned())
-    assert plan == {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_ffns": 4, "evaluate_joint": 4}
+    assert plan == FFNS
 
 
 def test_speed_options_are_no_reason(study):
@@ -253,7 +253,7 @@ def test_speed_options_are_no_reason(study):
         ("capacity/1shot-seed1234.parquet", {"retain_capacity": 1}),
         (
             "ffn_importance/arc_easy/0shot-seed1234.parquet",
-            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_ffns": 1, "evaluate_joint": 2},
+            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_joint": 2},
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_ffn_scores_are_the_accuracy_lost(finished):
 def test_transfer_takes_the_ranking_of_the_partner(finished):
     """With two tasks the only partner is the other one, and its curve is the engine's under that ranking."""
     from headroom.checkpoints import load
-    from headroom.likelihood import pack
+    from headroom.packing import pack
     from headroom.pruning import Evaluation
     from headroom.steps.read_prompts import choices, rows, tokenise
 
@@ -174,7 +174,8 @@ def test_a_hub_tokenizer_adds_nothing(finished):
 def test_a_curve_equals_the_engine_called_directly(finished):
     """Half the heads by the own, reversed and random rankings, evaluated here without the command line."""
     from headroom.checkpoints import gates_without, load
-    from headroom.likelihood import log_likelihoods, pack, rows_of
+    from headroom.likelihood import log_likelihoods, rows_of
+    from headroom.packing import pack
     from headroom.statistics import correct
     from headroom.steps.read_prompts import choices, rows, tokenise
 
@@ -187,7 +188,7 @@ def test_a_curve_equals_the_engine_called_directly(finished):
     own = read_ranking(finished.result(f"tiny/ranking/heads/{cell}.parquet"))
     for name, order in {"own": own, "reversed": own[::-1], "random_1": random_ranking(3, 4, 1)}.items():
         gates = gates_without(loaded.shape, order[:6])
-        values = log_likelihoods(loaded, pack(documents, 1), table.num_rows, gates)
+        values = log_likelihoods(loaded, pack(documents, 1), gates)
         expected = [
             correct(choice, values[part]) for (_, part), choice in zip(rows_of(documents), choices(table), strict=True)
         ]

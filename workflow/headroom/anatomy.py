@@ -99,6 +99,13 @@ def ffn_modules(model: Any) -> list[list[nn.Module]]:
     return [[_descend(layer, path) for path in paths] for layer in layers(model)]
 
 
+def projections(model: Any) -> list[list[nn.Linear]]:
+    """The linear maps of each layer's attention, the output projection last."""
+    row = family(model)
+    paths = (row.query, row.key, row.value, row.output)
+    return [[_descend(attention, path) for path in paths] for attention in attention_modules(model)]
+
+
 def output_projections(model: Any) -> list[nn.Linear]:
     """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
     row = family(model)

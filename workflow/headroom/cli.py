@@ -119,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
         help="which documents: as the paper, or apart from those that curves are measured on (default %(default)s)",
     )
     p.add_argument("--ranking", type=Path, help="also write the ranking here")
+    p.add_argument("--curve", type=Path, help="also write the accuracy curve under that ranking here")
+    _levels(p, "--levels", "FFNs, of that curve")
     _out(p, "the FFN-importance artifact")
 
     p = command("rank", _rank, "Rank by one task's head scores, or by the aggregate over tasks (eq. 10).")
@@ -142,12 +144,6 @@ def parser() -> argparse.ArgumentParser:
     )
     _levels(p, "--levels", "heads")
     _out(p, "folder for {NAME}.parquet")
-
-    p = command("prune-ffns", _prune_ffns, "Evaluate with the least important FFNs pruned, level by level.")
-    _model_options(p)
-    p.add_argument("--ranking-file", type=Path, required=True, help="FFN-ranking artifact")
-    _levels(p, "--levels", "FFNs")
-    _out(p, "the pruned-evaluation artifact")
 
     p = command("joint", _joint, "Evaluate with heads and FFNs pruned together, over a grid of levels.")
     _model_options(p)
@@ -244,7 +240,9 @@ def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
     p.add_argument("--threads", type=_positive, help="CPU threads")
     if prompts:
         p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
-        p.add_argument("--token-budget", type=_positive, default=1024, help="tokens per batch (default %(default)s)")
+        p.add_argument(
+            "--token-budget", type=_budget, metavar="N", help="tokens per batch, or 'auto': what fits (default auto)"
+        )
         p.add_argument(
             "--add-bos", action=argparse.BooleanOptionalAction, default=False, help="put BOS before each prompt"
         )
@@ -303,6 +301,10 @@ def _positive(text: str) -> int:
 
 def _percent(text: str) -> int:
     return _bounded(text, 0, 100)
+
+
+def _budget(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
 
 
 def _limit(text: str) -> int | None:
@@ -390,7 +392,9 @@ def _head_importance(o: argparse.Namespace) -> None:
 
 
 def _ffn_importance(o: argparse.Namespace) -> None:
-    _step("score_ffns").run(o.out, o.ranking, o.model, o.prompts, o.selection, _settings(o))
+    _step("score_ffns").run(
+        o.out, o.ranking, o.curve, o.model, o.prompts, o.selection, _with_dense(o.levels), _settings(o)
+    )
 
 
 def _rank(o: argparse.Namespace) -> None:
@@ -409,10 +413,6 @@ def _prune(o: argparse.Namespace) -> None:
     _step("evaluate_pruned").run(
         o.out, o.model, o.prompts, o.ranking_file, o.rankings, _with_dense(o.levels), _settings(o)
     )
-
-
-def _prune_ffns(o: argparse.Namespace) -> None:
-    _step("evaluate_ffns").run(o.out, o.model, o.prompts, o.ranking_file, _with_dense(o.levels), _settings(o))
 
 
 def _joint(o: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from headroom import anatomy
 from headroom.checkpoints import Loaded
 from headroom.induction import BLOCK, COPIES, Array, finite, input_ids, over_sequences, run
-from headroom.seam import Layout
+from headroom.seam import Branching, Layout
 
 HeadOutput = Literal["attention", "value"]
 PROJECTIONS_OUT = {"opt": "model.decoder.project_out"}
@@ -91,13 +91,13 @@ def copying_scores(
 
     def score(layer: int) -> None:
         q, k = seen
-        v = _wide(outputs.pop(layer)[0]).transpose(0, 1)
+        v = _wide(outputs.pop(layer).value[0]).transpose(0, 1)
         found[layer] = _head_scores(q, k, v, readout, projections[layer], head_output, output_bias, offset)
 
     # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
-    itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)[None, None]
+    itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
     seam = loaded.seam
-    with seam.layout(Layout(0, itself)), seam.observe(observe), seam.capture() as outputs:
+    with seam.layout(Layout((Branching(len(ids), 0, itself),))), seam.observe(observe), seam.capture() as outputs:
         with seam.without_ffns(range(seam.shape.layers)), _embeddings_enter(anatomy.layers(loaded.model), score):
             run(loaded, ids)
     return finite(found, "copying")

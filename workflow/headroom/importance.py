@@ -17,7 +17,8 @@ from torch import Tensor
 
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
-from headroom.likelihood import Batch, Document, pack, target_log_probabilities
+from headroom.likelihood import target_log_probabilities
+from headroom.packing import Batch, Batches, Document, out_of_memory
 from headroom.progress import Progress
 
 Reduction = Literal["token", "example"]
@@ -73,35 +74,64 @@ def contributions(
         np.array([len(document.rows[0].inputs) for document in documents], dtype=float),
         np.array([document.rows[0].n_target for document in documents], dtype=float),
     )
-    for batch in pack(documents, token_budget, loaded.device):
-        members = torch.unique_consecutive(batch.rows).cpu().numpy()
-        for layer, products in enumerate(_head_products(loaded, batch, found.n_targets)):
-            # products: A_t . dL/dA_t per token, [document, time, head]
-            for target, values in ((found.absolute, products.abs()), (found.signed, products)):
-                sums = values.sum(dim=1).double().cpu().numpy()
-                if not np.isfinite(sums).all():
-                    place = int(np.argwhere(~np.isfinite(sums))[0][0])
-                    raise HeadroomError(
-                        f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
-                        "finite; try dtype float32 or bfloat16"
-                    )
-                target[members, layer] = sums
+
+    def differentiate(batch: Batch) -> list[tuple[Array, Array]]:
+        try:
+            return _contributions(loaded, batch, found.n_targets)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or batch.n_documents > 1:
+                raise
+        # One document alone: layers are computed twice rather than kept.
+        return _contributions(loaded, batch, found.n_targets, checkpointing=True)
+
+    # Every document has its own gradient, so none shares a tree.
+    for batch, sums in Batches(documents, token_budget, loaded.device, share=False).each(differentiate):
+        members = [member.number for member in batch.members]
+        for layer, (absolute, signed) in enumerate(sums):
+            if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
+                place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
+                raise HeadroomError(
+                    f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
+                    "finite; try dtype float32 or bfloat16"
+                )
+            found.absolute[members, layer], found.signed[members, layer] = absolute, signed
         if progress:
             progress.advance(batch.n_documents)
     return found
 
 
-def _head_products(loaded: Loaded, batch: Batch, n_targets: Array) -> list[Tensor]:
-    """A_t . dL/dA_t for each layer, [document, time, head], in at least float32."""
-    with torch.enable_grad(), loaded.seam.capture() as captured:
+def _contributions(
+    loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False
+) -> list[tuple[Array, Array]]:
+    """For each layer, sums over a document's tokens of |A_t . dL/dA_t| and of A_t . dL/dA_t, each [document, head]."""
+    places = torch.unique_consecutive(batch.owners(), return_inverse=True)[1]
+    sums = []
+    for products in head_products(loaded, batch, n_targets, checkpointing):
+        places = places.to(products.device)
+        empty = products.new_zeros(batch.n_documents, products.shape[1])
+        parts = [empty.index_add(0, places, values) for values in (products.abs(), products)]
+        sums.append((parts[0].double().cpu().numpy(), parts[1].double().cpu().numpy()))
+    return sums
+
+
+def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Tensor]:
+    """A_t . dL/dA_t for each layer, [column, head], in at least float32.
+
+    Args:
+        loaded: the model.
+        batch: trees of one document each.
+        n_targets: target tokens of each row.
+        checkpointing: compute layers again in the backward pass rather than keep what it needs.
+    """
+    with torch.enable_grad(), loaded.seam.capture(checkpointing) as captured:
         log_p = target_log_probabilities(loaded, batch)
         weights = torch.as_tensor(1 / n_targets[batch.rows.cpu().numpy()], device=log_p.device, dtype=log_p.dtype)
         # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
         loss = -(log_p * weights).sum()
-        outputs = [captured[layer] for layer in range(loaded.shape.layers)]
-        gradients = torch.autograd.grad(loss, outputs)
-    wide = torch.promote_types(outputs[0].dtype, torch.float32)
-    return [(a.detach().to(wide) * g.to(wide)).sum(dim=-1) for a, g in zip(outputs, gradients, strict=True)]
+        captures = [captured[layer] for layer in range(loaded.shape.layers)]
+        gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
+    wide = torch.promote_types(captures[0].value.dtype, torch.float32)
+    return [(c.value.to(wide) * g.to(wide)).sum(dim=-1)[0] for c, g in zip(captures, gradients, strict=True)]
 
 
 def scores(found: Contributions, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all") -> Scores:

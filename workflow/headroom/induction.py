@@ -129,7 +129,7 @@ def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None)
     def observer(layer: int, q: Tensor, k: Tensor, scaling: float) -> None:
         found[layer] = _matched_attention(q[0], k[0], scaling, queries.to(q.device), keys.to(q.device)) / (3 * length)
 
-    with loaded.seam.layout(Layout(len(ids))), loaded.seam.observe(observer):
+    with loaded.seam.layout(Layout.causal(len(ids))), loaded.seam.observe(observer):
         run(loaded, ids)
     return finite(found, "prefix-matching")
 

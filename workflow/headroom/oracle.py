@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from headroom.checkpoints import Loaded
-from headroom.likelihood import Batch, Document, Likelihoods
+from headroom.likelihood import Likelihoods, Predicted, predicted
+from headroom.packing import Batch, Batches, Document
 from headroom.progress import Progress
 from headroom.pruning import Columns, right_documents
 from headroom.statistics import Choices, by_question, mean_and_error
@@ -29,27 +30,32 @@ class Knockouts:
 
 
 @torch.no_grad()
-def knock_out_ffns(
-    loaded: Loaded, batches: Sequence[Batch], n_rows: int, progress: Progress | None = None
-) -> Knockouts:
+def knock_out_ffns(loaded: Loaded, batches: Batches, progress: Progress | None = None) -> Knockouts:
     """Evaluate without each layer's FFN in turn.
 
     Args:
         loaded: the model.
         batches: the documents; the inputs of all layers are kept for one batch at a time.
-        n_rows: rows of all documents.
         progress: advanced by documents times layers.
     """
     layers = range(loaded.shape.layers)
-    found = Knockouts(Likelihoods(n_rows), [Likelihoods(n_rows) for _ in layers])
-    for batch in batches:
+    found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in layers])
+
+    def knock_out(batch: Batch) -> list[Predicted]:
         with loaded.seam.layer_inputs() as inputs:
-            found.dense.add(loaded, batch)
+            results = [predicted(loaded, batch)]
         for layer in layers:
-            with loaded.seam.restart(layer, inputs[layer]), loaded.seam.without_ffns([layer]):
-                found.ablated[layer].add(loaded, batch)
-            if progress:
-                progress.advance(batch.n_documents)
+            # Popped, so that the inputs of layers that are done make room.
+            with loaded.seam.restart(layer, inputs.pop(layer)), loaded.seam.without_ffns([layer]):
+                results.append(predicted(loaded, batch))
+        return results
+
+    for batch, (dense, *ablated) in batches.each(knock_out):
+        found.dense.add(dense)
+        for likelihoods, values in zip(found.ablated, ablated, strict=True):
+            likelihoods.add(values)
+        if progress:
+            progress.advance(batch.n_documents * len(layers))
     return found
 
 

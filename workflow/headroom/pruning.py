@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headroom import anatomy
 from headroom.artifacts.store import by_column
 from headroom.checkpoints import Loaded, gates_without
-from headroom.likelihood import Batch, Document, Likelihoods, likelihoods, rows_of
+from headroom.likelihood import Likelihoods, likelihoods, rows_of
+from headroom.packing import Batch, Batches, Document
 from headroom.progress import Progress
 from headroom.ranking import count_at
 from headroom.statistics import Choices, by_question, correct, correct_normalised, mean_and_error
@@ -59,34 +60,31 @@ class Evaluation:
         loaded: Loaded,
         documents: Sequence[Document],
         choices: Sequence[Choices],
-        batches: Sequence[Batch],
+        batches: Batches,
         progress: Progress | None = None,
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
         self.batches, self.progress = batches, progress
         self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
-    @property
-    def n_rows(self) -> int:
-        """Rows of all documents."""
-        return sum(len(document.rows) for document in self.documents)
+    def remember(self, found: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
+        """Take what has been evaluated elsewhere on the same documents."""
+        self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, found)
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
         """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._known:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            found = likelihoods(self.loaded, self._batches(), self.n_rows, gates, key[1])
+            found = likelihoods(self.loaded, self.batches, gates, key[1], self._advance)
             self._known[key] = outcomes(self.documents, self.choices, found)
         elif self.progress:
             self.progress.advance(len(self.documents))
         return self._known[key]
 
-    def _batches(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            yield batch
-            if self.progress:
-                self.progress.advance(batch.n_documents)
+    def _advance(self, batch: Batch) -> None:
+        if self.progress:
+            self.progress.advance(batch.n_documents)
 
     def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
         """Columns of a pruned-evaluation artifact: a row per level, the first heads of ``ranking`` pruned.

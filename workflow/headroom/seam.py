@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
@@ -31,19 +32,45 @@ Observer = Callable[[int, Tensor, Tensor, float], None]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the positions of a batch may attend to each other.
+class Branching:
+    """How the columns of one tree of tokens may attend to each other.
 
-    The first ``prefix`` columns hold a prefix per row (right-padded) and are causal. The columns after it hold the
-    branches of that row: short continuations of the prefix that do not see each other.
+    The first ``trunk`` columns are causal. Each column after it is part of a branch and sees what leads to it.
 
     Attributes:
-        prefix: number C of prefix columns.
-        branches: bool [batch, 1, K, C + K], which columns each of the K branch columns may attend to; None for K = 0.
+        columns: number n of columns.
+        trunk: number R of columns in the trunk.
+        branches: bool [n - R, n], which columns each branch column may attend to; None where n = R.
     """
 
-    prefix: int
+    columns: int
+    trunk: int
     branches: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Trees that lie end to end in the one row of a batch; none sees another."""
+
+    trees: tuple[Branching, ...]
+
+    @classmethod
+    def causal(cls, columns: int) -> Layout:
+        """One sequence."""
+        return cls((Branching(columns, columns),))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One layer's A, [batch, time, head, width].
+
+    Attributes:
+        value: A, outside the graph of gradients.
+        probe: zeros that were added to A: the loss's gradient with respect to them is the one with respect to A.
+    """
+
+    value: Tensor
+    probe: Tensor
 
 
 class Seam:
@@ -59,8 +86,11 @@ class Seam:
         self._inputs: dict[int, Tensor] | None = None
         self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
+        self._needed: Tensor | None = None
+        self._columns = 0
         self._observer: Observer | None = None
-        self._captures: dict[int, Tensor] | None = None
+        self._captures: dict[int, Capture] | None = None
+        self._checkpointing = False
 
     @contextmanager
     def gates(self, gates: Tensor | None) -> Iterator[None]:
@@ -112,20 +142,42 @@ class Seam:
     @contextmanager
     def layout(self, layout: Layout) -> Iterator[None]:
         """Attend by ``layout`` instead of by the mask that the model makes."""
+        global _layouts_in_force
         self._layout = layout
+        _layouts_in_force += 1
         try:
             yield
         finally:
             self._layout = None
+            _layouts_in_force -= 1
 
     @contextmanager
-    def capture(self) -> Iterator[dict[int, Tensor]]:
-        """Keep each layer's A in the yielded dictionary, as a tensor that gradients can be taken for."""
+    def needed(self, columns: Tensor) -> Iterator[None]:
+        """Compute the last layer's FFN at these columns alone; what leaves the other columns is read by nobody.
+
+        Args:
+            columns: of the one row of the batch, in order.
+        """
+        self._needed = columns
+        try:
+            yield
+        finally:
+            self._needed = None
+
+    @contextmanager
+    def capture(self, checkpointing: bool = False) -> Iterator[dict[int, Capture]]:
+        """Keep each layer's A in the yielded dictionary, with what gradients can be taken for.
+
+        Args:
+            checkpointing: keep nothing inside the layers for the backward pass but compute them again.
+        """
         self._captures = {}
+        self._checkpointing = checkpointing
         try:
             yield self._captures
         finally:
             self._captures = None
+            self._checkpointing = False
 
     @contextmanager
     def observe(self, observer: Observer) -> Iterator[None]:
@@ -141,8 +193,7 @@ class Seam:
     ) -> Tensor:
         """Attention of one layer: A, [batch, time, head, width]."""
         self.calls[layer] += 1
-        if self._empty and self._empty[layer] and self._captures is None and self._observer is None:
-            # No head is left: nothing to compute.
+        if self._is_empty(layer):
             return torch.zeros_like(query.transpose(1, 2))
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
@@ -165,11 +216,30 @@ class Seam:
         if self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         if self._captures is not None:
-            if not outputs.requires_grad:
-                # Weights are frozen: the first layer's A is where the gradient graph starts.
-                outputs = outputs.detach().requires_grad_()
-            self._captures[layer] = outputs
+            outputs = self._probe(layer, outputs)
         return outputs
+
+    def _is_empty(self, layer: int) -> bool:
+        """Whether all heads of a layer are gone and nobody looks: then there is nothing to compute."""
+        return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
+
+    def run_projection(
+        self, layer: int, module: nn.Linear, last: bool, forward: Callable[..., Tensor], x: Tensor
+    ) -> Tensor:
+        """An attention projection, unless all heads of the layer are gone: then the last one gives its bias."""
+        if not self._is_empty(layer):
+            return forward(x)
+        if last:
+            return forward(x[..., :1, :]).expand(*x.shape[:-1], module.out_features)
+        return x.new_zeros(*x.shape[:-1], module.out_features)
+
+    def _probe(self, layer: int, outputs: Tensor) -> Tensor:
+        """Keep A. A layer that is computed again for the backward pass gets the probe that it had."""
+        assert self._captures is not None
+        if layer not in self._captures:
+            probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
+            self._captures[layer] = Capture(outputs.detach(), probe)
+        return outputs + self._captures[layer].probe
 
     def run_layer(
         self, layer: int, forward: Callable[..., Tensor], hidden: Tensor, *args: Any, **kwargs: Any
@@ -183,29 +253,63 @@ class Seam:
                 hidden = kept
         if self._inputs is not None:
             self._inputs[layer] = hidden
+        if self._checkpointing:
+            run = partial(self._as_laid_out, self._layout, self._needed, forward)
+            again: Tensor = checkpoint(run, hidden, *args, use_reentrant=False, **kwargs)
+            return again
         return forward(hidden, *args, **kwargs)
 
-    def run_ffn(self, layer: int, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+    def _as_laid_out(
+        self,
+        layout: Layout | None,
+        needed: Tensor | None,
+        forward: Callable[..., Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """A forward pass with the layout of the pass that it repeats, whose context has ended by then."""
+        before = self._layout, self._needed
+        self._layout, self._needed = layout, needed
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._layout, self._needed = before
+
+    def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
         """A part of an FFN, unless the FFN is left out: then parts hand their input on, and the last gives zeros."""
-        if layer not in self._without_ffns:
+        if layer in self._without_ffns:
+            return torch.zeros_like(hidden) if last else hidden
+        if self._needed is None or layer != self.shape.layers - 1:
             return forward(hidden)
-        return torch.zeros_like(hidden) if last else hidden
+        columns = self._needed.to(hidden.device)
+        if first:
+            self._columns = hidden.shape[-2]
+            hidden = hidden.index_select(-2, columns)
+        hidden = forward(hidden)
+        if not last:
+            return hidden
+        whole = hidden.new_zeros(*hidden.shape[:-2], self._columns, hidden.shape[-1])
+        return whole.index_copy(-2, columns, hidden)
 
 
 def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """One causal call for the prefixes and one masked call for the branches; cheaper than a mask over everything."""
-    prefix = layout.prefix
-    if layout.branches is None:
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    branches = scaled_dot_product_attention(
-        query[:, :, prefix:], key, value, attn_mask=layout.branches.to(query.device), scale=scaling
-    )
-    if prefix == 0:
-        return branches
-    prefixes = scaled_dot_product_attention(
-        query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
-    )
-    return torch.cat([prefixes, branches], dim=2)
+    """Attention within each tree: one causal call for its trunk and one masked call for its branches.
+
+    Cheaper than a mask over everything, whose entries between trees would be computed to be thrown away.
+    """
+    outputs = []
+    start = 0
+    for tree in layout.trees:
+        end, trunk = start + tree.columns, start + tree.trunk
+        if tree.trunk:
+            q, k, v = (x[:, :, start:trunk] for x in (query, key, value))
+            outputs.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling))
+        if tree.branches is not None:
+            q, k, v = query[:, :, trunk:end], key[:, :, start:end], value[:, :, start:end]
+            mask = tree.branches.to(query.device)
+            outputs.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling))
+        start = end
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
 
 def _attention_function(
@@ -223,8 +327,19 @@ def _attention_function(
     return seam.attend(module.layer_idx, query, key, value, attention_mask, scaling), None
 
 
+_layouts_in_force = 0
+
+
+def _mask_function(*args: Any, **kwargs: Any) -> Any:
+    """The mask that transformers asks for: none where a layout says who attends to whom.
+
+    Positions that begin anew tell transformers of packed sequences; the mask that it then makes, n x n, is not used.
+    """
+    return None if _layouts_in_force else sdpa_mask(*args, **kwargs)
+
+
 AttentionInterface.register(IMPLEMENTATION, _attention_function)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask_function)
 
 
 def attach(model: Any) -> Seam:
@@ -243,9 +358,14 @@ def attach(model: Any) -> Seam:
         module.headroom_seam = seam
     for number, layer in enumerate(anatomy.layers(model)):
         layer.forward = partial(seam.run_layer, number, layer.forward)
+    for number, projections in enumerate(anatomy.projections(model)):
+        for projection in projections:
+            last = projection is projections[-1]
+            projection.forward = partial(seam.run_projection, number, projection, last, projection.forward)
     for number, modules in enumerate(anatomy.ffn_modules(model)):
         for module in modules:
-            module.forward = partial(seam.run_ffn, number, module is modules[-1], module.forward)
+            first, last = module is modules[0], module is modules[-1]
+            module.forward = partial(seam.run_ffn, number, first, last, module.forward)
     model.set_attn_implementation(IMPLEMENTATION)
     _prove(model, seam, tokens, before)
     return seam

@@ -13,12 +13,12 @@ class Settings:
         dtype: number format of weights and activations.
         device: ``cpu``, ``cuda`` or ``auto``.
         threads: CPU threads; None leaves torch's choice.
-        token_budget: tokens per batch; changes speed and memory only.
+        token_budget: most tokens per batch; None for what the memory holds. Changes speed and memory only.
         add_bos: put the BOS token before each prompt.
     """
 
     dtype: str = "float32"
     device: str = "auto"
     threads: int | None = None
-    token_budget: int = 1024
+    token_budget: int | None = None
     add_bos: bool = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from headroom.artifacts.store import provenance
+from headroom.artifacts.store import provenance, run_facts
 
 
 def describe(path: Path, n_rows: int) -> str:
@@ -16,6 +16,9 @@ def describe(path: Path, n_rows: int) -> str:
     table = pq.ParquetFile(path).read()
     lines = [f"{path}: {facts.get('kind')} artifact, {table.num_rows} rows", "", "Provenance"]
     lines += [f"  {line}" for line in json.dumps(facts, indent=1, sort_keys=True).splitlines()[1:-1]]
+    took = run_facts(path)
+    if took:
+        lines += ["", "Run"] + [f"  {name}: {value}" for name, value in sorted(took.items())]
     lines += ["", "Columns"]
     for field in table.schema:
         description = (field.metadata or {}).get(b"description", b"").decode()

@@ -39,6 +39,7 @@ rule score_ffns:
     output:
         scores=f"results/{{model}}/ffn_importance/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/ffns/{{task}}/{CELL}.parquet",
+        curve=FFN_CURVE,
     log:
         f"logs/{{model}}/score_ffns/{{task}}/{CELL}.log",
     conda:
@@ -51,14 +52,14 @@ rule score_ffns:
         device=config["device"],
     params:
         code=code_digest("steps.score_ffns"),
-        options=options("ffn.selection", "dtype", "add_bos"),
+        options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
     message:
-        "Score the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+        "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
+        "--out {output.scores} --ranking {output.ranking} --curve {output.curve} 2>&1 | tee {log}"
 
 
 rule aggregate_importance:

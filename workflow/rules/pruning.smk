@@ -90,35 +90,6 @@ rule evaluate_joint:
         "--curve {output.curve} --out {output.joint} 2>&1 | tee {log}"
 
 
-rule evaluate_ffns:
-    input:
-        model="results/{model}/model.json",
-        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        ranking=f"results/{{model}}/ranking/ffns/{{task}}/{CELL}.parquet",
-    output:
-        FFN_CURVE,
-    log:
-        f"logs/{{model}}/evaluate_ffns/{{task}}/{CELL}.log",
-    conda:
-        "../../envs/model.yaml"
-    threads: config["threads"]
-    resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
-    params:
-        code=code_digest("steps.evaluate_ffns"),
-        options=options("pruning.levels", "dtype", "add_bos"),
-    message:
-        "Prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
-    shell:
-        "python -m headroom prune-ffns --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
-        "{params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--out {output} 2>&1 | tee {log}"
-
-
 rule evaluate_transfer:
     input:
         cells("ranking/heads", TASKS),

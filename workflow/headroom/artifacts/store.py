@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from headroom.errors import HeadroomError
 
 _KEY = b"headroom"
+_RUN_KEY = b"headroom_run"
+"""What a run took, apart from what made the artifact: it differs from run to run."""
 
 
 class ArtifactError(HeadroomError):
@@ -55,7 +57,13 @@ class Kind:
         )
 
 
-def write(path: Path, kind: Kind, columns: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+def write(
+    path: Path,
+    kind: Kind,
+    columns: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    run: Mapping[str, Any] | None = None,
+) -> None:
     """Write an artifact beside its place and rename it, so that no reader sees half a file.
 
     Args:
@@ -63,6 +71,7 @@ def write(path: Path, kind: Kind, columns: Mapping[str, Any], provenance: Mappin
         kind: the artifact's kind; ``columns`` must hold exactly its columns.
         columns: column name to values (a list or an array), all of one length.
         provenance: JSON-able facts about what made it.
+        run: JSON-able facts about what that took, such as memory.
 
     Raises:
         ArtifactError: columns are missing, unknown, of unequal length, or do not fit the schema.
@@ -77,6 +86,8 @@ def write(path: Path, kind: Kind, columns: Mapping[str, Any], provenance: Mappin
         lengths = {name: len(values) for name, values in columns.items()}
         raise ArtifactError(f"{path}: columns of unequal length: {lengths}")
     metadata = {_KEY: json.dumps({"kind": kind.name, **provenance}, sort_keys=True)}
+    if run is not None:
+        metadata[_RUN_KEY] = json.dumps(run, sort_keys=True)
     try:
         arrays = [pa.array(columns[c.name], c.type) for c in kind.columns]
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -154,6 +165,11 @@ def provenance(path: Path) -> dict[str, Any]:
         ArtifactError: the file is missing, no Parquet, or was not written by headroom.
     """
     return _provenance(Path(path), _open(Path(path)).schema)
+
+
+def run_facts(path: Path) -> dict[str, Any]:
+    """What the run that made an artifact took; empty where that was not recorded."""
+    return dict(json.loads((_open(Path(path)).schema.metadata or {}).get(_RUN_KEY, b"{}")))
 
 
 def _open(path: Path) -> pa.Table:

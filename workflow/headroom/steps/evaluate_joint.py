@@ -52,8 +52,8 @@ def run(
         options = {"levels": list(curve_levels), "add_bos": settings.add_bos}
         inputs = {"prompts": prompts, "ranking": curve_ranking}
         record = describe("steps.evaluate_joint", inputs, options, {**prepared.facts, "ranking": curve.stem})
-        write(curve, PRUNED_EVAL, prepared.evaluation.curve(pairs, curve_levels), record)
+        write(curve, PRUNED_EVAL, prepared.evaluation.curve(pairs, curve_levels), record, prepared.run)
     options = {"heads": list(head_levels), "ffns": list(ffn_levels), "add_bos": settings.add_bos}
     inputs = {"prompts": prompts, "head_ranking": head_ranking, "ffn_ranking": ffn_ranking}
     record = describe("steps.evaluate_joint", inputs, options, prepared.facts)
-    write(out, JOINT_EVAL, prepared.evaluation.grid(heads, ffns, head_levels, ffn_levels), record)
+    write(out, JOINT_EVAL, prepared.evaluation.grid(heads, ffns, head_levels, ffn_levels), record, prepared.run)

@@ -39,7 +39,7 @@ def run(
     options = {"levels": list(levels), "add_bos": settings.add_bos}
     for name, pairs in orders.items():
         record = describe("steps.evaluate_pruned", inputs, options, {**prepared.facts, "ranking": name})
-        write(out / f"{name}.parquet", PRUNED_EVAL, prepared.evaluation.curve(pairs, levels), record)
+        write(out / f"{name}.parquet", PRUNED_EVAL, prepared.evaluation.curve(pairs, levels), record, prepared.run)
 
 
 def order(name: str, ranking: Path | None, loaded: Loaded) -> Pairs:

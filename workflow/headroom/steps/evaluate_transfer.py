@@ -60,6 +60,5 @@ def run(
         columns["correlation"] = [value] * len(levels)
         inputs = {"prompts": prompts, "correlations": correlations, "ranking": path}
         facts = {**prepared.facts, "ranking": name, "partner": partner}
-        write(
-            out / f"{name}.parquet", PRUNED_EVAL, columns, describe("steps.evaluate_transfer", inputs, options, facts)
-        )
+        record = describe("steps.evaluate_transfer", inputs, options, facts)
+        write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run)

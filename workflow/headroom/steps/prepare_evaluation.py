@@ -9,7 +9,8 @@ from typing import Any
 from headroom.artifacts.prompts import EVALUATION
 from headroom.checkpoints import Loaded, load
 from headroom.errors import HeadroomError
-from headroom.likelihood import pack
+from headroom.memory import peak, token_budget
+from headroom.packing import pack
 from headroom.progress import Progress
 from headroom.provenance import model_facts
 from headroom.pruning import Evaluation
@@ -23,15 +24,34 @@ class Prepared:
 
     evaluation: Evaluation
     facts: dict[str, Any]
+    prompts: Path
 
     @property
     def loaded(self) -> Loaded:
         """The model."""
         return self.evaluation.loaded
 
+    @property
+    def run(self) -> dict[str, Any]:
+        """What the run took so far: peak memory, and the tokens per batch that it came to."""
+        return {**peak(), "token_budget": self.evaluation.batches.token_budget}
+
+    def expect(self, n_sets: int, step: str | None = None) -> None:
+        """Begin to report progress over so many sets of pruned components; under a new name, where given."""
+        evaluation = self.evaluation
+        name = step or (evaluation.progress.label.split()[0] if evaluation.progress else "evaluate")
+        total = len(evaluation.documents) * n_sets
+        evaluation.progress = Progress(label(name, self.prompts), total, "document evaluations")
+
 
 def prepare(
-    step: str, model: Path, prompts: Path, settings: Settings, n_sets: int, purpose: str = EVALUATION
+    step: str,
+    model: Path,
+    prompts: Path,
+    settings: Settings,
+    n_sets: int = 0,
+    purpose: str = EVALUATION,
+    keeps_layers: bool = False,
 ) -> Prepared:
     """Load a model and the documents of one purpose.
 
@@ -42,14 +62,26 @@ def prepare(
         settings: how to run the model.
         n_sets: how many sets of pruned components will be evaluated, for the estimate of the time left.
         purpose: which documents.
+        keeps_layers: the inputs of all layers will be kept, which takes memory.
     """
-    table = rows(prompts, purpose)
+    # Bad prompts are found before minutes of loading.
+    rows(prompts, purpose)
     loaded = load(model, settings.dtype, settings.device, settings.threads)
+    prepared = prepare_documents(step, loaded, prompts, settings, purpose, keeps_layers)
+    prepared.expect(n_sets, step)
+    return prepared
+
+
+def prepare_documents(
+    step: str, loaded: Loaded, prompts: Path, settings: Settings, purpose: str, keeps_layers: bool = False
+) -> Prepared:
+    """Documents of one purpose for a model that is loaded; see :func:`prepare`."""
+    table = rows(prompts, purpose)
     documents = tokenise(table, loaded, settings.add_bos)
-    progress = Progress(label(step, prompts), len(documents) * n_sets, "document evaluations")
-    batches = pack(documents, settings.token_budget, loaded.device)
+    budget = settings.token_budget or token_budget(loaded.model, loaded.device, keeps_layers)
+    batches = pack(documents, budget, loaded.device)
     facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
-    return Prepared(Evaluation(loaded, documents, choices(table), batches, progress), facts)
+    return Prepared(Evaluation(loaded, documents, choices(table), batches), facts, prompts)
 
 
 def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:

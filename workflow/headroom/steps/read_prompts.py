@@ -15,7 +15,8 @@ from headroom.artifacts.prompts import GREEDY, PROMPTS
 from headroom.artifacts.store import provenance, read
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
-from headroom.likelihood import Document, encode
+from headroom.likelihood import encode
+from headroom.packing import Document
 from headroom.statistics import Choices
 
 

@@ -1,45 +1,72 @@
-"""Step: oracle FFN importance of one task, shot and seed, and the ranking it gives."""
+"""Step: oracle FFN importance of one task, shot and seed, the ranking it gives, and the curve under it (Figure 6).
+
+One step, because the curve needs the ranking alone, and begins with an evaluation that the oracle has made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from headroom import oracle
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import FFN_RANKING
 from headroom.artifacts.store import write
 from headroom.provenance import describe
 from headroom.ranking import ffn_columns, rank_ffns
 from headroom.settings import Settings
-from headroom.steps.prepare_evaluation import prepare
+from headroom.steps.prepare_evaluation import prepare, prepare_documents
 
 Selection = Literal["evaluation", "scoring"]
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
 
 
-def run(out: Path, ranking: Path | None, model: Path, prompts: Path, selection: Selection, settings: Settings) -> None:
-    """Write an FFN-importance artifact and, where asked for, its ranking.
+def run(
+    out: Path,
+    ranking: Path | None,
+    curve: Path | None,
+    model: Path,
+    prompts: Path,
+    selection: Selection,
+    levels: Sequence[int],
+    settings: Settings,
+) -> None:
+    """Write an FFN-importance artifact and, where asked for, its ranking and the curve under it.
 
     Args:
-        out, ranking: the artifacts.
+        out, ranking, curve: the artifacts.
         model, prompts: what is evaluated.
-        selection: which documents: those of ``evaluation``, as the paper did, which makes curves under the ranking
-            optimistic, or the ``scoring`` documents.
+        selection: which documents score: those of ``evaluation``, as the paper did, which makes curves under the
+            ranking optimistic, or the ``scoring`` documents.
+        levels: percents of FFNs of the curve, which is always measured on the evaluation documents.
         settings: how to run the model.
     """
-    prepared = prepare("ffn-importance", model, prompts, settings, 0, PURPOSES[selection])
+    purpose = PURPOSES[selection]
+    prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
-    if evaluation.progress:
-        evaluation.progress.total = len(evaluation.documents) * loaded.shape.layers
-    found = oracle.knock_out_ffns(loaded, evaluation.batches, evaluation.n_rows, evaluation.progress)
+    prepared.expect(loaded.shape.layers)
+    found = oracle.knock_out_ffns(loaded, evaluation.batches, evaluation.progress)
     columns = oracle.importance(evaluation.documents, evaluation.choices, found)
-    options = {"selection": selection, "add_bos": settings.add_bos}
+    options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
     record = describe("steps.score_ffns", {"prompts": prompts}, options, prepared.facts)
-    write(out, FFN_IMPORTANCE, columns, record)
+    write(out, FFN_IMPORTANCE, columns, record, prepared.run)
+    scores = np.array(columns["score"])
+    order = rank_ffns(scores)
     if ranking:
-        scores = np.array(columns["score"])
-        write(ranking, FFN_RANKING, ffn_columns(rank_ffns(scores), scores), record)
+        write(ranking, FFN_RANKING, ffn_columns(order, scores), record, prepared.run)
+    if curve:
+        evaluation.remember(found.dense)
+        for layer, ablated in enumerate(found.ablated):
+            evaluation.remember(ablated, ffns=[layer])
+        judged = prepared
+        if purpose != EVALUATION:
+            judged = prepare_documents("prune-ffns", loaded, prompts, settings, EVALUATION)
+        judged.expect(len(levels), "prune-ffns")
+        options = {**options, "levels": list(levels)}
+        record = describe("steps.score_ffns", {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
+        write(curve, PRUNED_EVAL, judged.evaluation.ffn_curve(order, levels), record, judged.run)

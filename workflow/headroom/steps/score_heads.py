@@ -12,14 +12,12 @@ from headroom.artifacts.prompts import IMPORTANCE
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.checkpoints import load
+from headroom.memory import peak, token_budget
 from headroom.progress import Progress
 from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
 from headroom.settings import Settings
 from headroom.steps.read_prompts import first_gold, label, rows, task_facts, tokenise
-
-# Activations are kept for the backward pass, so a batch takes several times the memory of an evaluation batch.
-BACKWARD_SHARE = 2
 
 
 def run(
@@ -36,7 +34,8 @@ def run(
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
     progress = Progress(label("head-importance", prompts), len(documents), "documents")
-    found = importance.contributions(loaded, documents, settings.token_budget // BACKWARD_SHARE, progress)
+    budget = settings.token_budget or token_budget(loaded.model, loaded.device, differentiates=True)
+    found = importance.contributions(loaded, documents, budget, progress)
     scores = importance.scores(found, reduction, last_layer_tokens)
     layers, heads = np.indices(scores.score.shape)
     options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": settings.add_bos}
@@ -55,6 +54,7 @@ def run(
         "score_even": scores.even.ravel(),
         "score_odd": scores.odd.ravel(),
     }
-    write(out, HEAD_IMPORTANCE, columns, record)
+    took = {**peak(), "token_budget": budget}
+    write(out, HEAD_IMPORTANCE, columns, record, took)
     if ranking:
-        write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record)
+        write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, took)

@@ -10,6 +10,7 @@ from headroom.artifacts.store import write
 from headroom.checkpoints import load
 from headroom.copying import HeadOutput, copying
 from headroom.induction import prefix_matching
+from headroom.memory import peak
 from headroom.provenance import describe, model_facts
 
 
@@ -33,4 +34,4 @@ def run(
     judged = {"head_output": head_output, "output_bias": output_bias}
     for kind, (columns, facts), options in ((PREFIX_MATCHING, matched, drawn), (COPYING, copied, drawn | judged)):
         record = describe("steps.score_induction", {}, options, {**model_facts(loaded.record, dtype), **facts})
-        write(out / f"{kind.name}.parquet", kind, columns, record)
+        write(out / f"{kind.name}.parquet", kind, columns, record, peak())

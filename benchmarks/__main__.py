@@ -1,0 +1,73 @@
+"""``python -m benchmarks``: run the measures and write docs/benchmarks.json and docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks import measures
+from benchmarks.contest import say
+from benchmarks.measures import Bench, Row
+from benchmarks.report import write
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "a": measures.evaluation,
+    "b": measures.oracle,
+    "c": measures.head_importance,
+    "d": measures.induction,
+    "e": measures.pair,
+}
+
+
+def main() -> int:
+    """Run what is asked for; 1 where results are not equal."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    p.add_argument("--measures", nargs="+", choices=sorted(MEASURES), default=sorted(MEASURES))
+    p.add_argument("--records", type=Path, required=True, help="folder with {task}/{split}.parquet")
+    p.add_argument("--model", type=Path, required=True, help="model.json of a LLaMA in float32")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--short", action="store_true", help="two tasks, two documents, one round: whether it runs")
+    p.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="path without suffix")
+    o = p.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(o.threads)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "workflow")])
+    bench = Bench(o.model.resolve(), o.records.resolve(), o.rounds)
+    if o.short:
+        bench = Bench(
+            bench.record, bench.records, 1, {0: 2, 5: 2}, ("copa", "arc_easy"), (1, 4), pairs_whole={"copa": 3}
+        )
+    missing = [task for task in bench.tasks if not (bench.records / task).is_dir()]
+    if missing:
+        say(f"no records of {', '.join(missing)} in {bench.records}: these tasks are left out")
+        kept = tuple(task for task in bench.tasks if task not in missing)
+        bench = Bench(
+            bench.record, bench.records, bench.rounds, bench.documents, kept, bench.batches, bench.pairs_whole
+        )
+    rows: list[Row] = []
+    path = o.out.with_suffix(".json")
+    if path.is_file():
+        # A run of some measures keeps the others'.
+        rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["measure"] not in o.measures]
+    for name in o.measures:
+        for row in MEASURES[name](bench):
+            say(f"  {row['measure']} {row['task']} {row['shots']}: {row['ratio']} {row['spread']} equal {row['equal']}")
+            rows.append(row)
+            write(o.out, rows, o.threads)
+    unequal = [row for row in rows if not row["equal"]]
+    for row in unequal:
+        say(f"not equal: {row}")
+    return bool(unequal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

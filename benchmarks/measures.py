@@ -1,0 +1,288 @@
+"""The measures a to e: what is timed against what, and how the results are held against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.contest import contest, ratio, say
+from benchmarks.pair import run_pair
+from benchmarks.rivals import Harness, copying_by_vocabulary, released_importance
+from headroom import importance, prompts
+from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from headroom.checkpoints import Loaded, load
+from headroom.cli import TASK_FOLDERS
+from headroom.copying import copying_scores
+from headroom.induction import prefix_matching_scores, ranked_vocabulary, sequence, start_token
+from headroom.likelihood import encode, likelihoods, rows_of
+from headroom.memory import token_budget
+from headroom.oracle import knock_out_ffns
+from headroom.packing import pack
+
+TASKS = (
+    "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
+    "multirc", "rte", "record",
+)  # fmt: skip
+NEAR = 2e-3
+"""Nats: how far log-likelihoods in float32 may be from HFLM's."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measures share.
+
+    Attributes:
+        record: the model's ``model.json``.
+        records: folder with ``{task}/{split}.parquet``.
+        rounds: how often contestants take turns.
+        documents: number of shots to documents per task.
+        tasks: the tasks.
+        batches: HFLM's batch sizes; the fastest one is its contestant.
+        pairs_whole: tasks of measure e, and how many documents each.
+    """
+
+    record: Path
+    records: Path
+    rounds: int = 3
+    documents: dict[int, int] = field(default_factory=lambda: {0: 16, 1: 8, 5: 6})
+    tasks: Sequence[str] = TASKS
+    batches: Sequence[int] = (1, 4, 16)
+    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 24, "winogrande": 16, "arc_easy": 12})
+
+    def loaded(self, dtype: str = "float32") -> Loaded:
+        """Our model."""
+        return load(self.record, dtype, "cpu", torch.get_num_threads())
+
+    def pairs(self, task: str, shots: int, purpose: str = EVALUATION, n: int | None = None) -> list[tuple[Any, ...]]:
+        """(doc_id, context, continuation, gold) of real prompts."""
+        n = n or self.documents[shots]
+        if task == "record":
+            # A dozen rows each, of long passages.
+            n = max(2, n // 3)
+        columns, _ = prompts.render(
+            task, shots, 1234, str(self.records), n, n, folders=[TASK_FOLDERS / "paper"], metric="answer"
+        )
+        rows = zip(*(columns[name] for name in ("purpose", "doc_id", "context", "continuation", "gold")), strict=True)
+        return [(doc_id, *rest) for found, doc_id, *rest in rows if found == purpose]
+
+
+def evaluation(bench: Bench) -> Iterator[Row]:
+    """a: likelihoods of real prompts, in float32 and bfloat16 on either side."""
+    models = {dtype: bench.loaded(dtype) for dtype in ("float32", "bfloat16")}
+    rivals = {dtype: Harness(bench.record, dtype) for dtype in models}
+    for shots in bench.documents:
+        for task in bench.tasks:
+            rows = bench.pairs(task, shots)
+            pairs = [row[:3] for row in rows]
+            best = {dtype: _best_batch(rival, pairs, bench.batches) for dtype, rival in rivals.items()}
+            contestants: dict[str, Callable[[], Any]] = {}
+            for dtype in models:
+                contestants[f"ours {dtype}"] = partial(_evaluate, models[dtype], pairs)
+                contestants[f"HFLM {dtype}"] = partial(rivals[dtype].log_likelihoods, pairs, best[dtype])
+            found = contest(contestants, bench.rounds)
+            documents = encode(pairs, models["float32"].tokenizer, models["float32"].window)
+            right = {name: _right(documents, rows, timed.result) for name, timed in found.items()}
+            whole = np.array([document.truncated == 0 for document in documents])
+            far = _furthest(documents, found["ours float32"].result, found["HFLM float32"].result)
+            say(f"a {task} {shots}-shot: HFLM batches {best}, furthest {far:.1e} nats")
+            for ours, rival in (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")):
+                a, b = f"ours {ours}", f"HFLM {rival}"
+                difference = (right[a].astype(float) - right[b])[whole]
+                error = difference.std(ddof=1) / np.sqrt(len(difference))
+                # Equal precision: the same numbers. Else the accuracies of the same documents, within two errors.
+                same = far < NEAR if ours == rival == "float32" else abs(difference.mean()) <= max(2 * error, 1e-9)
+                yield {
+                    "measure": "a",
+                    "what": f"evaluation, {ours} against HFLM in {rival} (batch {best[rival]})",
+                    "task": task,
+                    "shots": shots,
+                    **ratio(found[a], found[b]),
+                    "accuracy": [round(float(right[a][whole].mean()), 3), round(float(right[b][whole].mean()), 3)],
+                    "documents": len(documents),
+                    "equal": bool(same),
+                }
+
+
+def oracle(bench: Bench, shots: int = 5, sampled: int = 5) -> Iterator[Row]:
+    """b: the FFN oracle over all layers against an evaluation per layer, of which ``sampled`` are timed."""
+    ours, rival = bench.loaded(), Harness(bench.record, "float32")
+    n_layers = ours.shape.layers
+    layers = np.linspace(0, n_layers - 1, sampled).round().astype(int).tolist()
+    for task in bench.tasks:
+        if task in ("record", "multirc"):
+            # Ten minutes a round for HFLM.
+            continue
+        pairs = [row[:3] for row in bench.pairs(task, shots, n=min(4, bench.documents[shots]))]
+        best = _best_batch(rival, pairs, bench.batches)
+
+        def by_layer(pairs: Any = pairs, best: int = best) -> list[np.ndarray]:
+            results = []
+            for layer in layers:
+                with rival.without(ffns=[layer]):
+                    results.append(rival.log_likelihoods(pairs, best))
+            return results
+
+        def by_restarts(pairs: Any = pairs) -> Any:
+            documents = encode(pairs, ours.tokenizer, ours.window)
+            budget = token_budget(ours.model, ours.device, keeps_layers=True)
+            return knock_out_ffns(ours, pack(documents, budget))
+
+        found = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
+        documents = encode(pairs, ours.tokenizer, ours.window)
+        knocked = found["ours"].result.ablated
+        far = max(
+            _furthest(documents, knocked[layer].values, result)
+            for layer, result in zip(layers, found["HFLM"].result, strict=True)
+        )
+        say(f"b {task}: furthest {far:.1e} nats")
+        yield {
+            "measure": "b",
+            "what": f"FFN oracle over {n_layers} layers against as many evaluations by HFLM ({sampled} timed)",
+            "task": task,
+            "shots": shots,
+            **ratio(found["ours"], found["HFLM"], n_layers / sampled),
+            "documents": len(documents),
+            "equal": bool(far < NEAR),
+        }
+
+
+def head_importance(bench: Bench) -> Iterator[Row]:
+    """c: gradient head importance against the released way."""
+    ours = bench.loaded()
+    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    for shots, n in bench.documents.items():
+        for task in bench.tasks:
+            rows = bench.pairs(task, shots, IMPORTANCE, n)
+            gold = list({row[0]: row[:3] for row in reversed(rows) if row[3]}.values())[::-1]
+            documents = encode(gold, ours.tokenizer, ours.window)
+
+            def by_documents(documents: Any = documents) -> np.ndarray:
+                budget = token_budget(ours.model, ours.device, differentiates=True)
+                total: np.ndarray = importance.contributions(ours, documents, budget).absolute.sum(axis=0)
+                return total
+
+            found = contest(
+                {"ours": by_documents, "released": partial(released_importance, model, documents)}, bench.rounds
+            )
+            theirs = found["released"].result
+            far = float(np.abs(found["ours"].result - theirs).max() / theirs.max())
+            say(f"c {task} {shots}-shot: furthest {far:.1e} of the largest score")
+            yield {
+                "measure": "c",
+                "what": "head importance against batches of one, weight gradients and all logits",
+                "task": task,
+                "shots": shots,
+                **ratio(found["ours"], found["released"]),
+                "documents": len(documents),
+                "equal": bool(far < 1e-3),
+            }
+
+
+def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29)) -> Iterator[Row]:
+    """d: copying against logits of the vocabulary, for some layers; prefix matching against kept attention maps."""
+    ours = bench.loaded()
+    ranked, _ = ranked_vocabulary(ours.tokenizer)
+    start, _ = start_token(ours.tokenizer)
+    tokens = sequence(ranked, seed, times=4)
+    layers = [layer for layer in sampled if layer < ours.shape.layers]
+    found = contest(
+        {
+            "ours": lambda: copying_scores(ours, tokens, start),
+            "vocabulary": lambda: copying_by_vocabulary(ours.model, tokens, start, layers),
+        },
+        bench.rounds,
+    )
+    # In float32 the vocabulary's probabilities are too coarse to be a witness: float64, on a shorter sequence.
+    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    wide = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
+    short = sequence(ranked, seed)
+    witness = copying_by_vocabulary(wide, short, start, layers)
+    far = float(np.abs(copying_scores(ours, short, start)[layers] - witness).max())
+    say(f"d: furthest {far:.1e}")
+    yield {
+        "measure": "d",
+        "what": f"copying, {len(tokens)} tokens, against logits of the whole vocabulary ({len(layers)} layers timed)",
+        "task": "",
+        "shots": None,
+        **ratio(found["ours"], found["vocabulary"], ours.shape.layers / len(layers)),
+        "documents": 1,
+        "equal": bool(far < 1e-4),
+    }
+    tokens = sequence(ranked, seed)
+
+    def by_maps() -> np.ndarray:
+        """Attention maps of all layers kept, as ``output_attentions`` gives them."""
+        model = eager
+        ids = torch.tensor([[start, *(tokens * 4)]])
+        with torch.no_grad():
+            maps = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
+        length, total = len(tokens), np.zeros((ours.shape.layers, ours.shape.heads))
+        for layer, attention in enumerate(maps):
+            for t in range(length, 4 * length):
+                for copy in range(t // length):
+                    total[layer] += attention[0, :, t + 1, copy * length + t % length + 2].numpy() / (3 * length)
+        return total
+
+    eager = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    found = contest({"ours": lambda: prefix_matching_scores(ours, tokens, start), "maps": by_maps}, bench.rounds)
+    far = float(np.abs(found["ours"].result - found["maps"].result).max())
+    yield {
+        "measure": "d",
+        "what": f"prefix matching, {4 * len(tokens)} tokens, against kept attention maps",
+        "task": "",
+        "shots": None,
+        **ratio(found["ours"], found["maps"]),
+        "documents": 1,
+        "equal": bool(far < 1e-4),
+    }
+
+
+def pair(bench: Bench, shots: int = 5) -> Iterator[Row]:
+    """e: all jobs of a (task, shot) pair as the workflow runs them, start-up included, against one process of loops."""
+    for task, n in bench.pairs_whole.items():
+        found, same, evaluations = run_pair(bench, task, shots, n)
+        yield {
+            "measure": "e",
+            "what": f"all jobs of a pair, start-up included, against a loop of {evaluations} evaluations by HFLM",
+            "task": task,
+            "shots": shots,
+            **ratio(found["ours"], found["loops"]),
+            "documents": n,
+            "equal": same,
+        }
+
+
+def _evaluate(loaded: Loaded, pairs: Any) -> np.ndarray:
+    documents = encode(pairs, loaded.tokenizer, loaded.window)
+    values: np.ndarray = likelihoods(loaded, pack(documents, token_budget(loaded.model, loaded.device))).values
+    return values
+
+
+def _best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
+    """The size at which HFLM is fastest on these requests."""
+    found = contest({str(size): partial(rival.log_likelihoods, pairs, size) for size in sizes}, 1)
+    return int(min(found, key=lambda name: found[name].median))
+
+
+def _right(documents: Any, rows: Any, values: np.ndarray) -> np.ndarray:
+    gold = [row[3] for row in rows]
+    return np.array([gold[part.start + int(values[part].argmax())] for _, part in rows_of(documents)], dtype=bool)
+
+
+def _furthest(documents: Any, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest difference of log-likelihoods; documents that were cut to the window are cut differently, so left out."""
+    far = [0.0]
+    for document, (_, part) in zip(documents, rows_of(documents), strict=True):
+        if not document.truncated:
+            far.append(float(np.abs(ours[part] - theirs[part]).max()))
+    return max(far)
