@@ -15,7 +15,7 @@ import torch
 from benchmarks import measures
 from benchmarks.contest import say
 from benchmarks.measures import Bench, Row
-from benchmarks.report import write
+from benchmarks.report import stamp, write
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
@@ -24,6 +24,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "c": measures.head_importance,
     "d": measures.induction,
     "e": measures.pair,
+    "f": measures.start_up,
 }
 
 
@@ -58,10 +59,11 @@ def main() -> int:
     if path.is_file():
         # A run of some measures keeps the others'.
         rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["measure"] not in o.measures]
+    made = stamp()
     for name in o.measures:
         for row in MEASURES[name](bench):
             say(f"  {row['measure']} {row['task']} {row['shots']}: {row['ratio']} {row['spread']} equal {row['equal']}")
-            rows.append(row)
+            rows.append(row | made)
             write(o.out, rows, o.threads)
     unequal = [row for row in rows if not row["equal"]]
     for row in unequal:

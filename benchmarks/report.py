@@ -21,6 +21,7 @@ TITLES = {
     "c": "Head importance",
     "d": "Induction scores",
     "e": "A whole (task, shot) pair",
+    "f": "Start-up",
 }
 
 
@@ -30,8 +31,6 @@ def write(out: Path, rows: Sequence[Row], threads: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     made = {
         "machine": f"{_processor()}, {threads} threads",
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
         "packages": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
     }
     out.with_suffix(".json").write_text(json.dumps({**made, "rows": rows}, indent=1) + "\n", encoding="utf-8")
@@ -41,21 +40,27 @@ def write(out: Path, rows: Sequence[Row], threads: int) -> None:
 def page(made: dict[str, Any], rows: Sequence[Row]) -> str:
     """The tables."""
     packages = ", ".join(f"{name} {number}" for name, number in made["packages"].items())
+    dates, commits = (list(dict.fromkeys(row[name] for row in rows)) for name in ("date", "commit"))
     lines = [
         "# Benchmarks",
         "",
-        f"Made by `make bench` on {made['date']} at commit {made['commit']}: {made['machine']}; {packages}.",
+        f"Made by `make bench` on {' and '.join(dates)} at commit {' and '.join(commits)}: {made['machine']}; {packages}.",
         "",
         "The other's time over ours: contestants take turns in one run, medians of the rounds, in brackets the range",
-        "of the rounds' ratios. SmolLM2-135M-Instruct on real prompts. HFLM runs at the fastest of its batch sizes 1,",
-        "4 and 16, found for each row. `equal` says whether the results were: log-likelihoods within 2e-3 nats in",
-        "float32; in bfloat16 accuracies of the same documents within two standard errors of their difference.",
+        "of the rounds' ratios. SmolLM2-135M-Instruct on real prompts. HFLM runs at the faster of its batch sizes 1",
+        "and 8, found for each row. `equal` says whether the results were: log-likelihoods within 2e-3 nats in float32;",
+        "in bfloat16 accuracies of the same documents within two standard errors of their difference.",
         "",
     ]
     for measure, title in TITLES.items():
         for what, part in _groups([row for row in rows if row["measure"] == measure]):
             lines += [f"## {measure}. {title}: {what}", "", *_table(part), ""]
     return "\n".join(lines)
+
+
+def stamp() -> Row:
+    """When and at which commit a row was made."""
+    return {"date": datetime.now(UTC).date().isoformat(), "commit": _commit()}
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -12,8 +12,8 @@ from headroom.cli import main, parser
 
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "show", "model", "fetch",
-    "embed-model", "embed-data",
+    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show", "model",
+    "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 

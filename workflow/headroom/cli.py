@@ -34,6 +34,7 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
 """A folder of task YAMLs for each value of ``--prompts``."""
 
@@ -223,6 +224,21 @@ def parser() -> argparse.ArgumentParser:
     _joint_option(p)
     _out(p, "path without suffix; .md and .html are added")
 
+    p = command("plan", _plan, "Estimate memory, operations and hours of a study's jobs before any of them runs.")
+    p.add_argument("--model", required=True, help="a checkpoint folder (no weights needed) or a hub name")
+    p.add_argument("--study", type=Path, default=Path("config.yaml"), help="study file (default %(default)s)")
+    p.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with its prompts (default %(default)s)"
+    )
+    p.add_argument(
+        "--hardware", default="here", help="a line of workflow/hardware.yaml, or 'here': this machine, measured"
+    )
+    p.add_argument("--dtype", choices=DTYPES, help="number format (default: the study's)")
+    p.add_argument("--threads", type=_positive, default=2, help="CPU threads of a job (default %(default)s)")
+    p.add_argument(
+        "--sample", type=_positive, default=64, metavar="N", help="documents per prompts file to count tokens on"
+    )
+
     p = command("show", _show, "Print an artifact, its columns and what made it.")
     p.add_argument("file", type=Path)
     p.add_argument("--rows", type=_count, default=5, help="rows to print (default %(default)s)")
@@ -235,7 +251,7 @@ def _out(p: argparse.ArgumentParser, text: str) -> None:
 
 def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
     p.add_argument("--model", type=Path, required=True, help="model.json, made by 'headroom model'")
-    p.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32")
+    p.add_argument("--dtype", choices=DTYPES, default="float32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
     if prompts:
@@ -499,6 +515,12 @@ def _findings(o: argparse.Namespace) -> None:
     from headroom.findings import write
 
     write(_study(o), o.out)
+
+
+def _plan(o: argparse.Namespace) -> None:
+    from headroom.plan import plan
+
+    print(plan(o.model, o.study, o.results, o.hardware, o.dtype, o.threads, o.sample))
 
 
 def _show(o: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str 
             inner = known[key]
         if isinstance(value, Mapping) and inner.get("type") == "object":
             check_keys(value, inner, f"{path}.")
+
+
+def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the schema's defaults where it is silent, as Snakemake's validation fills them in."""
+    found = dict(config)
+    for key, inner in schema.get("properties", {}).items():
+        if key not in found and "default" in inner:
+            found[key] = deepcopy(inner["default"])
+        if isinstance(found.get(key), Mapping) and inner.get("type") == "object":
+            found[key] = with_defaults(found[key], inner)
+    return found
 
 
 def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
