@@ -44,12 +44,13 @@ def page(made: dict[str, Any], rows: Sequence[Row]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"Made by `make bench` on {' and '.join(dates)} at commit {' and '.join(commits)}: {made['machine']}; {packages}.",
+        f"Made by `make bench` on {' and '.join(dates)} at commit {' and '.join(commits)}: {made['machine']};",
+        f"{packages}.",
         "",
         "The other's time over ours: contestants take turns in one run, medians of the rounds, in brackets the range",
         "of the rounds' ratios. SmolLM2-135M-Instruct on real prompts. HFLM runs at the faster of its batch sizes 1",
-        "and 8, found for each row. `equal` says whether the results were: log-likelihoods within 2e-3 nats in float32;",
-        "in bfloat16 accuracies of the same documents within two standard errors of their difference.",
+        "and 8, found for each row. `equal` says whether the results were: log-likelihoods within 2e-3 nats in",
+        "float32; in bfloat16 accuracies of the same documents within two standard errors of their difference.",
         "",
     ]
     for measure, title in TITLES.items():
