@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo docs install test lint types unit clean
+.PHONY: help demo docs bench install test lint types unit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -34,6 +34,14 @@ docs: demo  ## run the embedded study and keep its figure and findings in docs/d
 	mkdir -p docs/demo
 	cp results/SmolLM2-135M-Instruct/figures/fig05_heads_pruned-seed1234.png docs/demo/fig05.png
 	cp results/SmolLM2-135M-Instruct/findings/seed1234.md docs/demo/findings.md
+
+# Records of all 14 tasks, {task}/{split}.parquet, in the columns of lm-eval's data sets.
+RECORDS ?= ../shared/data
+MODEL := results/SmolLM2-135M-Instruct/model.json
+
+bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; an hour and a half, an idle machine
+	snakemake $(MODEL)
+	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(RECORDS) --model $(MODEL)
 
 test: lint types unit  ## all checks: lint, types, tests
 

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ def main() -> int:
     """Run what is asked for; 1 where results are not equal."""
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     p.add_argument("--measures", nargs="+", choices=sorted(MEASURES), default=sorted(MEASURES))
+    p.add_argument("--tasks", nargs="+", choices=measures.TASKS, help="only these; the rows of others stay")
     p.add_argument("--records", type=Path, required=True, help="folder with {task}/{split}.parquet")
     p.add_argument("--model", type=Path, required=True, help="model.json of a LLaMA in float32")
     p.add_argument("--rounds", type=int, default=3)
@@ -47,18 +49,20 @@ def main() -> int:
         bench = Bench(
             bench.record, bench.records, 1, {0: 2, 5: 2}, ("copa", "arc_easy"), (1, 4), pairs_whole={"copa": 3}
         )
+    if o.tasks:
+        whole = {task: n for task, n in bench.pairs_whole.items() if task in o.tasks}
+        bench = replace(bench, tasks=tuple(task for task in bench.tasks if task in o.tasks), pairs_whole=whole)
     missing = [task for task in bench.tasks if not (bench.records / task).is_dir()]
     if missing:
         say(f"no records of {', '.join(missing)} in {bench.records}: these tasks are left out")
-        kept = tuple(task for task in bench.tasks if task not in missing)
-        bench = Bench(
-            bench.record, bench.records, bench.rounds, bench.documents, kept, bench.batches, bench.pairs_whole
-        )
+        bench = replace(bench, tasks=tuple(task for task in bench.tasks if task not in missing))
     rows: list[Row] = []
     path = o.out.with_suffix(".json")
     if path.is_file():
         # A run of some measures keeps the others'.
-        rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["measure"] not in o.measures]
+        replaced = {*o.measures, *("g" if "e" in o.measures else "")}
+        before = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = [row for row in before if row["measure"] not in replaced or not _asked(row["task"], o.tasks)]
     made = stamp()
     for name in o.measures:
         for row in MEASURES[name](bench):
@@ -69,6 +73,11 @@ def main() -> int:
     for row in unequal:
         say(f"not equal: {row}")
     return bool(unequal)
+
+
+def _asked(task: str, tasks: list[str] | None) -> bool:
+    """Whether a row is to be made anew; the plan's rows name a rule before the task."""
+    return tasks is None or task.split(", ")[-1] in tasks
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +23,31 @@ SAMPLED = (("own", 0, 0), ("own", 30, 0), ("own", 70, 0), ("ffns", 0, 30), ("joi
 """Evaluations of the rival that are timed: heads and FFNs pruned, in percent. To it, all masks cost the same."""
 
 
-def run_pair(bench: Bench, task: str, shots: int, n: int) -> tuple[dict[str, Timed], bool, int]:
-    """Times of our jobs and of the rival's process, whether outcomes are equal, and how many evaluations it makes.
+@dataclass(frozen=True)
+class Pair:
+    """What became of a pair.
+
+    Attributes:
+        times: of our jobs together, and of the rival's process.
+        same: whether outcomes are equal.
+        evaluations: how many the rival makes.
+        jobs: rule to seconds planned and measured, and to bytes planned and measured.
+    """
+
+    times: dict[str, Timed]
+    same: bool
+    evaluations: int
+    jobs: dict[str, tuple[float, float, float, float]]
+
+
+def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
+    """Run a pair's jobs and the rival's loop in turns.
 
     The jobs are those of the workflow for one pair, own rankings in place of the aggregate's: head importance; FFN
     importance with its curve; curves under the own and a random ranking; the joint grid with a curve of heads.
     """
     from headroom import anatomy
+    from headroom.artifacts.store import run_facts
 
     layers = anatomy.heads(bench.loaded().model).layers
     # Dense and one per layer; own, random, aggregate and FFN curves; the grid.
@@ -37,41 +57,96 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> tuple[dict[str, Tim
         prompts = folder / "prompts.parquet"
         _run("prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", n,
              "--limit-evaluation", n, "--out", prompts)  # fmt: skip
-        ours, loops, outcomes = [], [], []
+        ours: list[float] = []
+        loops: list[float] = []
+        outcomes: list[dict[str, Any]] = []
+        each: list[dict[str, float]] = []
+        planned = _planned(bench, prompts, task, shots)
         for number in range(bench.rounds):
             if number % 2 == 0:
-                ours.append(_jobs(bench, prompts, folder))
+                each.append(_jobs(bench, prompts, folder))
                 seconds, found = _loops(bench, prompts, folder, evaluations)
             else:
                 seconds, found = _loops(bench, prompts, folder, evaluations)
-                ours.append(_jobs(bench, prompts, folder))
+                each.append(_jobs(bench, prompts, folder))
+            ours.append(sum(each[-1].values()))
             loops.append(seconds)
             outcomes.append(found)
             say(f"e {task} round {number}: ours {ours[-1]:.0f} s, loops {loops[-1]:.0f} s")
         same = _equal(folder, outcomes[0])
-    return {"ours": Timed(ours, None), "loops": Timed(loops, None)}, same, evaluations
+        jobs = {
+            rule: (
+                planned[rule].longest,
+                statistics.median(seconds[rule] for seconds in each),
+                planned[rule].memory,
+                run_facts(folder / artifact)["peak_memory_mib"] * 2**20,
+            )
+            for rule, artifact in ARTIFACTS.items()
+        }
+    return Pair({"ours": Timed(ours, None), "loops": Timed(loops, None)}, same, evaluations, jobs)
 
 
-def _jobs(bench: Bench, prompts: Path, folder: Path) -> float:
-    """Our jobs one after the other, each a process: seconds."""
+def _jobs(bench: Bench, prompts: Path, folder: Path) -> dict[str, float]:
+    """Our jobs one after the other, each a process: rule to seconds."""
     import torch
 
     model = ["--model", bench.record, "--prompts", prompts, "--device", "cpu", "--threads", torch.get_num_threads()]
-    start = time.perf_counter()
-    _run("head-importance", *model, "--ranking", folder / "heads.parquet", "--out", folder / "scores.parquet")
+    heads = ["--ranking", folder / "heads.parquet", "--out", folder / "scores.parquet"]
     ffns = ["--ranking", folder / "ffns.parquet", "--curve", folder / "ffn_curve.parquet", "--levels", *LEVELS]
-    _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet")
     curves = ["--ranking-file", folder / "heads.parquet", "--rankings", "own", "random_1", "--levels", *LEVELS]
-    _run("prune", *model, *curves, "--out", folder / "curves")
     rankings = ["--heads-ranking", folder / "heads.parquet", "--ffns-ranking", folder / "ffns.parquet"]
     grid = ["--joint-heads", *GRID_HEADS, "--joint-ffns", *GRID_FFNS]
     curve = ["--curve", folder / "aggregate.parquet", "--curve-ranking", folder / "heads.parquet", "--levels", *LEVELS]
-    _run("joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet")
+    return {
+        "score_heads": _run("head-importance", *model, *heads),
+        "score_ffns": _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet"),
+        "evaluate_own": _run("prune", *model, *curves, "--out", folder / "curves"),
+        "evaluate_joint": _run("joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet"),
+    }
+
+
+ARTIFACTS = {
+    "score_heads": "scores.parquet",
+    "score_ffns": "ffn_curve.parquet",
+    "evaluate_own": "curves/own.parquet",
+    "evaluate_joint": "joint.parquet",
+}
+"""Rule to an artifact that says what its job took."""
+
+
+def _run(*arguments: Any) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "headroom", *map(str, arguments)], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
-def _run(*arguments: Any) -> None:
-    subprocess.run([sys.executable, "-m", "headroom", *map(str, arguments)], check=True, capture_output=True)
+def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, Any]:
+    """What ``headroom plan`` says of the same jobs on this machine: rule to its job."""
+    import torch
+    import yaml
+    from transformers import AutoConfig, AutoTokenizer
+
+    from headroom import plan
+    from headroom.costs import costs_of, model_from_config
+
+    study = {
+        "tasks": [task],
+        "shots": [shots],
+        "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
+        "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
+    }
+    schema = yaml.safe_load((plan.WORKFLOW / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+    study = plan.with_defaults(study, schema)
+    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "prompts" / task / f"{shots}shot-seed1234.parquet"
+        place.parent.mkdir(parents=True)
+        place.write_bytes(prompts.read_bytes())
+        found = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
+    node = plan.hardware_line("here", config, "float32", torch.get_num_threads())
+    costs = costs_of(model_from_config(config, torch.float32))
+    return {job.rule: job for job in plan.jobs(study, found, costs, node)}
 
 
 def _loops(bench: Bench, prompts: Path, folder: Path, evaluations: int) -> tuple[float, dict[str, Any]]:

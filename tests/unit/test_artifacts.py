@@ -114,3 +114,18 @@ def test_rows_must_be_a_grid_of_heads(tmp_path):
 def test_every_column_is_described(kind):
     assert all(column.description for column in kind.columns)
     assert len({column.name for column in kind.columns}) == len(kind.columns)
+
+
+def test_what_a_run_took_stands_apart_from_what_made_it(tmp_path, capsys):
+    from headroom.artifacts.store import provenance, run_facts
+    from headroom.cli import main
+
+    columns = {"rank": [0], "layer": [0], "head": [1], "score": [0.5]}
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    write(paths[0], RANKING, columns, {"task": "copa"}, {"peak_memory_mib": 812})
+    write(paths[1], RANKING, columns, {"task": "copa"})
+    assert provenance(paths[0]) == provenance(paths[1])
+    assert run_facts(paths[0]) == {"peak_memory_mib": 812}
+    assert run_facts(paths[1]) == {}
+    assert main(["show", str(paths[0])]) == 0
+    assert "Run\n  peak_memory_mib: 812\n" in capsys.readouterr().out

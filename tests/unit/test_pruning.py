@@ -112,3 +112,19 @@ def test_truncated_questions_are_counted_once(loaded, tokenizer):
     documents = encode(pairs, tokenizer, loaded.window)
     choices = [Choices(i, (True,), None, question=0 if i < 2 else 2, greedy=True) for i in range(3)]
     assert Evaluation(loaded, documents, choices, pack(documents, 600)).outcomes()["n_truncated"] == 1
+
+
+def test_what_was_evaluated_elsewhere_is_not_evaluated_again(evaluation):
+    """The FFN oracle hands over the whole model's likelihoods, and those without each single FFN."""
+    from headroom.oracle import knock_out_ffns
+
+    found = knock_out_ffns(evaluation.loaded, evaluation.batches)
+    anew = Evaluation(evaluation.loaded, evaluation.documents, evaluation.choices, evaluation.batches)
+    expected = anew.ffn_curve([1, 0, 2], [0, 34])
+    evaluation.remember(found.dense)
+    evaluation.remember(found.ablated[1], ffns=[1])
+    evaluation.loaded.seam.calls.clear()
+    assert evaluation.ffn_curve([1, 0, 2], [0, 34]) == expected
+    assert not evaluation.loaded.seam.calls
+    assert evaluation.ffn_curve([1, 0, 2], [67])["n_pruned"] == [2]
+    assert evaluation.loaded.seam.calls

@@ -146,3 +146,24 @@ def test_weights_are_frozen(family, tokenizer):
     loaded = prepare(tiny_model(family), tokenizer)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not loaded.model.training
+
+
+def test_a_layer_without_heads_computes_none_of_its_maps(loaded):
+    """Counted by torch: of four maps, the output projection of one column is left, which gives the bias."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokens = torch.arange(3, 20)[None]
+
+    def operations(gates):
+        with loaded.seam.gates(gates), FlopCounterMode(display=False) as counter, torch.no_grad():
+            loaded.model(input_ids=tokens, use_cache=False)
+        return counter.get_total_flops()
+
+    gates = torch.ones(3, 4)
+    gates[1, :3] = 0
+    whole = operations(None)
+    assert operations(gates) == whole
+    gates[1] = 0
+    *inner, output = anatomy.projections(loaded.model)[1]
+    saved = 2 * 17 * sum(module.weight.numel() for module in inner) + 2 * 16 * output.weight.numel()
+    assert operations(gates) == whole - saved

@@ -2,9 +2,15 @@
 
 import os
 import re
+import resource
+import subprocess
+import sys
 import time
 
 import pytest
+import yaml
+
+from tests.conftest import ROOT
 
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
@@ -29,6 +35,28 @@ def edit(study, module, text="\n\nADDED = 1\n"):
 
 def test_a_finished_study_has_nothing_to_do(finished):
     assert finished.planned() == {}
+
+
+def test_the_papers_study_is_at_most_300_jobs_and_planned_in_seconds(tmp_path):
+    """14 + 2 tasks, three numbers of shots, transfer and a control; the goals are 3 s, and 10 s for ten models.
+
+    Processor time, loosely bounded, since machines do other things meanwhile.
+    """
+    study = yaml.safe_load((ROOT / "workflow" / "studies" / "opt-66b.yaml").read_text())
+    times, counts = [], []
+    for n_models in (1, 10):
+        study["models"] = {f"model{n}": {"source": f"nobody/model{n}"} for n in range(n_models)}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
+                   "--configfile", tmp_path / "study.yaml", "--dry-run", "--quiet", "rules"]  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        times.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+        counts.append(int(re.search(r"total\s+(\d+)", done.stdout + done.stderr)[1]))
+    assert 250 < counts[0] <= 300
+    assert counts[1] <= 10 * counts[0]
+    assert times[0] < 6
+    assert times[1] < 20
 
 
 def test_touching_and_commenting_is_no_reason(study):

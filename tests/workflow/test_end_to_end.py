@@ -17,7 +17,7 @@ from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.ranking import FFN_RANKING, RANKING
-from headroom.artifacts.store import provenance, read
+from headroom.artifacts.store import provenance, read, run_facts
 from headroom.ranking import count_at, random_ranking
 
 CELLS = ["0shot-seed1234", "1shot-seed1234"]
@@ -214,6 +214,23 @@ def test_provenance_says_what_made_it(finished):
     assert set(facts["inputs"]) == {"prompts", "ranking"}
     assert {"torch", "transformers"} <= set(facts["packages"])
     assert "path" not in facts["model"], "where the checkpoint lay says nothing about the result"
+
+
+def test_artifacts_of_model_steps_say_what_they_took(finished):
+    cell = "0shot-seed1234"
+    for path in (
+        f"head_importance/arc_easy/{cell}.parquet",
+        f"ffn_importance/arc_easy/{cell}.parquet",
+        f"pruned_eval/ffns/arc_easy/{cell}/own.parquet",
+        f"pruned_eval/heads/arc_easy/{cell}/random_1.parquet",
+        f"pruned_eval/heads/arc_easy/{cell}/aggregate.parquet",
+        f"pruned_eval/joint/arc_easy/{cell}.parquet",
+        f"pruned_eval/heads/winogrande/{cell}/highest_srcc.parquet",
+        "induction/copying.parquet",
+    ):
+        took = run_facts(finished.result(f"tiny/{path}"))
+        assert 100 < took["peak_memory_mib"] < 20_000, path
+        assert path.startswith("induction") or took["token_budget"] >= 16, path
 
 
 def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):

@@ -99,6 +99,13 @@ def ffn_modules(model: Any) -> list[list[nn.Module]]:
     return [[_descend(layer, path) for path in paths] for layer in layers(model)]
 
 
+def input_device(model: Any) -> Any:
+    """Where token ids go; where the embedding itself waits outside the GPU, the device on which it is computed."""
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
+    return embedding._hf_hook.execution_device if device.type == "meta" and hasattr(embedding, "_hf_hook") else device
+
+
 def projections(model: Any) -> list[list[nn.Linear]]:
     """The linear maps of each layer's attention, the output projection last."""
     row = family(model)

@@ -37,8 +37,7 @@ class Loaded:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return torch.device(anatomy.input_device(self.model))
 
     @property
     def window(self) -> int:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from headroom import anatomy
@@ -105,11 +106,16 @@ def copying_scores(
 
 def unembedding(model: Any, ids: Sequence[int]) -> Tensor:
     """What the logit of each token reads from the model's width, [token, width]; final norms are left out."""
-    embedding = model.get_output_embeddings().weight
-    rows = _wide(embedding[torch.tensor(ids, device=embedding.device)])
+    embedding = model.get_output_embeddings()
+    # Weights that wait outside the GPU are fetched.
+    with align_module_device(embedding):
+        rows = _wide(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
     path = PROJECTIONS_OUT.get(model.config.model_type)
     projection = attrgetter(path)(model) if path else None
-    return rows if projection is None else rows @ projection.weight.to(rows)
+    if projection is None:
+        return rows
+    with align_module_device(projection):
+        return rows @ projection.weight.to(rows)
 
 
 @contextmanager
@@ -145,9 +151,10 @@ def _head_scores(
     """Scores of one layer, [head]; q (scaled), k and v are [head, time, width], readout [time, model width]."""
     heads, time, width = q.shape
     readout = readout.to(q)
-    reads = (readout @ projection.weight.to(q)).unflatten(1, (heads, width)).transpose(0, 1)
-    has_bias = output_bias and projection.bias is not None
-    bias = readout @ projection.bias.to(q) if has_bias else readout.new_zeros(time)
+    with align_module_device(projection):
+        reads = (readout @ projection.weight.to(q)).unflatten(1, (heads, width)).transpose(0, 1)
+        has_bias = output_bias and projection.bias is not None
+        bias = readout @ projection.bias.to(q) if has_bias else readout.new_zeros(time)
     total = readout.new_zeros(heads)
     for begin in range(offset, time, BLOCK):
         end = min(begin + BLOCK, time)

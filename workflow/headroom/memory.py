@@ -55,7 +55,9 @@ def logit_bytes(model: Any) -> int:
 
 def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:
     """Tokens per batch that the free memory holds."""
-    room = SHARE * free_bytes(device) - logit_bytes(model)
+    # Over several GPUs, the fullest one decides.
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"} or {device}
+    room = SHARE * min(free_bytes(each) for each in devices) - logit_bytes(model)
     fitting = int(room / bytes_per_token(model, keeps_layers, differentiates))
     most = MOST.get(device.type, MOST["cuda"])
     # A backward pass keeps all layers; half the tokens are as fast.

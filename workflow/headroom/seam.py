@@ -373,7 +373,7 @@ def attach(model: Any) -> Seam:
 
 def _probe_tokens(model: Any) -> Tensor:
     """Twelve tokens spread over the vocabulary, [1, 12]."""
-    device = model.get_input_embeddings().weight.device
+    device = anatomy.input_device(model)
     return torch.linspace(1, model.config.vocab_size - 1, 12, device=device).long()[None]
 
 

@@ -1,0 +1,86 @@
+"""The benchmarks' harness, in a short form: every measure runs, its results are equal, its tables hold its rows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import measures
+from benchmarks.contest import Timed, contest, ratio
+from benchmarks.measures import Bench
+from benchmarks.report import stamp, write
+from tests.conftest import ROOT, tiny_model
+
+
+@pytest.fixture(scope="module")
+def bench(records, tokenizer, tmp_path_factory):
+    """A tiny LLaMA in the place of SmolLM2, two documents, one round."""
+    from headroom.models import resolve
+
+    folder = tmp_path_factory.mktemp("bench")
+    tiny_model("llama").float().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    resolve("tiny", str(folder / "model"), None, folder / "model.json")
+    return Bench(folder / "model.json", records, 1, {0: 3}, ("copa",), (1, 2), {"copa": 3})
+
+
+def test_contestants_take_turns_and_results_are_the_first_rounds():
+    order = []
+    found = contest({"a": lambda: order.append("a") or len(order), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert found["a"].result == 1
+    assert len(found["b"].seconds) == 3
+
+
+def test_ratios_are_of_medians_and_show_the_range():
+    ours, other = Timed([1.0, 2.0, 1.0], None), Timed([3.0, 3.0, 4.0], None)
+    assert ratio(ours, other) == {"ratio": 3.0, "spread": [1.5, 4.0], "seconds": 1.0, "rounds": 3}
+    assert ratio(ours, other, 10)["ratio"] == 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "rows"),
+    [
+        (measures.evaluation, 3),
+        (lambda bench: measures.oracle(bench, shots=0), 1),
+        (lambda bench: measures.head_importance(bench, (0,)), 1),
+        (measures.induction, 2),
+        (lambda bench: measures.pair(bench, shots=0), 9),
+    ],
+    ids=list("abcde"),
+)
+def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")
+    found = list(run(bench))
+    assert len(found) == rows
+    for row in found:
+        # A tiny model's job is start-up alone, which no plan foresees well.
+        assert row["equal"] or row["measure"] == "g", row
+        assert row["ratio"] > 0
+    write(tmp_path / "benchmarks", [row | stamp() for row in found], 2)
+    kept = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert [row["ratio"] for row in kept["rows"]] == [row["ratio"] for row in found]
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert all(any(f"{row['ratio']:.{digits}f}" in page for digits in (1, 2)) for row in found)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["steps.aggregate_importance", "steps.aggregate_ffns"],
+        ["steps.correlate_tasks", "steps.correlate_shots", "steps.retain_capacity"],
+        ["show", "table1", "reference", "findings", "models", "embedded"],
+        [f"figures.fig{number}" for number in ("03", "04", "05", "07", "08", "09", "10", "11", "12", "18")],
+        ["steps.render_prompts"],
+    ],
+    ids=lambda modules: modules[0],
+)
+def test_commands_that_need_no_model_import_no_torch(modules):
+    imports = "; ".join(f"import headroom.{module}" for module in modules)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}; import sys; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True, cwd=ROOT / "workflow",
+    )  # fmt: skip
+    assert done.stdout == "False\n"
