@@ -24,7 +24,7 @@ class Prepared:
 
     evaluation: Evaluation
     facts: dict[str, Any]
-    prompts: Path
+    label: str
 
     @property
     def loaded(self) -> Loaded:
@@ -36,12 +36,10 @@ class Prepared:
         """What the run took so far: peak memory, and the tokens per batch that it came to."""
         return {**peak(), "token_budget": self.evaluation.batches.token_budget}
 
-    def expect(self, n_sets: int, step: str | None = None) -> None:
-        """Begin to report progress over so many sets of pruned components; under a new name, where given."""
-        evaluation = self.evaluation
-        name = step or (evaluation.progress.label.split()[0] if evaluation.progress else "evaluate")
-        total = len(evaluation.documents) * n_sets
-        evaluation.progress = Progress(label(name, self.prompts), total, "document evaluations")
+    def expect(self, n_sets: int) -> None:
+        """Begin to report progress over so many sets of pruned components."""
+        total = len(self.evaluation.documents) * n_sets
+        self.evaluation.progress = Progress(self.label, total, "document evaluations")
 
 
 def prepare(
@@ -68,7 +66,7 @@ def prepare(
     rows(prompts, purpose)
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     prepared = prepare_documents(step, loaded, prompts, settings, purpose, keeps_layers)
-    prepared.expect(n_sets, step)
+    prepared.expect(n_sets)
     return prepared
 
 
@@ -81,7 +79,7 @@ def prepare_documents(
     budget = settings.token_budget or token_budget(loaded.model, loaded.device, keeps_layers)
     batches = pack(documents, budget, loaded.device)
     facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
-    return Prepared(Evaluation(loaded, documents, choices(table), batches), facts, prompts)
+    return Prepared(Evaluation(loaded, documents, choices(table), batches), facts, label(step, prompts))
 
 
 def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:

@@ -63,10 +63,9 @@ def run(
         evaluation.remember(found.dense)
         for layer, ablated in enumerate(found.ablated):
             evaluation.remember(ablated, ffns=[layer])
-        judged = prepared
-        if purpose != EVALUATION:
-            judged = prepare_documents("prune-ffns", loaded, prompts, settings, EVALUATION)
-        judged.expect(len(levels), "prune-ffns")
+        is_same = purpose == EVALUATION
+        judged = prepared if is_same else prepare_documents("ffn-importance", loaded, prompts, settings, EVALUATION)
+        judged.expect(len(levels))
         options = {**options, "levels": list(levels)}
         record = describe("steps.score_ffns", {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
         write(curve, PRUNED_EVAL, judged.evaluation.ffn_curve(order, levels), record, judged.run)
