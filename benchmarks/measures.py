@@ -1,4 +1,4 @@
-"""The measures a to e: what is timed against what, and how the results are held against each other."""
+"""The measures a to g: what is timed against what, and how the results are held against each other."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
         for task in bench.tasks:
             rows = bench.pairs(task, shots)
             pairs = [row[:3] for row in rows]
-            best = {dtype: _best_batch(rival, pairs, bench.batches) for dtype, rival in rivals.items()}
+            best = {dtype: best_batch(rival, pairs, bench.batches) for dtype, rival in rivals.items()}
             contestants: dict[str, Callable[[], Any]] = {}
             for dtype in models:
                 contestants[f"ours {dtype}"] = partial(_evaluate, models[dtype], pairs)
@@ -129,7 +129,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             # HFLM takes minutes for a single evaluation of their long passages.
             continue
         pairs = [row[:3] for row in bench.pairs(task, shots, n=min(3, bench.documents[shots]))]
-        best = _best_batch(rival, pairs, bench.batches)
+        best = best_batch(rival, pairs, bench.batches)
 
         def by_layer(pairs: Any = pairs, best: int = best) -> list[np.ndarray]:
             results = []
@@ -330,7 +330,7 @@ def _evaluate(loaded: Loaded, pairs: Any) -> np.ndarray:
     return values
 
 
-def _best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
+def best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
     """The size at which HFLM is fastest on these requests."""
     found = contest({str(size): partial(rival.log_likelihoods, pairs, size) for size in sizes}, 1)
     return int(min(found, key=lambda name: found[name].median))

@@ -181,21 +181,17 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from benchmarks.measures import NEAR
+    from benchmarks.measures import NEAR, Bench, best_batch
     from benchmarks.rivals import Harness, released_importance
     from headroom.artifacts.ffns import read_ffn_ranking
     from headroom.artifacts.heads import read_ranking
     from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
     from headroom.likelihood import encode
     from headroom.ranking import count_at
-    from headroom.steps.read_prompts import first_gold, rows
+    from headroom.steps.read_prompts import first_gold, pairs, rows
 
     torch.set_num_threads(2)
     rival = Harness(record, "float32")
-
-    def pairs(table: Any) -> list[tuple[int, str, str]]:
-        names = ("doc_id", "context", "continuation")
-        return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
     tokenizer = rival.hflm.tokenizer
     released_importance(rival.model, encode(pairs(first_gold(rows(prompts, IMPORTANCE))), tokenizer, 2048))
@@ -203,12 +199,7 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
     asked, gold = pairs(table), table.column("gold").to_pylist()
     # The search for the best batch size is not counted: a user would know it.
     start = time.perf_counter()
-    timed = {}
-    for size in (1, 8):
-        begin = time.perf_counter()
-        rival.log_likelihoods(asked, size)
-        timed[size] = time.perf_counter() - begin
-    best = min(timed, key=lambda size: timed[size])
+    best = best_batch(rival, asked, Bench.batches)
     search = time.perf_counter() - start
     heads, layers = read_ranking(folder / "heads.parquet"), read_ffn_ranking(folder / "ffns.parquet")
     right: list[list[bool]] = []

@@ -78,7 +78,7 @@ def contributions(
     def differentiate(batch: Batch) -> list[tuple[Array, Array]]:
         try:
             return _contributions(loaded, batch, found.n_targets)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error) or batch.n_documents > 1:
                 raise
         # One document alone: layers are computed twice rather than kept.
@@ -104,7 +104,8 @@ def _contributions(
     loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False
 ) -> list[tuple[Array, Array]]:
     """For each layer, sums over a document's tokens of |A_t . dL/dA_t| and of A_t . dL/dA_t, each [document, head]."""
-    places = torch.unique_consecutive(batch.owners(), return_inverse=True)[1]
+    # Each document has a tree of its own.
+    places = batch.owners()
     sums = []
     for products in head_products(loaded, batch, n_targets, checkpointing):
         places = places.to(products.device)

@@ -82,7 +82,7 @@ def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
 def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
     """log p of each target token, [T], and whether it is the likeliest token at its place, bool [T]."""
     model = loaded.model
-    with loaded.seam.layout(batch.layout()), loaded.seam.needed(batch.positions):
+    with loaded.seam.layout(batch.layout()):
         hidden = model.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
         ).last_hidden_state

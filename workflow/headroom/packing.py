@@ -192,7 +192,8 @@ class Batch:
 
     def layout(self) -> Layout:
         """The attention layout, made anew for each pass: masks of all batches together would fill the memory."""
-        return Layout(tuple(Branching(tree.columns, tree.trunk, self._mask(tree)) for tree in self.trees))
+        trees = tuple(Branching(tree.columns, tree.trunk, self._mask(tree)) for tree in self.trees)
+        return Layout(trees, self.positions)
 
     def _mask(self, tree: Tree) -> Tensor | None:
         """Which columns each branch column sees, bool [n - R, n]."""
@@ -205,9 +206,8 @@ class Batch:
         return seen & torch.ones_like(seen).tril(tree.trunk)
 
     def owners(self) -> Tensor:
-        """The number of each column's document, [n]; for trees of one document."""
-        sizes = torch.tensor([tree.columns for tree in self.trees])
-        return torch.tensor([tree.members[0].number for tree in self.trees]).repeat_interleave(sizes)
+        """Which of the trees each column is in, [n]."""
+        return torch.arange(len(self.trees)).repeat_interleave(torch.tensor([tree.columns for tree in self.trees]))
 
     def halves(self) -> list[Batch]:
         """The same documents in two batches of about half the size; one batch where there is one document."""
@@ -314,7 +314,7 @@ class Batches:
                 continue
             try:
                 result = work(batch)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
                 failed = True

@@ -21,7 +21,7 @@ from headroom.memory import MOST, SHARE
 from headroom.packing import Batches
 from headroom.progress import duration
 from headroom.ranking import count_at
-from headroom.steps.read_prompts import first_gold, rows
+from headroom.steps.read_prompts import first_gold, pairs, rows
 from headroom.study_config import check_keys, transfer_tasks, with_defaults
 
 WORKFLOW = Path(__file__).resolve().parents[1]
@@ -143,8 +143,7 @@ def _sampled(table: Any, tokenizer: Any, window: int, sample: int, study: Mappin
     ids = table.column("doc_id").to_pylist()
     kept = set(list(dict.fromkeys(ids))[:sample])
     part = table.take([place for place, doc_id in enumerate(ids) if doc_id in kept])
-    pairs = list(zip(*(part.column(name).to_pylist() for name in ("doc_id", "context", "continuation")), strict=True))
-    documents = encode(pairs, tokenizer, window, study["add_bos"])
+    documents = encode(pairs(part), tokenizer, window, study["add_bos"])
     return load_of(Batches(documents, MOST["cpu"], share=share)).times(len(set(ids)) / len(kept))
 
 

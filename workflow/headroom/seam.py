@@ -50,9 +50,20 @@ class Branching:
 
 @dataclass(frozen=True)
 class Layout:
-    """Trees that lie end to end in the one row of a batch; none sees another."""
+    """Trees that lie end to end in the one row of a batch; none sees another.
+
+    Attributes:
+        trees: the trees.
+        needed: columns whose last hidden states are read; the last layer's FFN is computed there alone. None for all.
+    """
 
     trees: tuple[Branching, ...]
+    needed: Tensor | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns of all trees."""
+        return sum(tree.columns for tree in self.trees)
 
     @classmethod
     def causal(cls, columns: int) -> Layout:
@@ -86,8 +97,6 @@ class Seam:
         self._inputs: dict[int, Tensor] | None = None
         self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
-        self._needed: Tensor | None = None
-        self._columns = 0
         self._observer: Observer | None = None
         self._captures: dict[int, Capture] | None = None
         self._checkpointing = False
@@ -150,19 +159,6 @@ class Seam:
         finally:
             self._layout = None
             _layouts_in_force -= 1
-
-    @contextmanager
-    def needed(self, columns: Tensor) -> Iterator[None]:
-        """Compute the last layer's FFN at these columns alone; what leaves the other columns is read by nobody.
-
-        Args:
-            columns: of the one row of the batch, in order.
-        """
-        self._needed = columns
-        try:
-            yield
-        finally:
-            self._needed = None
 
     @contextmanager
     def capture(self, checkpointing: bool = False) -> Iterator[dict[int, Capture]]:
@@ -254,42 +250,32 @@ class Seam:
         if self._inputs is not None:
             self._inputs[layer] = hidden
         if self._checkpointing:
-            run = partial(self._as_laid_out, self._layout, self._needed, forward)
+            run = partial(self._as_laid_out, self._layout, forward)
             again: Tensor = checkpoint(run, hidden, *args, use_reentrant=False, **kwargs)
             return again
         return forward(hidden, *args, **kwargs)
 
-    def _as_laid_out(
-        self,
-        layout: Layout | None,
-        needed: Tensor | None,
-        forward: Callable[..., Tensor],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
+    def _as_laid_out(self, layout: Layout | None, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """A forward pass with the layout of the pass that it repeats, whose context has ended by then."""
-        before = self._layout, self._needed
-        self._layout, self._needed = layout, needed
+        before, self._layout = self._layout, layout
         try:
             return forward(*args, **kwargs)
         finally:
-            self._layout, self._needed = before
+            self._layout = before
 
     def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
         """A part of an FFN, unless the FFN is left out: then parts hand their input on, and the last gives zeros."""
         if layer in self._without_ffns:
             return torch.zeros_like(hidden) if last else hidden
-        if self._needed is None or layer != self.shape.layers - 1:
+        layout = self._layout
+        if layout is None or layout.needed is None or layer != self.shape.layers - 1:
             return forward(hidden)
-        columns = self._needed.to(hidden.device)
-        if first:
-            self._columns = hidden.shape[-2]
-            hidden = hidden.index_select(-2, columns)
-        hidden = forward(hidden)
+        needed = layout.needed.to(hidden.device)
+        found = forward(hidden.index_select(-2, needed) if first else hidden)
         if not last:
-            return hidden
-        whole = hidden.new_zeros(*hidden.shape[:-2], self._columns, hidden.shape[-1])
-        return whole.index_copy(-2, columns, hidden)
+            return found
+        whole = found.new_zeros(*found.shape[:-2], layout.columns, found.shape[-1])
+        return whole.index_copy(-2, needed, found)
 
 
 def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from headroom.artifacts.prompts import EVALUATION
 from headroom.checkpoints import Loaded, load
 from headroom.errors import HeadroomError
@@ -63,18 +65,17 @@ def prepare(
         keeps_layers: the inputs of all layers will be kept, which takes memory.
     """
     # Bad prompts are found before minutes of loading.
-    rows(prompts, purpose)
+    table = rows(prompts, purpose)
     loaded = load(model, settings.dtype, settings.device, settings.threads)
-    prepared = prepare_documents(step, loaded, prompts, settings, purpose, keeps_layers)
+    prepared = prepare_documents(step, loaded, prompts, table, settings, keeps_layers)
     prepared.expect(n_sets)
     return prepared
 
 
 def prepare_documents(
-    step: str, loaded: Loaded, prompts: Path, settings: Settings, purpose: str, keeps_layers: bool = False
+    step: str, loaded: Loaded, prompts: Path, table: pa.Table, settings: Settings, keeps_layers: bool = False
 ) -> Prepared:
-    """Documents of one purpose for a model that is loaded; see :func:`prepare`."""
-    table = rows(prompts, purpose)
+    """Rows of ``prompts`` as documents for a model that is loaded; see :func:`prepare`."""
     documents = tokenise(table, loaded, settings.add_bos)
     budget = settings.token_budget or token_budget(loaded.model, loaded.device, keeps_layers)
     batches = pack(documents, budget, loaded.device)

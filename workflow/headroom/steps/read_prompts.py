@@ -32,10 +32,14 @@ def rows(path: Path, purpose: str) -> pa.Table:
     return table
 
 
+def pairs(table: pa.Table) -> list[tuple[int, str, str]]:
+    """(doc_id, context, continuation) of prompt rows."""
+    return list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
+
+
 def tokenise(table: pa.Table, loaded: Loaded, add_bos: bool) -> list[Document]:
     """Documents of prompt rows; says on standard error how many were cut to fit the window."""
-    pairs = list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
-    documents = encode(pairs, loaded.tokenizer, loaded.window, add_bos)
+    documents = encode(pairs(table), loaded.tokenizer, loaded.window, add_bos)
     truncated = sum(document.truncated > 0 for document in documents)
     if truncated:
         print(f"{truncated} of {len(documents)} documents lost context to fit {loaded.window} tokens", file=sys.stderr)

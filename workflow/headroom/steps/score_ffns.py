@@ -21,6 +21,7 @@ from headroom.provenance import describe
 from headroom.ranking import ffn_columns, rank_ffns
 from headroom.settings import Settings
 from headroom.steps.prepare_evaluation import prepare, prepare_documents
+from headroom.steps.read_prompts import rows
 
 Selection = Literal["evaluation", "scoring"]
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
@@ -63,8 +64,9 @@ def run(
         evaluation.remember(found.dense)
         for layer, ablated in enumerate(found.ablated):
             evaluation.remember(ablated, ffns=[layer])
-        is_same = purpose == EVALUATION
-        judged = prepared if is_same else prepare_documents("ffn-importance", loaded, prompts, settings, EVALUATION)
+        judged = prepared
+        if purpose != EVALUATION:
+            judged = prepare_documents("ffn-importance", loaded, prompts, rows(prompts, EVALUATION), settings)
         judged.expect(len(levels))
         options = {**options, "levels": list(levels)}
         record = describe("steps.score_ffns", {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
