@@ -46,8 +46,8 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "workflow")])
     bench = Bench(o.model.resolve(), o.records.resolve(), o.rounds)
     if o.short:
-        bench = Bench(
-            bench.record, bench.records, 1, {0: 2, 5: 2}, ("copa", "arc_easy"), (1, 4), pairs_whole={"copa": 3}
+        bench = replace(
+            bench, rounds=1, documents={0: 2, 5: 2}, tasks=("copa", "arc_easy"), batches=(1, 4), pairs_whole={"copa": 3}
         )
     if o.tasks:
         whole = {task: n for task, n in bench.pairs_whole.items() if task in o.tasks}

@@ -135,11 +135,11 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
         "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
     }
-    schema = yaml.safe_load((plan.WORKFLOW / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
-    study = plan.with_defaults(study, schema)
     path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+        study = plan.read_study(Path(name) / "study.yaml")
         place = Path(name) / "prompts" / task / f"{shots}shot-seed1234.parquet"
         place.parent.mkdir(parents=True)
         place.write_bytes(prompts.read_bytes())

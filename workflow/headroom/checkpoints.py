@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
-from headroom import anatomy
+from headroom import anatomy, settings
 from headroom.errors import HeadroomError
 from headroom.seam import Seam, attach
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headroom.errors import HeadroomError
-from headroom.settings import Settings
+from headroom.settings import DTYPES, Settings
 
 Command = Callable[[argparse.Namespace], None]
 FIGURES: dict[str, tuple[str, dict[str, str]]] = {
@@ -34,7 +34,6 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
 """A folder of task YAMLs for each value of ``--prompts``."""
 

@@ -26,12 +26,17 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is free for one process: of the GPU, or of the machine within its container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    free = machine_bytes("MemAvailable")
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
         free = min(free, int(most) - int(used.read_text(encoding="ascii")))
     return max(free, 0)
+
+
+def machine_bytes(entry: str) -> int:
+    """An entry of /proc/meminfo, such as MemTotal."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
 
 
 def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
@@ -57,9 +62,24 @@ def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, d
     """Tokens per batch that the free memory holds."""
     # Over several GPUs, the fullest one decides.
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"} or {device}
-    room = SHARE * min(free_bytes(each) for each in devices) - logit_bytes(model)
-    fitting = int(room / bytes_per_token(model, keeps_layers, differentiates))
-    most = MOST.get(device.type, MOST["cuda"])
+    per_token = bytes_per_token(model, keeps_layers, differentiates)
+    return fitting_tokens(
+        min(free_bytes(each) for each in devices), logit_bytes(model), per_token, device.type, differentiates
+    )
+
+
+def fitting_tokens(free: float, logits: int, per_token: int, device: str, differentiates: bool) -> int:
+    """Tokens per batch that ``free`` bytes hold.
+
+    Args:
+        free: bytes.
+        logits: bytes of one chunk of logits.
+        per_token: bytes of a token.
+        device: ``cpu`` or ``cuda``.
+        differentiates: for a backward pass.
+    """
+    fitting = int((SHARE * free - logits) / per_token)
+    most = MOST.get(device, MOST["cuda"])
     # A backward pass keeps all layers; half the tokens are as fast.
     return max(LEAST, min(fitting, most // 2 if differentiates else most))
 

@@ -17,7 +17,7 @@ from headroom.costs import Costs, Load, costs_of, load_of, measured_rates, model
 from headroom.errors import HeadroomError, nearest
 from headroom.induction import sequence_length
 from headroom.likelihood import encode
-from headroom.memory import MOST, SHARE
+from headroom.memory import MOST, fitting_tokens, machine_bytes
 from headroom.packing import Batches
 from headroom.progress import duration
 from headroom.ranking import count_at
@@ -93,8 +93,7 @@ def hardware_line(name: str, config: Any, dtype: str, threads: int) -> Hardware:
         if torch.cuda.is_available():
             memory, devices = float(torch.cuda.mem_get_info()[1]), 1
         else:
-            lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-            memory, devices = 1024.0 * int(lines[0].split()[1]), 0
+            memory, devices = float(machine_bytes("MemTotal")), 0
         return Hardware("here", devices, memory, forward, backward, 1e9)
     table = yaml.safe_load((WORKFLOW / "hardware.yaml").read_text(encoding="utf-8"))
     if name not in table:
@@ -210,10 +209,9 @@ def memory(costs: Costs, hardware: Hardware, kind: int = 0) -> float:
         hardware: the node.
         kind: 0 a pass, 1 the FFN oracle, 2 a backward pass.
     """
-    devices = max(1, hardware.devices)
-    room = SHARE * (hardware.memory * devices - costs.weight_bytes) - costs.logit_bytes
-    most = MOST["cuda" if hardware.devices else "cpu"] // (2 if kind == 2 else 1)
-    budget = max(1.0, min(most, room / costs.token_bytes[kind]))
+    free = hardware.memory * max(1, hardware.devices) - costs.weight_bytes
+    device = "cuda" if hardware.devices else "cpu"
+    budget = fitting_tokens(free, costs.logit_bytes, costs.token_bytes[kind], device, kind == 2)
     process = 0.0 if hardware.devices else RUNTIME_BYTES
     return costs.weight_bytes + budget * costs.token_bytes[kind] + costs.logit_bytes + process
 

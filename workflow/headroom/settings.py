@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Settings:
