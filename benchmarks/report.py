@@ -55,8 +55,11 @@ def page(made: dict[str, Any], rows: Sequence[Row]) -> str:
         "",
     ]
     for measure, title in TITLES.items():
-        for what, part in _groups([row for row in rows if row["measure"] == measure]):
-            lines += [f"## {measure}. {title}: {what}", "", *_table(part), ""]
+        found = _groups([row for row in rows if row["measure"] == measure])
+        if found:
+            lines += [f"## {measure}. {title}", ""]
+        for what, part in found:
+            lines += [f"{what[0].upper()}{what[1:]}:", "", *_table(part), ""]
     return "\n".join(lines)
 
 
