@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo docs bench install test lint types unit clean
+.PHONY: help demo docs bench install test lint crash types unit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -50,6 +50,9 @@ lint: $(VENV)/.dev  ## ruff, snakefmt, snakemake --lint
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+crash: $(VENV)/.dev  ## kill a small study at 20 random moments and hold what comes out against an undisturbed one
+	HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py
 
 types: $(VENV)/.dev  ## mypy
 	mypy

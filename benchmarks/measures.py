@@ -31,7 +31,7 @@ from headroom.induction import prefix_matching_scores, ranked_vocabulary, sequen
 from headroom.likelihood import encode, likelihoods, rows_of
 from headroom.memory import token_budget
 from headroom.oracle import knock_out_ffns
-from headroom.packing import pack
+from headroom.packing import Batches
 
 TASKS = (
     "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
@@ -62,7 +62,7 @@ class Bench:
     documents: dict[int, int] = field(default_factory=lambda: {0: 8, 1: 4, 5: 4})
     tasks: Sequence[str] = TASKS
     batches: Sequence[int] = (1, 8)
-    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 16, "winogrande": 8})
+    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 40, "winogrande": 24})
 
     def loaded(self, dtype: str = "float32") -> Loaded:
         """Our model."""
@@ -140,7 +140,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
         def by_restarts(pairs: Any = pairs) -> Any:
             documents = encode(pairs, ours.tokenizer, ours.window)
             budget = token_budget(ours.model, ours.device, keeps_layers=True)
-            return knock_out_ffns(ours, pack(documents, budget))
+            return knock_out_ffns(ours, Batches(documents, budget))
 
         found = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
         documents = encode(pairs, ours.tokenizer, ours.window)
@@ -325,7 +325,7 @@ def _process(arguments: Sequence[str]) -> None:
 
 def _evaluate(loaded: Loaded, pairs: Any) -> np.ndarray:
     documents = encode(pairs, loaded.tokenizer, loaded.window)
-    values: np.ndarray = likelihoods(loaded, pack(documents, token_budget(loaded.model, loaded.device))).values
+    values: np.ndarray = likelihoods(loaded, Batches(documents, token_budget(loaded.model, loaded.device))).values
     return values
 
 

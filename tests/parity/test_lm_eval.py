@@ -21,7 +21,7 @@ from headroom.artifacts.prompts import EVALUATION, GREEDY
 from headroom.checkpoints import gates_without
 from headroom.cli import TASK_FOLDERS
 from headroom.likelihood import Likelihoods, encode, likelihoods, rows_of
-from headroom.packing import Document, pack
+from headroom.packing import Batches, Document
 from headroom.pruning import right_documents
 from headroom.statistics import Choices, correct_normalised
 
@@ -105,7 +105,7 @@ def ours(
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
     documents = encode(rows, smollm2.tokenizer, smollm2.window)
-    found = likelihoods(smollm2, pack(documents, 1024), gates)
+    found = likelihoods(smollm2, Batches(documents, 1024), gates)
     choices = []
     for doc_id, part in rows_of(documents):
         members = keep[part]

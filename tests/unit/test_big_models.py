@@ -13,7 +13,7 @@ from headroom.importance import contributions
 from headroom.induction import prefix_matching_scores
 from headroom.likelihood import log_likelihoods
 from headroom.oracle import knock_out_ffns
-from headroom.packing import Document, pack
+from headroom.packing import Batches, Document
 from headroom.pruning import Evaluation
 from headroom.statistics import Choices
 from tests.conftest import tiny_model
@@ -41,9 +41,9 @@ def pair(request, tmp_path):
 
 def test_every_measure_is_that_of_the_model_in_memory(pair):
     documents = random_documents(np.random.default_rng(0))
-    found = [log_likelihoods(loaded, pack(documents, 200)) for loaded in pair]
+    found = [log_likelihoods(loaded, Batches(documents, 200)) for loaded in pair]
     np.testing.assert_array_equal(*found)
-    knocked = [knock_out_ffns(loaded, pack(documents, 200)) for loaded in pair]
+    knocked = [knock_out_ffns(loaded, Batches(documents, 200)) for loaded in pair]
     for ours, theirs in zip(knocked[0].ablated, knocked[1].ablated, strict=True):
         np.testing.assert_array_equal(ours.values, theirs.values)
     gold = [Document(d.doc_id, d.rows[:1]) for d in documents]
@@ -58,7 +58,7 @@ def test_pruned_curves_and_counts_are_too(pair):
     choices = [Choices(d.doc_id, tuple(n == 0 for n in range(len(d.rows))), None) for d in documents]
     ranking = [(layer, head) for layer in (1, 0, 2) for head in range(4)]
     curves = [
-        Evaluation(loaded, documents, choices, pack(documents, 200)).curve(ranking, [0, 40, 100]) for loaded in pair
+        Evaluation(loaded, documents, choices, Batches(documents, 200)).curve(ranking, [0, 40, 100]) for loaded in pair
     ]
     assert curves[0] == curves[1]
     assert curves[0]["parameters_removed"][1] > 0

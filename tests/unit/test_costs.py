@@ -13,7 +13,7 @@ from headroom.importance import head_products
 from headroom.induction import sequence_length
 from headroom.likelihood import log_likelihoods
 from headroom.oracle import knock_out_ffns
-from headroom.packing import Batches, Document, pack
+from headroom.packing import Batches, Document
 from tests.conftest import tiny_config, tiny_model
 from tests.unit.test_likelihood import random_documents
 
@@ -43,14 +43,14 @@ def test_costs_need_no_weights(family):
 
 
 def test_a_pass_counts_as_torch_counts_it(loaded):
-    batches = pack(random_documents(np.random.default_rng(0)), 200)
+    batches = Batches(random_documents(np.random.default_rng(0)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
     found = counted(lambda: log_likelihoods(loaded, batches))
     assert costs.forward(linear(costs, load)) == pytest.approx(found, rel=1e-6)
 
 
 def test_the_oracle_counts_as_torch_counts_it(loaded):
-    batches = pack(random_documents(np.random.default_rng(1)), 200)
+    batches = Batches(random_documents(np.random.default_rng(1)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
     found = counted(lambda: knock_out_ffns(loaded, batches))
     # The last layer's FFN is left out in one restart alone, and computed at few columns; of three layers that shows.
@@ -74,7 +74,7 @@ def test_attention_is_counted_in_pairs():
     from headroom.packing import Row
 
     document = Document(0, (Row((1, 2, 3, 4, 5, 9), 1), Row((1, 2, 7, 9), 1), Row((1, 2, 8, 6, 9), 1)))
-    load = load_of(pack([document], 100))
+    load = load_of(Batches([document], 100))
     assert (load.columns, load.pairs, load.logits) == (8, 15 + 3 * 8, 3)
 
 

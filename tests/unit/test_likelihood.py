@@ -7,7 +7,7 @@ import torch
 from headroom.checkpoints import gates_without
 from headroom.errors import HeadroomError
 from headroom.likelihood import encode, log_likelihoods, rows_of
-from headroom.packing import Document, Row, pack
+from headroom.packing import Batches, Document, Row
 from tests.conftest import SENTENCES, tiny_model
 
 
@@ -44,7 +44,7 @@ def plain(model, row):
 def test_branches_equal_rows_of_their_own(loaded, family, budget):
     documents = random_documents(np.random.default_rng(1))
     rows = [row for document in documents for row in document.rows]
-    batches = pack(documents, budget)
+    batches = Batches(documents, budget)
     assert sum(batch.n_documents for batch in batches) == len(documents)
     found = log_likelihoods(loaded, batches)
     model = tiny_model(family)
@@ -57,7 +57,7 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
     pruned = [(0, 1), (1, 0), (1, 3), (2, 2), (2, 0), (2, 1), (2, 3)]
     documents = random_documents(np.random.default_rng(2))
     rows = [row for document in documents for row in document.rows]
-    found = log_likelihoods(loaded, pack(documents, 64), gates_without(loaded.shape, pruned))
+    found = log_likelihoods(loaded, Batches(documents, 64), gates_without(loaded.shape, pruned))
     model = tiny_model(family)
     from headroom import anatomy
 
@@ -66,21 +66,21 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
         for layer, head in pruned:
             anatomy.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
     expected = [plain(model, row) for row in rows]
-    assert np.abs(np.array(expected) - log_likelihoods(loaded, pack(documents, 64))).max() > 0.01
+    assert np.abs(np.array(expected) - log_likelihoods(loaded, Batches(documents, 64))).max() > 0.01
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_model_is_as_it_was_after_an_evaluation(loaded):
     documents = random_documents(np.random.default_rng(3), 3)
-    before = log_likelihoods(loaded, pack(documents, 64))
-    log_likelihoods(loaded, pack(documents, 64), torch.zeros(loaded.shape.layers, loaded.shape.heads))
-    np.testing.assert_array_equal(log_likelihoods(loaded, pack(documents, 64)), before)
+    before = log_likelihoods(loaded, Batches(documents, 64))
+    log_likelihoods(loaded, Batches(documents, 64), torch.zeros(loaded.shape.layers, loaded.shape.heads))
+    np.testing.assert_array_equal(log_likelihoods(loaded, Batches(documents, 64)), before)
 
 
 def test_shared_positions_get_logits_once():
     context = tuple(range(3, 20))
     document = Document(0, tuple(Row((*context, t), 1) for t in (30, 31, 32, 33)))
-    (batch,) = pack([document], 100)
+    (batch,) = Batches([document], 100)
     assert batch.input_ids.tolist() == [list(context)]
     assert batch.layout().trees[0].branches is None
     assert batch.positions.tolist() == [len(context) - 1]
@@ -89,9 +89,9 @@ def test_shared_positions_get_logits_once():
 
 def test_budgets_bound_the_columns_of_a_batch():
     documents = random_documents(np.random.default_rng(4), 12)
-    for batch in pack(documents, 80):
+    for batch in Batches(documents, 80):
         assert batch.input_ids.numel() <= 80 or batch.n_documents == 1
-    seen = sorted(int(row) for batch in pack(documents, 80) for row in batch.rows.unique())
+    seen = sorted(int(row) for batch in Batches(documents, 80) for row in batch.rows.unique())
     assert seen == list(range(sum(len(d.rows) for d in documents)))
     assert [doc_id for doc_id, _ in rows_of(documents)] == [d.doc_id for d in documents]
 
@@ -143,5 +143,5 @@ def test_numbers_that_are_not_finite_stop_the_job(loaded):
     documents = random_documents(np.random.default_rng(5), 2)
     with torch.no_grad():
         loaded.model.get_output_embeddings().weight[:] = float("nan")
-    with pytest.raises(HeadroomError, match="row 0 of the prompts has log-likelihood nan"):
-        log_likelihoods(loaded, pack(documents, 64))
+    with pytest.raises(HeadroomError, match="document 101: choice 0 has log-likelihood nan"):
+        log_likelihoods(loaded, Batches(documents, 64))

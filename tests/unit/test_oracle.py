@@ -7,7 +7,7 @@ import torch
 from headroom.checkpoints import prepare
 from headroom.likelihood import likelihoods
 from headroom.oracle import importance, knock_out_ffns
-from headroom.packing import pack
+from headroom.packing import Batches
 from headroom.progress import Progress
 from headroom.pruning import Evaluation
 from headroom.statistics import Choices
@@ -24,7 +24,7 @@ def narrow(request, tokenizer):
 @pytest.mark.parametrize("budget", [70, 100_000])
 def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
     documents = random_documents(np.random.default_rng(3))
-    batches = pack(documents, budget)
+    batches = Batches(documents, budget)
     found = knock_out_ffns(narrow, batches)
     np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches).values)
     assert len(found.ablated) == narrow.shape.layers == 3
@@ -37,7 +37,7 @@ def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
 
 def test_layers_below_the_ablated_one_are_not_computed(narrow):
     documents = random_documents(np.random.default_rng(4), n=3)
-    batches = pack(documents, 100_000)
+    batches = Batches(documents, 100_000)
     assert len(batches) == 1
     narrow.seam.calls.clear()
     progress = Progress("x", 9, "y")
@@ -60,7 +60,7 @@ def test_scores_count_questions_and_pair_them(narrow):
         )
         for number, document in enumerate(documents)
     ]
-    batches = pack(documents, 200)
+    batches = Batches(documents, 200)
     evaluation = Evaluation(narrow, documents, choices, batches)
     columns = importance(documents, choices, knock_out_ffns(narrow, batches))
     dense = evaluation.outcomes()
@@ -82,5 +82,5 @@ def test_an_ffn_without_effect_scores_zero(tokenizer):
         model.model.layers[1].mlp.down_proj.weight.zero_()
     loaded = prepare(model, tokenizer)
     documents = random_documents(np.random.default_rng(7))
-    found = knock_out_ffns(loaded, pack(documents, 200))
+    found = knock_out_ffns(loaded, Batches(documents, 200))
     np.testing.assert_array_equal(found.ablated[1].values, found.dense.values)

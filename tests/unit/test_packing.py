@@ -6,7 +6,7 @@ import torch
 
 from headroom.errors import HeadroomError
 from headroom.likelihood import log_likelihoods
-from headroom.packing import Batches, Document, Member, Row, pack, plant
+from headroom.packing import Batches, Document, Member, Row, plant
 from tests.unit.test_likelihood import plain, random_documents
 
 
@@ -32,7 +32,7 @@ def test_a_tree_holds_each_shared_beginning_once():
     assert tree.tokens.tolist() == [1, 2, 3, 5, 6, 4, 7]
     assert tree.positions.tolist() == [0, 1, 2, 3, 4, 3, 2]
     assert tree.trunk == 5
-    batch = pack([document], 100)
+    batch = Batches([document], 100)
     (only,) = batch
     mask = only.layout().trees[0].branches
     assert mask.int().tolist() == [[1, 1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 0, 0, 1]]
@@ -51,7 +51,7 @@ def test_documents_on_one_paragraph_share_it(loaded):
     first, second = questions(rng), questions(rng)
     # In turns, so that neighbours in the file do not share.
     documents = [document for pair in zip(first, second, strict=True) for document in pair]
-    shared = pack(documents, 1000)
+    shared = Batches(documents, 1000)
     alone = Batches(documents, 1000, share=False)
     assert shared.columns == 2 * (40 + 4 * 6)
     assert alone.columns == 8 * 46
@@ -62,14 +62,14 @@ def test_documents_on_one_paragraph_share_it(loaded):
 
 def test_groups_keep_the_budget():
     documents = questions(np.random.default_rng(1), n=30)
-    for batch in pack(documents, 100):
+    for batch in Batches(documents, 100):
         assert batch.columns <= 100
 
 
 def test_documents_that_share_little_stay_apart():
     rng = np.random.default_rng(2)
     documents = [Document(i, (Row((1, 2, 3, *rng.integers(4, 500, 20).tolist()), 1),)) for i in range(5)]
-    assert all(len(tree.members) == 1 for batch in pack(documents, 1000) for tree in batch.trees)
+    assert all(len(tree.members) == 1 for batch in Batches(documents, 1000) for tree in batch.trees)
 
 
 class TestOutOfMemory:
@@ -98,7 +98,7 @@ class TestOutOfMemory:
     )
     def test_budgets_halve_and_stay(self, error, capsys):
         documents = random_documents(np.random.default_rng(3), 30)
-        batches = pack(documents, 400)
+        batches = Batches(documents, 400)
         largest = max(tree.columns for batch in batches for tree in batch.trees)
         work, seen = self.failing(max(largest, 100), error)
         assert sum(result for _, result in batches.each(work)) == batches.columns
@@ -113,27 +113,27 @@ class TestOutOfMemory:
 
     def test_a_shared_tree_is_cut_between_its_documents(self):
         documents = questions(np.random.default_rng(4), n=8)
-        batches = pack(documents, 1000)
+        batches = Batches(documents, 1000)
         work, seen = self.failing(60, MemoryError())
         list(batches.each(work))
         assert sorted(row for rows in seen for row in rows) == list(range(16))
 
     def test_one_document_that_does_not_fit_is_named(self):
         work, _ = self.failing(10, MemoryError())
-        batches = pack([Document(77, (Row(tuple(range(30)), 1),))], 1000)
+        batches = Batches([Document(77, (Row(tuple(range(30)), 1),))], 1000)
         with pytest.raises(HeadroomError, match=r"document 77 \(29 tokens\) does not fit the memory alone"):
             list(batches.each(work))
 
     def test_other_errors_pass(self):
         work, _ = self.failing(1, RuntimeError("shapes do not match"))
         with pytest.raises(RuntimeError, match="shapes do not match"):
-            list(pack(questions(np.random.default_rng(5)), 1000).each(work))
+            list(Batches(questions(np.random.default_rng(5)), 1000).each(work))
 
     def test_results_are_those_of_a_run_that_had_the_memory(self, loaded, monkeypatch):
         from headroom import likelihood
 
         documents = random_documents(np.random.default_rng(6), 20)
-        expected = log_likelihoods(loaded, pack(documents, 300))
+        expected = log_likelihoods(loaded, Batches(documents, 300))
         predict = likelihood.predict
 
         def short_of_memory(model, batch):
@@ -142,4 +142,4 @@ class TestOutOfMemory:
             return predict(model, batch)
 
         monkeypatch.setattr(likelihood, "predict", short_of_memory)
-        np.testing.assert_allclose(log_likelihoods(loaded, pack(documents, 300)), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(log_likelihoods(loaded, Batches(documents, 300)), expected, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,9 @@
 """Prompts on small records made here, in the columns of the real data sets; real ones are in test_tasks.py."""
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -362,3 +365,22 @@ class TestRefused:
         data = mirror(tmp_path, "piqa", train=table, validation=table)
         with pytest.raises(HeadroomError, match="'train': no choice is marked right in any of 3 documents.* hidden"):
             prompts.render("piqa", 0, 1, data)
+
+
+@pytest.mark.parametrize("sample", ["first", "shuffled"])
+def test_prompts_are_the_same_on_any_machine(tmp_path, sample):
+    """Another hash seed, language, time zone, number of threads and folder: the same bytes."""
+    written = []
+    for number, machine in enumerate(
+        (
+            {"PYTHONHASHSEED": "0", "LC_ALL": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1"},
+            {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "2"},
+        )
+    ):
+        folder = tmp_path / f"machine{number}"
+        mirror(folder / "records", train=arc(12), validation=arc(4, 100))
+        command = [sys.executable, "-m", "headroom", "prompts", "--task", "arc_easy", "--shots", "2",
+                   "--data", "records", "--sample", sample, "--limit-importance", "6", "--out", "p.pq"]  # fmt: skip
+        subprocess.run(command, env={**os.environ, **machine}, cwd=folder, check=True, capture_output=True)
+        written.append((folder / "p.pq").read_bytes())
+    assert written[0] == written[1]

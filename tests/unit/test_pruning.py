@@ -5,7 +5,7 @@ import pytest
 
 from headroom import anatomy
 from headroom.likelihood import encode
-from headroom.packing import pack
+from headroom.packing import Batches
 from headroom.pruning import Evaluation
 from headroom.ranking import random_ranking
 from headroom.statistics import Choices
@@ -21,7 +21,7 @@ def evaluation(loaded):
         Choices(d.doc_id, tuple(i == 1 for i in range(len(d.rows))), tuple(3 + i for i in range(len(d.rows))))
         for d in documents
     ]
-    return Evaluation(loaded, documents, choices, pack(documents, 300))
+    return Evaluation(loaded, documents, choices, Batches(documents, 300))
 
 
 OUTCOMES = ("parameters_removed", "accuracy", "accuracy_norm", "stderr", "correct", "correct_norm", "doc_id")
@@ -101,7 +101,7 @@ def test_a_greedy_document_is_right_if_decoding_gives_it(loaded, tokenizer):
     wrong = [*ids[:-1], 3 if ids[-1] != 3 else 4]
     documents = [Document(0, (Row(tuple(ids), 3),)), Document(1, (Row(tuple(wrong), 3),))]
     choices = [Choices(i, (True,), None, greedy=True) for i in range(2)]
-    found = Evaluation(loaded, documents, choices, pack(documents, 100)).outcomes()
+    found = Evaluation(loaded, documents, choices, Batches(documents, 100)).outcomes()
     assert found["correct"] == [True, False]
     assert found["accuracy"] == 0.5
     assert found["accuracy_norm"] is None
@@ -111,7 +111,7 @@ def test_truncated_questions_are_counted_once(loaded, tokenizer):
     pairs = [(i, "river bank " * (200 if i < 2 else 1), " morning") for i in range(3)]
     documents = encode(pairs, tokenizer, loaded.window)
     choices = [Choices(i, (True,), None, question=0 if i < 2 else 2, greedy=True) for i in range(3)]
-    assert Evaluation(loaded, documents, choices, pack(documents, 600)).outcomes()["n_truncated"] == 1
+    assert Evaluation(loaded, documents, choices, Batches(documents, 600)).outcomes()["n_truncated"] == 1
 
 
 def test_what_was_evaluated_elsewhere_is_not_evaluated_again(evaluation):

@@ -136,6 +136,26 @@ def new_study(folder: Path) -> Study:
     return Study(folder)
 
 
+def same_artifacts(one: Study, other: Study) -> int:
+    """Assert that two studies hold the same artifacts, and return how many.
+
+    Schemas and all but fractions are equal, accuracies too; other numbers to 1e-4, since a CPU's kernels may sum in
+    another order from run to run.
+    """
+    import pandas as pd
+
+    paths = [sorted(p.relative_to(s.folder) for p in s.folder.glob("results/**/*.parquet")) for s in (one, other)]
+    assert paths[0] == paths[1]
+    for path in paths[0]:
+        tables = [pq.ParquetFile(study.folder / path).read() for study in (one, other)]
+        assert tables[0].schema.remove_metadata() == tables[1].schema.remove_metadata()
+        first, second = (table.to_pandas() for table in tables)
+        exact = [name for name in first if name.startswith(("accuracy", "correct")) or first[name].dtype.kind != "f"]
+        pd.testing.assert_frame_equal(first[exact], second[exact], check_exact=True, obj=str(path))
+        pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-9, obj=str(path))
+    return len(paths[0])
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
     """A study that has run to the end. Copy it before changing anything."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from headroom import anatomy, settings
@@ -20,19 +20,38 @@ from headroom.seam import Seam, attach
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
 
 
-@dataclass(frozen=True)
 class Loaded:
-    """A model ready for a step: weights frozen, attention routed through the seam."""
+    """A model for a step. Its weights are read when they are first needed: a step may find all it needs in parts.
 
-    model: Any
-    tokenizer: Any
-    seam: Seam
-    record: dict[str, Any]
+    Attributes:
+        tokenizer: the model's.
+        record: what ``headroom model`` wrote of it.
+        skeleton: the model without weights (or with them), for its shape and its parameters' sizes.
+    """
+
+    def __init__(self, tokenizer: Any, record: dict[str, Any], skeleton: Any, read: Callable[[], Any]) -> None:
+        self.tokenizer, self.record, self.skeleton = tokenizer, record, skeleton
+        self._read = read
+
+    @cached_property
+    def model(self) -> Any:
+        """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that."""
+        return self._read().eval().requires_grad_(False)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the weights have been read."""
+        return "model" in self.__dict__
+
+    @cached_property
+    def seam(self) -> Seam:
+        """Where attention and FFNs of the model are governed."""
+        return attach(self.model)
+
+    @cached_property
     def shape(self) -> anatomy.Heads:
         """Head counts."""
-        return self.seam.shape
+        return anatomy.heads(self.skeleton)
 
     @property
     def device(self) -> torch.device:
@@ -42,11 +61,11 @@ class Loaded:
     @property
     def window(self) -> int:
         """Largest number of input tokens."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.skeleton.config.max_position_embeddings)
 
 
 def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> Loaded:
-    """Load the model of a ``model.json``.
+    """The model of a ``model.json``; its weights are read when they are needed.
 
     Args:
         record_path: the model record that ``headroom model`` wrote.
@@ -71,21 +90,33 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
             "again, which resolves it anew"
         )
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=DTYPES[dtype],
-        attn_implementation="sdpa",
-        local_files_only=True,
-        device_map="auto" if use_gpu else None,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return prepare(model, tokenizer, record)
+
+    def weights() -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=DTYPES[dtype],
+            attn_implementation="sdpa",
+            local_files_only=True,
+            device_map="auto" if use_gpu else None,
+        )
+
+    skeleton = model_from_config(AutoConfig.from_pretrained(path, local_files_only=True), DTYPES[dtype])
+    return Loaded(AutoTokenizer.from_pretrained(path, local_files_only=True), record, skeleton, weights)
+
+
+def model_from_config(config: Any, dtype: torch.dtype, device: str = "meta") -> Any:
+    """A model of random weights, or of none at all on the meta device."""
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    return model.eval()
 
 
 def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> Loaded:
-    """Freeze a model, set it to evaluation and attach the seam."""
-    model.eval().requires_grad_(False)
-    return Loaded(model, tokenizer, attach(model), record or {})
+    """A model that is in memory: frozen, set to evaluation, the seam attached."""
+    loaded = Loaded(tokenizer, record or {}, model, lambda: model)
+    # Now, so that a model that the seam does not work in is refused here.
+    _ = loaded.seam
+    return loaded
 
 
 def gates_without(shape: anatomy.Heads, pruned: Iterable[tuple[int, int]]) -> Tensor:

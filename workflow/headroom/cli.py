@@ -6,6 +6,7 @@ Steps are imported when their command runs, so that commands that need no model 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -41,12 +42,19 @@ TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 1 with one sentence on standard error where the user can mend it."""
     options = parser().parse_args(arguments)
+    # A scheduler's time limit, or a cancelled run: as an exception, so that finished units are kept on the way out.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         options.command(options)
     except HeadroomError as error:
         print(f"headroom {options.name}: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    print("stopped by SIGTERM; a later run goes on from the finished units", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -253,6 +261,7 @@ def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
     p.add_argument("--dtype", choices=DTYPES, default="float32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
+    p.add_argument("--parts", type=Path, help="folder where finished units are kept, and looked for by a later run")
     if prompts:
         p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
         p.add_argument(
@@ -279,7 +288,7 @@ def _with_dense(levels: Sequence[int]) -> list[int]:
 
 
 def _settings(o: argparse.Namespace) -> Settings:
-    return Settings(o.dtype, o.device, o.threads, o.token_budget, o.add_bos)
+    return Settings(o.dtype, o.device, o.threads, o.token_budget, o.add_bos, o.parts)
 
 
 def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
@@ -479,7 +488,7 @@ def _table1(o: argparse.Namespace) -> None:
 
 def _induction(o: argparse.Namespace) -> None:
     _step("score_induction").run(
-        o.out, o.model, o.sequences, o.bos, o.head_output, o.output_bias, o.dtype, o.device, o.threads
+        o.out, o.model, o.sequences, o.bos, o.head_output, o.output_bias, o.dtype, o.device, o.threads, o.parts
     )
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from headroom import anatomy
 from headroom.checkpoints import Loaded
 from headroom.induction import BLOCK, COPIES, Array, finite, input_ids, over_sequences, run
+from headroom.parts import NO_PARTS, Parts
 from headroom.seam import Branching, Layout
 
 HeadOutput = Literal["attention", "value"]
@@ -40,6 +41,7 @@ def copying(
     bos: bool = True,
     head_output: HeadOutput = "attention",
     output_bias: bool = False,
+    parts: Parts = NO_PARTS,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns of a copying artifact over sequences with seeds 1 to ``n_sequences``, and facts about them.
 
@@ -49,12 +51,14 @@ def copying(
         bos: put the start token first; it can be attended to and is no query.
         head_output: ``attention``: softmax(q k) V, as in Algorithm 2; ``value``: V alone, as in the released code.
         output_bias: add the output projection's bias to every head's output, as in the released code.
+        parts: where sequences are kept that are done, and looked for.
 
     Raises:
         HeadroomError: the vocabulary or the window is too small for the longest sequence.
     """
     score = partial(copying_scores, head_output=head_output, output_bias=output_bias)
-    return over_sequences(loaded, "copying", n_sequences, bos, score, times=COPIES)
+    kept = parts.below(f"{head_output}{'-bias' if output_bias else ''}")
+    return over_sequences(loaded, "copying", n_sequences, bos, score, COPIES, kept)
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from headroom import anatomy
-from headroom.checkpoints import prepare
+from headroom.checkpoints import model_from_config, prepare
 from headroom.likelihood import predict
 from headroom.memory import bytes_per_token, logit_bytes
 from headroom.packing import Batches, Document, Row
@@ -20,6 +22,8 @@ BACKWARD_LINEAR = 1.0
 """Linear maps again, for gradients of their inputs; weights are frozen."""
 BACKWARD_ATTENTION = 2.5
 """Attention: two products forward; in its backward pass the scores again and four gradients."""
+REPEATS = 5
+"""Timed passes of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -138,27 +142,32 @@ def costs_of(model: Any) -> Costs:
     )
 
 
-def model_from_config(config: Any, dtype: torch.dtype, device: str = "meta") -> Any:
-    """A model of random weights, or of none at all on the meta device."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
-    return model.eval()
-
-
 def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int = 1024) -> tuple[float, float]:
-    """Operations per second of this machine's passes, forward and backward, on two layers of a model's shape.
+    """Operations per second of this machine's passes, forward and backward, in layers of a model's shape.
 
-    Random weights: speed needs no trained ones. The median of three passes over documents of 128 tokens.
+    From what two layers more add to the time of a pass over documents of 128 tokens, the median of several: what is
+    spent outside the layers weighs little in a whole model. Random weights: speed needs no trained ones.
     """
-    from copy import deepcopy
+    torch.set_num_threads(threads)
+    few, more = (_time_layers(config, dtype, n, columns) for n in (1, 3))
+    forward, both = (
+        (b.operations - a.operations) / max(b.seconds - a.seconds, 1e-9) for a, b in zip(few, more, strict=True)
+    )
+    return forward, both
 
+
+@dataclass(frozen=True)
+class _Pass:
+    operations: float
+    seconds: float
+
+
+def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -> tuple[_Pass, _Pass]:
+    """A forward pass, and a forward pass with its backward pass, of a model of so many layers."""
     from headroom.importance import head_products
 
-    torch.set_num_threads(threads)
     small = deepcopy(config)
-    small.num_hidden_layers = 2
+    small.num_hidden_layers = n_layers
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = prepare(model_from_config(small, dtype, device), None)
     costs = costs_of(loaded.model)
@@ -168,18 +177,18 @@ def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int =
     (batch,) = batches
     load = load_of(batches)
 
-    def median(work: Any) -> float:
+    def median(work: Callable[[], Any]) -> float:
         seconds = []
-        for _ in range(4):
+        for _ in range(REPEATS + 1):
             start = time.perf_counter()
             work()
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
         # The first one warms up.
-        return sorted(seconds[1:])[1]
+        return statistics.median(seconds[1:])
 
     with torch.no_grad():
-        forward = median(lambda: predict(loaded, batch))
+        ahead = _Pass(costs.forward(load), median(lambda: predict(loaded, batch)))
     both = median(lambda: head_products(loaded, batch, np.ones(len(rows))))
-    return costs.forward(load) / forward, (costs.forward(load) + costs.backward(load)) / both
+    return ahead, _Pass(ahead.operations + costs.backward(load), both)

@@ -7,7 +7,7 @@ Weights are frozen: only activations carry gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.likelihood import target_log_probabilities
 from headroom.packing import Batch, Batches, Document, out_of_memory
+from headroom.parts import NO_PARTS, Parts
 from headroom.progress import Progress
 
 Reduction = Literal["token", "example"]
@@ -54,15 +55,21 @@ class Scores:
 
 
 def contributions(
-    loaded: Loaded, documents: Sequence[Document], token_budget: int, progress: Progress | None = None
+    loaded: Loaded,
+    documents: Sequence[Document],
+    token_budget: int | Callable[[], int],
+    progress: Progress | None = None,
+    parts: Parts = NO_PARTS,
 ) -> Contributions:
     """One forward and backward pass per document.
 
     Args:
         loaded: the model.
         documents: one row each: the gold continuation.
-        token_budget: tokens per batch; batches change nothing but speed and memory.
+        token_budget: tokens per batch; batches change nothing but speed and memory. A function is called when the
+            model is needed.
         progress: advanced by documents.
+        parts: where documents are kept that are done, and looked for.
 
     Raises:
         HeadroomError: a gradient or loss is not finite; names document and layer.
@@ -85,18 +92,31 @@ def contributions(
         return _contributions(loaded, batch, found.n_targets, checkpointing=True)
 
     # Every document has its own gradient, so none shares a tree.
-    for batch, sums in Batches(documents, token_budget, loaded.device, share=False).each(differentiate):
-        members = [member.number for member in batch.members]
-        for layer, (absolute, signed) in enumerate(sums):
-            if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
-                place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
-                raise HeadroomError(
-                    f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
-                    "finite; try dtype float32 or bfloat16"
-                )
-            found.absolute[members, layer], found.signed[members, layer] = absolute, signed
+    batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
+    with parts.unit("head-gradients", batches.keys) as unit:
+        known = frozenset(unit.known)
+        for number in known:
+            entry = unit.known[number]
+            found.absolute[number], found.signed[number] = entry["absolute"][0], entry["signed"][0]
         if progress:
-            progress.advance(batch.n_documents)
+            progress.reuse(len(known))
+        if unit.complete:
+            return found
+        for batch, sums in batches.each(differentiate, known):
+            members = [member.number for member in batch.members]
+            for layer, (absolute, signed) in enumerate(sums):
+                if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
+                    place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
+                    raise HeadroomError(
+                        f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
+                        "finite; try dtype float32 or bfloat16"
+                    )
+                found.absolute[members, layer], found.signed[members, layer] = absolute, signed
+            for place, number in enumerate(members):
+                pair = (np.stack([values[which][place] for values in sums])[None] for which in (0, 1))
+                unit.add(number, **dict(zip(("absolute", "signed"), pair, strict=True)))
+            if progress:
+                progress.advance(batch.n_documents)
     return found
 
 
@@ -111,7 +131,7 @@ def _contributions(
         places = places.to(products.device)
         empty = products.new_zeros(batch.n_documents, products.shape[1])
         parts = [empty.index_add(0, places, values) for values in (products.abs(), products)]
-        sums.append((parts[0].double().cpu().numpy(), parts[1].double().cpu().numpy()))
+        sums.append((parts[0].cpu().numpy(), parts[1].cpu().numpy()))
     return sums
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
+from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.seam import Layout
 
@@ -181,9 +182,11 @@ def _matched_attention(q: Tensor, k: Tensor, scaling: float, queries: Tensor, ke
     return result
 
 
-def prefix_matching(loaded: Loaded, n_sequences: int, bos: bool = True) -> tuple[dict[str, list[Any]], dict[str, str]]:
+def prefix_matching(
+    loaded: Loaded, n_sequences: int, bos: bool = True, parts: Parts = NO_PARTS
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns of a prefix-matching artifact over sequences with seeds 1 to ``n_sequences``, and facts about them."""
-    return over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores)
+    return over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores, parts=parts)
 
 
 def over_sequences(
@@ -193,6 +196,7 @@ def over_sequences(
     bos: bool,
     score: Callable[[Loaded, list[int], int | None], Array],
     times: int = 1,
+    parts: Parts = NO_PARTS,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Means and variances of head scores over sequences.
 
@@ -203,6 +207,7 @@ def over_sequences(
         bos: put the start token first.
         score: gives the scores [layer, head] for one sequence and its start token.
         times: length of the sequences in units of L.
+        parts: where sequences are kept that are done, and looked for; of this score and its options alone.
 
     Returns:
         Columns of an artifact with a row per head, and facts about the sequences.
@@ -214,8 +219,13 @@ def over_sequences(
     progress = Progress(label, n_sequences, "sequences")
     found = []
     for tokens in sequences:
-        found.append(score(loaded, tokens, start))
-        progress.advance()
+        with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)]) as unit:
+            if unit.complete:
+                progress.reuse(1)
+            else:
+                unit.add(0, scores=score(loaded, tokens, start)[None])
+                progress.advance()
+            found.append(unit.known[0]["scores"][0])
     scores = np.stack(found)
     layers, heads = np.indices(scores.shape[1:])
     columns = {

@@ -6,7 +6,7 @@ from the same position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.packing import Batch, Batches, Document, Row
+from headroom.parts import NO_PARTS, Parts, Unit, digest
+from headroom.progress import Progress
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LOGIT_ROWS = 256
@@ -144,19 +146,29 @@ class Likelihoods:
         self._totals.index_add_(0, rows, values)
         self._misses.index_add_(0, rows, (~greedy).long())
 
-    @property
-    def values(self) -> Array:
-        """Log-likelihoods.
+    def entry(self, rows: slice, document: Document) -> dict[str, np.ndarray[Any, Any]]:
+        """The rows of a document that has been counted in, as :meth:`restore` takes them.
 
         Raises:
-            HeadroomError: one is not finite; names the row.
+            HeadroomError: one is not finite; names the document.
         """
-        if not torch.isfinite(self._totals).all():
-            row = int((~torch.isfinite(self._totals)).nonzero()[0])
+        values = self._totals[rows]
+        if not torch.isfinite(values).all():
+            row = int((~torch.isfinite(values)).nonzero()[0])
             raise HeadroomError(
-                f"row {row} of the prompts has log-likelihood {self._totals[row].item()}; the model's numbers "
-                "overflow: try dtype float32 or bfloat16"
+                f"document {document.doc_id}: choice {row} has log-likelihood {values[row].item()}; the model's "
+                "numbers overflow: try dtype float32 or bfloat16"
             )
+        return {"values": values.numpy(), "greedy": (self._misses[rows] == 0).numpy()}
+
+    def restore(self, rows: slice, values: np.ndarray[Any, Any], greedy: np.ndarray[Any, Any]) -> None:
+        """Take the rows of a document as :meth:`entry` gave them."""
+        self._totals[rows] = torch.from_numpy(values)
+        self._misses[rows] = torch.from_numpy(~greedy).long()
+
+    @property
+    def values(self) -> Array:
+        """Log-likelihoods."""
         result: Array = self._totals.numpy()
         return result
 
@@ -173,7 +185,8 @@ def likelihoods(
     batches: Batches,
     gates: Tensor | None = None,
     without_ffns: Iterable[int] = (),
-    done: Callable[[Batch], None] = lambda batch: None,
+    progress: Progress | None = None,
+    parts: Parts = NO_PARTS,
 ) -> Likelihoods:
     """Each row's continuation given its context, with heads gated by ``gates`` and some layers' FFNs left out.
 
@@ -182,21 +195,43 @@ def likelihoods(
         batches: the documents.
         gates: [layer, head]; None for open ones.
         without_ffns: layers.
-        done: called with each batch that has been counted in.
+        progress: advanced by documents.
+        parts: where documents are kept that are done, and looked for.
+
+    Raises:
+        HeadroomError: a log-likelihood is not finite; names the document.
     """
     found = Likelihoods(batches.n_rows)
-    with loaded.seam.gates(gates), loaded.seam.without_ffns(without_ffns):
-        for batch, values in batches.each(lambda batch: predicted(loaded, batch)):
-            found.add(values)
-            done(batch)
+    ffns = sorted(set(without_ffns))
+    with unit_of(parts, batches, gates, ffns) as unit:
+        for number, entry in unit.known.items():
+            found.restore(batches.rows_of(number), **entry)
+        if progress:
+            progress.reuse(len(unit.known))
+        if unit.complete:
+            return found
+        known = frozenset(unit.known)
+        with loaded.seam.gates(gates), loaded.seam.without_ffns(ffns):
+            for batch, values in batches.each(lambda batch: predicted(loaded, batch), known):
+                found.add(values)
+                for member in batch.members:
+                    unit.add(member.number, **found.entry(batches.rows_of(member.number), member.document))
+                if progress:
+                    progress.advance(batch.n_documents)
     return found
+
+
+def unit_of(parts: Parts, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()) -> Unit:
+    """The unit of an evaluation: an entry per document, as :meth:`Likelihoods.entry` gives it."""
+    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
+    return parts.unit(name, batches.keys, batches.sizes)
 
 
 def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = None) -> Array:
     """Log-likelihood in nats of each row's continuation given its context, [n_rows].
 
     Raises:
-        HeadroomError: a log-likelihood is not finite; names the row.
+        HeadroomError: a log-likelihood is not finite; names the document.
     """
     return likelihoods(loaded, batches, gates).values
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,12 @@ def free_bytes(device: torch.device) -> int:
 
 def machine_bytes(entry: str) -> int:
     """An entry of /proc/meminfo, such as MemTotal."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
+    return _entry(Path("/proc/meminfo"), entry)
+
+
+def _entry(path: Path, name: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
@@ -86,9 +88,8 @@ def fitting_tokens(free: float, logits: int, per_token: int, device: str, differ
 
 def peak() -> dict[str, int]:
     """Most memory that this process has held so far, in MiB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes.
-    found = {"peak_memory_mib": kilobytes // (MIB if sys.platform == "darwin" else 1024)}
+    # Not getrusage: what it says begins with the memory of the process that started this one.
+    found = {"peak_memory_mib": _entry(Path("/proc/self/status"), "VmHWM") // MIB}
     if torch.cuda.is_available():
         devices = range(torch.cuda.device_count())
         found["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_allocated(device) for device in devices) // MIB

@@ -16,6 +16,7 @@ import torch
 from headroom.checkpoints import Loaded
 from headroom.likelihood import Likelihoods, Predicted, predicted
 from headroom.packing import Batch, Batches, Document
+from headroom.parts import NO_PARTS, Parts
 from headroom.progress import Progress
 from headroom.pruning import Columns, right_documents
 from headroom.statistics import Choices, by_question, mean_and_error
@@ -30,16 +31,20 @@ class Knockouts:
 
 
 @torch.no_grad()
-def knock_out_ffns(loaded: Loaded, batches: Batches, progress: Progress | None = None) -> Knockouts:
+def knock_out_ffns(
+    loaded: Loaded, batches: Batches, progress: Progress | None = None, parts: Parts = NO_PARTS
+) -> Knockouts:
     """Evaluate without each layer's FFN in turn.
 
     Args:
         loaded: the model.
         batches: the documents; the inputs of all layers are kept for one batch at a time.
         progress: advanced by documents times layers.
+        parts: where documents are kept that are done, and looked for.
     """
     layers = range(loaded.shape.layers)
     found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in layers])
+    every = [found.dense, *found.ablated]
 
     def knock_out(batch: Batch) -> list[Predicted]:
         with loaded.seam.layer_inputs() as inputs:
@@ -50,12 +55,26 @@ def knock_out_ffns(loaded: Loaded, batches: Batches, progress: Progress | None =
                 results.append(predicted(loaded, batch))
         return results
 
-    for batch, (dense, *ablated) in batches.each(knock_out):
-        found.dense.add(dense)
-        for likelihoods, values in zip(found.ablated, ablated, strict=True):
-            likelihoods.add(values)
+    with parts.unit("ffn-oracle", batches.keys, batches.sizes) as unit:
+        known = frozenset(unit.known)
+        for number in known:
+            rows, entry = batches.rows_of(number), unit.known[number]
+            for place, likelihoods in enumerate(every):
+                likelihoods.restore(rows, entry["values"][:, place], entry["greedy"][:, place])
         if progress:
-            progress.advance(batch.n_documents * len(layers))
+            progress.reuse(len(known) * len(layers))
+        if unit.complete:
+            return found
+        for batch, results in batches.each(knock_out, known):
+            for likelihoods, values in zip(every, results, strict=True):
+                likelihoods.add(values)
+            for member in batch.members:
+                rows = batches.rows_of(member.number)
+                entries = [likelihoods.entry(rows, member.document) for likelihoods in every]
+                # [row, the whole model and each layer]
+                unit.add(member.number, **{k: np.stack([e[k] for e in entries], 1) for k in ("values", "greedy")})
+            if progress:
+                progress.advance(batch.n_documents * len(layers))
     return found
 
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from headroom.errors import HeadroomError
+from headroom.parts import digest
 from headroom.seam import Branching, Layout
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -209,6 +212,17 @@ class Batch:
         """Which of the trees each column is in, [n]."""
         return torch.arange(len(self.trees)).repeat_interleave(torch.tensor([tree.columns for tree in self.trees]))
 
+    def without(self, known: Container[int]) -> Batch | None:
+        """The batch without the documents of these numbers; None where none is left."""
+        trees = []
+        for tree in self.trees:
+            left = [member for member in tree.members if member.number not in known]
+            if left:
+                trees.append(tree if len(left) == len(tree.members) else plant(left))
+        if all(a is b for a, b in zip_longest(trees, self.trees)):
+            return self
+        return assemble(trees, self.input_ids.device) if trees else None
+
     def halves(self) -> list[Batch]:
         """The same documents in two batches of about half the size; one batch where there is one document."""
         device = self.input_ids.device
@@ -244,42 +258,59 @@ def assemble(trees: Sequence[Tree], device: torch.device | str) -> Batch:
 
 
 class Batches:
-    """Documents in batches that fit the memory.
-
-    Attributes:
-        token_budget: most tokens of a batch (a tree that is larger goes alone); smaller after an out-of-memory error.
-    """
+    """Documents in batches that fit the memory."""
 
     def __init__(
         self,
         documents: Sequence[Document],
-        token_budget: int,
-        device: torch.device | str = "cpu",
+        token_budget: int | Callable[[], int],
+        device: torch.device | str | Callable[[], torch.device] = "cpu",
         share: bool = True,
     ) -> None:
-        """Pack documents.
+        """Pack documents, when they are first asked for.
 
         Args:
             documents: the documents; rows are numbered in their order.
             token_budget: tokens per batch; changes nothing but speed and memory.
-            device: where the tensors go.
+            device: where the tensors go. This and the budget may be functions, called when documents are packed: both
+                need the model's weights in memory.
             share: let documents that begin alike share a tree.
         """
-        self.documents, self.token_budget = documents, token_budget
-        first = np.cumsum([0, *(len(document.rows) for document in documents)])
-        members = [Member(document, n, int(first[n])) for n, document in enumerate(documents)]
-        groups = _alike(members, token_budget) if share else [[member] for member in members]
+        self.documents = documents
+        self._sources = token_budget, device, share
+
+    @cached_property
+    def token_budget(self) -> int:
+        """Most tokens of a batch (a tree that is larger goes alone); smaller after an out-of-memory error."""
+        budget = self._sources[0]
+        return budget if isinstance(budget, int) else budget()
+
+    @property
+    def packed(self) -> bool:
+        """Whether any batch has been asked for."""
+        return "_batches" in self.__dict__
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        _, device, share = self._sources
+        place = device() if callable(device) else device
+        first = self.first_rows
+        members = [Member(document, n, first[n]) for n, document in enumerate(self.documents)]
+        groups = _alike(members, self.token_budget) if share else [[member] for member in members]
         # Large ones first, so that a batch that does not fit the memory fails at once.
         trees = sorted((plant(group) for group in groups), key=lambda tree: (-tree.columns, tree.members[0].number))
-        self._batches: list[Batch] = []
+        batches: list[Batch] = []
         chosen: list[Tree] = []
+        size = 0
         for tree in trees:
-            if chosen and sum(t.columns for t in chosen) + tree.columns > token_budget:
-                self._batches.append(assemble(chosen, device))
-                chosen = []
+            if chosen and size + tree.columns > self.token_budget:
+                batches.append(assemble(chosen, place))
+                chosen, size = [], 0
             chosen.append(tree)
+            size += tree.columns
         if chosen:
-            self._batches.append(assemble(chosen, device))
+            batches.append(assemble(chosen, place))
+        return batches
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)
@@ -290,18 +321,38 @@ class Batches:
     @property
     def n_rows(self) -> int:
         """Rows of all documents."""
-        return sum(len(document.rows) for document in self.documents)
+        return self.first_rows[-1]
+
+    @cached_property
+    def first_rows(self) -> list[int]:
+        """Number of each document's first row; last, the number of rows."""
+        return [0, *accumulate(self.sizes)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of rows of each document."""
+        return [len(document.rows) for document in self.documents]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """A digest of each document's tokens."""
+        return [digest(document.rows) for document in self.documents]
 
     @property
     def columns(self) -> int:
         """Tokens that are computed in all."""
         return sum(batch.columns for batch in self._batches)
 
-    def each(self, work: Callable[[Batch], Result]) -> Iterator[tuple[Batch, Result]]:
+    def rows_of(self, number: int) -> slice:
+        """Numbers of a document's rows."""
+        return slice(self.first_rows[number], self.first_rows[number + 1])
+
+    def each(self, work: Callable[[Batch], Result], known: Container[int] = ()) -> Iterator[tuple[Batch, Result]]:
         """Do ``work`` on each batch; where one does not fit the memory, on its halves, and on smaller ones from then.
 
         Args:
             work: must leave nothing behind when it fails.
+            known: numbers of documents that are left out, as their results are known.
 
         Raises:
             HeadroomError: one document alone does not fit; names it.
@@ -312,8 +363,12 @@ class Batches:
             if batch.columns > self.token_budget and len(halves := batch.halves()) > 1:
                 waiting.extendleft(reversed(halves))
                 continue
+            rest = batch.without(known)
+            if rest is None:
+                fitting.append(batch)
+                continue
             try:
-                result = work(batch)
+                result = work(rest)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -322,13 +377,15 @@ class Batches:
                 failed = False
             if failed:
                 # Outside the except clause, so that the failed pass's tensors are not kept alive by its traceback.
-                waiting.extendleft(reversed(self._shrink(batch)))
+                self._shrink(rest)
+                # Larger than the budget now, so that its halves are next.
+                waiting.appendleft(batch)
                 continue
             fitting.append(batch)
-            yield batch, result
+            yield rest, result
         self._batches = fitting
 
-    def _shrink(self, batch: Batch) -> list[Batch]:
+    def _shrink(self, batch: Batch) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         halves = batch.halves()
@@ -337,19 +394,14 @@ class Batches:
                 f"document {batch.members[0].document.doc_id} ({batch.columns} tokens) does not fit the memory alone; "
                 "use a number format of 16 bits, more GPUs, or a machine with more memory"
             )
-        self.token_budget = max(half.columns for half in halves)
+        # Smaller than what failed, even where halves share all that they hold.
+        self.token_budget = min(max(half.columns for half in halves), batch.columns - 1)
         print(f"out of memory at {batch.columns} tokens; going on with {self.token_budget} at a time", file=sys.stderr)
-        return halves
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is lacking; torch's CPU allocator has no error of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def pack(documents: Sequence[Document], token_budget: int, device: torch.device | str = "cpu") -> Batches:
-    """Batches of documents that share what they begin with."""
-    return Batches(documents, token_budget, device)
 
 
 def _alike(members: Sequence[Member], token_budget: int) -> list[list[Member]]:

@@ -28,7 +28,7 @@ WORKFLOW = Path(__file__).resolve().parents[1]
 GIB = 2**30
 START_UP = 6.0
 """Seconds until a job's work begins: imports and the proofs at load."""
-RUNTIME_BYTES = 0.6 * GIB
+RUNTIME_BYTES = 0.5 * GIB
 """Of a process that has imported torch and transformers."""
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from headroom import anatomy
 from headroom.artifacts.store import by_column
 from headroom.checkpoints import Loaded, gates_without
-from headroom.likelihood import Likelihoods, likelihoods, rows_of
-from headroom.packing import Batch, Batches, Document
+from headroom.likelihood import Likelihoods, likelihoods, rows_of, unit_of
+from headroom.packing import Batches, Document
+from headroom.parts import NO_PARTS, Parts
 from headroom.progress import Progress
 from headroom.ranking import count_at
 from headroom.statistics import Choices, by_question, correct, correct_normalised, mean_and_error
@@ -62,29 +63,33 @@ class Evaluation:
         choices: Sequence[Choices],
         batches: Batches,
         progress: Progress | None = None,
+        parts: Parts = NO_PARTS,
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
-        self.batches, self.progress = batches, progress
+        self.batches, self.progress, self.parts = batches, progress, parts
         self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
     def remember(self, found: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
         """Take what has been evaluated elsewhere on the same documents."""
         self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, found)
 
+    def keep_whole(self, found: Likelihoods) -> None:
+        """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
+        with unit_of(self.parts, self.batches) as unit:
+            for number, document in enumerate(self.documents):
+                if number not in unit.known:
+                    unit.add(number, **found.entry(self.batches.rows_of(number), document))
+
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
         """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._known:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            found = likelihoods(self.loaded, self.batches, gates, key[1], self._advance)
+            found = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.parts)
             self._known[key] = outcomes(self.documents, self.choices, found)
         elif self.progress:
-            self.progress.advance(len(self.documents))
+            self.progress.reuse(len(self.documents))
         return self._known[key]
-
-    def _advance(self, batch: Batch) -> None:
-        if self.progress:
-            self.progress.advance(batch.n_documents)
 
     def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
         """Columns of a pruned-evaluation artifact: a row per level, the first heads of ``ranking`` pruned.
@@ -131,5 +136,5 @@ class Evaluation:
         return by_column(rows)
 
     def _parameters(self, heads: Sequence[Head], ffns: Sequence[int]) -> int:
-        model = self.loaded.model
+        model = self.loaded.skeleton
         return anatomy.removed_parameters(model, heads) + sum(anatomy.ffn_parameters(model, layer) for layer in ffns)

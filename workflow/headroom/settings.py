@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -17,6 +18,7 @@ class Settings:
         threads: CPU threads; None leaves torch's choice.
         token_budget: most tokens per batch; None for what the memory holds. Changes speed and memory only.
         add_bos: put the BOS token before each prompt.
+        parts: folder where finished units are kept, and looked for; None keeps nothing.
     """
 
     dtype: str = "float32"
@@ -24,3 +26,4 @@ class Settings:
     threads: int | None = None
     token_budget: int | None = None
     add_bos: bool = False
+    parts: Path | None = None

@@ -146,6 +146,8 @@ CORRELATIONS = expand(
     shot=SHOTS,
     seed=SEEDS,
 )
+# Finished units of the jobs of one task, shot and seed; some they share, such as the whole model's evaluation.
+PARTS = f"results/{{model}}/.parts/{{task}}/{CELL}"
 # Pages and tables without suffix; the HTML is for the report.
 TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
 REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"

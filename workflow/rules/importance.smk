@@ -19,6 +19,7 @@ rule score_heads:
         token_budget=config["token_budget"],
         device=config["device"],
     params:
+        parts=PARTS,
         code=code_digest("steps.score_heads"),
         options=options(
             "importance.reduction", "importance.last_layer_tokens", "dtype", "add_bos"
@@ -29,6 +30,7 @@ rule score_heads:
         "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--parts {params.parts} "
         "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
 
 
@@ -51,6 +53,7 @@ rule score_ffns:
         token_budget=config["token_budget"],
         device=config["device"],
     params:
+        parts=PARTS,
         code=code_digest("steps.score_ffns"),
         options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
     message:
@@ -59,6 +62,7 @@ rule score_ffns:
         "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--parts {params.parts} "
         "--out {output.scores} --ranking {output.ranking} --curve {output.curve} 2>&1 | tee {log}"
 
 

@@ -17,6 +17,7 @@ rule score_induction:
         # Resources, not params: these change speed and memory, and must not rerun anything.
         device=config["device"],
     params:
+        parts="results/{model}/.parts/induction",
         code=code_digest("steps.score_induction"),
         options=options(
             "induction.sequences",
@@ -29,7 +30,8 @@ rule score_induction:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
         "python -m headroom induction --model {input.model} {params.options} "
-        "--device {resources.device} --threads {threads} --out $(dirname {output.copying}) 2>&1 | tee {log}"
+        "--device {resources.device} --threads {threads} --parts {params.parts} "
+        "--out $(dirname {output.copying}) 2>&1 | tee {log}"
 
 
 rule retain_capacity:

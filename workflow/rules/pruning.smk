@@ -20,6 +20,7 @@ rule evaluate_own:
         token_budget=config["token_budget"],
         device=config["device"],
     params:
+        parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
         rankings=OWN_RANKINGS,
         options=options("pruning.levels", "dtype", "add_bos"),
@@ -30,6 +31,7 @@ rule evaluate_own:
         "python -m headroom prune --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
         "--rankings {params.rankings} {params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--parts {params.parts} "
         "--out {params.folder} 2>&1 | tee {log}"
 
 
@@ -46,6 +48,7 @@ use rule evaluate_own as evaluate_aggregate with:
     wildcard_constraints:
         task=alternatives(UNSEEN if JOINT else ALL_TASKS),
     params:
+        parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
         rankings=["aggregate"],
         options=options("pruning.levels", "dtype", "add_bos"),
@@ -77,6 +80,7 @@ rule evaluate_joint:
         token_budget=config["token_budget"],
         device=config["device"],
     params:
+        parts=PARTS,
         code=code_digest("steps.evaluate_joint"),
         options=options(
             "pruning.levels", "joint.heads", "joint.ffns", "dtype", "add_bos"
@@ -87,6 +91,7 @@ rule evaluate_joint:
         "python -m headroom joint --model {input.model} --prompts {input.prompts} --curve-ranking {input.aggregate} "
         "--heads-ranking {input.heads} --ffns-ranking {input.ffns} {params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--parts {params.parts} "
         "--curve {output.curve} --out {output.joint} 2>&1 | tee {log}"
 
 
@@ -110,6 +115,7 @@ rule evaluate_transfer:
         token_budget=config["token_budget"],
         device=config["device"],
     params:
+        parts=PARTS,
         code=code_digest("steps.evaluate_transfer"),
         tasks=TASKS,
         options=options("transfer.levels", "correlation", "dtype", "add_bos"),
@@ -121,4 +127,5 @@ rule evaluate_transfer:
         "--correlations {input.correlations} --ranking-folder results/{wildcards.model}/ranking/heads "
         "--task {wildcards.task} --tasks {params.tasks} {params.options} "
         "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
+        "--parts {params.parts} "
         "--out {params.folder} 2>&1 | tee {log}"

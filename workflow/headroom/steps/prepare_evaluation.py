@@ -12,7 +12,8 @@ from headroom.artifacts.prompts import EVALUATION
 from headroom.checkpoints import Loaded, load
 from headroom.errors import HeadroomError
 from headroom.memory import peak, token_budget
-from headroom.packing import pack
+from headroom.packing import Batches
+from headroom.parts import parts_of
 from headroom.progress import Progress
 from headroom.provenance import model_facts
 from headroom.pruning import Evaluation
@@ -35,8 +36,9 @@ class Prepared:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What the run took so far: peak memory, and the tokens per batch that it came to."""
-        return {**peak(), "token_budget": self.evaluation.batches.token_budget}
+        """What the run took so far: peak memory, and the tokens per batch that it came to (None: no batch was run)."""
+        batches = self.evaluation.batches
+        return {**peak(), "token_budget": batches.token_budget if batches.packed else None}
 
     def expect(self, n_sets: int) -> None:
         """Begin to report progress over so many sets of pruned components."""
@@ -77,10 +79,14 @@ def prepare_documents(
 ) -> Prepared:
     """Rows of ``prompts`` as documents for a model that is loaded; see :func:`prepare`."""
     documents = tokenise(table, loaded, settings.add_bos)
-    budget = settings.token_budget or token_budget(loaded.model, loaded.device, keeps_layers)
-    batches = pack(documents, budget, loaded.device)
+    # Asked for when there is something to compute: both need the weights.
+    budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers))
+    batches = Batches(documents, budget, lambda: loaded.device)
+    # The oracle's module imports all that evaluates.
+    parts = parts_of(settings.parts, "oracle", loaded.record, settings.dtype)
     facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
-    return Prepared(Evaluation(loaded, documents, choices(table), batches), facts, label(step, prompts))
+    evaluation = Evaluation(loaded, documents, choices(table), batches, parts=parts)
+    return Prepared(evaluation, facts, label(step, prompts))
 
 
 def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:

@@ -51,7 +51,8 @@ def run(
     prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
     prepared.expect(loaded.shape.layers)
-    found = oracle.knock_out_ffns(loaded, evaluation.batches, evaluation.progress)
+    found = oracle.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.parts)
+    evaluation.keep_whole(found.dense)
     columns = oracle.importance(evaluation.documents, evaluation.choices, found)
     options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
     record = describe("steps.score_ffns", {"prompts": prompts}, options, prepared.facts)

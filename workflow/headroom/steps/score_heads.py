@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.checkpoints import load
 from headroom.memory import peak, token_budget
+from headroom.parts import parts_of
 from headroom.progress import Progress
 from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
@@ -34,8 +36,13 @@ def run(
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
     progress = Progress(label("head-importance", prompts), len(documents), "documents")
-    budget = settings.token_budget or token_budget(loaded.model, loaded.device, differentiates=True)
-    found = importance.contributions(loaded, documents, budget, progress)
+    parts = parts_of(settings.parts, "importance", loaded.record, settings.dtype)
+
+    @cache
+    def budget() -> int:
+        return settings.token_budget or token_budget(loaded.model, loaded.device, differentiates=True)
+
+    found = importance.contributions(loaded, documents, budget, progress, parts)
     scores = importance.scores(found, reduction, last_layer_tokens)
     layers, heads = np.indices(scores.score.shape)
     options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": settings.add_bos}
@@ -54,7 +61,7 @@ def run(
         "score_even": scores.even.ravel(),
         "score_odd": scores.odd.ravel(),
     }
-    took = {**peak(), "token_budget": budget}
+    took = {**peak(), "token_budget": budget() if loaded.in_memory else None}
     write(out, HEAD_IMPORTANCE, columns, record, took)
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, took)

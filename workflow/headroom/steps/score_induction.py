@@ -11,6 +11,7 @@ from headroom.checkpoints import load
 from headroom.copying import HeadOutput, copying
 from headroom.induction import prefix_matching
 from headroom.memory import peak
+from headroom.parts import parts_of
 from headroom.provenance import describe, model_facts
 
 
@@ -24,12 +25,14 @@ def run(
     dtype: str,
     device: str,
     threads: int | None,
+    parts: Path | None,
 ) -> None:
     """Write ``prefix_matching.parquet`` and ``copying.parquet`` into the folder ``out``."""
     loaded = load(model, dtype, device, threads)
     # Copying first: it needs more distinct tokens, so a vocabulary that is too small is found at once.
-    copied = copying(loaded, sequences, bos, head_output, output_bias)
-    matched = prefix_matching(loaded, sequences, bos)
+    kept = [parts_of(parts, module, loaded.record, dtype) for module in ("copying", "induction")]
+    copied = copying(loaded, sequences, bos, head_output, output_bias, kept[0])
+    matched = prefix_matching(loaded, sequences, bos, kept[1])
     drawn = {"sequences": sequences, "bos": bos}
     judged = {"head_output": head_output, "output_bias": output_bias}
     for kind, (columns, facts), options in ((PREFIX_MATCHING, matched, drawn), (COPYING, copied, drawn | judged)):

@@ -1,0 +1,81 @@
+"""Jobs that run again take from the kept units what matches, and compute the rest."""
+
+import numpy as np
+import pytest
+
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from headroom.artifacts.store import read, run_facts
+
+
+def units(study):
+    """Files of kept units: path to time."""
+    return {path: path.stat().st_mtime_ns for path in study.result("tiny/.parts").rglob("*.npz")}
+
+
+def cut_weights(study):
+    """A checkpoint that nobody can load any more."""
+    path = study.folder / "tiny-opt" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def test_another_reduction_needs_no_model(study):
+    before = units(study)
+    old = read(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"), HEAD_IMPORTANCE)
+    cut_weights(study)
+    study.configure(importance={"reduction": "example"})
+    log = study.run("results/tiny/head_importance/arc_easy/0shot-seed1234.parquet")
+    new = read(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"), HEAD_IMPORTANCE)
+    assert new.column("score") != old.column("score")
+    assert units(study) == before
+    assert "reused" in log
+
+
+def test_a_new_level_computes_that_level_alone(study):
+    before = units(study)
+    study.configure(pruning={"levels": [0, 5, 25, 50], "controls": ["reversed", "random_1"]})
+    target = "tiny/pruned_eval/heads/winogrande/1shot-seed1234"
+    study.run(f"results/{target}/own.parquet")
+    for name in ("own", "reversed", "random_1"):
+        assert read(study.result(f"{target}/{name}.parquet"), PRUNED_EVAL).column("percent").to_pylist() == [
+            0,
+            5,
+            25,
+            50,
+        ]
+    new = set(units(study)) - set(before)
+    assert {path: time for path, time in units(study).items() if path in before} == before
+    # One level under each of three rankings.
+    assert len(new) == 3
+
+
+def test_jobs_share_the_whole_models_evaluation(finished):
+    """Own, aggregate, joint and FFN curves begin with it; it was computed once."""
+    cell = finished.result("tiny/.parts/arc_easy/0shot-seed1234")
+    assert read(finished.result("tiny/pruned_eval/joint/arc_easy/0shot-seed1234.parquet"), JOINT_EVAL).num_rows
+    n_documents = 8
+    whole = []
+    for path in cell.glob("oracle-*/likelihoods-*.npz"):
+        with np.load(path) as file:
+            whole.append((path.name.split(".")[0], len(file["keys"])))
+    names = [name for name, _ in whole]
+    assert len(names) == len(set(names))
+    assert {n for _, n in whole} == {n_documents}
+
+
+@pytest.mark.parametrize("damage", ["model", "code"])
+def test_what_does_not_match_is_computed_again(study, damage):
+    """Another model, or other code: nothing that was kept is taken."""
+    before = set(units(study))
+    if damage == "code":
+        path = study.folder / "workflow" / "headroom" / "importance.py"
+        path.write_text(path.read_text() + "\n\nADDED = 1\n")
+    else:
+        record = study.result("tiny/model.json")
+        record.write_text(record.read_text().replace('"digest": "', '"digest": "f00'))
+    target = "results/tiny/head_importance/arc_easy/0shot-seed1234.parquet"
+    done = study.snakemake("--cores", "2", "--forcerun", "score_heads", "--until", "score_heads", target)
+    assert done.returncode == 0, done.stdout
+    assert {path.name.split(".")[0] for path in set(units(study)) - before} == {"head-gradients"}
+    took = run_facts(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
+    assert took["token_budget"] is not None
