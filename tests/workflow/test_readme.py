@@ -1,9 +1,13 @@
 """The README is true: its rule graph, its artifact table, its targets, its findings."""
 
+import json
 import re
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks.contest import geometric_mean
 from tests.conftest import ROOT
 from tests.unit.test_artifacts import KINDS
 
@@ -44,3 +48,21 @@ def test_the_findings_are_those_of_the_committed_run():
     quoted = [line for line in README.splitlines() if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
     assert len(quoted) >= 5
     assert all(line in committed.splitlines() for line in quoted)
+
+
+@pytest.mark.parametrize(
+    ("row", "measure", "what"),
+    [
+        ("evaluation, against", "a", "evaluation, float32 against HFLM in float32"),
+        ("evaluation in bfloat16, against", "a", "evaluation, bfloat16 against HFLM in float32"),
+        ("FFN oracle, against", "b", "FFN oracle"),
+        ("head importance, against", "c", "head importance"),
+    ],
+)
+def test_the_speeds_are_the_benchmarks(row, measure, what):
+    rows = json.loads((ROOT / "docs" / "benchmarks.json").read_text())["rows"]
+    cells = next(line for line in README.splitlines() if line.startswith(f"| {row}")).split("|")[2:-1]
+    for shots, cell in zip((0, 1, 5), cells, strict=True):
+        found = [r for r in rows if (r["measure"], r["shots"]) == (measure, shots) and r["what"].startswith(what)]
+        assert all(r["equal"] for r in found)
+        assert cell.strip() == (f"{geometric_mean(r['ratio'] for r in found):.2f}" if found else "")
