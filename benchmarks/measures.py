@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from headroom.artifacts.copying import COPYING
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from headroom.artifacts.store import write
+from headroom.checkpoint_place import checkpoint_folder
 from headroom.checkpoints import Loaded, load
 from headroom.cli import TASK_FOLDERS
 from headroom.copying import copying_scores
@@ -164,7 +164,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
 def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[Row]:
     """c: gradient head importance against the released way."""
     ours = bench.loaded()
-    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    path = checkpoint_folder(bench.record)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     for shots in shots_of:
         for task in bench.tasks:
@@ -209,7 +209,7 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
         bench.rounds,
     )
     # In float32 the vocabulary's probabilities are too coarse to be a witness: float64, on a shorter sequence.
-    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    path = checkpoint_folder(bench.record)
     wide = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
     short = sequence(ranked, seed)
     witness = copying_by_vocabulary(wide, short, start, layers)

@@ -132,6 +132,7 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
     from transformers import AutoConfig, AutoTokenizer
 
     from headroom import plan
+    from headroom.checkpoint_place import checkpoint_folder
     from headroom.costs import costs_of, model_from_config
 
     study = {
@@ -140,7 +141,7 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
         "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
     }
-    path = json.loads(bench.record.read_text(encoding="utf-8"))["path"]
+    path = checkpoint_folder(bench.record)
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from headroom import anatomy
+from headroom.checkpoint_place import checkpoint_folder
 from headroom.packing import Document
 
 Pairs = Sequence[tuple[int, str, str]]
@@ -26,7 +26,7 @@ class Harness:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        path = json.loads(record.read_text(encoding="utf-8"))["path"]
+        path = checkpoint_folder(record)
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
         self.hflm: Any = HFLM(pretrained=self.model, tokenizer=tokenizer, batch_size=1, add_bos_token=False)

@@ -118,15 +118,17 @@ def packages() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def smollm2_record(packages: dict[str, Path]) -> Path:
     """``model.json`` of the embedded model."""
+    from headroom.checkpoint_place import needs_resolving
     from headroom.digest import code_digest
     from headroom.embedded import prepare_model
-    from headroom.models import resolve
+    from headroom.models import ORIGIN, resolve
 
     folder = ASSETS / f"model-{code_digest('embedded')}"
-    record = folder / "model.json"
-    if not record.is_file():
-        prepare_model(packages["model"], folder / "checkpoint")
-        resolve("smollm2", str(folder / "checkpoint"), None, record)
+    checkpoint, record = folder / "checkpoint", folder / "model.json"
+    if not (checkpoint / ORIGIN).is_file():
+        prepare_model(packages["model"], checkpoint)
+    if not record.is_file() or needs_resolving(record, str(checkpoint), None, code_digest("models")):
+        resolve("smollm2", str(checkpoint), None, record)
     return record
 
 

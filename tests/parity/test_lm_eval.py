@@ -55,12 +55,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def hflm(smollm2_record: Path) -> Any:
     """HFLM over a copy of the model that knows nothing of the seam."""
-    import json
-
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = json.loads(smollm2_record.read_text())["path"]
+    from headroom.checkpoint_place import checkpoint_folder
+
+    path = checkpoint_folder(smollm2_record)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(path), batch_size=8, add_bos_token=False)
 

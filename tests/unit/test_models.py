@@ -1,7 +1,12 @@
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
+from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving
+from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.models import digest, resolve, weight_files
 
@@ -18,7 +23,7 @@ def test_a_local_folder_becomes_a_record(tmp_path):
     folder = checkpoint(tmp_path / "m")
     record = resolve("tiny", str(folder), None, tmp_path / "out" / "model.json")
     assert json.loads((tmp_path / "out" / "model.json").read_text()) == record
-    assert record["path"] == str(folder.resolve())
+    assert checkpoint_folder(tmp_path / "out" / "model.json") == folder
     assert record["family"] == "opt"
     assert record["digest"] == digest(folder)
 
@@ -99,3 +104,78 @@ def test_a_hub_model_is_fetched_in_one_format_of_weights(tmp_path, monkeypatch):
     assert "model.safetensors" in asked["allow_patterns"]
     assert "pytorch_model.bin" not in asked["allow_patterns"]
     assert record["revision"] == commit.name
+
+
+class TestMoving:
+    """The record says what the model is; where its checkpoint lies may change."""
+
+    CODE = code_digest("models")
+
+    @pytest.fixture
+    def results(self, tmp_path, monkeypatch):
+        """A study folder with a checkpoint, its record, and something made from it."""
+        folder = tmp_path / "study"
+        checkpoint(folder / "opt")
+        monkeypatch.chdir(folder)
+        resolve("tiny", "opt", None, self.record)
+        (folder / "results/tiny/ranking/heads/copa").mkdir(parents=True)
+        (folder / "results/tiny/ranking/heads/copa/0shot-seed7.parquet").touch()
+        return folder
+
+    record = Path("results/tiny/model.json")
+
+    def needs(self, source="opt", revision=None, code=CODE):
+        return needs_resolving(self.record, source, revision, code)
+
+    def test_a_folder_beside_the_results_moves_with_them(self, results, tmp_path, monkeypatch):
+        assert not self.needs()
+        shutil.move(results, tmp_path / "elsewhere")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert not self.needs()
+        assert checkpoint_folder(self.record) == Path("opt")
+        assert checkpoint_folder(Path.cwd() / self.record) == tmp_path / "elsewhere" / "opt"
+
+    def test_the_same_checkpoint_elsewhere_leaves_the_record_as_it_is(self, results, tmp_path):
+        before = (self.record.read_bytes(), self.record.stat().st_mtime_ns)
+        shutil.move("opt", tmp_path / "disk")
+        assert self.needs()
+        assert self.needs(str(tmp_path / "disk"))
+        assert is_of_another_source(self.record, str(tmp_path / "disk"), None)
+        resolve("tiny", str(tmp_path / "disk"), None, self.record)
+        assert (self.record.read_bytes(), self.record.stat().st_mtime_ns) == before
+        assert checkpoint_folder(self.record) == tmp_path / "disk"
+        assert not self.needs(str(tmp_path / "disk"))
+
+    def test_what_makes_it_look_again(self, results):
+        assert self.needs(revision="main")
+        assert self.needs(code="0123")
+        (results / "results/tiny/.model.json").unlink()
+        assert self.needs()
+        assert not is_of_another_source(self.record, "opt", None), "where it came from is not known"
+        resolve("tiny", "opt", None, self.record)
+        os.utime("opt/model.safetensors", (1, 1))
+        assert self.needs()
+
+    def test_a_lost_record_is_made_again_only_where_there_are_results(self, results):
+        content = self.record.read_bytes()
+        self.record.unlink()
+        assert self.needs()
+        resolve("tiny", "opt", None, self.record)
+        assert self.record.read_bytes() == content
+        self.record.unlink()
+        shutil.rmtree("results/tiny/ranking")
+        assert not self.needs(), "the first record is a rule's"
+
+    def test_another_checkpoint_makes_another_record(self, results):
+        content = self.record.read_bytes()
+        checkpoint(Path("opt"), b"others")
+        assert self.needs()
+        resolve("tiny", "opt", None, self.record)
+        assert self.record.read_bytes() != content
+
+    def test_a_checkpoint_that_is_gone_is_named(self, results):
+        shutil.rmtree("opt")
+        with pytest.raises(HeadroomError, match="not on this machine .opt is no checkpoint any more"):
+            checkpoint_folder(self.record)
+        with pytest.raises(HeadroomError, match="none has been resolved here"):
+            checkpoint_folder(Path("results/other/model.json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from headroom import anatomy, settings
-from headroom.errors import HeadroomError
+from headroom.checkpoint_place import checkpoint_folder
+from headroom.models import read_record
 from headroom.seam import Seam, attach
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
@@ -80,15 +80,8 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
     transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
-    if not Path(record_path).is_file():
-        raise HeadroomError(f"{record_path}: no such model record; 'headroom model' makes one")
-    record = json.loads(Path(record_path).read_text(encoding="utf-8"))
-    path = Path(record["path"])
-    if not (path / "config.json").is_file():
-        raise HeadroomError(
-            f"{path}: the checkpoint of model {record['name']!r} is gone; delete {record_path} and run the workflow "
-            "again, which resolves it anew"
-        )
+    record = read_record(Path(record_path))
+    path = checkpoint_folder(Path(record_path))
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
     def weights() -> Any:

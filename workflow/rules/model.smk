@@ -66,12 +66,10 @@ rule resolve_model:
         "logs/resolve_model/{model}.log",
     conda:
         "../../envs/model.yaml"
-    params:
-        code=code_digest("models"),
-        source=get_model_source,
-        revision=get_revision_option,
+    resources:
+        # Not params: resolve_again sees whether another source or other code means another model.
+        where=get_model_options,
     message:
         "Resolve model {wildcards.model}."
     shell:
-        "python -m headroom model --model-name {wildcards.model} --source {params.source} {params.revision} "
-        "--out {output} 2>&1 | tee {log}"
+        "python -m headroom model --model-name {wildcards.model} {resources.where} --out {output} 2>&1 | tee {log}"

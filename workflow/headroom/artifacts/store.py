@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,16 @@ from headroom.errors import HeadroomError
 _KEY = b"headroom"
 _RUN_KEY = b"headroom_run"
 """What a run took, apart from what made the artifact: it differs from run to run."""
+_NOTED: ContextVar[dict[Path, None] | None] = ContextVar("noted", default=None)
+"""Artifacts read so far, where someone wants to know."""
 
 
 class ArtifactError(HeadroomError):
     """A file is not the artifact that a step needs."""
+
+
+class ForeignError(ArtifactError):
+    """A file is whole, but not headroom's, or not of the kind that belongs there."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,16 @@ class Kind:
         )
 
 
+def place_of(path: Path, pattern: str) -> str | None:
+    """The part of a path below its results folder, if it ends as a pattern such as ``{model}/figures/{name}`` says.
+
+    Results may move to another folder or machine; this part stays as it is.
+    """
+    tail = "/".join(Path(os.path.abspath(path)).parts[-1 - pattern.count("/") :])
+    expression = "[^/]+".join(map(re.escape, re.split(r"\{[^}]*\}", pattern)))
+    return tail if re.fullmatch(expression, tail) else None
+
+
 def write(
     path: Path,
     kind: Kind,
@@ -70,7 +89,8 @@ def write(
         path: where the artifact goes; its folder is made.
         kind: the artifact's kind; ``columns`` must hold exactly its columns.
         columns: column name to values (a list or an array), all of one length.
-        provenance: JSON-able facts about what made it.
+        provenance: JSON-able facts about what made it; ``kind`` and, where ``path`` is at the kind's place in a
+            results folder, ``place`` are added.
         run: JSON-able facts about what that took, such as memory.
 
     Raises:
@@ -85,7 +105,9 @@ def write(
     if len({len(values) for values in columns.values()}) > 1:
         lengths = {name: len(values) for name, values in columns.items()}
         raise ArtifactError(f"{path}: columns of unequal length: {lengths}")
-    metadata = {_KEY: json.dumps({"kind": kind.name, **provenance}, sort_keys=True)}
+    place = place_of(path, kind.place)
+    facts = {"kind": kind.name, **({"place": place} if place else {}), **provenance}
+    metadata = {_KEY: json.dumps(facts, sort_keys=True)}
     if run is not None:
         metadata[_RUN_KEY] = json.dumps(run, sort_keys=True)
     try:
@@ -131,6 +153,12 @@ class atomic:
             self.partial.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a small JSON file beside its place and rename it; the same content gives the same bytes."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def read(path: Path, kind: Kind) -> pa.Table:
     """Read an artifact and check that it is one.
 
@@ -141,7 +169,7 @@ def read(path: Path, kind: Kind) -> pa.Table:
     table = _open(path)
     found = _provenance(path, table.schema).get("kind")
     if found != kind.name:
-        raise ArtifactError(f"{path}: expected a {kind.name} artifact, found {found!r}; make it again with headroom")
+        raise ForeignError(f"{path}: expected a {kind.name} artifact, found {found!r}; make it again with headroom")
     for column in kind.columns:
         if column.name not in table.column_names:
             raise ArtifactError(
@@ -164,20 +192,52 @@ def provenance(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing, no Parquet, or was not written by headroom.
     """
-    return _provenance(Path(path), _open(Path(path)).schema)
+    return _provenance(Path(path), _schema(Path(path)))
+
+
+def made_by(table: pa.Table) -> dict[str, Any]:
+    """What made an artifact that :func:`read` gave."""
+    return dict(json.loads(table.schema.metadata[_KEY]))
+
+
+@contextmanager
+def reads() -> Iterator[dict[Path, None]]:
+    """Notes the artifacts that are read inside: the inputs of a figure or a page, none of which it can forget."""
+    noted: dict[Path, None] = {}
+    token = _NOTED.set(noted)
+    try:
+        yield noted
+    finally:
+        _NOTED.reset(token)
 
 
 def run_facts(path: Path) -> dict[str, Any]:
     """What the run that made an artifact took; empty where that was not recorded."""
-    return dict(json.loads((_open(Path(path)).schema.metadata or {}).get(_RUN_KEY, b"{}")))
+    return dict(json.loads((_schema(Path(path)).metadata or {}).get(_RUN_KEY, b"{}")))
 
 
 def _open(path: Path) -> pa.Table:
+    with _file(path) as file:
+        return file.read()
+
+
+def _schema(path: Path) -> pa.Schema:
+    """The schema alone, with its metadata: the file's last bytes, however large it is."""
+    with _file(path) as file:
+        return file.schema_arrow
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[pq.ParquetFile]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
+    noted = _NOTED.get()
+    if noted is not None:
+        noted[path] = None
     try:
         # One file as it stands: a path such as results/shot=1/... must not grow partition columns.
-        return pq.ParquetFile(path).read()
+        with pq.ParquetFile(path) as file:
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
             f"{path}: not a readable Parquet file ({error}); delete it and run the workflow again"
@@ -187,7 +247,7 @@ def _open(path: Path) -> pa.Table:
 def _provenance(path: Path, schema: pa.Schema) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(_KEY)
     if raw is None:
-        raise ArtifactError(f"{path}: this Parquet file was not written by headroom (it carries no provenance)")
+        raise ForeignError(f"{path}: this Parquet file was not written by headroom (it carries no provenance)")
     return dict(json.loads(raw))
 
 

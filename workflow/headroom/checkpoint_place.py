@@ -1,0 +1,92 @@
+"""Where this machine has a model's checkpoint: a hidden file beside the model's record, model.json.
+
+The record says what a model is, and is the same wherever its checkpoint lies, so that results are worth the same when
+they, or the checkpoint, move. Standard library only: the Snakefile uses this at every parse.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from headroom.errors import HeadroomError
+
+
+def place_file(record: Path) -> Path:
+    """The file that says where the checkpoint of a record is."""
+    return record.with_name(f".{record.name}")
+
+
+def describe_place(record: Path, folder: Path, source: str, revision: str | None, code: str) -> dict[str, Any]:
+    """What the file says: where the checkpoint is, what it was resolved from and by, and its files as they were.
+
+    A relative source stays relative, to the record: both move together.
+
+    Args:
+        record: the model's record.
+        folder: the checkpoint.
+        source, revision: as the study has them.
+        code: digest of the code that resolved it.
+    """
+    given = Path(source)
+    path = os.path.relpath(given, record.parent) if given.is_dir() and not given.is_absolute() else str(folder)
+    return {"path": path, "source": source, "revision": revision, "code": code, "files": _files(folder)}
+
+
+def checkpoint_folder(record: Path) -> Path:
+    """The checkpoint of a model's record.
+
+    Raises:
+        HeadroomError: it is not on this machine.
+    """
+    place = read_place(record)
+    folder = _folder(record, place) if place else None
+    if folder is None or not (folder / "config.json").is_file():
+        where = f"{folder} is no checkpoint any more" if folder else "none has been resolved here"
+        raise HeadroomError(
+            f"{record}: the checkpoint of this model is not on this machine ({where}). Name its folder or hub name as "
+            "the model's source in the study and run the workflow again; results of the same checkpoint stay valid"
+        )
+    return folder
+
+
+def needs_resolving(record: Path, source: str, revision: str | None, code: str) -> bool:
+    """Whether a model that has results must be resolved anew before anyone can say what is up to date.
+
+    That is where its record is lost, where the study names another source, where the code that resolves is another,
+    or where the checkpoint is not what it was by the sizes and times of its files.
+    """
+    if not record.is_file():
+        return any(record.parent.glob("*/**/*.parquet"))
+    place = read_place(record)
+    if not place or is_of_another_source(record, source, revision) or place.get("code") != code:
+        return True
+    folder = _folder(record, place)
+    return not folder.is_dir() or _files(folder) != place.get("files")
+
+
+def is_of_another_source(record: Path, source: str, revision: str | None) -> bool:
+    """Whether a record is known to have been made from another source than this one."""
+    place = read_place(record)
+    return bool(place) and (place.get("source"), place.get("revision")) != (source, revision)
+
+
+def read_place(record: Path) -> dict[str, Any]:
+    """What is known here of a record's checkpoint; empty where nothing is."""
+    try:
+        found = json.loads(place_file(record).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("path"), str) else {}
+
+
+def _folder(record: Path, place: dict[str, Any]) -> Path:
+    return Path(os.path.normpath(record.parent / place["path"]))
+
+
+def _files(folder: Path) -> list[list[Any]]:
+    """Name, size and time of each file of a checkpoint; a list of lists, as JSON gives it back."""
+    found = ((path.name, path.stat()) for path in folder.iterdir() if path.is_file())
+    return sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in found)
