@@ -1,40 +1,17 @@
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headroom.artifacts import (
-    capacity,
-    copying,
-    cross_shot,
-    cross_task,
-    ffn_importance,
-    head_importance,
-    prefix_matching,
-    prompts,
-    pruned_eval,
-    ranking,
-)
+from headroom.artifacts import prompts
 from headroom.artifacts.heads import grid, read_ranking
+from headroom.artifacts.kinds import KINDS
 from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import ArtifactError, provenance, read, write
+from headroom.artifacts.store import ArtifactError, place_of, provenance, read, reads, write
 
 COLUMNS = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.1, 0.2]}
-KINDS = [
-    capacity.CAPACITY,
-    copying.COPYING,
-    ffn_importance.FFN_IMPORTANCE,
-    pruned_eval.JOINT_EVAL,
-    ranking.FFN_RANKING,
-    cross_shot.CROSS_SHOT,
-    cross_task.CROSS_TASK,
-    head_importance.HEAD_IMPORTANCE,
-    prefix_matching.PREFIX_MATCHING,
-    prompts.PROMPTS,
-    pruned_eval.PRUNED_EVAL,
-    ranking.RANKING,
-]
 
 
 def test_round_trip_with_provenance(tmp_path):
@@ -108,6 +85,41 @@ def test_rows_must_be_a_grid_of_heads(tmp_path):
     write(path, RANKING, {"rank": [1, 0], "layer": [0, 0], "head": [0, 1], "score": [3.0, 1.0]}, {})
     assert read_ranking(path) == [(0, 1), (0, 0)]
     assert grid(read(path, RANKING), "score", path).tolist() == [[3.0, 1.0]]
+
+
+def test_an_artifact_knows_its_place_below_the_results_folder(tmp_path):
+    path = tmp_path / "results" / "m" / "ranking" / "heads" / "copa" / "0shot-seed7.parquet"
+    write(path, RANKING, COLUMNS, {})
+    assert provenance(path)["place"] == "m/ranking/heads/copa/0shot-seed7.parquet"
+    assert place_of(path, "{model}/ranking/ffns/{task}/{k}shot-seed{s}.parquet") is None
+    assert place_of(tmp_path, "{model}/capacity/{k}shot-seed{s}.parquet") is None
+
+
+def test_reads_are_noted_where_asked_for(tmp_path):
+    for name in "abc":
+        write(tmp_path / name, RANKING, COLUMNS, {})
+    read(tmp_path / "a", RANKING)
+    with reads() as noted:
+        read(tmp_path / "c", RANKING)
+        provenance(tmp_path / "b")
+        read(tmp_path / "c", RANKING)
+    read(tmp_path / "a", RANKING)
+    assert list(noted) == [tmp_path / "c", tmp_path / "b"]
+
+
+def test_all_kinds_are_listed():
+    from importlib import import_module
+
+    from headroom.artifacts import store
+
+    modules = (path.stem for path in Path(store.__file__).parent.glob("*.py"))
+    found = {
+        value.name
+        for name in modules
+        for value in vars(import_module(f"headroom.artifacts.{name}")).values()
+        if isinstance(value, store.Kind)
+    }
+    assert found == {kind.name for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -246,6 +246,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
         "matplotlib-base": "matplotlib",
         "pyyaml": "yaml",
         "markdown-it-py": "markdown_it",
+        "pillow": "PIL",
     }
     for name, modules in steps.items():
         closure, pending = {}, list(modules)

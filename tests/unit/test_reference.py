@@ -106,7 +106,8 @@ def test_the_command_writes_three_files(study, tmp_path):
 
 
 def test_a_table_as_files(tmp_path):
-    write_table(tmp_path / "t", "A <b> title", ("a", "b|c"), [(1, 0.12345), ("x|y", float("nan"))], ["A *note*."])
+    rows = [(1, 0.12345), ("x|y", float("nan"))]
+    write_table(tmp_path / "t", "A <b> title", ("a", "b|c"), rows, {"kind": "table"}, ["A *note*."])
     assert (tmp_path / "t.csv").read_text() == "a,b|c\n1,0.12345\nx|y,nan\n"
     assert "| 1 | 0.123 |\n| x\\|y | nan |\n\nA *note*.\n" in (tmp_path / "t.md").read_text()
     page = (tmp_path / "t.html").read_text()

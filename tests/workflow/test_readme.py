@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from benchmarks.contest import geometric_mean
+from headroom.artifacts.kinds import KINDS
 from tests.conftest import ROOT
-from tests.unit.test_artifacts import KINDS
 
 README = (ROOT / "README.md").read_text()
 

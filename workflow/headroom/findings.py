@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.prompts import EVALUATION, GREEDY, PROMPTS
-from headroom.artifacts.store import provenance, read
+from headroom.artifacts.store import provenance, read, reads
 from headroom.correlation import AGGREGATE
 from headroom.figures.accuracy import (
     AverageCurve,
@@ -34,6 +34,7 @@ from headroom.figures.accuracy import (
 from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
 from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
+from headroom.provenance import describe_drawn
 from headroom.ranking import count_at
 from headroom.tables import write_page
 
@@ -280,7 +281,10 @@ def findings(study: Study) -> str:
 
 def write(study: Study, out: Path) -> None:
     """Write the findings to ``out``.md and ``out``.html."""
-    write_page(out, f"Findings: {study.model}, few-shot seed {study.seed}", findings(study))
+    with reads() as sources:
+        text = findings(study)
+    made = describe_drawn("findings", "findings", sources, study.options, out)
+    write_page(out, f"Findings: {study.model}, few-shot seed {study.seed}", text, made)
 
 
 def _accuracy(curve: AverageCurve, level: int) -> str:

@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from headroom.artifacts.store import file_digest
+from headroom.artifacts.store import file_digest, place_of, provenance
 from headroom.digest import code_digest
 
-_PACKAGES = ("torch", "transformers", "lm_eval", "numpy", "scipy", "pyarrow")
+COMPUTING = ("torch", "transformers", "lm_eval", "numpy", "scipy", "pyarrow")
+FOLDERS = {"figure": "figures", "table": "tables", "findings": "findings"}
+"""Kind of what is drawn and written to its folder below a model's results."""
+DRAWING = ("matplotlib", "seaborn", "numpy", "pyarrow")
+WRITING = ("markdown-it-py", "numpy", "pyarrow")
 
 
 def describe(
-    step: str, inputs: Mapping[str, Path], options: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+    step: str,
+    inputs: Mapping[str, Path],
+    options: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = COMPUTING,
 ) -> dict[str, Any]:
     """Provenance of one artifact.
 
     Args:
         step: module below ``headroom`` whose code digest identifies what ran.
-        inputs: name to path of each artifact read; recorded by content digest.
+        inputs: name to path of each artifact read; recorded by content digest, and by its place below the results
+            folder, so that it is found again where results have moved.
         options: method options.
         facts: more, such as the task or the model.
+        packages: those whose versions are recorded.
     """
     return {
         "step": step,
         "code": code_digest(step),
-        "inputs": {name: file_digest(path) for name, path in inputs.items()},
+        "inputs": {
+            name: {"path": provenance(path).get("place"), "digest": file_digest(path)} for name, path in inputs.items()
+        },
         "options": dict(options),
-        "packages": _versions(),
+        "packages": _versions(packages),
         **(facts or {}),
     }
 
 
-def _versions() -> dict[str, str]:
+def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Provenance of a figure or page, which has no metadata of a schema.
+
+    Args:
+        kind: figure, table or findings.
+        step: module below ``headroom`` that draws or writes it.
+        read: the artifacts it shows.
+        options: what of them it shows, and how.
+        out: path without suffix; its place in a results folder is recorded, if it has one.
+    """
+    inputs = {provenance(path).get("place") or str(path): path for path in read}
+    place = place_of(out, "{model}/" + FOLDERS[kind] + "/{name}")
+    facts = {"kind": kind, **({"place": place} if place else {})}
+    return describe(step, inputs, options, facts, DRAWING if kind == "figure" else WRITING)
+
+
+def code_now(step: str) -> str | None:
+    """Digest of a step's code as it is installed; None where there is no such step any more."""
+    try:
+        return code_digest(step)
+    except FileNotFoundError:
+        return None
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -46,5 +82,5 @@ def _versions() -> dict[str, str]:
 
 
 def model_facts(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """What the provenance says of the model: its record without the path, which is this machine's business."""
-    return {"model": {key: value for key, value in record.items() if key != "path"}, "dtype": dtype}
+    """What the provenance says of the model: its record, which does not say where the checkpoint lies."""
+    return {"model": dict(record), "dtype": dtype}

@@ -14,11 +14,12 @@ import numpy as np
 
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
-from headroom.artifacts.store import read
+from headroom.artifacts.store import read, reads
 from headroom.figures.accuracy import AverageCurve, average, average_grid, flat_until, study_curves, study_grids
 from headroom.figures.induction import SCORES, Score, read_induction
 from headroom.figures.study import COMPONENTS, Component, Study
 from headroom.findings import largest_swing, size
+from headroom.provenance import describe_drawn
 from headroom.tables import write_table
 
 PAPER = "OPT-66B"
@@ -57,7 +58,10 @@ def rows(study: Study) -> list[Row]:
 def write(study: Study, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     columns = ("quantity", f"paper ({PAPER})", f"ours ({study.model})", "note")
-    write_table(out, f"The paper's numbers beside those of {study.model}", columns, rows(study), NOTES)
+    with reads() as sources:
+        found = rows(study)
+    made = describe_drawn("table", "reference", sources, study.options, out)
+    write_table(out, f"The paper's numbers beside those of {study.model}", columns, found, made, NOTES)
 
 
 def sizes(study: Study) -> list[Row]:

@@ -11,6 +11,7 @@ from headroom import tables
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.store import read
 from headroom.correlation import AGGREGATE
+from headroom.provenance import describe_drawn
 
 COLUMNS = ("shots", "tasks", "SRCC mean", "SRCC variance", "argsort mean", "argsort variance", "top-30 % overlap")
 
@@ -50,6 +51,5 @@ def _moments(values: list[float]) -> tuple[float, float]:
 def write_table(path: Path, out: Path) -> None:
     """Write the table of a cross-shot artifact to ``out``.csv, ``out``.md and ``out``.html."""
     title = "Table 1: rank correlation of head importance between numbers of shots"
-    tables.write_table(
-        out, title, COLUMNS, data(path), ["The argsort statistic is the released code's; it is not SRCC."]
-    )
+    notes = ["The argsort statistic is the released code's; it is not SRCC."]
+    tables.write_table(out, title, COLUMNS, data(path), describe_drawn("table", "table1", [path], {}, out), notes)

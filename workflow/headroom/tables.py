@@ -1,16 +1,19 @@
-"""Pages and tables for readers: Markdown, CSV, and HTML that needs no other file."""
+"""Pages and tables for readers: Markdown, CSV, and HTML that needs no other file and says what made all three."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 
 from headroom.artifacts.store import atomic
+from headroom.file_provenance import html_metadata
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -21,26 +24,39 @@ th { border-bottom: 2px solid #444; }
 """
 
 
-def write_page(out: Path, title: str, markdown: str) -> None:
+def write_page(
+    out: Path, title: str, markdown: str, made: Mapping[str, Any], others: Mapping[str, str] | None = None
+) -> None:
     """Write ``out``.md and the same as ``out``.html, style included.
 
     Args:
         out: path without suffix.
         title: of the page, plain text.
         markdown: the text below it.
+        made: its provenance.
+        others: suffix to text of other files of the same provenance.
     """
     text = f"# {title}\n\n{markdown}"
+    files = {".md": text, **(others or {})}
+    digests = {suffix: hashlib.sha256(content.encode()).hexdigest() for suffix, content in files.items()}
     body = MarkdownIt("commonmark").enable("table").render(text)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n{html_metadata(made, digests)}\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}</body>\n</html>\n"
     )
-    _write(out, ".md", text)
-    _write(out, ".html", page)
+    for suffix, content in {**files, ".html": page}.items():
+        with atomic(out.with_name(out.name + suffix)) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 def write_table(
-    out: Path, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()
+    out: Path,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    made: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a table as ``out``.csv, ``out``.md and ``out``.html.
 
@@ -49,22 +65,17 @@ def write_table(
         title: of the page.
         columns: their names.
         rows: values; floats have all their digits in the CSV and three decimals on the page.
+        made: its provenance.
         notes: paragraphs below the table, in Markdown.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    _write(out, ".csv", text.getvalue())
     lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
     for note in notes:
         lines += ["", note]
-    write_page(out, title, "\n".join([*lines, ""]))
+    write_page(out, title, "\n".join([*lines, ""]), made, {".csv": text.getvalue()})
 
 
 def _line(values: Sequence[object]) -> str:
     shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
     return "| " + " | ".join(text.replace("|", "\\|") for text in shown) + " |"
-
-
-def _write(out: Path, suffix: str, text: str) -> None:
-    with atomic(out.with_name(out.name + suffix)) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.study import Study
@@ -17,11 +17,12 @@ def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     return {k: read_scores(place(study.results, "aggregate", k, study.seed)).score for k in study.shots}
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     values = data(study)
     figure, axes = style.panels(len(values))
     for ax, (shots, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, style.shot_title(shots), "importance (nats)")
     style.headline(figure, f"Aggregate head importance, {study.model}, {len(study.tasks)} tasks")
-    style.save(figure, out)
+    return figure

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.ffns import FfnImportance, read_ffns
@@ -16,8 +15,9 @@ def data(study: Study) -> dict[int, FfnImportance]:
     return {shots: read_ffns(study, shots) for shots in study.shots}
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     styles = style.task_styles(study.tasks)
     values = data(study)
     figure, axes = style.panels(len(values), width=4.8, height=4.2, share_y=True)
@@ -34,4 +34,4 @@ def draw(study: Study, out: Path) -> None:
     axes[0].set_ylabel("accuracy lost without the FFN (points)")
     style.legend_below(figure, axes[0])
     style.headline(figure, f"FFN importance, {study.model}")
-    style.save(figure, out)
+    return figure

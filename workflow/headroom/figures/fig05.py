@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.accuracy import average, study_curves
@@ -36,8 +36,9 @@ def data(study: Study, component: Component = "heads", ranking: str = "own") -> 
     return found
 
 
-def draw(study: Study, out: Path, component: Component) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study, component: Component) -> Figure:
+    """Draw the figure."""
     own = data(study, component)
     # Controls are orders of heads.
     others = {name: data(study, component, name) for name in study.controls} if component == "heads" else {}
@@ -63,4 +64,4 @@ def draw(study: Study, out: Path, component: Component) -> None:
     axes[0].set_ylabel("accuracy (%)")
     style.legend_below(figure, axes[0])
     style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {study.model}")
-    style.save(figure, out)
+    return figure

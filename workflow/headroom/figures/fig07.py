@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.accuracy import AverageGrid, average_grid, study_grids
@@ -16,8 +15,9 @@ def data(study: Study) -> dict[int, AverageGrid]:
     return {shots: average_grid(study_grids(study, shots)) for shots in study.shots}
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png: FFNs across, heads downward from none, as in the paper."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure: FFNs across, heads downward from none, as in the paper."""
     values = data(study)
     rows, columns = next(iter(values.values())).accuracy.shape
     figure, axes = style.panels(len(values), width=max(3.6, 0.6 * columns + 1.4), height=max(3.2, 0.42 * rows + 1.2))
@@ -38,4 +38,4 @@ def draw(study: Study, out: Path) -> None:
         ax.xaxis.set_label_position("top")
         ax.tick_params(axis="y", rotation=0)
     style.headline(figure, f"Accuracy with heads and FFNs pruned together, {study.model}, {len(study.tasks)} tasks")
-    style.save(figure, out)
+    return figure

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import ArtifactError, read
@@ -36,8 +36,9 @@ def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     return found
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     matrices = data(study)
     names = [*study.tasks, AGGREGATE]
     size = max(4.0, 0.5 * len(names) + 2)
@@ -64,4 +65,4 @@ def draw(study: Study, out: Path) -> None:
         ax.tick_params(axis="x", rotation=60)
         ax.tick_params(axis="y", rotation=0)
     style.headline(figure, f"Rank correlation of head importance between tasks, {study.model}")
-    style.save(figure, out)
+    return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from headroom.correlation import AGGREGATE
 from headroom.figures import style
@@ -23,8 +23,9 @@ def data(study: Study) -> dict[str, dict[str, Curve]]:
     return transfer_curves(study, style.one_shot(study))
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     values = data(study)
     styles = style.task_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
@@ -55,7 +56,7 @@ def draw(study: Study, out: Path) -> None:
     statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[study.correlation]
     shots = style.shot_title(study.shots[0])
     style.headline(figure, f"Heads pruned by other tasks' rankings (partners by {statistic}), {study.model}, {shots}")
-    style.save(figure, out)
+    return figure
 
 
 def label(ranking: str, curve: Curve) -> str:

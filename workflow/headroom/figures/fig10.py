@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.induction import SCORES, Array, Score, read_induction
@@ -14,11 +14,12 @@ def data(study: Study) -> dict[Score, Array]:
     return {score: read_induction(study, score)[0] for score in SCORES}
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     values = data(study)
     figure, axes = style.panels(len(values), width=5.0, height=4.2)
     for ax, letter, (score, scores) in zip(axes, "ab", values.items(), strict=True):
         style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score")
     style.headline(figure, f"Induction heads, {study.model}")
-    style.save(figure, out)
+    return figure

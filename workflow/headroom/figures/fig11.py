@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from headroom.correlation import AGGREGATE
 from headroom.figures import style
@@ -18,8 +18,9 @@ def data(study: Study) -> dict[Score, dict[int, Capacity]]:
     }
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     values = data(study)
     names = {shots: style.shot_title(shots) for shots in study.shots}
     styles = style.task_styles([*names.values()])
@@ -31,4 +32,4 @@ def draw(study: Study, out: Path) -> None:
     axes[0].set_ylabel("total score retained (%)")
     style.legend_below(figure, axes[0])
     style.headline(figure, f"Induction capacity retained, aggregate ranking, {study.model}")
-    style.save(figure, out)
+    return figure

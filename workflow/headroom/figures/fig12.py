@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.study import Study
@@ -24,11 +24,12 @@ def data(study: Study) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     return {task: scores.score for task, scores in found.items()}
 
 
-def draw(study: Study, out: Path) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
     values = data(study)
     figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, task, "importance (nats)")
     style.headline(figure, f"Head importance by task, {study.model}, {style.shot_title(study.shots[0])}")
-    style.save(figure, out)
+    return figure

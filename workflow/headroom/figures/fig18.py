@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from headroom.correlation import AGGREGATE
 from headroom.figures import style
@@ -15,8 +15,9 @@ def data(study: Study, score: Score) -> dict[int, dict[str, Capacity]]:
     return {shots: read_capacity(study, shots, score, *study.tasks, AGGREGATE) for shots in study.shots}
 
 
-def draw(study: Study, out: Path, score: Score) -> None:
-    """Write the figure to ``out``.pdf and ``out``.png."""
+@style.drawing
+def draw(study: Study, score: Score) -> Figure:
+    """Draw the figure."""
     values = data(study, score)
     styles = style.task_styles(study.tasks) | {AGGREGATE: {"color": "black"}}
     figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
@@ -28,4 +29,4 @@ def draw(study: Study, out: Path, score: Score) -> None:
     axes[0].set_ylabel(f"total {SCORES[score]} score retained (%)")
     style.legend_below(figure, axes[0])
     style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {study.model}")
-    style.save(figure, out)
+    return figure

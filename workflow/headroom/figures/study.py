@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -42,6 +42,15 @@ class Study:
     def model(self) -> str:
         """The model's name."""
         return self.results.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is shown, for the provenance; what the study does not have is left out."""
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        # Where results lie says nothing about them.
+        del found["results"]
+        # A seed of 0 is one.
+        return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
 
     def cell(self, step: str, shots: int, *parts: str) -> Path:
         """A step's folder or file for one shot, without suffix."""

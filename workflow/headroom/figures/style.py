@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headroom.artifacts.store import atomic
+from headroom.artifacts.store import atomic, reads
 from headroom.errors import HeadroomError
 from headroom.figures.study import Study
+from headroom.file_provenance import as_text, pdf_metadata, png_metadata
+from headroom.provenance import describe_drawn
 
 PANEL = (4.2, 3.8)
 """Width and height of a panel in inches."""
@@ -129,9 +132,37 @@ def shot_title(shots: int) -> str:
     return f"{shots}-shot"
 
 
-def save(figure: Figure, out: Path) -> None:
-    """Write ``out``.pdf and ``out``.png; the same data give the same bytes."""
-    for suffix, metadata in ((".pdf", {"CreationDate": None, "Producer": None}), (".png", {"Software": None})):
+def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
+    """Make of a function that draws a study one that writes ``out``.pdf and ``out``.png, with what made them in both.
+
+    The artifacts that are read while it draws are the figure's inputs.
+    """
+
+    @wraps(draw)
+    def write(study: Study, out: Path, **what: Any) -> None:
+        with reads() as read:
+            figure = draw(study, **what)
+        step = draw.__module__.removeprefix("headroom.")
+        save(figure, out, describe_drawn("figure", step, read, {**study.options, **what}, out))
+
+    return write
+
+
+def save(figure: Figure, out: Path, made: Mapping[str, Any]) -> None:
+    """Write ``out``.pdf and ``out``.png; the same data give the same bytes.
+
+    Args:
+        figure: closed afterwards.
+        out: path without suffix.
+        made: its provenance.
+    """
+    text = as_text(made)
+    unwanted: dict[str, dict[str, str | None]] = {
+        # What matplotlib would put there by itself: the time, and its version, which the provenance has.
+        ".pdf": {"CreationDate": None, "Producer": None, **pdf_metadata(text)},
+        ".png": {"Software": None, **png_metadata(text)},
+    }
+    for suffix, metadata in unwanted.items():
         with atomic(out.with_name(out.name + suffix)) as partial:
             figure.savefig(partial, format=suffix[1:], dpi=200, metadata=metadata)
     plt.close(figure)

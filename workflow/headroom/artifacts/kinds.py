@@ -1,0 +1,28 @@
+"""All kinds of artifacts. No step imports this: a schema belongs to the steps that read or write it."""
+
+from headroom.artifacts.capacity import CAPACITY
+from headroom.artifacts.copying import COPYING
+from headroom.artifacts.cross_shot import CROSS_SHOT
+from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from headroom.artifacts.ranking import FFN_RANKING, RANKING
+
+KINDS = (
+    # First: no model may be called prompts, but a task may be called like a step's folder.
+    PROMPTS,
+    CAPACITY,
+    COPYING,
+    CROSS_SHOT,
+    CROSS_TASK,
+    FFN_IMPORTANCE,
+    FFN_RANKING,
+    HEAD_IMPORTANCE,
+    JOINT_EVAL,
+    PREFIX_MATCHING,
+    PRUNED_EVAL,
+    RANKING,
+)
