@@ -26,6 +26,14 @@ include: "workflow/rules/induction.smk"
 include: "workflow/rules/figures.smk"
 
 
+onsuccess:
+    print_summary()
+
+
+onerror:
+    print_summary()
+
+
 rule all:
     default_target: True
     input:

@@ -4,6 +4,8 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -17,6 +19,7 @@ sys.path.insert(0, str(WORKFLOW))
 from headroom.checkpoint_place import is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
+from headroom.run_summary import Job, resume_command, summary
 from headroom.study_config import check_keys, check_study, transfer_tasks
 from headroom.task_digest import task_digest
 
@@ -34,6 +37,7 @@ try:
 except HeadroomError as error:
     raise WorkflowError(str(error)) from None
 
+STARTED = time.monotonic()
 MODELS = list(config["models"])
 TASKS = config["tasks"]
 # Evaluated under their own and the aggregate ranking, but no part of the aggregate.
@@ -453,6 +457,46 @@ def get_figure_scores(wildcards):
     """The head scores of each task at the figure's number of shots."""
     files = cells("head_importance", TASKS, shot=get_figure_shots(wildcards))
     return expand(files, **wildcards)
+
+
+def job_state(job, failed, running):
+    """What became of a job of this run."""
+    if not workflow.dag.needrun(job):
+        return "there"
+    if job in failed:
+        return "failed"
+    if workflow.dag.finished(job):
+        return "ran"
+    return "interrupted" if job in running else "waiting"
+
+
+def wall_time(job):
+    """Seconds from a job's start to its end, as Snakemake has recorded them, if it has."""
+    record = workflow.persistence.metadata(job.output[0])
+    if record is None or record.starttime is None or record.endtime is None:
+        return None
+    return record.endtime - record.starttime
+
+
+def print_summary():
+    """Say at the end of a run what became of its jobs, and how to go on."""
+    if workflow.touch:
+        return
+    failed, running = (
+        {job for found in jobs for job in (found if found.is_group() else [found])}
+        for jobs in (workflow.scheduler.failed, workflow.scheduler.running)
+    )
+    jobs = []
+    for job in chain.from_iterable(map(sorted, workflow.dag.toposorted())):
+        # Rules that only name targets run nothing.
+        if job.output:
+            state = job_state(job, failed, running)
+            seconds = wall_time(job) if state == "ran" else None
+            log = job.log[0] if job.log else None
+            results = list(job.output)
+            jobs.append(Job(job.rule.name, state, results, log, seconds, job.attempt))
+    text = summary(jobs, time.monotonic() - STARTED, resume_command(sys.argv[1:]))
+    logger.info(f"\n{text}\n")
 
 
 # Not in the Snakemake processes of cluster jobs: their submitter has done it.
