@@ -12,8 +12,8 @@ from headroom.cli import main, parser
 
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show", "model",
-    "fetch", "embed-model", "embed-data",
+    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show", "verify",
+    "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_show_prints_provenance_columns_and_rows(tmp_path, capsys):
     assert main(["show", str(path), "--rows", "1"]) == 0
     printed = capsys.readouterr().out
     assert "ranking artifact, 2 rows" in printed
-    assert '"task": "copa"' in printed
+    assert "Facts\n  task: copa\n" in printed
     assert "rank (int32): 0 = least important, pruned first" in printed
     assert "rank=0, layer=0, head=1, score=0.125" in printed
     assert "score=2" not in printed

@@ -15,6 +15,7 @@ from typing import Any
 
 from headroom.errors import HeadroomError
 from headroom.settings import DTYPES, Settings
+from headroom.task_files import TASK_FOLDERS
 
 Command = Callable[[argparse.Namespace], None]
 FIGURES: dict[str, tuple[str, dict[str, str]]] = {
@@ -35,8 +36,6 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
-"""A folder of task YAMLs for each value of ``--prompts``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -246,9 +245,18 @@ def parser() -> argparse.ArgumentParser:
         "--sample", type=_positive, default=64, metavar="N", help="documents per prompts file to count tokens on"
     )
 
-    p = command("show", _show, "Print an artifact, its columns and what made it.")
-    p.add_argument("file", type=Path)
+    p = command("show", _show, "Print what made an artifact, figure, table or page, and what an artifact holds.")
+    p.add_argument("file", type=Path, help="any file below results/")
     p.add_argument("--rows", type=_count, default=5, help="rows to print (default %(default)s)")
+
+    p = command(
+        "verify",
+        _verify,
+        "Check that results are whole, of this code, and made from what is there.",
+    )
+    p.add_argument("results", type=Path, help="results folder")
+    p.add_argument("--study", type=Path, help="study file: also check that they were made with its options")
+    p.add_argument("--json", action="store_true", help="print the state of each file as JSON")
     return top
 
 
@@ -535,3 +543,19 @@ def _show(o: argparse.Namespace) -> None:
     from headroom.show import describe
 
     print(describe(o.file, o.rows))
+
+
+def _verify(o: argparse.Namespace) -> None:
+    import json
+
+    from headroom import verify
+    from headroom.study_config import read_study
+
+    files = verify.verify(o.results, read_study(o.study) if o.study else None)
+    if o.json:
+        found = [{"path": file.path, "state": file.state, "reasons": file.reasons} for file in files]
+        print(json.dumps({"counts": verify.count(files), "files": found}, indent=1))
+    else:
+        print("\n".join(verify.report(o.results, files)))
+    if any(file.state != "sound" for file in files):
+        raise HeadroomError(f"{o.results}: not all is sound: {verify.summary(files)}")

@@ -22,7 +22,7 @@ from headroom.packing import Batches
 from headroom.progress import duration
 from headroom.ranking import count_at
 from headroom.steps.read_prompts import first_gold, pairs, rows
-from headroom.study_config import check_keys, transfer_tasks, with_defaults
+from headroom.study_config import read_study, transfer_tasks
 
 WORKFLOW = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -101,20 +101,6 @@ def hardware_line(name: str, config: Any, dtype: str, threads: int) -> Hardware:
     line = table[name]
     rate = line["tflops"] * 1e12 * line["reached"] * line["devices"]
     return Hardware(name, line["devices"], line["memory_gib"] * GIB, rate, rate, line["load_gib_per_second"] * GIB)
-
-
-def read_study(path: Path) -> dict[str, Any]:
-    """A study file with the schema's defaults.
-
-    Raises:
-        HeadroomError: the file or one of its keys is unknown.
-    """
-    if not path.is_file():
-        raise HeadroomError(f"{path}: no such study; workflow/studies holds some")
-    schema = yaml.safe_load((WORKFLOW / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    check_keys(config, schema)
-    return with_defaults(config, schema)
 
 
 def read_prompts(study: Mapping[str, Any], results: Path, tokenizer: Any, window: int, sample: int) -> list[Prompts]:

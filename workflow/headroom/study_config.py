@@ -8,12 +8,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from headroom.errors import HeadroomError, nearest
 
 RESERVED_TASKS = re.compile(r"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc")
 RESERVED_MODELS = {"prompts", "matrix"}
 PAPER_TRANSFER = ("copa", "winogrande", "record")
 """Tasks of Figures 9, 16 and 17."""
+_SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 # Names become folders and wildcards.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -49,6 +52,20 @@ def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
         if isinstance(found.get(key), Mapping) and inner.get("type") == "object":
             found[key] = with_defaults(found[key], inner)
     return found
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """A study file with the schema's defaults.
+
+    Raises:
+        HeadroomError: the file or one of its keys is unknown.
+    """
+    if not path.is_file():
+        raise HeadroomError(f"{path}: no such study; workflow/studies holds some")
+    schema = yaml.safe_load(_SCHEMA.read_text(encoding="utf-8"))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    check_keys(config, schema)
+    return with_defaults(config, schema)
 
 
 def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:

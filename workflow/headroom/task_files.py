@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+TASK_FOLDERS = Path(__file__).resolve().parents[1] / "tasks"
+"""A folder of task YAMLs for each value of the study's ``prompts``."""
+
 
 def task_yaml(name: str, folder: Path) -> Path | None:
     """The first YAML below ``folder`` whose ``task:`` line has this name, or None.

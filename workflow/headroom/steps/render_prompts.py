@@ -11,6 +11,8 @@ from headroom import prompts
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.store import write
 from headroom.provenance import describe
+from headroom.task_digest import task_digest
+from headroom.task_files import task_yaml
 
 
 def run(
@@ -31,6 +33,8 @@ def run(
     columns, facts = prompts.render(
         task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric
     )
+    folder = next((folder for folder in folders if task_yaml(task, folder)), None)
+    facts["definition_digest"] = task_digest(task, folder) if folder else facts["definition"]
     options = {"limit_importance": limit_importance, "limit_evaluation": limit_evaluation, "sample": sample}
     write(out, PROMPTS, columns, describe("steps.render_prompts", {}, options, facts))
     for purpose, found in facts["documents"].items():

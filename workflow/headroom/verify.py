@@ -1,0 +1,341 @@
+"""``headroom verify``: whether results are what they say, and still belong together.
+
+Each file is read once: its schema, what made it (by the code installed now, from the files that now lie where its
+inputs lay, of the model whose record is there), and, given a study, whether it was made with that study's options.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from headroom.artifacts.kinds import KINDS
+from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
+from headroom.errors import HeadroomError
+from headroom.file_provenance import read_provenance
+from headroom.models import read_record
+from headroom.provenance import FOLDERS, code_now
+from headroom.study_config import transfer_tasks
+from headroom.task_digest import task_digest
+from headroom.task_files import TASK_FOLDERS
+
+STATES = {
+    "damaged": "unreadable, or not of the schema of its place",
+    "foreign": "not headroom's, of another place, or of another model",
+    "orphaned": "what it was made from is gone",
+    "stale": "made from what is no longer there, by other code or with other options",
+    "sound": "",
+}
+"""States of a file, worst first, and what they mean."""
+RECORD = "model.json"
+# The lists of the study that the Snakefile keeps, and Snakemake's report.
+_UNJUDGED = ("matrix/", "report.html")
+_DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
+
+
+@dataclass
+class File:
+    """A file of a results folder.
+
+    Attributes:
+        path: below the results folder.
+        facts: what made it; empty for model records and what cannot be read.
+        record: its content, if it is a model's record.
+        found: state to the reasons for it.
+    """
+
+    path: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """The worst that was found."""
+        return next((state for state in STATES if state in self.found), "sound")
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not sound, worst first."""
+        return [reason for state in STATES for reason in self.found.get(state, ())]
+
+    def blame(self, state: str, reason: str) -> None:
+        """Note something that is wrong with it."""
+        self.found.setdefault(state, []).append(reason)
+
+
+def verify(results: Path, study: Mapping[str, Any] | None = None) -> list[File]:
+    """Judge all files of a results folder; hidden ones are nobody's results.
+
+    Args:
+        results: the folder that holds ``prompts`` and a folder per model.
+        study: a configuration with its defaults; None judges files by themselves and each other.
+
+    Raises:
+        HeadroomError: it is no results folder.
+    """
+    if not results.is_dir():
+        raise HeadroomError(f"{results}: no such folder")
+    if (results / RECORD).is_file():
+        raise HeadroomError(f"{results}: this is one model's folder; name the results folder that holds it")
+    names = sorted(
+        path.as_posix()
+        for path in (found.relative_to(results) for found in results.rglob("*") if found.is_file())
+        if not any(part.startswith(".") for part in path.parts)
+    )
+    files = {name: _read(results, name) for name in names if not name.startswith(_UNJUDGED)}
+    if not files:
+        raise HeadroomError(f"{results}: no results here; expected prompts/ and a folder per model")
+    records = {name.split("/")[0]: file.record for name, file in files.items() if file.record}
+
+    @cache
+    def digest(path: str) -> str | None:
+        return file_digest(results / path) if (results / path).is_file() else None
+
+    for file in files.values():
+        if file.facts:
+            _check_place(file)
+            _check_model(file, records)
+            _check_inputs(file, digest)
+            _check_code(file)
+            _check_study(file, study)
+    _pass_on(files)
+    return list(files.values())
+
+
+def _read(results: Path, name: str) -> File:
+    """Read a file as what its place says it is."""
+    file, path = File(name), results / name
+    kind = next((kind for kind in KINDS if place_of(path, kind.place) == name), None)
+    drawn = name.count("/") == 2 and name.split("/")[1] in FOLDERS.values() and path.suffix in _DRAWN
+    try:
+        if kind:
+            file.facts = made_by(read(path, kind))
+        elif drawn:
+            file.facts = read_provenance(path)
+        elif name.count("/") == 1 and path.name == RECORD:
+            file.record = read_record(path)
+            if file.record["name"] != path.parent.name:
+                file.blame("foreign", f"it is the record of model {file.record['name']!r}")
+        else:
+            file.blame("foreign", "no file of headroom's has this place")
+    except ForeignError as error:
+        file.blame("foreign", _without_path(error, path))
+    except ArtifactError as error:
+        file.blame("damaged", _without_path(error, path))
+    return file
+
+
+def _without_path(error: ArtifactError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _check_place(file: File) -> None:
+    place = file.facts.get("place")
+    if place not in (file.path, str(Path(file.path).with_suffix(""))):
+        file.blame("foreign", f"it was made for {place}" if place else "it was not made for a results folder")
+
+
+def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
+    model = file.facts.get("model")
+    if not model:
+        return
+    name = file.path.split("/")[0]
+    if name not in records:
+        file.blame("orphaned", f"the model's record, {name}/{RECORD}, is gone or damaged")
+        return
+    made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
+    if made != there:
+        file.blame("foreign", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+
+
+def _check_inputs(file: File, digest: Callable[[str], str | None]) -> None:
+    for name, source in file.facts.get("inputs", {}).items():
+        path = source["path"]
+        if path is None:
+            file.blame("orphaned", f"its input {name!r} did not lie in a results folder")
+        elif digest(path) is None:
+            file.blame("orphaned", f"made from {path}, which is gone")
+        elif digest(path) != source["digest"]:
+            file.blame("stale", f"made from another {path} than is there now")
+
+
+def _check_code(file: File) -> None:
+    step, code = file.facts.get("step"), file.facts.get("code")
+    now = code_now(step) if step else None
+    if now is None or now != code:
+        file.blame("stale", f"made by other code: {step} was {code}, is {now or 'gone'}")
+    definition = file.facts.get("definition_digest")
+    if definition and definition != (now := _definition_now(file.facts)):
+        file.blame("stale", f"the definition of task {file.facts['task']} was {definition}, is {now}")
+
+
+def _definition_now(facts: Mapping[str, Any]) -> str:
+    """Digest of a task's definition; as recorded where it cannot be had here."""
+    recorded: str = facts["definition_digest"]
+    if recorded.startswith("lm-eval"):
+        try:
+            return f"lm-eval {version('lm_eval')}"
+        except PackageNotFoundError:
+            return recorded
+    folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
+    return task_digest(facts["task"], folder) if folder.is_dir() else recorded
+
+
+def _check_study(file: File, study: Mapping[str, Any] | None) -> None:
+    """Compare what was recorded with the study's options, if the study has this file at all."""
+    if study is None or not _belongs(file, study):
+        return
+    wanted = _wanted(study)
+    recorded = {**file.facts.get("options", {}), **_derived(file.facts)}
+    options = {**_COMMON, **_OPTIONS.get(str(file.facts.get("step")), {})}
+    for option, key in options.items():
+        value = recorded.get(option)
+        if file.facts.get("kind") in FOLDERS and option not in _COMMON and value is None:
+            # Figures and pages record what they show, and not what they do not.
+            value = type(wanted[key])()
+        if value is not None and value != wanted[key]:
+            file.blame("stale", f"made with {option} {value}; the study has {wanted[key]}")
+
+
+_COMMON = {"add_bos": "add_bos", "dtype": "dtype", "tasks": "tasks"}
+"""Option of a step to key of the study, where a step has it."""
+_HEADS = {"reduction": "importance.reduction", "last_layer_tokens": "importance.last_layer_tokens"}
+_OPTIONS: dict[str, dict[str, str]] = {
+    "steps.render_prompts": {
+        "limit_importance": "limits.importance",
+        "limit_evaluation": "limits.evaluation",
+        "sample": "sample",
+        "metric": "metric",
+        "data": "data.source",
+        "prompts": "prompts",
+    },
+    "steps.score_heads": _HEADS,
+    "steps.score_ffns": {"selection": "ffn.selection", "levels": "pruning.levels"},
+    "steps.aggregate_importance": {"aggregate": "aggregate"},
+    "steps.aggregate_ffns": {"aggregate": "aggregate"},
+    "steps.evaluate_pruned": {"levels": "pruning.levels"},
+    "steps.evaluate_joint": {
+        "levels": "pruning.levels",
+        "heads": "joint.heads",
+        "ffns": "joint.ffns",
+        "grid ranking": "joint.ranking",
+    },
+    "steps.evaluate_transfer": {"levels": "transfer.levels", "correlation": "correlation"},
+    "steps.correlate_tasks": {"aggregate": "aggregate"},
+    "steps.correlate_shots": {"shots": "ascending shots"},
+    "steps.score_induction": {
+        "sequences": "induction.sequences",
+        "bos": "induction.bos",
+        "head_output": "copying.head_output",
+        "output_bias": "copying.output_bias",
+    },
+    "figures.fig08": {"correlation": "correlation"},
+    "figures.fig09": {"correlation": "correlation", "transfer": "transfer", "unseen": "unseen"},
+    "findings": {
+        "shots": "shots",
+        "controls": "controls",
+        "transfer": "transfer",
+        "unseen": "unseen",
+        "joint": "joint",
+    },
+    "reference": {"shots": "shots", "joint": "joint"},
+}
+"""Step to its options that are keys of the study."""
+
+
+def _belongs(file: File, study: Mapping[str, Any]) -> bool:
+    """Whether the study makes this file: others, of a task that it had once, are judged by themselves."""
+    facts = file.facts
+    options = facts.get("options", {})
+    model = file.path.split("/")[0]
+    return (
+        (model == "prompts" or model in study["models"])
+        and facts.get("task", study["tasks"][0]) in [*study["tasks"], *study["unseen"]]
+        and facts.get("shots", study["shots"][0]) in study["shots"]
+        and facts.get("seed", options.get("seed", study["seeds"][0])) in study["seeds"]
+    )
+
+
+def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
+    """The study's values as steps record them, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in study.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            found[key] = value
+    # The model with nothing pruned is always there.
+    for key in ("pruning.levels", "transfer.levels", "joint.heads", "joint.ffns"):
+        found[key] = sorted({0, *found[key]})
+    joint = bool(study["joint"]["heads"] and study["joint"]["ffns"])
+    found |= {"joint": joint, "controls": sorted(found["pruning.controls"]), "transfer": transfer_tasks(study)}
+    return {**found, "ascending shots": sorted(study["shots"])}
+
+
+def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are recorded as something else."""
+    found = {name: facts[name] for name in ("dtype", "metric") if name in facts}
+    data = facts.get("data", {})
+    if data:
+        found["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
+    folder = str(facts.get("definition")).split("/")[0]
+    if (TASK_FOLDERS / folder).is_dir():
+        found["prompts"] = folder
+    ranking = facts.get("inputs", {}).get("head_ranking", {}).get("path")
+    if ranking:
+        # Of the joint grid: everything pruned by the aggregate, or by the task's own.
+        found["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"
+    return found
+
+
+def _pass_on(files: Mapping[str, File]) -> None:
+    """What is made from a file that is not sound is not sound either."""
+    judged: set[str] = set()
+
+    def judge(name: str) -> None:
+        judged.add(name)
+        unsound = []
+        for source in files[name].facts.get("inputs", {}).values():
+            path = source["path"]
+            if path in files:
+                if path not in judged:
+                    judge(path)
+                if files[path].state != "sound":
+                    unsound.append(path)
+        if unsound:
+            more = f", and {len(unsound) - 1} more that are not sound" if len(unsound) > 1 else ""
+            files[name].blame("stale", f"made from {unsound[0]}, which is {files[unsound[0]].state}{more}")
+
+    for name in files:
+        if name not in judged:
+            judge(name)
+
+
+def count(files: Iterable[File]) -> dict[str, int]:
+    """Number of files per state."""
+    found = Counter(file.state for file in files)
+    return {state: found[state] for state in reversed(STATES)}
+
+
+def summary(files: Iterable[File]) -> str:
+    """``140 sound, 2 stale``, without the states that no file has, but always the sound."""
+    counts = count(files)
+    return ", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "sound")
+
+
+def report(results: Path, files: list[File]) -> Iterator[str]:
+    """Lines for a reader: what is not sound and why, then a summary."""
+    for state, meaning in STATES.items():
+        chosen = [file for file in files if file.state == state and state != "sound"]
+        if chosen:
+            yield f"{state.capitalize()}: {meaning}"
+        for file in chosen:
+            yield f"  {file.path}"
+            yield from (f"    {reason}" for reason in dict.fromkeys(file.reasons))
+    yield f"{results}: {len(files)} files: {summary(files)}"
