@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,11 +52,14 @@ def test_a_dry_run_says_nothing_of_the_kind(study):
 def test_an_interrupted_run_says_what_was_running(study):
     """Ctrl-C, which the terminal sends to all processes of the foreground."""
     study.result("tiny/induction/copying.parquet").unlink()
+    # Finished units would make the job short.
+    shutil.rmtree(study.result("tiny/.parts/induction"))
     command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", "--cores", "1"]
     env = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     run = subprocess.Popen(
         command, cwd=study.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
+        # Tests that run in the background ignore the signal, and what they start would inherit that.
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     said = ""
     for line in run.stdout:
