@@ -26,6 +26,28 @@ include: "workflow/rules/induction.smk"
 include: "workflow/rules/figures.smk"
 
 
+# With jobs on a cluster, these run where Snakemake does: what may need a network, and what takes seconds.
+localrules:
+    fetch_package,
+    prepare_embedded_model,
+    prepare_embedded_data,
+    resolve_model,
+    render_prompts,
+    draw_fig03,
+    draw_fig04,
+    draw_pruning,
+    draw_fig07,
+    draw_correlation,
+    draw_transfer,
+    draw_fig10,
+    draw_fig11,
+    draw_task_importance,
+    draw_task_capacity,
+    write_table1,
+    write_findings,
+    write_reference,
+
+
 onsuccess:
     print_summary()
 

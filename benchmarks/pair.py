@@ -133,7 +133,7 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
 
     from headroom import plan
     from headroom.checkpoint_place import checkpoint_folder
-    from headroom.costs import costs_of, model_from_config
+    from headroom.shapes import model_from_config
 
     study = {
         "tasks": [task],
@@ -150,8 +150,8 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         place.parent.mkdir(parents=True)
         place.write_bytes(prompts.read_bytes())
         found = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
-    node = plan.hardware_line("here", config, "float32", torch.get_num_threads())
-    costs = costs_of(model_from_config(config, torch.float32))
+    node = plan.measured(config, "float32", torch.get_num_threads())
+    costs = plan.costs_of(model_from_config(config, torch.float32))
     return {job.rule: job for job in plan.jobs(study, found, costs, node)}
 
 

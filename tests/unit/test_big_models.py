@@ -53,6 +53,14 @@ def test_every_measure_is_that_of_the_model_in_memory(pair):
     np.testing.assert_array_equal(*(copying_scores(loaded, tokens, 1, output_bias=True) for loaded in pair))
 
 
+def test_layers_that_wait_are_named(pair, capsys):
+    whole, split = pair
+    prepare(whole.model, None)
+    assert capsys.readouterr().err == ""
+    prepare(split.model, None)
+    assert "1 of 3 layers do not fit the GPUs of this job" in capsys.readouterr().err
+
+
 def test_pruned_curves_and_counts_are_too(pair):
     documents = random_documents(np.random.default_rng(1))
     choices = [Choices(d.doc_id, tuple(n == 0 for n in range(len(d.rows))), None) for d in documents]

@@ -157,6 +157,8 @@ def test_names_and_combinations_that_cannot_be(changes, message):
         {"models": {}},
         {"models": {"m": {}}},
         {"induction": {"sequences": 0}},
+        {"gpus": 0},
+        {"max_hours": 0},
     ],
     ids=str,
 )

@@ -5,15 +5,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from headroom import plan
+from headroom import plan, workload
 from headroom.checkpoints import prepare
-from headroom.costs import Load, costs_of, load_of, model_from_config
+from headroom.costs import Load
 from headroom.errors import HeadroomError
 from headroom.importance import head_products
 from headroom.induction import sequence_length
 from headroom.likelihood import log_likelihoods
 from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document
+from headroom.plan import costs_of, load_of
+from headroom.shapes import model_from_config
 from tests.conftest import tiny_config, tiny_model
 from tests.unit.test_likelihood import random_documents
 
@@ -78,7 +80,7 @@ def test_attention_is_counted_in_pairs():
     assert (load.columns, load.pairs, load.logits) == (8, 15 + 3 * 8, 3)
 
 
-HERE = plan.Hardware("test", 1, 100 * plan.GIB, 1e12, 5e11, 1e9)
+HERE = workload.Hardware("test", 1, 100 * workload.GIB, 1e12, 5e11, 1e9)
 
 
 def study(**changes):
@@ -89,29 +91,29 @@ def study(**changes):
 
 def prompts():
     load = Load(1000.0, 50_000.0, 20.0)
-    return [plan.Prompts(task, 0, load, load) for task in ("a", "b", "c")]
+    return [workload.Prompts(task, 0, load, load, load) for task in ("a", "b", "c")]
 
 
 class TestPlan:
     def test_jobs_are_the_workflows(self):
         costs = costs_of(tiny_model("llama"))
         settings = study(unseen=["c"], transfer={"tasks": ["b"], "levels": [10, 50]})
-        found = {job.rule: job.count for job in plan.jobs(settings, prompts(), costs, HERE)}
+        found = {job.rule: job.count for job in workload.jobs(settings, prompts(), costs, HERE)}
         assert found == {
             "score_heads": 3, "score_ffns": 2, "evaluate_own": 3, "evaluate_joint": 2, "evaluate_aggregate": 1,
             "evaluate_transfer": 1, "score_induction": 1,
         }  # fmt: skip
         found = {
-            job.rule: job.count for job in plan.jobs(study(joint={"heads": [], "ffns": []}), prompts(), costs, HERE)
+            job.rule: job.count for job in workload.jobs(study(joint={"heads": [], "ffns": []}), prompts(), costs, HERE)
         }
         assert "evaluate_joint" not in found
 
     def test_time_is_start_up_and_operations_over_the_rate(self):
         costs = costs_of(tiny_model("llama"))
         settings = study(joint={"heads": [], "ffns": []}, pruning={"levels": [0, 50], "controls": []})
-        by_rule = {job.rule: job for job in plan.jobs(settings, prompts(), costs, HERE)}
+        by_rule = {job.rule: job for job in workload.jobs(settings, prompts(), costs, HERE)}
         load = prompts()[0].evaluation
-        fixed = plan.START_UP + costs.weight_bytes / HERE.load
+        fixed = workload.START_UP + costs.weight_bytes / HERE.load
         assert by_rule["evaluate_own"].longest == pytest.approx(fixed + 2 * costs.forward(load) / HERE.forward)
         both = costs.forward(load) + costs.backward(load)
         assert by_rule["score_heads"].longest == pytest.approx(fixed + both / HERE.backward)
@@ -135,10 +137,12 @@ class TestPlan:
         assert costs.parameters == pytest.approx(65.7e9, rel=0.01)
         assert costs.attention * 64 == pytest.approx(21.7e9, rel=0.01)
         assert costs.ffn * 64 == pytest.approx(43.4e9, rel=0.01)
-        large, small = (plan.hardware_line(name, config, "bfloat16", 2) for name in ("h200-141gb", "a100-80gb"))
+        large, small = (workload.hardware_line(name, "bfloat16") for name in ("h200-141gb", "a100-80gb"))
         for kind in range(3):
-            assert plan.memory(costs, large, kind) < large.memory
-        text = plan.describe(model, "bfloat16", costs, small, plan.jobs(study(), prompts(), costs, small))
+            assert workload.memory(costs, large, kind) < large.memory
+        planned = workload.jobs(study(), prompts(), costs, small)
+        asked = {job.rule: workload.request(job.rule, study(), costs, small, job.longest) for job in planned}
+        text = plan.describe(model, "bfloat16", costs, small, planned, asked)
         assert "The weights do not fit: 122 of 79 GiB" in text
 
     def test_prompts_are_counted_as_they_are_packed(self, tmp_path, tokenizer):
@@ -170,10 +174,10 @@ class TestPlan:
 
     def test_unknown_hardware_names_the_nearest(self):
         with pytest.raises(HeadroomError, match=r"'h100' is unknown \(did you mean 'h100-80gb'\?\)"):
-            plan.hardware_line("h100", None, "bfloat16", 1)
+            workload.hardware_line("h100", "bfloat16")
 
     def test_this_machine_can_be_measured(self):
-        node = plan.hardware_line("here", tiny_config("llama", 523), "float32", 1)
+        node = plan.measured(tiny_config("llama", 523), "float32", 1)
         assert node.backward > 1e6
         assert 1e6 < node.forward < 1e15
         assert node.memory > 2**30

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headroom import memory
+from headroom import budget, memory
 
 
 def test_budgets_follow_the_free_memory(loaded, monkeypatch):
@@ -13,12 +13,12 @@ def test_budgets_follow_the_free_memory(loaded, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * (300 * per_token + memory.logit_bytes(model)))
     assert memory.token_budget(model, device) == 300
     # The oracle keeps the inputs of all layers, a backward pass all of every layer.
-    assert memory.LEAST <= memory.token_budget(model, device, keeps_layers=True) < 300
-    assert memory.token_budget(model, device, differentiates=True) == memory.LEAST
+    assert budget.LEAST <= memory.token_budget(model, device, keeps_layers=True) < 300
+    assert memory.token_budget(model, device, differentiates=True) == budget.LEAST
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
-    assert memory.token_budget(model, device) == memory.LEAST
+    assert memory.token_budget(model, device) == budget.LEAST
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**50)
-    assert memory.token_budget(model, device) == memory.MOST["cpu"]
+    assert memory.token_budget(model, device) == budget.MOST["cpu"]
 
 
 def test_free_memory_is_within_the_container(monkeypatch, tmp_path):

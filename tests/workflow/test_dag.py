@@ -345,3 +345,68 @@ def test_a_task_yaml_counts_by_its_content(study):
     assert "render_prompts" not in study.planned("prompts")
     path.write_text(text.replace("Q:", "Question:"))
     assert study.planned("prompts") == {"render_prompts": 2}
+
+
+def test_speed_options_of_clusters_are_no_reason(study):
+    study.configure(gpus=2, hardware="h200-141gb", max_hours=1.5)
+    assert study.planned() == {}
+
+
+def test_a_job_takes_the_gpus_of_the_study_whatever_the_limit_of_all(study):
+    """The default profile lets one GPU be used at a time; a job of two then runs alone, with two."""
+    study.configure(device="auto", gpus=2)
+    done = study.snakemake("--dry-run", "--forceall", "--printshellcmds")
+    assert done.returncode == 0, done.stdout
+    commands = re.findall(r"python -m headroom .*--device .*", done.stdout)
+    assert len(commands) > 20
+    assert all("--device auto --gpus 2 --threads 1" in command for command in commands)
+
+
+@pytest.mark.parametrize("profile", ["slurm", "generic"])
+def test_profiles_of_clusters_plan_a_study_of_which_nothing_is_made(profile, study):
+    """Memory and time are not known before models and prompts are there."""
+    import shutil
+
+    plans = []
+    for _ in range(2):
+        done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", f"profiles/{profile}")
+        assert done.returncode == 0, done.stdout
+        plans.append(re.search(r"Job stats:\n(.*?)\n\n", done.stdout, re.DOTALL)[1])
+        shutil.rmtree(study.folder / "results", ignore_errors=True)
+    assert plans[0] == plans[1]
+    assert "score_heads" in plans[0]
+
+
+def test_each_rule_runs_beside_snakemake_or_asks_for_memory_and_time():
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    rules = dict(re.findall(r"^(?:use rule \w+ as|rule) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)", text, re.M | re.S))
+    local = re.search(r"^localrules:\n(.*?)\n\n", (ROOT / "Snakefile").read_text(), re.M | re.S)[1]
+    local = set(re.findall(r"\w+", local))
+    # One inherits what it asks for.
+    asking = {name for name, body in rules.items() if "resources:" in body} | {"aggregate_ffns"}
+    assert local | asking == set(rules)
+    assert not local & asking
+    for name in asking & {name for name, body in rules.items() if "model_job" in body}:
+        assert f'model_job("{name}")' in rules[name]
+    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+    listed = re.search(r"model_rules:\n((?:    - \w+\n)+)", profile)[1].split()[1::2]
+    assert set(listed) == {name for name, body in rules.items() if "model_job" in body}
+
+
+def test_a_model_of_unknown_size_keeps_no_run_from_starting(study):
+    import json
+
+    path = study.result("tiny/.model.json")
+    place = json.loads(path.read_text())
+    del place["sizes"]
+    path.write_text(json.dumps(place))
+    done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("results/tiny/model.json: how large this model is is not known here") == 1
+
+
+def test_unknown_hardware_is_named_before_anything_runs(study):
+    study.configure(hardware="h200")
+    done = study.snakemake("--dry-run", "--cores", "2")
+    assert done.returncode == 1
+    assert "hardware 'h200' is unknown (did you mean 'h200-141gb'?)" in done.stdout

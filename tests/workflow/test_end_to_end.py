@@ -235,6 +235,24 @@ def test_artifacts_of_model_steps_say_what_they_took(finished):
         assert path.startswith("induction") or took["token_budget"] >= 16, path
 
 
+def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
+    from headroom.plan import read_study
+    from headroom.workload import SNAKEMAKE_BYTES, request_from_files
+
+    cell, study = "0shot-seed1234.parquet", read_study(finished.config_path)
+    made_by = {
+        "score_heads": f"head_importance/arc_easy/{cell}",
+        "score_ffns": f"ffn_importance/arc_easy/{cell}",
+        "evaluate_own": "pruned_eval/heads/arc_easy/0shot-seed1234/own.parquet",
+        "evaluate_joint": f"pruned_eval/joint/arc_easy/{cell}",
+        "score_induction": "induction/copying.parquet",
+    }
+    model, prompts = (str(finished.result(name)) for name in ("tiny/model.json", f"prompts/arc_easy/{cell}"))
+    for rule, path in made_by.items():
+        asked = 1e6 * request_from_files(rule, study, model, prompts).mem_mb - SNAKEMAKE_BYTES
+        assert 2**20 * run_facts(finished.result(f"tiny/{path}"))["peak_memory_mib"] < asked, rule
+
+
 def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):
     line = r"head-importance winogrande 1-shot: 6/6 documents \(100 %\), [\d.]+/s, done in"
     assert re.search(line, finished.log)

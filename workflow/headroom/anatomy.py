@@ -142,6 +142,33 @@ def heads(model: Any) -> Heads:
     return Heads(len(attention_modules(model)), query_heads, key_value_heads, width)
 
 
+def sizes(model: Any) -> dict[str, int]:
+    """What costs and memory follow from; a model on the meta device will do.
+
+    Returns:
+        layers, heads, width (L, H and d_h), hidden and inner (of the residual and inside the FFN), vocabulary, window
+        (largest number of input tokens), parameters (all of the model), attention and ffn (of one layer's maps, on
+        average, which each token is multiplied by), readout (of the output embedding).
+    """
+    shape, readout = heads(model), model.get_output_embeddings().weight
+    maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
+    modules = ffn_modules(model)
+    ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
+    return {
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "width": shape.width,
+        "hidden": model.config.hidden_size,
+        "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),
+        "vocabulary": readout.shape[0],
+        "window": model.config.max_position_embeddings,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "attention": round(sum(maps) / len(maps)),
+        "ffn": round(sum(ffns) / len(ffns)),
+        "readout": readout.numel(),
+    }
+
+
 def ffn_parameters(model: Any, layer: int) -> int:
     """Parameters that go with a layer's FFN: its own, and those of its norm unless that norms the residual."""
     row = family(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from headroom import anatomy, settings
 from headroom.checkpoint_place import checkpoint_folder
 from headroom.models import read_record
 from headroom.seam import Seam, attach
+from headroom.shapes import model_from_config
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
 
@@ -36,7 +38,16 @@ class Loaded:
     @cached_property
     def model(self) -> Any:
         """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that."""
-        return self._read().eval().requires_grad_(False)
+        model = self._read().eval().requires_grad_(False)
+        found = anatomy.layers(model)
+        waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in found)
+        if waiting:
+            print(
+                f"{waiting} of {len(found)} layers do not fit the GPUs of this job and are fetched for each pass, many "
+                "times as slow; give it more GPUs (config key 'gpus', option --gpus) or a number format of 16 bits",
+                file=sys.stderr,
+            )
+        return model
 
     @property
     def in_memory(self) -> bool:
@@ -95,13 +106,6 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
 
     skeleton = model_from_config(AutoConfig.from_pretrained(path, local_files_only=True), DTYPES[dtype])
     return Loaded(AutoTokenizer.from_pretrained(path, local_files_only=True), record, skeleton, weights)
-
-
-def model_from_config(config: Any, dtype: torch.dtype, device: str = "meta") -> Any:
-    """A model of random weights, or of none at all on the meta device."""
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
-    return model.eval()
 
 
 def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> Loaded:

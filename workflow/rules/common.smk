@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from headroom.errors import HeadroomError
 from headroom.run_summary import Job, resume_command, summary
 from headroom.study_config import check_keys, check_study, transfer_tasks
 from headroom.task_digest import task_digest
+from headroom.workload import guess, hardware_of, request_from_files
 
 # Rules call `python -m headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
@@ -34,6 +36,7 @@ try:
     )
     validate(config, str(WORKFLOW / "schemas" / "config.schema.yaml"))
     check_study(config)
+    hardware_of(config)
 except HeadroomError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,8 +53,10 @@ SEEDS = config["seeds"]
 CONTROLS = sorted(config["pruning"]["controls"])
 OWN_RANKINGS = ["own", *CONTROLS]
 TRANSFER_RANKINGS = ["highest_srcc", "lowest_srcc"]
-# A job that runs the model takes a GPU; on the CPU, as many run beside each other as there are cores.
-GPUS = 0 if config["device"] == "cpu" else 1
+# A job that runs the model takes GPUs; on the CPU, as many run beside each other as there are cores.
+GPUS = 0 if config["device"] == "cpu" else config["gpus"]
+# Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
+CPU_MINUTES = 20
 JOINT = bool(config["joint"]["heads"] and config["joint"]["ffns"])
 JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[config["joint"]["ranking"]]
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
@@ -497,6 +502,55 @@ def print_summary():
             jobs.append(Job(job.rule.name, state, results, log, seconds, job.attempt))
     text = summary(jobs, time.monotonic() - STARTED, resume_command(sys.argv[1:]))
     logger.info(f"\n{text}\n")
+
+
+@cache
+def warn(text):
+    """Say something once."""
+    logger.warning(text)
+
+
+def get_cpu_memory(wildcards, attempt):
+    """MB of memory of a job that only reads and writes artifacts, several times what it needs."""
+    return int(2000 * 1.5 ** (attempt - 1))
+
+
+def get_request(name, job_input, attempt):
+    """What a job that runs a model asks a cluster for.
+
+    Files that do not say how large they are must not keep a run from starting, which may make them anew: the job gets
+    a guess, and says itself what is wrong with them.
+    """
+    try:
+        return request_from_files(
+            name, config, job_input.model, job_input.get("prompts"), attempt
+        )
+    except HeadroomError as error:
+        warn(f"{error}. Until then, cluster jobs ask for a guess of memory and time")
+        return guess(config, attempt)
+
+
+def model_job(name):
+    """Resources of a rule that runs the model; memory and time grow with the model, the prompts and each attempt.
+
+    Resources, not params: they change speed and memory, and must not rerun anything.
+    """
+
+    def memory(wildcards, input, attempt):
+        return get_request(name, input, attempt).mem_mb
+
+    def minutes(wildcards, input, attempt):
+        return get_request(name, input, attempt).minutes
+
+    return {
+        "gpu": GPUS,
+        # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
+        "gpus_per_job": GPUS,
+        "device": config["device"],
+        "token_budget": config["token_budget"],
+        "mem_mb": memory,
+        "runtime": minutes,
+    }
 
 
 # Not in the Snakemake processes of cluster jobs: their submitter has done it.

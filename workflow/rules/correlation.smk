@@ -11,6 +11,9 @@ rule correlate_tasks:
         f"logs/{{model}}/correlate_tasks/{CELL}.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=get_cpu_memory,
+        runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.correlate_tasks"),
         tasks=TASKS,
@@ -33,6 +36,9 @@ rule correlate_shots:
         "logs/{model}/correlate_shots/seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=get_cpu_memory,
+        runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.correlate_shots"),
         tasks=TASKS,

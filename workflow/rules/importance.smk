@@ -14,10 +14,7 @@ rule score_heads:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
+        **model_job("score_heads"),
     params:
         parts=PARTS,
         code=code_digest("steps.score_heads"),
@@ -29,8 +26,8 @@ rule score_heads:
     shell:
         "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--parts {params.parts} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
 
 
@@ -48,10 +45,7 @@ rule score_ffns:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
+        **model_job("score_ffns"),
     params:
         parts=PARTS,
         code=code_digest("steps.score_ffns"),
@@ -61,8 +55,8 @@ rule score_ffns:
     shell:
         "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
         "{params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--parts {params.parts} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {output.scores} --ranking {output.ranking} --curve {output.curve} 2>&1 | tee {log}"
 
 
@@ -77,6 +71,9 @@ rule aggregate_importance:
         f"logs/{{model}}/aggregate_importance/{CELL}.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=get_cpu_memory,
+        runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.aggregate_importance"),
         tasks=TASKS,

@@ -13,9 +13,7 @@ rule score_induction:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        device=config["device"],
+        **model_job("score_induction"),
     params:
         parts="results/{model}/.parts/induction",
         code=code_digest("steps.score_induction"),
@@ -30,8 +28,8 @@ rule score_induction:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
         "python -m headroom induction --model {input.model} {params.options} "
-        "--device {resources.device} --threads {threads} --parts {params.parts} "
-        "--out $(dirname {output.copying}) 2>&1 | tee {log}"
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--parts {params.parts} --out $(dirname {output.copying}) 2>&1 | tee {log}"
 
 
 rule retain_capacity:
@@ -46,6 +44,9 @@ rule retain_capacity:
         f"logs/{{model}}/retain_capacity/{CELL}.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=get_cpu_memory,
+        runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.retain_capacity"),
         tasks=TASKS,

@@ -15,10 +15,7 @@ rule evaluate_own:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
+        **model_job("evaluate_own"),
     params:
         parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
@@ -30,8 +27,8 @@ rule evaluate_own:
     shell:
         "python -m headroom prune --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
         "--rankings {params.rankings} {params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--parts {params.parts} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {params.folder} 2>&1 | tee {log}"
 
 
@@ -47,6 +44,8 @@ use rule evaluate_own as evaluate_aggregate with:
     # Where there is a joint grid, its job writes this curve too: the grid's edge is the same evaluations.
     wildcard_constraints:
         task=alternatives(UNSEEN if JOINT else ALL_TASKS),
+    resources:
+        **model_job("evaluate_aggregate"),
     params:
         parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
@@ -75,10 +74,7 @@ rule evaluate_joint:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
+        **model_job("evaluate_joint"),
     params:
         parts=PARTS,
         code=code_digest("steps.evaluate_joint"),
@@ -90,8 +86,8 @@ rule evaluate_joint:
     shell:
         "python -m headroom joint --model {input.model} --prompts {input.prompts} --curve-ranking {input.aggregate} "
         "--heads-ranking {input.heads} --ffns-ranking {input.ffns} {params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--parts {params.parts} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
         "--curve {output.curve} --out {output.joint} 2>&1 | tee {log}"
 
 
@@ -110,10 +106,7 @@ rule evaluate_transfer:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        gpu=GPUS,
-        # Resources, not params: these change speed and memory, and must not rerun anything.
-        token_budget=config["token_budget"],
-        device=config["device"],
+        **model_job("evaluate_transfer"),
     params:
         parts=PARTS,
         code=code_digest("steps.evaluate_transfer"),
@@ -126,6 +119,6 @@ rule evaluate_transfer:
         "python -m headroom transfer --model {input.model} --prompts {input.prompts} "
         "--correlations {input.correlations} --ranking-folder results/{wildcards.model}/ranking/heads "
         "--task {wildcards.task} --tasks {params.tasks} {params.options} "
-        "--device {resources.device} --threads {threads} --token-budget {resources.token_budget} "
-        "--parts {params.parts} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {params.folder} 2>&1 | tee {log}"

@@ -13,6 +13,7 @@ from headroom.artifacts.store import write
 from headroom.provenance import describe
 from headroom.task_digest import task_digest
 from headroom.task_files import task_yaml
+from headroom.text_sizes import text_sizes
 
 
 def run(
@@ -36,7 +37,7 @@ def run(
     folder = next((folder for folder in folders if task_yaml(task, folder)), None)
     facts["definition_digest"] = task_digest(task, folder) if folder else facts["definition"]
     options = {"limit_importance": limit_importance, "limit_evaluation": limit_evaluation, "sample": sample}
-    write(out, PROMPTS, columns, describe("steps.render_prompts", {}, options, facts))
+    write(out, PROMPTS, columns, describe("steps.render_prompts", {}, options, {**facts, "text": text_sizes(columns)}))
     for purpose, found in facts["documents"].items():
         text = f"prompts {task} {shots}-shot: {found['count']} {purpose} documents ({found['split']})"
         if found["questions"] < found["count"]:
