@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo adopt docs bench install test lint crash types unit clean
+.PHONY: help demo adopt docs bench install test lint crash slurm types unit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -67,6 +67,9 @@ types: $(VENV)/.dev  ## mypy
 
 unit: $(VENV)/.dev  ## unit, parity, DAG and end-to-end tests
 	pytest
+
+slurm: $(VENV)/.dev  ## larger studies through a private Slurm, killed and compared; root and apt-get, or Slurm itself
+	HEADROOM_SLURM=long pytest tests/slurm
 
 clean:  ## remove results, resources and logs
 	rm -rf resources logs .snakemake

@@ -1,8 +1,8 @@
 """What the jobs that run a model will take: operations, time and memory of each rule, and what to ask a cluster for.
 
 One set of formulas for ``headroom plan``, which counts tokens and may measure the machine, and for the workflow's
-resource functions, which know how large the model is and how much text the prompts hold. No torch: the Snakefile imports
-this module.
+resource functions, which know how large the model is and how much text the prompts hold. No torch: the Snakefile
+imports this module.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""A study on the tiny OPT for clusters, and compute nodes: without a network, and with faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import tiny_model
+from tests.workflow.conftest import Study, new_study, write_hub_tokenizer, write_records
+
+NODE = """\
+#!/bin/sh
+# `python` as a compute node has it: without a network, and with faults, each of which happens once.
+[ "$2" = headroom ] && [ -n "$SLURM_JOB_ID$ON_NODE" ] || exec {python} "$@"
+once() {{ mkdir {notes}/"$1" 2> /dev/null; }}
+{faults}
+exec {without_network} sh -c '
+  echo "$1 $CUDA_VISIBLE_DEVICES: $(readlink /proc/self/ns/net)" >> {notes}/calls; shift
+  exec {python} "$@"' node "$3" "$@"
+"""
+SUBMIT = """\
+#!/bin/sh
+# The plainest scheduler: starts the script at once, and prints a number for it.
+echo "$@" >> {notes}/submitted
+for script; do :; done
+ON_NODE=1 setsid sh "$script" > /dev/null 2>&1 < /dev/null &
+echo $!
+"""
+
+
+class ClusterStudy(Study):
+    """A study whose jobs run on nodes, which keep notes in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.started: list[subprocess.Popen[str]] = []
+
+    @property
+    def notes(self) -> Path:
+        """What nodes note."""
+        return self.folder / "notes"
+
+    def program(self, name: str, text: str) -> Path:
+        """A program that goes before others of its name."""
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def nodes(self, faults: str = "") -> None:
+        """Let jobs run headroom as a node would, with faults, given in shell."""
+        self.notes.mkdir(exist_ok=True)
+        network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+        if subprocess.run([*network, "true"], capture_output=True).returncode:
+            pytest.skip(f"a network cannot be taken away here: {' '.join(network)} fails")
+        facts = {"python": sys.executable, "notes": self.notes, "without_network": " ".join(network)}
+        self.program("python", NODE.format(faults=faults, **facts))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Snakemake in a process group of its own."""
+        command = [sys.executable, "-m", "snakemake", "--configfile", self.config_path.name, *arguments]
+        path = f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        process = subprocess.Popen(
+            command, cwd=self.folder, env={**os.environ, "PATH": path}, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def calls(self) -> list[list[str]]:
+        """What ran on nodes: command, the GPUs that it could see with a colon, its network."""
+        return [line.split() for line in (self.notes / "calls").read_text().splitlines()]
+
+
+@pytest.fixture
+def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[ClusterStudy]:
+    """A study of one task, with nothing made yet."""
+    study = ClusterStudy(new_study(tmp_path / "checkout").folder)
+    tiny_model("opt").float().save_pretrained(study.folder / "tiny-opt")
+    write_hub_tokenizer(tokenizer, study.folder / "tiny-opt")
+    write_records(study.folder / "records")
+    study.configure(
+        models={"tiny": {"source": "tiny-opt"}},
+        # No GPU is there, but one is asked for: jobs compute on the CPU.
+        device="auto",
+        threads=1,
+        tasks=["arc_easy"],
+        shots=[0],
+        limits={"importance": 4, "evaluation": 4},
+        data={"source": "mirror", "mirror": "records"},
+        pruning={"levels": [0, 50], "controls": []},
+        joint={"heads": [50], "ffns": [34]},
+        transfer={"tasks": []},
+        induction={"sequences": 2},
+    )
+    yield study
+    for process in study.started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[str] | None = None) -> Any:
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, f"not within {seconds:.0f} s"
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"Snakemake ended: {process.stdout.read() if process.stdout else ''}")
+        time.sleep(0.2)
+    return found
+
+
+def end(process: subprocess.Popen[str], number: int) -> str:
+    """Send Snakemake a signal, wait for its end, and return what it printed."""
+    os.kill(process.pid, number)
+    return process.communicate(timeout=120)[0]

@@ -1,0 +1,116 @@
+"""A small study on a real Slurm of our own: cancelled, resumed, with failing jobs, on nodes without a network."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.slurm.cluster import GPU_TYPE, Cluster, Unavailable, install, table
+from tests.slurm.conftest import end, wait_for
+
+SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
+MODEL_RULES = {"score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint"}
+CPU_RULES = {"aggregate_importance", "aggregate_ffns", "correlate_tasks", "retain_capacity"}
+FAULTS = """\
+case "$3" in
+  ffn-importance) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
+  induction) once sleep && exec sleep 600;;
+  capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A private Slurm with a node, two GPUs and two partitions."""
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        install()
+        cluster.start()
+    except Unavailable as error:
+        cluster.stop()
+        pytest.skip(f"no Slurm: {error}")
+    yield cluster
+    cluster.stop()
+
+
+def megabytes(text):
+    """Of Slurm's ``1952M`` or ``5.50G``, which are MiB and GiB."""
+    number, unit = re.fullmatch(r"([\d.]+)([MG])", text).groups()
+    return float(number) * {"M": 1, "G": 1024}[unit]
+
+
+def minutes(text):
+    hours, minutes, seconds = map(int, text.split(":"))
+    return 60 * hours + minutes + seconds / 60
+
+
+def prepared(study):
+    """The profile as a user changes it, and a limit of a minute for the job that will run over it."""
+    profile = study.folder / "profiles" / "slurm" / "config.yaml"
+    text = profile.read_text().replace('gpu_type: ""', f"gpu_type: {GPU_TYPE}")
+    limit = "      ?if rule == 'score_induction':\n        runtime: attempt\n"
+    assert text.count("      ?if gpu_type:\n") == 1
+    profile.write_text(text.replace("      ?if gpu_type:\n", limit + "      ?if gpu_type:\n"))
+    study.nodes(FAULTS)
+    return study
+
+
+def test_a_study_through_slurm(cluster, cluster_study):
+    study = prepared(cluster_study)
+    # Cancelled in the middle of jobs: none is left, and what the local rules made is.
+    first = study.start(*SLURM)
+    wait_for((study.notes / "calls").is_file, 120, first)
+    end(first, signal.SIGINT)
+    wait_for(lambda: not cluster.running(), 30)
+    cancelled = cluster.history()
+    assert cancelled
+    assert {entry.state for entry in cancelled} <= {"CANCELLED", "FAILED"}
+    assert study.result("tiny/model.json").is_file()
+    # Resumed, to the end. A cancelled job may have had its fault, which is therefore given anew.
+    for fault in ("failure", "sleep", "memory"):
+        if (study.notes / fault).is_dir():
+            (study.notes / fault).rmdir()
+    process = study.start(*SLURM)
+    printed = process.communicate(timeout=420)[0]
+    jobs = cluster.history()[len(cancelled) :]
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "slurm-history.md").write_text(table(cancelled + jobs))
+    assert process.returncode == 0, printed
+    assert study.planned() == {}
+    assert not list(study.folder.rglob("*.partial"))
+
+    # What runs where: the model on GPUs, artifacts on the CPU partition, all else beside Snakemake.
+    assert {entry.rule for entry in jobs} == MODEL_RULES | CPU_RULES
+    for entry in jobs:
+        on_gpu = entry.rule in MODEL_RULES
+        assert (entry.partition, entry.gpus) == (("gpu", f"gpu:{GPU_TYPE}:1") if on_gpu else ("cpu", "")), entry
+        assert entry.cpus == "1", entry
+    done = [entry for entry in jobs if entry.state == "COMPLETED"]
+    assert sorted(entry.rule for entry in done) == sorted(MODEL_RULES | CPU_RULES)
+
+    # Each failed once, and was given more.
+    failed = {entry.rule: entry for entry in jobs if entry.state != "COMPLETED"}
+    again = {rule: next(e for e in done if e.rule == rule and int(e.job) > int(failed[rule].job)) for rule in failed}
+    assert {rule: entry.state for rule, entry in failed.items()} == {
+        "score_ffns": "FAILED",
+        "score_induction": "TIMEOUT",
+        "retain_capacity": "FAILED",
+    }
+    (log,) = study.folder.glob(f".snakemake/slurm_logs/rule_retain_capacity/*/{failed['retain_capacity'].job}.log")
+    assert "Exceeded job memory limit" in log.read_text()
+    for rule, entry in failed.items():
+        assert megabytes(again[rule].memory) == pytest.approx(1.5 * megabytes(entry.memory), rel=0.01), rule
+    assert minutes(again["score_ffns"].limit) == pytest.approx(2 * minutes(failed["score_ffns"].limit), abs=2)
+    assert (failed["score_induction"].limit, again["score_induction"].limit) == ("00:01:00", "00:02:00")
+
+    # Nodes had no network, and jobs that run the model a GPU.
+    calls = study.calls()
+    assert {command for command, *_ in calls} >= {"head-importance", "prune", "joint", "induction", "rank"}
+    assert os.readlink("/proc/self/ns/net") not in {network for *_, network in calls}
+    assert {gpu for command, gpu, _ in calls if command == "rank"} == {":"}
+    assert {gpu for command, gpu, _ in calls if command == "prune"} <= {"0:", "1:"}
