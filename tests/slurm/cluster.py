@@ -102,8 +102,10 @@ def install() -> None:
     """Install Slurm from Debian's packages where it is not there.
 
     Raises:
-        Unavailable: this user may not, there is no apt, or its packages cannot be had.
+        Unavailable: it is not wanted, this user may not, there is no apt, or its packages cannot be had.
     """
+    if os.environ.get("HEADROOM_SLURM") == "off":
+        raise Unavailable("HEADROOM_SLURM=off")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if all(map(shutil.which, PROGRAMS)):
         return
@@ -182,7 +184,10 @@ class Cluster:
         for name in ("slurm.conf", "gres.conf"):
             # A link whose target is gone is what a killed test left.
             if (ETC / name).exists():
-                raise Unavailable(f"a Slurm is configured on this machine: {ETC / name}")
+                raise Unavailable(
+                    f"a Slurm is configured on this machine: {ETC / name}. If a killed test left it, end it: "
+                    f"python -m tests.slurm.cluster stop {(ETC / name).resolve().parent}"
+                )
         for name in ("state", "spool"):
             (self.folder / name).mkdir(exist_ok=True)
         gpus = [self.folder / f"gpu{number}" for number in range(GPUS)]

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import tiny_model
-from tests.workflow.conftest import Study, new_study, write_hub_tokenizer, write_records
+from tests.workflow.conftest import Study, finished, new_study, write_hub_tokenizer, write_records
+
+__all__ = ["finished"]
 
 NODE = """\
 #!/bin/sh

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.slurm.cluster import GPU_TYPE, Cluster, Unavailable, install, table
-from tests.slurm.conftest import end, wait_for
+from tests.slurm.conftest import ClusterStudy, end, wait_for
+from tests.workflow.conftest import same_artifacts
 
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 MODEL_RULES = {"score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint"}
@@ -22,6 +24,8 @@ case "$3" in
   capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
 esac
 """
+
+long = pytest.mark.skipif(os.environ.get("HEADROOM_SLURM") != "long", reason="long: `make slurm` runs it")
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +53,16 @@ def minutes(text):
     return 60 * hours + minutes + seconds / 60
 
 
-def prepared(study):
-    """The profile as a user changes it, and a limit of a minute for the job that will run over it."""
+def prepared(study, faults=FAULTS):
+    """Nodes, and the profile as a user changes it; with faults, a limit of a minute for the job that runs over it."""
     profile = study.folder / "profiles" / "slurm" / "config.yaml"
     text = profile.read_text().replace('gpu_type: ""', f"gpu_type: {GPU_TYPE}")
-    limit = "      ?if rule == 'score_induction':\n        runtime: attempt\n"
-    assert text.count("      ?if gpu_type:\n") == 1
-    profile.write_text(text.replace("      ?if gpu_type:\n", limit + "      ?if gpu_type:\n"))
-    study.nodes(FAULTS)
+    if faults:
+        limit = "      ?if rule == 'score_induction':\n        runtime: attempt\n"
+        assert text.count("      ?if gpu_type:\n") == 1
+        text = text.replace("      ?if gpu_type:\n", limit + "      ?if gpu_type:\n")
+    profile.write_text(text)
+    study.nodes(faults)
     return study
 
 
@@ -114,3 +120,45 @@ def test_a_study_through_slurm(cluster, cluster_study):
     assert os.readlink("/proc/self/ns/net") not in {network for *_, network in calls}
     assert {gpu for command, gpu, _ in calls if command == "rank"} == {":"}
     assert {gpu for command, gpu, _ in calls if command == "prune"} <= {"0:", "1:"}
+
+
+@long
+def test_killed_snakemake_leaves_jobs_that_do_no_harm(cluster, cluster_study):
+    """What docs/cluster.md says to do after kill -9: look, unlock, run again."""
+    study = prepared(cluster_study, faults="")
+    before = len(cluster.history())
+    first = study.start(*SLURM)
+    wait_for((study.notes / "calls").is_file, 120, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    # Jobs go on, and end well, though nobody looks.
+    wait_for(lambda: not cluster.running(), 120)
+    left = cluster.history()[before:]
+    assert "COMPLETED" in {entry.state for entry in left}
+    done = study.start(*SLURM)
+    printed = done.communicate(timeout=60)[0]
+    assert done.returncode == 1
+    assert "LockException" in printed
+    assert study.snakemake("--unlock").returncode == 0
+    again = study.start(*SLURM)
+    printed = again.communicate(timeout=500)[0]
+    assert again.returncode == 0, printed
+    assert study.planned() == {}
+
+
+@long
+def test_a_larger_study_through_slurm_is_that_of_one_machine(cluster, finished, tmp_path):
+    study = ClusterStudy(finished.copy(tmp_path / "copy").folder)
+    shutil.rmtree(study.result("tiny"))
+    shutil.rmtree(study.folder / ".snakemake")
+    study.configure(device="auto", gpus=2)
+    prepared(study, faults="")
+    before = len(cluster.history())
+    process = study.start(*SLURM)
+    printed = process.communicate(timeout=1500)[0]
+    assert process.returncode == 0, printed
+    jobs = cluster.history()[before:]
+    assert {entry.state for entry in jobs} == {"COMPLETED"}
+    assert {entry.gpus for entry in jobs if entry.partition == "gpu"} == {f"gpu:{GPU_TYPE}:2"}
+    assert {gpus for command, gpus, _ in study.calls() if command == "prune"} == {"0,1:"}
+    assert same_artifacts(finished, study) > 50

@@ -194,7 +194,7 @@ def describe(
     lines += [
         "",
         f"{sum(job.count for job in planned)} jobs that run the model, {together} one after the other. The last column "
-        "is what the longest of them asks a cluster for: memory of the host, and time.",
+        "is what the longest of them asks a cluster for, by the study's device and hardware: memory of the host, time.",
     ]
     if costs.weight_bytes > hardware.total:
         enough = math.ceil(1.2 * need / hardware.memory)
