@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from headroom import plan, workload
@@ -16,6 +17,7 @@ from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document
 from headroom.plan import costs_of, load_of
 from headroom.shapes import model_from_config
+from headroom.study_config import with_defaults
 from tests.conftest import tiny_config, tiny_model
 from tests.unit.test_likelihood import random_documents
 
@@ -85,8 +87,8 @@ HERE = workload.Hardware("test", 1, 100 * workload.GIB, 1e12, 5e11, 1e9)
 
 def study(**changes):
     config = {"models": {"m": {"source": "x"}}, "tasks": ["a", "b"], "shots": [0], **changes}
-    schema = plan.yaml.safe_load((plan.WORKFLOW / "schemas" / "config.schema.yaml").read_text())
-    return plan.with_defaults(config, schema)
+    schema = yaml.safe_load((workload.WORKFLOW / "schemas" / "config.schema.yaml").read_text())
+    return with_defaults(config, schema)
 
 
 def prompts():
