@@ -101,7 +101,7 @@ def _jobs(bench: Bench, prompts: Path, folder: Path) -> dict[str, float]:
     curves = ["--ranking-file", folder / "heads.parquet", "--rankings", "own", "random_1", "--levels", *LEVELS]
     rankings = ["--heads-ranking", folder / "heads.parquet", "--ffns-ranking", folder / "ffns.parquet"]
     grid = ["--joint-heads", *GRID_HEADS, "--joint-ffns", *GRID_FFNS]
-    curve = ["--curve", folder / "aggregate.parquet", "--curve-ranking", folder / "heads.parquet", "--levels", *LEVELS]
+    curve = ["--curve", folder / "curve.parquet", "--curve-ranking", folder / "heads.parquet", "--levels", *LEVELS]
     return {
         "score_heads": _run("head-importance", *model, *heads),
         "score_ffns": _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet"),

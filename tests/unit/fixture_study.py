@@ -18,10 +18,10 @@ from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-from headroom.artifacts.store import write
-from headroom.correlation import AGGREGATE, TaskScores, cross_shot, cross_task
+from headroom.artifacts.store import write, write_json
+from headroom.correlation import TaskScores, cross_shot, cross_task
 from headroom.figures.study import Study
-from headroom.ranking import count_at, rank_heads
+from headroom.ranking import AGGREGATE, count_at, rank_heads
 
 N = 10
 """Questions per task."""
@@ -120,12 +120,33 @@ def write_study(study: Study, values: Values | None = None) -> Study:
     halves = {k: {t: TaskScores(v, v, v) for t, v in task_scores(study, k, values.shape).items()} for k in study.shots}
     if len(study.shots) > 1:
         path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
-        write(path, CROSS_SHOT, cross_shot(halves), {})
+        write(path, CROSS_SHOT, cross_shot(halves), made_of(study))
     for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING)):
         found = induction(name, values.shape)
         columns = {"mean": found.ravel(), "variance": [0.0] * found.size, "n_sequences": [3] * found.size}
-        write(study.results / "induction" / f"{name}.parquet", kind, {**per_head(found), **columns}, {})
+        write(
+            study.results / "induction" / f"{name}.parquet",
+            kind,
+            {**per_head(found), **columns},
+            {"model": made_of(study)["model"]},
+        )
+    write_json(study.results / "model.json", made_of(study)["model"])
     return study
+
+
+def made_of(
+    study: Study, shots: int | None = None, task: str | None = None, ranking: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """The provenance that says which cell of the matrix an artifact is."""
+    model = {"name": study.model, "family": "opt", "digest": f"{study.model:x>64}"}
+    cell = {"shots": shots, "task": task, "ranking": ranking}
+    return {
+        "model": model,
+        "dtype": "float32",
+        "seed": study.seed,
+        **{name: value for name, value in cell.items() if value is not None},
+        **more,
+    }
 
 
 def induction(name: str, shape: tuple[int, int] = (4, 5)) -> Any:
@@ -141,10 +162,11 @@ def write_scores(study: Study, k: int, values: Values) -> None:
     mean = np.mean(list(by_task.values()), axis=0)
     for task, found in {**by_task, AGGREGATE: mean}.items():
         columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd")}
-        write(study.file("head_importance", k, task), HEAD_IMPORTANCE, {**per_head(found), **columns}, {})
+        facts = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
+        write(study.file("head_importance", k, task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
     halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}
     table = cross_task(halves, TaskScores(mean, mean, mean))
-    write(study.file("correlation", k, "cross_task"), CROSS_TASK, table, {})
+    write(study.file("correlation", k, "cross_task"), CROSS_TASK, table, made_of(study, k))
     rows: dict[str, list[Any]] = {column.name: [] for column in CAPACITY.columns}
     for task, found in {**by_task, AGGREGATE: mean}.items():
         for name in ("prefix_matching", "copying"):
@@ -155,7 +177,7 @@ def write_scores(study: Study, k: int, values: Values) -> None:
             rows["n_pruned"] += range(len(gone))
             rows["percent"] += [100 * i / kept.size for i in range(len(gone))]
             rows["retained"] += (1 - gone).tolist()
-    write(study.file("capacity", k), CAPACITY, rows, {})
+    write(study.file("capacity", k), CAPACITY, rows, made_of(study, k))
 
 
 def write_curves(study: Study, k: int, task: str, values: Values) -> None:
@@ -180,7 +202,7 @@ def write_curves(study: Study, k: int, task: str, values: Values) -> None:
             "correlation": [partner[1] if partner else None] * len(levels),
             **outcomes(values.right(k, component, task, ranking)),
         }
-        write(study.curve(task, k, ranking, component), PRUNED_EVAL, columns, {})
+        write(study.curve(task, k, ranking, component), PRUNED_EVAL, columns, made_of(study, k, task, ranking))
 
 
 def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
@@ -195,7 +217,8 @@ def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
         "accuracy_ablated": [0.8 - x / N for x in lost],
         **dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * n),
     }
-    write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, {"options": {"selection": "evaluation"}})
+    facts = made_of(study, k, task, options={"selection": "evaluation"})
+    write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
 
 
 def write_joint(study: Study, k: int, task: str, values: Values) -> None:
@@ -211,7 +234,7 @@ def write_joint(study: Study, k: int, task: str, values: Values) -> None:
         "parameters_removed": [HEAD_SIZE * h + FFN_SIZE * f for h, f in zip(n_heads, n_ffns, strict=True)],
         **outcomes([n for row in values.joint(task) for n in row]),
     }
-    write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, {})
+    write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, made_of(study, k, task))
 
 
 def write_prompts(study: Study, k: int, task: str) -> None:
@@ -230,7 +253,8 @@ def write_prompts(study: Study, k: int, task: str) -> None:
         "metric": ["choice"] * rows,
         "choice_length": [None] * rows,
     }
-    write(study.results.parent / "prompts" / task / f"{k}shot-seed{study.seed}.parquet", PROMPTS, columns, {})
+    path = study.results.parent / "prompts" / task / f"{k}shot-seed{study.seed}.parquet"
+    write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
 
 
 def small(folder: Path) -> Study:

@@ -13,7 +13,7 @@ SCORES = {"copa": [0.3, -0.1, 0.0], "piqa": [0.1, 0.1, 0.2]}
 ERRORS = {"copa": [0.03, 0.04, 0.0], "piqa": [0.04, 0.03, 0.1]}
 
 
-def write_scores(results, task, scores, errors):
+def write_scores(results, task, scores, errors, digest="d"):
     n = len(scores)
     columns = {
         "layer": list(range(n)),
@@ -26,7 +26,8 @@ def write_scores(results, task, scores, errors):
         "correct_ablated": [[True, True]] * n,
     }
     path = results / "ffn_importance" / task / "0shot-seed1.parquet"
-    write(path, FFN_IMPORTANCE, columns, {"model": {"name": "m"}, "dtype": "float32"})
+    facts = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}
+    write(path, FFN_IMPORTANCE, columns, facts)
 
 
 @pytest.fixture
@@ -42,12 +43,14 @@ def test_the_mean_of_differences_of_accuracies(results, how):
     out, ranking = results / "a.parquet", results / "r.parquet"
     run(out, ranking, results, list(SCORES), 0, 1, how)
     table = read(out, FFN_IMPORTANCE)
-    np.testing.assert_allclose(layers(table, "score", out), [0.2, 0.0, 0.1])
-    np.testing.assert_allclose(layers(table, "stderr", out), [0.025, 0.025, 0.05])
-    np.testing.assert_allclose(layers(table, "accuracy_ablated", out), [0.6, 0.8, 0.7])
+    np.testing.assert_allclose(layers(table, "score"), [0.2, 0.0, 0.1])
+    np.testing.assert_allclose(layers(table, "stderr"), [0.025, 0.025, 0.05])
+    np.testing.assert_allclose(layers(table, "accuracy_ablated"), [0.6, 0.8, 0.7])
     assert table.column("doc_id").null_count == 3
     assert read_ffn_ranking(ranking) == [1, 2, 0]
-    assert provenance(out)["model"] == {"name": "m"}
+    facts = provenance(out)
+    assert facts["model"] == {"name": "m", "digest": "d"}
+    assert (facts["task"], facts["shots"], facts["seed"]) == ("aggregate", 0, 1)
     assert read(ranking, FFN_RANKING).column("score").to_pylist() == pytest.approx([0.0, 0.1, 0.2])
 
 
@@ -56,7 +59,7 @@ def test_the_mean_of_ranks(results):
     out, ranking = results / "a.parquet", results / "r.parquet"
     run(out, ranking, results, list(SCORES), 0, 1, "mean_rank")
     table = read(out, FFN_IMPORTANCE)
-    np.testing.assert_allclose(layers(table, "score", out), [1.0, 0.5, 1.5])
+    np.testing.assert_allclose(layers(table, "score"), [1.0, 0.5, 1.5])
     assert table.column("stderr").null_count == 3
     assert read_ffn_ranking(ranking) == [1, 0, 2]
 
@@ -67,15 +70,22 @@ def test_scores_of_another_model_are_refused(results):
         run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
 
 
+def test_without_a_record_all_must_be_of_the_first_ones_model(results):
+    write_scores(results, "piqa", SCORES["piqa"], ERRORS["piqa"], digest="e")
+    with pytest.raises(ArtifactError, match="piqa/0shot-seed1.parquet: made from model .* expected digest d;"):
+        run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
+
+
 def test_layers_that_are_not_all_are_refused(results):
     path = results / "ffn_importance" / "copa" / "0shot-seed1.parquet"
-    table = read(path, FFN_IMPORTANCE)
-    with pytest.raises(ArtifactError, match="2 rows are not the layers 0 to 1, each once"):
-        layers(table.take([0, 2]), "score", path)
+    table = read(path, FFN_IMPORTANCE).take([0, 2])
+    write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, provenance(path))
+    with pytest.raises(ArtifactError, match="2 rows do not number 3 layers from 0, each once"):
+        run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
 
 
 def test_a_ranking_with_a_rank_twice_is_refused(tmp_path):
     path = tmp_path / "r.parquet"
     write(path, FFN_RANKING, {"rank": [0, 0], "layer": [0, 1], "score": [0.0, 0.1]}, {})
-    with pytest.raises(ArtifactError, match="ranks must be 0 to 1, each once"):
+    with pytest.raises(ArtifactError, match="2 rows do not number 1 ranks from 0, each once"):
         read_ffn_ranking(path)

@@ -1,11 +1,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from headroom.artifacts import prompts
+from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.heads import grid, read_ranking
 from headroom.artifacts.kinds import KINDS
 from headroom.artifacts.ranking import RANKING
@@ -77,14 +79,56 @@ def test_what_is_refused_on_read(tmp_path):
 def test_rows_must_be_a_grid_of_heads(tmp_path):
     path = tmp_path / "r.parquet"
     write(path, RANKING, {"rank": [0, 1, 2], "layer": [0, 0, 1], "head": [0, 1, 0], "score": [0.0, 1.0, 2.0]}, {})
-    with pytest.raises(ArtifactError, match="3 rows do not make a grid of 2 layers x 2 heads"):
+    with pytest.raises(ArtifactError, match="3 rows do not number 2 layers x 2 heads from 0, each once"):
         read_ranking(path)
     write(path, RANKING, {"rank": [0, 2], "layer": [0, 0], "head": [0, 1], "score": [0.0, 1.0]}, {})
-    with pytest.raises(ArtifactError, match="ranks must be 0 to 1"):
+    with pytest.raises(ArtifactError, match="2 rows do not number 3 ranks from 0, each once"):
         read_ranking(path)
     write(path, RANKING, {"rank": [1, 0], "layer": [0, 0], "head": [0, 1], "score": [3.0, 1.0]}, {})
     assert read_ranking(path) == [(0, 1), (0, 0)]
-    assert grid(read(path, RANKING), "score", path).tolist() == [[3.0, 1.0]]
+    assert grid(read(path, RANKING), "score").tolist() == [[3.0, 1.0]]
+
+
+def test_layers_and_heads_are_as_many_as_the_model_has(tmp_path):
+    path = tmp_path / "r.parquet"
+    write(path, RANKING, COLUMNS, {"model": {"layers": 2, "heads": 2}})
+    with pytest.raises(ArtifactError, match="2 rows do not number 2 layers x 2 heads from 0, each once"):
+        read(path, RANKING)
+
+
+def test_numbers_are_finite_but_for_statistics_that_data_do_not_define(tmp_path):
+    path = tmp_path / "r.parquet"
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ArtifactError, match="score is (nan|inf) at rank 1, layer 0, head 0; nothing was written"):
+            write(path, RANKING, {**COLUMNS, "score": [0.1, value]}, {})
+    columns = {column.name: [0.5, 0.5] for column in CROSS_TASK.columns}
+    columns |= {"task_a": ["copa", "piqa"], "task_b": ["piqa", "copa"]}
+    write(path, CROSS_TASK, {**columns, "srcc": [0.5, float("nan")]}, {})
+    assert np.isnan(read(path, CROSS_TASK).column("srcc")[1].as_py())
+    with pytest.raises(ArtifactError, match="srcc is -inf at task_a piqa, task_b copa"):
+        write(path, CROSS_TASK, {**columns, "srcc": [0.5, -float("inf")]}, {})
+
+
+def test_what_an_artifact_must_be_of(tmp_path):
+    path = tmp_path / "r.parquet"
+    made = {"model": {"name": "a", "digest": "d" * 64}, "task": "copa", "shots": 0, "options": {"tasks": ["b", "a"]}}
+    write(path, RANKING, COLUMNS, made)
+    for right in (
+        {"model": "d" * 64, "task": "copa", "shots": 0},
+        {"task": frozenset({"piqa", "copa"})},
+        {"task": None, "seed": None},
+        {"tasks": ("a", "b")},
+    ):
+        assert read(path, RANKING, **right).num_rows == 2
+    for wrong, message in (
+        ({"model": "e" * 64}, "made from model 'a' \\(digest dddddddddddd\\), expected digest eeeeeeeeeeee;"),
+        ({"task": frozenset({"piqa"})}, "made from task copa, expected piqa"),
+        ({"shots": 5}, "made from shots 0, expected 5"),
+        ({"seed": 7}, "made from no known seed, expected 7"),
+        ({"tasks": ("a",)}, "made from tasks b, a, expected a;"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            read(path, RANKING, **wrong)
 
 
 def test_an_artifact_knows_its_place_below_the_results_folder(tmp_path):

@@ -51,6 +51,7 @@ def test_a_ranking_of_another_model_is_refused(ranking):
         retained(SCORES, ranking)
 
 
+MODEL = {"name": "tiny", "digest": "d"}
 # What `headroom capacity` imports and runs, in a process of its own that must do without torch.
 COMMAND = """
 import sys
@@ -65,10 +66,10 @@ def test_the_command_writes_the_artifact_without_torch(tmp_path):
     for kind, scores in ((PREFIX_MATCHING, SCORES), (COPYING, SCORES.T)):
         columns = {"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "mean": scores.ravel(), "variance": [None] * 4}
         path = tmp_path / "induction" / f"{kind.name}.parquet"
-        write(path, kind, {**columns, "n_sequences": [1] * 4}, {"model": {"name": "tiny"}})
+        write(path, kind, {**columns, "n_sequences": [1] * 4}, {"model": MODEL})
     for task, ranking in (("copa", RANKING_OF_HEADS), ("aggregate", RANKING_OF_HEADS[::-1])):
         path = tmp_path / "ranking" / "heads" / task / "5shot-seed7.parquet"
-        write(path, RANKING, as_columns(ranking, SCORES), {})
+        write(path, RANKING, as_columns(ranking, SCORES), {"model": MODEL, "task": task, "shots": 5, "seed": 7})
     out = tmp_path / "capacity.parquet"
     arguments = ["capacity", "--results", tmp_path, "--tasks", "copa", "--shots", 5, "--seed", 7, "--out", out]
     done = subprocess.run([sys.executable, "-c", COMMAND, *map(str, arguments)], capture_output=True, text=True)
@@ -84,6 +85,6 @@ def test_the_command_writes_the_artifact_without_torch(tmp_path):
     np.testing.assert_allclose(rows["aggregate", "prefix_matching"], [1, 0.6, 0.3, 0.2, 0], atol=1e-15)
     np.testing.assert_allclose(rows["copa", "copying"], [1, 0.8, 0.7, 0.3, 0], atol=1e-15)
     record = provenance(out)
-    assert record["model"] == {"name": "tiny"}
+    assert record["model"] == MODEL
     assert (record["shots"], record["seed"]) == (5, 7)
     assert set(record["inputs"]) == {"prefix_matching", "copying", "copa", "aggregate"}

@@ -184,18 +184,19 @@ def test_titles_fit_the_figure():
 class TestReaders:
     def test_ffn_rows_are_the_layers_each_once(self, tmp_path):
         table = pa.table({"layer": [2, 0, 1], "score": [0.3, 0.1, None]})
-        np.testing.assert_array_equal(ffn_artifacts.layers(table, "score", tmp_path), [0.1, np.nan, 0.3])
+        np.testing.assert_array_equal(ffn_artifacts.layers(table, "score"), [0.1, np.nan, 0.3])
+        path = tmp_path / "r.parquet"
         for layers in ([0, 2], [0, 0], [], [-1, 0]):
-            table = pa.table({"layer": pa.array(layers, pa.int32()), "score": [0.0] * len(layers)})
-            with pytest.raises(ArtifactError, match="each once"):
-                ffn_artifacts.layers(table, "score", tmp_path)
+            write(path, FFN_RANKING, {"rank": range(len(layers)), "layer": layers, "score": [0.0] * len(layers)}, {})
+            with pytest.raises(ArtifactError, match="do not number .* layers from 0, each once"):
+                ffn_artifacts.read_ffn_ranking(path)
 
     def test_an_ffn_ranking_is_read_in_order(self, tmp_path):
         path = tmp_path / "r.parquet"
         write(path, FFN_RANKING, {"rank": [1, 0, 2], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
         assert ffn_artifacts.read_ffn_ranking(path) == [2, 0, 1]
         write(path, FFN_RANKING, {"rank": [1, 0, 3], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
-        with pytest.raises(ArtifactError, match="ranks must be 0 to 2"):
+        with pytest.raises(ArtifactError, match="3 rows do not number 4 ranks from 0, each once"):
             ffn_artifacts.read_ffn_ranking(path)
 
     def test_a_grid_is_read_whatever_the_order_of_its_cells(self, study, tmp_path):

@@ -112,7 +112,7 @@ def test_one_command_writes_both_scores(record, tmp_path, capfd):
         (COPYING, {**options, "head_output": "value", "output_bias": False}),
     ):
         path = tmp_path / f"{kind.name}.parquet"
-        values = grid(read(path, kind), "mean", path)
+        values = grid(read(path, kind), "mean")
         assert values.shape == (2, 8)
         assert (values >= 0).all()
         assert provenance(path)["options"] == expected

@@ -202,7 +202,7 @@ def test_a_curve_equals_the_engine_called_directly(finished):
 def test_the_aggregate_is_the_mean_of_its_tasks(finished):
     for cell in CELLS:
         paths = {t: finished.result(f"tiny/head_importance/{t}/{cell}.parquet") for t in (*TASKS, "aggregate")}
-        scores = {task: grid(read(path, HEAD_IMPORTANCE), "score", path) for task, path in paths.items()}
+        scores = {task: grid(read(path, HEAD_IMPORTANCE), "score") for task, path in paths.items()}
         np.testing.assert_allclose(scores["aggregate"], (scores["arc_easy"] + scores["winogrande"]) / 2)
         shares = provenance(paths["aggregate"])["shares"]
         assert sum(shares.values()) == pytest.approx(1)

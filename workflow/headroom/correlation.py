@@ -12,9 +12,8 @@ from scipy.stats import spearmanr
 
 from headroom.artifacts.store import by_column
 from headroom.errors import HeadroomError
-from headroom.ranking import Aggregation, aggregate, rank_heads
+from headroom.ranking import AGGREGATE, Aggregation, aggregate, rank_heads
 
-AGGREGATE = "aggregate"
 Statistic = Literal["spearman", "argsort"]
 STATISTICS: dict[Statistic, str] = {"spearman": "srcc", "argsort": "argsort_statistic"}
 """The column of a correlation artifact that holds each statistic."""

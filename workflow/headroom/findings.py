@@ -17,7 +17,6 @@ from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.prompts import EVALUATION, GREEDY, PROMPTS
 from headroom.artifacts.store import provenance, read, reads
-from headroom.correlation import AGGREGATE
 from headroom.figures.accuracy import (
     AverageCurve,
     Curve,
@@ -35,18 +34,18 @@ from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
 from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
 from headroom.provenance import describe_drawn
-from headroom.ranking import count_at
+from headroom.ranking import AGGREGATE, count_at
 from headroom.tables import write_page
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def guessing(path: Path) -> float:
+def guessing(path: Path, **expected: Any) -> float:
     """Accuracy of guessing on a prompts artifact; 0 where an answer is generated rather than chosen.
 
     A question of several documents is right if all of them are.
     """
-    table = read(path, PROMPTS)
+    table = read(path, PROMPTS, **expected)
     table = table.filter(pc.equal(table["purpose"], EVALUATION))
     if GREEDY in table.column("metric").unique().to_pylist():
         return 0.0
@@ -61,9 +60,10 @@ def guessing(path: Path) -> float:
 
 def chances(study: Study) -> dict[str, float]:
     """Accuracy of guessing per task, unseen ones too; it is the same at any number of shots."""
-    name = f"{min(study.shots)}shot-seed{study.seed}.parquet"
+    shots = min(study.shots)
+    folder, name = study.results.parent / "prompts", f"{shots}shot-seed{study.seed}.parquet"
     tasks = (*study.tasks, *study.unseen)
-    return {task: guessing(study.results.parent / "prompts" / task / name) for task in tasks}
+    return {task: guessing(folder / task / name, task=task, shots=shots, seed=study.seed) for task in tasks}
 
 
 def pruning_sentence(study: Study, shots: int, component: Component, guess: float) -> str:
@@ -141,7 +141,7 @@ def joint_sentence(study: Study, shots: int) -> str:
 
 def overlap_sentence(study: Study, shots: int) -> str:
     """Finding 3: whether tasks need the same heads."""
-    table = read(study.file("correlation", shots, "cross_task"), CROSS_TASK)
+    table = read(study.file("correlation", shots, "cross_task"), CROSS_TASK, **study.of(shots))
     pairs = [r for r in table.to_pylist() if AGGREGATE not in (r["task_a"], r["task_b"]) and r["task_a"] < r["task_b"]]
     if not pairs:
         return f"- {shots}-shot: one task alone, nothing to correlate."
@@ -168,7 +168,7 @@ def shot_sentences(study: Study) -> list[str]:
     return [
         f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
         f"on average over {_count(row.tasks, 'task')}; the top 30 % of heads overlap by {100 * row.overlap:.0f} %."
-        for row in table1.data(path)
+        for row in table1.data(path, **study.of())
     ]
 
 

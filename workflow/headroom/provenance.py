@@ -46,6 +46,25 @@ def describe(
     }
 
 
+def cell_facts(
+    source: Mapping[str, Any], task: str | None, shots: int | None, seed: int | None = None
+) -> dict[str, Any]:
+    """Which cell of the matrix an artifact is that is made from artifacts: what readers hold it against.
+
+    Args:
+        source: provenance of one of them; all are of one model.
+        task: the task, or ``aggregate``; None for all tasks.
+        shots: None for several.
+        seed: the few-shot seed.
+    """
+    cell = {"task": task, "shots": shots, "seed": seed}
+    return {
+        "model": source.get("model"),
+        "dtype": source.get("dtype"),
+        **{name: value for name, value in cell.items() if value is not None},
+    }
+
+
 def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Provenance of a figure or page, which has no metadata of a schema.
 

@@ -10,6 +10,8 @@ import numpy as np
 from headroom.errors import HeadroomError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+AGGREGATE = "aggregate"
+"""What stands in a task's place for the aggregate over tasks."""
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 
 

@@ -153,7 +153,7 @@ def swings(study: Study) -> list[Row]:
 def between_shots(study: Study) -> list[Row]:
     """Table 1."""
     path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
-    ours = {row.shots: row for row in table1.data(path)} if len(study.shots) > 1 else {}
+    ours = {row.shots: row for row in table1.data(path, **study.of())} if len(study.shots) > 1 else {}
     found = []
     for pair, paper in (("0-1", "0.39"), ("0-5", "0.37"), ("1-5", "0.41")):
         row = ours.get(pair)
@@ -173,7 +173,7 @@ def between_tasks(study: Study) -> list[Row]:
         lacks = _lacks_tasks(study, "record", other) or ("" if 0 in study.shots else _no_shots(0))
         correlation = shared = ""
         if not lacks:
-            table = read(study.file("correlation", 0, "cross_task"), CROSS_TASK).to_pylist()
+            table = read(study.file("correlation", 0, "cross_task"), CROSS_TASK, **study.of(0)).to_pylist()
             row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
             correlation = _both(row["srcc"], row["argsort_statistic"])
             shared = f"{100 * row['overlap_top30']:.0f} %"

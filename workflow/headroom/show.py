@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import run_facts
 from headroom.checkpoint_place import checkpoint_folder, read_place
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
-from headroom.models import read_record
 from headroom.provenance import code_now
 
 _SHOWN_APART = ("kind", "place", "step", "code", "inputs", "options", "packages", "files")

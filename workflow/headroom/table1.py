@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from headroom import tables
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.store import read
-from headroom.correlation import AGGREGATE
 from headroom.provenance import describe_drawn
+from headroom.ranking import AGGREGATE
 
 COLUMNS = ("shots", "tasks", "SRCC mean", "SRCC variance", "argsort mean", "argsort variance", "top-30 % overlap")
 
@@ -28,12 +28,12 @@ class Row(NamedTuple):
     overlap: float
 
 
-def data(path: Path) -> list[Row]:
+def data(path: Path, **expected: Any) -> list[Row]:
     """A row per pair of shots: SRCC and the released code's argsort statistic, mean and sample variance over tasks.
 
     The variance over a single task is not defined: NaN.
     """
-    rows = [row for row in read(path, CROSS_SHOT).to_pylist() if row["task"] != AGGREGATE]
+    rows = [row for row in read(path, CROSS_SHOT, **expected).to_pylist() if row["task"] != AGGREGATE]
     table = []
     for pair in sorted({(row["shots_a"], row["shots_b"]) for row in rows}):
         members = [row for row in rows if (row["shots_a"], row["shots_b"]) == pair]

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from headroom.artifacts.kinds import KINDS
+from headroom.artifacts.model_record import NAME as RECORD
+from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
-from headroom.models import read_record
 from headroom.provenance import FOLDERS, code_now
+from headroom.ranking import AGGREGATE
 from headroom.study_config import transfer_tasks
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
@@ -32,7 +34,6 @@ STATES = {
     "sound": "",
 }
 """States of a file, worst first, and what they mean."""
-RECORD = "model.json"
 # The lists of the study that the Snakefile keeps, and Snakemake's report.
 _UNJUDGED = ("matrix/", "report.html")
 _DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
@@ -256,7 +257,7 @@ def _belongs(file: File, study: Mapping[str, Any]) -> bool:
     model = file.path.split("/")[0]
     return (
         (model == "prompts" or model in study["models"])
-        and facts.get("task", study["tasks"][0]) in [*study["tasks"], *study["unseen"]]
+        and facts.get("task", study["tasks"][0]) in [*study["tasks"], *study["unseen"], AGGREGATE]
         and facts.get("shots", study["shots"][0]) in study["shots"]
         and facts.get("seed", options.get("seed", study["seeds"][0])) in study["seeds"]
     )

@@ -14,4 +14,5 @@ COPYING = Kind(
         Column("variance", pa.float64(), "sample variance over sequences; missing for one sequence", nullable=True),
         Column("n_sequences", pa.int32(), "number of sequences"),
     ),
+    grids=(("layer", "head"),),
 )

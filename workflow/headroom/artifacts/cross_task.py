@@ -10,8 +10,8 @@ CROSS_TASK = Kind(
     (
         Column("task_a", pa.string(), "a task, or 'aggregate'"),
         Column("task_b", pa.string(), "a task, or 'aggregate'"),
-        Column("srcc", pa.float64(), "Spearman's rank correlation of the two score vectors"),
-        Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)"),
+        Column("srcc", pa.float64(), "Spearman's rank correlation of the two score vectors", undefined=True),
+        Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)", undefined=True),
         Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
         Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
         Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
@@ -21,6 +21,7 @@ CROSS_TASK = Kind(
             pa.float64(),
             "task against the mean of the others; only in rows that pair a task with the aggregate",
             nullable=True,
+            undefined=True,
         ),
     ),
 )

@@ -15,4 +15,5 @@ HEAD_IMPORTANCE = Kind(
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),
     ),
+    grids=(("layer", "head"),),
 )

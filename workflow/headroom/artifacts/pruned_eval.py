@@ -6,9 +6,9 @@ from headroom.artifacts.store import Column, Kind
 
 OUTCOMES = (
     Column("accuracy", pa.float64(), "share of questions answered right"),
-    Column("stderr", pa.float64(), "its standard error over questions"),
+    Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
     Column("accuracy_norm", pa.float64(), "acc_norm, where the task defines it", nullable=True),
-    Column("stderr_norm", pa.float64(), "its standard error", nullable=True),
+    Column("stderr_norm", pa.float64(), "its standard error", nullable=True, undefined=True),
     Column("n_documents", pa.int32(), "questions evaluated"),
     Column("n_truncated", pa.int32(), "of these, how many lost context on the left to fit the window"),
     Column("doc_id", pa.list_(pa.int64()), "the questions, in the order of the lists below"),

@@ -13,6 +13,7 @@ RANKING = Kind(
         Column("head", pa.int32(), "query head, from 0"),
         Column("score", pa.float64(), "importance that the rank comes from"),
     ),
+    grids=(("layer", "head"), ("rank",)),
 )
 
 FFN_RANKING = Kind(
@@ -23,4 +24,5 @@ FFN_RANKING = Kind(
         Column("layer", pa.int32(), "layer, from 0"),
         Column("score", pa.float64(), "importance that the rank comes from"),
     ),
+    grids=(("layer",), ("rank",)),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headroom.errors import HeadroomError
@@ -31,17 +33,26 @@ class ArtifactError(HeadroomError):
 
 
 class ForeignError(ArtifactError):
-    """A file is whole, but not headroom's, or not of the kind that belongs there."""
+    """A file is whole, but not headroom's, or not what belongs there."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of an artifact: its Arrow type, whether values may be missing, and what it holds."""
+    """One column of an artifact.
+
+    Attributes:
+        name: stored in the file.
+        type: its Arrow type.
+        description: what it holds.
+        nullable: whether values may be missing.
+        undefined: whether a number may be NaN: a statistic that some data do not define. Other numbers are finite.
+    """
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = False
+    undefined: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,14 @@ class Kind:
         name: stored in the file and checked on read.
         place: where the workflow keeps it, below the results folder.
         columns: the contract; files may hold no others.
+        grids: sets of columns that number the rows: each combination from 0 up is there once. Layers and heads are as
+            many as the provenance says of the model.
     """
 
     name: str
     place: str
     columns: tuple[Column, ...]
+    grids: tuple[tuple[str, ...], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -94,7 +108,8 @@ def write(
         run: JSON-able facts about what that took, such as memory.
 
     Raises:
-        ArtifactError: columns are missing, unknown, of unequal length, or do not fit the schema.
+        ArtifactError: columns are missing, unknown, of unequal length, do not fit the schema, or hold numbers that are
+            not finite; or the place cannot be written.
     """
     path = Path(path)
     wanted = [column.name for column in kind.columns]
@@ -118,8 +133,9 @@ def write(
         if array.null_count and not column.nullable:
             raise ArtifactError(f"{path}: column {column.name} of a {kind.name} artifact holds missing values")
     table = pa.Table.from_arrays(arrays, schema=kind.schema.with_metadata(metadata))
+    _check_finite(path, kind, table, "nothing was written")
     with atomic(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -128,29 +144,44 @@ def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 class atomic:
-    """Context manager: yields a temporary path beside ``path`` and renames it on success, removes it on failure."""
+    """Context manager: yields a temporary path beside ``path`` and renames it on success, removes it on failure.
+
+    Raises:
+        ArtifactError: the place cannot be written: the disk is full, or read-only. What was there stays.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".partial")
-        os.close(handle)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".partial")
+            os.close(handle)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         self.partial = Path(name)
         return self.partial
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is None:
-            with self.partial.open("rb") as file:
-                os.fsync(file.fileno())
-            # mkstemp makes files private; results are for everyone who may read the folder.
-            umask = os.umask(0)
-            os.umask(umask)
-            self.partial.chmod(0o666 & ~umask)
-            self.partial.replace(self.path)
-        else:
+            try:
+                self._put_in_place()
+            except OSError as failed:
+                error = failed
+        if error is not None:
             self.partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(self.path, error) from error
+
+    def _put_in_place(self) -> None:
+        with self.partial.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files private; results are for everyone who may read the folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        self.partial.chmod(0o666 & ~umask)
+        self.partial.replace(self.path)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -159,17 +190,30 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read(path: Path, kind: Kind) -> pa.Table:
+def _unwritable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{path} could not be written ({error.strerror or error}); what was there is as it was")
+
+
+def read(path: Path, kind: Kind, **expected: Any) -> pa.Table:
     """Read an artifact and check that it is one.
 
+    Args:
+        path: the file.
+        kind: what it must be.
+        expected: what its provenance must say: ``model`` (the digest), ``task``, ``shots``, ``seed`` and so on; None
+            where any will do, a frozenset where one of several will.
+
     Raises:
-        ArtifactError: the file is missing, no Parquet, of another kind, or lacks a column of the contract.
+        ArtifactError: the file is missing, no Parquet, of another kind, or of another model, task, shots or seed; it
+            lacks a column of the contract, rows are missing, or a number is not finite.
     """
     path = Path(path)
     table = _open(path)
-    found = _provenance(path, table.schema).get("kind")
-    if found != kind.name:
+    facts = _provenance(path, table.schema)
+    if facts.get("kind") != kind.name:
+        found = facts.get("kind")
         raise ForeignError(f"{path}: expected a {kind.name} artifact, found {found!r}; make it again with headroom")
+    _check_origin(path, facts, expected)
     for column in kind.columns:
         if column.name not in table.column_names:
             raise ArtifactError(
@@ -183,7 +227,67 @@ def read(path: Path, kind: Kind) -> pa.Table:
             )
         if not column.nullable and table.column(column.name).null_count:
             raise ArtifactError(f"{path}: column {column.name!r} holds missing values; delete the file and run again")
+    for numbers in kind.grids:
+        _check_grid(path, table, numbers, facts.get("model") or {})
+    _check_finite(path, kind, table, "delete the file and run the workflow again")
     return table
+
+
+def _check_origin(path: Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse what was made of something else than its place says."""
+    for name, wanted in expected.items():
+        found = digest_of(facts) if name == "model" else facts.get(name, facts.get("options", {}).get(name))
+        several = wanted if isinstance(wanted, frozenset) else (wanted,)
+        if wanted is None or _unordered(found) in map(_unordered, several):
+            continue
+        origin = f"no known {name}" if found is None else f"{name} {_said(name, found)}"
+        if name == "model" and found is not None:
+            origin = f"model {facts['model'].get('name')!r} ({_said(name, found)})"
+        raise ForeignError(
+            f"{path}: made from {origin}, expected {' or '.join(_said(name, value) for value in several)}; it does not "
+            "belong in this place: delete the file and run the workflow again"
+        )
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (list, tuple)) else value
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "model":
+        return f"digest {value:.12}"
+    return ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapping[str, Any]) -> None:
+    """Refuse rows that do not have each combination of the numbers once."""
+    columns = [table.column(name).to_pylist() for name in numbers]
+    found = [max(column, default=-1) + 1 for column in columns]
+    wanted = [model.get(f"{name}s") or size for name, size in zip(numbers, found, strict=True)]
+    rows = set(zip(*columns, strict=True))
+    whole = found == wanted and len(rows) == table.num_rows == math.prod(wanted)
+    if not whole or not rows or min(map(min, rows)) < 0:
+        sizes = " x ".join(f"{size} {name}s" for size, name in zip(wanted, numbers, strict=True))
+        raise ArtifactError(
+            f"{path}: {table.num_rows} rows do not number {sizes} from 0, each once; delete the file and run the "
+            "workflow again"
+        )
+
+
+def _check_finite(path: Path, kind: Kind, table: pa.Table, advice: str) -> None:
+    """Refuse infinite numbers, and NaN where nothing is undefined; names the row by what numbers or names it."""
+    for column in kind.columns:
+        if not pa.types.is_floating(column.type):
+            continue
+        values = table.column(column.name)
+        good = pc.is_finite(values)
+        if column.undefined:
+            good = pc.or_(good, pc.is_nan(values))
+        if pc.all(good, skip_nulls=True).as_py() is False:
+            row = pc.index(good, False).as_py()
+            names = [c.name for c in kind.columns if pa.types.is_integer(c.type) or pa.types.is_string(c.type)]
+            place = ", ".join(f"{name} {table.column(name)[row].as_py()}" for name in names[:3])
+            raise ArtifactError(f"{path}: {column.name} is {values[row].as_py()} at {place}; {advice}")
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -236,9 +340,9 @@ def _file(path: Path) -> Iterator[pq.ParquetFile]:
         noted[path] = None
     try:
         # One file as it stands: a path such as results/shot=1/... must not grow partition columns.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{path}: not a readable Parquet file ({error}); delete it and run the workflow again"
         ) from error
@@ -248,7 +352,16 @@ def _provenance(path: Path, schema: pa.Schema) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(_KEY)
     if raw is None:
         raise ForeignError(f"{path}: this Parquet file was not written by headroom (it carries no provenance)")
-    return dict(json.loads(raw))
+    try:
+        return dict(json.loads(raw))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: its provenance is no JSON ({error}); delete the file and run again") from error
+
+
+def digest_of(facts: Mapping[str, Any]) -> str | None:
+    """The digest of the model that a provenance names; None where it names none."""
+    digest: str | None = (facts.get("model") or {}).get("digest")
+    return digest
 
 
 def file_digest(path: Path) -> str:

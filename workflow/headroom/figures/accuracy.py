@@ -94,13 +94,14 @@ class AverageGrid(Average):
     ffns: list[int]
 
 
-def read_curve(path: Path) -> Curve:
+def read_curve(path: Path, **expected: Any) -> Curve:
     """Read a pruned-evaluation artifact.
 
     Raises:
-        ArtifactError: it is none, has no level 0, or its levels were evaluated on different questions.
+        ArtifactError: it is none or not the one expected (see :func:`headroom.artifacts.store.read`), has no level 0,
+            or its levels were evaluated on different questions.
     """
-    table = read(path, PRUNED_EVAL)
+    table = read(path, PRUNED_EVAL, **expected)
     percent = table.column("percent").to_pylist()
     if percent != sorted(set(percent)) or percent[:1] != [0]:
         raise ArtifactError(f"{path}: levels must ascend from 0, got {percent}; delete the file and run again")
@@ -110,13 +111,14 @@ def read_curve(path: Path) -> Curve:
     return Curve(path, percent, removed, accuracy, stderr, _per_question(table, path), questions, partner, correlation)
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, **expected: Any) -> Grid:
     """Read a joint-evaluation artifact.
 
     Raises:
-        ArtifactError: it is none, its cells are not a grid from 0 and 0, or were evaluated on different questions.
+        ArtifactError: it is none or not the one expected (see :func:`headroom.artifacts.store.read`), its cells are
+            not a grid from 0 and 0, or were evaluated on different questions.
     """
-    table = read(path, JOINT_EVAL)
+    table = read(path, JOINT_EVAL, **expected)
     cells = list(zip(*(table.column(name).to_pylist() for name in ("percent_heads", "percent_ffns")), strict=True))
     heads, ffns = (sorted(set(values)) for values in zip(*cells, strict=True)) if cells else ([], [])
     wanted = [(h, f) for h in heads for f in ffns]
@@ -131,12 +133,15 @@ def read_grid(path: Path) -> Grid:
 
 def study_curves(study: Study, shots: int, ranking: str = "own", component: Component = "heads") -> dict[str, Curve]:
     """Curves of the study's tasks under a ranking."""
-    return {task: read_curve(study.curve(task, shots, ranking, component)) for task in study.tasks}
+    return {
+        task: read_curve(study.curve(task, shots, ranking, component), **study.of(shots, task, ranking))
+        for task in study.tasks
+    }
 
 
 def study_grids(study: Study, shots: int) -> list[Grid]:
     """Joint grids of the study's tasks."""
-    return [read_grid(study.file("pruned_eval", shots, "joint", task)) for task in study.tasks]
+    return [read_grid(study.file("pruned_eval", shots, "joint", task), **study.of(shots, task)) for task in study.tasks]
 
 
 def transfer_curves(study: Study, shots: int) -> dict[str, dict[str, Curve]]:
@@ -148,7 +153,8 @@ def transfer_curves(study: Study, shots: int) -> dict[str, dict[str, Curve]]:
     plain = ("own", "aggregate")
     rankings = dict.fromkeys(study.transfer, (*plain, HIGHEST, LOWEST)) | dict.fromkeys(study.unseen, plain)
     return {
-        task: {name: read_curve(study.curve(task, shots, name)) for name in names} for task, names in rankings.items()
+        task: {name: read_curve(study.curve(task, shots, name), **study.of(shots, task, name)) for name in names}
+        for task, names in rankings.items()
     }
 
 

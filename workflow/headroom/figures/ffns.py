@@ -33,7 +33,7 @@ def read_ffns(study: Study, shots: int) -> FfnImportance:
     scores, errors = {}, {}
     for task in study.tasks:
         path = study.file("ffn_importance", shots, task)
-        table = read(path, FFN_IMPORTANCE)
-        scores[task], errors[task] = (layers(table, name, path) for name in ("score", "stderr"))
+        table = read(path, FFN_IMPORTANCE, **study.of(shots, task))
+        scores[task], errors[task] = (layers(table, name) for name in ("score", "stderr"))
     stderr = np.sqrt(np.sum([error**2 for error in errors.values()], axis=0)) / len(errors)
     return FfnImportance(scores, errors, np.mean(list(scores.values()), axis=0), stderr)

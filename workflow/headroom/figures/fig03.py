@@ -9,12 +9,18 @@ from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.study import Study
+from headroom.ranking import AGGREGATE
 from headroom.steps.read_scores import place, read_scores
 
 
 def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     """Aggregate importance [layer, head] per shot."""
-    return {k: read_scores(place(study.results, "aggregate", k, study.seed)).score for k in study.shots}
+    return {
+        k: read_scores(
+            place(study.results, AGGREGATE, k, study.seed), **study.of(k, AGGREGATE), tasks=list(study.tasks)
+        ).score
+        for k in study.shots
+    }
 
 
 @style.drawing

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import ArtifactError, read
-from headroom.correlation import AGGREGATE, STATISTICS
+from headroom.correlation import STATISTICS
 from headroom.figures import style
 from headroom.figures.study import Study
+from headroom.ranking import AGGREGATE
 
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 
@@ -28,7 +29,8 @@ def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     found = {}
     for shots in study.shots:
         path = study.file("correlation", shots, "cross_task")
-        values = {(row["task_a"], row["task_b"]): row[column] for row in read(path, CROSS_TASK).to_pylist()}
+        rows = read(path, CROSS_TASK, **study.of(shots)).to_pylist()
+        values = {(row["task_a"], row["task_b"]): row[column] for row in rows}
         missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in values]
         if missing:
             raise ArtifactError(f"{path}: no correlation of {missing[0][0]} and {missing[0][1]}; delete it, run again")

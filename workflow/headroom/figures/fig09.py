@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from headroom.correlation import AGGREGATE
 from headroom.figures import style
 from headroom.figures.accuracy import Curve, transfer_curves
 from headroom.figures.study import HIGHEST, LOWEST, Study
+from headroom.ranking import AGGREGATE
 
 NAMES = {"own": "own", AGGREGATE: "aggregate", HIGHEST: "highest", LOWEST: "lowest"}
 """Ranking to its name in the legend."""

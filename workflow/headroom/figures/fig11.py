@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from headroom.correlation import AGGREGATE
 from headroom.figures import style
 from headroom.figures.induction import SCORES, Capacity, Score, read_capacity
 from headroom.figures.study import Study
+from headroom.ranking import AGGREGATE
 
 
 def data(study: Study) -> dict[Score, dict[int, Capacity]]:

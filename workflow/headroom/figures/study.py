@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from headroom.artifacts.model_record import recorded_digest
+
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What can be pruned, and what figures and findings call it."""
@@ -51,6 +53,15 @@ class Study:
         del found["results"]
         # A seed of 0 is one.
         return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the model whose results these are; None where no record says which it is."""
+        return recorded_digest(self.results)
+
+    def of(self, shots: int | None = None, task: str | None = None, ranking: str | None = None) -> dict[str, Any]:
+        """What an artifact of this study must be of (see :func:`headroom.artifacts.store.read`)."""
+        return {"model": self.digest, "seed": self.seed, "shots": shots, "task": task, "ranking": ranking}
 
     def cell(self, step: str, shots: int, *parts: str) -> Path:
         """A step's folder or file for one shot, without suffix."""

@@ -9,10 +9,11 @@ import numpy as np
 
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.ffns import layers
+from headroom.artifacts.model_record import recorded_digest
 from headroom.artifacts.ranking import FFN_RANKING
-from headroom.artifacts.store import ArtifactError, provenance, read, write
-from headroom.provenance import describe
-from headroom.ranking import Aggregation, aggregate, ffn_columns, rank_ffns
+from headroom.artifacts.store import ArtifactError, digest_of, provenance, read, write
+from headroom.provenance import cell_facts, describe
+from headroom.ranking import AGGREGATE, Aggregation, aggregate, ffn_columns, rank_ffns
 
 MEANS = ("score", "accuracy_dense", "accuracy_ablated")
 
@@ -24,13 +25,15 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     nothing to normalise: ``mean_normalised`` is the mean here.
 
     Raises:
-        ArtifactError: a task's scores are missing, or of another model.
+        ArtifactError: a task's scores are missing, damaged, or of another model, task, shot or seed.
     """
     paths = {task: results / "ffn_importance" / task / f"{shots}shot-seed{seed}.parquet" for task in tasks}
-    tables = {task: read(path, FFN_IMPORTANCE) for task, path in paths.items()}
-    found = {
-        task: {name: layers(table, name, paths[task]) for name in (*MEANS, "stderr")} for task, table in tables.items()
+    first = provenance(paths[tasks[0]])
+    model = recorded_digest(results) or digest_of(first)
+    tables = {
+        task: read(path, FFN_IMPORTANCE, model=model, task=task, shots=shots, seed=seed) for task, path in paths.items()
     }
+    found = {task: {name: layers(table, name) for name in (*MEANS, "stderr")} for task, table in tables.items()}
     sizes = {task: len(values["score"]) for task, values in found.items()}
     if len(set(sizes.values())) > 1:
         raise ArtifactError(f"{results}: tasks have FFN scores of different models, layers: {sizes}")
@@ -49,8 +52,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
         **means,
         **{name: [None] * n for name in ("doc_id", "correct_dense", "correct_ablated")},
     }
-    first = provenance(next(iter(paths.values())))
-    facts = {"model": first.get("model"), "dtype": first.get("dtype"), "shots": shots, "seed": seed}
+    facts = cell_facts(first, AGGREGATE, shots, seed)
     record = describe("steps.aggregate_ffns", paths, {"aggregate": how, "tasks": list(tasks)}, facts)
     write(out, FFN_IMPORTANCE, columns, record)
     write(ranking, FFN_RANKING, ffn_columns(rank_ffns(means["score"]), means["score"]), record)

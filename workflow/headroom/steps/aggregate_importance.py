@@ -9,9 +9,9 @@ import numpy as np
 
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import provenance, write
-from headroom.provenance import describe
-from headroom.ranking import Aggregation, aggregate, aggregation_weight, as_columns, rank_heads
+from headroom.artifacts.store import write
+from headroom.provenance import cell_facts, describe
+from headroom.ranking import AGGREGATE, Aggregation, aggregate, aggregation_weight, as_columns, rank_heads
 from headroom.steps.read_scores import read_scores, read_tasks
 
 
@@ -27,8 +27,8 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
         weights = {task: aggregation_weight(s.score, how) for task, s in scores.items()}
         variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
         stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
-    first = provenance(next(iter(scores.values())).path)
-    facts = {"model": first.get("model"), "dtype": first.get("dtype"), "shots": shots, "seed": seed, "shares": shares}
+    first = next(iter(scores.values())).facts
+    facts = {**cell_facts(first, AGGREGATE, shots, seed), "shares": shares}
     inputs = {task: s.path for task, s in scores.items()}
     record = describe("steps.aggregate_importance", inputs, {"aggregate": how, "tasks": list(tasks)}, facts)
     layers, heads = np.indices(mean.shape)
@@ -46,7 +46,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
 
 def rank_one(out: Path, scores: Path) -> None:
     """Write the ranking of one head-importance artifact."""
-    values = read_scores(scores).score
-    facts = {key: value for key, value in provenance(scores).items() if key in ("model", "task", "shots", "seed")}
+    found = read_scores(scores)
+    facts = {key: value for key, value in found.facts.items() if key in ("model", "dtype", "task", "shots", "seed")}
     record = describe("steps.aggregate_importance", {"scores": scores}, {}, facts)
-    write(out, RANKING, as_columns(rank_heads(values), values), record)
+    write(out, RANKING, as_columns(rank_heads(found.score), found.score), record)

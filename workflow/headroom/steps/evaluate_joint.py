@@ -14,8 +14,10 @@ from headroom.artifacts.heads import read_ranking
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.store import write
 from headroom.provenance import describe
+from headroom.ranking import AGGREGATE
 from headroom.settings import Settings
-from headroom.steps.prepare_evaluation import check_ffns, check_heads, prepare
+from headroom.steps.prepare_evaluation import check_ffns, check_heads, expected_ranking, prepare
+from headroom.steps.read_prompts import task_facts
 
 
 def run(
@@ -41,14 +43,23 @@ def run(
         curve_ranking: ranking of the curve.
         head_levels, ffn_levels, curve_levels: percents pruned.
         settings: how to run the model.
+
+    Raises:
+        HeadroomError: a ranking is of another model, task, shot or seed.
     """
-    heads, ffns = read_ranking(head_ranking), read_ffn_ranking(ffn_ranking)
+    # The grid may be under the aggregate's rankings or the task's own.
+    either = expected_ranking(model, prompts, AGGREGATE, task_facts(prompts).get("task", AGGREGATE))
+    heads, ffns = read_ranking(head_ranking, **either), read_ffn_ranking(ffn_ranking, **either)
+    pairs: list[tuple[int, int]] = []
+    if curve and curve_ranking:
+        named = expected_ranking(model, prompts, AGGREGATE) if curve.stem == AGGREGATE else either
+        pairs = read_ranking(curve_ranking, **named)
     n_sets = len(head_levels) * len(ffn_levels) + (len(curve_levels) if curve else 0)
     prepared = prepare("joint", model, prompts, settings, n_sets)
     check_heads(head_ranking, heads, prepared.loaded)
     check_ffns(ffn_ranking, ffns, prepared.loaded)
     if curve and curve_ranking:
-        pairs = check_heads(curve_ranking, read_ranking(curve_ranking), prepared.loaded)
+        check_heads(curve_ranking, pairs, prepared.loaded)
         options = {"levels": list(curve_levels), "add_bos": settings.add_bos}
         inputs = {"prompts": prompts, "ranking": curve_ranking}
         record = describe("steps.evaluate_joint", inputs, options, {**prepared.facts, "ranking": curve.stem})

@@ -12,11 +12,12 @@ from headroom.artifacts.store import write
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.provenance import describe
-from headroom.ranking import random_ranking
+from headroom.ranking import AGGREGATE, random_ranking
 from headroom.settings import Settings
-from headroom.steps.prepare_evaluation import check_heads, prepare
+from headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
 
 Pairs = list[tuple[int, int]]
+DRAWN = re.compile(r"random_(\d+)")
 
 
 def run(
@@ -32,9 +33,17 @@ def run(
 
     ``reversed`` prunes the most important heads of the ``ranking`` file first, ``random_N`` heads in an order drawn
     with seed N; any other name takes the file as it is.
+
+    Raises:
+        HeadroomError: the ranking file is missing, or not of this model (and, by its name, of this task).
     """
+    # A wrong ranking is found before minutes of loading.
+    given = {name: read_given(name, ranking, model, prompts) for name in rankings if not DRAWN.fullmatch(name)}
     prepared = prepare("prune", model, prompts, settings, len(levels) * len(rankings))
-    orders = {name: order(name, ranking, prepared.loaded) for name in rankings}
+    if ranking is not None:
+        for pairs in given.values():
+            check_heads(ranking, pairs, prepared.loaded)
+    orders = {name: order(name, given.get(name, []), prepared.loaded) for name in rankings}
     inputs = {"prompts": prompts, **({"ranking": ranking} if ranking else {})}
     options = {"levels": list(levels), "add_bos": settings.add_bos}
     for name, pairs in orders.items():
@@ -42,16 +51,25 @@ def run(
         write(out / f"{name}.parquet", PRUNED_EVAL, prepared.evaluation.curve(pairs, levels), record, prepared.run)
 
 
-def order(name: str, ranking: Path | None, loaded: Loaded) -> Pairs:
-    """The heads in the order in which a ranking of this name prunes them.
+def read_given(name: str, ranking: Path | None, model: Path, prompts: Path) -> Pairs:
+    """The heads of the ranking file, if it is what the name says.
+
+    ``own`` is the ranking of the prompts' task, ``aggregate`` the aggregate's, both at the prompts' shots and seed.
 
     Raises:
-        HeadroomError: the name needs a ranking file and none is given, or the file is of another model.
+        HeadroomError: no file is given, or it is of another model, task, shot or seed.
     """
-    drawn = re.fullmatch(r"random_(\d+)", name)
-    if drawn:
-        return random_ranking(loaded.shape.layers, loaded.shape.heads, int(drawn[1]))
     if ranking is None:
         raise HeadroomError(f"ranking {name!r} needs a ranking file (--ranking-file)")
-    pairs = check_heads(ranking, read_ranking(ranking), loaded)
-    return pairs[::-1] if name == "reversed" else pairs
+    expected = expected_ranking(model, prompts, *([AGGREGATE] if name == AGGREGATE else []))
+    if name not in ("own", AGGREGATE):
+        expected = {"model": expected["model"]}
+    return read_ranking(ranking, **expected)
+
+
+def order(name: str, given: Pairs, loaded: Loaded) -> Pairs:
+    """The heads in the order in which a ranking of this name prunes them; ``given`` is the file's."""
+    drawn = DRAWN.fullmatch(name)
+    if drawn:
+        return random_ranking(loaded.shape.layers, loaded.shape.heads, int(drawn[1]))
+    return given[::-1] if name == "reversed" else given

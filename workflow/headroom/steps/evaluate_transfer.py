@@ -14,9 +14,11 @@ from headroom.artifacts.heads import read_ranking
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import read, write
 from headroom.correlation import STATISTICS, Statistic, partners
+from headroom.errors import HeadroomError
 from headroom.provenance import describe
 from headroom.settings import Settings
-from headroom.steps.prepare_evaluation import check_heads, prepare
+from headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
+from headroom.steps.read_prompts import task_facts
 
 
 def run(
@@ -45,20 +47,28 @@ def run(
         settings: how to run the model.
 
     Raises:
-        HeadroomError: no other task has a correlation with this one.
+        HeadroomError: no other task has a correlation with this one; or prompts, correlations or a ranking are of
+            another model, task, shot or seed.
     """
-    table = read(correlations, CROSS_TASK).to_pylist()
+
+    def path(partner: str) -> Path:
+        return rankings / partner / correlations.name
+
+    expected = expected_ranking(model, prompts, task)
+    if (found := task_facts(prompts).get("task", task)) != task:
+        raise HeadroomError(f"{prompts}: these are the prompts of {found}, not of {task}")
+    table = read(correlations, CROSS_TASK, **(expected | {"task": None})).to_pylist()
     values = {row["task_b"]: row[STATISTICS[statistic]] for row in table if row["task_a"] == task}
     chosen = partners(task, {name: values[name] for name in tasks if name in values})
+    orders = {partner: read_ranking(path(partner), **(expected | {"task": partner})) for partner, _ in chosen.values()}
     prepared = prepare("transfer", model, prompts, settings, len(levels) * len(chosen))
     options = {"levels": list(levels), "correlation": statistic, "add_bos": settings.add_bos}
     for name, (partner, value) in chosen.items():
-        path = rankings / partner / correlations.name
-        pairs = check_heads(path, read_ranking(path), prepared.loaded)
+        pairs = check_heads(path(partner), orders[partner], prepared.loaded)
         columns = prepared.evaluation.curve(pairs, levels)
         columns["partner"] = [partner] * len(levels)
         columns["correlation"] = [value] * len(levels)
-        inputs = {"prompts": prompts, "correlations": correlations, "ranking": path}
+        inputs = {"prompts": prompts, "correlations": correlations, "ranking": path(partner)}
         facts = {**prepared.facts, "ranking": name, "partner": partner}
         record = describe("steps.evaluate_transfer", inputs, options, facts)
         write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run)

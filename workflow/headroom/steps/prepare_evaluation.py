@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headroom.artifacts.model_record import read_record
 from headroom.artifacts.prompts import EVALUATION
 from headroom.checkpoints import Loaded, load
 from headroom.errors import HeadroomError
@@ -87,6 +88,23 @@ def prepare_documents(
     facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
     evaluation = Evaluation(loaded, documents, choices(table), batches, parts=parts)
     return Prepared(evaluation, facts, label(step, prompts))
+
+
+def expected_ranking(model: Path, prompts: Path, *tasks: str) -> dict[str, Any]:
+    """What a ranking for these prompts must be of: the same model, shots and few-shot seed.
+
+    Args:
+        model: the model record.
+        prompts: prompts artifact.
+        tasks: whose ranking will do; where none is named, that of the prompts' task.
+    """
+    facts = task_facts(prompts)
+    return {
+        "model": read_record(model)["digest"],
+        "task": frozenset(tasks) or facts.get("task"),
+        "shots": facts.get("shots"),
+        "seed": facts.get("seed"),
+    }
 
 
 def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:

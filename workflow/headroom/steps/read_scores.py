@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ import numpy as np
 
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid
-from headroom.artifacts.store import ArtifactError, read
+from headroom.artifacts.model_record import recorded_digest
+from headroom.artifacts.store import ArtifactError, digest_of, made_by, read
+from headroom.ranking import AGGREGATE
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Columns of a head-importance artifact, each [layer, head]."""
+    """Columns of a head-importance artifact, each [layer, head], and its provenance."""
 
     path: Path
+    facts: Mapping[str, Any]
     score: Array
     stderr: Array
     even: Array
@@ -32,27 +35,39 @@ def place(results: Path, task: str, shots: int, seed: int | None) -> Path:
     return results / "head_importance" / task / f"{shots}shot-seed{seed}.parquet"
 
 
-def read_scores(path: Path) -> HeadScores:
+def read_scores(path: Path, **expected: Any) -> HeadScores:
     """Read a head-importance artifact.
 
     Raises:
-        ArtifactError: it is none, or a score is not finite.
+        ArtifactError: it is none, or not the one expected (see :func:`headroom.artifacts.store.read`).
     """
-    table = read(path, HEAD_IMPORTANCE)
-    columns = [grid(table, name, path) for name in ("score", "stderr", "score_even", "score_odd")]
-    if not np.isfinite(columns[0]).all():
-        layer, head = np.argwhere(~np.isfinite(columns[0]))[0]
-        raise ArtifactError(f"{path}: layer {layer} head {head} has score {columns[0][layer, head]}")
-    return HeadScores(path, *columns)
+    table = read(path, HEAD_IMPORTANCE, **expected)
+    columns = [grid(table, name) for name in ("score", "stderr", "score_even", "score_odd")]
+    return HeadScores(path, made_by(table), *columns)
 
 
-def read_tasks(results: Path, tasks: Sequence[str], shots: int, seed: int | None) -> dict[str, HeadScores]:
+def read_tasks(
+    results: Path, tasks: Sequence[str], shots: int, seed: int | None, aggregate: bool = False
+) -> dict[str, HeadScores]:
     """Scores of several tasks of one model.
 
+    Args:
+        results: the model's results folder.
+        tasks: their names.
+        shots, seed: of all of them.
+        aggregate: read their aggregate, too.
+
     Raises:
-        ArtifactError: one is missing or wrong, or their shapes differ.
+        ArtifactError: one is missing, damaged, or of another model, task, shot or seed; or their shapes differ.
     """
-    found = {task: read_scores(place(results, task, shots, seed)) for task in tasks}
+    found: dict[str, HeadScores] = {}
+    model = recorded_digest(results)
+    for task in [*tasks, *([AGGREGATE] if aggregate else [])]:
+        of = list(tasks) if task == AGGREGATE else None
+        path = place(results, task, shots, seed)
+        found[task] = read_scores(path, model=model, task=task, shots=shots, seed=seed, tasks=of)
+        # Without a record, all must be of the model that the first is of.
+        model = model or digest_of(found[task].facts)
     shapes = {task: scores.score.shape for task, scores in found.items()}
     if len(set(shapes.values())) > 1:
         raise ArtifactError(f"{results}: tasks have scores of different models, layers x heads: {shapes}")

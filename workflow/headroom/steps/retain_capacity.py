@@ -8,21 +8,30 @@ from pathlib import Path
 from headroom.artifacts.capacity import CAPACITY
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.heads import grid, read_ranking
+from headroom.artifacts.model_record import recorded_digest
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from headroom.artifacts.store import provenance, read, write
+from headroom.artifacts.store import digest_of, provenance, read, write
 from headroom.capacity import capacity
-from headroom.correlation import AGGREGATE
-from headroom.provenance import describe
+from headroom.provenance import cell_facts, describe
+from headroom.ranking import AGGREGATE
 
 
 def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -> None:
-    """Write a capacity artifact."""
+    """Write a capacity artifact.
+
+    Raises:
+        ArtifactError: an artifact is missing, damaged, or of another model, task, shot or seed.
+    """
     kinds = (PREFIX_MATCHING, COPYING)
     induction = {kind.name: results / "induction" / f"{kind.name}.parquet" for kind in kinds}
-    scores = {kind.name: grid(read(path := induction[kind.name], kind), "mean", path) for kind in kinds}
+    first = provenance(induction[COPYING.name])
+    model = recorded_digest(results) or digest_of(first)
+    scores = {kind.name: grid(read(induction[kind.name], kind, model=model), "mean") for kind in kinds}
     names = list(dict.fromkeys([*tasks, AGGREGATE]))
     orders = {task: results / "ranking" / "heads" / task / f"{shots}shot-seed{seed}.parquet" for task in names}
-    rankings = {task: read_ranking(path) for task, path in orders.items()}
-    facts = {"model": provenance(induction[COPYING.name]).get("model"), "shots": shots, "seed": seed}
+    rankings = {
+        task: read_ranking(path, model=model, task=task, shots=shots, seed=seed) for task, path in orders.items()
+    }
+    facts = cell_facts(first, None, shots, seed)
     record = describe("steps.retain_capacity", {**induction, **orders}, {"tasks": list(tasks)}, facts)
     write(out, CAPACITY, capacity(scores, rankings), record)
