@@ -3,7 +3,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
@@ -11,11 +13,11 @@ from headroom.errors import HeadroomError
 from headroom.models import digest, resolve, weight_files
 
 
-def checkpoint(folder, weights=b"weights"):
+def checkpoint(folder, weight=0.0):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "opt"}))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(weights)
+    save_file({"w": np.array([weight])}, folder / "model.safetensors")
     return folder
 
 
@@ -35,7 +37,7 @@ def test_the_digest_sees_weights_and_tokenizer_but_not_the_place(tmp_path):
     assert digest(first) == digest(second)
     (second / "tokenizer.json").write_text("{ }")
     assert digest(first) != digest(second)
-    assert digest(first) != digest(checkpoint(tmp_path / "c", b"other"))
+    assert digest(first) != digest(checkpoint(tmp_path / "c", 1.0))
 
 
 def test_safetensors_are_preferred_to_pickles():
@@ -79,7 +81,7 @@ def test_an_unreachable_hub_says_how_to_do_without(tmp_path, monkeypatch):
 
     monkeypatch.setattr(HfApi, "list_repo_files", refuse)
     with pytest.raises(
-        HeadroomError, match="'facebook/opt-125m' could not be fetched .* give a local checkpoint folder"
+        HeadroomError, match="'facebook/opt-125m': .* could not be fetched .* give a local checkpoint folder"
     ):
         resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")
 
@@ -168,7 +170,7 @@ class TestMoving:
 
     def test_another_checkpoint_makes_another_record(self, results):
         content = self.record.read_bytes()
-        checkpoint(Path("opt"), b"others")
+        checkpoint(Path("opt"), 1.0)
         assert self.needs()
         resolve("tiny", "opt", None, self.record)
         assert self.record.read_bytes() != content

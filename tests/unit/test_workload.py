@@ -19,6 +19,7 @@ from headroom.models import resolve
 from headroom.text_sizes import text_sizes
 from tests.conftest import tiny_model
 from tests.unit.test_costs import study
+from tests.unit.test_models import checkpoint
 
 RULES = {
     "score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint", "evaluate_aggregate",
@@ -83,15 +84,13 @@ def test_resolving_notes_how_large_the_model_is(tmp_path, tokenizer):
     assert workload.record_costs(tmp_path / "model.json", 8) == plan.costs_of(tiny_model("llama"))
 
 
-def test_an_unsupported_family_is_refused_when_it_is_resolved(tmp_path):
-    (tmp_path / "m").mkdir()
-    for name, text in {"config.json": '{"model_type": "gpt2"}', "tokenizer.json": "{}", "m.safetensors": ""}.items():
-        (tmp_path / "m" / name).write_text(text)
-    with pytest.raises(HeadroomError, match="model family 'gpt2' is not supported"):
-        resolve("m", str(tmp_path / "m"), None, tmp_path / "model.json")
-    (tmp_path / "m" / "config.json").write_text('{"model_type": "nobody-knows"}')
-    with pytest.raises(HeadroomError, match=r"model 'm': the configuration in .*/m is of no use: .*nobody-knows"):
-        resolve("m", str(tmp_path / "m"), None, tmp_path / "model.json")
+def test_a_configuration_of_no_use_is_refused_when_it_is_resolved(tmp_path):
+    folder = checkpoint(tmp_path / "m")
+    settings = {"model_type": "opt", "hidden_size": 7, "word_embed_proj_dim": 7, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(HeadroomError, match=r"model 'm': the configuration in .*/m is of no use: .*num_heads"):
+        resolve("m", str(folder), None, tmp_path / "model.json")
+    assert not (tmp_path / "model.json").exists()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from headroom.errors import HeadroomError
 
-from headroom.errors import HeadroomError, nearest
+if TYPE_CHECKING:
+    # The command that resolves a model asks for its family, and starts without torch.
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,17 @@ def family(model: Any) -> Family:
     Raises:
         HeadroomError: the family is not supported.
     """
-    name = model.config.model_type
+    return supported(model.config.model_type)
+
+
+def supported(name: str | None) -> Family:
+    """The table's row for a model type.
+
+    Raises:
+        HeadroomError: there is none.
+    """
     if name not in FAMILIES:
-        raise HeadroomError(
-            f"model family {name!r} is not supported{nearest(name, FAMILIES)}; supported: {', '.join(sorted(FAMILIES))}"
-        )
+        raise HeadroomError(f"model family {name!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from headroom import anatomy, settings
+from headroom.artifacts.model_record import read_record
 from headroom.checkpoint_place import checkpoint_folder
-from headroom.models import read_record
+from headroom.errors import MORE_MEMORY, HeadroomError
+from headroom.models import check_checkpoint
+from headroom.packing import out_of_memory
 from headroom.seam import Seam, attach
 from headroom.shapes import model_from_config
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
+UNREADABLE = "transformers cannot load this checkpoint"
 
 
 class Loaded:
@@ -37,7 +43,11 @@ class Loaded:
 
     @cached_property
     def model(self) -> Any:
-        """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that."""
+        """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that.
+
+        Raises:
+            HeadroomError: it cannot be read, or a weight is missing or not finite.
+        """
         model = self._read().eval().requires_grad_(False)
         found = anatomy.layers(model)
         waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in found)
@@ -47,6 +57,7 @@ class Loaded:
                 "times as slow; give it more GPUs (config key 'gpus', option --gpus) or a number format of 16 bits",
                 file=sys.stderr,
             )
+        _check_finite(model)
         return model
 
     @property
@@ -56,8 +67,13 @@ class Loaded:
 
     @cached_property
     def seam(self) -> Seam:
-        """Where attention and FFNs of the model are governed."""
-        return attach(self.model)
+        """Where attention and FFNs of the model are governed.
+
+        Raises:
+            HeadroomError: see :func:`headroom.seam.attach`; or the number format does not work on the device.
+        """
+        with _explained(f"model {self.record.get('name')}", _name(self.model.dtype)):
+            return attach(self.model)
 
     @cached_property
     def shape(self) -> anatomy.Heads:
@@ -76,7 +92,7 @@ class Loaded:
 
 
 def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> Loaded:
-    """The model of a ``model.json``; its weights are read when they are needed.
+    """The model of a ``model.json``; its weights are read when they are needed, and what is wrong with them said then.
 
     Args:
         record_path: the model record that ``headroom model`` wrote.
@@ -85,7 +101,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         threads: CPU threads; None leaves torch's choice.
 
     Raises:
-        HeadroomError: the record or the checkpoint is missing or unsupported.
+        HeadroomError: the record or the checkpoint is missing, damaged or unsupported, or the device is not to be had.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -93,27 +109,95 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         torch.set_num_threads(threads)
     record = read_record(Path(record_path))
     path = checkpoint_folder(Path(record_path))
-    use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    check_checkpoint(path, record["name"])
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HeadroomError(
+            "device cuda: PyTorch sees no GPU here; set device to auto or cpu, or install its CUDA build"
+        )
+    use_gpu = device != "cpu" and torch.cuda.is_available()
 
     def weights() -> Any:
-        return AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=DTYPES[dtype],
-            attn_implementation="sdpa",
-            local_files_only=True,
-            device_map="auto" if use_gpu else None,
-        )
+        with _explained(path, dtype, UNREADABLE):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=DTYPES[dtype],
+                attn_implementation="sdpa",
+                local_files_only=True,
+                device_map="auto" if use_gpu else None,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            if info["missing_keys"]:
+                first, *others = sorted(info["missing_keys"])
+                more = f" and {len(others)} more" if others else ""
+                raise HeadroomError(
+                    f"{path}: the checkpoint has no weights for {first}{more}, which would be made up at random; "
+                    "fetch it again"
+                )
+            return model
 
-    skeleton = model_from_config(AutoConfig.from_pretrained(path, local_files_only=True), DTYPES[dtype])
-    return Loaded(AutoTokenizer.from_pretrained(path, local_files_only=True), record, skeleton, weights)
+    with _explained(path, dtype, UNREADABLE):
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        return Loaded(tokenizer, record, model_from_config(config, DTYPES[dtype]), weights)
+
+
+@contextmanager
+def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[None]:
+    """Say of what goes wrong with a checkpoint which it was, and what to do.
+
+    Args:
+        what: the checkpoint.
+        dtype: number format.
+        otherwise: what to say of anything but known reasons; empty to let that pass as it is.
+    """
+    try:
+        yield
+    except HeadroomError:
+        raise
+    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    except Exception as error:
+        if out_of_memory(error):
+            reason = (
+                f"{what}: the model does not fit the memory in {dtype}; {MORE_MEMORY} ('headroom plan' says how much "
+                "it takes)"
+            )
+        elif "not implemented for" in str(error):
+            reason = f"dtype {dtype} does not work on this device ({error}); use float32 or another device"
+        elif otherwise:
+            reason = f"{what}: {otherwise} ({type(error).__name__}: {error})"
+        else:
+            raise
+        raise HeadroomError(reason) from error
 
 
 def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> Loaded:
-    """A model that is in memory: frozen, set to evaluation, the seam attached."""
+    """A model that is in memory: frozen, set to evaluation, the seam attached.
+
+    Raises:
+        HeadroomError: a weight is not finite, or the model cannot be served here (see :func:`headroom.seam.attach`).
+    """
     loaded = Loaded(tokenizer, record or {}, model, lambda: model)
     # Now, so that a model that the seam does not work in is refused here.
     _ = loaded.seam
     return loaded
+
+
+def _check_finite(model: Any) -> None:
+    for path, module in model.named_modules():
+        # Weights that wait outside the GPU are fetched.
+        with align_module_device(module):
+            for name, weight in module.named_parameters(recurse=False):
+                # Extremes carry NaN along, and take no memory.
+                if not all(torch.isfinite(extreme) for extreme in torch.aminmax(weight)):
+                    raise HeadroomError(
+                        f"weight {path}.{name} holds NaN or infinity in {_name(weight.dtype)}; the checkpoint is "
+                        "damaged, or its numbers need a format with a wider range: float32 or bfloat16"
+                    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def gates_without(shape: anatomy.Heads, pruned: Iterable[tuple[int, int]]) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MORE_MEMORY = "use a number format of 16 bits, more GPUs, or a machine with more memory"
+"""What to do where a model does not fit."""
+
 
 class HeadroomError(Exception):
     """Something the user can mend: the message names it, says what was expected and what to do."""

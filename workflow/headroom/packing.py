@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headroom.errors import HeadroomError
+from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.parts import digest
 from headroom.seam import Branching, Layout
 
@@ -392,7 +392,7 @@ class Batches:
         if len(halves) == 1:
             raise HeadroomError(
                 f"document {batch.members[0].document.doc_id} ({batch.columns} tokens) does not fit the memory alone; "
-                "use a number format of 16 bits, more GPUs, or a machine with more memory"
+                f"{MORE_MEMORY}"
             )
         # Smaller than what failed, even where halves share all that they hold.
         self.token_budget = min(max(half.columns for half in halves), batch.columns - 1)

@@ -332,13 +332,19 @@ def attach(model: Any) -> Seam:
     """Route a model's attention through a seam and prove that it works there.
 
     Raises:
-        HeadroomError: the family is unknown; the seam does not fire exactly once per layer; opening all gates
-            changes the logits; closing heads or leaving out FFNs does not; or a restarted pass ends elsewhere.
+        HeadroomError: the family is unknown; logits are not finite; the seam does not fire exactly once per layer;
+            opening all gates changes the logits; closing heads or leaving out FFNs does not; or a restarted pass ends
+            elsewhere.
     """
     shape = anatomy.heads(model)
     tokens = _probe_tokens(model)
     with torch.no_grad():
         before = model(input_ids=tokens, use_cache=False).logits
+    if not torch.isfinite(before).all():
+        raise HeadroomError(
+            f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
+            "use dtype float32 or bfloat16"
+        )
     seam = Seam(shape)
     for module in anatomy.attention_modules(model):
         module.headroom_seam = seam
