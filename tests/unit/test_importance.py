@@ -6,7 +6,7 @@ import torch
 
 from headroom import anatomy
 from headroom.errors import HeadroomError
-from headroom.importance import contributions, head_products, scores
+from headroom.importance import contributions, head_products, scores, zero_shares
 from headroom.likelihood import target_log_probabilities
 from headroom.packing import Batches, Document, Row
 from tests.conftest import tiny_model
@@ -140,7 +140,7 @@ def test_the_standard_error_is_that_of_repeated_samples():
     for _ in range(2000):
         sizes = rng.integers(5, 50, 40).astype(float)
         values = (rng.gamma(2, 1, 40) * sizes)[:, None, None]
-        result = scores(Contributions(values, values, sizes, sizes))
+        result = scores(Contributions(values, values, np.zeros((40, 1)), sizes, sizes))
         estimates.append(result.score[0, 0])
         errors.append(result.stderr[0, 0])
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
@@ -151,11 +151,43 @@ def test_one_document_is_too_few(loaded):
         scores(contributions(loaded, documents(1), 100))
 
 
-def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded):
+def test_a_loss_that_is_not_finite_names_document_and_layer(loaded):
     with torch.no_grad():
         anatomy.output_projections(loaded.model)[1].weight[:] = float("inf")
-    with pytest.raises(HeadroomError, match="document \\d, layer \\d: the gradient of the loss is not finite"):
+    with pytest.raises(HeadroomError, match="document 1: the log-likelihood .* is nan; .* in layer 1"):
         contributions(loaded, documents(2), 100)
+
+
+def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypatch):
+    from headroom import importance
+
+    plain = importance.head_products
+
+    def overflow(*arguments):
+        products = plain(*arguments)
+        products[1][0, 2] = float("inf")
+        return products
+
+    monkeypatch.setattr(importance, "head_products", overflow)
+    with pytest.raises(HeadroomError, match="document 1, layer 1: the gradient of the loss is not finite"):
+        contributions(loaded, documents(2), 1)
+
+
+class TestZeros:
+    """Products that are exactly zero, of those that reach the loss."""
+
+    def test_there_are_none(self, loaded):
+        found = contributions(loaded, documents(5, seed=9), 100)
+        np.testing.assert_array_equal(zero_shares(found), [0, 0, 0])
+
+    @pytest.mark.parametrize("layer", [0, 2])
+    def test_of_a_dead_head_all_are(self, loaded, layer):
+        width = loaded.shape.width
+        with torch.no_grad():
+            anatomy.output_projections(loaded.model)[layer].weight[:, :width] = 0
+        expected = [0.0, 0.0, 0.0]
+        expected[layer] = 1 / 4
+        np.testing.assert_allclose(zero_shares(contributions(loaded, documents(5, seed=9), 100)), expected)
 
 
 class TestMemory:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from headroom import anatomy
 from headroom.checkpoints import gates_without
 from headroom.errors import HeadroomError
 from headroom.likelihood import encode, log_likelihoods, rows_of
+from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document, Row
 from tests.conftest import SENTENCES, tiny_model
 
@@ -59,8 +61,6 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
     rows = [row for document in documents for row in document.rows]
     found = log_likelihoods(loaded, Batches(documents, 64), gates_without(loaded.shape, pruned))
     model = tiny_model(family)
-    from headroom import anatomy
-
     width = anatomy.heads(model).width
     with torch.no_grad():
         for layer, head in pruned:
@@ -139,9 +139,39 @@ class TestEncode:
             encode([(3, "Say:", "")], tokenizer, 100)
 
 
-def test_numbers_that_are_not_finite_stop_the_job(loaded):
-    documents = random_documents(np.random.default_rng(5), 2)
-    with torch.no_grad():
-        loaded.model.get_output_embeddings().weight[:] = float("nan")
-    with pytest.raises(HeadroomError, match="document 101: choice 0 has log-likelihood nan"):
-        log_likelihoods(loaded, Batches(documents, 64))
+class TestNotFinite:
+    """The job stops at the first batch, and names the document and where its numbers go wrong."""
+
+    @pytest.mark.parametrize("budget", [1, 10_000])
+    def test_one_document_of_many(self, loaded, budget):
+        documents = random_documents(np.random.default_rng(5), 5)
+        known = {token for document in documents for row in document.rows for token in row.tokens}
+        token = max(set(range(3, 500)) - known)
+        rows = documents[3].rows
+        documents[3] = Document(103, tuple(Row((token, *row.tokens[1:]), row.n_target) for row in rows))
+        loaded.model.get_input_embeddings().register_forward_hook(
+            lambda module, given, found: found.masked_fill((given[0] == token)[..., None], float("nan"))
+        )
+        with pytest.raises(HeadroomError, match="document 103: the log-likelihood .* is nan; .* in the embedding"):
+            log_likelihoods(loaded, Batches(documents, budget))
+
+    @pytest.mark.parametrize("layer", [0, 1])
+    def test_the_layer(self, loaded, layer):
+        anatomy.ffn_modules(loaded.model)[layer][-1].register_forward_hook(lambda *_: _[2] * float("inf"))
+        with pytest.raises(HeadroomError, match=f"document 10\\d: .* cease to be finite in layer {layer}: try dtype"):
+            log_likelihoods(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))
+
+    def test_after_the_layers(self, loaded):
+        with torch.no_grad():
+            loaded.model.get_output_embeddings().weight[:] = float("nan")
+        with pytest.raises(HeadroomError, match="cease to be finite in "):
+            log_likelihoods(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))
+
+    def test_without_an_ffn(self, loaded):
+        """The oracle's restarted passes, too."""
+        norm = anatomy.layers(loaded.model)[2].self_attn
+        norm.register_forward_hook(
+            lambda module, given, found: (found[0] * float("nan"), *found[1:]) if loaded.seam._without_ffns else found
+        )
+        with pytest.raises(HeadroomError, match="document 10\\d: .* in the last layer, 2, or after it"):
+            knock_out_ffns(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))

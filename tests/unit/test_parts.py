@@ -246,7 +246,7 @@ class TestEngines:
         model = tiny_model("llama").float()
         loaded = prepare(model, tokenizer)
         model.get_output_embeddings().weight.data[:] = float("nan")
-        with pytest.raises(HeadroomError, match=r"document \d: choice 0 has log-likelihood nan"):
+        with pytest.raises(HeadroomError, match=r"document \d: the log-likelihood of a continuation is nan"):
             likelihoods(loaded, Batches(documents(), 1000), parts=kept)
         assert not list(kept.folder.rglob("*.npz"))
 

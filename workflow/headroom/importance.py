@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
-from headroom.likelihood import target_log_probabilities
+from headroom.likelihood import check_finite, target_log_probabilities
 from headroom.packing import Batch, Batches, Document, out_of_memory
 from headroom.parts import NO_PARTS, Parts
 from headroom.progress import Progress
@@ -34,12 +34,14 @@ class Contributions:
     Attributes:
         absolute: sum over tokens of |A_t . dL/dA_t|, [N, layer, head], nats.
         signed: sum over tokens of A_t . dL/dA_t, [N, layer, head], nats: dL/d(gate of the head) at an open gate.
+        zeros: how many of the products A_t . dL/dA_t are exactly zero though the loss depends on A_t, [N, layer].
         n_inputs: input tokens, N_i - 1 of a document of N_i tokens, [N].
         n_targets: target tokens, [N].
     """
 
     absolute: Array
     signed: Array
+    zeros: Array
     n_inputs: Array
     n_targets: Array
 
@@ -78,11 +80,12 @@ def contributions(
     found = Contributions(
         np.zeros(shape),
         np.zeros(shape),
+        np.zeros(shape[:2]),
         np.array([len(document.rows[0].inputs) for document in documents], dtype=float),
         np.array([document.rows[0].n_target for document in documents], dtype=float),
     )
 
-    def differentiate(batch: Batch) -> list[tuple[Array, Array]]:
+    def differentiate(batch: Batch) -> list[Sums]:
         try:
             return _contributions(loaded, batch, found.n_targets)
         except (MemoryError, RuntimeError) as error:
@@ -98,13 +101,14 @@ def contributions(
         for number in known:
             entry = unit.known[number]
             found.absolute[number], found.signed[number] = entry["absolute"][0], entry["signed"][0]
+            found.zeros[number] = entry["zeros"][0]
         if progress:
             progress.reuse(len(known))
         if unit.complete:
             return found
         for batch, sums in batches.each(differentiate, known):
             members = [member.number for member in batch.members]
-            for layer, (absolute, signed) in enumerate(sums):
+            for layer, (absolute, signed, zeros) in enumerate(sums):
                 if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
                     place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
                     raise HeadroomError(
@@ -112,26 +116,35 @@ def contributions(
                         "finite; try dtype float32 or bfloat16"
                     )
                 found.absolute[members, layer], found.signed[members, layer] = absolute, signed
+                found.zeros[members, layer] = zeros
             for place, number in enumerate(members):
-                pair = (np.stack([values[which][place] for values in sums])[None] for which in (0, 1))
-                unit.add(number, **dict(zip(("absolute", "signed"), pair, strict=True)))
+                kept = (np.stack([values[which][place] for values in sums])[None] for which in (0, 1, 2))
+                unit.add(number, **dict(zip(("absolute", "signed", "zeros"), kept, strict=True)))
             if progress:
                 progress.advance(batch.n_documents)
     return found
 
 
-def _contributions(
-    loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False
-) -> list[tuple[Array, Array]]:
-    """For each layer, sums over a document's tokens of |A_t . dL/dA_t| and of A_t . dL/dA_t, each [document, head]."""
+Sums = tuple[Array, Array, Array]
+"""Of one layer, sums over a document's tokens: |A_t . dL/dA_t| and A_t . dL/dA_t, each [document, head], and how many
+products are exactly zero, [document]."""
+
+
+def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Sums]:
+    """The sums of each layer."""
     # Each document has a tree of its own.
     places = batch.owners()
     sums = []
-    for products in head_products(loaded, batch, n_targets, checkpointing):
+    for layer, products in enumerate(head_products(loaded, batch, n_targets, checkpointing)):
         places = places.to(products.device)
         empty = products.new_zeros(batch.n_documents, products.shape[1])
         parts = [empty.index_add(0, places, values) for values in (products.abs(), products)]
-        sums.append((parts[0].cpu().numpy(), parts[1].cpu().numpy()))
+        # In the last layer, only columns that predict can reach the loss.
+        last = layer == loaded.shape.layers - 1
+        reached = batch.positions.to(products.device) if last else torch.arange(len(places), device=products.device)
+        silent = (products[reached] == 0).to(products.dtype)
+        zeros = empty.index_add(0, places[reached], silent).sum(dim=1)
+        sums.append((parts[0].cpu().numpy(), parts[1].cpu().numpy(), zeros.cpu().numpy()))
     return sums
 
 
@@ -146,6 +159,7 @@ def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing:
     """
     with torch.enable_grad(), loaded.seam.capture(checkpointing) as captured:
         log_p = target_log_probabilities(loaded, batch)
+        check_finite(loaded, batch, log_p.detach())
         weights = torch.as_tensor(1 / n_targets[batch.rows.cpu().numpy()], device=log_p.device, dtype=log_p.dtype)
         # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
         loss = -(log_p * weights).sum()
@@ -153,6 +167,17 @@ def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing:
         gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
     return [(c.value.to(wide) * g.to(wide)).sum(dim=-1)[0] for c, g in zip(captures, gradients, strict=True)]
+
+
+def zero_shares(found: Contributions) -> Array:
+    """Share of the products A_t . dL/dA_t that are exactly zero though the loss depends on A_t, [layer].
+
+    Next to none, unless a head is dead or gradients underflow, as they do in float16.
+    """
+    n_products = np.repeat(found.n_inputs.sum() * found.absolute.shape[2], found.absolute.shape[1])
+    n_products[-1] = found.n_targets.sum() * found.absolute.shape[2]
+    shares: Array = found.zeros.sum(axis=0) / n_products
+    return shares
 
 
 def scores(found: Contributions, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all") -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ CUT = 0.04
 """Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
 BLOCK = 64
 """Query rows that are computed at once, so that no N x N map is kept."""
+BY_MERGES = "BPE merge order"
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -36,7 +38,7 @@ def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
         pairs = [merge if isinstance(merge, list) else merge.split(" ", 1) for merge in merges]
         # Two merges may make the same token; it keeps its first place.
         ids = dict.fromkeys(vocabulary[a + b] for a, b in pairs if a + b in vocabulary)
-        return list(ids), "BPE merge order"
+        return list(ids), BY_MERGES
     special = set(tokenizer.all_special_ids)
     return [i for i in sorted(tokenizer.get_vocab().values()) if i not in special], "token id"
 
@@ -208,6 +210,8 @@ def over_sequences(
         Columns of an artifact with a row per head, and facts about the sequences.
     """
     ranked, order = ranked_vocabulary(loaded.tokenizer)
+    if order != BY_MERGES:
+        print(f"{label}: the tokenizer has no BPE merges: its vocabulary is ranked by {order}", file=sys.stderr)
     start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
     # All are drawn first, so that a vocabulary that is too small is found before hours of work.
     sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]

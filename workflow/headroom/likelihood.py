@@ -36,7 +36,8 @@ def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, a
         add_bos: put the BOS token (else EOS) before each context.
 
     Raises:
-        HeadroomError: a continuation has no tokens or does not fit the window.
+        HeadroomError: a continuation has no tokens or does not fit the window; or there is no start token where one
+            is needed.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     ids = _tokenise(tokenizer, pairs)
@@ -46,6 +47,12 @@ def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, a
         prefix = ids[stripped]
         target = ids[context + continuation][len(prefix) :]
         if add_bos or not prefix:
+            if start is None:
+                raise HeadroomError(
+                    f"document {doc_id}: {'add_bos' if add_bos else 'an empty context'} needs a start token, and the "
+                    "tokenizer has neither BOS nor EOS; "
+                    + ("set add_bos: false" if add_bos else "leave the document out, or take another model")
+                )
             # An empty context is conditioned on the start token, as HFLM does.
             prefix = [start, *prefix]
         if not target:
@@ -122,9 +129,48 @@ Predicted = tuple[Tensor, Tensor, Tensor]
 
 
 def predicted(loaded: Loaded, batch: Batch) -> Predicted:
-    """What :class:`Likelihoods` adds up for a batch."""
+    """What :class:`Likelihoods` adds up for a batch.
+
+    Raises:
+        HeadroomError: see :func:`check_finite`.
+    """
     values, greedy = predict(loaded, batch)
+    check_finite(loaded, batch, values)
     return batch.rows.cpu(), values.double().cpu(), greedy.cpu()
+
+
+def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
+    """Refuse log p of target tokens, [T], that are not finite.
+
+    Raises:
+        HeadroomError: one is not; names its document, and the layer where the document's numbers go wrong.
+    """
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad) == 0:
+        return
+    row = int(batch.rows[bad[0, 0]])
+    start = 0
+    for tree in batch.trees:
+        for member in tree.members:
+            if member.first_row <= row < member.first_row + len(member.document.rows):
+                where = _overflow(loaded, batch, slice(start, start + tree.columns))
+                raise HeadroomError(
+                    f"document {member.document.doc_id}: the log-likelihood of a continuation is "
+                    f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: try dtype float32 or "
+                    "bfloat16"
+                )
+        start += tree.columns
+
+
+@torch.no_grad()
+def _overflow(loaded: Loaded, batch: Batch, columns: slice) -> str:
+    """Where these columns' hidden states first hold what is not finite, by another pass that keeps all of them."""
+    with loaded.seam.layout(batch.layout()), loaded.seam.layer_inputs() as inputs:
+        loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+    found = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
+    if not found:
+        return f"the last layer, {loaded.shape.layers - 1}, or after it"
+    return f"layer {found[0] - 1}" if found[0] else "the embedding"
 
 
 class Likelihoods:
@@ -145,20 +191,9 @@ class Likelihoods:
         self._totals.index_add_(0, rows, values)
         self._misses.index_add_(0, rows, (~greedy).long())
 
-    def entry(self, rows: slice, document: Document) -> dict[str, np.ndarray[Any, Any]]:
-        """The rows of a document that has been counted in, as :meth:`restore` takes them.
-
-        Raises:
-            HeadroomError: one is not finite; names the document.
-        """
-        values = self._totals[rows]
-        if not torch.isfinite(values).all():
-            row = int((~torch.isfinite(values)).nonzero()[0])
-            raise HeadroomError(
-                f"document {document.doc_id}: choice {row} has log-likelihood {values[row].item()}; the model's "
-                "numbers overflow: try dtype float32 or bfloat16"
-            )
-        return {"values": values.numpy(), "greedy": (self._misses[rows] == 0).numpy()}
+    def entry(self, rows: slice) -> dict[str, np.ndarray[Any, Any]]:
+        """The rows of a document that has been counted in, as :meth:`restore` takes them."""
+        return {"values": self._totals[rows].numpy(), "greedy": (self._misses[rows] == 0).numpy()}
 
     def restore(self, rows: slice, values: np.ndarray[Any, Any], greedy: np.ndarray[Any, Any]) -> None:
         """Take the rows of a document as :meth:`entry` gave them."""
@@ -198,7 +233,7 @@ def likelihoods(
         parts: where documents are kept that are done, and looked for.
 
     Raises:
-        HeadroomError: a log-likelihood is not finite; names the document.
+        HeadroomError: a log-likelihood is not finite; names document and layer.
     """
     found = Likelihoods(batches.n_rows)
     ffns = sorted(set(without_ffns))
@@ -214,7 +249,7 @@ def likelihoods(
             for batch, values in batches.each(lambda batch: predicted(loaded, batch), known):
                 found.add(values)
                 for member in batch.members:
-                    unit.add(member.number, **found.entry(batches.rows_of(member.number), member.document))
+                    unit.add(member.number, **found.entry(batches.rows_of(member.number)))
                 if progress:
                     progress.advance(batch.n_documents)
     return found
@@ -230,7 +265,7 @@ def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = Non
     """Log-likelihood in nats of each row's continuation given its context, [n_rows].
 
     Raises:
-        HeadroomError: a log-likelihood is not finite; names the document.
+        HeadroomError: a log-likelihood is not finite; names document and layer.
     """
     return likelihoods(loaded, batches, gates).values
 

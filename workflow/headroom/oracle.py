@@ -70,7 +70,7 @@ def knock_out_ffns(
                 likelihoods.add(values)
             for member in batch.members:
                 rows = batches.rows_of(member.number)
-                entries = [likelihoods.entry(rows, member.document) for likelihoods in every]
+                entries = [likelihoods.entry(rows) for likelihoods in every]
                 # [row, the whole model and each layer]
                 unit.add(member.number, **{k: np.stack([e[k] for e in entries], 1) for k in ("values", "greedy")})
             if progress:

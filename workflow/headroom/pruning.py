@@ -76,9 +76,9 @@ class Evaluation:
     def keep_whole(self, found: Likelihoods) -> None:
         """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
         with unit_of(self.parts, self.batches) as unit:
-            for number, document in enumerate(self.documents):
+            for number in range(len(self.documents)):
                 if number not in unit.known:
-                    unit.add(number, **found.entry(self.batches.rows_of(number), document))
+                    unit.add(number, **found.entry(self.batches.rows_of(number)))
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
         """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""

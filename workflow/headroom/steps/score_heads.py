@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
 from headroom.settings import Settings
 from headroom.steps.read_prompts import first_gold, label, rows, task_facts, tokenise
+
+UNDERFLOW = 0.01
+"""Share of products that are exactly zero from which on underflow is reported."""
 
 
 def run(
@@ -61,7 +65,19 @@ def run(
         "score_even": scores.even.ravel(),
         "score_odd": scores.odd.ravel(),
     }
-    took = {**peak(), "token_budget": budget() if loaded.in_memory else None}
+    zeros = importance.zero_shares(found)
+    took = {
+        **peak(),
+        "token_budget": budget() if loaded.in_memory else None,
+        "zero_products": round(float(zeros.mean()), 6),
+    }
+    if settings.dtype == "float16" and zeros.mean() > UNDERFLOW:
+        print(
+            f"{progress.label}: {100 * zeros.mean():.0f} % of the products of activations and gradients are exactly "
+            f"zero, most in layer {zeros.argmax()} ({100 * zeros.max():.0f} %): gradients underflow in float16, and "
+            "scores come out too small; use dtype bfloat16 or float32",
+            file=sys.stderr,
+        )
     write(out, HEAD_IMPORTANCE, columns, record, took)
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, took)
