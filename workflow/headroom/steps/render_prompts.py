@@ -29,8 +29,9 @@ def run(
     metric: str,
 ) -> None:
     """Write a prompts artifact (see :func:`headroom.prompts.render`)."""
-    # lm-eval notes each default it fills in; what went wrong still comes as an exception.
+    # They note each default they fill in and each file they cannot read; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
     columns, facts = prompts.render(
         task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric
     )
