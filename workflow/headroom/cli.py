@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from headroom.errors import HeadroomError
+from headroom.errors import MORE_MEMORY, HeadroomError
+from headroom.places import check_writable
 from headroom.settings import DTYPES, Settings
 from headroom.task_files import TASK_FOLDERS
 
@@ -37,6 +38,10 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
+OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
+"""Options that name what is written."""
+FOLDER_COMMANDS = ("prune", "transfer", "induction", "embed-model", "embed-data")
+"""Commands whose ``--out`` is a folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,11 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A scheduler's time limit, or a cancelled run: as an exception, so that finished units are kept on the way out.
     signal.signal(signal.SIGTERM, _stop)
     try:
+        for output in OUTPUTS:
+            if getattr(options, output, None):
+                folder = output == "parts" or options.name in FOLDER_COMMANDS
+                check_writable(getattr(options, output), folder)
         if options.runs_model:
             _prepare_to_run(options.device, options.gpus)
         options.command(options)
-    except HeadroomError as error:
+    # A file that cannot be read or written is for the user to mend, and says so itself.
+    except (HeadroomError, OSError) as error:
         print(f"headroom {options.name}: error: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"headroom {options.name}: error: out of memory ({error}); {MORE_MEMORY}", file=sys.stderr)
         return 1
     return 0
 
@@ -57,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stop(number: int, frame: object) -> None:
     print("stopped by SIGTERM; a later run goes on from the finished units", file=sys.stderr, flush=True)
     sys.exit(128 + number)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from headroom.packing import out_of_memory
+
+    return out_of_memory(error)
 
 
 def parser() -> argparse.ArgumentParser:
