@@ -274,7 +274,7 @@ def test_the_study_stands_alone(finished):
 def test_results_do_not_depend_on_batches_threads_or_order(finished, study):
     """Compute all that a model computes again, with other batches, threads and one job at a time."""
     for path in study.result("tiny").iterdir():
-        if path.name not in ("model.json", "figures", "tables", "findings"):
+        if path.is_dir() and path.name not in ("figures", "tables", "findings"):
             shutil.rmtree(path)
     study.configure(token_budget=48, threads=2)
     done = study.snakemake(
