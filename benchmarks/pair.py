@@ -22,6 +22,10 @@ LEVELS = (0, 10, 30, 50, 70, 90)
 GRID_HEADS, GRID_FFNS = (0, 30, 60, 90), (0, 20, 40)
 SAMPLED = (("own", 0, 0), ("own", 30, 0), ("own", 70, 0), ("ffns", 0, 30), ("joint", 60, 20), ("joint", 90, 40))
 """Evaluations of the rival that are timed: heads and FFNs pruned, in percent. To it, all masks cost the same."""
+HEADS_RANKED = {"own": "heads.parquet", "ffns": "heads.parquet", "joint": "aggregate.parquet"}
+"""Kind of evaluation to the ranking of heads in it."""
+OTHERS = ("piqa", "copa")
+"""Tasks of which one makes the aggregate differ from the task's own ranking."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Pair:
 def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     """Run a pair's jobs and the rival's loop in turns.
 
-    The jobs are those of the workflow for one pair, own rankings in place of the aggregate's: head importance; FFN
-    importance with its curve; curves under the own and a random ranking; the joint grid with a curve of heads.
+    The jobs are those of the workflow for one pair: head importance; FFN importance with its curve; curves under the
+    own and a random ranking; the joint grid with a curve of heads under the aggregate of two tasks (of FFNs, the task's
+    own). The other task's scores are there before.
     """
     from headroom import anatomy
     from headroom.artifacts.store import run_facts
@@ -58,6 +63,8 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
         prompts = folder / "prompts.parquet"
         _run("prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", n,
              "--limit-evaluation", n, "--out", prompts)  # fmt: skip
+        other = next(name for name in OTHERS if name != task)
+        _score_another(bench, folder, other, shots)
         ours: list[float] = []
         loops: list[float] = []
         outcomes: list[dict[str, Any]] = []
@@ -68,11 +75,11 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
             # Kept units would be found again.
             shutil.rmtree(folder / "parts", ignore_errors=True)
             if number % 2 == 0:
-                each.append(_jobs(bench, prompts, folder))
+                each.append(_jobs(bench, prompts, folder, task, other, shots))
                 seconds, found = _loops(bench, prompts, folder, evaluations)
             else:
                 seconds, found = _loops(bench, prompts, folder, evaluations)
-                each.append(_jobs(bench, prompts, folder))
+                each.append(_jobs(bench, prompts, folder, task, other, shots))
             ours.append(sum(each[-1].values()))
             loops.append(seconds)
             outcomes.append(found)
@@ -85,38 +92,66 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
                 planned[rule].memory,
                 run_facts(folder / artifact)["peak_memory_mib"] * 2**20,
             )
-            for rule, artifact in ARTIFACTS.items()
+            for rule, artifact in {"score_heads": _scores(folder, task, shots), **ARTIFACTS}.items()
         }
     return Pair({"ours": Timed(ours, None), "loops": Timed(loops, None)}, same, evaluations, jobs)
 
 
-def _jobs(bench: Bench, prompts: Path, folder: Path) -> dict[str, float]:
-    """Our jobs one after the other, each a process: rule to seconds."""
+def _scores(folder: Path, task: str, shots: int) -> Path:
+    return folder / "head_importance" / task / f"{shots}shot-seed1234.parquet"
+
+
+def _score_another(bench: Bench, folder: Path, task: str, shots: int) -> None:
+    """Write another task's head scores, from a few documents."""
+    prompts = folder / "other.parquet"
+    _run("prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", 8,
+         "--limit-evaluation", 1, "--out", prompts)  # fmt: skip
+    _run("head-importance", *_model(bench), "--prompts", prompts, "--ranking", folder / "other_heads.parquet",
+         "--out", _scores(folder, task, shots))  # fmt: skip
+
+
+def _model(bench: Bench) -> list[Any]:
     import torch
 
-    model = ["--model", bench.record, "--prompts", prompts, "--device", "cpu", "--threads", torch.get_num_threads(),
-             "--parts", folder / "parts"]  # fmt: skip
-    heads = ["--ranking", folder / "heads.parquet", "--out", folder / "scores.parquet"]
+    return ["--model", bench.record, "--device", "cpu", "--threads", torch.get_num_threads()]
+
+
+def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shots: int) -> dict[str, float]:
+    """Our jobs one after the other, each a process: rule to seconds."""
+    model = [*_model(bench), "--prompts", prompts, "--parts", folder / "parts"]
+    heads = ["--ranking", folder / "heads.parquet", "--out", _scores(folder, task, shots)]
     ffns = ["--ranking", folder / "ffns.parquet", "--curve", folder / "ffn_curve.parquet", "--levels", *LEVELS]
     curves = ["--ranking-file", folder / "heads.parquet", "--rankings", "own", "random_1", "--levels", *LEVELS]
-    rankings = ["--heads-ranking", folder / "heads.parquet", "--ffns-ranking", folder / "ffns.parquet"]
+    aggregation = [
+        "--results",
+        folder,
+        "--tasks",
+        task,
+        other,
+        "--shots",
+        shots,
+        "--scores-out",
+        folder / "mean.parquet",
+    ]
+    aggregate = folder / "aggregate.parquet"
+    rankings = ["--heads-ranking", aggregate, "--ffns-ranking", folder / "ffns.parquet"]
     grid = ["--joint-heads", *GRID_HEADS, "--joint-ffns", *GRID_FFNS]
-    curve = ["--curve", folder / "curve.parquet", "--curve-ranking", folder / "heads.parquet", "--levels", *LEVELS]
+    curve = ["--curve", folder / "curve.parquet", "--curve-ranking", aggregate, "--levels", *LEVELS]
     return {
         "score_heads": _run("head-importance", *model, *heads),
         "score_ffns": _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet"),
         "evaluate_own": _run("prune", *model, *curves, "--out", folder / "curves"),
+        "aggregate_importance": _run("rank", *aggregation, "--out", aggregate),
         "evaluate_joint": _run("joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet"),
     }
 
 
 ARTIFACTS = {
-    "score_heads": "scores.parquet",
     "score_ffns": "ffn_curve.parquet",
     "evaluate_own": "curves/own.parquet",
     "evaluate_joint": "joint.parquet",
 }
-"""Rule to an artifact that says what its job took."""
+"""Rule to an artifact that says what its job took; head importance has its scores."""
 
 
 def _run(*arguments: Any) -> float:
@@ -207,12 +242,14 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     best = best_batch(rival, asked, Bench.batches)
     search = time.perf_counter() - start
-    heads, layers = read_ranking(folder / "heads.parquet"), read_ffn_ranking(folder / "ffns.parquet")
+    heads = {kind: read_ranking(folder / name) for kind, name in HEADS_RANKED.items()}
+    layers = read_ffn_ranking(folder / "ffns.parquet")
     right: list[list[bool]] = []
     sure: list[list[bool]] = []
     start = time.perf_counter()
-    for _, percent_heads, percent_ffns in SAMPLED:
-        gone = heads[: count_at(percent_heads, len(heads))], layers[: count_at(percent_ffns, len(layers))]
+    for kind, percent_heads, percent_ffns in SAMPLED:
+        ranked = heads[kind]
+        gone = ranked[: count_at(percent_heads, len(ranked))], layers[: count_at(percent_ffns, len(layers))]
         with rival.without(*gone):
             values = rival.log_likelihoods(asked, best)
         ids = [doc_id for doc_id, _, _ in asked]
