@@ -61,14 +61,14 @@ def main() -> int:
     if path.is_file():
         # A run of some measures keeps the others'.
         replaced = {*o.measures, *("g" if "e" in o.measures else "")}
-        before = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        before = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in before if row["measure"] not in replaced or not _asked(row["task"], o.tasks)]
-    made = stamp()
+    made = stamp(o.threads)
     for name in o.measures:
         for row in MEASURES[name](bench):
             say(f"  {row['measure']} {row['task']} {row['shots']}: {row['ratio']} {row['spread']} equal {row['equal']}")
             rows.append(row | made)
-            write(o.out, rows, o.threads)
+            write(o.out, rows)
     unequal = [row for row in rows if not row["equal"]]
     for row in unequal:
         say(f"not equal: {row}")

@@ -26,27 +26,24 @@ TITLES = {
 }
 
 
-def write(out: Path, rows: Sequence[Row], threads: int) -> None:
+def write(out: Path, rows: Sequence[Row]) -> None:
     """Write both files; ``out`` has no suffix."""
     rows = sorted(rows, key=lambda row: row["measure"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = {
-        "machine": f"{_processor()}, {threads} threads",
-        "packages": {name: version(name) for name in ("torch", "transformers", "lm_eval")},
-    }
-    out.with_suffix(".json").write_text(json.dumps({**made, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(page(made, rows), encoding="utf-8")
+    out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(page(rows), encoding="utf-8")
 
 
-def page(made: dict[str, Any], rows: Sequence[Row]) -> str:
+def page(rows: Sequence[Row]) -> str:
     """The tables."""
-    packages = ", ".join(f"{name} {number}" for name, number in made["packages"].items())
-    dates, commits = (list(dict.fromkeys(row[name] for row in rows)) for name in ("date", "commit"))
+    dates, commits, machines = (
+        list(dict.fromkeys(row[name] for row in rows)) for name in ("date", "commit", "machine")
+    )
     lines = [
         "# Benchmarks",
         "",
-        f"Made by `make bench` on {' and '.join(dates)} at commit {' and '.join(commits)}: {made['machine']};",
-        f"{packages}.",
+        f"Made by `make bench` on {', '.join(dates)} at commit {', '.join(commits)}:",
+        f"{'; '.join(machines)}.",
         "",
         "The other's time over ours: contestants take turns in one run, medians of the rounds, in brackets the range",
         "of the rounds' ratios. SmolLM2-135M-Instruct on real prompts. HFLM runs at the faster of its batch sizes 1",
@@ -63,9 +60,14 @@ def page(made: dict[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def stamp() -> Row:
-    """When and at which commit a row was made."""
-    return {"date": datetime.now(UTC).date().isoformat(), "commit": _commit()}
+def stamp(threads: int) -> Row:
+    """When, at which commit, on what and with which packages a row was made."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "lm_eval"))
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "machine": f"{_processor()}, {threads} threads, {packages}",
+    }
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -109,8 +111,10 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the code that ran, with a mark where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit of the code that ran, with a mark where files other than the tables differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks.*")
+    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{'-dirty' if dirty else ''}"

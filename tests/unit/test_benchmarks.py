@@ -59,9 +59,9 @@ def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path,
         # A tiny model's job is start-up alone, which no plan foresees well.
         assert row["equal"] or row["measure"] == "g", row
         assert row["ratio"] > 0
-    write(tmp_path / "benchmarks", [row | stamp() for row in found], 2)
+    write(tmp_path / "benchmarks", [row | stamp(2) for row in found])
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
-    assert [row["ratio"] for row in kept["rows"]] == [row["ratio"] for row in found]
+    assert [row["ratio"] for row in kept] == [row["ratio"] for row in found]
     page = (tmp_path / "benchmarks.md").read_text()
     assert all(any(f"{row['ratio']:.{digits}f}" in page for digits in (1, 2)) for row in found)
 
