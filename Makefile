@@ -43,6 +43,9 @@ docs: demo  ## run the embedded study and keep its figure and findings in docs/d
 	cp results/SmolLM2-135M-Instruct/figures/fig05_heads_pruned-seed1234.png docs/demo/fig05.png
 	cp results/SmolLM2-135M-Instruct/findings/seed1234.md docs/demo/findings.md
 
+# Tests run in files beside each other.
+WORKERS ?= 2
+
 # Records of all 14 tasks, {task}/{split}.parquet, in the columns of lm-eval's data sets.
 RECORDS ?= ../shared/data
 MODEL := results/SmolLM2-135M-Instruct/model.json
@@ -66,7 +69,7 @@ types: $(VENV)/.dev  ## mypy
 	mypy
 
 unit: $(VENV)/.dev  ## unit, parity, DAG and end-to-end tests
-	pytest
+	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 slurm: $(VENV)/.dev  ## larger studies through a private Slurm, killed and compared; root and apt-get, or Slurm itself
 	HEADROOM_SLURM=long pytest tests/slurm

