@@ -242,7 +242,8 @@ def test_editing_the_command_line_is_no_reason(study):
             {"draw_transfer", "write_findings"},
         ),
     ],
-    ids=str,
+    # Sets print in another order in each worker.
+    ids=["correlation", "induction", "copying", "joint", "transfer"],
 )
 def test_method_options_reach_the_steps_that_use_them(study, changes, expected, figures):
     study.configure(**changes)
