@@ -182,11 +182,12 @@ class Cluster:
 
     def _configure(self) -> None:
         for name in ("slurm.conf", "gres.conf"):
-            # A link whose target is gone is what a killed test left.
+            if _is_abandoned(ETC / name):
+                (ETC / name).unlink()
             if (ETC / name).exists():
                 raise Unavailable(
-                    f"a Slurm is configured on this machine: {ETC / name}. If a killed test left it, end it: "
-                    f"python -m tests.slurm.cluster stop {(ETC / name).resolve().parent}"
+                    f"a Slurm is configured on this machine: {ETC / name}. If it is a private one of these tests, end "
+                    f"it: python -m tests.slurm.cluster stop {(ETC / name).resolve().parent}"
                 )
         for name in ("state", "spool"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -198,7 +199,6 @@ class Cluster:
                     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
             ETC.mkdir(parents=True, exist_ok=True)
             for name in ("slurm.conf", "gres.conf"):
-                (ETC / name).unlink(missing_ok=True)
                 # Links, because the executor's job step drops SLURM_CONF from the environment.
                 (ETC / name).symlink_to(self.folder / name)
         except OSError as error:
@@ -228,6 +228,20 @@ def table(entries: Sequence[Entry]) -> str:
     """The history as Markdown."""
     rows = [[*COLUMNS], ["---"] * len(COLUMNS), *([getattr(entry, name) for name in COLUMNS] for entry in entries)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _is_abandoned(link: Path) -> bool:
+    """Whether this is the link of a private Slurm whose daemon is gone: a killed test leaves it.
+
+    With it in place every Snakemake on this machine would wait for a controller that does not answer.
+    """
+    if not link.is_symlink():
+        return False
+    try:
+        os.kill(int((link.readlink().parent / "slurmctld.pid").read_text()), 0)
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _host() -> str:
