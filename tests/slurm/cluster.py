@@ -25,6 +25,8 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "munged")
 ETC = Path("/etc/slurm")
 GPUS = 2
 GPU_TYPE = "h200"
+MARK = "private-slurm-of-tests"
+"""A file in the folder of a Slurm that these tests started."""
 SLURM_CONF = """\
 ClusterName=ci
 SlurmctldHost={host}(127.0.0.1)
@@ -133,6 +135,7 @@ class Cluster:
             Unavailable: another Slurm is configured on this machine, or a daemon does not come up.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / MARK).touch()
         self._configure()
         socket_, key = self.folder / "munge.socket", self.folder / "munge.key"
         if not key.exists():
@@ -235,7 +238,7 @@ def _is_abandoned(link: Path) -> bool:
 
     With it in place every Snakemake on this machine would wait for a controller that does not answer.
     """
-    if not link.is_symlink():
+    if not link.is_symlink() or (link.exists() and not (link.readlink().parent / MARK).exists()):
         return False
     try:
         os.kill(int((link.readlink().parent / "slurmctld.pid").read_text()), 0)
