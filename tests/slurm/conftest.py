@@ -123,5 +123,7 @@ def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[
 
 def end(process: subprocess.Popen[str], number: int) -> str:
     """Send Snakemake a signal, wait for its end, and return what it printed."""
+    # A job may have started before Snakemake has been told its number, and could not be cancelled.
+    time.sleep(5)
     os.kill(process.pid, number)
-    return process.communicate(timeout=120)[0]
+    return process.communicate(timeout=240)[0]

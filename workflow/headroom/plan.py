@@ -73,9 +73,7 @@ def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int =
     """
     torch.set_num_threads(threads)
     few, more = (_time_layers(config, dtype, n, columns) for n in (1, 3))
-    forward, both = (
-        (b.operations - a.operations) / max(b.seconds - a.seconds, 1e-9) for a, b in zip(few, more, strict=True)
-    )
+    forward, both = (_rate(a, b) for a, b in zip(few, more, strict=True))
     return forward, both
 
 
@@ -83,6 +81,14 @@ def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int =
 class _Pass:
     operations: float
     seconds: float
+
+
+def _rate(few: _Pass, more: _Pass) -> float:
+    """What the added layers reach; the larger pass as a whole where a machine busy otherwise made that nonsense."""
+    whole = more.operations / more.seconds
+    seconds = more.seconds - few.seconds
+    added = (more.operations - few.operations) / seconds if seconds > 0 else 0.0
+    return added if whole <= added <= 3 * whole else whole
 
 
 def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -> tuple[_Pass, _Pass]:

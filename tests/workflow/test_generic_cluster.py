@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from tests.slurm.conftest import SUBMIT, end, wait_for
+from tests.slurm.conftest import SUBMIT, cluster_study, end, wait_for
+
+__all__ = ["cluster_study"]
 
 FAULTS = """\
 case "$3" in
@@ -35,7 +37,7 @@ def test_jobs_through_a_plain_script(cluster_study):
     if (study.notes / "failure").is_dir():
         (study.notes / "failure").rmdir()
     process = study.start(*options)
-    printed = process.communicate(timeout=240)[0]
+    printed = process.communicate(timeout=400)[0]
     assert process.returncode == 0, printed
     assert all((study.folder / target).is_file() for target in targets)
 
