@@ -1,11 +1,13 @@
 """Where attention and FFN sit in each model family: a table, and the check that refuses what is not in it.
 
-Only what differs between families is here; everything else is one code path.
+Only what differs between families is here and, for families whose attention transformers does not route through its
+interface, in :mod:`headroom.cores`; everything else is one code path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -14,44 +16,175 @@ from headroom.errors import HeadroomError
 
 if TYPE_CHECKING:
     # The command that resolves a model asks for its family, and starts without torch.
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Family:
-    """Attribute paths in one family.
+    """Attribute paths in one family, and how its weights are laid out.
 
     Attributes:
         layers: from the causal language model to the list of decoder layers.
         attention: from a layer to its attention module.
         output: from the attention module to its output projection.
-        query, key, value: from the attention module to its input projections.
+        inputs: from the attention module to its query, key and value projection, or to the one that is all three.
+        grouped: how the outputs of a fused projection lie: the queries of a group, its key and its value, group after
+            group; else all queries, all keys, all values.
+        joint_norms: the queries of all heads are normed together, and so are the keys: no head's rows can go alone.
+        head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
         ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
-        ffn_norm: from a layer to the norm of the FFN.
-        pre_norm: config key that says whether norms come before their block; empty where they always do.
+        ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
+        residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
+        readout: from the causal language model to what stands between last hidden state and output embedding.
+        softcap: config key of the logits' soft cap.
+        window: config key of the largest number of input tokens; ``default_window`` where the config has none.
+        attends: the attention implementation of transformers that the family is compared with.
+        core: name of the function in :mod:`headroom.cores` that takes attention through the seam; empty where
+            transformers calls the seam.
+        mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
+        returns_tuple: whether a layer returns a tuple that begins with its hidden states.
+        refused: (config key, value, why) of what cannot be served exactly.
     """
 
     layers: str
     attention: str = "self_attn"
     output: str = "o_proj"
-    query: str = "q_proj"
-    key: str = "k_proj"
-    value: str = "v_proj"
+    inputs: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    grouped: bool = False
+    joint_norms: bool = False
+    head_norms: tuple[str, ...] = ()
     ffn: tuple[str, ...] = ("mlp",)
-    ffn_norm: str = "post_attention_layernorm"
-    pre_norm: str = ""
+    ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    residual_norm: tuple[str, bool] | None = None
+    readout: str = ""
+    softcap: str = ""
+    window: str = "max_position_embeddings"
+    default_window: int = 0
+    attends: str = "sdpa"
+    core: str = ""
+    mask: str = ""
+    returns_tuple: bool = False
+    refused: tuple[tuple[str, Any, str], ...] = ()
 
+
+_BOTH_WAYS = (("use_bidirectional_attention", True, "its tokens attend to later ones"),)
+_AFTER_BLOCKS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 FAMILIES = {
+    "bloom": Family(
+        layers="transformer.h",
+        attention="self_attention",
+        output="dense",
+        inputs=("query_key_value",),
+        grouped=True,
+        # The module adds the residual, so that its maps are what is left out.
+        ffn=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+        residual_norm=("apply_residual_connection_post_layernorm", True),
+        # ALiBi has no largest position: the length of training, which older configs name.
+        window="seq_length",
+        default_window=2048,
+        attends="eager",
+        core="bloom",
+        returns_tuple=True,
+        refused=(("slow_but_exact", True, "its maps are computed in slices, past the modules"),),
+    ),
+    "falcon": Family(
+        layers="transformer.h",
+        attention="self_attention",
+        output="dense",
+        inputs=("query_key_value",),
+        grouped=True,
+        # Sequential blocks have the first; parallel ones with two norms the second; others share attention's.
+        ffn_norms=("post_attention_layernorm", "ln_mlp"),
+        core="falcon",
+        returns_tuple=True,
+    ),
+    "gemma": Family(layers="model.layers", refused=_BOTH_WAYS),
+    "gemma2": Family(
+        layers="model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        softcap="final_logit_softcapping",
+        # SDPA has no soft cap of attention scores.
+        attends="eager",
+        refused=_BOTH_WAYS,
+    ),
+    "gemma3_text": Family(
+        layers="model.layers", ffn_norms=_AFTER_BLOCKS, softcap="final_logit_softcapping", refused=_BOTH_WAYS
+    ),
+    "gpt2": Family(
+        layers="transformer.h",
+        attention="attn",
+        output="c_proj",
+        inputs=("c_attn",),
+        ffn_norms=("ln_2",),
+        refused=(("add_cross_attention", True, "its layers attend to an encoder"),),
+    ),
+    "gpt_neo": Family(
+        layers="transformer.h",
+        attention="attn.attention",
+        output="out_proj",
+        ffn_norms=("ln_2",),
+        attends="eager",
+        core="gpt_neo",
+        returns_tuple=True,
+    ),
+    "gpt_neox": Family(
+        layers="gpt_neox.layers", attention="attention", output="dense", inputs=("query_key_value",), grouped=True
+    ),
+    "gptj": Family(
+        layers="transformer.h",
+        attention="attn",
+        output="out_proj",
+        # The one norm of a layer feeds attention, too.
+        ffn_norms=(),
+        attends="eager",
+        core="gptj",
+        returns_tuple=True,
+    ),
+    "llama": Family(layers="model.layers"),
+    "mistral": Family(layers="model.layers"),
+    "mpt": Family(
+        layers="transformer.blocks",
+        attention="attn",
+        output="out_proj",
+        inputs=("Wqkv",),
+        # The module adds the residual, as BLOOM's does.
+        ffn=("ffn.up_proj", "ffn.down_proj"),
+        ffn_norms=("norm_2",),
+        window="max_seq_len",
+        attends="eager",
+        core="mpt",
+        mask="tensor",
+        returns_tuple=True,
+        refused=tuple(
+            (key, value, "transformers computes something else than this setting says")
+            for key, value in (
+                ("attn_config.alibi", False),
+                ("attn_config.qk_ln", True),
+                ("attn_config.prefix_lm", True),
+                ("attn_config.attn_type", "multiquery_attention"),
+            )
+        ),
+    ),
+    "olmo2": Family(layers="model.layers", joint_norms=True, ffn_norms=("post_feedforward_layernorm",)),
     # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
     "opt": Family(
         layers="model.decoder.layers",
         output="out_proj",
         ffn=("fc1", "fc2"),
-        ffn_norm="final_layer_norm",
-        pre_norm="do_layer_norm_before",
+        ffn_norms=("final_layer_norm",),
+        residual_norm=("do_layer_norm_before", False),
+        readout="model.decoder.project_out",
     ),
-    "llama": Family(layers="model.layers"),
+    "phi3": Family(layers="model.layers", inputs=("qkv_proj",)),
+    "qwen2": Family(layers="model.layers"),
+    "qwen3": Family(layers="model.layers"),
+    "stablelm": Family(
+        layers="model.layers",
+        # Parallel blocks have no such norm; they share attention's.
+        ffn_norms=("post_attention_layernorm",),
+        head_norms=("q_layernorm.norms", "k_layernorm.norms"),
+    ),
 }
 
 
@@ -68,6 +201,41 @@ class Heads:
     def total(self) -> int:
         """All query heads of the model."""
         return self.layers * self.heads
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key-value head."""
+        return self.heads // self.key_value_heads
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which outputs of a projection are whose: ``rows`` [head, width], or [key-value head, width]."""
+
+    module: nn.Module
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Which weights of a layer's attention belong to which head.
+
+    Query head h has the outputs ``query.rows[h]`` and reads key-value head ``h // group``. Fused projections are one
+    module in all three. See :func:`rows_first` for weights that lie the other way round.
+
+    Attributes:
+        query, key, value: the input projections.
+        output: the output projection; its inputs ``columns[h]`` are head h's output A^h.
+        columns: [head, width].
+        separable: whether rows of the queries and keys of some heads can go while others stay, changing nothing else.
+    """
+
+    query: Outputs
+    key: Outputs
+    value: Outputs
+    output: nn.Module
+    columns: Tensor
+    separable: bool
 
 
 def family(model: Any) -> Family:
@@ -88,6 +256,41 @@ def supported(name: str | None) -> Family:
     if name not in FAMILIES:
         raise HeadroomError(f"model family {name!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
+
+
+def check_config(config: Mapping[str, Any]) -> Family:
+    """The table's row for a model of this configuration.
+
+    Raises:
+        HeadroomError: the family is not supported, or not with these settings; says why and what is.
+    """
+    name = config.get("model_type")
+    row = supported(name)
+    for key, value, why in row.refused:
+        found = reduce(lambda part, step: part.get(step) if isinstance(part, Mapping) else None, key.split("."), config)
+        if found == value:
+            raise HeadroomError(
+                f"model family {name!r} is not supported with {key} = {json.dumps(value)}: {why}; supported: this "
+                "family without that setting"
+            )
+    return row
+
+
+def implementation(config: Any) -> str:
+    """The attention implementation of transformers to load a model with."""
+    row = FAMILIES.get(config.model_type)
+    return row.attends if row else "sdpa"
+
+
+def window(config: Any) -> int:
+    """Largest number of input tokens."""
+    row = supported(config.model_type)
+    most = getattr(config, row.window, None) or row.default_window
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Longer inputs are rotated otherwise, and so would be all that share a batch with one.
+        most = min(most, rope["original_max_position_embeddings"])
+    return int(most)
 
 
 def layers(model: Any) -> list[nn.Module]:
@@ -114,40 +317,87 @@ def input_device(model: Any) -> Any:
     return embedding._hf_hook.execution_device if device.type == "meta" and hasattr(embedding, "_hf_hook") else device
 
 
-def projections(model: Any) -> list[list[nn.Linear]]:
+def projections(model: Any) -> list[list[nn.Module]]:
     """The linear maps of each layer's attention, the output projection last."""
     row = family(model)
-    paths = (row.query, row.key, row.value, row.output)
-    return [[_descend(attention, path) for path in paths] for attention in attention_modules(model)]
+    return [[_descend(attention, path) for path in (*row.inputs, row.output)] for attention in attention_modules(model)]
 
 
-def output_projections(model: Any) -> list[nn.Linear]:
+def output_projections(model: Any) -> list[nn.Module]:
     """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
     row = family(model)
     return [_descend(attention, row.output) for attention in attention_modules(model)]
 
 
+def rows_first(linear: nn.Module) -> Tensor:
+    """A linear map's weight as [outputs, inputs], in its own memory: GPT-2 has it the other way round."""
+    weight: Tensor = linear.weight
+    return weight.T if _is_transposed(linear) else weight
+
+
+def n_outputs(linear: nn.Module) -> int:
+    """Outputs of a linear map, without its weight."""
+    return int(linear.nf if _is_transposed(linear) else linear.out_features)
+
+
+def _is_transposed(linear: nn.Module) -> bool:
+    """Whether it is transformers' Conv1D."""
+    return hasattr(linear, "nf")
+
+
 def heads(model: Any) -> Heads:
-    """Head counts, read from the modules and checked against the projections' shapes.
+    """Head counts, read from the config and checked against the projections' shapes.
 
     Raises:
         HeadroomError: the family is not supported, or the layers differ from each other.
     """
-    row = family(model)
-    config = model.config
-    counts = {
-        (_descend(module, row.query).out_features, _descend(module, row.key).out_features)
-        for module in attention_modules(model)
-    }
+    row, config = family(model), model.config
+    found = projections(model)
+    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in found}
     query_heads = config.num_attention_heads
-    key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
-    if counts != {(query_heads * width, key_value_heads * width)}:
+    if len(row.inputs) == 1 and not hasattr(config, "num_key_value_heads"):
+        # Falcon's three layouts differ in this number alone.
+        key_value_heads = (min(counts)[0] // width - query_heads) // 2
+        told = ""
+    else:
+        key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
+        told = f"{key_value_heads} key-value heads "
+    parts = (query_heads * width, key_value_heads * width, key_value_heads * width)
+    expected = {parts if len(row.inputs) == len(parts) else (sum(parts),)}
+    if counts != expected or key_value_heads < 1 or query_heads % key_value_heads:
         raise HeadroomError(
-            f"the config says {query_heads} heads, {key_value_heads} key-value heads of width {width}, "
-            f"but the query and key projections have {sorted(counts)} outputs"
+            f"the config says {query_heads} heads, {told}of width {width}, "
+            f"but the {', '.join(row.inputs)} of its layers have {sorted(counts)} outputs"
         )
-    return Heads(len(attention_modules(model)), query_heads, key_value_heads, width)
+    return Heads(len(found), query_heads, key_value_heads, width)
+
+
+def head_rows(model: Any, layer: int) -> HeadRows:
+    """Which weights of a layer's attention belong to which head."""
+    return _head_rows(family(model), heads(model), attention_modules(model)[layer])
+
+
+def _head_rows(row: Family, shape: Heads, attention: nn.Module) -> HeadRows:
+    import torch
+
+    modules = [_descend(attention, path) for path in row.inputs]
+    queries, keys = torch.arange(shape.heads), torch.arange(shape.key_value_heads)
+    if len(modules) > 1:
+        starts = (queries, keys, keys)
+    elif row.grouped:
+        stride = shape.group + 2
+        first = keys * stride + shape.group
+        starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
+    else:
+        starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
+    within = torch.arange(shape.width)
+    query, key, value = (
+        Outputs(modules[place % len(modules)], start[:, None] * shape.width + within)
+        for place, start in enumerate(starts)
+    )
+    columns = queries[:, None] * shape.width + within
+    return HeadRows(query, key, value, _descend(attention, row.output), columns, not row.joint_norms)
 
 
 def sizes(model: Any) -> dict[str, int]:
@@ -169,7 +419,7 @@ def sizes(model: Any) -> dict[str, int]:
         "hidden": model.config.hidden_size,
         "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),
         "vocabulary": readout.shape[0],
-        "window": model.config.max_position_embeddings,
+        "window": window(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
         "attention": round(sum(maps) / len(maps)),
         "ffn": round(sum(ffns) / len(ffns)),
@@ -178,40 +428,65 @@ def sizes(model: Any) -> dict[str, int]:
 
 
 def ffn_parameters(model: Any, layer: int) -> int:
-    """Parameters that go with a layer's FFN: its own, and those of its norm unless that norms the residual."""
-    row = family(model)
-    norm_goes = not row.pre_norm or getattr(model.config, row.pre_norm)
-    modules = [*ffn_modules(model)[layer], *([_descend(layers(model)[layer], row.ffn_norm)] if norm_goes else [])]
+    """Parameters that go with a layer's FFN: its own, and those of its norms unless they norm the residual."""
+    row, block = family(model), layers(model)[layer]
+    stay = row.residual_norm is not None and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]
+    norms = [] if stay else [getattr(block, path, None) for path in row.ffn_norms]
+    modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """Parameters that go with the pruned heads.
 
-    A query head takes its rows of the query projection (with biases) and its columns of the output projection; a
-    key-value head goes only when every query head that reads it is pruned. The output bias stays.
+    A query head takes its rows of the query projection (with biases), its columns of the output projection, and the
+    norm that it has of its own; a key-value head goes only when every query head that reads it is pruned. Where queries
+    and keys of all heads are normed together, theirs stay. A layer without heads loses all of its attention but the
+    output bias.
 
     Args:
         model: the language model.
         pruned: (layer, head) pairs, from 0.
     """
     row, shape = family(model), heads(model)
-    group = shape.heads // shape.key_value_heads
     total = 0
-    for layer, module in enumerate(attention_modules(model)):
+    for layer, attention in enumerate(attention_modules(model)):
         gone = {head for at, head in pruned if at == layer}
-        groups_gone = sum(gone >= set(range(g * group, (g + 1) * group)) for g in range(shape.key_value_heads))
-        total += len(gone) * (
-            _outputs(_descend(module, row.query), shape.width) + _descend(module, row.output).out_features * shape.width
-        )
-        total += groups_gone * sum(_outputs(_descend(module, path), shape.width) for path in (row.key, row.value))
+        if gone:
+            total += _removed(row, shape, attention, gone)
     return total
 
 
-def _outputs(linear: nn.Linear, width: int) -> int:
-    """Parameters behind ``width`` outputs of a linear map."""
-    return width * (linear.in_features + (linear.bias is not None))
+def _removed(row: Family, shape: Heads, attention: nn.Module, gone: set[int]) -> int:
+    """Parameters that go with some heads of one layer."""
+    found = _head_rows(row, shape, attention)
+    if len(gone) == shape.heads:
+        bias = found.output.bias
+        return sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
+    groups = {head // shape.group for head in gone}
+    groups = {g for g in groups if gone >= set(range(g * shape.group, (g + 1) * shape.group))}
+    total = len(gone) * found.columns.shape[1] * n_outputs(found.output) + len(groups) * _behind(found.value)
+    if found.separable:
+        total += len(gone) * _behind(found.query) + len(groups) * _behind(found.key)
+    for path, members in zip(row.head_norms, (gone, groups), strict=False):
+        norms = _descend(attention, path, None)
+        if norms is not None:
+            total += sum(p.numel() for member in members for p in norms[member].parameters())
+    return total
 
 
-def _descend(root: Any, path: str) -> Any:
-    return reduce(getattr, path.split("."), root)
+def _behind(outputs: Outputs) -> int:
+    """Parameters behind one head's outputs of a linear map."""
+    linear = outputs.module
+    return outputs.rows.shape[1] * (linear.weight.numel() // n_outputs(linear) + (linear.bias is not None))
+
+
+_MUST = object()
+
+
+def _descend(root: Any, path: str, default: Any = _MUST) -> Any:
+    """What a dotted path leads to; ``default``, where one is given, if it leads nowhere."""
+    steps = path.split(".")
+    if default is _MUST:
+        return reduce(getattr, steps, root)
+    return reduce(lambda at, step: getattr(at, step, default), steps, root)

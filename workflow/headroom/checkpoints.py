@@ -88,7 +88,7 @@ class Loaded:
     @property
     def window(self) -> int:
         """Largest number of input tokens."""
-        return int(self.skeleton.config.max_position_embeddings)
+        return anatomy.window(self.skeleton.config)
 
 
 def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> Loaded:
@@ -121,7 +121,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
             model, info = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=DTYPES[dtype],
-                attn_implementation="sdpa",
+                attn_implementation=anatomy.implementation(config),
                 local_files_only=True,
                 device_map="auto" if use_gpu else None,
                 trust_remote_code=False,

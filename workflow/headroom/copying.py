@@ -7,16 +7,19 @@ for copying score"). So a sequence here has 4L = 4 (2 seed + 23) distinct tokens
 The input. Algorithm 2 asks what a layer does with token embeddings as such: each layer gets what enters the first one
 (for OPT with its positions), normed as that layer norms its input.
 
-The logits. A head is judged by ReLU(p - mean p) at one token over its sum, p the softmax over the vocabulary. The
-softmax's normaliser cancels in that ratio, so only the logits of the sequence's own tokens are computed.
+The logits. What reads a head's output is its slice of the output projection and the output embedding, with the model's
+soft cap on the logits where it has one. Norms on the way, the final one and those that some families put after
+attention, are of all heads' sum and are left out, and so are biases of the output embedding. A head is judged by
+ReLU(p - mean p) at one token over its sum, p the softmax over the vocabulary. The softmax's normaliser cancels in that
+ratio, so only the logits of the sequence's own tokens are computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -27,12 +30,12 @@ from torch import Tensor, nn
 from headroom import anatomy
 from headroom.checkpoints import Loaded
 from headroom.induction import BLOCK, COPIES, Array, finite, input_ids, over_sequences, run
+from headroom.manner import Manner
 from headroom.parts import NO_PARTS, Parts
+from headroom.readout import capped, unembedding, wide
 from headroom.seam import Branching, Layout
 
 HeadOutput = Literal["attention", "value"]
-PROJECTIONS_OUT = {"opt": "model.decoder.project_out"}
-"""Model type to the projection between the last hidden state and the output embedding, where a family may have one."""
 
 
 def copying(
@@ -88,16 +91,16 @@ def copying_scores(
     offset = len(ids) - len(tokens)
     found = np.zeros((loaded.shape.layers, loaded.shape.heads))
     readout = unembedding(loaded.model, ids)
-    projections = anatomy.output_projections(loaded.model)
-    seen: list[Tensor] = []
+    cap = partial(capped, loaded.model)
+    reads = [Readout(readout, projection, cap) for projection in anatomy.output_projections(loaded.model)]
+    seen: list[Attending] = []
 
-    def observe(layer: int, q: Tensor, k: Tensor, scaling: float) -> None:
-        seen[:] = [_wide(q[0]) * scaling, _wide(k[0])]
+    def observe(layer: int, q: Tensor, k: Tensor, manner: Manner) -> None:
+        seen[:] = [Attending(wide(q[0]) * manner.scaling, wide(k[0]), manner)]
 
     def score(layer: int) -> None:
-        q, k = seen
-        v = _wide(outputs.pop(layer).value[0]).transpose(0, 1)
-        found[layer] = _head_scores(q, k, v, readout, projections[layer], head_output, output_bias, offset)
+        v = wide(outputs.pop(layer).value[0]).transpose(0, 1)
+        found[layer] = _head_scores(seen[0], v, reads[layer], head_output, output_bias, offset)
 
     # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
     itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
@@ -106,20 +109,6 @@ def copying_scores(
         with seam.without_ffns(range(seam.shape.layers)), _embeddings_enter(anatomy.layers(loaded.model), score):
             run(loaded, ids)
     return finite(found, "copying")
-
-
-def unembedding(model: Any, ids: Sequence[int]) -> Tensor:
-    """What the logit of each token reads from the model's width, [token, width]; final norms are left out."""
-    embedding = model.get_output_embeddings()
-    # Weights that wait outside the GPU are fetched.
-    with align_module_device(embedding):
-        rows = _wide(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
-    path = PROJECTIONS_OUT.get(model.config.model_type)
-    projection = attrgetter(path)(model) if path else None
-    if projection is None:
-        return rows
-    with align_module_device(projection):
-        return rows @ projection.weight.to(rows)
 
 
 @contextmanager
@@ -142,52 +131,65 @@ def _embeddings_enter(layers: Sequence[nn.Module], after: Callable[[int], None])
             handle.remove()
 
 
+@dataclass(frozen=True)
+class Attending:
+    """q (scaled) and k of a layer's heads, each [head, time, width], and how they attend."""
+
+    q: Tensor
+    k: Tensor
+    manner: Manner
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What reads the outputs of a layer's heads.
+
+    Attributes:
+        tokens: what the logit of each token reads from the model's width, [time, model width].
+        projection: the layer's output projection.
+        cap: what the model makes of logits.
+    """
+
+    tokens: Tensor
+    projection: nn.Module
+    cap: Callable[[Tensor], Tensor]
+
+
 def _head_scores(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    readout: Tensor,
-    projection: nn.Linear,
-    head_output: HeadOutput,
-    output_bias: bool,
-    offset: int,
+    seen: Attending, v: Tensor, readout: Readout, head_output: HeadOutput, output_bias: bool, offset: int
 ) -> Array:
-    """Scores of one layer, [head]; q (scaled), k and v are [head, time, width], readout [time, model width]."""
-    heads, time, width = q.shape
-    readout = readout.to(q)
+    """Scores of one layer, [head]; v is [head, time, width]."""
+    q, k, manner, projection = seen.q, seen.k, seen.manner, readout.projection
+    heads, time, width = v.shape
+    tokens = readout.tokens.to(q)
     with align_module_device(projection):
-        reads = (readout @ projection.weight.to(q)).unflatten(1, (heads, width)).transpose(0, 1)
+        reads = (tokens @ anatomy.rows_first(projection).to(q)).unflatten(1, (heads, width)).transpose(0, 1)
         has_bias = output_bias and projection.bias is not None
-        bias = readout @ projection.bias.to(q) if has_bias else readout.new_zeros(time)
-    total = readout.new_zeros(heads)
+        bias = tokens @ projection.bias.to(q) if has_bias else tokens.new_zeros(time)
+    total = tokens.new_zeros(heads)
     for begin in range(offset, time, BLOCK):
         end = min(begin + BLOCK, time)
-        future = torch.arange(end, device=q.device)[None] > torch.arange(begin, end, device=q.device)[:, None]
-        products = (q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(future, float("-inf"))
-        outputs = products.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
-        logits = outputs @ reads[:, :end].transpose(1, 2) + bias[:end]
-        total += _copied(products.argmax(dim=-1), logits, future).sum(dim=1)
-    scores: Array = (total / (time - offset)).double().cpu().numpy()
-    return scores
+        unseen = manner.unseen(begin, end, q.device)
+        scores = manner.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
+        outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
+        logits = readout.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
+        total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)
+    found: Array = (total / (time - offset)).double().cpu().numpy()
+    return found
 
 
-def _copied(attended: Tensor, logits: Tensor, future: Tensor) -> Tensor:
+def _copied(attended: Tensor, logits: Tensor, unseen: Tensor) -> Tensor:
     """Share of the raised probability that each query gives to the token it attends to most, [head, query].
 
     Args:
         attended: index of that token, [head, query].
         logits: of the sequence's tokens, [head, query, token].
-        future: tokens that a query cannot attend to, [query, token].
+        unseen: tokens that a query cannot attend to, [query, token].
     """
-    logits = logits.masked_fill(future, float("-inf"))
+    logits = logits.masked_fill(unseen, float("-inf"))
     # Probabilities over the largest attendable one, less 1, which the mean takes away again: no logit overflows.
-    raised = torch.expm1(logits - logits.amax(dim=-1, keepdim=True)).masked_fill_(future, 0)
-    mean = raised.sum(dim=-1, keepdim=True) / (~future).sum(dim=-1, keepdim=True)
-    raised = (raised - mean).relu_().masked_fill_(future, 0)
+    raised = torch.expm1(logits - logits.amax(dim=-1, keepdim=True)).masked_fill_(unseen, 0)
+    mean = raised.sum(dim=-1, keepdim=True) / (~unseen).sum(dim=-1, keepdim=True)
+    raised = (raised - mean).relu_().masked_fill_(unseen, 0)
     total = raised.sum(dim=-1)
     return torch.where(total == 0, 0, raised.gather(-1, attended[..., None])[..., 0] / total)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

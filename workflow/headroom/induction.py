@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
+from headroom.manner import Manner
 from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.seam import Layout
@@ -124,8 +125,8 @@ def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None)
     queries, keys = _matches(length, offset)
     found = np.zeros((loaded.shape.layers, loaded.shape.heads))
 
-    def observer(layer: int, q: Tensor, k: Tensor, scaling: float) -> None:
-        found[layer] = _matched_attention(q[0], k[0], scaling, queries.to(q.device), keys.to(q.device)) / (3 * length)
+    def observer(layer: int, q: Tensor, k: Tensor, manner: Manner) -> None:
+        found[layer] = _matched_attention(q[0], k[0], manner, queries.to(q.device), keys.to(q.device)) / (3 * length)
 
     with loaded.seam.layout(Layout.causal(len(ids))), loaded.seam.observe(observer):
         run(loaded, ids)
@@ -163,18 +164,21 @@ def _matches(length: int, offset: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(queries), torch.tensor(keys)
 
 
-def _matched_attention(q: Tensor, k: Tensor, scaling: float, queries: Tensor, keys: Tensor) -> Array:
+def _matched_attention(q: Tensor, k: Tensor, manner: Manner, queries: Tensor, keys: Tensor) -> Array:
     """Sum over the pairs of softmax attention, [head]; q and k are [head, time, width]."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    q, k = q.to(wide) * scaling, k.to(wide)
+    q, k = q.to(wide) * manner.scaling, k.to(wide)
+    if manner.window is not None:
+        near = queries - keys < manner.window
+        queries, keys = queries[near], keys[near]
     time = q.shape[1]
     normalisers = torch.empty(q.shape[:2], dtype=wide, device=q.device)
     for begin in range(0, time, BLOCK):
         end = min(begin + BLOCK, time)
-        products = q[:, begin:end] @ k[:, :end].transpose(1, 2)
-        future = torch.arange(end, device=q.device)[None] > torch.arange(begin, end, device=q.device)[:, None]
-        normalisers[:, begin:end] = products.masked_fill(future, float("-inf")).logsumexp(dim=-1)
-    matched = (q[:, queries] * k[:, keys]).sum(dim=-1) - normalisers[:, queries]
+        scores = manner.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2))
+        unseen = manner.unseen(begin, end, q.device)
+        normalisers[:, begin:end] = scores.masked_fill(unseen, float("-inf")).logsumexp(dim=-1)
+    matched = manner.capped((q[:, queries] * k[:, keys]).sum(dim=-1)) - normalisers[:, queries]
     result: Array = matched.exp().sum(dim=1).double().cpu().numpy()
     return result
 

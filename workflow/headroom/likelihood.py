@@ -19,6 +19,7 @@ from headroom.errors import HeadroomError
 from headroom.packing import Batch, Batches, Document, Row
 from headroom.parts import NO_PARTS, Parts, Unit, digest
 from headroom.progress import Progress
+from headroom.readout import logits as logits_of
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -94,7 +95,6 @@ def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden = model.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
         ).last_hidden_state
-    head = model.get_output_embeddings()
     needed = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
     parts, greedy = [], []
     sources = batch.sources.to(hidden.device)
@@ -104,8 +104,7 @@ def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
         sources[order], torch.arange(0, len(needed) + LOGIT_ROWS, LOGIT_ROWS, device=hidden.device)
     )
     for chunk, start in enumerate(range(0, len(needed), LOGIT_ROWS)):
-        logits = head(needed[start : start + LOGIT_ROWS])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits_of(model, needed[start : start + LOGIT_ROWS])
         members = order[bounds[chunk] : bounds[chunk + 1]]
         places = sources[members] - start
         targets = batch.targets.to(hidden.device)[members]

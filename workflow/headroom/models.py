@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from headroom.anatomy import FAMILIES, supported
+from headroom.anatomy import FAMILIES, check_config
 from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import ArtifactError, write_json
 from headroom.checkpoint_place import describe_place, place_file
@@ -133,7 +133,7 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
             f"headroom does not run; supported families: {', '.join(sorted(FAMILIES))}"
         )
     try:
-        supported(family)
+        check_config(config)
     except HeadroomError as error:
         raise HeadroomError(f"model {name!r}: {error}") from None
     return config

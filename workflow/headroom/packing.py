@@ -196,7 +196,7 @@ class Batch:
     def layout(self) -> Layout:
         """The attention layout, made anew for each pass: masks of all batches together would fill the memory."""
         trees = tuple(Branching(tree.columns, tree.trunk, self._mask(tree)) for tree in self.trees)
-        return Layout(trees, self.positions)
+        return Layout(trees, self.positions, self.position_ids[0])
 
     def _mask(self, tree: Tree) -> Tensor | None:
         """Which columns each branch column sees, bool [n - R, n]."""

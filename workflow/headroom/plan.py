@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from headroom.likelihood import encode, predict
 from headroom.memory import machine_bytes
 from headroom.packing import Batches, Document, Row
 from headroom.progress import duration
-from headroom.shapes import model_from_config
+from headroom.shapes import model_from_config, with_layers
 from headroom.steps.read_prompts import first_gold, pairs, rows
 from headroom.study_config import read_study
 from headroom.workload import (
@@ -93,8 +92,7 @@ def _rate(few: _Pass, more: _Pass) -> float:
 
 def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -> tuple[_Pass, _Pass]:
     """A forward pass, and a forward pass with its backward pass, of a model of so many layers."""
-    small = deepcopy(config)
-    small.num_hidden_layers = n_layers
+    small = with_layers(config, n_layers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = prepare(model_from_config(small, dtype, device), None)
     costs = costs_of(loaded.model)
@@ -245,7 +243,7 @@ def plan(
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings["dtype"]])
     costs = costs_of(model)
-    found = read_prompts(settings, results, tokenizer, config.max_position_embeddings, sample)
+    found = read_prompts(settings, results, tokenizer, anatomy.window(config), sample)
     if hardware == "here":
         node = measured(config, settings["dtype"], threads)
     else:

@@ -3,7 +3,8 @@
 transformers calls the function once per layer with q, k, v and expects the per-head outputs A, [batch, time, head,
 width], back: exactly the tensor that enters the output projection. Multiplying A by a gate removes a head; keeping A
 and differentiating with respect to it scores one. FFNs are left out, and passes restarted at a layer, by wrapping the
-forward methods of the modules in question. No modelling file is patched.
+forward methods of the modules in question. No modelling file is patched. For families whose attention transformers does
+not route through its interface, :mod:`headroom.cores` makes the same call.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from headroom import anatomy
+from headroom import anatomy, cores
 from headroom.errors import HeadroomError
+from headroom.manner import Manner, attention, biased
+from headroom.readout import logits
 
 IMPLEMENTATION = "headroom"
 
-Observer = Callable[[int, Tensor, Tensor, float], None]
-"""Called with layer, q [batch, head, time, width], k [batch, head, time, width] (repeated for groups), scaling."""
+Observer = Callable[[int, Tensor, Tensor, Manner], None]
+"""Called with layer, q and k, each [batch, head, time, width] (keys repeated for groups), and how they attend."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ class Layout:
     Attributes:
         trees: the trees.
         needed: columns whose last hidden states are read; the last layer's FFN is computed there alone. None for all.
+        positions: of all columns, [n], from 0 in each row of a tree; None where they go on from column to column.
     """
 
     trees: tuple[Branching, ...]
     needed: Tensor | None = None
+    positions: Tensor | None = None
 
     @property
     def columns(self) -> int:
@@ -87,8 +91,9 @@ class Capture:
 class Seam:
     """State of one model's seam. Made by :func:`attach`; every change is undone when its context manager ends."""
 
-    def __init__(self, shape: anatomy.Heads) -> None:
+    def __init__(self, shape: anatomy.Heads, returns_tuple: bool = False) -> None:
         self.shape = shape
+        self._returns_tuple = returns_tuple
         self.calls: Counter[int] = Counter()
         self._gates: Tensor | None = None
         self._closed: list[bool] = []
@@ -185,49 +190,71 @@ class Seam:
             self._observer = None
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        softcap: float | None = None,
+        window: int | None = None,
+        key_bias: Tensor | None = None,
     ) -> Tensor:
-        """Attention of one layer: A, [batch, time, head, width]."""
+        """Attention of one layer: A, [batch, time, head, width].
+
+        Args:
+            layer: its number.
+            query: [batch, head, time, width].
+            key, value: [batch, key-value head, time, width].
+            mask: what transformers made, bool (True: may attend) or added to scores; None: causal. A layout goes first.
+            scaling: of the products; None for one over the root of the width.
+            softcap: scores s become softcap tanh(s / softcap).
+            window: a token attends to so many tokens at most, itself the last.
+            key_bias: added to the scores of each key, after the scaling, [batch, head, time]: ALiBi.
+        """
         self.calls[layer] += 1
         if self._is_empty(layer):
             return torch.zeros_like(query.transpose(1, 2))
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        manner = Manner(scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, window)
+        width = value.shape[-1]
+        if key_bias is not None:
+            query, key, value = biased(query, key, value, key_bias, manner.scaling)
         if self._observer is not None:
-            self._observer(layer, query, key, scaling if scaling is not None else query.shape[-1] ** -0.5)
+            self._observer(layer, query, key, manner)
         if self._layout is not None:
-            outputs = _attend_by_layout(query, key, value, self._layout, scaling)
+            outputs = _attend_by_layout(query, key, value, self._layout, manner)
         else:
-            outputs = scaled_dot_product_attention(
-                # transformers leaves the mask out where nothing is padded; then None means causal.
-                query,
-                key,
-                value,
-                attn_mask=mask,
-                is_causal=mask is None and query.shape[2] > 1,
-                scale=scaling,
-            )
-        outputs = outputs.transpose(1, 2)
+            outputs = attention(query, key, value, manner.narrowed(mask, query, key), manner)
+        outputs = outputs[..., :width].transpose(1, 2)
         if self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         if self._captures is not None:
             outputs = self._probe(layer, outputs)
         return outputs
 
+    def at_positions(self, values: Tensor) -> Tensor:
+        """``values`` [..., time], which transformers made for columns in a row, at the positions of the layout's."""
+        if self._layout is None or self._layout.positions is None:
+            return values
+        return values[..., self._layout.positions.to(values.device)]
+
     def _is_empty(self, layer: int) -> bool:
         """Whether all heads of a layer are gone and nobody looks: then there is nothing to compute."""
         return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
 
     def run_projection(
-        self, layer: int, module: nn.Linear, last: bool, forward: Callable[..., Tensor], x: Tensor
+        self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
     ) -> Tensor:
         """An attention projection, unless all heads of the layer are gone: then the last one gives its bias."""
         if not self._is_empty(layer):
             return forward(x)
         if last:
-            return forward(x[..., :1, :]).expand(*x.shape[:-1], module.out_features)
-        return x.new_zeros(*x.shape[:-1], module.out_features)
+            return forward(x[..., :1, :]).expand(*x.shape[:-1], anatomy.n_outputs(module))
+        return x.new_zeros(*x.shape[:-1], anatomy.n_outputs(module))
 
     def _probe(self, layer: int, outputs: Tensor) -> Tensor:
         """Keep A. A layer that is computed again for the backward pass gets the probe that it had."""
@@ -237,25 +264,22 @@ class Seam:
             self._captures[layer] = Capture(outputs.detach(), probe)
         return outputs + self._captures[layer].probe
 
-    def run_layer(
-        self, layer: int, forward: Callable[..., Tensor], hidden: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def run_layer(self, layer: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """A decoder layer's forward pass, unless it is skipped."""
         if self._restart is not None:
             start, kept = self._restart
             if layer < start:
-                return hidden
+                return (hidden, None) if self._returns_tuple else hidden
             if layer == start:
                 hidden = kept
         if self._inputs is not None:
             self._inputs[layer] = hidden
         if self._checkpointing:
             run = partial(self._as_laid_out, self._layout, forward)
-            again: Tensor = checkpoint(run, hidden, *args, use_reentrant=False, **kwargs)
-            return again
+            return checkpoint(run, hidden, *args, use_reentrant=False, **kwargs)
         return forward(hidden, *args, **kwargs)
 
-    def _as_laid_out(self, layout: Layout | None, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _as_laid_out(self, layout: Layout | None, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A forward pass with the layout of the pass that it repeats, whose context has ended by then."""
         before, self._layout = self._layout, layout
         try:
@@ -278,7 +302,7 @@ class Seam:
         return whole.index_copy(-2, needed, found)
 
 
-def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, manner: Manner) -> Tensor:
     """Attention within each tree: one causal call for its trunk and one masked call for its branches.
 
     Cheaper than a mask over everything, whose entries between trees would be computed to be thrown away.
@@ -289,13 +313,22 @@ def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout,
         end, trunk = start + tree.columns, start + tree.trunk
         if tree.trunk:
             q, k, v = (x[:, :, start:trunk] for x in (query, key, value))
-            outputs.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling))
+            outputs.append(attention(q, k, v, manner.narrowed(None, q, k), manner))
         if tree.branches is not None:
             q, k, v = query[:, :, trunk:end], key[:, :, start:end], value[:, :, start:end]
             mask = tree.branches.to(query.device)
-            outputs.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling))
+            # No position is beyond the last column's number.
+            if manner.window is not None and tree.columns > manner.window:
+                mask = mask & _near(layout, start, trunk, end, manner.window).to(query.device)
+            outputs.append(attention(q, k, v, mask, manner))
         start = end
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+
+
+def _near(layout: Layout, start: int, trunk: int, end: int, window: int) -> Tensor:
+    """Which columns of a tree are within the window of each branch column, by their positions, bool [n - R, n]."""
+    places = torch.arange(end - start) if layout.positions is None else layout.positions[start:end]
+    return places[trunk - start :, None] - places < window
 
 
 def _attention_function(
@@ -306,11 +339,13 @@ def _attention_function(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls. ``scaling`` is used as given: OPT scales its queries itself and passes 1."""
     seam: Seam = module.headroom_seam
-    return seam.attend(module.layer_idx, query, key, value, attention_mask, scaling), None
+    return seam.attend(module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window), None
 
 
 _layouts_in_force = 0
@@ -324,18 +359,28 @@ def _mask_function(*args: Any, **kwargs: Any) -> Any:
     return None if _layouts_in_force else sdpa_mask(*args, **kwargs)
 
 
+def _tensor_mask_function(*args: Any, **kwargs: Any) -> Tensor:
+    """The mask for models that compute with it themselves: an empty tensor where a layout is in force."""
+    if _layouts_in_force:
+        return torch.empty(0, dtype=torch.bool)
+    mask: Tensor = sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
+    return mask
+
+
 AttentionInterface.register(IMPLEMENTATION, _attention_function)
 AttentionMaskInterface.register(IMPLEMENTATION, _mask_function)
+AttentionMaskInterface.register(f"{IMPLEMENTATION}-{cores.TENSOR_MASK}", _tensor_mask_function)
 
 
 def attach(model: Any) -> Seam:
     """Route a model's attention through a seam and prove that it works there.
 
     Raises:
-        HeadroomError: the family is unknown; logits are not finite; the seam does not fire exactly once per layer;
-            opening all gates changes the logits; closing heads or leaving out FFNs does not; or a restarted pass ends
-            elsewhere.
+        HeadroomError: the family is unknown, or cannot be served with the model's settings; logits are not finite; the
+            seam does not fire exactly once per layer; opening all gates changes the logits; closing a head or leaving
+            out FFNs does not; rows packed into a tree differ from rows apart; or a restarted pass ends elsewhere.
     """
+    row = anatomy.check_config(model.config.to_dict())
     shape = anatomy.heads(model)
     tokens = _probe_tokens(model)
     with torch.no_grad():
@@ -345,7 +390,7 @@ def attach(model: Any) -> Seam:
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
             "use dtype float32 or bfloat16"
         )
-    seam = Seam(shape)
+    seam = Seam(shape, row.returns_tuple)
     for module in anatomy.attention_modules(model):
         module.headroom_seam = seam
     for number, layer in enumerate(anatomy.layers(model)):
@@ -358,7 +403,12 @@ def attach(model: Any) -> Seam:
         for module in modules:
             first, last = module is modules[0], module is modules[-1]
             module.forward = partial(seam.run_ffn, number, first, last, module.forward)
-    model.set_attn_implementation(IMPLEMENTATION)
+    if row.core:
+        cores.install(row.core, seam, anatomy.attention_modules(model))
+        # Where transformers looks up who makes masks; it sets this only for families that look up attention there, too.
+        model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
+    else:
+        model.set_attn_implementation(IMPLEMENTATION)
     _prove(model, seam, tokens, before)
     return seam
 
@@ -384,23 +434,51 @@ def _prove(model: Any, seam: Seam, tokens: Tensor, before: Tensor) -> None:
             f"by up to {(opened - before).abs().max():.3g}; this model cannot be served exactly"
         )
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    if not _agree(model.get_output_embeddings()(hidden), opened):
+    if not _agree(logits(model, hidden), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: logits are more than the output embedding of the last hidden state; "
             "this model cannot be served exactly"
         )
-    # A middle head may be inert; some head of the first layer is not.
-    gates = torch.ones(seam.shape.layers, seam.shape.heads, device=tokens.device)
-    gates[0] = 0
-    with seam.gates(gates):
-        closed = model(input_ids=tokens, use_cache=False).logits
-    if torch.equal(closed, opened):
+    _prove_packing(model, seam, tokens, hidden)
+    # One head may be inert; some head of the first layer is not.
+    if not any(_closing_tells(model, seam, tokens, opened, head) for head in range(seam.shape.heads)):
         raise HeadroomError(
             f"family {model.config.model_type!r}: closing the first layer's heads changes nothing; "
             "this model's heads cannot be pruned here"
         )
     _prove_ffns(model, seam, tokens, opened)
     seam.calls.clear()
+
+
+def _closing_tells(model: Any, seam: Seam, tokens: Tensor, opened: Tensor, head: int) -> bool:
+    """Whether closing a head of the first layer changes the logits."""
+    gates = torch.ones(seam.shape.layers, seam.shape.heads, device=tokens.device)
+    gates[0, head] = 0
+    with seam.gates(gates):
+        return not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
+
+
+def _prove_packing(model: Any, seam: Seam, tokens: Tensor, hidden: Tensor) -> None:
+    """Two rows that share six tokens, in a tree, and five tokens in a tree after it, against the rows apart."""
+    shared, own, n = 6, 4, tokens.shape[1]
+    row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
+    apart = model.base_model(input_ids=row, use_cache=False).last_hidden_state
+    sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
+    sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
+    positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
+    trees = (Branching(n + own, n, sees.to(tokens.device)), Branching(5, 5))
+    with seam.layout(Layout(trees, positions=positions)):
+        packed = model.base_model(
+            input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
+            position_ids=positions[None],
+            use_cache=False,
+        ).last_hidden_state
+    expected = torch.cat([hidden, apart[:, shared:], hidden[:, :5]], dim=1)
+    if not _agree(packed, expected):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: the hidden states of packed rows differ from those of rows apart by "
+            f"up to {(packed - expected).abs().max():.3g}; this model cannot be served exactly"
+        )
 
 
 def _prove_ffns(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:

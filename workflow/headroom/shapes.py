@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,21 @@ def model_from_config(config: Any, dtype: Any = None, device: str = "meta") -> A
     from transformers import AutoModelForCausalLM
 
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=anatomy.implementation(config), dtype=dtype
+        )
     return model.eval()
+
+
+def with_layers(config: Any, n_layers: int) -> Any:
+    """A configuration of so many layers, whatever kinds of layers it lists."""
+    changed = deepcopy(config)
+    changed.num_hidden_layers = n_layers
+    for name in ("layer_types", "attention_layers"):
+        kinds = getattr(changed, name, None)
+        if kinds:
+            setattr(changed, name, [kinds[place % len(kinds)] for place in range(n_layers)])
+    return changed
 
 
 def checkpoint_sizes(path: Path) -> dict[str, int]:
