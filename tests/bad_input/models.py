@@ -83,7 +83,12 @@ def _(bench):
 
 @CASES.of("a family that is not supported")
 def _(bench):
-    return bench.resolve(bench.checkpoint(model_type="gptj"))
+    return bench.resolve(bench.checkpoint(model_type="xglm"))
+
+
+@CASES.of("a supported family with a setting that is not")
+def _(bench):
+    return bench.resolve(bench.checkpoint(model_type="mpt", attn_config={"alibi": False}))
 
 
 @CASES.of("a model that needs code of its own")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LAYERS, HEADS, WIDTH, HIDDEN, WINDOW, VOCABULARY = 3, 4, 6, 24, 256, 523
 NARROW = 5
@@ -17,95 +18,89 @@ class Case:
 
     Attributes:
         family: transformers' model type.
-        settings: of its configuration, beside the common ones.
-        last: from a layer to the last map of its FFN.
-        width: of a head.
-        groups: key-value heads.
+        settings: of its configuration, beside special tokens and vocabulary.
+        heads, groups, width: query heads, key-value heads, and how wide they are.
     """
 
     family: str
-    last: str
     settings: dict[str, Any] = field(default_factory=dict)
-    width: int = WIDTH
+    heads: int = HEADS
     groups: int = HEADS
+    width: int = WIDTH
 
 
-_GATED = {
-    "hidden_size": HIDDEN, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "num_key_value_heads": 2, "max_position_embeddings": WINDOW,
-}  # fmt: skip
-_GPT = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": WINDOW}
-_FALCON = {
-    "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_position_embeddings": WINDOW,
-}  # fmt: skip
+class Places(NamedTuple):
+    """Where a family has its layers, and from a layer its output projection and the last map of its FFN."""
+
+    layers: str
+    output: str
+    last: str
+
+
+PLACES = {
+    "bloom": Places("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "falcon": Places("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "gpt2": Places("transformer.h", "attn.c_proj", "mlp.c_proj"),
+    "gpt_neo": Places("transformer.h", "attn.attention.out_proj", "mlp.c_proj"),
+    "gpt_neox": Places("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),
+    "gptj": Places("transformer.h", "attn.out_proj", "mlp.fc_out"),
+    "mpt": Places("transformer.blocks", "attn.out_proj", "ffn.down_proj"),
+    "opt": Places("model.decoder.layers", "self_attn.out_proj", "fc2"),
+}
+_COMMON = Places("model.layers", "self_attn.o_proj", "mlp.down_proj")
+
+_SHAPE = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_position_embeddings": WINDOW}
+_GATED = _SHAPE | {"hidden_size": HIDDEN, "intermediate_size": 40, "num_key_value_heads": 2}
 _GEMMA = _GATED | {"head_dim": 8}
-_OPT = {
-    "hidden_size": HIDDEN, "ffn_dim": 48, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "max_position_embeddings": WINDOW, "word_embed_proj_dim": HIDDEN,
-}  # fmt: skip
-_NEOX = {
-    "hidden_size": HIDDEN, "intermediate_size": 40, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "max_position_embeddings": WINDOW,
-}  # fmt: skip
-_BLOOM = {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": HEADS}
-_MPT = {"d_model": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": WINDOW}
+_GPT = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": WINDOW}
+_NEO = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_heads": HEADS, "max_position_embeddings": WINDOW}
+_FALCON = _SHAPE | {"hidden_size": HIDDEN}
+_NEOX = _FALCON | {"intermediate_size": 40}
+_OPT = _FALCON | {"ffn_dim": 48, "word_embed_proj_dim": HIDDEN}
+# Six heads are no power of two, where ALiBi takes some of its slopes from elsewhere.
+_BLOOM = {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 6}
+_MPT = {"d_model": HIDDEN, "n_layers": LAYERS, "n_heads": 6, "max_seq_len": WINDOW}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": NARROW}
+_NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}
+_CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 
 CASES = {
-    "opt": Case("opt", "fc2", _OPT),
-    "opt-350m": Case("opt", "fc2", _OPT | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
-    "gpt2": Case("gpt2", "mlp.c_proj", _GPT),
-    "gpt2-scaled-by-layer": Case("gpt2", "mlp.c_proj", _GPT | {"scale_attn_by_inverse_layer_idx": True}),
-    "gpt_neo": Case(
-        "gpt_neo", "mlp.c_proj",
-        {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_heads": HEADS, "max_position_embeddings": WINDOW,
-         "attention_types": [[["local", "global", "local"], 1]], "window_size": NARROW},
-    ),  # fmt: skip
-    "gptj": Case("gptj", "mlp.fc_out", _GPT | {"rotary_dim": 4}),
-    "gpt_neox": Case("gpt_neox", "mlp.dense_4h_to_h", _NEOX | {"rotary_pct": 0.7}),
-    "gpt_neox-sequential": Case("gpt_neox", "mlp.dense_4h_to_h", _NEOX | {"use_parallel_residual": False}),
-    "llama": Case("llama", "mlp.down_proj", _GATED, groups=2),
-    "mistral": Case("mistral", "mlp.down_proj", _GATED | {"sliding_window": None}, groups=2),
-    "mistral-sliding": Case("mistral", "mlp.down_proj", _GATED | {"sliding_window": NARROW}, groups=2),
-    "qwen2": Case("qwen2", "mlp.down_proj", _GATED, groups=2),
-    "qwen2-sliding": Case(
-        "qwen2", "mlp.down_proj", _GATED | _SLIDING | {"use_sliding_window": True}, groups=2
-    ),
-    "qwen3": Case("qwen3", "mlp.down_proj", _GATED | {"head_dim": 10}, width=10, groups=2),
-    "phi3": Case("phi3", "mlp.down_proj", _GATED | {"pad_token_id": 0, "sliding_window": NARROW}, groups=2),
-    "gemma": Case("gemma", "mlp.down_proj", _GEMMA | {"num_key_value_heads": 1}, width=8, groups=1),
-    "gemma2": Case(
-        "gemma2", "mlp.down_proj",
-        _GEMMA | _SLIDING | {"query_pre_attn_scalar": 7, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
-        width=8, groups=2,
-    ),  # fmt: skip
-    "gemma3_text": Case(
-        "gemma3_text", "mlp.down_proj", _GEMMA | _SLIDING | {"query_pre_attn_scalar": 7}, width=8, groups=2
-    ),
-    "stablelm": Case("stablelm", "mlp.down_proj", _GATED | {"use_qkv_bias": True}, groups=2),
-    "stablelm-parallel": Case(
-        "stablelm", "mlp.down_proj", _GATED | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2
-    ),
-    "olmo2": Case("olmo2", "mlp.down_proj", _GATED, groups=2),
-    "falcon": Case("falcon", "mlp.dense_4h_to_h", _FALCON, groups=1),
-    "falcon-new": Case(
-        "falcon", "mlp.dense_4h_to_h", _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}, groups=2
-    ),
-    "falcon-one-norm": Case(
-        "falcon", "mlp.dense_4h_to_h",
-        _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}, groups=2,
-    ),  # fmt: skip
-    "falcon-rw": Case(
-        "falcon", "mlp.dense_4h_to_h",
-        _FALCON | {"multi_query": False, "alibi": True, "parallel_attn": False, "bias": True},
-    ),  # fmt: skip
-    "bloom": Case("bloom", "mlp.dense_4h_to_h", _BLOOM),
+    "opt": Case("opt", _OPT),
+    "opt-350m": Case("opt", _OPT | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    "gpt2": Case("gpt2", _GPT),
+    "gpt2-scaled-by-layer": Case("gpt2", _GPT | {"scale_attn_by_inverse_layer_idx": True}),
+    "gpt_neo": Case("gpt_neo", _NEO | {"attention_types": [[["local", "global", "local"], 1]], "window_size": NARROW}),
+    "gptj": Case("gptj", _GPT | {"rotary_dim": 4}),
+    "gpt_neox": Case("gpt_neox", _NEOX | {"rotary_pct": 0.7}),
+    "gpt_neox-sequential": Case("gpt_neox", _NEOX | {"use_parallel_residual": False}),
+    "llama": Case("llama", _GATED, groups=2),
+    "mistral": Case("mistral", _GATED | {"sliding_window": None}, groups=2),
+    "mistral-sliding": Case("mistral", _GATED | {"sliding_window": NARROW}, groups=2),
+    "qwen2": Case("qwen2", _GATED, groups=2),
+    "qwen2-sliding": Case("qwen2", _GATED | _SLIDING | {"use_sliding_window": True}, groups=2),
+    "qwen3": Case("qwen3", _GATED | {"head_dim": 10}, groups=2, width=10),
+    "phi3": Case("phi3", _GATED | {"sliding_window": NARROW}, groups=2),
+    "gemma": Case("gemma", _GEMMA | {"num_key_value_heads": 1}, groups=1, width=8),
+    "gemma2": Case("gemma2", _GEMMA | _SLIDING | _CAPS | {"query_pre_attn_scalar": 7}, groups=2, width=8),
+    "gemma3_text": Case("gemma3_text", _GEMMA | _SLIDING | {"query_pre_attn_scalar": 7}, groups=2, width=8),
+    "stablelm": Case("stablelm", _GATED | {"use_qkv_bias": True}, groups=2),
+    "stablelm-parallel": Case("stablelm", _GATED | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2),
+    "olmo2": Case("olmo2", _GATED, groups=2),
+    "falcon": Case("falcon", _FALCON, groups=1),
+    "falcon-new": Case("falcon", _FALCON | _NEW, groups=2),
+    "falcon-one-norm": Case("falcon", _FALCON | _NEW | {"num_ln_in_parallel_attn": 1}, groups=2),
+    "falcon-rw": Case("falcon", _FALCON | {"multi_query": False, "alibi": True, "parallel_attn": False, "bias": True}),
+    "bloom": Case("bloom", _BLOOM, heads=6, groups=6, width=4),
     "bloom-post-norm": Case(
-        "bloom", "mlp.dense_4h_to_h", _BLOOM | {"apply_residual_connection_post_layernorm": True}
+        "bloom", _BLOOM | {"apply_residual_connection_post_layernorm": True}, heads=6, groups=6, width=4
     ),
-    # Six heads: no power of two, for which slopes are made otherwise.
-    "mpt": Case("mpt", "ffn.down_proj", _MPT | {"attn_config": {"clip_qkv": 1.5}}),
-}  # fmt: skip
+    "mpt": Case("mpt", _MPT | {"attn_config": {"clip_qkv": 1.5}}, heads=6, groups=6, width=4),
+}
+
+
+def special_tokens() -> dict[str, int]:
+    """Vocabulary and special tokens of the tests' tokenizer."""
+    return {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def save(case: Case, folder: Path, tokenizer: Any) -> Path:
@@ -114,10 +109,9 @@ def save(case: Case, folder: Path, tokenizer: Any) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(case.family, **{"vocab_size": VOCABULARY} | special | case.settings)
+    config = AutoConfig.for_model(case.family, **special_tokens() | case.settings)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
         else:
@@ -135,3 +129,22 @@ def reference(folder: Path) -> Any:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
     return model.eval().requires_grad_(False)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The layers of a model, by the paths above."""
+    return list(reduce(getattr, _places(model).layers.split("."), model))
+
+
+def output_projections(model: Any) -> list[Any]:
+    """Its output projections."""
+    return [reduce(getattr, _places(model).output.split("."), layer) for layer in layers_of(model)]
+
+
+def last_maps(model: Any) -> list[Any]:
+    """The last map of each FFN."""
+    return [reduce(getattr, _places(model).last.split("."), layer) for layer in layers_of(model)]
+
+
+def _places(model: Any) -> Places:
+    return PLACES.get(model.config.model_type, _COMMON)

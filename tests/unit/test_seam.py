@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTJConfig
+from transformers import AutoModelForCausalLM, XGLMConfig
 
 from headroom import anatomy
 from headroom.checkpoints import gates_without, prepare
@@ -103,9 +103,11 @@ def test_parameters_removed_equal_those_of_the_slices(loaded, family):
 
 def test_an_unknown_family_is_refused():
     model = AutoModelForCausalLM.from_config(
-        GPTJConfig(vocab_size=50, n_embd=16, n_layer=1, n_head=2, rotary_dim=4, n_positions=32)
+        XGLMConfig(vocab_size=50, d_model=16, ffn_dim=16, num_layers=1, attention_heads=2, max_position_embeddings=32)
     )
-    with pytest.raises(HeadroomError, match="model family 'gptj' is not supported.*supported: llama, opt"):
+    with pytest.raises(
+        HeadroomError, match="model family 'xglm' is not supported; supported: bloom, falcon, .*, llama, "
+    ):
         attach(model)
 
 

@@ -92,8 +92,8 @@ def test_a_job_that_refuses_its_input_says_why(study):
 
 def test_a_model_that_cannot_be_run_is_refused_when_it_is_resolved(study):
     config = study.folder / "tiny-opt" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "gptj"}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "xglm"}))
     study.result("tiny/model.json").unlink()
     done = study.snakemake("--cores", "1", "results/tiny/model.json")
     assert done.returncode == 1
-    assert "model 'tiny': model family 'gptj' is not supported; supported: llama, opt" in done.stdout
+    assert "model 'tiny': model family 'xglm' is not supported; supported: bloom, falcon, " in done.stdout

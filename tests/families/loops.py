@@ -1,0 +1,152 @@
+"""What headroom computes, written as loops around transformers' own models; nothing of the project is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.families.cases import Case, last_maps, layers_of, output_projections
+
+
+def rows_first(linear: Any) -> Any:
+    """A weight as [outputs, inputs]; GPT-2's lie the other way round."""
+    return linear.weight.T if type(linear).__name__ == "Conv1D" else linear.weight
+
+
+def part(case: Case, head: int) -> slice:
+    """A head's place among the inputs of the output projection."""
+    return slice(head * case.width, (head + 1) * case.width)
+
+
+def close(model: Any, case: Case, pruned: Sequence[tuple[int, int]]) -> Any:
+    """The model with heads' columns of the output projection zeroed."""
+    for layer, head in pruned:
+        rows_first(output_projections(model)[layer])[:, part(case, head)] = 0
+    return model
+
+
+def silence(model: Any, layers: Sequence[int]) -> Any:
+    """The model with the last maps of some FFNs zeroed, with their biases."""
+    for layer in layers:
+        for parameter in last_maps(model)[layer].parameters():
+            parameter.zero_()
+    return model
+
+
+def log_likelihoods(model: Any, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Of each row's continuation, a pass per row."""
+    found = []
+    for document in documents:
+        for row in document.rows:
+            logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
+            log_p = logits.log_softmax(-1)
+            places = range(len(row.tokens) - row.n_target, len(row.tokens))
+            found.append(sum(float(log_p[place - 1, row.tokens[place]]) for place in places))
+    return np.array(found)
+
+
+def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Sum over tokens of |A_t . dL/dA_t|, [document, layer, head], by eq. 8 and 9."""
+    caught: dict[int, Any] = {}
+
+    def catch(layer: int) -> Any:
+        def hook(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            entering = arguments[0] if arguments[0].requires_grad else arguments[0].detach().requires_grad_()
+            entering.retain_grad()
+            caught[layer] = entering
+            return (entering,)
+
+        return hook
+
+    handles = [m.register_forward_pre_hook(catch(layer)) for layer, m in enumerate(output_projections(model))]
+    scores = np.zeros((len(documents), len(handles), case.heads))
+    for number, document in enumerate(documents):
+        (row,) = document.rows
+        logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
+        places = range(len(row.tokens) - row.n_target, len(row.tokens))
+        loss = -sum(logits[place - 1].log_softmax(-1)[row.tokens[place]] for place in places) / row.n_target
+        loss.backward()
+        for layer in range(len(handles)):
+            for head in range(case.heads):
+                a, g = (x[0, :, part(case, head)] for x in (caught[layer].detach(), caught[layer].grad))
+                scores[number, layer, head] = sum(abs(float(a[t] @ g[t])) for t in range(len(a)))
+    for handle in handles:
+        handle.remove()
+    return scores
+
+
+def attention_maps(model: Any, ids: Sequence[int]) -> np.ndarray[Any, Any]:
+    """[layer, head, query, key], as the model itself gives them."""
+    maps = model(input_ids=torch.tensor([ids]), use_cache=False, output_attentions=True).attentions
+    return torch.cat([layer.double() for layer in maps]).numpy()
+
+
+def prefix_matching(model: Any, tokens: Sequence[int], start: int | None) -> np.ndarray[Any, Any]:
+    """Algorithm 1: attention from repeated tokens to what followed their earlier copies, [layer, head]."""
+    length, offset = len(tokens), 0 if start is None else 1
+    maps = attention_maps(model, ([] if start is None else [start]) + list(tokens) * 4)
+    total = np.zeros(maps.shape[:2])
+    for t in range(length, 4 * length):
+        for copy in range(t // length):
+            total += maps[:, :, t + offset, copy * length + t % length + 1 + offset]
+    return total / (3 * length)
+
+
+def copying(
+    model: Any, case: Case, tokens: Sequence[int], start: int | None, head_output: str, output_bias: bool
+) -> np.ndarray[Any, Any]:
+    """Algorithm 2 by queries, over the softmax of the whole vocabulary, [layer, head]."""
+    ids = torch.tensor([([] if start is None else [start]) + list(tokens)])
+    n = ids.shape[1]
+    kept: dict[Any, Any] = {}
+
+    def enter(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        first = kept.setdefault("first", arguments[0])
+        return (first[:, kept["columns"]], *arguments[1:])
+
+    def keep(layer: int) -> Any:
+        return lambda module, arguments: kept.update({layer: arguments[0][0]})
+
+    projections = output_projections(model)
+    handles = [layer.register_forward_pre_hook(enter) for layer in layers_of(model)]
+    handles += [m.register_forward_pre_hook(keep(layer)) for layer, m in enumerate(projections)]
+    kept["columns"] = slice(None)
+    maps = attention_maps(model, ids[0].tolist())
+    outputs = [kept[layer] for layer in range(len(projections))]
+    if head_output == "value":
+        # A token that is alone attends to itself.
+        alone = []
+        for j in range(n):
+            kept["columns"] = slice(j, j + 1)
+            model(input_ids=ids[:, j : j + 1], use_cache=False)
+            alone.append([kept[layer] for layer in range(len(projections))])
+        outputs = [torch.cat([values[layer] for values in alone]) for layer in range(len(projections))]
+    for handle in handles:
+        handle.remove()
+    scores = np.zeros((len(projections), case.heads))
+    for layer, projection in enumerate(projections):
+        for head in range(case.heads):
+            weight = rows_first(projection)[:, part(case, head)]
+            written = outputs[layer][:, part(case, head)] @ weight.T
+            if output_bias and projection.bias is not None:
+                written = written + projection.bias
+            probabilities = vocabulary_logits(model, written).softmax(-1)
+            queries = range(0 if start is None else 1, n)
+            for j in queries:
+                seen = np.flatnonzero(maps[layer, head, j])
+                of_tokens = probabilities[j, ids[0, seen]]
+                raised = (of_tokens - of_tokens.mean()).relu()
+                attended = int(maps[layer, head, j, seen].argmax())
+                scores[layer, head] += float(raised[attended] / raised.sum()) / len(queries) if raised.sum() else 0.0
+    return scores
+
+
+def vocabulary_logits(model: Any, written: Any) -> Any:
+    """Logits of the vocabulary for what a head writes, without norms and biases."""
+    projection = getattr(getattr(getattr(model, "model", None), "decoder", None), "project_out", None)
+    logits = (written if projection is None else projection(written)) @ model.get_output_embeddings().weight.T
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

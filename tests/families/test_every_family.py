@@ -1,0 +1,146 @@
+"""Each family, from tiny random checkpoints on disk, against loops around transformers' own eager models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from headroom import anatomy
+from headroom.checkpoints import gates_without
+from headroom.copying import copying_scores
+from headroom.importance import contributions
+from headroom.induction import prefix_matching_scores
+from headroom.likelihood import log_likelihoods
+from headroom.oracle import knock_out_ffns
+from headroom.packing import Batches, Document, Row
+from tests.families import loops
+from tests.families.cases import CASES, LAYERS, output_projections
+
+RNG = np.random.default_rng(0)
+TOKENS = RNG.permutation(np.arange(3, 500))[:14].tolist()
+# Some models of transformers compute the softmax of attention in float32, whatever they are in.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def documents(choices=(1, 3)):
+    """Documents whose rows share their context, and the first two of them most of it."""
+    shared, more, other = (RNG.integers(3, 500, size).tolist() for size in (17, 4, 6))
+    found = []
+    for number, context in enumerate((shared, shared + more, other)):
+        rows = [Row((*context, *RNG.integers(3, 500, size).tolist()), size) for size in choices]
+        found.append(Document(number, tuple(rows)))
+    return found
+
+
+DOCUMENTS, SINGLE = documents(), documents((2,))
+
+
+@pytest.mark.parametrize(
+    "pruned", [[(0, 0)], [(1, 2), (2, 3)], [(1, head) for head in range(6)]], ids=["one", "two", "a whole layer"]
+)
+@torch.no_grad()
+def test_closed_heads_equal_zeroed_projection_columns(served, plain, name, case, pruned):
+    loaded, pruned = served(name), [(layer, head) for layer, head in pruned if head < case.heads]
+    ids = torch.tensor([TOKENS])
+    with loaded.seam.gates(gates_without(loaded.shape, pruned)):
+        found = loaded.model(input_ids=ids, use_cache=False).logits
+    expected = loops.close(plain(name), case, pruned)(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert not torch.allclose(found, loaded.model(input_ids=ids).logits, atol=1e-3)
+
+
+def test_packed_rows_equal_separate_rows(served, plain, name):
+    batches = Batches(DOCUMENTS, 200)
+    (batch,) = batches
+    assert len(batch.trees) == 2, "two of the documents share a tree"
+    assert any(tree.trunk < tree.columns for tree in batch.trees)
+    found = log_likelihoods(served(name), batches)
+    np.testing.assert_allclose(found, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
+
+
+def test_left_out_ffns_equal_zeroed_ones_in_restarted_passes(served, plain, name):
+    found = knock_out_ffns(served(name), Batches(DOCUMENTS, 200))
+    np.testing.assert_allclose(found.dense.values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
+    for layer, ablated in enumerate(found.ablated):
+        with torch.no_grad():
+            expected = loops.log_likelihoods(loops.silence(plain(name), [layer]), DOCUMENTS)
+        np.testing.assert_allclose(ablated.values, expected, **CLOSE)
+        assert not np.allclose(ablated.values, found.dense.values, atol=1e-3)
+
+
+def test_importance_equals_the_loops(served, plain, name, case):
+    found = contributions(served(name), SINGLE, 200)
+    expected = loops.importance(plain(name), case, SINGLE)
+    np.testing.assert_allclose(found.absolute, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("start", [None, 1])
+def test_prefix_matching_equals_the_maps(served, plain, name, start):
+    # So short that the last copy is within a window of five tokens, and the others are not.
+    tokens = TOKENS[:4]
+    with torch.no_grad():
+        expected = loops.prefix_matching(plain(name), tokens, start)
+    np.testing.assert_allclose(prefix_matching_scores(served(name), tokens, start), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("head_output", ["attention", "value"])
+@torch.no_grad()
+def test_copying_equals_the_loops(served, plain, name, case, head_output):
+    with_bias = head_output == "value"
+    found = copying_scores(served(name), TOKENS, 1, head_output, with_bias)
+    expected = loops.copying(plain(name), case, TOKENS, 1, head_output, with_bias)
+    np.testing.assert_allclose(found, expected, **CLOSE)
+    assert found.std() > 0.01
+
+
+@torch.no_grad()
+def test_the_rows_of_a_head_make_its_output_alone(plain, name, case):
+    """Query rows of one head change its output alone, key and value rows those of its group."""
+    model = plain(name)
+    ids, rows = torch.tensor([TOKENS]), anatomy.head_rows(model, 0)
+    kept = {}
+    output_projections(model)[0].register_forward_pre_hook(lambda module, arguments: kept.update(a=arguments[0]))
+
+    def outputs():
+        model(input_ids=ids, use_cache=False)
+        return kept["a"][0].unflatten(-1, (case.heads, case.width)).transpose(0, 1)
+
+    before = outputs()
+    group = case.heads // case.groups
+    for what, chosen, theirs in (
+        (rows.query, case.heads - 1, [case.heads - 1]),
+        (rows.key, case.groups - 1, range(case.heads - group, case.heads)),
+        (rows.value, case.groups - 1, range(case.heads - group, case.heads)),
+    ):
+        weight = loops.rows_first(what.module)
+        whole = weight.clone()
+        weight[what.rows[chosen]] *= -0.7
+        changed = [h for h, (a, b) in enumerate(zip(before, outputs(), strict=True)) if not torch.equal(a, b)]
+        assert changed == (list(theirs) if rows.separable or what is rows.value else list(range(case.heads)))
+        weight.copy_(whole)
+
+
+def test_all_heads_take_all_of_attention_but_the_output_biases(served, name, case):
+    model = served(name).skeleton
+    everything = [(layer, head) for layer in range(LAYERS) for head in range(case.heads)]
+    biases = sum(m.bias.numel() for m in output_projections(model) if m.bias is not None)
+    attention = sum(p.numel() for m in anatomy.attention_modules(model) for p in m.parameters())
+    assert anatomy.removed_parameters(model, everything) == attention - biases
+
+
+def test_the_parameters_of_a_layer_are_attention_ffn_and_norms(served, name):
+    """Nothing of a layer is counted twice: what is left are norms that attention has or shares, and the output bias."""
+    model = served(name).skeleton
+    layer = anatomy.layers(model)[1]
+    ffn, attention = (
+        anatomy.ffn_parameters(model, 1),
+        sum(p.numel() for p in anatomy.attention_modules(model)[1].parameters()),
+    )
+    left = sum(p.numel() for p in layer.parameters()) - ffn - attention
+    assert 0 <= left <= 4 * model.config.hidden_size
+    assert left % model.config.hidden_size == 0
+
+
+def test_every_family_of_the_table_is_tested():
+    assert {case.family for case in CASES.values()} == set(anatomy.FAMILIES)
