@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo adopt docs bench install test lint crash slurm types unit clean
+.PHONY: help demo adopt docs bench install test lint crash slurm types unit lens clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -69,7 +69,14 @@ types: $(VENV)/.dev  ## mypy
 	mypy
 
 unit: $(VENV)/.dev  ## unit, parity, DAG and end-to-end tests
+	@$(MAKE) --no-print-directory lens || echo "TransformerLens cannot be installed here: tests that need it are skipped"
 	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+lens: $(VENV)/lens  ## install TransformerLens apart, which tests then hold prefix matching against
+
+$(VENV)/lens: $(VENV)/.dev envs/requirements-lens.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ -r envs/requirements-lens.txt
+	touch $@
 
 slurm: $(VENV)/.dev  ## larger studies through a private Slurm, killed and compared; root and apt-get, or Slurm itself
 	HEADROOM_SLURM=long pytest tests/slurm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from headroom.induction import prefix_matching_scores
 from headroom.likelihood import log_likelihoods
 from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document, Row
+from tests.conftest import ROOT
 from tests.families import loops
 from tests.families.cases import CASES, LAYERS, output_projections
 
@@ -142,5 +145,16 @@ def test_the_parameters_of_a_layer_are_attention_ffn_and_norms(served, name):
     assert left % model.config.hidden_size == 0
 
 
-def test_every_family_of_the_table_is_tested():
-    assert {case.family for case in CASES.values()} == set(anatomy.FAMILIES)
+def test_every_family_is_tested_and_documented():
+    page = (ROOT / "docs" / "models.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+) \| `(\w+)` \| (ours|transformers) \|", page, re.MULTILINE)
+    assert {case.family for case in CASES.values()} == set(anatomy.FAMILIES) == {name for _, name, _ in rows}
+    assert {name: "ours" if row.core else "transformers" for name, row in anatomy.FAMILIES.items()} == {
+        name: core for _, name, core in rows
+    }
+    for row in anatomy.FAMILIES.values():
+        assert all(f"`{key.rsplit('.', 1)[-1]}" in page for key, _, _ in row.refused)
+    (listed,) = re.findall(r"Supported families: (.*?);", (ROOT / "README.md").read_text(), re.DOTALL)
+    for family, _, _ in rows:
+        first = re.split(r"[ ,]", family)[0]
+        assert first in listed, f"README.md does not name {family}"

@@ -1,0 +1,55 @@
+"""Prefix matching against TransformerLens, where `make lens` has installed it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headroom.induction import prefix_matching_scores
+from tests.conftest import ROOT
+from tests.families.cases import CASES
+from tests.families.lens import START, TOKENS
+
+LENS = Path(os.environ.get("HEADROOM_LENS", ROOT / ".venv" / "lens"))
+UNABLE: dict[str, str] = {}
+"""Cases that TransformerLens does not load or does not compute as transformers does, and why."""
+
+pytestmark = pytest.mark.skipif(
+    not LENS.is_dir(),
+    reason=f"TransformerLens is not installed at {LENS}: make lens installs it, where there is an index",
+)
+
+
+@pytest.fixture(scope="module")
+def patterns(checkpoint, tmp_path_factory):
+    """What TransformerLens's patterns give, by case."""
+    out = tmp_path_factory.mktemp("lens") / "scores.npz"
+    folders = [str(checkpoint(name).parent / "checkpoint") for name in CASES]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.families.lens", str(out), *folders],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workflow"), str(LENS)])},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.load(out)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in UNABLE])
+def test_prefix_matching_is_that_of_transformer_lens(patterns, served, name):
+    expected = patterns[name]
+    assert expected.dtype.kind == "f", str(expected)
+    np.testing.assert_allclose(prefix_matching_scores(served(name), TOKENS, START), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", UNABLE)
+def test_what_transformer_lens_cannot_is_still_so(patterns, served, name):
+    expected = patterns[name]
+    same = expected.dtype.kind == "f" and np.allclose(
+        prefix_matching_scores(served(name), TOKENS, START), expected, rtol=1e-4, atol=1e-5
+    )
+    assert not same, f"{name}: {UNABLE[name]}; not any more: compare it, too"
