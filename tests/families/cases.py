@@ -52,6 +52,8 @@ _COMMON = Places("model.layers", "self_attn.o_proj", "mlp.down_proj")
 _SHAPE = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_position_embeddings": WINDOW}
 _GATED = _SHAPE | {"hidden_size": HIDDEN, "intermediate_size": 40, "num_key_value_heads": 2}
 _GEMMA = _GATED | {"head_dim": 8}
+# Four of six numbers are rotated.
+_STABLE = _GATED | {"partial_rotary_factor": 0.7}
 _GPT = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": WINDOW}
 _NEO = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_heads": HEADS, "max_position_embeddings": WINDOW}
 _FALCON = _SHAPE | {"hidden_size": HIDDEN}
@@ -83,8 +85,8 @@ CASES = {
     "gemma": Case("gemma", _GEMMA | {"num_key_value_heads": 1}, groups=1, width=8),
     "gemma2": Case("gemma2", _GEMMA | _SLIDING | _CAPS | {"query_pre_attn_scalar": 7}, groups=2, width=8),
     "gemma3_text": Case("gemma3_text", _GEMMA | _SLIDING | {"query_pre_attn_scalar": 7}, groups=2, width=8),
-    "stablelm": Case("stablelm", _GATED | {"use_qkv_bias": True}, groups=2),
-    "stablelm-parallel": Case("stablelm", _GATED | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2),
+    "stablelm": Case("stablelm", _STABLE | {"use_qkv_bias": True}, groups=2),
+    "stablelm-parallel": Case("stablelm", _STABLE | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2),
     "olmo2": Case("olmo2", _GATED, groups=2),
     "falcon": Case("falcon", _FALCON, groups=1),
     "falcon-new": Case("falcon", _FALCON | _NEW, groups=2),
@@ -128,7 +130,15 @@ def reference(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    if getattr(model.config, "alibi", False):
+        # Written out, Falcon adds ALiBi to the scores though it is in the mask already; its other attention does not.
+        for layer in layers_of(model):
+            layer.self_attention.register_forward_pre_hook(_without_alibi, with_kwargs=True)
     return model.eval().requires_grad_(False)
+
+
+def _without_alibi(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    return arguments, named | {"alibi": 0 * named["alibi"]}
 
 
 def layers_of(model: Any) -> list[Any]:

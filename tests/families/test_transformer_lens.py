@@ -16,7 +16,12 @@ from tests.families.cases import CASES
 from tests.families.lens import START, TOKENS
 
 LENS = Path(os.environ.get("HEADROOM_LENS", ROOT / ".venv" / "lens"))
-UNABLE: dict[str, str] = {}
+UNABLE = {
+    "opt-350m": "it does not load an OPT with projected embeddings and norms after blocks",
+    "falcon-new": "it splits the fused projection as if there were one key-value head",
+    "falcon-one-norm": "it expects two norms in each layer",
+    "falcon-rw": "it takes the attention that transformers writes out, which adds ALiBi twice",
+}
 """Cases that TransformerLens does not load or does not compute as transformers does, and why."""
 
 pytestmark = pytest.mark.skipif(

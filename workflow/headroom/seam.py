@@ -215,7 +215,7 @@ class Seam:
         """
         self.calls[layer] += 1
         if self._is_empty(layer):
-            return torch.zeros_like(query.transpose(1, 2))
+            return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
