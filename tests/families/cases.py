@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LAYERS, HEADS, WIDTH, HIDDEN, WINDOW, VOCABULARY = 3, 4, 6, 24, 256, 523
+SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NARROW = 5
 """Tokens that a sliding window holds."""
 
@@ -40,6 +41,7 @@ class Places(NamedTuple):
 PLACES = {
     "bloom": Places("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h"),
     "falcon": Places("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "gemma3": Places("model.language_model.layers", "self_attn.o_proj", "mlp.down_proj"),
     "gpt2": Places("transformer.h", "attn.c_proj", "mlp.c_proj"),
     "gpt_neo": Places("transformer.h", "attn.attention.out_proj", "mlp.c_proj"),
     "gpt_neox": Places("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),
@@ -64,6 +66,8 @@ _BLOOM = {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 6}
 _MPT = {"d_model": HIDDEN, "n_layers": LAYERS, "n_heads": 6, "max_seq_len": WINDOW}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": NARROW}
 _NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}
+_EYES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8}
+_EYES |= {"patch_size": 4}
 _CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 
 CASES = {
@@ -85,6 +89,17 @@ CASES = {
     "gemma": Case("gemma", _GEMMA | {"num_key_value_heads": 1}, groups=1, width=8),
     "gemma2": Case("gemma2", _GEMMA | _SLIDING | _CAPS | {"query_pre_attn_scalar": 7}, groups=2, width=8),
     "gemma3_text": Case("gemma3_text", _GEMMA | _SLIDING | {"query_pre_attn_scalar": 7}, groups=2, width=8),
+    "gemma3": Case(
+        "gemma3",
+        {
+            "text_config": _GEMMA | _SLIDING | SPECIAL | {"query_pre_attn_scalar": 7},
+            "vision_config": _EYES,
+            "mm_tokens_per_image": 4,
+            "image_token_index": VOCABULARY - 1,
+        },
+        groups=2,
+        width=8,
+    ),
     "stablelm": Case("stablelm", _STABLE | {"use_qkv_bias": True}, groups=2),
     "stablelm-parallel": Case("stablelm", _STABLE | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2),
     "olmo2": Case("olmo2", _GATED, groups=2),
@@ -100,18 +115,13 @@ CASES = {
 }
 
 
-def special_tokens() -> dict[str, int]:
-    """Vocabulary and special tokens of the tests' tokenizer."""
-    return {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-
-
 def save(case: Case, folder: Path, tokenizer: Any) -> Path:
     """A random checkpoint of a case; biases and norms are not at their neutral start, where they would not show."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(case.family, **special_tokens() | case.settings)
+    config = AutoConfig.for_model(case.family, **SPECIAL | case.settings)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
     for parameter in model.parameters():
         if parameter.dim() > 1:

@@ -18,7 +18,7 @@ from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document, Row
 from tests.conftest import ROOT
 from tests.families import loops
-from tests.families.cases import CASES, LAYERS, output_projections
+from tests.families.cases import CASES, HIDDEN, LAYERS, output_projections
 
 RNG = np.random.default_rng(0)
 TOKENS = RNG.permutation(np.arange(3, 500))[:14].tolist()
@@ -141,8 +141,8 @@ def test_the_parameters_of_a_layer_are_attention_ffn_and_norms(served, name):
         sum(p.numel() for p in anatomy.attention_modules(model)[1].parameters()),
     )
     left = sum(p.numel() for p in layer.parameters()) - ffn - attention
-    assert 0 <= left <= 4 * model.config.hidden_size
-    assert left % model.config.hidden_size == 0
+    assert 0 <= left <= 4 * HIDDEN
+    assert left % HIDDEN == 0
 
 
 def test_every_family_is_tested_and_documented():

@@ -18,7 +18,7 @@ from headroom.plan import measured_rates
 from headroom.readout import logits
 from headroom.seam import Seam, attach
 from headroom.shapes import model_from_config, with_layers
-from tests.families.cases import CASES, HIDDEN, WIDTH, WINDOW, special_tokens
+from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW
 from tests.families.test_every_family import DOCUMENTS, TOKENS
 
 MAP = WIDTH * HIDDEN
@@ -271,7 +271,7 @@ class TestRotationsByLength:
     def test_the_window_ends_there(self):
         factors = {"short_factor": [1.0] * 3, "long_factor": [2.0] * 3}
         config = AutoConfig.for_model(
-            "phi3", **CASES["phi3"].settings | special_tokens() | {"max_position_embeddings": 4 * WINDOW},
+            "phi3", **CASES["phi3"].settings | SPECIAL | {"max_position_embeddings": 4 * WINDOW},
             original_max_position_embeddings=WINDOW,
             rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": WINDOW}
             | factors,
@@ -319,7 +319,7 @@ class TestRefused:
         ],
     )
     def test_settings(self, family, settings, why):
-        config = AutoConfig.for_model(family, **CASES[family].settings | special_tokens() | settings)
+        config = AutoConfig.for_model(family, **CASES[family].settings | SPECIAL | settings)
         with pytest.raises(HeadroomError, match=f"model family '{family}' is not supported with .*{why}"):
             attach(model_from_config(config, device="cpu"))
 

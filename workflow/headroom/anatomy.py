@@ -108,6 +108,12 @@ FAMILIES = {
         attends="eager",
         refused=_BOTH_WAYS,
     ),
+    # The larger ones come with eyes, which stay shut; the class around them does not cap logits.
+    "gemma3": Family(
+        layers="model.language_model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        refused=tuple((f"text_config.{key}", *rest) for key, *rest in _BOTH_WAYS),
+    ),
     "gemma3_text": Family(
         layers="model.layers", ffn_norms=_AFTER_BLOCKS, softcap="final_logit_softcapping", refused=_BOTH_WAYS
     ),
@@ -258,6 +264,11 @@ def supported(name: str | None) -> Family:
     return FAMILIES[name]
 
 
+def text_config(model: Any) -> Any:
+    """The configuration of a model, or of its language model where it has others beside it."""
+    return model.config.get_text_config()
+
+
 def check_config(config: Mapping[str, Any]) -> Family:
     """The table's row for a model of this configuration.
 
@@ -267,7 +278,9 @@ def check_config(config: Mapping[str, Any]) -> Family:
     name = config.get("model_type")
     row = supported(name)
     for key, value, why in row.refused:
-        found = reduce(lambda part, step: part.get(step) if isinstance(part, Mapping) else None, key.split("."), config)
+        found: Any = config
+        for step in key.split("."):
+            found = found.get(step) if isinstance(found, Mapping) else None
         if found == value:
             raise HeadroomError(
                 f"model family {name!r} is not supported with {key} = {json.dumps(value)}: {why}; supported: this "
@@ -284,9 +297,9 @@ def implementation(config: Any) -> str:
 
 def window(config: Any) -> int:
     """Largest number of input tokens."""
-    row = supported(config.model_type)
-    most = getattr(config, row.window, None) or row.default_window
-    rope = getattr(config, "rope_parameters", None) or {}
+    row, text = supported(config.model_type), config.get_text_config()
+    most = getattr(text, row.window, None) or row.default_window
+    rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         # Longer inputs are rotated otherwise, and so would be all that share a batch with one.
         most = min(most, rope["original_max_position_embeddings"])
@@ -351,7 +364,7 @@ def heads(model: Any) -> Heads:
     Raises:
         HeadroomError: the family is not supported, or the layers differ from each other.
     """
-    row, config = family(model), model.config
+    row, config = family(model), text_config(model)
     found = projections(model)
     counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in found}
     query_heads = config.num_attention_heads
@@ -416,7 +429,7 @@ def sizes(model: Any) -> dict[str, int]:
         "layers": shape.layers,
         "heads": shape.heads,
         "width": shape.width,
-        "hidden": model.config.hidden_size,
+        "hidden": text_config(model).hidden_size,
         "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),
         "vocabulary": readout.shape[0],
         "window": window(model.config),
@@ -430,7 +443,7 @@ def sizes(model: Any) -> dict[str, int]:
 def ffn_parameters(model: Any, layer: int) -> int:
     """Parameters that go with a layer's FFN: its own, and those of its norms unless they norm the residual."""
     row, block = family(model), layers(model)[layer]
-    stay = row.residual_norm is not None and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]
+    stay = row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
     norms = [] if stay else [getattr(block, path, None) for path in row.ffn_norms]
     modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())

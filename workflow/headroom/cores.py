@@ -65,6 +65,7 @@ def _falcon(seam: Seam, layer: int, module: Any) -> None:
     ) -> tuple[Tensor, None]:
         query, key, value = (x.transpose(1, 2) for x in module._split_heads(module.query_key_value(hidden_states)))
         if alibi is None:
+            assert position_embeddings is not None
             query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if layer_past is not None:
             key, value = layer_past.update(key, value, module.layer_idx)

@@ -97,7 +97,7 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
     loaded = prepare(model_from_config(small, dtype, device), None)
     costs = costs_of(loaded.model)
     rng = np.random.default_rng(0)
-    rows = rng.integers(10, config.vocab_size, (columns // 128, 129))
+    rows = rng.integers(10, config.get_text_config().vocab_size, (columns // 128, 129))
     batches = Batches([Document(n, (Row(tuple(row), 1),)) for n, row in enumerate(rows.tolist())], columns, device)
     (batch,) = batches
     load = load_of(batches)

@@ -22,7 +22,7 @@ def logits(model: Any, hidden: Tensor) -> Tensor:
 def capped(model: Any, values: Tensor) -> Tensor:
     """Logits as the model caps them."""
     key = anatomy.family(model).softcap
-    cap = getattr(model.config, key) if key else None
+    cap = getattr(anatomy.text_config(model), key) if key else None
     return values if cap is None else soft_cap(values, cap)
 
 

@@ -416,7 +416,7 @@ def attach(model: Any) -> Seam:
 def _probe_tokens(model: Any) -> Tensor:
     """Twelve tokens spread over the vocabulary, [1, 12]."""
     device = anatomy.input_device(model)
-    return torch.linspace(1, model.config.vocab_size - 1, 12, device=device).long()[None]
+    return torch.linspace(1, anatomy.text_config(model).vocab_size - 1, 12, device=device).long()[None]
 
 
 @torch.no_grad()

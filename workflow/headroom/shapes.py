@@ -24,11 +24,12 @@ def model_from_config(config: Any, dtype: Any = None, device: str = "meta") -> A
 def with_layers(config: Any, n_layers: int) -> Any:
     """A configuration of so many layers, whatever kinds of layers it lists."""
     changed = deepcopy(config)
-    changed.num_hidden_layers = n_layers
+    text = changed.get_text_config()
+    text.num_hidden_layers = n_layers
     for name in ("layer_types", "attention_layers"):
-        kinds = getattr(changed, name, None)
+        kinds = getattr(text, name, None)
         if kinds:
-            setattr(changed, name, [kinds[place % len(kinds)] for place in range(n_layers)])
+            setattr(text, name, [kinds[place % len(kinds)] for place in range(n_layers)])
     return changed
 
 
