@@ -37,6 +37,8 @@ def served(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
     def loaded(name: str) -> Any:
         if name not in kept:
             kept[name] = load(checkpoint(name), dtype="float64", device="cpu")
+            # Its attention is routed from the start, whichever test is first.
+            assert kept[name].seam.shape == kept[name].shape
         return kept[name]
 
     return loaded
