@@ -67,7 +67,8 @@ class Family:
     refused: tuple[tuple[str, Any, str], ...] = ()
 
 
-_BOTH_WAYS = (("use_bidirectional_attention", True, "its tokens attend to later ones"),)
+_AHEAD = "its tokens attend to later ones"
+_BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
 _AFTER_BLOCKS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 FAMILIES = {
@@ -112,7 +113,7 @@ FAMILIES = {
     "gemma3": Family(
         layers="model.language_model.layers",
         ffn_norms=_AFTER_BLOCKS,
-        refused=tuple((f"text_config.{key}", *rest) for key, *rest in _BOTH_WAYS),
+        refused=(("text_config.use_bidirectional_attention", True, _AHEAD),),
     ),
     "gemma3_text": Family(
         layers="model.layers", ffn_norms=_AFTER_BLOCKS, softcap="final_logit_softcapping", refused=_BOTH_WAYS
