@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,21 @@ def tiny_model(family: str, vocabulary: int = 523, seed: int = 0) -> Any:
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     return model.double().eval()
+
+
+def count_operations(work: Callable[[], Any]) -> int:
+    """Floating-point operations of linear maps, as torch counts them.
+
+    Those of the attention kernel are left out: torch counts them too once its decompositions have been imported, which
+    other tests may have done.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    with FlopCounterMode(display=False, custom_mapping={kernel: lambda *_, **__: 0}) as counter:
+        work()
+    return int(counter.get_total_flops())
 
 
 @pytest.fixture(params=["opt", "llama"])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
 from headroom import plan, workload
 from headroom.checkpoints import prepare
@@ -18,7 +17,7 @@ from headroom.packing import Batches, Document
 from headroom.plan import costs_of, load_of
 from headroom.shapes import model_from_config
 from headroom.study_config import with_defaults
-from tests.conftest import tiny_config, tiny_model
+from tests.conftest import count_operations, tiny_config, tiny_model
 from tests.unit.test_likelihood import random_documents
 
 
@@ -27,14 +26,8 @@ def loaded(request, tokenizer):
     return prepare(tiny_model(request.param).float(), tokenizer)
 
 
-def counted(work):
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
-
-
 def linear(costs, load):
-    """Without attention, which torch's counter does not see on a CPU."""
+    """Without attention, which is not counted."""
     return Load(load.columns, 0, load.logits)
 
 
@@ -49,14 +42,14 @@ def test_costs_need_no_weights(family):
 def test_a_pass_counts_as_torch_counts_it(loaded):
     batches = Batches(random_documents(np.random.default_rng(0)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
-    found = counted(lambda: log_likelihoods(loaded, batches))
+    found = count_operations(lambda: log_likelihoods(loaded, batches))
     assert costs.forward(linear(costs, load)) == pytest.approx(found, rel=1e-6)
 
 
 def test_the_oracle_counts_as_torch_counts_it(loaded):
     batches = Batches(random_documents(np.random.default_rng(1)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
-    found = counted(lambda: knock_out_ffns(loaded, batches))
+    found = count_operations(lambda: knock_out_ffns(loaded, batches))
     # The last layer's FFN is left out in one restart alone, and computed at few columns; of three layers that shows.
     assert costs.oracle(linear(costs, load)) == pytest.approx(found, rel=0.1)
 
@@ -67,7 +60,7 @@ def test_a_backward_pass_counts_as_torch_counts_it(loaded):
     (batch,) = batches
     costs, load = costs_of(loaded.model), linear(None, load_of(batches))
     targets = np.array([float(d.rows[0].n_target) for d in documents])
-    found = counted(lambda: head_products(loaded, batch, targets))
+    found = count_operations(lambda: head_products(loaded, batch, targets))
     # The gradient ends at the first layer's heads: its query, key and value maps are not gone through.
     first = 2 * load.columns * costs.attention
     assert found == pytest.approx(costs.forward(load) + costs.backward(load) - 0.75 * first, rel=0.05)
