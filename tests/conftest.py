@@ -116,8 +116,9 @@ def count_operations(work: Callable[[], Any]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={kernel: lambda *_, **__: 0}) as counter:
+    kernel = "_scaled_dot_product_flash_attention_for_cpu"
+    kernels = [getattr(torch.ops.aten, f"{kernel}{suffix}") for suffix in ("", "_backward")]
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(kernels, lambda *_, **__: 0)) as counter:
         work()
     return int(counter.get_total_flops())
 
