@@ -24,6 +24,7 @@ include: "workflow/rules/pruning.smk"
 include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/export.smk"
 
 
 # With jobs on a cluster, these run where Snakemake does: what may need a network, and what takes seconds.

@@ -12,8 +12,8 @@ from headroom.cli import main, parser
 
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show", "verify",
-    "model", "fetch", "embed-model", "embed-data",
+    "correlate-shots", "export", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show",
+    "verify", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 

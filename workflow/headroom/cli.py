@@ -40,7 +40,7 @@ MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
 OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
 """Options that name what is written."""
-FOLDER_COMMANDS = ("prune", "transfer", "induction", "embed-model", "embed-data")
+FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
 """Commands whose ``--out`` is a folder."""
 
 
@@ -201,6 +201,18 @@ def parser() -> argparse.ArgumentParser:
     _levels(p, "--levels", "heads")
     _out(p, "folder for highest_srcc.parquet and lowest_srcc.parquet")
 
+    p = command("export", _export, "Write a smaller checkpoint without the least important heads, FFNs, or both.")
+    _model_options(p, prompts=False, parts=False)
+    p.add_argument("--ranking", type=Path, nargs="+", required=True, help="ranking of heads, of FFNs, or one of each")
+    p.add_argument(
+        "--percent",
+        type=_percent,
+        nargs="+",
+        required=True,
+        help="percent of them that go, a number per ranking",
+    )
+    _out(p, "the checkpoint's folder: new, empty, or an older export, which is replaced")
+
     p = command("correlate", _correlate, "Correlate the head scores of all tasks and their aggregate.")
     _gather_options(p)
     p.add_argument("--aggregate", choices=("mean", "mean_normalised", "mean_rank"), default="mean")
@@ -291,14 +303,15 @@ def _out(p: argparse.ArgumentParser, text: str) -> None:
     p.add_argument("--out", type=Path, required=True, help=text)
 
 
-def _model_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+def _model_options(p: argparse.ArgumentParser, prompts: bool = True, parts: bool = True) -> None:
     p.set_defaults(runs_model=True)
     p.add_argument("--model", type=Path, required=True, help="model.json, made by 'headroom model'")
     p.add_argument("--dtype", choices=DTYPES, default="float32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     p.add_argument("--gpus", type=_count, default=1, help="GPUs to take, of those that are free (default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
-    p.add_argument("--parts", type=Path, help="folder where finished units are kept, and looked for by a later run")
+    if parts:
+        p.add_argument("--parts", type=Path, help="folder where finished units are kept, and looked for by a later run")
     if prompts:
         p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
         p.add_argument(
@@ -517,6 +530,11 @@ def _transfer(o: argparse.Namespace) -> None:
         _with_dense(o.levels),
         _settings(o),
     )
+
+
+def _export(o: argparse.Namespace) -> None:
+    settings = Settings(o.dtype, o.device, o.threads)
+    _step("export_pruned").run(o.out, o.model, o.ranking, o.percent, settings)
 
 
 def _correlate(o: argparse.Namespace) -> None:

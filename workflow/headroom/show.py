@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from headroom.artifacts.model_record import read_record
+from headroom.artifacts.pruned_checkpoint import MANIFEST, read_manifest
 from headroom.artifacts.store import run_facts
 from headroom.checkpoint_place import checkpoint_folder, read_place
 from headroom.errors import HeadroomError
@@ -25,6 +26,9 @@ def describe(path: Path, n_rows: int) -> str:
     Raises:
         HeadroomError: the file is missing, damaged or not headroom's.
     """
+    if path.name == MANIFEST:
+        facts = read_manifest(path.parent)
+        return "\n".join([f"{path}: {facts['kind']}", *_made({k: v for k, v in facts.items() if k != "lineage"})])
     if path.suffix == ".json":
         return "\n".join(_model(path))
     facts = read_provenance(path)

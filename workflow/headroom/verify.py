@@ -17,6 +17,8 @@ from typing import Any
 from headroom.artifacts.kinds import KINDS
 from headroom.artifacts.model_record import NAME as RECORD
 from headroom.artifacts.model_record import read_record
+from headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
+from headroom.artifacts.pruned_checkpoint import read_file_provenance
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
@@ -119,6 +121,8 @@ def _read(results: Path, name: str) -> File:
             file.facts = made_by(read(path, kind))
         elif drawn:
             file.facts = read_provenance(path)
+        elif place_of(path.parent, PRUNED_PLACE) == str(Path(name).parent):
+            file.facts = read_file_provenance(path)
         elif name.count("/") == 1 and path.name == RECORD:
             file.record = read_record(path)
             if file.record["name"] != path.parent.name:

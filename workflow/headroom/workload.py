@@ -161,8 +161,11 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         rule: a rule that runs the model.
         study: the configuration.
         costs: of the model.
-        prompts: of the job; None for induction, which has none.
+        prompts: of the job; None for induction and exports, which have none.
     """
+    if rule == "export_pruned":
+        # A few dozen tokens.
+        return 0.0, 0.0
     if rule == "score_induction" or prompts is None:
         lengths = [COPIES * sequence_length(seed) for seed in range(1, study["induction"]["sequences"] + 1)]
         return costs.induction(lengths), 0.0
@@ -259,6 +262,9 @@ def request(
     else:
         # A weight that is read is there twice, as the file has it and as the model does.
         needed = memory(costs, hardware, KINDS.get(rule, PASS)) + costs.weight_bytes
+    if rule == "export_pruned":
+        # Sliced on the host in the checkpoint's own format, of 32 bits at most; a layer is there twice, a file, too.
+        needed = max(needed, RUNTIME_BYTES + 2 * ITEM_SIZES["float32"] * costs.parameters)
     return _asked(
         study, (MEMORY_FACTOR * needed + SNAKEMAKE_BYTES) / MB, (TIME_FACTOR * took + TIME_BASE) / 60, attempt
     )

@@ -83,6 +83,9 @@ wildcard_constraints:
     seed=alternatives(SEEDS),
     package="model|data",
     number=r"\d+",
+    ranked=alternatives([*ALL_TASKS, "aggregate"]),
+    heads="100|[1-9]?[0-9]",
+    ffns="100|[1-9]?[0-9]",
 
 
 MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
@@ -189,6 +192,8 @@ CURVES = [
         JOINT_CELLS, model=MODELS, task=TASKS if JOINT else [], shot=SHOTS, seed=SEEDS
     ),
 ]
+# Made when it is asked for by its path; no part of a study.
+PRUNED = f"results/{{model}}/pruned/{{ranked}}/heads{{heads}}-ffns{{ffns}}/{CELL}"
 CORRELATIONS = expand(
     f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
     model=MODELS,
@@ -430,6 +435,28 @@ def get_data_files(wildcards):
         if source == "hub"
         else sorted(map(str, Path(get_data(), wildcards.task).glob("*.parquet")))
     )
+
+
+def pruned_parts(wildcards):
+    """Kinds of rankings that a pruned checkpoint is made by, with their percents; nothing pruned needs no FFN scores."""
+    percents = {"heads": int(wildcards.heads), "ffns": int(wildcards.ffns)}
+    return {kind: percent for kind, percent in percents.items() if percent} or {
+        "heads": 0
+    }
+
+
+def get_pruned_rankings(wildcards):
+    """The rankings that a pruned checkpoint is made by."""
+    return [
+        f"results/{wildcards.model}/ranking/{kind}/{wildcards.ranked}/"
+        f"{wildcards.shot}shot-seed{wildcards.seed}.parquet"
+        for kind in pruned_parts(wildcards)
+    ]
+
+
+def get_pruned_percents(wildcards):
+    """How much of each goes, in the rankings' order."""
+    return list(pruned_parts(wildcards).values())
 
 
 def get_task_digest(wildcards):

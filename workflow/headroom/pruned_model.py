@@ -1,0 +1,365 @@
+"""Models without their pruned heads and FFNs: smaller projections, no FFN modules, and a configuration that says so.
+
+A pruned model is the family's own class with fewer rows and columns. A query head takes its rows of the query
+projection and its columns of the output projection along, a key-value head goes with the last query head that reads it,
+a layer without heads keeps its output bias, and an FFN goes with its norm unless that norms the residual: what
+:func:`headroom.anatomy.removed_parameters` and :func:`headroom.anatomy.ffn_parameters` count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from headroom import anatomy
+from headroom.errors import HeadroomError
+
+MODEL_TYPE = "headroom_pruned"
+"""Model type of a pruned checkpoint. transformers does not know it, and so refuses what it cannot load right."""
+IMPLEMENTATION = "headroom_pruned"
+HEAD_COUNTS = {"opt": "num_heads", "llama": ""}
+"""Families that can be pruned for good, to the attribute by which their attention counts heads; empty: by shapes."""
+_PREFIX = "Pruned"
+_FORMAT = 1
+_HINT = "pruned by headroom: load it with headroom.load_pruned"
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """What is left of a model.
+
+    Attributes:
+        heads: the query heads that are left, by layer, in order.
+        ffns: the layers whose FFN is left, in order.
+    """
+
+    heads: tuple[tuple[int, ...], ...]
+    ffns: tuple[int, ...]
+
+    @classmethod
+    def without(
+        cls, shape: anatomy.Heads, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()
+    ) -> Remainder:
+        """What is left without these (layer, head) pairs and the FFNs of these layers."""
+        gone, gone_ffns = set(heads), set(ffns)
+        return cls(
+            tuple(
+                tuple(head for head in range(shape.heads) if (layer, head) not in gone) for layer in range(shape.layers)
+            ),
+            tuple(layer for layer in range(shape.layers) if layer not in gone_ffns),
+        )
+
+
+class Groups:
+    """Which key-value head each query head of a layer reads, where groups are uneven."""
+
+    def __init__(self, key_value_heads: Iterable[int]) -> None:
+        self._heads = tuple(key_value_heads)
+        self._index: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The key-value head of each query head, [head], as an index there. No buffer: those of no file get lost."""
+        if device not in self._index:
+            self._index[device] = torch.tensor(self._heads, device=device)
+        return self._index[device]
+
+
+class Headless(nn.Module):
+    """Attention without heads: nothing, or the bias of its output projection. The cache still counts the tokens."""
+
+    def __init__(self, output: str, projection: nn.Linear, layer: int) -> None:
+        super().__init__()
+        self.layer_idx = layer
+        self.add_module(output, Bias(projection))
+        self._output = output
+
+    def forward(self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+        """Zeros or the bias, [batch, time, width]."""
+        if past_key_values is not None:
+            # One number per token: an empty tensor would count as no tokens, and the first layer's count for all.
+            token = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
+            past_key_values.update(token, token, self.layer_idx)
+        return self.get_submodule(self._output)(hidden_states), None
+
+
+class Bias(nn.Module):
+    """What an output projection without inputs gives."""
+
+    def __init__(self, projection: nn.Linear) -> None:
+        super().__init__()
+        self.bias = projection.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The bias at each position."""
+        return torch.zeros_like(hidden) if self.bias is None else self.bias.to(hidden.dtype).expand_as(hidden)
+
+
+class Nothing(nn.Module):
+    """An FFN that is gone."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Zeros, which leave the residual as it is."""
+        return torch.zeros_like(hidden)
+
+
+def check_family(model: Any) -> None:
+    """Refuse a model whose attention cannot have fewer heads in some layers.
+
+    Raises:
+        HeadroomError: its family is not one of those whose pruned checkpoints are tested.
+    """
+    family = model.config.model_type
+    if family not in HEAD_COUNTS:
+        raise HeadroomError(
+            f"model family {family!r} cannot be exported without its pruned heads, since its attention expects as many "
+            f"heads in each layer; families that can: {', '.join(sorted(HEAD_COUNTS))}"
+        )
+
+
+def shrink(model: Any, left: Remainder) -> None:
+    """Take all but the remainder out of a model, in place; its weights may be on the meta device.
+
+    Raises:
+        HeadroomError: its family cannot be served.
+    """
+    check_family(model)
+    row, shape = anatomy.family(model), anatomy.heads(model)
+    modules = zip(anatomy.layers(model), anatomy.attention_modules(model), left.heads, strict=True)
+    for number, (layer, attention, heads) in enumerate(modules):
+        if not heads:
+            _replace(layer, row.attention, Headless(row.output, getattr(attention, row.output), number))
+        elif len(heads) < shape.heads:
+            _shrink_attention(attention, row, shape, heads, HEAD_COUNTS[model.config.model_type])
+        if number not in left.ffns:
+            for path in row.ffn[:-1]:
+                _replace(layer, path, nn.Identity())
+            _replace(layer, row.ffn[-1], Nothing())
+            for path in _ffn_norms(model):
+                _replace(layer, path, nn.Identity())
+
+
+def _ffn_norms(model: Any) -> list[str]:
+    """The norms of a layer that go with its FFN: not those that norm the residual."""
+    row = anatomy.family(model)
+    return [row.ffn_norm] if not row.pre_norm or getattr(model.config, row.pre_norm) else []
+
+
+def _shrink_attention(
+    attention: nn.Module, row: anatomy.Family, shape: anatomy.Heads, heads: tuple[int, ...], count: str
+) -> None:
+    group = shape.heads // shape.key_value_heads
+    read = [head // group for head in heads]
+    key_value_heads = sorted(set(read))
+    rows, pairs = _slices(heads, shape.width), _slices(key_value_heads, shape.width)
+    for path, index in ((row.query, rows), (row.key, pairs), (row.value, pairs)):
+        _select(attention.get_submodule(path), 0, index)
+    _select(attention.get_submodule(row.output), 1, rows)
+    if count:
+        setattr(attention, count, len(heads))
+    if group > 1:
+        even = len(heads) // len(key_value_heads)
+        if read == [head for head in key_value_heads for _ in range(even)]:
+            attention.num_key_value_groups = even
+        else:
+            # One to one, once the function below has gathered them; no other function takes them as they are.
+            attention.num_key_value_groups = 1
+            attention.headroom_groups = Groups(key_value_heads.index(head) for head in read)
+
+
+def _slices(heads: Iterable[int], width: int) -> Tensor:
+    """The rows of these heads in a projection."""
+    return torch.cat([torch.arange(head * width, (head + 1) * width) for head in heads])
+
+
+def _select(linear: Any, dimension: int, index: Tensor) -> None:
+    """Keep some outputs (dimension 0) or inputs (1) of a linear map."""
+    index = index.to(linear.weight.device)
+    linear.weight = nn.Parameter(linear.weight.detach().index_select(dimension, index), linear.weight.requires_grad)
+    linear.out_features, linear.in_features = linear.weight.shape
+    if dimension == 0 and linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach().index_select(0, index), linear.bias.requires_grad)
+
+
+def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _attention_function(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls: its own function, after each query head has been given its key-value head."""
+    groups: Groups | None = getattr(module, "headroom_groups", None)
+    if groups is not None:
+        index = groups.on(key.device)
+        key, value = key.index_select(1, index), value.index_select(1, index)
+    outputs: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return outputs
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention_function)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+class PrunedConfig:
+    """What makes a family's configuration one of a pruned model: the file that it writes."""
+
+    headroom_pruned: dict[str, Any]
+
+    @property
+    def left(self) -> Remainder:
+        """What is left of the model."""
+        found = self.headroom_pruned
+        return Remainder(tuple(map(tuple, found["heads_left"])), tuple(found["ffns_left"]))
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write ``config.json``: the family's configuration is inside, so that nobody takes it for the whole."""
+        base = json.loads(self.to_json_string(use_diff))  # type: ignore[attr-defined]
+        pruned = base.pop("headroom_pruned")
+        names = base.get("architectures") or []
+        base["architectures"] = [name.removeprefix(_PREFIX) for name in names]
+        content = {
+            "model_type": MODEL_TYPE,
+            "architectures": [_PREFIX + name for name in base["architectures"]],
+            # A family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
+            "num_hidden_layers": _HINT,
+            "format": _FORMAT,
+            **pruned,
+            # Apart from the rest, in which transformers would look for a configuration of that type.
+            "base_model_type": base.pop("model_type"),
+            "base": base,
+        }
+        Path(json_file_path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class PrunedModel:
+    """What makes a family's class one of pruned models."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        shrink(self, config.left)
+
+
+@cache
+def pruned_class(base: type) -> type:
+    """The class of a family's pruned models; also of their configurations."""
+    extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
+    return type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> type:
+    """The classes by their names, for pickle."""
+    base = getattr(transformers, name.removeprefix(_PREFIX), None) if name.startswith(_PREFIX) else None
+    if isinstance(base, type):
+        return pruned_class(base)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def pruned_config(base: Any, left: Remainder) -> Any:
+    """The configuration of a model that is pruned to ``left``; ``base`` is the whole model's."""
+    content = {"heads_left": [list(heads) for heads in left.heads], "ffns_left": list(left.ffns)}
+    return pruned_class(type(base)).from_dict({**base.to_dict(), "headroom_pruned": content})
+
+
+def prune_for_good(model: Any, left: Remainder) -> Any:
+    """A model in memory without what is pruned: the same object, smaller, of a pruned class."""
+    whole = model.config
+    shrink(model, left)
+    model.__class__ = pruned_class(type(model))
+    config = pruned_config(whole, left)
+    for module in model.modules():
+        # One object for all, as it was.
+        if getattr(module, "config", None) is whole:
+            module.config = config
+    model.set_attn_implementation(IMPLEMENTATION)
+    return model
+
+
+def load_pruned(folder: str | Path, **options: Any) -> Any:
+    """The model of a folder that ``headroom export`` (or its ``save_pretrained``) wrote.
+
+    Args:
+        folder: the checkpoint.
+        options: what ``from_pretrained`` takes, such as ``dtype`` and ``device_map``.
+
+    Returns:
+        The model, set to evaluation: the family's own class with fewer heads and FFNs.
+
+    Raises:
+        HeadroomError: it is no such folder, damaged, or an attention implementation is asked for.
+    """
+    folder = Path(folder)
+    if "attn_implementation" in options:
+        raise HeadroomError(
+            "load_pruned: attn_implementation cannot be chosen: layers have different numbers of heads, which only "
+            "headroom's own function takes; leave it out"
+        )
+    config = read_config(folder)
+    (base,) = (found for found in type(config).__bases__ if found is not PrunedConfig)
+    model_class = pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[base])
+    wanted_info = options.pop("output_loading_info", False)
+    try:
+        model, info = model_class.from_pretrained(  # type: ignore[attr-defined]
+            folder,
+            config=config,
+            attn_implementation=IMPLEMENTATION,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except HeadroomError:
+        raise
+    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise HeadroomError(f"{folder}: this pruned checkpoint cannot be loaded ({error})") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise HeadroomError(f"{folder}: a weight file is cut short or damaged ({error}); export it again") from error
+    if info["missing_keys"]:
+        first, *others = sorted(info["missing_keys"])
+        more = f" and {len(others)} more" if others else ""
+        raise HeadroomError(f"{folder}: the checkpoint has no weights for {first}{more}; export it again")
+    return (model, info) if wanted_info else model
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a pruned checkpoint.
+
+    Raises:
+        HeadroomError: there is none, or it is not one of a pruned checkpoint.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise HeadroomError(f"{folder}: no config.json there; expected a folder that 'headroom export' made")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HeadroomError(f"{path} is no JSON ({error}); export the model again") from error
+    if not isinstance(content, dict) or content.get("model_type") != MODEL_TYPE:
+        found = content.get("model_type") if isinstance(content, dict) else None
+        raise HeadroomError(
+            f"{folder}: this is no pruned checkpoint (model type {found!r}); load it with transformers' own "
+            "AutoModelForCausalLM.from_pretrained"
+        )
+    if content.get("format") != _FORMAT:
+        raise HeadroomError(
+            f"{folder}: format {content.get('format')!r} of pruned checkpoints is not known here (only {_FORMAT}); "
+            "another version of headroom made it: load it with that one"
+        )
+    try:
+        base = AutoConfig.for_model(content["base_model_type"], **content["base"])
+        return pruned_config(base, Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeadroomError(f"{path} does not say what is left of the model ({error}); export it again") from error
