@@ -16,6 +16,7 @@ import torch
 from benchmarks import measures
 from benchmarks.contest import say
 from benchmarks.measures import Bench, Row
+from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "d": measures.induction,
     "e": measures.pair,
     "f": measures.start_up,
+    "h": pruned,
 }
 
 
@@ -47,8 +49,9 @@ def main() -> int:
     bench = Bench(o.model.resolve(), o.records.resolve(), o.rounds)
     if o.short:
         bench = replace(
-            bench, rounds=1, documents={0: 2, 5: 2}, tasks=("copa", "arc_easy"), batches=(1, 4), pairs_whole={"copa": 3}
-        )
+            bench, rounds=1, documents={0: 2, 5: 2}, tasks=("copa", "arc_easy"), batches=(1, 4),
+            pairs_whole={"copa": 3}, documents_pruned=2,
+        )  # fmt: skip
     if o.tasks:
         whole = {task: n for task, n in bench.pairs_whole.items() if task in o.tasks}
         bench = replace(bench, tasks=tuple(task for task in bench.tasks if task in o.tasks), pairs_whole=whole)
@@ -62,7 +65,7 @@ def main() -> int:
         # A run of some measures keeps the others'.
         replaced = {*o.measures, *("g" if "e" in o.measures else "")}
         before = json.loads(path.read_text(encoding="utf-8"))
-        rows = [row for row in before if row["measure"] not in replaced or not _asked(row["task"], o.tasks)]
+        rows = [row for row in before if row["measure"] not in replaced or not _asked(row, o.tasks)]
     made = stamp(o.threads)
     for name in o.measures:
         for row in MEASURES[name](bench):
@@ -75,9 +78,9 @@ def main() -> int:
     return bool(unequal)
 
 
-def _asked(task: str, tasks: list[str] | None) -> bool:
-    """Whether a row is to be made anew; the plan's rows name a rule before the task."""
-    return tasks is None or task.split(", ")[-1] in tasks
+def _asked(row: Row, tasks: list[str] | None) -> bool:
+    """Whether a row is to be made anew; the plan's rows name a rule before the task, those of measure h what went."""
+    return tasks is None or row["measure"] == "h" or row["task"].split(", ")[-1] in tasks
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Bench:
         tasks: the tasks.
         batches: HFLM's batch sizes; the fastest one is its contestant.
         pairs_whole: tasks of measure e, and how many documents each.
+        documents_pruned: documents per task that the accuracy of pruned checkpoints is measured on.
     """
 
     record: Path
@@ -63,6 +64,7 @@ class Bench:
     tasks: Sequence[str] = TASKS
     batches: Sequence[int] = (1, 8)
     pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 40, "winogrande": 24})
+    documents_pruned: int = 24
 
     def loaded(self, dtype: str = "float32") -> Loaded:
         """Our model."""

@@ -23,6 +23,7 @@ TITLES = {
     "e": "A whole (task, shot) pair",
     "f": "Start-up",
     "g": "The plan (equal: within 25 %)",
+    "h": "Pruned checkpoints",
 }
 
 
@@ -52,12 +53,45 @@ def page(rows: Sequence[Row]) -> str:
         "",
     ]
     for measure, title in TITLES.items():
-        found = _groups([row for row in rows if row["measure"] == measure])
+        chosen = [row for row in rows if row["measure"] == measure]
+        if measure == "h":
+            lines += [f"## {measure}. {title}", "", *_pruned(chosen), ""] if chosen else []
+            continue
+        found = _groups(chosen)
         if found:
             lines += [f"## {measure}. {title}", ""]
         for what, part in found:
             lines += [f"{what[0].upper()}{what[1:]}:", "", *_table(part), ""]
     return "\n".join(lines)
+
+
+def _pruned(rows: Sequence[Row]) -> list[str]:
+    """Sizes, speed and accuracy of pruned checkpoints."""
+    tasks = list(rows[0]["accuracy"])
+    count = rows[0]["documents"]
+    lines = [
+        "Checkpoints of `headroom export` against the whole model, both loaded in float32. Speed is the",
+        "whole model's time over the checkpoint's, in turns: a prefill of 256 tokens, and 16 tokens decoded one by one",
+        "with a cache; in brackets the range of the rounds, then tokens per second. Memory is what loading, prefill",
+        "and decoding add to a process. Parameters, size and memory are shares of the whole model's. Accuracy is that of",
+        f"lm-eval's HFLM on the checkpoint, {count} documents per task, 0-shot, ± standard error; `equal` holds its likelihoods",
+        "against the masked model's on a part of them. Rankings are the tasks' aggregate over a few documents.",
+        "",
+        "| pruned | parameters | size | memory | prefill | decode | " + " | ".join(tasks) + " | equal |",
+        "|---" * (7 + len(tasks)) + "|",
+    ]
+    for row in rows:
+        shares = [
+            f"{part / whole:.0%} ({part / 1e6:.0f} {unit})"
+            for (part, whole), unit in ((row["parameters"], "M"), (row["bytes"], "MB"), (row["memory"], "MB"))
+        ]
+        speeds = [
+            f"{found['ratio']:.2f} ({found['spread'][0]:.2f} to {found['spread'][1]:.2f}), {rate:.0f}/s"
+            for found, rate in zip((row, row["decode"]), row["tokens_per_second"].values(), strict=True)
+        ]
+        accuracies = [f"{mean:.2f} ± {error:.2f}" for mean, error, _ in row["accuracy"].values()]
+        lines.append(f"| {row['task']} | " + " | ".join([*shares, *speeds, *accuracies, _yes(row["equal"])]) + " |")
+    return lines
 
 
 def stamp(threads: int) -> Row:

@@ -21,13 +21,13 @@ Pairs = Sequence[tuple[int, str, str]]
 class Harness:
     """lm-eval's HFLM over a model that knows nothing of the seam; masks are hooks."""
 
-    def __init__(self, record: Path, dtype: str) -> None:
+    def __init__(self, record: Path, dtype: str, model: Any = None) -> None:
         from lm_eval.models.huggingface import HFLM
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         path = checkpoint_folder(record)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        self.model = model or AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
         self.hflm: Any = HFLM(pretrained=self.model, tokenizer=tokenizer, batch_size=1, add_bos_token=False)
 

@@ -229,6 +229,34 @@ def _(bench):
     return bench.prune("--rankings", "own", "--ranking-file", ranking, record=record)
 
 
+@CASES.of("an export by a ranking of another model")
+def _(bench):
+    ranking = bench.ranking(model={"name": "other", "digest": f"{'other':x>64}"})
+    return bench.export("--ranking", ranking, "--percent", 50)
+
+
+@CASES.of("an export by a file that is no ranking")
+def _(bench):
+    return bench.export("--ranking", bench.prompts(), "--percent", 50)
+
+
+@CASES.of("an export by two rankings of heads")
+def _(bench):
+    ranking = bench.ranking()
+    return bench.export("--ranking", ranking, ranking, "--percent", 50, 20)
+
+
+@CASES.of("an export with fewer percents than rankings")
+def _(bench):
+    ranking = bench.ranking()
+    return bench.export("--ranking", ranking, ranking, "--percent", 50)
+
+
+@CASES.of("an export of more than 100 percent")
+def _(bench):
+    return bench.export("--ranking", bench.ranking(), "--percent", 101)
+
+
 @CASES.of("a partner's ranking of another seed")
 def _(bench):
     record, prompts = bench.record(), bench.prompts()

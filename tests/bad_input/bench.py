@@ -126,6 +126,12 @@ class Bench:
             "--device", "cpu", "--out", self.folder / "curves", *(options or ("--rankings", "random_1")),
         )  # fmt: skip
 
+    def export(self, *options, out="export"):
+        """A smaller checkpoint of the tiny model."""
+        return self.headroom(
+            "export", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
+        )
+
     def render(self, task="piqa", data=None, shots=0):
         """Prompts of a task from a mirror."""
         data = data if data is not None else mirror(self.folder / "data", "piqa", train=piqa(4), validation=piqa(4))

@@ -1,5 +1,6 @@
 """Disks and folders."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -79,3 +80,27 @@ def _(bench):
     (bench.folder / "ranking.parquet").mkdir()
     scores = study.file("head_importance", 0, "copa")
     return bench.headroom("rank", "--scores", scores, "--out", bench.folder / "ranking.parquet")
+
+
+@CASES.of("an export into a folder that is not empty")
+def _(bench):
+    bench.older("export/notes.txt")
+    return bench.export("--ranking", bench.ranking(), "--percent", 50)
+
+
+@CASES.of("an export over another, beside which there is more")
+def _(bench):
+    ranking = bench.ranking(model=json.loads(bench.record().read_text()))
+    shutil.rmtree(bench.folder / "checkpoint")
+    assert bench.export("--ranking", ranking, "--percent", 50).status == 0
+    bench.older("export/notes.txt")
+    shutil.rmtree(bench.folder / "checkpoint")
+    return bench.export("--ranking", ranking, "--percent", 50)
+
+
+@CASES.of("an export for which the disk has no room")
+def _(bench):
+    ranking = bench.ranking(model=json.loads(bench.record().read_text()))
+    shutil.rmtree(bench.folder / "checkpoint")
+    bench.patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    return bench.export("--ranking", ranking, "--percent", 50)

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import measures
 from benchmarks.contest import Timed, contest, ratio
 from benchmarks.measures import Bench
+from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
 from tests.conftest import ROOT, tiny_model
 
@@ -22,7 +23,7 @@ def bench(records, tokenizer, tmp_path_factory):
     tiny_model("llama").float().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     resolve("tiny", str(folder / "model"), None, folder / "model.json")
-    return Bench(folder / "model.json", records, 1, {0: 3}, ("copa",), (1, 2), {"copa": 3})
+    return Bench(folder / "model.json", records, 1, {0: 3}, ("copa",), (1, 2), {"copa": 3}, 3)
 
 
 def test_contestants_take_turns_and_results_are_the_first_rounds():
@@ -48,8 +49,9 @@ def test_ratios_are_of_medians_and_show_the_range():
         (lambda bench: measures.head_importance(bench, (0,)), 1),
         (measures.induction, 2),
         (lambda bench: measures.pair(bench, shots=0), 9),
+        (lambda bench: pruned(bench, (0, 90), (0, 34)), 4),
     ],
-    ids=list("abcde"),
+    ids=list("abcdeh"),
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")

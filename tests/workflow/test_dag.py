@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -114,8 +115,6 @@ def test_a_new_unseen_task_changes_no_aggregate(study):
 
 
 def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(study):
-    import shutil
-
     shutil.rmtree(study.folder / ".snakemake")
     study.configure(tasks=["arc_easy", "winogrande", "piqa"])
     plan = study.planned("fig03")
@@ -366,8 +365,6 @@ def test_a_job_takes_the_gpus_of_the_study_whatever_the_limit_of_all(study):
 @pytest.mark.parametrize("profile", ["slurm", "generic"])
 def test_profiles_of_clusters_plan_a_study_of_which_nothing_is_made(profile, study):
     """Memory and time are not known before models and prompts are there."""
-    import shutil
-
     plans = []
     for _ in range(2):
         done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", f"profiles/{profile}")
@@ -409,3 +406,54 @@ def test_unknown_hardware_is_named_before_anything_runs(study):
     done = study.snakemake("--dry-run", "--cores", "2")
     assert done.returncode == 1
     assert "hardware 'h200' is unknown (did you mean 'h200-141gb'?)" in done.stdout
+
+
+EXPORT = "results/tiny/pruned/{}/1shot-seed1234"
+"""A pruned checkpoint's folder, which is made when it is asked for."""
+
+
+@pytest.mark.parametrize(
+    "levels", ["aggregate/heads50-ffns34", "winogrande/heads0-ffns100", "lambada_openai/heads90-ffns0"]
+)
+def test_a_pruned_checkpoint_is_one_job(finished, levels):
+    assert finished.planned(EXPORT.format(levels)) == {"export_pruned": 1}
+
+
+@pytest.mark.parametrize(
+    "levels", ["aggregate/heads101-ffns0", "piqa/heads50-ffns0", "aggregate/heads50", "lambada_openai/heads0-ffns50"]
+)
+def test_a_pruned_checkpoint_that_cannot_be_is_no_target(finished, levels):
+    """Above 100 %, of no task of the study, half a name, or by FFN scores that unseen tasks have not."""
+    done = finished.snakemake("--dry-run", "--cores", "1", EXPORT.format(levels))
+    assert done.returncode == 1
+    assert "MissingRuleException" in done.stdout or "MissingInputException" in done.stdout
+
+
+def test_a_pruned_checkpoint_needs_the_rankings_that_prune_it_and_no_other(study):
+    for component in ("heads", "ffns"):
+        shutil.rmtree(study.result(f"tiny/ranking/{component}"))
+    assert study.planned(EXPORT.format("winogrande/heads50-ffns0")) == {"score_heads": 1, "export_pruned": 1}
+    assert study.planned(EXPORT.format("winogrande/heads0-ffns50")) == {"score_ffns": 1, "export_pruned": 1}
+
+
+def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(study):
+    target = EXPORT.format("aggregate/heads50-ffns34")
+    study.run(target)
+    assert study.planned(target) == {}
+    assert study.planned() == {}
+    done = subprocess.run(
+        [sys.executable, "-m", "headroom", "verify", study.result("")], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(study.folder / "workflow")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert (study.folder / target / "README.md").read_text().count("score_heads") == 2, "a task each"
+    edit(study, "pruning.py")
+    assert study.planned(target) == {}
+    edit(study, "pruned_model.py")
+    assert study.planned(target) == {"export_pruned": 1}
+    study.result("tiny/head_importance/aggregate/1shot-seed1234.parquet").unlink()
+    assert study.planned(target)["export_pruned"] == 1
+    # A failed job leaves no half of a checkpoint, and Snakemake no whole one.
+    (study.folder / "tiny-opt" / "model.safetensors").write_bytes(b"damaged")
+    assert study.snakemake("--cores", "1", target).returncode == 1
+    assert not (study.folder / target).exists()

@@ -203,7 +203,15 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("export", _export, "Write a smaller checkpoint without the least important heads, FFNs, or both.")
     _model_options(p, prompts=False, parts=False)
-    p.add_argument("--ranking", type=Path, nargs="+", required=True, help="ranking of heads, of FFNs, or one of each")
+    p.add_argument(
+        "--ranking",
+        dest="rankings",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="ranking artifact of heads, of FFNs, or one of each",
+    )
     p.add_argument(
         "--percent",
         type=_percent,
@@ -534,7 +542,7 @@ def _transfer(o: argparse.Namespace) -> None:
 
 def _export(o: argparse.Namespace) -> None:
     settings = Settings(o.dtype, o.device, o.threads)
-    _step("export_pruned").run(o.out, o.model, o.ranking, o.percent, settings)
+    _step("export_pruned").run(o.out, o.model, o.rankings, o.percent, settings)
 
 
 def _correlate(o: argparse.Namespace) -> None:

@@ -247,18 +247,18 @@ class PrunedModel:
     """What makes a family's class one of pruned models."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         shrink(self, config.left)
 
 
 @cache
-def pruned_class(base: type) -> type:
+def pruned_class(base: Any) -> Any:
     """The class of a family's pruned models; also of their configurations."""
     extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
     return type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
 
 
-def __getattr__(name: str) -> type:
+def __getattr__(name: str) -> Any:
     """The classes by their names, for pickle."""
     base = getattr(transformers, name.removeprefix(_PREFIX), None) if name.startswith(_PREFIX) else None
     if isinstance(base, type):

@@ -142,7 +142,9 @@ def lineage(rankings: Sequence[Path]) -> dict[str, dict[str, Any]]:
     Each with its digest and, where it still is what it was, what made it.
     """
     found: dict[str, dict[str, Any]] = {}
-    pending = [(provenance(path).get("place") or path.name, path, file_digest(path)) for path in rankings]
+    pending: list[tuple[str, Path | None, str]] = [
+        (provenance(path).get("place") or path.name, path, file_digest(path)) for path in rankings
+    ]
     while pending:
         name, path, digest = pending.pop(0)
         if name in found:

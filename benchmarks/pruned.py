@@ -1,0 +1,190 @@
+"""Measure h: pruned checkpoints against the whole model: size, memory, speed, and accuracy beside them.
+
+``python -m benchmarks.pruned FOLDER...`` prints the memory that each checkpoint takes, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from headroom.artifacts.ffns import read_ffn_ranking
+from headroom.artifacts.heads import read_ranking
+from headroom.checkpoint_place import checkpoint_folder
+from headroom.checkpoints import gates_without
+from headroom.likelihood import encode, likelihoods
+from headroom.packing import Batches
+from headroom.pruned_model import MODEL_TYPE, load_pruned
+from headroom.ranking import AGGREGATE, count_at
+from headroom.settings import Settings
+from headroom.steps import aggregate_ffns, aggregate_importance, export_pruned, render_prompts, score_ffns, score_heads
+from headroom.task_files import TASK_FOLDERS
+
+if TYPE_CHECKING:
+    from benchmarks.measures import Bench, Row
+
+TASKS = ("arc_easy", "piqa")
+HEADS, FFNS = (0, 30, 50, 70, 90), (0, 20)
+SCORING, COMPARED = 8, 4
+"""Documents per task that rankings come from, and whose likelihoods are held against the masked model's."""
+PROMPT, ANSWER = 256, 16
+"""Tokens of a prefill, and tokens that are then decoded one by one."""
+SEED = 1234
+
+
+def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int] = FFNS) -> Iterator[Row]:
+    """h: each cell of a grid of levels as an exported checkpoint, in turns with the whole model."""
+    from benchmarks.contest import contest, ratio, say
+    from benchmarks.measures import NEAR
+    from benchmarks.rivals import Harness
+
+    tasks = [task for task in TASKS if task in bench.tasks] or list(bench.tasks[:1])
+    settings = Settings(device="cpu", threads=torch.get_num_threads())
+    checkpoint = checkpoint_folder(bench.record)
+    masked = bench.loaded()
+    dense = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    documents = {task: bench.pairs(task, 0, n=bench.documents_pruned) for task in tasks}
+    tokens = torch.randint(10, dense.config.vocab_size, (1, PROMPT), generator=torch.Generator().manual_seed(SEED))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rankings = _rank(bench, folder / "results" / "model", tasks, settings)
+        for percent_heads in levels:
+            for percent_ffns in ffn_levels:
+                out = folder / "export"
+                percents = [percent_heads, percent_ffns]
+                export_pruned.run(out, bench.record, list(rankings.values()), percents, settings)
+                model = load_pruned(out, dtype=torch.float32)
+                both = {"pruned": model, "whole": dense}
+                prefill = contest({key: partial(_prefill, m, tokens) for key, m in both.items()}, bench.rounds)
+                decode = contest({key: partial(_decode, m, tokens[:, :32]) for key, m in both.items()}, bench.rounds)
+                harness = Harness(bench.record, "float32", model)
+                heads = read_ranking(rankings["heads"])
+                ffns = read_ffn_ranking(rankings["ffns"])
+                gone = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
+                accuracy, far = {}, 0.0
+                for task, rows in documents.items():
+                    values = harness.log_likelihoods([row[:3] for row in rows], 8)
+                    accuracy[task] = _accuracy(rows, values)
+                    first = list(dict.fromkeys(row[0] for row in rows))[:COMPARED]
+                    few = [row[:3] for row in rows if row[0] in first]
+                    ours = likelihoods(
+                        masked,
+                        Batches(encode(few, masked.tokenizer, masked.window), 1024),
+                        gates_without(masked.shape, gone[0]) if gone[0] else None,
+                        frozenset(gone[1]),
+                    ).values
+                    far = max(far, float(np.abs(ours - values[: len(few)]).max()))
+                memory = _memory([checkpoint, out])
+                say(f"h {percents}: furthest {far:.1e} nats")
+                yield {
+                    "measure": "h",
+                    "what": "pruned checkpoints against the whole model",
+                    "task": f"heads {percent_heads} %, FFNs {percent_ffns} %",
+                    "shots": 0,
+                    **ratio(prefill["pruned"], prefill["whole"]),
+                    "decode": ratio(decode["pruned"], decode["whole"]),
+                    "tokens_per_second": {
+                        "prefill": round(PROMPT / prefill["pruned"].median, 1),
+                        "decode": round(ANSWER / decode["pruned"].median, 1),
+                    },
+                    "parameters": [model.num_parameters(), dense.num_parameters()],
+                    "bytes": [_weight_bytes(out), _weight_bytes(checkpoint)],
+                    "memory": memory[::-1],
+                    "accuracy": accuracy,
+                    "documents": bench.documents_pruned,
+                    "equal": far < NEAR,
+                }
+
+
+def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> dict[str, Path]:
+    """The aggregate rankings of heads and FFNs over the tasks, at 0 shots."""
+    cell = f"0shot-seed{SEED}.parquet"
+    n = min(SCORING, bench.documents_pruned)
+    for task in tasks:
+        prompts = results.parent / "prompts" / task / cell
+        folders = [TASK_FOLDERS / "paper"]
+        render_prompts.run(prompts, task, 0, SEED, str(bench.records), n, n, "first", folders, "answer")
+        scores = results / "head_importance" / task / cell
+        score_heads.run(scores, None, bench.record, prompts, "token", "all", settings)
+        scores = results / "ffn_importance" / task / cell
+        score_ffns.run(scores, None, None, bench.record, prompts, "scoring", [], settings)
+    found = {}
+    for component, step in (("heads", aggregate_importance), ("ffns", aggregate_ffns)):
+        found[component] = results / "ranking" / component / AGGREGATE / cell
+        step.run(results / "aggregate" / f"{component}.parquet", found[component], results, tasks, 0, SEED, "mean")
+    return found
+
+
+@torch.no_grad()
+def _prefill(model: Any, tokens: torch.Tensor) -> None:
+    model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+
+
+def _decode(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    options = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER, "do_sample": False, "pad_token_id": 0}
+    found: torch.Tensor = model.generate(tokens, **options)
+    return found
+
+
+def _accuracy(rows: list[tuple[Any, ...]], values: np.ndarray) -> list[float]:
+    """Share of documents whose likeliest choice is a right one, its standard error, and how many documents."""
+    right = []
+    for doc_id in dict.fromkeys(row[0] for row in rows):
+        places = [place for place, row in enumerate(rows) if row[0] == doc_id]
+        right.append(bool(rows[max(places, key=lambda place: values[place])][3]))
+    mean = float(np.mean(right))
+    error = float(np.std(right, ddof=1) / np.sqrt(len(right))) if len(right) > 1 else 0.0
+    return [round(mean, 3), round(error, 3), len(right)]
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _memory(folders: list[Path]) -> list[int]:
+    """Bytes that loading each checkpoint, a prefill and decoding add to a process that has imported everything."""
+    command = [sys.executable, "-m", "benchmarks.pruned", *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(line) for line in done.stdout.split()]
+
+
+def _measure(folder: Path) -> int:
+    """The same for this process."""
+    before = _peak()
+    is_pruned = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == MODEL_TYPE
+    load = load_pruned if is_pruned else AutoModelForCausalLM.from_pretrained
+    model = load(folder, dtype=torch.float32)
+    tokens = torch.arange(10, 10 + PROMPT)[None] % model.config.vocab_size
+    _prefill(model, tokens)
+    _decode(model, tokens[:, :32])
+    return _peak() - before
+
+
+def _peak() -> int:
+    """Bytes that this process has held at most; a fork begins with what it shares."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    # transformers' modules are imported when they are first asked for: before the memory is looked at.
+    _ = AutoConfig, AutoModelForCausalLM, load_pruned
+    for argument in sys.argv[1:]:
+        # A fork that has computed nothing: it begins with the imports' memory alone, without their time.
+        child = os.fork()
+        if child == 0:
+            print(_measure(Path(argument)), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)
