@@ -70,12 +70,12 @@ def _pruned(rows: Sequence[Row]) -> list[str]:
     tasks = list(rows[0]["accuracy"])
     count = rows[0]["documents"]
     lines = [
-        "Checkpoints of `headroom export` against the whole model, both loaded in float32. Speed is the",
-        "whole model's time over the checkpoint's, in turns: a prefill of 256 tokens, and 16 tokens decoded one by one",
-        "with a cache; in brackets the range of the rounds, then tokens per second. Memory is what loading, prefill",
-        "and decoding add to a process. Parameters, size and memory are shares of the whole model's. Accuracy is that of",
-        f"lm-eval's HFLM on the checkpoint, {count} documents per task, 0-shot, ± standard error; `equal` holds its likelihoods",
-        "against the masked model's on a part of them. Rankings are the tasks' aggregate over a few documents.",
+        "Checkpoints of `headroom export` against the whole model, both loaded in float32. Speed is the whole",
+        "model's time over the checkpoint's, in turns: a prefill of 256 tokens, and 16 tokens decoded one by one with",
+        "a cache; in brackets the range of the rounds, then tokens per second. Memory is what loading, prefill and",
+        "decoding add to a process. Parameters, size and memory are shares of the whole model's. Accuracy is that of",
+        f"lm-eval's HFLM on the checkpoint, {count} documents per task, 0-shot, ± standard error; `equal` holds its",
+        "likelihoods against the masked model's on some of them. Rankings are the tasks' aggregate over 8 documents.",
         "",
         "| pruned | parameters | size | memory | prefill | decode | " + " | ".join(tasks) + " | equal |",
         "|---" * (7 + len(tasks)) + "|",

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from headroom import anatomy, prompts
+from headroom.artifacts.model_record import read_record
 from headroom.artifacts.prompts import EVALUATION, GREEDY
+from headroom.checkpoint_place import checkpoint_folder
 from headroom.checkpoints import gates_without
 from headroom.cli import TASK_FOLDERS
 from headroom.likelihood import Likelihoods, encode, likelihoods, rows_of
@@ -57,8 +59,6 @@ def hflm(smollm2_record: Path) -> Any:
     """HFLM over a copy of the model that knows nothing of the seam."""
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from headroom.checkpoint_place import checkpoint_folder
 
     path = checkpoint_folder(smollm2_record)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -223,3 +223,41 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
         with torch.no_grad():
             for projection, weight in zip(projections, kept, strict=True):
                 projection.weight.copy_(weight)
+
+
+def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, records, tmp_path):
+    """SmolLM2 exported without 30 % of its heads and one FFN, loaded, and judged by lm-eval's own simple_evaluate."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    import headroom
+    from headroom.artifacts.pruned_eval import JOINT_EVAL
+    from headroom.artifacts.ranking import FFN_RANKING
+    from headroom.artifacts.store import read, write
+    from headroom.ranking import ffn_columns, rank_ffns
+    from headroom.settings import Settings
+    from headroom.steps import evaluate_joint, export_pruned, render_prompts, score_heads
+
+    settings = Settings(device="cpu", threads=2)
+    prompts_file, ranking, ffns, grid = (tmp_path / f"{name}.parquet" for name in ("prompts", "heads", "ffns", "grid"))
+    harness = [TASK_FOLDERS / "harness"]
+    render_prompts.run(prompts_file, "arc_easy", 0, 1234, str(records), 2, N, "first", harness, "question")
+    score_heads.run(tmp_path / "scores.parquet", ranking, smollm2_record, prompts_file, "token", "all", settings)
+    scores = np.abs(np.arange(30.0) - 12)
+    cell = {"model": read_record(smollm2_record), "task": "arc_easy", "shots": 0, "seed": 1234}
+    write(ffns, FFN_RANKING, ffn_columns(rank_ffns(scores), scores), cell)
+    evaluate_joint.run(grid, None, smollm2_record, prompts_file, ranking, ffns, None, [0, 30], [0, 5], [], settings)
+    row = next(r for r in read(grid, JOINT_EVAL).to_pylist() if (r["percent_heads"], r["percent_ffns"]) == (30, 5))
+    assert (row["n_heads"], row["n_ffns"]) == (81, 1)
+
+    export_pruned.run(tmp_path / "export", smollm2_record, [ranking, ffns], [30, 5], settings)
+    model, tokenizer = headroom.load_pruned(tmp_path / "export"), AutoTokenizer.from_pretrained(tmp_path / "export")
+    whole = sum(path.stat().st_size for path in checkpoint_folder(smollm2_record).glob("*.safetensors"))
+    there = sum(path.stat().st_size for path in (tmp_path / "export").glob("*.safetensors"))
+    # In float32; the header, with fewer names, is some kilobytes.
+    assert whole - there == pytest.approx(4 * row["parameters_removed"], abs=20_000)
+    hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, add_bos_token=False)
+    result = evaluate(hflm, "arc_easy", 0, row["doc_id"], records, tmp_path)
+    assert result["results"]["arc_easy"]["acc,none"] == pytest.approx(row["accuracy"])
+    right = {sample["doc_id"]: bool(sample["acc"]) for sample in result["samples"]["arc_easy"]}
+    assert right == dict(zip(row["doc_id"], row["correct"], strict=True))

@@ -29,6 +29,7 @@ from headroom.models import resolve
 from headroom.pruned_model import Headless, Remainder, load_pruned, prune_for_good
 from headroom.ranking import as_columns, count_at, ffn_columns, random_ranking, rank_ffns, rank_heads
 from headroom.show import describe as shown
+from headroom.steps import export_pruned
 from headroom.verify import verify
 from tests.bad_input.places import disk
 from tests.conftest import ROOT, tiny_model
@@ -288,7 +289,7 @@ def test_verify_judges_exports(opt):
     assert set(whole) == {path.name for path in opt.out.iterdir()}
     assert {file.state for file in whole.values()} == {"stale"}
     assert {reason for file in whole.values() for reason in file.reasons} == {
-        "made from tiny/ranking/heads/aggregate/0shot-seed7.parquet, which is orphaned, and 1 more that are not sound"
+        "made from tiny/ranking/ffns/aggregate/0shot-seed7.parquet, which is orphaned, and 1 more that are not sound"
     }
     (opt.out / "config.json").write_text("{}")
     (opt.out / "notes.txt").write_text("mine")
@@ -311,7 +312,11 @@ def test_the_same_export_gives_the_same_bytes_and_replaces_an_older_one(opt):
 def test_an_older_export_stays_where_the_new_one_fails(opt, monkeypatch, capsys):
     assert opt.export() == 0
     before = {path.name: path.read_bytes() for path in opt.out.iterdir()}
-    monkeypatch.setattr(writing, "write_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+
+    def full(*_):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(export_pruned, "write_weights", full)
     assert opt.export() == 1
     assert "could not be written (No space left); what was there is as it was" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == before
@@ -338,7 +343,7 @@ def test_what_is_not_the_masked_model_is_not_kept(opt, monkeypatch, capsys):
     def wrong(model, left):
         pruned = kept(model, left)
         with torch.no_grad():
-            pruned.model.decoder.layers[2].self_attn.out_proj.bias += 0.1
+            pruned.model.decoder.layers[2].self_attn.out_proj.bias[0] += 0.1
         return pruned
 
     monkeypatch.setattr(writing, "prune_for_good", wrong)
@@ -352,7 +357,7 @@ def test_what_is_not_the_masked_model_is_not_kept(opt, monkeypatch, capsys):
 
 def test_a_cache_that_forgets_the_first_layer_is_found(opt, monkeypatch, capsys):
     kept = Headless.forward
-    monkeypatch.setattr(Headless, "forward", lambda self, hidden, *args, **kwargs: kept(self, hidden))
+    monkeypatch.setattr(Headless, "forward", lambda self, hidden_states, **kwargs: kept(self, hidden_states))
     # A ranking that begins with the first layer.
     scores = np.arange(12.0).reshape(3, 4)
     facts = {"model": json.loads(opt.record.read_text())}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -251,11 +250,15 @@ class PrunedModel:
         shrink(self, config.left)
 
 
-@cache
-def pruned_class(base: Any) -> Any:
-    """The class of a family's pruned models; also of their configurations."""
-    extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
-    return type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
+_classes: dict[type, Any] = {}
+
+
+def pruned_class(base: type) -> Any:
+    """The class of a family's pruned models, or of their configurations; the same each time."""
+    if base not in _classes:
+        extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
+        _classes[base] = type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
+    return _classes[base]
 
 
 def __getattr__(name: str) -> Any:
@@ -310,7 +313,7 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
     model_class = pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[base])
     wanted_info = options.pop("output_loading_info", False)
     try:
-        model, info = model_class.from_pretrained(  # type: ignore[attr-defined]
+        model, info = model_class.from_pretrained(
             folder,
             config=config,
             attn_implementation=IMPLEMENTATION,
