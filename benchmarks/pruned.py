@@ -39,8 +39,8 @@ TASKS = ("arc_easy", "piqa")
 HEADS, FFNS = (0, 30, 50, 70, 90), (0, 20)
 SCORING, COMPARED = 8, 4
 """Documents per task that rankings come from, and whose likelihoods are held against the masked model's."""
-PROMPT, ANSWER = 256, 16
-"""Tokens of a prefill, and tokens that are then decoded one by one."""
+PROMPT, SHORT, ANSWER = 256, 32, 32
+"""Tokens of a prefill; of a shorter one, and tokens that are decoded one by one after it."""
 SEED = 1234
 
 
@@ -68,7 +68,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                 model = load_pruned(out, dtype=torch.float32)
                 both = {"pruned": model, "whole": dense}
                 prefill = contest({key: partial(_prefill, m, tokens) for key, m in both.items()}, bench.rounds)
-                decode = contest({key: partial(_decode, m, tokens[:, :32]) for key, m in both.items()}, bench.rounds)
+                decode = contest({key: partial(_decode, m, tokens[:, :SHORT]) for key, m in both.items()}, bench.rounds)
                 harness = Harness(bench.record, "float32", model)
                 heads = read_ranking(rankings["heads"])
                 ffns = read_ffn_ranking(rankings["ffns"])
@@ -168,7 +168,7 @@ def _measure(folder: Path) -> int:
     model = load(folder, dtype=torch.float32)
     tokens = torch.arange(10, 10 + PROMPT)[None] % model.config.vocab_size
     _prefill(model, tokens)
-    _decode(model, tokens[:, :32])
+    _decode(model, tokens[:, :SHORT])
     return _peak() - before
 
 

@@ -215,6 +215,7 @@ class PrunedConfig:
     """What makes a family's configuration one of a pruned model: the file that it writes."""
 
     headroom_pruned: dict[str, Any]
+    attribute_map: dict[str, str]
 
     @property
     def left(self) -> Remainder:
@@ -232,7 +233,7 @@ class PrunedConfig:
             "model_type": MODEL_TYPE,
             "architectures": [_PREFIX + name for name in base["architectures"]],
             # A family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
-            "num_hidden_layers": _HINT,
+            self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
             "format": _FORMAT,
             **pruned,
             # Apart from the rest, in which transformers would look for a configuration of that type.
