@@ -72,12 +72,12 @@ def _pruned(rows: Sequence[Row]) -> list[str]:
     count = rows[0]["documents"]
     lines = [
         "Checkpoints of `headroom export` against the whole model, both loaded in float32. Speed is the whole",
-        f"model's time over the checkpoint's, in turns: a prefill of {PROMPT} tokens, and {ANSWER} tokens decoded one by",
-        f"one with a cache after {SHORT}; in brackets the range of the rounds, then tokens per second. Memory is what",
-        "loading, prefill and decoding add to a process. Parameters, size and memory are shares of the whole model's.",
-        f"Accuracy is that of lm-eval's HFLM on the checkpoint, {count} documents per task, 0-shot, ± standard error;",
-        "`equal` holds its likelihoods against the masked model's on some of them. Rankings are the tasks' aggregate",
-        f"over {SCORING} documents each.",
+        f"model's time over the checkpoint's, in turns: a prefill of {PROMPT} tokens, and {ANSWER} tokens decoded one",
+        f"by one after {SHORT}, with a cache; in brackets the range of the rounds, then tokens per second. Memory is",
+        "what loading, prefill and decoding add to a process. Parameters, size and memory are shares of the whole",
+        f"model's. Accuracy is that of lm-eval's HFLM on the checkpoint, {count} documents per task, 0-shot, ±",
+        "standard error; `equal` holds its likelihoods against the masked model's on some of them. Rankings are the",
+        f"tasks' aggregate over {SCORING} documents each.",
         "",
         "| pruned | parameters | size | memory | prefill | decode | " + " | ".join(tasks) + " | equal |",
         "|---" * (7 + len(tasks)) + "|",

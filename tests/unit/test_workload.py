@@ -141,6 +141,16 @@ def test_each_attempt_asks_for_more_up_to_the_partitions_limit(tmp_path, record)
     assert [workload.guess(settings, n) for n in (1, 2)] == [workload.Request(m, 30) for m in (32_000, 48_000)]
 
 
+def test_an_export_asks_for_the_checkpoint_in_its_own_format(record):
+    """It has no prompts; a checkpoint of 32 bits is read on the host, whatever the study's number format."""
+    assert workload.request_from_files("export_pruned", study(device="cpu"), record, None).minutes == 21
+    large = {**sizes(tiny_model("opt")), "parameters": 10**10}
+    settings = study(device="auto", dtype="bfloat16")
+    costs, node = Costs.of(large, 2), workload.hardware_of(settings)
+    asked = {rule: workload.request(rule, settings, costs, node, 0) for rule in ("evaluate_own", "export_pruned")}
+    assert asked["evaluate_own"].mem_mb < 40_000 < 80_000 < asked["export_pruned"].mem_mb
+
+
 def test_hardware_is_the_studys_or_the_slowest():
     assert workload.hardware_of(study(device="cpu", hardware="h200-141gb")).name == "cpu"
     assert workload.hardware_of(study()).name == "a100-40gb"
