@@ -64,7 +64,7 @@ class Bench:
     tasks: Sequence[str] = TASKS
     batches: Sequence[int] = (1, 8)
     pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 40, "winogrande": 24})
-    documents_pruned: int = 24
+    documents_pruned: int = 48
 
     def loaded(self, dtype: str = "float32") -> Loaded:
         """Our model."""

@@ -1,13 +1,11 @@
 """Measure h: pruned checkpoints against the whole model: size, memory, speed, and accuracy beside them.
 
-``python -m benchmarks.pruned FOLDER...`` prints the memory that each checkpoint takes, in a process of its own.
+``python -m benchmarks.pruned FOLDER`` prints the memory that a checkpoint takes, in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from headroom.artifacts.heads import read_ranking
 from headroom.checkpoint_place import checkpoint_folder
 from headroom.checkpoints import gates_without
 from headroom.likelihood import encode, likelihoods
+from headroom.memory import MIB, peak
 from headroom.packing import Batches
 from headroom.pruned_model import MODEL_TYPE, load_pruned
 from headroom.ranking import AGGREGATE, count_at
@@ -59,6 +58,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
     tokens = torch.randint(10, dense.config.vocab_size, (1, PROMPT), generator=torch.Generator().manual_seed(SEED))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        whole = _memory(checkpoint)
         rankings = _rank(bench, folder / "results" / "model", tasks, settings)
         for percent_heads in levels:
             for percent_ffns in ffn_levels:
@@ -86,7 +86,6 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                         frozenset(gone[1]),
                     ).values
                     far = max(far, float(np.abs(ours - values[: len(few)]).max()))
-                memory = _memory([checkpoint, out])
                 say(f"h {percents}: furthest {far:.1e} nats")
                 yield {
                     "measure": "h",
@@ -101,7 +100,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                     },
                     "parameters": [model.num_parameters(), dense.num_parameters()],
                     "bytes": [_weight_bytes(out), _weight_bytes(checkpoint)],
-                    "memory": memory[::-1],
+                    "memory": [_memory(out), whole],
                     "accuracy": accuracy,
                     "documents": bench.documents_pruned,
                     "equal": far < NEAR,
@@ -153,38 +152,25 @@ def _weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _memory(folders: list[Path]) -> list[int]:
-    """Bytes that loading each checkpoint, a prefill and decoding add to a process that has imported everything."""
-    command = [sys.executable, "-m", "benchmarks.pruned", *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [int(line) for line in done.stdout.split()]
+def _memory(folder: Path) -> int:
+    """Bytes that loading a checkpoint, a prefill and decoding add to a process that has imported everything."""
+    command = [sys.executable, "-m", "benchmarks.pruned", str(folder)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _measure(folder: Path) -> int:
     """The same for this process."""
-    before = _peak()
+    before = peak()["peak_memory_mib"]
     is_pruned = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == MODEL_TYPE
     load = load_pruned if is_pruned else AutoModelForCausalLM.from_pretrained
     model = load(folder, dtype=torch.float32)
     tokens = torch.arange(10, 10 + PROMPT)[None] % model.config.vocab_size
     _prefill(model, tokens)
     _decode(model, tokens[:, :SHORT])
-    return _peak() - before
-
-
-def _peak() -> int:
-    """Bytes that this process has held at most; a fork begins with what it shares."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (peak()["peak_memory_mib"] - before) * MIB
 
 
 if __name__ == "__main__":
     # transformers' modules are imported when they are first asked for: before the memory is looked at.
     _ = AutoConfig, AutoModelForCausalLM, load_pruned
-    for argument in sys.argv[1:]:
-        # A fork that has computed nothing: it begins with the imports' memory alone, without their time.
-        child = os.fork()
-        if child == 0:
-            print(_measure(Path(argument)), flush=True)
-            os._exit(0)
-        if os.waitpid(child, 0)[1]:
-            sys.exit(1)
+    print(_measure(Path(sys.argv[1])))
