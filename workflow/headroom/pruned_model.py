@@ -232,7 +232,8 @@ class PrunedConfig:
         content = {
             "model_type": MODEL_TYPE,
             "architectures": [_PREFIX + name for name in base["architectures"]],
-            # A family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
+            # Any family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
+            "num_hidden_layers": _HINT,
             self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
             "format": _FORMAT,
             **pruned,
