@@ -117,6 +117,14 @@ CASES = {
 
 def save(case: Case, folder: Path, tokenizer: Any) -> Path:
     """A random checkpoint of a case; biases and norms are not at their neutral start, where they would not show."""
+    model = model_of(case)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def model_of(case: Case) -> Any:
+    """The same in memory, in float64."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -129,9 +137,7 @@ def save(case: Case, folder: Path, tokenizer: Any) -> Path:
         else:
             parameter.data += 0.3 * torch.randn_like(parameter)
     model.tie_weights()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return model.eval()
 
 
 def reference(folder: Path) -> Any:

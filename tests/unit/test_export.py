@@ -33,8 +33,13 @@ from headroom.steps import export_pruned
 from headroom.verify import verify
 from tests.bad_input.places import disk
 from tests.conftest import ROOT, tiny_model
+from tests.families import cases as families
 
 FAMILIES = ["opt", "opt-350m", "llama"]
+OTHERS = [
+    name for name, case in families.CASES.items() if case.family in pruned_model.FAMILIES and name not in FAMILIES
+]
+REFUSED = [name for name, case in families.CASES.items() if case.family not in pruned_model.FAMILIES]
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
 CASES = {
     # LLaMA's heads 0 and 1 share keys and values, as do 2 and 3.
@@ -53,11 +58,16 @@ def removed(model, heads, ffns):
     return anatomy.removed_parameters(model, heads) + sum(anatomy.ffn_parameters(model, layer) for layer in ffns)
 
 
+def tiny(family):
+    """A tiny model in float32."""
+    return tiny_model(family).float() if family in FAMILIES else families.model_of(families.CASES[family]).float()
+
+
 @cache
 def masked(family, case):
     """Logits of the model with closed gates and left-out FFNs."""
     heads, ffns = CASES[case]
-    loaded = prepare(tiny_model(family).float(), None)
+    loaded = prepare(tiny(family), None)
     gates = gates_without(loaded.shape, heads)
     with torch.no_grad(), loaded.seam.gates(gates), loaded.seam.without_ffns(ffns):
         return loaded.model(input_ids=TOKENS, use_cache=False).logits
@@ -68,12 +78,15 @@ def logits(model, **options):
         return model(input_ids=TOKENS, **options).logits
 
 
-@pytest.fixture(scope="module", params=[(f, c) for f in FAMILIES for c in CASES], ids=lambda p: "-".join(p))
+PARAMS = [(f, c) for f in FAMILIES for c in CASES] + [(f, c) for f in OTHERS for c in list(CASES)[:2]]
+
+
+@pytest.fixture(scope="module", params=PARAMS, ids=lambda p: ": ".join(p))
 def exported(request, tmp_path_factory):
     """A tiny model, its folder, and the folder of the same model without what the case prunes."""
     family, case = request.param
     folder = tmp_path_factory.mktemp("exported")
-    model = tiny_model(family).float()
+    model = tiny(family)
     model.save_pretrained(folder / "whole")
     left = Remainder.without(anatomy.heads(model), *CASES[case])
     prune_for_good(copy.deepcopy(model), left).save_pretrained(folder / "pruned")
@@ -117,7 +130,7 @@ def test_generation_with_and_without_cache_agree(exported):
 
 
 def test_saved_and_loaded_again_it_is_the_same(exported):
-    _, _, _, folder = exported
+    _, _, whole, folder = exported
     model = load_pruned(folder / "pruned")
     model.save_pretrained(folder / "again", max_shard_size="20KB")
     assert len(list((folder / "again").glob("model-*.safetensors"))) > 1
@@ -126,15 +139,15 @@ def test_saved_and_loaded_again_it_is_the_same(exported):
     configs = [json.loads((folder / name / "config.json").read_text()) for name in ("pruned", "again")]
     assert configs[0] == configs[1]
     assert type(pickle.loads(pickle.dumps(again))) is type(model)
-    assert isinstance(model, OPTForCausalLM | LlamaForCausalLM)
+    assert isinstance(model, type(whole))
 
 
 def test_transformers_own_loading_refuses_it(exported):
     """By the model type, and a family's own class, if somebody names it, by a setting that is a sentence."""
-    _, _, _, folder = exported
+    _, _, model, folder = exported
     with pytest.raises(ValueError, match="model type `headroom_pruned` but Transformers does not recognize"):
         AutoModelForCausalLM.from_pretrained(folder / "pruned")
-    for family in (OPTForCausalLM, LlamaForCausalLM):
+    for family in {OPTForCausalLM, LlamaForCausalLM, type(model)}:
         with pytest.raises(Exception, match="pruned by headroom: load it with headroom.load_pruned"):
             family.from_pretrained(folder / "pruned")
 
@@ -419,10 +432,14 @@ def test_an_attention_implementation_cannot_be_chosen(tmp_path):
         load_pruned(tmp_path, attn_implementation="eager")
 
 
-def test_a_family_that_is_not_tested_is_refused(tmp_path, monkeypatch):
-    monkeypatch.delitem(pruned_model.HEAD_COUNTS, "opt")
-    with pytest.raises(HeadroomError, match="model family 'opt' cannot be exported without its pruned heads.*llama"):
-        prune_for_good(tiny_model("opt"), Remainder.without(anatomy.Heads(3, 4, 4, 6)))
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_family_that_cannot_have_fewer_heads_in_a_layer_is_refused(name):
+    model = families.model_of(families.CASES[name])
+    shape = anatomy.heads(model)
+    with pytest.raises(
+        HeadroomError, match=f"model family '{model.config.model_type}' cannot be exported.*gpt2, gpt_neox"
+    ):
+        prune_for_good(model, Remainder.without(shape))
 
 
 def test_a_tokenizer_in_the_hubs_files_survives(opt, tokenizer):

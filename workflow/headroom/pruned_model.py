@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.pytorch_utils import Conv1D
 
 from headroom import anatomy
 from headroom.errors import HeadroomError
@@ -27,8 +28,12 @@ from headroom.errors import HeadroomError
 MODEL_TYPE = "headroom_pruned"
 """Model type of a pruned checkpoint. transformers does not know it, and so refuses what it cannot load right."""
 IMPLEMENTATION = "headroom_pruned"
-HEAD_COUNTS = {"opt": "num_heads", "llama": ""}
-"""Families that can be pruned for good, to the attribute by which their attention counts heads; empty: by shapes."""
+FAMILIES = ("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
+"""Families whose attention takes the number of heads from the shapes of its maps, and from what is named next."""
+HEAD_COUNTS = {"opt": "num_heads"}
+"""Attribute of attention that is its number of heads."""
+HEAD_WIDTHS = {"gpt2": "split_size"}
+"""Attribute of attention that is the width of all its heads together."""
 _PREFIX = "Pruned"
 _FORMAT = 1
 _HINT = "pruned by headroom: load it with headroom.load_pruned"
@@ -85,6 +90,8 @@ class Headless(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
         """Zeros or the bias, [batch, time, width]."""
+        # As GPT-NeoX calls it.
+        past_key_values = kwargs.get("layer_past", past_key_values)
         if past_key_values is not None:
             # One number per token: an empty tensor would count as no tokens, and the first layer's count for all.
             token = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
@@ -119,10 +126,10 @@ def check_family(model: Any) -> None:
         HeadroomError: its family is not one of those whose pruned checkpoints are tested.
     """
     family = model.config.model_type
-    if family not in HEAD_COUNTS:
+    if family not in FAMILIES:
         raise HeadroomError(
             f"model family {family!r} cannot be exported without its pruned heads, since its attention expects as many "
-            f"heads in each layer; families that can: {', '.join(sorted(HEAD_COUNTS))}"
+            f"heads in each layer; families that can: {', '.join(FAMILIES)}"
         )
 
 
@@ -134,39 +141,49 @@ def shrink(model: Any, left: Remainder) -> None:
     """
     check_family(model)
     row, shape = anatomy.family(model), anatomy.heads(model)
+    # Before any layer is another than the rest.
+    found = [anatomy.head_rows(model, number) for number in range(shape.layers)]
+    norms = [_ffn_norms(model, layer) for layer in anatomy.layers(model)]
     modules = zip(anatomy.layers(model), anatomy.attention_modules(model), left.heads, strict=True)
     for number, (layer, attention, heads) in enumerate(modules):
         if not heads:
-            _replace(layer, row.attention, Headless(row.output, getattr(attention, row.output), number))
+            _replace(layer, row.attention, Headless(row.output, found[number].output, number))
         elif len(heads) < shape.heads:
-            _shrink_attention(attention, row, shape, heads, HEAD_COUNTS[model.config.model_type])
+            _shrink_attention(attention, found[number], shape, heads)
+            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.width)):
+                if model.config.model_type in names:
+                    setattr(attention, names[model.config.model_type], size)
         if number not in left.ffns:
             for path in row.ffn[:-1]:
                 _replace(layer, path, nn.Identity())
             _replace(layer, row.ffn[-1], Nothing())
-            for path in _ffn_norms(model):
+            for path in norms[number]:
                 _replace(layer, path, nn.Identity())
 
 
-def _ffn_norms(model: Any) -> list[str]:
+def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
     """The norms of a layer that go with its FFN: not those that norm the residual."""
     row = anatomy.family(model)
-    return [row.ffn_norm] if not row.pre_norm or getattr(model.config, row.pre_norm) else []
+    if row.residual_norm and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]:
+        return []
+    return [path for path in row.ffn_norms if getattr(layer, path, None) is not None]
 
 
 def _shrink_attention(
-    attention: nn.Module, row: anatomy.Family, shape: anatomy.Heads, heads: tuple[int, ...], count: str
+    attention: nn.Module, found: anatomy.HeadRows, shape: anatomy.Heads, heads: tuple[int, ...]
 ) -> None:
-    group = shape.heads // shape.key_value_heads
-    read = [head // group for head in heads]
+    read = [head // shape.group for head in heads]
     key_value_heads = sorted(set(read))
-    rows, pairs = _slices(heads, shape.width), _slices(key_value_heads, shape.width)
-    for path, index in ((row.query, rows), (row.key, pairs), (row.value, pairs)):
-        _select(attention.get_submodule(path), 0, index)
-    _select(attention.get_submodule(row.output), 1, rows)
-    if count:
-        setattr(attention, count, len(heads))
-    if group > 1:
+    rows: dict[nn.Module, list[Tensor]] = {}
+    for outputs, members in (
+        (found.query, list(heads)), (found.key, key_value_heads), (found.value, key_value_heads)
+    ):  # fmt: skip
+        rows.setdefault(outputs.module, []).append(outputs.rows[members].flatten())
+    for module, indices in rows.items():
+        # In their order: a fused projection keeps its layout.
+        _select(module, torch.cat(indices).sort().values, outputs=True)
+    _select(found.output, found.columns[list(heads)].flatten(), outputs=False)
+    if shape.group > 1:
         even = len(heads) // len(key_value_heads)
         if read == [head for head in key_value_heads for _ in range(even)]:
             attention.num_key_value_groups = even
@@ -176,18 +193,19 @@ def _shrink_attention(
             attention.headroom_groups = Groups(key_value_heads.index(head) for head in read)
 
 
-def _slices(heads: Iterable[int], width: int) -> Tensor:
-    """The rows of these heads in a projection."""
-    return torch.cat([torch.arange(head * width, (head + 1) * width) for head in heads])
-
-
-def _select(linear: Any, dimension: int, index: Tensor) -> None:
-    """Keep some outputs (dimension 0) or inputs (1) of a linear map."""
+def _select(linear: Any, index: Tensor, outputs: bool) -> None:
+    """Keep some outputs of a linear map, with their biases, or some inputs."""
+    # GPT-2's maps have inputs first.
+    transposed = isinstance(linear, Conv1D)
     index = index.to(linear.weight.device)
-    linear.weight = nn.Parameter(linear.weight.detach().index_select(dimension, index), linear.weight.requires_grad)
-    linear.out_features, linear.in_features = linear.weight.shape
-    if dimension == 0 and linear.bias is not None:
+    weight = linear.weight.detach().index_select(int(outputs == transposed), index)
+    linear.weight = nn.Parameter(weight, linear.weight.requires_grad)
+    if outputs and linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.detach().index_select(0, index), linear.bias.requires_grad)
+    if transposed:
+        linear.nx, linear.nf = linear.weight.shape
+    else:
+        linear.out_features, linear.in_features = linear.weight.shape
 
 
 def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
