@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from headroom.errors import HeadroomError
 
+REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
+PERMISSIONS = (REMOTE_CODE, PICKLE)
+"""What a checkpoint may do only where the study says so: keys of a model there, and of its record where it does."""
 
 def place_file(record: Path) -> Path:
     """The file that says where the checkpoint of a record is."""
     return record.with_name(f".{record.name}")
 
 
-def describe_place(record: Path, folder: Path, source: str, revision: str | None, code: str) -> dict[str, Any]:
+def describe_place(
+    record: Path, folder: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
+) -> dict[str, Any]:
     """What the file says: where the checkpoint is, what it was resolved from and by, and its files as they were.
 
     A relative source stays relative, to the record: both move together.
@@ -29,10 +35,12 @@ def describe_place(record: Path, folder: Path, source: str, revision: str | None
         folder: the checkpoint.
         source, revision: as the study has them.
         code: digest of the code that resolved it.
+        allowed: what the study allows the checkpoint to do.
     """
     given = Path(source)
     path = os.path.relpath(given, record.parent) if given.is_dir() and not given.is_absolute() else str(folder)
-    return {"path": path, "source": source, "revision": revision, "code": code, "files": _files(folder)}
+    made = {"source": source, "revision": revision, "allowed": sorted(allowed), "code": code}
+    return {"path": path, **made, "files": _files(folder)}
 
 
 def checkpoint_folder(record: Path) -> Path:
@@ -52,25 +60,38 @@ def checkpoint_folder(record: Path) -> Path:
     return folder
 
 
-def needs_resolving(record: Path, source: str, revision: str | None, code: str) -> bool:
+def needs_resolving(
+    record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
+) -> bool:
     """Whether a model that has results must be resolved anew before anyone can say what is up to date.
 
-    That is where its record is lost, where the study names another source, where the code that resolves is another,
-    or where the checkpoint is not what it was by the sizes and times of its files.
+    That is where its record is lost, where the study names another source or allows it other things, where the code
+    that resolves is another, or where the checkpoint is not what it was by the sizes and times of its files.
     """
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
     place = read_place(record)
-    if not place or is_of_another_source(record, source, revision) or place.get("code") != code:
+    if not place or is_of_another_source(record, source, revision, allowed) or place.get("code") != code:
         return True
     folder = _folder(record, place)
     return not folder.is_dir() or _files(folder) != place.get("files")
 
 
-def is_of_another_source(record: Path, source: str, revision: str | None) -> bool:
-    """Whether a record is known to have been made from another source than this one."""
+def is_of_another_source(
+    record: Path, source: str, revision: str | None, allowed: Collection[str] | None = None
+) -> bool:
+    """Whether a record is known to have been made from another source than this one, or with other permissions.
+
+    Args:
+        record: the model's record.
+        source, revision: as the study has them.
+        allowed: what the study allows the checkpoint to do; None does not ask.
+    """
     place = read_place(record)
-    return bool(place) and (place.get("source"), place.get("revision")) != (source, revision)
+    made = (place.get("source"), place.get("revision"))
+    return bool(place) and (
+        made != (source, revision) or allowed is not None and place.get("allowed", []) != sorted(allowed)
+    )
 
 
 def read_place(record: Path) -> dict[str, Any]:

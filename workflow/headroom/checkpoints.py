@@ -17,7 +17,7 @@ from transformers import logging as transformers_logging
 
 from headroom import anatomy, settings
 from headroom.artifacts.model_record import read_record
-from headroom.checkpoint_place import checkpoint_folder
+from headroom.checkpoint_place import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.models import check_checkpoint
 from headroom.packing import out_of_memory
@@ -109,7 +109,9 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         torch.set_num_threads(threads)
     record = read_record(Path(record_path))
     path = checkpoint_folder(Path(record_path))
-    check_checkpoint(path, record["name"])
+    allowed = [permission for permission in PERMISSIONS if record.get(permission)]
+    check_checkpoint(path, record["name"], allowed)
+    trust = REMOTE_CODE in allowed
     if device == "cuda" and not torch.cuda.is_available():
         raise HeadroomError(
             "device cuda: PyTorch sees no GPU here; set device to auto or cpu, or install its CUDA build"
@@ -124,7 +126,9 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
                 attn_implementation=anatomy.implementation(config),
                 local_files_only=True,
                 device_map="auto" if use_gpu else None,
-                trust_remote_code=False,
+                trust_remote_code=trust,
+                use_safetensors=PICKLE not in allowed,
+                weights_only=True,
                 output_loading_info=True,
             )
             if info["missing_keys"]:
@@ -137,9 +141,9 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
             return model
 
     with _explained(path, dtype, UNREADABLE):
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        return Loaded(tokenizer, record, model_from_config(config, DTYPES[dtype]), weights)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+        return Loaded(tokenizer, record, model_from_config(config, DTYPES[dtype], trust=trust), weights)
 
 
 @contextmanager
@@ -164,6 +168,8 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
             )
         elif "not implemented for" in str(error):
             reason = f"dtype {dtype} does not work on this device ({error}); use float32 or another device"
+        elif REMOTE_CODE in str(error):
+            reason = f"{what}: needs code of its own, which is not run without {REMOTE_CODE}: true for this model"
         elif otherwise:
             reason = f"{what}: {otherwise} ({type(error).__name__}: {error})"
         else:

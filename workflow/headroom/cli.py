@@ -111,6 +111,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model-name", required=True, help="its name in the study")
     p.add_argument("--source", required=True, help="a checkpoint folder or a hub name such as facebook/opt-125m")
     p.add_argument("--revision", help="branch, tag or commit on the hub")
+    p.add_argument("--trust-remote-code", action="store_true", help="run the checkpoint's own code")
+    p.add_argument("--allow-pickle", action="store_true", help="read weights from pickles where it has no safetensors")
     _out(p, "the record, model.json")
 
     p = command("prompts", _prompts, "Render the prompts of a task with lm-eval.")
@@ -451,9 +453,11 @@ def _embed_data(o: argparse.Namespace) -> None:
 
 
 def _model(o: argparse.Namespace) -> None:
+    from headroom.checkpoint_place import PERMISSIONS
     from headroom.models import resolve
 
-    resolve(o.model_name, o.source, o.revision, o.out)
+    allowed = [permission for permission in PERMISSIONS if getattr(o, permission)]
+    resolve(o.model_name, o.source, o.revision, o.out, allowed)
 
 
 def _prompts(o: argparse.Namespace) -> None:

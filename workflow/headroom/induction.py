@@ -219,7 +219,7 @@ def over_sequences(
     start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
     # All are drawn first, so that a vocabulary that is too small is found before hours of work.
     sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
-    progress = Progress(label, n_sequences, "sequences")
+    progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
     found = []
     for tokens in sequences:
         with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)]) as unit:

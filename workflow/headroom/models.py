@@ -5,25 +5,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from headroom.anatomy import FAMILIES, check_config
 from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import ArtifactError, write_json
-from headroom.checkpoint_place import describe_place, place_file
+from headroom.checkpoint_place import PICKLE, REMOTE_CODE, describe_place, is_of_another_source, place_file
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
+from headroom.hub import fetch
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _WEIGHTS = ("*.safetensors", "*.bin")
+_PLAIN = {"F64", "F32", "F16", "BF16"}
+"""Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
 ORIGIN = "headroom.json"
 """File that headroom puts beside a checkpoint it made, saying what it is."""
+_PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
+_DEQUANTISE = {
+    "bitsandbytes": ".dequantize() of the loaded model",
+    "higgs": ".dequantize() of the loaded model",
+    "fp8": "FineGrainedFP8Config(dequantize=True)",
+    "mxfp4": "Mxfp4Config(dequantize=True)",
+    "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
+}
+"""Formats that transformers can turn into plain weights, and by what."""
 
 
-def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str, Any]:
+def resolve(
+    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str] = ()
+) -> dict[str, Any]:
     """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
 
     A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
@@ -34,20 +49,36 @@ def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str
         source: a local folder, or a hub name such as ``facebook/opt-125m``.
         revision: branch, tag or commit on the hub; None for the default branch.
         out: where the record goes.
+        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
 
     Raises:
-        HeadroomError: the folder is no checkpoint, its family is not supported, or the hub cannot be reached or does
-            not know the name.
+        HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, it would do
+            what it may not, or the hub cannot be reached or does not know the name.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         path, commit = folder.resolve(), None
     elif _HUB_NAME.fullmatch(source) and not source.startswith("."):
-        path = _download(name, source, revision)
+        path = fetch(
+            source,
+            revision,
+            lambda files: _wanted(files, allowed),
+            lambda folder: _read_config(folder, name, allowed),
+            _commit_before(out, source, revision),
+        )
         commit = path.name
     else:
         raise HeadroomError(f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m")
-    config, sizes = check_checkpoint(path, name), _sizes(path, name)
+    config = check_checkpoint(path, name, allowed)
+    code = own_code(path)
+    if code and REMOTE_CODE not in allowed:
+        print(
+            f"model {name!r}: code of its own ({code[0]}) is not run, but transformers' own for this family; "
+            f"{REMOTE_CODE}: true runs it",
+            file=sys.stderr,
+        )
+    used = _used(path, allowed)
+    sizes = _sizes(path, name, REMOTE_CODE in used)
     record = {
         "name": name,
         # Where a folder lies says nothing about what is in it.
@@ -56,12 +87,14 @@ def resolve(name: str, source: str, revision: str | None, out: Path) -> dict[str
         "family": config["model_type"],
         "layers": sizes["layers"],
         "heads": sizes["heads"],
-        "digest": digest(path),
+        "digest": digest(path, REMOTE_CODE in used),
         "origin": json.loads((path / ORIGIN).read_text(encoding="utf-8")) if (path / ORIGIN).is_file() else None,
+        # Only where it makes use of it: for other checkpoints nothing depends on the permission.
+        **dict.fromkeys(used, True),
     }
     if not _is_same(out, record):
         write_json(out, record)
-    place = describe_place(out, path, source, revision, code_digest("models"))
+    place = describe_place(out, path, source, revision, code_digest("models"), allowed)
     write_json(place_file(out), {**place, "sizes": sizes})
     return record
 
@@ -76,17 +109,44 @@ def _is_same(out: Path, record: dict[str, Any]) -> bool:
     return found | apart == record | apart
 
 
-def check_checkpoint(path: Path, name: str) -> dict[str, Any]:
+def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
+    """The commit that this revision stood for when the record was made; none where it is of another source."""
+    try:
+        commit = read_record(out).get("revision")
+    except ArtifactError:
+        return []
+    return [commit] if commit and not is_of_another_source(out, source, revision) else []
+
+
+def _used(path: Path, allowed: Collection[str]) -> list[str]:
+    """Of what a checkpoint may do, what it does."""
+    uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weight_files(p.name for p in path.iterdir())[0].endswith(".bin")}
+    return [permission for permission, does in uses.items() if does and permission in allowed]
+
+
+def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
     """The configuration of a checkpoint folder that is whole and of a supported family; reads no weights.
 
+    Args:
+        path: the folder.
+        name: the model's name in the study.
+        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
+
     Raises:
-        HeadroomError: a file is missing or cut short, or the family is not supported.
+        HeadroomError: a file is missing or cut short, the family is not supported, the weights are quantised, or it
+            would do what it may not.
     """
-    config = _read_config(path, name)
+    config = _read_config(path, name, allowed)
     found = [p.name for p in path.iterdir()]
     weights = weight_files(found)
     if not weights:
         raise HeadroomError(f"model {name!r}: {path} holds no weights ({' or '.join(_WEIGHTS)})")
+    if weights[0].endswith(".bin") and PICKLE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: the weights in {path} are pickles ({weights[0]}), which are code; give a revision or a "
+            f"copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
+            "weights_only)"
+        )
     for index in path.glob("*.index.json"):
         shards = set(_read_json(index, name).get("weight_map", {}).values())
         missing = sorted(shards - set(found))
@@ -104,12 +164,16 @@ def check_checkpoint(path: Path, name: str) -> dict[str, Any]:
 
 
 def _check_safetensors(file: Path, name: str) -> None:
-    """Refuse a file whose length is not what its header says."""
+    """Refuse a file whose length is not what its header says, or whose weights are quantised."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="numpy"):
-            return
+        with safe_open(file, framework="numpy") as weights:
+            for key in weights.keys():  # noqa: SIM118 (no mapping)
+                kind = weights.get_slice(key).get_dtype()
+                # Masks and positions, which old checkpoints hold too, have other names.
+                if key.endswith("weight") and kind not in _PLAIN:
+                    raise HeadroomError(f"model {name!r}: {key} in {file} is quantised ({kind}); {_PLAIN_WEIGHTS}")
     except (SafetensorError, OSError) as error:
         raise HeadroomError(
             f"model {name!r}: {file} is not a whole safetensors file ({error}); it is cut short or damaged: fetch the "
@@ -117,34 +181,74 @@ def _check_safetensors(file: Path, name: str) -> None:
         ) from error
 
 
-def _read_config(path: Path, name: str) -> dict[str, Any]:
+def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
     """The configuration of a model that can be run here.
 
     Raises:
-        HeadroomError: there is none, or the model is of another family or needs code of its own.
+        HeadroomError: there is none, or the model is of another family, is quantised, or needs code that may not run.
     """
     if not (path / "config.json").is_file():
         raise HeadroomError(f"model {name!r}: {path} has no config.json; expected a transformers checkpoint folder")
     config = _read_json(path / "config.json", name)
     family = config.get("model_type")
-    if family not in FAMILIES and "auto_map" in config:
-        raise HeadroomError(
-            f"model {name!r}: its family {family!r} is code in the checkpoint itself (auto_map in config.json), which "
-            f"headroom does not run; supported families: {', '.join(sorted(FAMILIES))}"
-        )
+    _check_code(path, name, family, allowed)
     try:
         check_config(config)
     except HeadroomError as error:
         raise HeadroomError(f"model {name!r}: {error}") from None
+    _check_plain(config, name)
     return config
 
 
-def _sizes(path: Path, name: str) -> dict[str, int]:
+def own_code(path: Path) -> list[str]:
+    """What a checkpoint names as code of its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
+    found: list[str] = []
+    for file in ("config.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            named = _read_json(path / file, path.name).get("auto_map") or {}
+            values = named.values() if isinstance(named, dict) else [named]
+            found += [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    return found
+
+
+def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
+    """Refuse a checkpoint that needs code of its own which it may not run, or which is not its own."""
+    code = own_code(path)
+    if REMOTE_CODE in allowed:
+        elsewhere = next((part for part in code if "--" in part), None)
+        if elsewhere:
+            raise HeadroomError(
+                f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
+                "covers; copy the code beside a local checkpoint and name it without the part before '--'"
+            )
+    elif code and family not in FAMILIES:
+        raise HeadroomError(
+            f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
+            f"config.json), which is not run without {REMOTE_CODE}: true; nor is the family among those that headroom "
+            f"knows: {', '.join(sorted(FAMILIES))}"
+        )
+
+
+def _check_plain(config: dict[str, Any], name: str) -> None:
+    """Refuse quantised weights."""
+    quantised = config.get("quantization_config")
+    if not quantised:
+        return
+    kind = str(quantised.get("quant_method", "of no known method")) if isinstance(quantised, dict) else str(quantised)
+    by = _DEQUANTISE.get(kind)
+    back = f", or let transformers turn it back ({by}) and save that into a folder" if by else ""
+    raise HeadroomError(
+        f"model {name!r}: its weights are quantised ({kind}, quantization_config in config.json); "
+        f"{_PLAIN_WEIGHTS}{back}"
+    )
+
+
+def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
     # Imported late: all else here starts without torch.
     from headroom.shapes import checkpoint_sizes
 
     try:
-        return checkpoint_sizes(path)
+        return checkpoint_sizes(path, trust)
     except (OSError, ValueError) as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
 
@@ -169,33 +273,29 @@ def weight_files(names: Iterable[str]) -> list[str]:
     return []
 
 
-def _download(name: str, source: str, revision: str | None) -> Path:
-    """Fetch a checkpoint from the hub: small files and one format of weights, if its family is supported."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        files = HfApi().list_repo_files(source, revision=revision)
-        # Weights are many gigabytes; a family that cannot be run is found before.
-        _read_config(Path(snapshot_download(source, revision=revision, allow_patterns=["config.json"])), name)
-        patterns = _SMALL_FILES + weight_files(file for file in files if "/" not in file)
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    except HeadroomError:
-        raise
-    # Wrong names, missing rights, no network, no space: from several libraries, with no base class in common.
-    except Exception as error:
-        raise HeadroomError(
-            f"model {source!r}: there is no such folder here, and it could not be fetched from the hub "
-            f"({type(error).__name__}: {error}). Without a network, give a local checkpoint folder as the model's "
-            "source"
-        ) from error
+def _wanted(files: Iterable[str], allowed: Collection[str]) -> list[str]:
+    """Patterns of the files of a checkpoint to fetch: small ones and one format of weights; empty without weights."""
+    weights = weight_files(file for file in files if "/" not in file)
+    code = ["*.py"] if REMOTE_CODE in allowed else []
+    return [*_SMALL_FILES, *code, *weights] if weights else []
 
 
-def digest(path: Path) -> str:
-    """SHA-256 over names and contents of a checkpoint's weights, configuration and tokenizer files."""
+def digest(path: Path, code: bool = False) -> str:
+    """SHA-256 over names and contents of a checkpoint's weights, configuration and tokenizer files.
+
+    Args:
+        path: the checkpoint folder.
+        code: its own code is run, and counts too.
+    """
     total = hashlib.sha256()
     weights = set(weight_files(p.name for p in path.iterdir()))
-    for file in sorted(path.iterdir()):
-        if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES):
-            with file.open("rb") as stream:
-                total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    files = [
+        file
+        for file in path.iterdir()
+        if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES)
+    ]
+    for file in sorted([*files, *(path.rglob("*.py") if code else ())]):
+        with file.open("rb") as stream:
+            name = file.relative_to(path).as_posix()
+            total.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

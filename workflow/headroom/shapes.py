@@ -9,14 +9,21 @@ from typing import Any
 from headroom import anatomy
 
 
-def model_from_config(config: Any, dtype: Any = None, device: str = "meta") -> Any:
-    """A model of random weights, or of none at all on the meta device; ``dtype`` None is the configuration's."""
+def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trust: bool = False) -> Any:
+    """A model of random weights, or of none at all on the meta device.
+
+    Args:
+        config: its configuration.
+        dtype: number format; None for the configuration's.
+        device: where its weights are.
+        trust: its own code may run.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=anatomy.implementation(config), dtype=dtype
+            config, attn_implementation=anatomy.implementation(config), dtype=dtype, trust_remote_code=trust
         )
     return model.eval()
 
@@ -33,8 +40,8 @@ def with_layers(config: Any, n_layers: int) -> Any:
     return changed
 
 
-def checkpoint_sizes(path: Path) -> dict[str, int]:
-    """Sizes (:func:`headroom.anatomy.sizes`) of the model in a checkpoint folder.
+def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, int]:
+    """Sizes (:func:`headroom.anatomy.sizes`) of the model in a checkpoint folder, whose code may run if it is trusted.
 
     Raises:
         HeadroomError: the family is not supported.
@@ -42,4 +49,5 @@ def checkpoint_sizes(path: Path) -> dict[str, int]:
     """
     from transformers import AutoConfig
 
-    return anatomy.sizes(model_from_config(AutoConfig.from_pretrained(path, local_files_only=True)))
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+    return anatomy.sizes(model_from_config(config, trust=trust))

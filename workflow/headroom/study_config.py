@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,45 @@ import yaml
 from headroom.errors import HeadroomError, nearest
 
 RESERVED_TASKS = re.compile(r"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc")
-RESERVED_MODELS = {"prompts", "matrix"}
+RESERVED_MODELS = {"comparison", "matrix", "prompts"}
 PAPER_TRANSFER = ("copa", "winogrande", "record")
 """Tasks of Figures 9, 16 and 17."""
 _SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 # Names become folders and wildcards.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Revisions such as step1000, step1000-tokens4B, stage1-step-40000.
+_STEP = re.compile(r"(?:^|[-_/])step[-_]?(\d+)(?=$|[-_])")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model among others.
+
+    Attributes:
+        name: in the study.
+        group: what it is a size, a checkpoint or a version of; models of one group are joined by a line.
+        step: training step of the checkpoint; None where there is none to speak of.
+    """
+
+    name: str
+    group: str
+    step: int | None = None
+
+    def __str__(self) -> str:
+        """The form in which commands are given it: ``name,group=...,step=...``."""
+        return f"{self.name},group={self.group}" + ("" if self.step is None else f",step={self.step}")
+
+    @classmethod
+    def parse(cls, text: str) -> Compared:
+        """The reverse; a name alone is a group of its own.
+
+        Raises:
+            ValueError: it is of another form.
+        """
+        found = re.fullmatch(r"([^,=]+)(?:,group=([^,=]+))?(?:,step=(\d+))?", text)
+        if not found:
+            raise ValueError(text)
+        return cls(found[1], found[2] or found[1], None if found[3] is None else int(found[3]))
 
 
 def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str = "") -> None:
@@ -100,9 +134,11 @@ def read_study(path: Path) -> dict[str, Any]:
         raise HeadroomError(f"{path}: no such study; workflow/studies holds some")
     schema = yaml.safe_load(_SCHEMA.read_text(encoding="utf-8"))
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise HeadroomError(f"{path}: not a study: {error}") from error
+    if config is None:
+        raise HeadroomError(f"{path}: not a study: the file is empty; name at least a model or a task")
     if not isinstance(config, dict):
         raise HeadroomError(f"{path}: not a study: expected keys with values, found {type(config).__name__}")
     check_keys(config, schema)
@@ -131,7 +167,7 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
         if model in RESERVED_MODELS or not _NAME.fullmatch(model):
             raise HeadroomError(
                 f"config key 'models': {model!r} cannot be a model name here; it must be letters, digits, '.', '_', "
-                f"'-', and not {' or '.join(sorted(RESERVED_MODELS))}"
+                f"'-', and none of {', '.join(sorted(RESERVED_MODELS))}"
             )
     if config["data"]["source"] == "mirror":
         mirror = config["data"].get("mirror")
@@ -161,3 +197,22 @@ def transfer_tasks(config: Mapping[str, Any]) -> list[str]:
     if chosen is not None:
         return list(chosen)
     return [task for task in PAPER_TRANSFER if task in tasks] if len(tasks) > 1 else []
+
+
+def compared_models(config: Mapping[str, Any]) -> list[Compared]:
+    """The study's models for the figures that compare them; none where there is one model alone.
+
+    Without a group of its own, a model is grouped with those of the same source; without a step, its revision may name
+    one (``step1000``).
+    """
+    if len(config["models"]) < 2:
+        return []
+    found = []
+    for name, model in config["models"].items():
+        step = model.get("step")
+        named = _STEP.search(model.get("revision") or "")
+        if step is None and named:
+            step = int(named[1])
+        source = re.sub(r"[^A-Za-z0-9._-]", "_", model["source"].rstrip("/").split("/")[-1])
+        found.append(Compared(name, model.get("group") or source, step))
+    return found

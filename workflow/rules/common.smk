@@ -8,6 +8,7 @@ import time
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -17,7 +18,7 @@ from snakemake.utils import validate
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
-from headroom.checkpoint_place import is_of_another_source, needs_resolving
+from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.run_summary import Job, resume_command, summary
@@ -124,22 +125,23 @@ def resolve_again(model):
     As a job it would drag all jobs of the model along, whatever it finds. Made now, it differs only where the model
     does, and Snakemake looks at its content. The first record is a rule's, since it may need a download.
     """
-    source, revision = model_source(model)
+    place = model_source(model)
     record = Path(f"results/{model}/model.json")
     if is_running() or not needs_resolving(
-        record, source, revision, code_digest("models")
+        record, place.source, place.revision, code_digest("models"), place.allowed
     ):
         return
     logger.info(f"Looking at the checkpoint of {model} anew.")
     command = ["python", "-m", "headroom", "model", "--model-name", model]
-    command += ["--source", source, "--out", str(record)]
-    command += ["--revision", revision] if revision else []
+    command += [*source_options(model), "--out", str(record)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
         return
     said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if is_of_another_source(record, source, revision):
-        raise WorkflowError(f"{said}\nThe results of {model} are of another source.")
+    if is_of_another_source(record, place.source, place.revision, place.allowed):
+        raise WorkflowError(
+            f"{said}\nThe results of {model} are of another source, or of one that was allowed other things."
+        )
     logger.warning(
         f"{said}\nResults of {model} stay as they are, but no job can run it."
         if record.is_file()
@@ -388,19 +390,28 @@ CORRELATION_FILES = expand(
 
 
 def model_source(model):
-    """A model's source as the resolving command is given it, and its revision on the hub, if one is named."""
-    source = config["models"][model]["source"]
-    return (
-        EMBEDDED_MODEL if source == "embedded" else source,
-        config["models"][model].get("revision"),
+    """A model's source as the resolving command is given it, its revision on the hub, and what it may do."""
+    settings = config["models"][model]
+    return SimpleNamespace(
+        source=EMBEDDED_MODEL
+        if settings["source"] == "embedded"
+        else settings["source"],
+        revision=settings["revision"],
+        allowed=[permission for permission in PERMISSIONS if settings[permission]],
     )
 
 
+def source_options(model):
+    """The same as options of the resolving command."""
+    place = model_source(model)
+    revision = ["--revision", place.revision] if place.revision else []
+    allowed = [f"--{permission.replace('_', '-')}" for permission in place.allowed]
+    return ["--source", place.source, *revision, *allowed]
+
+
 def get_model_options(wildcards):
-    """Where the resolving command finds a model, as its options."""
-    source, revision = model_source(wildcards.model)
-    revision_option = f" --revision {shlex.quote(revision)}" if revision else ""
-    return f"--source {shlex.quote(source)}{revision_option}"
+    """Where the resolving command finds a model, and what it may do, as its options."""
+    return shlex.join(source_options(wildcards.model))
 
 
 def get_model_files(wildcards):

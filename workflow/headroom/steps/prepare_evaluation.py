@@ -87,7 +87,7 @@ def prepare_documents(
     parts = parts_of(settings.parts, "oracle", loaded.record, settings.dtype)
     facts = {**task_facts(prompts), **model_facts(loaded.record, settings.dtype)}
     evaluation = Evaluation(loaded, documents, choices(table), batches, parts=parts)
-    return Prepared(evaluation, facts, label(step, prompts))
+    return Prepared(evaluation, facts, label(step, prompts, loaded.record["name"]))
 
 
 def expected_ranking(model: Path, prompts: Path, *tasks: str) -> dict[str, Any]:

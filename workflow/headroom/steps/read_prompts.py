@@ -71,7 +71,7 @@ def task_facts(path: Path) -> dict[str, Any]:
     return {key: facts[key] for key in ("task", "task_version", "shots", "seed", "data") if key in facts}
 
 
-def label(step: str, path: Path) -> str:
-    """What progress lines call a step on these prompts."""
+def label(step: str, path: Path, model: str) -> str:
+    """What progress lines call a step of a model on these prompts."""
     facts = task_facts(path)
-    return f"{step} {facts.get('task', path.stem)} {facts.get('shots', '?')}-shot"
+    return f"{step} {model}, {facts.get('task', path.stem)} {facts.get('shots', '?')}-shot"

@@ -39,7 +39,7 @@ def run(
     table = first_gold(rows(prompts, IMPORTANCE))
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
-    progress = Progress(label("head-importance", prompts), len(documents), "documents")
+    progress = Progress(label("head-importance", prompts, loaded.record["name"]), len(documents), "documents")
     parts = parts_of(settings.parts, "importance", loaded.record, settings.dtype)
 
     @cache
