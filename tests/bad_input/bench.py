@@ -66,14 +66,15 @@ class Bench:
             (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
         return folder
 
-    def resolve(self, folder, out=None):
+    def resolve(self, folder, out=None, *options):
         """The command that looks at a checkpoint first."""
-        return self.headroom("model", "--model-name", "mine", "--source", folder, "--out", out or self.older("m.json"))
+        out = out or self.older("m.json")
+        return self.headroom("model", "--model-name", "mine", "--source", folder, "--out", out, *options)
 
-    def record(self, folder=None):
+    def record(self, folder=None, *options):
         """model.json of a checkpoint folder."""
         out = self.folder / "results" / "model.json"
-        assert self.resolve(folder or self.checkpoint(), out).status == 0
+        assert self.resolve(folder or self.checkpoint(), out, *options).status == 0
         return out
 
     def spoil(self, change):

@@ -1,5 +1,7 @@
 """What is no error."""
 
+import json
+
 import pytest
 
 from headroom import checkpoints, likelihood
@@ -8,8 +10,9 @@ from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import provenance, read, run_facts
+from headroom.models import digest
 from tests.bad_input.bench import piqa
-from tests.bad_input.models import memory_for
+from tests.bad_input.models import memory_for, pickled
 from tests.bad_input.page import Cases
 from tests.conftest import SENTENCES
 from tests.unit.test_prompts import mirror
@@ -86,6 +89,102 @@ def _(bench):
     assert bench.score("--add-bos", record=record).status == 0
     found = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
     assert found != pytest.approx(expected)
+    return outcome
+
+
+@CASES.of("a tokenizer without BOS")
+def _(bench):
+    """Prompts have none anyway; sequences begin with EOS, and the artifact says so."""
+    folder = bench.checkpoint()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "bos_token"}))
+    record = bench.record(folder)
+    assert checkpoints.load(record, device="cpu").tokenizer.bos_token_id is None
+    assert bench.score("--token-budget", 100, record=record).status == 0
+    out = bench.folder / "induction"
+    outcome = bench.headroom("induction", "--model", record, "--sequences", 1, "--device", "cpu", "--out", out)
+    assert provenance(out / "copying.parquet")["start_token"].startswith("EOS")
+    return outcome
+
+
+@CASES.of("a cached model of a hub that cannot be reached")
+def _(bench):
+    bench.unreachable_hub()
+    cache = bench.folder / "hub" / "models--facebook--opt-125m"
+    bench.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+    commit = "27dcfa74d334bc871f3234de431e71c6eeba5dd6"
+    (cache / "snapshots").mkdir(parents=True)
+    bench.checkpoint(f"hub/{cache.name}/snapshots/{commit}")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    record = bench.folder / "results" / "model.json"
+    outcome = bench.resolve("facebook/opt-125m", record)
+    assert json.loads(record.read_text())["revision"] == commit
+    return outcome
+
+
+def scores_of(bench):
+    """Head importance as it was written last."""
+    return read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
+
+
+@CASES.of("weights in pickles that the study allows")
+def _(bench):
+    """The same weights, the same scores; the artifact says where they came from."""
+    assert bench.score("--token-budget", 100).status == 0
+    expected = scores_of(bench)
+    record = bench.record(pickled(bench), "--allow-pickle")
+    outcome = bench.score("--token-budget", 100, record=record)
+    assert scores_of(bench) == pytest.approx(expected)
+    assert provenance(bench.folder / "scores.parquet")["model"]["allow_pickle"] is True
+    return outcome
+
+
+OWN_CODE = """
+from transformers import OPTForCausalLM
+
+
+class Mine(OPTForCausalLM):
+    pass
+"""
+
+
+def with_code(bench):
+    """A checkpoint that brings code of its own for a family that transformers has, too."""
+    folder = bench.checkpoint("own", auto_map={"AutoModelForCausalLM": "mine.Mine"})
+    (folder / "mine.py").write_text(OWN_CODE)
+    return folder
+
+
+@CASES.of("a checkpoint with code of its own for a known family")
+def _(bench):
+    """transformers' class computes: the same scores as without that code."""
+    assert bench.score("--token-budget", 100).status == 0
+    expected = scores_of(bench)
+    folder = with_code(bench)
+    (folder / "mine.py").write_text("raise AssertionError('run')\n")
+    record = bench.folder / "results" / "model.json"
+    outcome = bench.resolve(folder, record)
+    assert bench.score("--token-budget", 100, record=record).status == 0
+    assert scores_of(bench) == pytest.approx(expected)
+    assert "trust_remote_code" not in provenance(bench.folder / "scores.parquet")["model"]
+    return outcome
+
+
+@CASES.of("a checkpoint whose own code the study trusts")
+def _(bench):
+    """Its class computes, and the artifact says so; another line of its code is another model."""
+    bench.patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(bench.folder / "modules"))
+    bench.patch.syspath_prepend(str(bench.folder / "modules"))
+    folder = with_code(bench)
+    record = bench.record(folder, "--trust-remote-code")
+    loaded = checkpoints.load(record, device="cpu")
+    assert type(loaded.model).__name__ == "Mine"
+    outcome = bench.score(record=record)
+    made = provenance(bench.folder / "scores.parquet")["model"]
+    assert made["trust_remote_code"] is True
+    (folder / "mine.py").write_text(OWN_CODE + "\nADDED = 1\n")
+    assert digest(folder, code=True) != made["digest"]
     return outcome
 
 

@@ -7,6 +7,7 @@ import torch
 from headroom import anatomy, checkpoints, importance
 from tests.bad_input.page import Cases
 from tests.conftest import SENTENCES
+from tests.unit.test_models import refuse_by_hub
 
 CASES = Cases()
 
@@ -59,6 +60,16 @@ def _(bench):
     return bench.resolve(folder)
 
 
+def pickled(bench):
+    """A checkpoint whose weights are a pickle."""
+    from safetensors.torch import load_file
+
+    folder = bench.checkpoint("pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
 def cut_short(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -95,6 +106,61 @@ def _(bench):
 def _(bench):
     auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
     return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map))
+
+
+@CASES.of("code of its own for a family that is not supported")
+def _(bench):
+    auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
+    return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map), None, "--trust-remote-code")
+
+
+@CASES.of("code of another repository")
+def _(bench):
+    auto_map = {"AutoModelForCausalLM": "somebody/code--modeling.OPTForCausalLM"}
+    return bench.resolve(bench.checkpoint(auto_map=auto_map), None, "--trust-remote-code")
+
+
+@CASES.of("a tokenizer that needs code of its own")
+def _(bench):
+    folder = bench.checkpoint()
+    path = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "MyTokenizer", "auto_map": {"AutoTokenizer": ["mine.MyTokenizer", None]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (folder / "mine.py").write_text("raise AssertionError('run')\n")
+    return bench.score(record=bench.record(folder))
+
+
+@CASES.of("a model that is gated on the hub")
+def _(bench):
+    bench.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
+    refuse_by_hub(bench.patch, "GatedRepoError")
+    return bench.resolve("meta-llama/Llama-3.2-1B")
+
+
+@CASES.of("quantised weights")
+def _(bench):
+    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "gptq", "bits": 4}))
+
+
+@CASES.of("quantised weights that transformers can turn back")
+def _(bench):
+    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
+
+
+@CASES.of("quantised weights without a word of it in the configuration")
+def _(bench):
+    from safetensors.torch import load_file, save_file
+
+    folder = bench.checkpoint()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.decoder.layers.1.fc1.weight"] = weights["model.decoder.layers.1.fc1.weight"].to(torch.int8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return bench.resolve(folder)
+
+
+@CASES.of("weights in pickles")
+def _(bench):
+    return bench.resolve(pickled(bench))
 
 
 # Models, when they are loaded.

@@ -23,6 +23,12 @@ def _(bench):
     return bench.headroom("plan", "--model", bench.checkpoint(), "--study", bench.folder / "study.yaml")
 
 
+@CASES.of("a study without a line")
+def _(bench):
+    (bench.folder / "study.yaml").write_text("# Later.\n")
+    return bench.headroom("plan", "--model", bench.checkpoint(), "--study", bench.folder / "study.yaml")
+
+
 @CASES.of("a level above 100 as an option")
 def _(bench):
     return bench.prune("--rankings", "own", "--levels", 101)

@@ -1,7 +1,10 @@
 import json
 import os
 import shutil
+import socket
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from safetensors.numpy import save_file
 from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
-from headroom.models import digest, resolve, weight_files
+from headroom.models import digest, own_code, resolve, weight_files
 
 
 def checkpoint(folder, weight=0.0):
@@ -70,42 +73,149 @@ def test_a_source_that_is_neither_folder_nor_hub_name(tmp_path):
         resolve("tiny", "./no/such/folder", None, tmp_path / "model.json")
 
 
-def test_an_unreachable_hub_says_how_to_do_without(tmp_path, monkeypatch):
-    from huggingface_hub import HfApi
+def test_permissions_are_recorded_where_the_checkpoint_makes_use_of_them(tmp_path):
+    everything = ("trust_remote_code", "allow_pickle")
+    plain = resolve("plain", str(checkpoint(tmp_path / "plain")), None, tmp_path / "a.json", everything)
+    assert not set(everything) & set(plain)
+    assert plain["digest"] == resolve("plain", str(tmp_path / "plain"), None, tmp_path / "b.json")["digest"]
+    folder = checkpoint(tmp_path / "own")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["mine.Slow", null]}}')
+    (folder / "mine.py").write_text("A = 1")
+    assert own_code(folder) == ["mine.Slow"]
+    record = resolve("own", str(folder), None, tmp_path / "c.json", everything)
+    assert record["trust_remote_code"] is record["allow_pickle"] is True
+    (folder / "mine.py").write_text("A = 2")
+    assert resolve("own", str(folder), None, tmp_path / "c.json", everything)["digest"] != record["digest"]
+    untrusted = resolve("own", str(folder), None, tmp_path / "d.json", ["allow_pickle"])
+    assert "trust_remote_code" not in untrusted
+    (folder / "mine.py").write_text("A = 3")
+    again = resolve("own", str(folder), None, tmp_path / "d.json", ["allow_pickle"])
+    assert again["digest"] == untrusted["digest"], "code that is not run is no part of the model"
 
-    class TransportError(Exception):
-        """What the hub's client raises is no OSError."""
+
+COMMITS = ["27dcfa74d334bc871f3234de431e71c6eeba5dd6", "34de431e71c6eeba5dd627dcfa74d334bc871f32"]
+NAME = "facebook/opt-125m"
+
+
+class TestHub:
+    """The hub's client with stand-ins for its answers, and its real cache in a folder of the test."""
+
+    @pytest.fixture
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        # Nobody listens there.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        return tmp_path / "hub" / "models--facebook--opt-125m"
+
+    def cached(self, cache, number=0, ref="main"):
+        """A commit's snapshot as the client leaves it; each has other weights."""
+        folder = checkpoint(cache / "snapshots" / COMMITS[number], float(number))
+        if ref:
+            (cache / "refs").mkdir(exist_ok=True)
+            (cache / "refs" / ref).write_text(COMMITS[number])
+        return folder
+
+    def answers(self, monkeypatch, commits, files):
+        """A hub that has these revisions, each with these files; returns the patterns that were asked for."""
+        import huggingface_hub
+        from huggingface_hub.hf_api import RepoSibling
+
+        asked = []
+        info = SimpleNamespace(siblings=[RepoSibling(rfilename=name) for name in files])
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *a, **k: info)
+
+        def snapshot(name, revision=None, allow_patterns=None, local_files_only=False):
+            asked.append((name, revision, allow_patterns))
+            return str(commits[revision])
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        return asked
+
+    def test_one_format_of_weights_is_fetched_after_the_configuration(self, tmp_path, cache, monkeypatch):
+        commit = self.cached(cache)
+        files = ["config.json", "pytorch_model.bin", "flax_model.msgpack", "model.safetensors", "original/a.safetensors"]
+        asked = self.answers(monkeypatch, {"main": commit}, files)
+        record = resolve("opt", NAME, "main", tmp_path / "model.json")
+        assert [(name, revision) for name, revision, _ in asked] == [(NAME, "main")] * 2
+        assert asked[0][2] == ["config.json", "*_config.json"]
+        assert {"model.safetensors", "*.json"} <= set(asked[1][2])
+        assert not {"pytorch_model.bin", "*.py"} & set(asked[1][2])
+        assert (record["source"], record["revision"]) == (NAME, COMMITS[0])
+        resolve("opt", NAME, "main", tmp_path / "model.json", ["trust_remote_code"])
+        assert "*.py" in asked[-1][2]
+
+    def test_revisions_are_recorded_as_commits_and_other_commits_are_other_models(self, tmp_path, cache, monkeypatch):
+        folders = {f"step{n}": self.cached(cache, n, ref=None) for n in (0, 1)}
+        self.answers(monkeypatch, folders, ["config.json", "model.safetensors"])
+        found = [resolve("opt", NAME, f"step{n}", tmp_path / f"{n}.json") for n in (0, 1)]
+        assert [record["revision"] for record in found] == COMMITS
+        assert found[0]["digest"] != found[1]["digest"]
+        # A branch that has moved on.
+        self.answers(monkeypatch, {"step0": folders["step1"]}, ["config.json", "model.safetensors"])
+        moved = resolve("opt", NAME, "step0", tmp_path / "0.json")
+        assert (moved["revision"], moved["digest"]) == (COMMITS[1], found[1]["digest"])
+
+    def test_the_cache_serves_where_the_hub_cannot_be_reached(self, tmp_path, cache, capsys):
+        self.cached(cache, ref="step1000")
+        started = time.monotonic()
+        record = resolve("opt", NAME, "step1000", tmp_path / "model.json")
+        assert time.monotonic() - started < 10, "no repetitions against a hub that does not answer"
+        assert record["revision"] == COMMITS[0]
+        assert f"going on with commit {COMMITS[0]} from the local cache" in capsys.readouterr().err
+
+    def test_the_cache_serves_offline(self, tmp_path, cache, monkeypatch):
+        self.cached(cache)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert resolve("opt", NAME, None, tmp_path / "model.json")["revision"] == COMMITS[0]
+        assert resolve("opt", NAME, COMMITS[0], tmp_path / "other.json")["revision"] == COMMITS[0]
+
+    def test_the_commit_of_the_record_is_looked_for_where_the_cache_knows_no_branch(self, tmp_path, cache):
+        self.cached(cache)
+        record = resolve("opt", NAME, None, tmp_path / "model.json")
+        (cache / "refs" / "main").unlink()
+        assert resolve("opt", NAME, None, tmp_path / "model.json") == record
+        with pytest.raises(HeadroomError, match="nor is it in the hub's cache here"):
+            resolve("opt", NAME, "step7", tmp_path / "model.json")
+
+    def test_a_download_that_broke_off_is_not_taken_from_the_cache(self, tmp_path, cache):
+        (self.cached(cache) / "model.safetensors").unlink()
+        with pytest.raises(HeadroomError, match="could not be fetched .* give a local checkpoint folder"):
+            resolve("opt", NAME, None, tmp_path / "model.json")
+        assert not (tmp_path / "model.json").exists()
+
+    def test_a_hub_that_does_not_answer_is_not_waited_for(self, tmp_path, cache, monkeypatch):
+        self.cached(cache)
+        monkeypatch.setattr("headroom.hub.TIMEOUT", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            started = time.monotonic()
+            assert resolve("opt", NAME, None, tmp_path / "model.json")["revision"] == COMMITS[0]
+        assert time.monotonic() - started < 10
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            ("GatedRepoError", r"model 'facebook/opt-125m' is gated on the hub: accept the terms .* HF_TOKEN; or give"),
+            ("RevisionNotFoundError", "model 'facebook/opt-125m' has no revision 'step7' on the hub"),
+            ("RepositoryNotFoundError", "no such folder here and no such model on the hub, or it is private"),
+        ],
+    )
+    def test_what_the_hub_refuses(self, tmp_path, cache, monkeypatch, error, message):
+        refuse_by_hub(monkeypatch, error)
+        with pytest.raises(HeadroomError, match=message):
+            resolve("opt", NAME, "step7", tmp_path / "model.json")
+
+
+def refuse_by_hub(monkeypatch, error):
+    """A hub that answers the first question with an error of its client."""
+    import httpx2
+    from huggingface_hub import HfApi, errors
 
     def refuse(self, *args, **kwargs):
-        raise TransportError("no route to host")
+        raise getattr(errors, error)("no", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub")))
 
-    monkeypatch.setattr(HfApi, "list_repo_files", refuse)
-    with pytest.raises(
-        HeadroomError, match="'facebook/opt-125m': .* could not be fetched .* give a local checkpoint folder"
-    ):
-        resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")
-
-
-def test_a_hub_model_is_fetched_in_one_format_of_weights(tmp_path, monkeypatch):
-    """The hub's snapshot is a folder named after its commit, in the same format as a local one."""
-    import huggingface_hub
-
-    commit = checkpoint(tmp_path / "snapshots" / "27dcfa74d334bc871f3234de431e71c6eeba5dd6")
-    asked = {}
-    files = ["config.json", "pytorch_model.bin", "flax_model.msgpack", "model.safetensors", "original/a.safetensors"]
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, *a, **k: files)
-
-    def snapshot(name, **options):
-        asked.update(options, name=name)
-        return str(commit)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    record = resolve("opt", "facebook/opt-125m", "main", tmp_path / "model.json")
-    assert asked["name"] == "facebook/opt-125m"
-    assert asked["revision"] == "main"
-    assert "model.safetensors" in asked["allow_patterns"]
-    assert "pytorch_model.bin" not in asked["allow_patterns"]
-    assert record["revision"] == commit.name
+    monkeypatch.setattr(HfApi, "model_info", refuse)
 
 
 class TestMoving:
@@ -126,8 +236,8 @@ class TestMoving:
 
     record = Path("results/tiny/model.json")
 
-    def needs(self, source="opt", revision=None, code=CODE):
-        return needs_resolving(self.record, source, revision, code)
+    def needs(self, source="opt", revision=None, code=CODE, allowed=()):
+        return needs_resolving(self.record, source, revision, code, allowed)
 
     def test_a_folder_beside_the_results_moves_with_them(self, results, tmp_path, monkeypatch):
         assert not self.needs()
@@ -151,6 +261,9 @@ class TestMoving:
     def test_what_makes_it_look_again(self, results):
         assert self.needs(revision="main")
         assert self.needs(code="0123")
+        assert self.needs(allowed=["allow_pickle"])
+        assert is_of_another_source(self.record, "opt", None, ["allow_pickle"])
+        assert not is_of_another_source(self.record, "opt", None, [])
         (results / "results/tiny/.model.json").unlink()
         assert self.needs()
         assert not is_of_another_source(self.record, "opt", None), "where it came from is not known"
