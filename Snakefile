@@ -1,6 +1,6 @@
 # headroom: how much of a language model does in-context learning need?
-# Targets: all (default), prompts, importance, curves, correlations, induction, figures, tables, and one per
-# figure (fig05).
+# Targets: all (default), prompts, importance, curves, correlations, induction, figures, tables, one per figure (fig05),
+# and, of several models, comparison and one per comparison (comparison_rankings).
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -25,6 +25,7 @@ include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/compare.smk"
 
 
 # With jobs on a cluster, these run where Snakemake does: what may need a network, and what takes seconds.
@@ -44,6 +45,10 @@ localrules:
     draw_fig11,
     draw_task_importance,
     draw_task_capacity,
+    draw_compared_prunable,
+    draw_compared_rankings,
+    draw_compared_profiles,
+    draw_compared_induction,
     write_table1,
     write_findings,
     write_reference,
@@ -69,6 +74,7 @@ rule all:
         FIGURES,
         TABLES,
         FINDINGS,
+        COMPARISON,
 
 
 rule prompts:
@@ -105,3 +111,8 @@ rule figures:
 rule tables:
     input:
         TABLES,
+
+
+rule comparison:
+    input:
+        COMPARISON,

@@ -11,7 +11,8 @@ from headroom.artifacts.store import ArtifactError, write
 from headroom.cli import main
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import average, average_grid, best_cell, difference, flat_until, read_curve, study_grids
-from headroom.findings import chances, findings, guessing, largest_swing
+from headroom.chance import chances, guessing
+from headroom.findings import findings, largest_swing
 from tests.unit.fixture_study import outcomes, small
 
 

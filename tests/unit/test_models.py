@@ -134,7 +134,13 @@ class TestHub:
 
     def test_one_format_of_weights_is_fetched_after_the_configuration(self, tmp_path, cache, monkeypatch):
         commit = self.cached(cache)
-        files = ["config.json", "pytorch_model.bin", "flax_model.msgpack", "model.safetensors", "original/a.safetensors"]
+        files = [
+            "config.json",
+            "pytorch_model.bin",
+            "flax_model.msgpack",
+            "model.safetensors",
+            "original/a.safetensors",
+        ]
         asked = self.answers(monkeypatch, {"main": commit}, files)
         record = resolve("opt", NAME, "main", tmp_path / "model.json")
         assert [(name, revision) for name, revision, _ in asked] == [(NAME, "main")] * 2

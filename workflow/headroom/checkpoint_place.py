@@ -18,6 +18,7 @@ REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
 """What a checkpoint may do only where the study says so: keys of a model there, and of its record where it does."""
 
+
 def place_file(record: Path) -> Path:
     """The file that says where the checkpoint of a record is."""
     return record.with_name(f".{record.name}")
@@ -60,9 +61,7 @@ def checkpoint_folder(record: Path) -> Path:
     return folder
 
 
-def needs_resolving(
-    record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
-) -> bool:
+def needs_resolving(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
     """Whether a model that has results must be resolved anew before anyone can say what is up to date.
 
     That is where its record is lost, where the study names another source or allows it other things, where the code

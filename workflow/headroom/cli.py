@@ -38,6 +38,8 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
+COMPARISONS = ("prunable", "rankings", "induction", "profiles")
+"""What models are compared by: each a step and a figure, ``compare_prunable`` and so on."""
 OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
 """Options that name what is written."""
 FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
@@ -263,6 +265,17 @@ def parser() -> argparse.ArgumentParser:
     _gather_options(p)
     _out(p, "the capacity artifact")
 
+    p = command("compare", _compare, "Compare the models of a study, from their artifacts.")
+    p.add_argument("what", choices=("models", *COMPARISONS), help="models: what they are, which all figures need")
+    _compared_options(p)
+    _out(p, "the artifact")
+
+    p = command("compare-figure", _compare_figure, "Draw a figure that compares models, from the comparing artifacts.")
+    p.add_argument("what", choices=COMPARISONS)
+    _compared_options(p)
+    p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of rankings")
+    _out(p, "path without suffix; .pdf and .png are added")
+
     p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
     p.add_argument("number", choices=sorted(FIGURES))
     _study_options(p, required=False)
@@ -365,6 +378,16 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--seed", type=int, default=1234)
 
 
+def _compared_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--results", type=Path, required=True, help="the results folder, which has a folder per model")
+    p.add_argument(
+        "--models", nargs="+", type=_compared, required=True, metavar="NAME[,group=G][,step=N]", help="in their order"
+    )
+    p.add_argument("--tasks", nargs="+", default=(), help="tasks, of all but models and induction")
+    p.add_argument("--shots", nargs="+", type=_count, default=(), help="numbers of shots, of the same")
+    p.add_argument("--seed", type=int, help="few-shot seed, of the same")
+
+
 def _evaluated(p: argparse.ArgumentParser) -> None:
     p.add_argument("--controls", nargs="*", type=_control_name, default=(), help="control rankings: random_N, reversed")
     p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
@@ -385,6 +408,17 @@ def _positive(text: str) -> int:
 
 def _percent(text: str) -> int:
     return _bounded(text, 0, 100)
+
+
+def _compared(text: str) -> Any:
+    from headroom.study_config import Compared
+
+    try:
+        return Compared.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected NAME, with ,group=G and ,step=N where it has them"
+        ) from None
 
 
 def _budget(text: str) -> int | None:
@@ -594,6 +628,25 @@ def _figure(o: argparse.Namespace) -> None:
         raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
     module, what = FIGURES[o.number]
     import_module(f"headroom.figures.{module}").draw(_study(o), o.out, **what)
+
+
+def _comparison(o: argparse.Namespace) -> Any:
+    from headroom.comparison import Comparison
+
+    by_shot = o.what not in ("models", "induction")
+    if by_shot and not (o.tasks and o.shots and o.seed is not None):
+        raise HeadroomError(f"comparing {o.what} needs --tasks, --shots and --seed")
+    matrix = {"tasks": tuple(o.tasks), "shots": tuple(o.shots), "seed": o.seed} if by_shot else {}
+    shown = {"correlation": o.correlation} if o.name == "compare-figure" and o.what == "rankings" else {}
+    return Comparison(o.results, tuple(o.models), **matrix, **shown)
+
+
+def _compare(o: argparse.Namespace) -> None:
+    _step(f"compare_{o.what}").run(o.out, _comparison(o))
+
+
+def _compare_figure(o: argparse.Namespace) -> None:
+    import_module(f"headroom.figures.compare_{o.what}").draw(_comparison(o), o.out)
 
 
 def _findings(o: argparse.Namespace) -> None:

@@ -56,9 +56,7 @@ def fetch(
         return cached
 
 
-def _cached(
-    source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str]], list[str]]
-) -> Path | None:
+def _cached(source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str]], list[str]]) -> Path | None:
     """The folder of one of the revisions in the cache, if all that is wanted is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -36,9 +36,7 @@ _DEQUANTISE = {
 """Formats that transformers can turn into plain weights, and by what."""
 
 
-def resolve(
-    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str] = ()
-) -> dict[str, Any]:
+def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Collection[str] = ()) -> dict[str, Any]:
     """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
 
     A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
@@ -290,9 +288,7 @@ def digest(path: Path, code: bool = False) -> str:
     total = hashlib.sha256()
     weights = set(weight_files(p.name for p in path.iterdir()))
     files = [
-        file
-        for file in path.iterdir()
-        if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES)
+        file for file in path.iterdir() if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES)
     ]
     for file in sorted([*files, *(path.rglob("*.py") if code else ())]):
         with file.open("rb") as stream:

@@ -22,7 +22,13 @@ from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_r
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.run_summary import Job, resume_command, summary
-from headroom.study_config import check_keys, check_study, check_values, transfer_tasks
+from headroom.study_config import (
+    check_keys,
+    check_study,
+    check_values,
+    compared_models,
+    transfer_tasks,
+)
 from headroom.task_digest import task_digest
 from headroom.workload import guess, hardware_of, request_from_files
 
@@ -43,6 +49,8 @@ except HeadroomError as error:
 
 STARTED = time.monotonic()
 MODELS = list(config["models"])
+# As the comparing commands take them; none where there is nothing to compare.
+COMPARED = list(map(str, compared_models(config)))
 TASKS = config["tasks"]
 # Evaluated under their own and the aggregate ranking, but no part of the aggregate.
 UNSEEN = config["unseen"]
@@ -91,6 +99,7 @@ wildcard_constraints:
 
 MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
 MATRIX_UNSEEN = "results/matrix/unseen.txt"
+MATRIX_MODELS = "results/matrix/models.txt"
 
 
 def is_running():
@@ -117,6 +126,8 @@ def write_matrix(path, values):
 write_matrix(MATRIX[0], TASKS)
 write_matrix(MATRIX[1], SHOTS)
 write_matrix(MATRIX_UNSEEN, UNSEEN)
+if COMPARED:
+    write_matrix(MATRIX_MODELS, MODELS)
 
 
 def resolve_again(model):
@@ -294,6 +305,36 @@ FIGURES_OF = {
 FIGURES = [path for paths in FIGURES_OF.values() for path in paths]
 
 
+# What several models are compared by: artifacts and figures, without suffix. Induction scores depend on no few-shot
+# seed.
+COMPARISONS = {
+    "prunable": "prunable/seed{seed}",
+    "rankings": "rankings/seed{seed}",
+    "induction": "induction",
+    "profiles": "profiles/seed{seed}",
+}
+COMPARED_MODELS = "results/comparison/models.parquet"
+MATRIX_OPTIONS = f"--tasks {' '.join(TASKS)} --shots {' '.join(map(str, SHOTS))}"
+COMPARISONS_OF = {
+    name: sorted(
+        set(
+            expand(
+                [
+                    COMPARED_MODELS,
+                    f"results/comparison/{stem}.parquet",
+                    f"results/comparison/figures/{stem.replace('/', '-')}.{{suffix}}",
+                ],
+                seed=SEEDS,
+                suffix=["pdf", "png"],
+            )
+        )
+    )
+    for name, stem in COMPARISONS.items()
+    if COMPARED
+}
+COMPARISON = sorted(set(chain.from_iterable(COMPARISONS_OF.values())))
+
+
 # Config keys as options of the command line, where the names are not the same.
 OPTIONS = {
     "limits.importance": "--limit-importance",
@@ -387,15 +428,35 @@ CORRELATION_FILES = expand(
     shot=SHOTS,
     allow_missing=True,
 )
+# What is compared over all models, of one seed.
+COMPARED_CURVES = expand(
+    [
+        *expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
+        *FFN_CURVE_FILES,
+    ],
+    model=MODELS,
+    allow_missing=True,
+)
+COMPARED_SCORES = expand(
+    cells("head_importance", [*TASKS, "aggregate"], shot=SHOTS),
+    model=MODELS,
+    allow_missing=True,
+)
+COMPARED_PROFILES = expand(
+    [*cells("head_importance", ["aggregate"], shot=SHOTS), *FFN_FILES],
+    model=MODELS,
+    allow_missing=True,
+)
+COMPARED_INDUCTION = expand(INDUCTION_FILES, model=MODELS)
 
 
 def model_source(model):
     """A model's source as the resolving command is given it, its revision on the hub, and what it may do."""
     settings = config["models"][model]
     return SimpleNamespace(
-        source=EMBEDDED_MODEL
-        if settings["source"] == "embedded"
-        else settings["source"],
+        source=(
+            EMBEDDED_MODEL if settings["source"] == "embedded" else settings["source"]
+        ),
         revision=settings["revision"],
         allowed=[permission for permission in PERMISSIONS if settings[permission]],
     )

@@ -1,6 +1,13 @@
 """All kinds of artifacts. No step imports this: a schema belongs to the steps that read or write it."""
 
 from headroom.artifacts.capacity import CAPACITY
+from headroom.artifacts.comparison import (
+    COMPARED_INDUCTION,
+    COMPARED_MODELS,
+    COMPARED_PROFILES,
+    COMPARED_PRUNABLE,
+    COMPARED_RANKINGS,
+)
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
@@ -25,4 +32,9 @@ KINDS = (
     PREFIX_MATCHING,
     PRUNED_EVAL,
     RANKING,
+    COMPARED_MODELS,
+    COMPARED_PRUNABLE,
+    COMPARED_RANKINGS,
+    COMPARED_INDUCTION,
+    COMPARED_PROFILES,
 )

@@ -256,7 +256,7 @@ def _unordered(value: Any) -> Any:
 def _said(name: str, value: Any) -> str:
     if name == "model":
         return f"digest {value:.12}"
-    return ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapping[str, Any]) -> None:

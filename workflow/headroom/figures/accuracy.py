@@ -86,6 +86,21 @@ class AverageCurve(Average):
 
 
 @dataclass(frozen=True)
+class Prunable:
+    """How much of a component can go by the stated rule, :func:`prunable`.
+
+    Attributes:
+        level: index of the largest level that can go; None where the data do not allow to say.
+        at_least: no level that was evaluated loses more: the answer may be larger.
+        reason: why the data do not allow to say; empty where they do.
+    """
+
+    level: int | None
+    at_least: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class AverageGrid(Average):
     """The same per percent of heads and of FFNs, with the parameters removed; each [head level, FFN level]."""
 
@@ -196,6 +211,28 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
 def flat_until(curve: AverageCurve) -> int:
     """Index of the largest level up to which no level loses more than ``NOISE`` paired standard errors."""
     return max(0, int(np.argmin([*_within_noise(curve), False])) - 1)
+
+
+def prunable(curve: AverageCurve, guess: float) -> Prunable:
+    """The rule for what can go: the largest level up to which no level's loss is told from noise (:func:`flat_until`).
+
+    It says nothing where nothing could be lost: of a single question, of the whole model alone, or of a model that
+    itself is not told from guessing, such as one before its training.
+
+    Args:
+        curve: the average over tasks.
+        guess: accuracy of guessing, averaged over the same tasks.
+    """
+    if len(curve.percent) < 2:
+        return Prunable(None, reason="no level above 0 was evaluated")
+    if not np.isfinite([curve.stderr[0], *curve.loss_stderr]).all():
+        return Prunable(None, reason="a task has one question alone, and no standard error")
+    accuracy, error = curve.accuracy[0], curve.stderr[0]
+    if accuracy - guess <= NOISE * error:
+        whole = f"{accuracy:.2f} ± {error:.2f}"
+        return Prunable(None, reason=f"the whole model's accuracy, {whole}, is not told from guessing, {guess:.2f}")
+    level = flat_until(curve)
+    return Prunable(level, at_least=level == len(curve.percent) - 1)
 
 
 def best_cell(grid: AverageGrid) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
 
@@ -132,6 +132,15 @@ def shot_title(shots: int) -> str:
     return f"{shots}-shot"
 
 
+class Shown(Protocol):
+    """What a figure shows, a study or several: its provenance names the options."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of what is shown."""
+        ...
+
+
 def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
     """Make of a function that draws a study one that writes ``out``.pdf and ``out``.png, with what made them in both.
 
@@ -139,7 +148,7 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
     """
 
     @wraps(draw)
-    def write(study: Study, out: Path, **what: Any) -> None:
+    def write(study: Shown, out: Path, **what: Any) -> None:
         with reads() as read:
             figure = draw(study, **what)
         step = draw.__module__.removeprefix("headroom.")

@@ -1,0 +1,168 @@
+"""What is compared between the models of a study: shares that can go, rankings, induction scores, layer profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from headroom.correlation import TaskScores, compare
+from headroom.figures.accuracy import AverageCurve, prunable
+from headroom.figures.study import Component, Study
+from headroom.study_config import Compared
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+UP_TO, AT_LEAST, NOT_CERTIFIABLE = "up to", "at least", "not certifiable"
+"""Verdicts on what can go."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The models of a study and the matrix that they are compared on.
+
+    Attributes:
+        results: the results folder, which has a folder per model.
+        models: in the order of the study.
+        tasks, shots: in the order of the figures.
+        seed: few-shot seed; None for what does not depend on it.
+        correlation: which statistic a figure of rankings shows, ``spearman`` or ``argsort``; None elsewhere.
+    """
+
+    results: Path
+    models: tuple[Compared, ...]
+    tasks: tuple[str, ...] = ()
+    shots: tuple[int, ...] = ()
+    seed: int | None = None
+    correlation: Literal["spearman", "argsort"] | None = None
+
+    def study(self, model: Compared) -> Study:
+        """One model's part."""
+        return Study(self.results / model.name, self.tasks, self.shots, self.seed)
+
+    def artifact(self, what: str) -> Path:
+        """The artifact of a comparison."""
+        folder = self.results / "comparison"
+        return folder / (f"{what}.parquet" if self.seed is None else f"{what}/seed{self.seed}.parquet")
+
+    @property
+    def matrix(self) -> dict[str, Any]:
+        """What is compared, as its artifacts record it."""
+        return {name: value for name, value in self.options.items() if name != "correlation"}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is compared, and how it is shown, for the provenance."""
+        found = {
+            "models": [model.name for model in self.models],
+            "tasks": list(self.tasks),
+            "shots": list(self.shots),
+            "seed": self.seed,
+            "correlation": self.correlation,
+        }
+        return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def prunable_row(
+    model: str, component: Component, shots: int, curve: AverageCurve, guess: float, n_questions: int
+) -> dict[str, Any]:
+    """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
+
+    Args:
+        model: its name.
+        component: what is pruned.
+        shots: number of few-shot examples.
+        curve: accuracy averaged over tasks, each under its own ranking.
+        guess: accuracy of guessing, averaged over the same tasks.
+        n_questions: over all tasks.
+    """
+    found = prunable(curve, guess)
+    at = found.level
+    verdict = NOT_CERTIFIABLE if at is None else AT_LEAST if found.at_least else UP_TO
+    return {
+        "model": model,
+        "component": component,
+        "shots": shots,
+        "verdict": verdict,
+        "percent": None if at is None else curve.percent[at],
+        "parameters_removed": None if at is None else float(curve.removed[at]),
+        "loss": None if at is None else float(curve.loss[at]),
+        "loss_stderr": None if at is None else float(curve.loss_stderr[at]),
+        "accuracy": float(curve.accuracy[0]),
+        "stderr": float(curve.stderr[0]),
+        "guessing": guess,
+        "n_questions": n_questions,
+        "reason": found.reason or None,
+    }
+
+
+def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> list[dict[str, Any]]:
+    """A row per pair of models with as many layers and heads, and task; none where no two models are alike.
+
+    Heads are compared number by number: of models that did not start from the same weights, only the profile over
+    layers can agree.
+
+    Args:
+        scores: model to task to its head scores, the same tasks for each.
+        shots: number of few-shot examples.
+    """
+    return [
+        {"model_a": a, "model_b": b, "task": task, "shots": shots, **compare(scores[a][task], scores[b][task])}
+        for a, b in combinations(scores, 2)
+        for task in scores[a]
+        if scores[a][task].score.shape == scores[b][task].score.shape
+    ]
+
+
+def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequences: int) -> dict[str, Any]:
+    """A row of the artifact: one induction score of one model's heads.
+
+    Args:
+        model: its name.
+        score: ``prefix_matching`` or ``copying``.
+        mean, variance: over sequences, each [layer, head]; the variance NaN for one sequence.
+        n_sequences: number of sequences.
+    """
+    layer, head = (int(index) for index in np.unravel_index(int(np.argmax(mean)), mean.shape))
+    n_top = max(1, mean.size // 10)
+    spread = float(variance[layer, head])
+    return {
+        "model": model,
+        "score": score,
+        "maximum": float(mean[layer, head]),
+        "layer": layer,
+        "head": head,
+        "stderr": None if np.isnan(spread) else float(np.sqrt(spread / n_sequences)),
+        "top_mean": float(np.sort(mean, axis=None)[-n_top:].mean()),
+        "n_top": n_top,
+        "median": float(np.median(mean)),
+        "n_sequences": n_sequences,
+    }
+
+
+def profile_rows(model: str, component: Component, shots: int, by_layer: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of the artifact: one model's importance by layer.
+
+    Args:
+        model: its name.
+        component: ``heads`` (scores are not negative, and compared as shares of their mean) or ``ffns``.
+        shots: number of few-shot examples.
+        by_layer: importance, [layer].
+    """
+    count, mean = len(by_layer), float(np.mean(by_layer))
+    has_share = component == "heads" and mean > 0
+    return [
+        {
+            "model": model,
+            "component": component,
+            "shots": shots,
+            "layer": layer,
+            "depth": (layer + 0.5) / count,
+            "importance": float(value),
+            "relative": float(value) / mean if has_share else None,
+        }
+        for layer, value in enumerate(by_layer)
+    ]

@@ -1,0 +1,34 @@
+"""Step: how much of each model's heads and FFNs can go by the stated rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headroom.artifacts.comparison import COMPARED_PRUNABLE
+from headroom.chance import chances
+from headroom.comparison import Comparison, prunable_row
+from headroom.figures.accuracy import average, study_curves
+from headroom.figures.study import COMPONENTS
+from headroom.steps.compare import write_rows
+
+
+def rows(study: Comparison) -> list[dict[str, Any]]:
+    """A row per model, component and number of shots."""
+    found = []
+    for model in study.models:
+        part = study.study(model)
+        guess = float(np.mean([chances(part)[task] for task in study.tasks]))
+        for component in COMPONENTS:
+            for shots in study.shots:
+                curves = study_curves(part, shots, component=component).values()
+                questions = sum(len(curve.questions) for curve in curves)
+                found.append(prunable_row(model.name, component, shots, average(list(curves)), guess, questions))
+    return found
+
+
+def run(out: Path, study: Comparison) -> None:
+    """Write the artifact."""
+    write_rows(out, COMPARED_PRUNABLE, "steps.compare_prunable", study, lambda: rows(study))
