@@ -104,8 +104,8 @@ def test_one_command_writes_both_scores(record, tmp_path, capfd):
     options = ["--sequences", "2", "--head-output", "value", "--device", "cpu", "--threads", "1"]
     assert main(["induction", "--model", str(record), *options, "--out", str(tmp_path)]) == 0
     shown = capfd.readouterr().err
-    assert "prefix matching: 2/2 sequences" in shown
-    assert "copying: 2/2 sequences" in shown
+    assert "prefix matching testbed: 2/2 sequences" in shown
+    assert "copying testbed: 2/2 sequences" in shown
     options = {"sequences": 2, "bos": True}
     for kind, expected in (
         (PREFIX_MATCHING, options),

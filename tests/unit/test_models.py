@@ -151,6 +151,12 @@ class TestHub:
         resolve("opt", NAME, "main", tmp_path / "model.json", ["trust_remote_code"])
         assert "*.py" in asked[-1][2]
 
+    def test_pickles_are_refused_before_they_are_fetched(self, tmp_path, cache, monkeypatch):
+        asked = self.answers(monkeypatch, {None: self.cached(cache)}, ["config.json", "pytorch_model.bin"])
+        with pytest.raises(HeadroomError, match=r"weights in facebook/opt-125m are pickles \(pytorch_model.bin\)"):
+            resolve("opt", NAME, None, tmp_path / "model.json")
+        assert [patterns for _, _, patterns in asked] == [["config.json", "*_config.json"]]
+
     def test_revisions_are_recorded_as_commits_and_other_commits_are_other_models(self, tmp_path, cache, monkeypatch):
         folders = {f"step{n}": self.cached(cache, n, ref=None) for n in (0, 1)}
         self.answers(monkeypatch, folders, ["config.json", "model.safetensors"])
@@ -192,7 +198,7 @@ class TestHub:
 
     def test_a_hub_that_does_not_answer_is_not_waited_for(self, tmp_path, cache, monkeypatch):
         self.cached(cache)
-        monkeypatch.setattr("headroom.hub.TIMEOUT", 0.2)
+        monkeypatch.setattr("headroom.hub.ANSWERING", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
             started = time.monotonic()

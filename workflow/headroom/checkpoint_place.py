@@ -89,7 +89,7 @@ def is_of_another_source(
     place = read_place(record)
     made = (place.get("source"), place.get("revision"))
     return bool(place) and (
-        made != (source, revision) or allowed is not None and place.get("allowed", []) != sorted(allowed)
+        made != (source, revision) or (allowed is not None and place.get("allowed", []) != sorted(allowed))
     )
 
 

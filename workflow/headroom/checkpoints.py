@@ -168,8 +168,6 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
             )
         elif "not implemented for" in str(error):
             reason = f"dtype {dtype} does not work on this device ({error}); use float32 or another device"
-        elif REMOTE_CODE in str(error):
-            reason = f"{what}: needs code of its own, which is not run without {REMOTE_CODE}: true for this model"
         elif otherwise:
             reason = f"{what}: {otherwise} ({type(error).__name__}: {error})"
         else:

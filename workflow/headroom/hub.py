@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headroom.errors import HeadroomError
 
-TIMEOUT = 5.0
+CONNECTING, ANSWERING = 5.0, 20.0
 """Seconds that the hub has for its first answer; what is in the cache needs none."""
 
 
@@ -24,7 +24,7 @@ def fetch(
     Args:
         source: its name on the hub.
         revision: branch, tag or commit; None for the default branch.
-        wanted: of the names of its files, those to fetch; empty where none are weights.
+        wanted: of the names of its files, those to fetch; empty where none are weights. It may refuse them.
         check: is given a folder with the configuration alone, before weights are fetched, and may refuse it.
         commits: what the revision has stood for before, should the cache not know.
 
@@ -36,7 +36,8 @@ def fetch(
 
     try:
         # One question without repetitions: the library's own listing asks for half a minute where nobody answers.
-        found = HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
+        timeout = (CONNECTING, ANSWERING, ANSWERING, ANSWERING)
+        found = HfApi().model_info(source, revision=revision, timeout=timeout)
         files = [file.rfilename for file in found.siblings or []]
         # Weights are many gigabytes; a model that cannot be run is found before.
         check(Path(snapshot_download(source, revision=revision, allow_patterns=["config.json", "*_config.json"])))

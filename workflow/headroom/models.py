@@ -60,7 +60,7 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
         path = fetch(
             source,
             revision,
-            lambda files: _wanted(files, allowed),
+            lambda files: _wanted(files, source, name, allowed),
             lambda folder: _read_config(folder, name, allowed),
             _commit_before(out, source, revision),
         )
@@ -139,12 +139,7 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
     weights = weight_files(found)
     if not weights:
         raise HeadroomError(f"model {name!r}: {path} holds no weights ({' or '.join(_WEIGHTS)})")
-    if weights[0].endswith(".bin") and PICKLE not in allowed:
-        raise HeadroomError(
-            f"model {name!r}: the weights in {path} are pickles ({weights[0]}), which are code; give a revision or a "
-            f"copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
-            "weights_only)"
-        )
+    _check_pickles(weights, path, name, allowed)
     for index in path.glob("*.index.json"):
         shards = set(_read_json(index, name).get("weight_map", {}).values())
         missing = sorted(shards - set(found))
@@ -158,7 +153,23 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
             _check_safetensors(path / file, name)
     if not any(file in found for file in ("tokenizer.json", "tokenizer_config.json")):
         raise HeadroomError(f"model {name!r}: {path} holds no tokenizer (tokenizer.json or tokenizer_config.json)")
+    own = _named_code(path / "tokenizer_config.json")
+    if own and "tokenizer.json" not in found and REMOTE_CODE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: its tokenizer is code in the checkpoint itself ({own[0]}, auto_map in "
+            f"tokenizer_config.json), which is not run without {REMOTE_CODE}: true for this model"
+        )
     return config
+
+
+def _check_pickles(weights: list[str], where: Path | str, name: str, allowed: Collection[str]) -> None:
+    """Refuse weights that are pickles, if they may not be."""
+    if weights and weights[0].endswith(".bin") and PICKLE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: the weights in {where} are pickles ({weights[0]}), which are code; give a revision or a "
+            f"copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
+            "weights_only)"
+        )
 
 
 def _check_safetensors(file: Path, name: str) -> None:
@@ -200,13 +211,14 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
 
 def own_code(path: Path) -> list[str]:
     """What a checkpoint names as code of its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
-    found: list[str] = []
-    for file in ("config.json", "tokenizer_config.json"):
-        if (path / file).is_file():
-            named = _read_json(path / file, path.name).get("auto_map") or {}
-            values = named.values() if isinstance(named, dict) else [named]
-            found += [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
-    return found
+    return [code for name in ("config.json", "tokenizer_config.json") for code in _named_code(path / name)]
+
+
+def _named_code(file: Path) -> list[str]:
+    """Code that a configuration names; none where there is no such file."""
+    named = (_read_json(file, file.parent.name).get("auto_map") or {}) if file.is_file() else {}
+    values = named.values() if isinstance(named, dict) else [named]
+    return [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
 
 
 def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
@@ -219,7 +231,7 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
                 f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
                 "covers; copy the code beside a local checkpoint and name it without the part before '--'"
             )
-    elif code and family not in FAMILIES:
+    elif family not in FAMILIES and (code := _named_code(path / "config.json")):
         raise HeadroomError(
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
             f"config.json), which is not run without {REMOTE_CODE}: true; nor is the family among those that headroom "
@@ -247,7 +259,10 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
 
     try:
         return checkpoint_sizes(path, trust)
-    except (OSError, ValueError) as error:
+    except HeadroomError:
+        raise
+    # Code of a checkpoint's own raises whatever comes up.
+    except Exception as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
 
 
@@ -271,9 +286,14 @@ def weight_files(names: Iterable[str]) -> list[str]:
     return []
 
 
-def _wanted(files: Iterable[str], allowed: Collection[str]) -> list[str]:
-    """Patterns of the files of a checkpoint to fetch: small ones and one format of weights; empty without weights."""
+def _wanted(files: Iterable[str], source: str, name: str, allowed: Collection[str]) -> list[str]:
+    """Patterns of the files of a checkpoint to fetch: small ones and one format of weights; empty without weights.
+
+    Raises:
+        HeadroomError: the weights are pickles, and may not be.
+    """
     weights = weight_files(file for file in files if "/" not in file)
+    _check_pickles(weights, source, name, allowed)
     code = ["*.py"] if REMOTE_CODE in allowed else []
     return [*_SMALL_FILES, *code, *weights] if weights else []
 
