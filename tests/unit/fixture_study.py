@@ -71,6 +71,8 @@ class Values:
     right: Callable[[int, str, str, str], list[int]] = lambda k, *key: RIGHT.get(k, {}).get(key, DEFAULT)
     lost: Callable[[str], list[int]] = lambda task: LOST.get(task, [1, 0, 0, 0])
     joint: Callable[[str], list[list[int]]] = lambda task: JOINT.get(task, JOINT["piqa"])
+    offset: int = 0
+    """Seeds of head and induction scores begin here: another model has others."""
 
 
 def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
@@ -78,9 +80,9 @@ def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
     return np.random.default_rng(seed).random(shape)
 
 
-def task_scores(study: Study, shots: int, shape: tuple[int, int]) -> dict[str, Any]:
+def task_scores(study: Study, shots: int, values: Values) -> dict[str, Any]:
     """Head importances per task."""
-    return {task: scores(20 * shots + i, shape) for i, task in enumerate(study.tasks)}
+    return {task: scores(values.offset + 20 * shots + i, values.shape) for i, task in enumerate(study.tasks)}
 
 
 def outcomes(right: list[int]) -> dict[str, list[Any]]:
@@ -117,13 +119,13 @@ def write_study(study: Study, values: Values | None = None) -> Study:
             write_ffns(study, k, task, values)
             if study.joint:
                 write_joint(study, k, task, values)
-    halves = {k: {t: TaskScores(v, v, v) for t, v in task_scores(study, k, values.shape).items()} for k in study.shots}
+    halves = {k: {t: TaskScores(v, v, v) for t, v in task_scores(study, k, values).items()} for k in study.shots}
     if len(study.shots) > 1:
         path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
         write(path, CROSS_SHOT, cross_shot(halves), made_of(study))
     for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING)):
-        found = induction(name, values.shape)
-        columns = {"mean": found.ravel(), "variance": [0.0] * found.size, "n_sequences": [3] * found.size}
+        found = induction(name, values.shape, values.offset)
+        columns = {"mean": found.ravel(), "variance": [0.12] * found.size, "n_sequences": [3] * found.size}
         write(
             study.results / "induction" / f"{name}.parquet",
             kind,
@@ -149,16 +151,16 @@ def made_of(
     }
 
 
-def induction(name: str, shape: tuple[int, int] = (4, 5)) -> Any:
+def induction(name: str, shape: tuple[int, int] = (4, 5), offset: int = 0) -> Any:
     """Induction scores [layer, head]: prefix matching highest at layer 3 head 4, copying at layer 4 head 1."""
-    found = scores(99 if name == "prefix_matching" else 98, shape) / 2
+    found = scores(offset + (99 if name == "prefix_matching" else 98), shape) / 2
     found[(2, 3) if name == "prefix_matching" else (3, 0)] = 2.0
     return found
 
 
 def write_scores(study: Study, k: int, values: Values) -> None:
     """Head importance, correlations and capacity of one shot."""
-    by_task = task_scores(study, k, values.shape)
+    by_task = task_scores(study, k, values)
     mean = np.mean(list(by_task.values()), axis=0)
     for task, found in {**by_task, AGGREGATE: mean}.items():
         columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd")}
@@ -170,7 +172,7 @@ def write_scores(study: Study, k: int, values: Values) -> None:
     rows: dict[str, list[Any]] = {column.name: [] for column in CAPACITY.columns}
     for task, found in {**by_task, AGGREGATE: mean}.items():
         for name in ("prefix_matching", "copying"):
-            kept = induction(name, values.shape)
+            kept = induction(name, values.shape, values.offset)
             gone = np.cumsum([0.0, *(kept[head] for head in rank_heads(found))]) / kept.sum()
             rows["task"] += [task] * len(gone)
             rows["score"] += [name] * len(gone)

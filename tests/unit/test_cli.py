@@ -12,8 +12,8 @@ from headroom.cli import main, parser
 
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "export", "induction", "capacity", "figure", "table1", "reference", "findings", "plan", "show",
-    "verify", "model", "fetch", "embed-model", "embed-data",
+    "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
+    "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
         (["prompts", "--shots", "-1"], "'-1': expected a whole number from 0"),
         (["prompts", "--limit-evaluation", "some"], "'some': expected a whole number from 1"),
         (["figure", "99"], "invalid choice: '99'"),
+        (["compare", "prunable", "--models", "a,step=1"], "'a,step=1': expected NAME, or NAME,group=G or"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, capsys):

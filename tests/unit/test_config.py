@@ -7,8 +7,9 @@ import sys
 import pytest
 import yaml
 
+from headroom.compared import COMPARISONS, Compared
 from headroom.errors import HeadroomError
-from headroom.study_config import check_keys, check_study, transfer_tasks
+from headroom.study_config import check_keys, check_study, compared_models, transfer_tasks
 from headroom.task_files import task_yaml
 from tests.conftest import ROOT
 
@@ -20,12 +21,17 @@ def walk(schema, path=""):
     for key, inner in schema.get("properties", {}).items():
         yield f"{path}{key}", inner
         yield from walk(inner, f"{path}{key}.")
+    named = schema.get("additionalProperties")
+    if isinstance(named, dict):
+        yield from walk(named, f"{path}*.")
 
 
 def test_every_key_has_a_description_and_a_default():
+    assert "models.*.revision" in dict(walk(SCHEMA))
     for path, inner in walk(SCHEMA):
         assert inner.get("description") or inner.get("default") == {}, path
-        assert "default" in inner, path
+        # A model must say where it is.
+        assert "default" in inner or path == "models.*.source", path
         assert inner.get("type") != "object" or "additionalProperties" in inner, path
 
 
@@ -80,6 +86,32 @@ def test_tasks_of_transfer():
     assert transfer_tasks(with_defaults({"tasks": tasks, "transfer": {"tasks": []}})) == []
 
 
+def test_models_that_are_compared():
+    def compared(**models):
+        return compared_models(with_defaults({"models": models}))
+
+    source = "EleutherAI/pythia-70m"
+    assert compared(alone={"source": source}) == []
+    found = compared(
+        a={"source": source, "revision": "step0"},
+        b={"source": source, "revision": "step143000"},
+        c={"source": source},
+        d={"source": "HuggingFaceTB/SmolLM3", "revision": "stage1-step-40000", "group": "smol"},
+        e={"source": "allenai/OLMo", "revision": "step1000-tokens4B"},
+        e2={"source": "embedded"},
+        f={"source": "some/folder named so/", "revision": "stepping-stone", "step": 7},
+        g={"source": "runs/a/final"},
+        h={"source": "runs/b/final"},
+    )
+    assert found == [
+        Compared("a", "pythia-70m", 0), Compared("b", "pythia-70m", 143000), Compared("c", "pythia-70m"),
+        Compared("d", "smol", 40000), Compared("e", "OLMo", 1000), Compared("e2", "e2"),
+        Compared("f", "folder_named_so", 7), Compared("g", "runs_a_final"), Compared("h", "runs_b_final"),
+    ]  # fmt: skip
+    assert [Compared.parse(str(model)) for model in found] == found
+    assert Compared.parse("a") == Compared("a", "a")
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_shipped_studies_are_valid(path):
     config = yaml.safe_load(path.read_text())
@@ -126,6 +158,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
         ),
         ({"models": {"prompts": {"source": "x"}}}, "'models': 'prompts' cannot be a model name"),
         ({"models": {"matrix": {"source": "x"}}}, "'matrix' cannot be a model name"),
+        ({"models": {"comparison": {"source": "x"}}}, "'comparison' cannot be a model name"),
         ({"data": {"source": "mirror"}}, "'data.mirror': data.source is mirror, so name the mirror folder"),
         ({"data": {"source": "mirror", "mirror": "nowhere"}}, "nowhere/arc_easy holds no Parquet files for task"),
     ],
@@ -156,6 +189,9 @@ def test_names_and_combinations_that_cannot_be(changes, message):
         {"limits": {"evaluation": 0}},
         {"models": {}},
         {"models": {"m": {}}},
+        {"models": {"m": {"source": "x", "group": "a,b"}}},
+        {"models": {"m": {"source": "x", "step": -1}}},
+        {"models": {"m": {"source": "x", "trust_remote_code": "yes"}}},
         {"induction": {"sequences": 0}},
         {"gpus": 0},
         {"max_hours": 0},
@@ -236,6 +272,8 @@ def test_imports_of_an_environment_are_pinned_in_it():
         "analysis": [
             *(f"steps.{step}" for step in ("aggregate_importance", "aggregate_ffns", "retain_capacity")),
             *(f"steps.{step}" for step in ("correlate_tasks", "correlate_shots")),
+            *(f"steps.compare_{what}" for what in ("models", *COMPARISONS)),
+            *(f"figures.compare_{what}" for what in COMPARISONS),
             "table1",
             "reference",
             "findings",
@@ -277,6 +315,7 @@ def test_steps_without_a_model_import_no_torch():
         "import sys; from headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, retain_capacity;"
         "from headroom import findings, reference, cli, show, verify;"
         "from headroom.figures import fig03, fig05, fig07, fig18;"
+        "from headroom.steps import compare_prunable, compare_rankings;"
         "cli.parser(); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -8,10 +8,10 @@ import pytest
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import ArtifactError, write
+from headroom.chance import chances, guessing
 from headroom.cli import main
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import average, average_grid, best_cell, difference, flat_until, read_curve, study_grids
-from headroom.chance import chances, guessing
 from headroom.findings import findings, largest_swing
 from tests.unit.fixture_study import outcomes, small
 

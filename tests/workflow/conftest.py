@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from headroom.compared import COMPARISONS
 from tests.conftest import ROOT, one_at_a_time, tiny_model
 
 PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")
@@ -36,7 +37,7 @@ class Study:
     def configure(self, **changes: Any) -> None:
         """Write the configuration with some keys changed."""
         config = self.config if self.config_path.is_file() else {}
-        self.config_path.write_text(yaml.safe_dump({**config, **changes}))
+        self.config_path.write_text(yaml.safe_dump({**config, **changes}, sort_keys=False))
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this study's configuration; output in one stream."""
@@ -62,6 +63,7 @@ class Study:
         assert table, done.stdout
         rows = [line.split() for line in table[1].splitlines() if re.fullmatch(r"\w+\s+\d+", line)]
         targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures", "tables"}
+        targets_ |= {"comparison", *(f"comparison_{what}" for what in COMPARISONS)}
         return {name: int(count) for name, count in rows if name not in targets_}
 
     def copy(self, folder: Path) -> Study:

@@ -11,6 +11,7 @@ import time
 import pytest
 import yaml
 
+from headroom.compared import COMPARISONS
 from tests.conftest import ROOT
 
 # The figures of the tiny study, by the rule that draws them.
@@ -58,6 +59,45 @@ def test_the_papers_study_is_at_most_300_jobs_and_planned_in_seconds(tmp_path):
     assert counts[1] <= 10 * counts[0]
     assert times[0] < 6
     assert times[1] < 20
+
+
+@pytest.mark.parametrize("name", ["pythia-training", "opt-sizes", "base-vs-instruct"])
+def test_studies_of_several_models_plan_their_comparison(name, tmp_path, finished):
+    """As shipped, but from a local checkpoint: no hub can be reached here."""
+    study = yaml.safe_load((ROOT / "workflow" / "studies" / f"{name}.yaml").read_text())
+    for model in study["models"].values():
+        model["source"] = str(finished.folder / "tiny-opt")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
+               "--configfile", tmp_path / "study.yaml", "--dry-run", "--quiet", "rules"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, re.M))
+    assert plan["resolve_model"] == plan["score_induction"] == str(len(study["models"]))
+    assert {plan[f"compare_{what}"] for what in ("models", *COMPARISONS)} == {"1"}
+    assert {plan[f"draw_compared_{what}"] for what in COMPARISONS} == {"1"}
+
+
+def test_a_single_model_is_compared_with_nothing(study):
+    done = study.snakemake("--dry-run", "--forceall", "--quiet", "host")
+    assert done.returncode == 0, done.stdout
+    assert not re.search(r"rule \w*compare", done.stdout)
+    assert not study.result("matrix/models.txt").exists()
+
+
+def test_a_second_model_runs_its_jobs_and_the_comparison(study):
+    study.configure(models={"tiny": {"source": "tiny-opt"}, "again": {"source": "tiny-opt"}})
+    plan = study.planned()
+    assert work(plan) == {
+        "resolve_model": 1, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
+        "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
+        "correlate_shots": 1, "score_induction": 1, "retain_capacity": 2, "compare_models": 1,
+        **{f"compare_{what}": 1 for what in COMPARISONS},
+    }  # fmt: skip
+    # Each comparison needs no more of the new model than it compares.
+    assert work(study.planned("comparison_induction")) == {
+        "resolve_model": 1, "score_induction": 1, "compare_models": 1, "compare_induction": 1,
+    }  # fmt: skip
 
 
 def test_touching_and_commenting_is_no_reason(study):
@@ -383,6 +423,7 @@ def test_each_rule_runs_beside_snakemake_or_asks_for_memory_and_time():
     running = {name for name, body in rules.items() if f'model_job("{name}")' in body}
     # One inherits what it asks for.
     small = {name for name, body in rules.items() if "mem_mb=get_cpu_memory" in body} | {"aggregate_ffns"}
+    small |= {f"compare_{what}" for what in COMPARISONS}
     assert sorted([*local, *running, *small]) == sorted(rules)
     profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
     listed = re.search(r"model_rules:\n((?:    - \w+\n)+)", profile)[1].split()[1::2]

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from headroom.compared import COMPARISONS, Compared
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.places import check_writable
 from headroom.settings import DTYPES, Settings
@@ -38,8 +39,6 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-COMPARISONS = ("prunable", "rankings", "induction", "profiles")
-"""What models are compared by: each a step and a figure, ``compare_prunable`` and so on."""
 OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
 """Options that name what is written."""
 FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
@@ -381,7 +380,7 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
 def _compared_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--results", type=Path, required=True, help="the results folder, which has a folder per model")
     p.add_argument(
-        "--models", nargs="+", type=_compared, required=True, metavar="NAME[,group=G][,step=N]", help="in their order"
+        "--models", nargs="+", type=_compared, required=True, metavar="NAME[,group=G[,step=N]]", help="in their order"
     )
     p.add_argument("--tasks", nargs="+", default=(), help="tasks, of all but models and induction")
     p.add_argument("--shots", nargs="+", type=_count, default=(), help="numbers of shots, of the same")
@@ -411,14 +410,10 @@ def _percent(text: str) -> int:
 
 
 def _compared(text: str) -> Any:
-    from headroom.study_config import Compared
-
     try:
         return Compared.parse(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected NAME, with ,group=G and ,step=N where it has them"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME, or NAME,group=G or NAME,group=G,step=N") from None
 
 
 def _budget(text: str) -> int | None:

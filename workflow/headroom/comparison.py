@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from headroom.compared import Compared
 from headroom.correlation import TaskScores, compare
 from headroom.figures.accuracy import AverageCurve, prunable
 from headroom.figures.study import Component, Study
-from headroom.study_config import Compared
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 UP_TO, AT_LEAST, NOT_CERTIFIABLE = "up to", "at least", "not certifiable"

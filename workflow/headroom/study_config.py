@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from headroom.compared import Compared
 from headroom.errors import HeadroomError, nearest
 
 RESERVED_TASKS = re.compile(r"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc")
@@ -22,37 +23,6 @@ _SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Revisions such as step1000, step1000-tokens4B, stage1-step-40000.
 _STEP = re.compile(r"(?:^|[-_/])step[-_]?(\d+)(?=$|[-_])")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A model among others.
-
-    Attributes:
-        name: in the study.
-        group: what it is a size, a checkpoint or a version of; models of one group are joined by a line.
-        step: training step of the checkpoint; None where there is none to speak of.
-    """
-
-    name: str
-    group: str
-    step: int | None = None
-
-    def __str__(self) -> str:
-        """The form in which commands are given it: ``name,group=...,step=...``."""
-        return f"{self.name},group={self.group}" + ("" if self.step is None else f",step={self.step}")
-
-    @classmethod
-    def parse(cls, text: str) -> Compared:
-        """The reverse; a name alone is a group of its own.
-
-        Raises:
-            ValueError: it is of another form.
-        """
-        found = re.fullmatch(r"([^,=]+)(?:,group=([^,=]+))?(?:,step=(\d+))?", text)
-        if not found:
-            raise ValueError(text)
-        return cls(found[1], found[2] or found[1], None if found[3] is None else int(found[3]))
 
 
 def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], where: str = "") -> None:
@@ -205,14 +175,19 @@ def compared_models(config: Mapping[str, Any]) -> list[Compared]:
     Without a group of its own, a model is grouped with those of the same source; without a step, its revision may name
     one (``step1000``).
     """
-    if len(config["models"]) < 2:
+    models = config["models"]
+    if len(models) < 2:
         return []
+    sources = {name: name if m["source"] == "embedded" else m["source"].rstrip("/") for name, m in models.items()}
+    lasts = Counter(source.split("/")[-1] for source in set(sources.values()))
     found = []
-    for name, model in config["models"].items():
+    for name, model in models.items():
         step = model.get("step")
         named = _STEP.search(model.get("revision") or "")
         if step is None and named:
             step = int(named[1])
-        source = re.sub(r"[^A-Za-z0-9._-]", "_", model["source"].rstrip("/").split("/")[-1])
-        found.append(Compared(name, model.get("group") or source, step))
+        last = sources[name].split("/")[-1]
+        # Folders such as a/final and b/final are two sources.
+        group = last if lasts[last] == 1 else sources[name]
+        found.append(Compared(name, model.get("group") or re.sub(r"[^A-Za-z0-9._-]", "_", group), step))
     return found

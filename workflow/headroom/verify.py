@@ -20,6 +20,7 @@ from headroom.artifacts.model_record import read_record
 from headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
 from headroom.artifacts.pruned_checkpoint import read_file_provenance
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
+from headroom.compared import COMPARISONS
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
 from headroom.provenance import FOLDERS, code_now
@@ -104,6 +105,7 @@ def verify(results: Path, study: Mapping[str, Any] | None = None) -> list[File]:
         if file.facts:
             _check_place(file)
             _check_model(file, records)
+            _check_compared(file, records)
             _check_inputs(file, digest)
             _check_code(file)
             _check_study(file, study)
@@ -157,6 +159,14 @@ def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
     made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
     if made != there:
         file.blame("foreign", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+
+
+def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
+    for name, record in file.facts.get("compared", {}).items():
+        if name not in records:
+            file.blame("orphaned", f"the record of model {name}, which it compares, is gone or damaged")
+        elif record.get("digest") != records[name]["digest"]:
+            file.blame("stale", f"it compares another model than {name}/{RECORD} is of")
 
 
 def _check_inputs(file: File, digest: Callable[[str], str | None]) -> None:
@@ -250,6 +260,12 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "joint": "joint",
     },
     "reference": {"shots": "shots", "joint": "joint"},
+    **{
+        f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
+        for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))
+        for what in compared
+    },
+    "figures.compare_rankings": {"models": "models", "shots": "shots", "correlation": "correlation"},
 }
 """Step to its options that are keys of the study."""
 
@@ -260,7 +276,7 @@ def _belongs(file: File, study: Mapping[str, Any]) -> bool:
     options = facts.get("options", {})
     model = file.path.split("/")[0]
     return (
-        (model == "prompts" or model in study["models"])
+        (model in ("comparison", "prompts") or model in study["models"])
         and facts.get("task", study["tasks"][0]) in [*study["tasks"], *study["unseen"], AGGREGATE]
         and facts.get("shots", study["shots"][0]) in study["shots"]
         and facts.get("seed", options.get("seed", study["seeds"][0])) in study["seeds"]
@@ -280,7 +296,7 @@ def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
         found[key] = sorted({0, *found[key]})
     joint = bool(study["joint"]["heads"] and study["joint"]["ffns"])
     found |= {"joint": joint, "controls": sorted(found["pruning.controls"]), "transfer": transfer_tasks(study)}
-    return {**found, "ascending shots": sorted(study["shots"])}
+    return {**found, "ascending shots": sorted(study["shots"]), "models": list(study["models"])}
 
 
 def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ COMPARED_PRUNABLE = Kind(
         Column(
             "verdict",
             pa.string(),
-            "up to: the next level loses more than noise; at least: no evaluated level does; not certifiable: see reason",
+            "up to: the next level loses more than noise; at least: no evaluated level does; not certifiable",
         ),
         Column("percent", pa.int32(), "largest level that goes without a loss told from noise", nullable=True),
         Column("parameters_removed", pa.float64(), "parameters that go with it, mean over tasks", nullable=True),

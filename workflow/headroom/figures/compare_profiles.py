@@ -13,10 +13,12 @@ from headroom.figures import comparison, style
 from headroom.figures.study import COMPONENTS, Component
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+PARTS = 12
+"""Layers of deeper models are averaged over so many parts of their depth, so that their lines can be told apart."""
 
 
 def data(study: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Array, Array]]]:
-    """Component and shots to model to its depths and values, each [layer].
+    """Component and shots to model to its depths and values, each [part of the depth].
 
     Values are relative importances of heads, and points of accuracy lost for FFNs; a model without them is left out.
     """
@@ -29,8 +31,15 @@ def data(study: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Array
                 chosen = [r for r in rows if (r["model"], r["component"], r["shots"]) == (model.name, component, shots)]
                 values = [r["relative"] if component == "heads" else 100 * r["importance"] for r in chosen]
                 if None not in values:
-                    cell[model.name] = np.array([r["depth"] for r in chosen]), np.array(values)
+                    cell[model.name] = in_parts(np.array([r["depth"] for r in chosen]), np.array(values))
     return found
+
+
+def in_parts(depth: Array, values: Array) -> tuple[Array, Array]:
+    """Means of depths and values over parts of the depth; of few layers, each is a part."""
+    part = np.floor(depth * PARTS).astype(int)
+    parts = np.unique(part)
+    return np.array([depth[part == i].mean() for i in parts]), np.array([values[part == i].mean() for i in parts])
 
 
 @style.drawing

@@ -67,11 +67,8 @@ def draw(study: Comparison) -> Figure:
             yticklabels=names,
             cbar_kws={"label": titles[column], "shrink": 0.8},
         )
-        ax.set_title(style.shot_title(shots))
-        ax.tick_params(axis="x", rotation=60)
+        ax.set_title(f"{style.shot_title(shots)}{', inside layers' if column == WITHIN else ''}")
+        ax.set_xticks(ax.get_xticks(), names, rotation=60, ha="right", rotation_mode="anchor")
         ax.tick_params(axis="y", rotation=0)
-        for label in ax.get_xticklabels():
-            label.set_ha("right")
-            label.set_rotation_mode("anchor")
     style.headline(figure, "Rank correlation of aggregate head importance between models (grey: itself, other shape)")
     return figure

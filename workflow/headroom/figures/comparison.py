@@ -80,7 +80,7 @@ def by_group(models: Sequence[Model]) -> dict[str, list[Model]]:
 
 
 def axis(models: Sequence[Model]) -> Axis:
-    """By training step where all models have one, by size where that tells the models of a group apart, else by name."""
+    """By training step or by size, where all models have one that tells those of a group apart; else by name."""
     groups = by_group(models).values()
     for kind, label in (("step", "training step"), ("parameters", "parameters")):
         values = {model.name: getattr(model, kind) for model in models}
@@ -136,7 +136,7 @@ def _short(value: float) -> str:
 def styles(models: Sequence[Model]) -> dict[str, dict[str, Any]]:
     """Colour and dash per model: a colour per group; within a larger group from dark to light in its order."""
     groups = by_group(models)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     if len(groups) == 1 and len(models) > FEW:
         # One group alone: the order is what there is to see.
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(models)))
@@ -144,13 +144,11 @@ def styles(models: Sequence[Model]) -> dict[str, dict[str, Any]]:
     colours = group_colours(models)
     dashes: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
     for name, group in groups.items():
-        ordered = len(group) > len(dashes)
-        shades = sns.light_palette(colours[name], len(group) + 2, reverse=True) if ordered else []
-        for i, model in enumerate(group):
-            look = (
-                {"color": shades[i], "linestyle": "-"} if ordered else {"color": colours[name], "linestyle": dashes[i]}
-            )
-            found[model.name] = look
+        looks: list[dict[str, Any]] = [{"color": colours[name], "linestyle": dash} for dash in dashes]
+        if len(group) > len(dashes):
+            shades = sns.light_palette(colours[name], len(group) + 2, reverse=True)
+            looks = [{"color": shade, "linestyle": "-"} for shade in shades]
+        found |= {model.name: look for model, look in zip(group, looks, strict=False)}
     return found
 
 

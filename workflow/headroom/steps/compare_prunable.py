@@ -17,10 +17,11 @@ from headroom.steps.compare import write_rows
 
 def rows(study: Comparison) -> list[dict[str, Any]]:
     """A row per model, component and number of shots."""
+    # All models are given the same prompts.
+    guess = float(np.mean(list(chances(study.study(study.models[0])).values())))
     found = []
     for model in study.models:
         part = study.study(model)
-        guess = float(np.mean([chances(part)[task] for task in study.tasks]))
         for component in COMPONENTS:
             for shots in study.shots:
                 curves = study_curves(part, shots, component=component).values()

@@ -1,0 +1,141 @@
+"""Several models in one study: two families and a second checkpoint, run to the end and compared."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from headroom.artifacts.comparison import (
+    COMPARED_INDUCTION,
+    COMPARED_MODELS,
+    COMPARED_PROFILES,
+    COMPARED_PRUNABLE,
+    COMPARED_RANKINGS,
+)
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.store import provenance, read
+from headroom.compared import COMPARISONS
+from headroom.correlation import srcc
+from headroom.study_config import read_study
+from headroom.verify import verify
+from tests.conftest import tiny_model
+from tests.workflow.conftest import new_study, write_hub_tokenizer, write_records
+
+CELL = "0shot-seed1234"
+MODELS = {
+    "opt-step0": {"source": "opt-0", "group": "opt", "step": 0},
+    "opt-step1000": {"source": "opt-1000", "group": "opt", "step": 1000},
+    "llama": {"source": "llama"},
+}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, tokenizer):
+    """A study of three tiny models that has run as far as comparing them takes. Copy it before changing anything."""
+    study = new_study(tmp_path_factory.mktemp("compared") / "checkout")
+    for seed, (family, source) in enumerate((("opt", "opt-0"), ("opt", "opt-1000"), ("llama", "llama"))):
+        tiny_model(family, seed=seed).float().save_pretrained(study.folder / source)
+        write_hub_tokenizer(tokenizer, study.folder / source)
+    write_records(study.folder / "records")
+    study.configure(
+        models=MODELS,
+        device="cpu",
+        threads=1,
+        tasks=["arc_easy"],
+        shots=[0],
+        limits={"importance": 4, "evaluation": 6},
+        data={"source": "mirror", "mirror": "records"},
+        pruning={"levels": [0, 50], "controls": []},
+        joint={"heads": []},
+        induction={"sequences": 2},
+    )
+    study.log = study.run("comparison")
+    return study
+
+
+def test_the_models_are_what_their_records_and_the_study_say(compared):
+    rows = read(compared.result("comparison/models.parquet"), COMPARED_MODELS).to_pylist()
+    assert [(r["model"], r["group"], r["step"], r["family"]) for r in rows] == [
+        ("opt-step0", "opt", 0, "opt"),
+        ("opt-step1000", "opt", 1000, "opt"),
+        ("llama", "llama", None, "llama"),
+    ]
+    for row in rows:
+        place = json.loads(compared.result(f"{row['model']}/.model.json").read_text())
+        assert row["parameters"] == place["sizes"]["parameters"] > 10_000
+    assert rows[0]["parameters"] == rows[1]["parameters"]
+
+
+def test_every_comparison_has_its_artifact_and_its_figure(compared):
+    names = list(MODELS)
+    for what, kind in (
+        ("prunable/seed1234", COMPARED_PRUNABLE),
+        ("rankings/seed1234", COMPARED_RANKINGS),
+        ("induction", COMPARED_INDUCTION),
+        ("profiles/seed1234", COMPARED_PROFILES),
+    ):
+        path = compared.result(f"comparison/{what}.parquet")
+        table = read(path, kind)
+        assert table.num_rows
+        assert provenance(path)["options"]["models"] == names
+        for suffix in ("pdf", "png"):
+            assert compared.result(f"comparison/figures/{what.replace('/', '-')}.{suffix}").stat().st_size > 10_000
+    # The three have equally many layers and heads; a task and the aggregate.
+    pairs = read(compared.result("comparison/rankings/seed1234.parquet"), COMPARED_RANKINGS).to_pylist()
+    assert len(pairs) == 3 * 2
+    scores = [
+        np.array(
+            read(compared.result(f"{name}/head_importance/arc_easy/{CELL}.parquet"), HEAD_IMPORTANCE)
+            .sort_by([("layer", "ascending"), ("head", "ascending")])
+            .column("score")
+        )
+        for name in names[:2]
+    ]
+    assert pairs[0]["srcc"] == pytest.approx(srcc(*scores)[0])
+    assert abs(pairs[0]["srcc"]) < 0.999, "other weights, another ranking"
+
+
+def test_what_was_made_for_a_comparison_is_sound(compared):
+    files = verify(compared.folder / "results", read_study(compared.config_path))
+    assert {file.state for file in files} == {"sound"}, [(f.path, f.reasons) for f in files if f.state != "sound"]
+    assert sum(file.path.startswith("comparison/") for file in files) == 5 + 2 * 4
+
+
+def test_progress_names_the_model(compared):
+    for name in MODELS:
+        assert re.search(rf"head-importance {name}, arc_easy 0-shot: 4/4 documents", compared.log)
+
+
+def test_a_label_changes_the_comparison_alone(compared, tmp_path):
+    study = compared.copy(tmp_path / "copy")
+    study.configure(models={**MODELS, "llama": {"source": "llama", "group": "opt", "step": 5}})
+    plan = study.planned("comparison")
+    assert plan == dict.fromkeys(
+        [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compared_{what}" for what in COMPARISONS], 1
+    )
+
+
+def test_a_model_that_leaves_runs_no_model(compared, tmp_path):
+    study = compared.copy(tmp_path / "copy")
+    study.configure(models={name: MODELS[name] for name in ("opt-step0", "llama")})
+    plan = study.planned("comparison")
+    assert set(plan) == {f"compare_{what}" for what in ("models", *COMPARISONS)} | {
+        f"draw_compared_{what}" for what in COMPARISONS
+    }
+
+
+def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_path):
+    study = compared.copy(tmp_path / "copy")
+    study.configure(models={**MODELS, "opt-step1000": {"source": "llama", "group": "opt", "step": 1000}})
+    plan = study.planned("comparison_induction")
+    assert plan == {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compared_induction": 1}
+    files = {f.path: f for f in verify(study.folder / "results")}
+    assert "stale" in files["comparison/induction.parquet"].state
+
+
+def test_editing_a_comparison_draws_that_one(compared, tmp_path):
+    study = compared.copy(tmp_path / "copy")
+    path = study.folder / "workflow" / "headroom" / "figures" / "compare_rankings.py"
+    path.write_text(path.read_text() + "\n\nADDED = 1\n")
+    assert study.planned("comparison") == {"draw_compared_rankings": 1}
