@@ -313,6 +313,8 @@ class TestRefused:
                 "attn_config.alibi = false: transformers computes something",
             ),
             ("mpt", {"attn_config": {"qk_ln": True}}, "attn_config.qk_ln = true: transformers computes something"),
+            ("mpt", {"no_bias": False}, "no_bias = false: transformers computes something"),
+            ("mpt", {"logit_scale": 0.5}, "logit_scale = 0.5: transformers computes something"),
             ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "slow_but_exact = true: its maps are computed in"),
             ("gemma3_text", {"use_bidirectional_attention": True}, "its tokens attend to later ones; supported: this"),
             ("gpt2", {"add_cross_attention": True}, "add_cross_attention = true: its layers attend to an encoder"),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+ANYTHING = object()
+
+
 @dataclass(frozen=True)
 class Family:
     """Attribute paths in one family, and how its weights are laid out.
@@ -43,7 +46,7 @@ class Family:
             transformers calls the seam.
         mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
         returns_tuple: whether a layer returns a tuple that begins with its hidden states.
-        refused: (config key, value, why) of what cannot be served exactly.
+        refused: (config key, value, why) of what cannot be served exactly; ``ANYTHING`` for any value but null.
     """
 
     layers: str
@@ -170,6 +173,8 @@ FAMILIES = {
                 ("attn_config.qk_ln", True),
                 ("attn_config.prefix_lm", True),
                 ("attn_config.attn_type", "multiquery_attention"),
+                ("no_bias", False),
+                ("logit_scale", ANYTHING),
             )
         ),
     ),
@@ -282,9 +287,9 @@ def check_config(config: Mapping[str, Any]) -> Family:
         found: Any = config
         for step in key.split("."):
             found = found.get(step) if isinstance(found, Mapping) else None
-        if found == value:
+        if found == value or (value is ANYTHING and found is not None):
             raise HeadroomError(
-                f"model family {name!r} is not supported with {key} = {json.dumps(value)}: {why}; supported: this "
+                f"model family {name!r} is not supported with {key} = {json.dumps(found)}: {why}; supported: this "
                 "family without that setting"
             )
     return row
