@@ -313,6 +313,12 @@ COMPARISONS = {
     "induction": "induction",
     "profiles": "profiles/seed{seed}",
 }
+COMPARED_FIGURES = {
+    "prunable": "prunable-seed{seed}",
+    "rankings": "rankings-seed{seed}",
+    "induction": "induction",
+    "profiles": "profiles-seed{seed}",
+}
 COMPARED_MODELS = "results/comparison/models.parquet"
 MATRIX_OPTIONS = f"--tasks {' '.join(TASKS)} --shots {' '.join(map(str, SHOTS))}"
 COMPARISONS_OF = {
@@ -321,15 +327,15 @@ COMPARISONS_OF = {
             expand(
                 [
                     COMPARED_MODELS,
-                    f"results/comparison/{stem}.parquet",
-                    f"results/comparison/figures/{stem.replace('/', '-')}.{{suffix}}",
+                    f"results/comparison/{artifact}.parquet",
+                    f"results/comparison/figures/{COMPARED_FIGURES[name]}.{{suffix}}",
                 ],
                 seed=SEEDS,
                 suffix=["pdf", "png"],
             )
         )
     )
-    for name, stem in COMPARISONS.items()
+    for name, artifact in COMPARISONS.items()
     if COMPARED
 }
 COMPARISON = sorted(set(chain.from_iterable(COMPARISONS_OF.values())))

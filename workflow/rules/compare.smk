@@ -124,12 +124,12 @@ rule draw_compared_prunable:
         what="prunable",
         models=COMPARED,
         matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
-        stem="results/comparison/figures/prunable-seed{seed}",
+        stem=COMPARED_FIGURES["prunable"],
     message:
         "Draw what can be pruned of the models."
     shell:
         "python -m headroom compare-figure {params.what} --results results --models {params.models} {params.matrix} "
-        "--out {params.stem} 2>&1 | tee {log}"
+        "--out results/comparison/figures/{params.stem} 2>&1 | tee {log}"
 
 
 use rule draw_compared_prunable as draw_compared_rankings with:
@@ -152,7 +152,7 @@ use rule draw_compared_prunable as draw_compared_rankings with:
         what="rankings",
         models=COMPARED,
         matrix=f"{MATRIX_OPTIONS} --seed {{seed}} {options('correlation')}",
-        stem="results/comparison/figures/rankings-seed{seed}",
+        stem=COMPARED_FIGURES["rankings"],
     message:
         "Draw the correlation of the models' rankings."
 
@@ -177,7 +177,7 @@ use rule draw_compared_prunable as draw_compared_profiles with:
         what="profiles",
         models=COMPARED,
         matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
-        stem="results/comparison/figures/profiles-seed{seed}",
+        stem=COMPARED_FIGURES["profiles"],
     message:
         "Draw importance by depth of the models."
 
@@ -202,7 +202,7 @@ use rule draw_compared_prunable as draw_compared_induction with:
         what="induction",
         models=COMPARED,
         matrix="",
-        stem="results/comparison/figures/induction",
+        stem=COMPARED_FIGURES["induction"],
     message:
         "Draw the induction scores of the models."
 
