@@ -74,6 +74,8 @@ class ClusterStudy(Study):
         process = subprocess.Popen(
             command, cwd=self.folder, env={**os.environ, "PATH": path}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            # Tests in the background of a shell inherit that interrupts are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         self.started.append(process)
         return process
