@@ -1,5 +1,7 @@
 """Jobs that run again take from the kept units what matches, and compute the rest."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -45,16 +47,28 @@ def test_a_new_level_computes_that_level_alone(study):
     assert len(new) == 3
 
 
-def test_jobs_share_the_whole_models_evaluation(finished):
-    """Own, aggregate, joint and FFN curves begin with it; it was computed once."""
-    cell = finished.result("tiny/.parts/arc_easy/0shot-seed1234")
-    assert read(finished.result("tiny/pruned_eval/joint/arc_easy/0shot-seed1234.parquet"), JOINT_EVAL).num_rows
+def test_jobs_share_the_whole_models_evaluation(study):
+    """Own, joint and FFN curves begin with it; jobs that run one after the other compute it once."""
+    cell = study.result("tiny/.parts/arc_easy/0shot-seed1234")
+    shutil.rmtree(cell)
+    joint = "pruned_eval/joint/arc_easy/0shot-seed1234.parquet"
+    targets = [
+        joint,
+        "pruned_eval/heads/arc_easy/0shot-seed1234/own.parquet",
+        "ffn_importance/arc_easy/0shot-seed1234.parquet",
+    ]
+    for target in targets:
+        study.result(f"tiny/{target}").unlink()
+    done = study.snakemake("--cores", "1", *(f"results/tiny/{target}" for target in targets))
+    assert done.returncode == 0, done.stdout
+    assert read(study.result(f"tiny/{joint}"), JOINT_EVAL).num_rows
     n_documents = 8
     whole = []
     for path in cell.glob("oracle-*/likelihoods-*.npz"):
         with np.load(path) as file:
             whole.append((path.name.split(".")[0], len(file["keys"])))
     names = [name for name, _ in whole]
+    assert len(names) > 5
     assert len(names) == len(set(names))
     assert {n for _, n in whole} == {n_documents}
 
