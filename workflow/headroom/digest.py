@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -39,18 +40,42 @@ def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
         pending.extend(_imports(path, module, root))
     digest = hashlib.sha256()
     for module in sorted(closure):
-        digest.update(f"{module}\n{_source_digest(closure[module])}\n".encode())
+        digest.update(f"{module}\n{_parsed(_text(closure[module])).digest}\n".encode())
     return digest.hexdigest()[:_LENGTH]
 
 
 def source_digest(path: Path) -> str:
     """Digest of one Python file, blind to comments, docstrings and formatting."""
-    return _source_digest(Path(path))[:_LENGTH]
+    return _parsed(_text(Path(path))).digest[:_LENGTH]
 
 
-def _source_digest(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    return hashlib.sha256("\n".join(_tokens(tree)).encode()).hexdigest()
+@dataclass(frozen=True)
+class _Parsed:
+    """What a file's text says: its digest, and the modules that it imports from, each with the names, with dots."""
+
+    digest: str
+    imports: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _parsed(text: str) -> _Parsed:
+    """Digest and imports of a file, by its text: most files are in the closure of most steps.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    tree = ast.parse(text)
+    imports: list[tuple[str, tuple[str, ...]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports.append(("." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)))
+    return _Parsed(hashlib.sha256("\n".join(_tokens(tree)).encode()).hexdigest(), tuple(imports))
 
 
 def _module_path(module: str, root: Path) -> Path | None:
@@ -63,24 +88,18 @@ def _module_path(module: str, root: Path) -> Path | None:
 
 def _imports(path: Path, module: str, root: Path) -> Iterator[str]:
     """Modules of the package that a file imports, at any depth of nesting (lazy imports count)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith(PACKAGE + "."):
-                    yield alias.name.removeprefix(PACKAGE + ".")
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError(f"{path}: relative import in {module}; the digest follows absolute imports only")
-            if node.module != PACKAGE and not (node.module or "").startswith(PACKAGE + "."):
-                continue
-            base = (node.module or "").removeprefix(PACKAGE).removeprefix(".")
-            if base:
-                yield base
-            for alias in node.names:
-                name = f"{base}.{alias.name}" if base else alias.name
-                if _module_path(name, root):
-                    yield name
+    for source, names in _parsed(_text(path)).imports:
+        if source.startswith("."):
+            raise ValueError(f"{path}: relative import in {module}; the digest follows absolute imports only")
+        if source != PACKAGE and not source.startswith(PACKAGE + "."):
+            continue
+        base = source.removeprefix(PACKAGE).removeprefix(".")
+        if base:
+            yield base
+        for alias in names:
+            name = f"{base}.{alias}" if base else alias
+            if _module_path(name, root):
+                yield name
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
