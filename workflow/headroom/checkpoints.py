@@ -18,7 +18,7 @@ from transformers import logging as transformers_logging
 from headroom import anatomy, settings
 from headroom.artifacts.model_record import read_record
 from headroom.checkpoint_place import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
-from headroom.errors import MORE_MEMORY, HeadroomError
+from headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from headroom.models import check_checkpoint
 from headroom.packing import out_of_memory
 from headroom.seam import Seam, attach
@@ -132,11 +132,9 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
                 output_loading_info=True,
             )
             if info["missing_keys"]:
-                first, *others = sorted(info["missing_keys"])
-                more = f" and {len(others)} more" if others else ""
                 raise HeadroomError(
-                    f"{path}: the checkpoint has no weights for {first}{more}, which would be made up at random; "
-                    "fetch it again"
+                    f"{path}: the checkpoint has no weights for {first_of(info['missing_keys'])}, which would be made "
+                    "up at random; fetch it again"
                 )
             return model
 

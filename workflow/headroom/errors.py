@@ -13,6 +13,12 @@ class HeadroomError(Exception):
     """Something the user can mend: the message names it, says what was expected and what to do."""
 
 
+def first_of(names: Iterable[str]) -> str:
+    """The first of some names in their order, ``x``, or ``x and 3 more``."""
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)``, or nothing where no known name is near."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

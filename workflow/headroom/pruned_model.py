@@ -23,7 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
 from headroom import anatomy
-from headroom.errors import HeadroomError
+from headroom.errors import HeadroomError, first_of
 
 MODEL_TYPE = "headroom_pruned"
 """Model type of a pruned checkpoint. transformers does not know it, and so refuses what it cannot load right."""
@@ -351,9 +351,8 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
             raise
         raise HeadroomError(f"{folder}: a weight file is cut short or damaged ({error}); export it again") from error
     if info["missing_keys"]:
-        first, *others = sorted(info["missing_keys"])
-        more = f" and {len(others)} more" if others else ""
-        raise HeadroomError(f"{folder}: the checkpoint has no weights for {first}{more}; export it again")
+        missing = first_of(info["missing_keys"])
+        raise HeadroomError(f"{folder}: the checkpoint has no weights for {missing}; export it again")
     return (model, info) if wanted_info else model
 
 

@@ -38,8 +38,9 @@ os.environ.update(PYTHONPATH=str(WORKFLOW))
 
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 try:
-    check_keys(config, yaml.safe_load(SCHEMA.read_text()))
-    check_values(config, yaml.safe_load(SCHEMA.read_text()))
+    schema = yaml.safe_load(SCHEMA.read_text())
+    check_keys(config, schema)
+    check_values(config, schema)
     # For the defaults that it fills in.
     validate(config, str(SCHEMA))
     check_study(config)
