@@ -63,7 +63,7 @@ class Bench:
     documents: dict[int, int] = field(default_factory=lambda: {0: 8, 1: 4, 5: 4})
     tasks: Sequence[str] = TASKS
     batches: Sequence[int] = (1, 8)
-    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 40, "winogrande": 24})
+    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 60, "winogrande": 24})
     documents_pruned: int = 48
 
     def loaded(self, dtype: str = "float32") -> Loaded:
