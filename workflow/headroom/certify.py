@@ -1,0 +1,239 @@
+"""How much of a model can go by a stated rule, instead of by eye: a loss within a margin, shown level by level.
+
+A share is certified where the loss of accuracy is shown, with 95 % confidence, to be within the margin at that level
+and at every level before it. Levels are tested in this order and the first that fails ends it (a fixed sequence), so
+that the confidence is that of the whole statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+MARGIN = 2.0
+"""Default of the loss that counts as none, in percentage points of accuracy."""
+CONFIDENCE = 0.95
+"""Of each one-sided statement."""
+ENOUGH_POWER = 0.5
+"""Below it, a study is too small to show at a level that nothing is lost there."""
+UP_TO, AT_LEAST, NOT_CERTIFIABLE = "up to", "at least", "not certifiable"
+"""Verdicts on what can go."""
+
+
+@dataclass(frozen=True)
+class PairedLoss:
+    """Loss of accuracy on the same questions, to be averaged over tasks; shares of 1.
+
+    Attributes:
+        loss: per task, [..., task].
+        changed: share of questions whose outcome changed, [..., task].
+        questions: per task, with pseudo-counts, [task].
+    """
+
+    loss: Array
+    changed: Array
+    questions: Array
+
+    def within(self, margin: float, confidence: float = CONFIDENCE) -> Flags:
+        """Where the average loss is shown to be less than ``margin``, [...]."""
+        shown: Flags = self._distance(margin) >= norm.ppf(confidence)
+        return shown
+
+    def beyond(self, margin: float, confidence: float = CONFIDENCE) -> Flags:
+        """Where the average loss is shown to be more than ``margin``, [...]."""
+        shown: Flags = self._distance(margin) <= -norm.ppf(confidence)
+        return shown
+
+    def power(self, margin: float, confidence: float = CONFIDENCE) -> Array:
+        """Probability to show that the loss is within ``margin`` if there were none and as many questions changed."""
+        error = np.sqrt((self.changed / self.questions).sum(axis=-1)) / self.loss.shape[-1]
+        power: Array = norm.cdf(margin / error - norm.ppf(confidence))
+        return power
+
+    def _distance(self, margin: float) -> Array:
+        """How far below ``margin`` the average loss is, in standard errors as they are if it is the margin, [...].
+
+        A score test, as Tango (1998) has for one task: with the variance of what was observed, a lucky draw of few lost
+        questions would look precise as well. Losses are moved to where their average is the margin, each task by its
+        share of the variance, and questions that changed along with them, to first order.
+        """
+        gap = margin - self.loss.mean(axis=-1)
+        variance = (self.changed - self.loss**2) / self.questions
+        shift = gap[..., None] * variance / variance.mean(axis=-1, keepdims=True)
+        loss = self.loss + shift
+        # The regression of questions that changed on those lost less those gained.
+        slope = np.clip(loss * (1 - self.changed) / np.maximum(self.changed - loss**2, 1e-9), -1, 1)
+        changed = np.maximum(self.changed + slope * shift, np.abs(loss))
+        error = np.sqrt(((changed - loss**2) / (self.questions - 1)).sum(axis=-1)) / loss.shape[-1]
+        distance: Array = gap / error
+        return distance
+
+
+def paired_loss(lost: Array, gained: Array, questions: Array) -> PairedLoss:
+    """Estimates with pseudo-counts (Bonett and Price 2012).
+
+    One pseudo-question that was lost and one that was gained are shared among the tasks: without them, a level at which
+    no question happens to change would be certain.
+
+    Args:
+        lost, gained: questions that went wrong, and that came right, [..., task].
+        questions: their number, [task].
+    """
+    tasks = lost.shape[-1]
+    n = questions + 2 / tasks
+    return PairedLoss((lost - gained) / n, (lost + gained + 2 / tasks) / n, n)
+
+
+def loss_from(whole: Sequence[Array], pruned: Sequence[Array]) -> PairedLoss:
+    """The same from outcomes.
+
+    Args:
+        whole: per task, right (1) or wrong (0) with nothing pruned, [question].
+        pruned: per task, the same with something pruned, [..., question].
+    """
+    changes = [before - after for before, after in zip(whole, pruned, strict=True)]
+    lost, gained = (np.stack([(sign * change > 0).sum(axis=-1) for change in changes], axis=-1) for sign in (1, -1))
+    return paired_loss(lost.astype(float), gained.astype(float), np.array([len(before) for before in whole], float))
+
+
+@dataclass(frozen=True)
+class Certified:
+    """How much can go along a curve.
+
+    Attributes:
+        level: index of the largest level that is shown to lose no more than the margin, as all before it; 0 where none
+            is; None where the data do not allow to say.
+        estimate: index of the largest level up to which no observed loss exceeds the margin; None likewise.
+        below: index of the lowest level found from the top, without a gap, to lose more than the margin: less than
+            that can go. None where no level is.
+        power: probability, without a true loss, to certify the level at which it ended; None where none was left.
+        reason: why the data do not allow to say; empty where they do.
+    """
+
+    level: int | None
+    estimate: int | None = None
+    below: int | None = None
+    power: float | None = None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``at least``: more questions or levels could show more; ``up to``: enough questions did not."""
+        if self.level is None:
+            return NOT_CERTIFIABLE
+        ended_by_loss = self.power is not None and (self.power >= ENOUGH_POWER or self.below == self.level + 1)
+        return UP_TO if ended_by_loss else AT_LEAST
+
+
+def untestable(correct: Sequence[Array], levels: int, guess: float) -> str:
+    """Why nothing can be said, whatever the losses; empty where something can.
+
+    A model that guesses loses nothing when it is pruned, a single question has no standard error.
+
+    Args:
+        correct: per task, outcomes of the whole model, [question].
+        levels: how many levels above 0 were evaluated.
+        guess: accuracy of guessing, averaged over the same tasks.
+    """
+    if levels < 1:
+        return "no level above 0 was evaluated"
+    if min(len(right) for right in correct) < 2:
+        return "a task has one question alone, and no standard error"
+    accuracy = float(np.mean([right.mean() for right in correct]))
+    error = float(np.sqrt(sum(right.var(ddof=1) / len(right) for right in correct)) / len(correct))
+    if accuracy - norm.ppf(CONFIDENCE) * error <= guess:
+        whole = f"{accuracy:.2f} ± {error:.2f}"
+        return f"the whole model's accuracy, {whole}, is not told from guessing, {guess:.2f}"
+    return ""
+
+
+def certify(correct: Sequence[Array], guess: float, margin: float = MARGIN) -> Certified:
+    """How much can go along a curve.
+
+    Args:
+        correct: per task, right (1) or wrong (0) per level and question, [level, question]; level 0 is the whole model.
+        guess: accuracy of guessing, averaged over the same tasks.
+        margin: in percentage points.
+    """
+    whole = [outcomes[0] for outcomes in correct]
+    last = len(correct[0]) - 1
+    reason = untestable(whole, last, guess)
+    if reason:
+        return Certified(None, reason=reason)
+    within = margin / 100
+    found = loss_from(whole, [outcomes[1:] for outcomes in correct])
+    observed = np.mean([outcomes[:1].mean(axis=1) - outcomes[1:].mean(axis=1) for outcomes in correct], axis=0)
+    level = _run(found.within(within))
+    below = last + 1 - _run(found.beyond(within)[::-1])
+    result = Certified(
+        level,
+        # What is shown of all levels may rest on pseudo-counts; what is seen is never less.
+        # A loss of the margin itself is within it, however it was rounded.
+        max(level, _run(observed <= within + 1e-12)),
+        below if below <= last else None,
+        float(found.power(within)[level]) if level < last else None,
+    )
+    if level == 0 and result.verdict == AT_LEAST:
+        return Certified(
+            None,
+            power=result.power,
+            reason=f"too few questions: if the first level lost nothing, the chance to show it would be "
+            f"{result.power:.2f}",
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class CertifiedCell:
+    """How much can go of two components together.
+
+    Attributes:
+        cell: (head level, FFN level) with the most parameters among those certified; None where the data do not allow
+            to say.
+        reason: why they do not; empty where they do.
+    """
+
+    cell: tuple[int, int] | None
+    reason: str = ""
+
+
+def certify_grid(correct: Sequence[Array], removed: Array, guess: float, margin: float = MARGIN) -> CertifiedCell:
+    """How much can go of heads and FFNs together.
+
+    Each level of FFNs is a fixed sequence over the levels of heads, at the error rate shared among these sequences
+    (Bonferroni), so that with 95 % confidence no certified cell loses more than the margin.
+
+    Args:
+        correct: per task, right (1) or wrong (0), [head level, FFN level, question]; the first cell is the whole model.
+        removed: parameters that go, [head level, FFN level].
+        guess: accuracy of guessing, averaged over the same tasks.
+        margin: in percentage points.
+    """
+    reason = untestable([outcomes[0, 0] for outcomes in correct], removed.size - 1, guess)
+    if reason:
+        return CertifiedCell(None, reason)
+    confidence = 1 - (1 - CONFIDENCE) / removed.shape[1]
+    found = loss_from([outcomes[0, 0] for outcomes in correct], correct)
+    shown = found.within(margin / 100, confidence)
+    # Nothing goes, nothing is lost: not a test.
+    shown[0, 0] = True
+    certified = np.logical_and.accumulate(shown, axis=0)
+    head, ffn = np.unravel_index(int(np.argmax(np.where(certified, removed, -1))), removed.shape)
+    if (head, ffn) == (0, 0):
+        power = np.where(removed > 0, found.power(margin / 100, confidence), 0).max()
+        if power < ENOUGH_POWER:
+            return CertifiedCell(
+                None, f"too few questions: if a cell lost nothing, the chance to show it would be {power:.2f} at most"
+            )
+    return CertifiedCell((int(head), int(ffn)))
+
+
+def _run(values: Flags) -> int:
+    """How many are true before the first that is not."""
+    return int(np.argmin([*values, False]))
