@@ -42,7 +42,8 @@ def test_wilson_intervals_cover_the_truth_on_average(n: int, share: float) -> No
     shares = np.linspace(max(0.02, share - 0.02), min(0.99, share + 0.02), 20)
     right = np.random.default_rng(3).binomial(n, np.repeat(shares, N // 20))
     known = {int(k): wilson(int(k), n) for k in np.unique(right)}
-    hits = [covered(known[int(k)].low, p, known[int(k)].high) for k, p in zip(right, np.repeat(shares, N // 20), strict=True)]
+    truths = np.repeat(shares, N // 20)
+    hits = [covered(known[int(k)].low, p, known[int(k)].high) for k, p in zip(right, truths, strict=True)]
     assert np.mean(hits) >= COVERAGE
 
 
