@@ -51,6 +51,8 @@ localrules:
     draw_compared_induction,
     write_table1,
     write_findings,
+    write_certified,
+    write_losses,
     write_reference,
 
 

@@ -73,6 +73,8 @@ class Values:
     joint: Callable[[str], list[list[int]]] = lambda task: JOINT.get(task, JOINT["piqa"])
     offset: int = 0
     """Seeds of head and induction scores begin here: another model has others."""
+    repeat: int = 1
+    """How often each of the N questions is there, in curves and grids."""
 
 
 def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
@@ -85,17 +87,18 @@ def task_scores(study: Study, shots: int, values: Values) -> dict[str, Any]:
     return {task: scores(values.offset + 20 * shots + i, values.shape) for i, task in enumerate(study.tasks)}
 
 
-def outcomes(right: list[int]) -> dict[str, list[Any]]:
-    """Columns of an evaluation in which the first ``right`` of 10 questions are answered right."""
-    correct = [[i < n for i in range(N)] for n in right]
+def outcomes(right: list[int], repeat: int = 1) -> dict[str, list[Any]]:
+    """Columns of an evaluation in which ``right`` of 10 questions, each ``repeat`` times, are answered right."""
+    total = N * repeat
+    correct = [[i < n * repeat for i in range(total)] for n in right]
     return {
         "accuracy": [n / N for n in right],
-        "stderr": [float(np.std(row, ddof=1) / np.sqrt(N)) for row in correct],
+        "stderr": [float(np.std(row, ddof=1) / np.sqrt(total)) for row in correct],
         "accuracy_norm": [None] * len(right),
         "stderr_norm": [None] * len(right),
-        "n_documents": [N] * len(right),
+        "n_documents": [total] * len(right),
         "n_truncated": [0] * len(right),
-        "doc_id": [list(range(N))] * len(right),
+        "doc_id": [list(range(total))] * len(right),
         "correct": correct,
         "correct_norm": [None] * len(right),
     }
@@ -202,7 +205,7 @@ def write_curves(study: Study, k: int, task: str, values: Values) -> None:
             "parameters_removed": [size * n for n in pruned],
             "partner": [partner[0] if partner else None] * len(levels),
             "correlation": [partner[1] if partner else None] * len(levels),
-            **outcomes(values.right(k, component, task, ranking)),
+            **outcomes(values.right(k, component, task, ranking), values.repeat),
         }
         write(study.curve(task, k, ranking, component), PRUNED_EVAL, columns, made_of(study, k, task, ranking))
 
@@ -217,7 +220,9 @@ def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
         "stderr": [0.1] * n,
         "accuracy_dense": [0.8] * n,
         "accuracy_ablated": [0.8 - x / N for x in lost],
-        **dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * n),
+        "doc_id": [list(range(N))] * n,
+        "correct_dense": [[i < 8 for i in range(N)]] * n,
+        "correct_ablated": [[i < 8 - x for i in range(N)] for x in lost],
     }
     facts = made_of(study, k, task, options={"selection": "evaluation"})
     write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
@@ -234,7 +239,7 @@ def write_joint(study: Study, k: int, task: str, values: Values) -> None:
         "n_heads": n_heads,
         "n_ffns": n_ffns,
         "parameters_removed": [HEAD_SIZE * h + FFN_SIZE * f for h, f in zip(n_heads, n_ffns, strict=True)],
-        **outcomes([n for row in values.joint(task) for n in row]),
+        **outcomes([n for row in values.joint(task) for n in row], values.repeat),
     }
     write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, made_of(study, k, task))
 
@@ -259,8 +264,9 @@ def write_prompts(study: Study, k: int, task: str) -> None:
     write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
 
 
-def small(folder: Path) -> Study:
-    """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads."""
+def small(folder: Path, repeat: int = 1) -> Study:
+    """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads; each question ``repeat`` times."""
     tasks, unseen, transfer = ("piqa", "copa", "record"), ("mathqa",), ("copa",)
     results = folder / "results" / "model"
-    return write_study(Study(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True))
+    study = Study(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
+    return write_study(study, Values(repeat=repeat))

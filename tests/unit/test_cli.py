@@ -13,7 +13,7 @@ from headroom.cli import main, parser
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
-    "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
+    "certify", "losses", "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from headroom.artifacts.store import ArtifactError, write
 from headroom.chance import chances, guessing
 from headroom.cli import main
 from headroom.errors import HeadroomError
-from headroom.figures.accuracy import average, average_grid, best_cell, difference, flat_until, read_curve, study_grids
+from headroom.figures.accuracy import average, difference, read_curve
 from headroom.findings import findings, largest_swing
 from tests.unit.fixture_study import outcomes, small
 
@@ -21,20 +21,14 @@ def study(tmp_path):
     return small(tmp_path)
 
 
+@pytest.fixture
+def many(tmp_path):
+    """The same with each question forty times."""
+    return small(tmp_path / "many", repeat=40)
+
+
 def curves(study, shots, ranking="own", component="heads"):
     return [read_curve(study.curve(task, shots, ranking, component)) for task in study.tasks]
-
-
-def grid_of(*tables):
-    """A joint grid's average over tasks that answer so many of 10 questions right; heads [0, 50, 70], FFNs [0, 20]."""
-    from headroom.figures.accuracy import Grid
-
-    grids = []
-    for table in tables:
-        right = np.array(table)
-        correct = (np.arange(10) < right[..., None]).astype(float)
-        grids.append(Grid([0, 50, 70], [0, 20], np.array([[0, 5], [10, 15], [14, 19]]), right / 10, correct))
-    return average_grid(grids)
 
 
 class TestAccuracy:
@@ -43,28 +37,17 @@ class TestAccuracy:
         np.testing.assert_allclose(curve.loss, [0, 0, 0.1, 1.1 / 3])
         # One question of ten lost per task: variance 0.09 * 10 / 9 over 10, three tasks.
         assert curve.loss_stderr[2] == pytest.approx(np.sqrt(3 * 0.1 / 10) / 3)
-        assert curve.percent[flat_until(curve)] == 50
-        assert curve.percent[flat_until(average(curves(study, 5)))] == 20
-
-    def test_a_curve_that_falls_at_once_is_flat_until_0(self, study):
-        assert flat_until(average(curves(study, 0, component="ffns"))) == 0
+        # Nothing changes at 20 %: no draw of questions loses anything.
+        assert (curve.loss_interval.low[1], curve.loss_interval.high[1]) == (0, 0)
+        assert curve.loss_interval.low[2] == 0
+        assert curve.loss_interval.high[2] == pytest.approx(0.2, abs=0.07)
+        assert curve.band.low[0] < curve.accuracy[0] < curve.band.high[0]
+        assert curve.questions == 30
 
     def test_curves_of_different_levels_have_no_average(self, study):
         own, highest = (read_curve(study.curve("copa", 0, name)) for name in ("own", "highest_srcc"))
         with pytest.raises(HeadroomError, match="different levels"):
             average([own, highest])
-
-    def test_the_best_cell_removes_the_most_within_noise(self, study):
-        found = average_grid(study_grids(study, 0))
-        assert found.loss[1, 0] == 0
-        assert found.removed[2].tolist() == [14e6, 14e6]
-        # 50 % of heads alone: 70 % lose 0.23, and with 20 % of FFNs 0.6.
-        assert best_cell(found) == (1, 0)
-
-    def test_a_lucky_cell_beyond_a_loss_is_not_the_best(self):
-        assert best_cell(grid_of([[9, 9], [9, 9], [9, 9]])) == (2, 1)
-        assert best_cell(grid_of([[9, 9], [1, 9], [9, 9]])) == (0, 1)
-        assert best_cell(grid_of([[9, 1], [1, 9], [9, 9]])) == (0, 0)
 
     def test_differences_are_paired_and_averaged_over_levels(self, study):
         own, lowest = (read_curve(study.curve("copa", 0, name)) for name in ("own", "lowest_srcc"))
@@ -118,28 +101,36 @@ class TestGuessing:
 
 
 class TestSentences:
-    def test_heads(self, study):
+    def test_heads(self, study, many):
         text = findings(study)
         assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90 %" in text
-        assert (
-            "(guessing: 0.42). Up to 50 % pruned the loss is not told from noise (0.10 ± 0.06 at 50 %, 10.0 M" in text
-        )
-        assert "and at 90 % it is 0.37 ± " in text
+        assert "(guessing: 0.42). How many can go at a loss of 2 points at most is not certifiable: too few" in text
         assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50 %, where" in text
+        text = findings(many)
+        # Nothing is lost at 20 %, a question of ten at 50 %.
+        assert "Of them up to 20 % (estimate 20 %; less than 50 %) can go at a loss of 2 points at most" in text
+        assert "; the loss there is 0.0 points (0.0 to 0.0), 4.0 M parameters." in text
+        wide = findings(replace(many, margin=15.0))
+        assert "Of them up to 50 % (estimate 50 %; less than 90 %) can go at a loss of 15 points at most" in wide
+        assert "the loss there is 10.0 points (8.3 to 11.7), 10.0 M parameters." in wide
 
-    def test_ffns(self, study):
+    def test_ffns(self, study, many):
         text = findings(study)
         assert "with all FFNs" in text
-        assert "Up to 0 % pruned the loss is not told from noise, and at 20 % it is 0.17 ± " in text
+        assert "Of them up to 0 % (estimate 0 %; less than 20 %) can go at a loss of 2 points at most." in findings(
+            many
+        )
         assert (
             "largest loss is 0.40 ± 0.10, without the FFN of layer 3 on copa (counted from 1; the largest of 12" in text
         )
         assert largest_swing(study, 0, ["piqa"])[:3] == ("piqa", 0, 0.1)
         assert "FFNs are ranked on the questions that their curves are measured on" in text
 
-    def test_joint(self, study):
-        assert "together: 50 % of heads with 0 % of FFNs (10.0 M parameters) go at a loss of 0.00 ± 0.00" in findings(
-            study
+    def test_joint(self, study, many):
+        assert "heads and FFNs together: not certifiable, too few questions" in findings(study)
+        assert (
+            "together: 50 % of heads with 0 % of FFNs (10.0 M parameters) are certified to go at a loss of 2 points "
+            "at most (it is 0.0 points (0.0 to 0.0)), the most parameters" in findings(many)
         )
         assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
 

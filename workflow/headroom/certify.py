@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from headroom.settings import MARGIN
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
-MARGIN = 2.0
-"""Default of the loss that counts as none, in percentage points of accuracy."""
 CONFIDENCE = 0.95
 """Of each one-sided statement."""
 ENOUGH_POWER = 0.5

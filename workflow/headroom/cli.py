@@ -17,7 +17,7 @@ from typing import Any
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.places import check_writable
-from headroom.settings import DTYPES, Settings
+from headroom.settings import DTYPES, MARGIN, Settings
 from headroom.task_files import TASK_FOLDERS
 
 Command = Callable[[argparse.Namespace], None]
@@ -237,9 +237,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("file", type=Path, help="cross-shot artifact")
     _out(p, "path without suffix; .csv, .md and .html are added")
 
+    p = command("certify", _certify, "Write how much of heads and FFNs can go at a loss within a margin.")
+    _study_options(p)
+    _joint_option(p)
+    _margin_option(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("losses", _losses, "Write every accuracy and loss with its interval, and McNemar's test of it.")
+    _study_options(p)
+    _evaluated(p)
+    _joint_option(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
     p = command("reference", _reference, "Set the numbers that the paper prints beside a study's, from its artifacts.")
     _study_options(p)
     _joint_option(p)
+    _margin_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("induction", _induction, "Score every head by prefix matching and copying (Algorithms 1 and 2).")
@@ -267,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     p = command("compare", _compare, "Compare the models of a study, from their artifacts.")
     p.add_argument("what", choices=("models", *COMPARISONS), help="models: what they are, which all figures need")
     _compared_options(p)
+    _margin_option(p)
     _out(p, "the artifact")
 
     p = command("compare-figure", _compare_figure, "Draw a figure that compares models, from the comparing artifacts.")
@@ -288,6 +302,7 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p)
     _evaluated(p)
     _joint_option(p)
+    _margin_option(p)
     _out(p, "path without suffix; .md and .html are added")
 
     p = command("plan", _plan, "Estimate memory, operations and hours of a study's jobs before any of them runs.")
@@ -395,6 +410,25 @@ def _evaluated(p: argparse.ArgumentParser) -> None:
 
 def _joint_option(p: argparse.ArgumentParser) -> None:
     p.add_argument("--joint", action="store_true", help="heads and FFNs were also pruned together")
+
+
+def _margin_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--margin",
+        type=_points,
+        default=MARGIN,
+        help="loss of accuracy that counts as none, in percentage points (default %(default)s)",
+    )
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value <= 100:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: expected percentage points above 0, to 100")
 
 
 def _count(text: str) -> int:
@@ -606,10 +640,22 @@ def _study(o: argparse.Namespace) -> Any:
     from headroom.figures.study import Study
 
     # Commands have the options that they need; what the others have is not in their study.
-    given = {name: getattr(o, name) for name in ("seed", "correlation", "joint") if hasattr(o, name)}
+    given = {name: getattr(o, name) for name in ("seed", "correlation", "joint", "margin") if hasattr(o, name)}
     lists = ("tasks", "shots", "controls", "unseen", "transfer")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
     return Study(o.results, **given)
+
+
+def _certify(o: argparse.Namespace) -> None:
+    from headroom.inflection import write
+
+    write(_study(o), o.out)
+
+
+def _losses(o: argparse.Namespace) -> None:
+    from headroom.losses import write
+
+    write(_study(o), o.out)
 
 
 def _reference(o: argparse.Namespace) -> None:
@@ -632,7 +678,11 @@ def _comparison(o: argparse.Namespace) -> Any:
     if by_shot and not (o.tasks and o.shots and o.seed is not None):
         raise HeadroomError(f"comparing {o.what} needs --tasks, --shots and --seed")
     matrix = {"tasks": tuple(o.tasks), "shots": tuple(o.shots), "seed": o.seed} if by_shot else {}
-    shown = {"correlation": o.correlation} if o.name == "compare-figure" and o.what == "rankings" else {}
+    shown: dict[str, Any] = (
+        {"correlation": o.correlation} if o.name == "compare-figure" and o.what == "rankings" else {}
+    )
+    if o.name == "compare" and o.what == "prunable":
+        shown["margin"] = o.margin
     return Comparison(o.results, tuple(o.models), **matrix, **shown)
 
 

@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from headroom.certify import certify
 from headroom.compared import Compared
 from headroom.correlation import TaskScores, compare
-from headroom.figures.accuracy import AverageCurve, prunable
+from headroom.figures.accuracy import AverageCurve
 from headroom.figures.study import Component, Study
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-UP_TO, AT_LEAST, NOT_CERTIFIABLE = "up to", "at least", "not certifiable"
-"""Verdicts on what can go."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Comparison:
         tasks, shots: in the order of the figures.
         seed: few-shot seed; None for what does not depend on it.
         correlation: which statistic a figure of rankings shows, ``spearman`` or ``argsort``; None elsewhere.
+        margin: loss that counts as none, in percentage points; None for what does not depend on it.
     """
 
     results: Path
@@ -38,6 +38,7 @@ class Comparison:
     shots: tuple[int, ...] = ()
     seed: int | None = None
     correlation: Literal["spearman", "argsort"] | None = None
+    margin: float | None = None
 
     def study(self, model: Compared) -> Study:
         """One model's part."""
@@ -51,7 +52,7 @@ class Comparison:
     @property
     def matrix(self) -> dict[str, Any]:
         """What is compared, as its artifacts record it."""
-        return {name: value for name, value in self.options.items() if name != "correlation"}
+        return {name: value for name, value in self.options.items() if name not in ("correlation", "margin")}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -62,12 +63,13 @@ class Comparison:
             "shots": list(self.shots),
             "seed": self.seed,
             "correlation": self.correlation,
+            "margin": self.margin,
         }
         return {name: value for name, value in found.items() if value not in (None, [])}
 
 
 def prunable_row(
-    model: str, component: Component, shots: int, curve: AverageCurve, guess: float, n_questions: int
+    model: str, component: Component, shots: int, curve: AverageCurve, guess: float, margin: float
 ) -> dict[str, Any]:
     """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
 
@@ -77,24 +79,27 @@ def prunable_row(
         shots: number of few-shot examples.
         curve: accuracy averaged over tasks, each under its own ranking.
         guess: accuracy of guessing, averaged over the same tasks.
-        n_questions: over all tasks.
+        margin: loss that counts as none, in percentage points.
     """
-    found = prunable(curve, guess)
+    found = certify(curve.correct, guess, margin)
     at = found.level
-    verdict = NOT_CERTIFIABLE if at is None else AT_LEAST if found.at_least else UP_TO
     return {
         "model": model,
         "component": component,
         "shots": shots,
-        "verdict": verdict,
+        "verdict": found.verdict,
         "percent": None if at is None else curve.percent[at],
+        "estimate": None if found.estimate is None else curve.percent[found.estimate],
+        "below": None if found.below is None else curve.percent[found.below],
         "parameters_removed": None if at is None else float(curve.removed[at]),
         "loss": None if at is None else float(curve.loss[at]),
-        "loss_stderr": None if at is None else float(curve.loss_stderr[at]),
+        "loss_low": None if at is None else float(curve.loss_interval.low[at]),
+        "loss_high": None if at is None else float(curve.loss_interval.high[at]),
+        "power": found.power,
         "accuracy": float(curve.accuracy[0]),
         "stderr": float(curve.stderr[0]),
         "guessing": guess,
-        "n_questions": n_questions,
+        "n_questions": curve.questions,
         "reason": found.reason or None,
     }
 

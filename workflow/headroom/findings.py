@@ -15,15 +15,15 @@ import numpy as np
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import provenance, read, reads
+from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
 from headroom.chance import chances
 from headroom.figures.accuracy import (
+    Average,
     AverageCurve,
     Curve,
     average,
     average_grid,
-    best_cell,
     difference,
-    flat_until,
     over_levels,
     study_curves,
     study_grids,
@@ -32,9 +32,11 @@ from headroom.figures.accuracy import (
 from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
 from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
+from headroom.inflection import what_can_go
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, count_at
-from headroom.tables import write_page
+from headroom.settings import MARGIN
+from headroom.tables import size, write_page
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,27 +44,27 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 def pruning_sentence(study: Study, shots: int, component: Component, guess: float) -> str:
     """Findings 1 and 2: how many heads (FFNs) can go, each task under its own ranking."""
     curve = average(list(study_curves(study, shots, component=component).values()))
-    flat, last, what = flat_until(curve), len(curve.percent) - 1, COMPONENTS[component]
-    parts = [
+    last, what, margin = len(curve.percent) - 1, COMPONENTS[component], study.margin or MARGIN
+    found = certify(curve.correct, guess, margin)
+    start = (
         f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(curve, 0)} with all "
-        f"{what} and {_accuracy(curve, last)} with {curve.percent[last]} % pruned (guessing: {guess:.2f}). Up to "
-        f"{curve.percent[flat]} % pruned the loss is not told from noise"
-        + (
-            f" ({_loss(curve, flat)} at {curve.percent[flat]} %, {size(curve.removed[flat])} parameters)"
-            if flat
-            else ""
-        )
-    ]
-    if flat < last:
-        parts.append(f"and at {curve.percent[flat + 1]} % it is {_loss(curve, flat + 1)}")
-    return ", ".join(parts) + "."
+        f"{what} and {_accuracy(curve, last)} with {curve.percent[last]} % pruned (guessing: {guess:.2f}). "
+    )
+    if found.level is None:
+        return f"{start}How many can go at a loss of {margin:g} points at most is {NOT_CERTIFIABLE}: {found.reason}."
+    lost = (
+        f"; the loss there is {_points(curve, found.level)}, {size(curve.removed[found.level])} parameters"
+        if found.level
+        else ""
+    )
+    return f"{start}Of them {what_can_go(found, curve)} can go at a loss of {margin:g} points at most{lost}."
 
 
 def control_sentences(study: Study, shots: int) -> str:
     """Finding 1, continued: what heads drawn at random cost instead."""
     own = average(list(study_curves(study, shots).values()))
-    # Where nothing can go, the first level with heads pruned is what there is to compare.
-    level = min(max(flat_until(own), 1), len(own.percent) - 1)
+    # The levels between nothing and everything are what rankings are told apart at.
+    level = len(own.percent) // 2
     return "".join(
         f" With heads pruned at random ({name}) it is "
         f"{_accuracy(average(list(study_curves(study, shots, name).values())), level)} at {own.percent[level]} %, "
@@ -98,17 +100,19 @@ def selection_note(study: Study) -> list[str]:
     return ["", "FFNs are ranked on the questions that their curves are measured on, as in the paper: optimistic."]
 
 
-def joint_sentence(study: Study, shots: int) -> str:
+def joint_sentence(study: Study, shots: int, guess: float) -> str:
     """Finding 2, continued: heads and FFNs together."""
-    found = average_grid(study_grids(study, shots))
-    cell = best_cell(found)
+    grid, margin = average_grid(study_grids(study, shots)), study.margin or MARGIN
+    found = certify_grid(grid.correct, grid.removed, guess, margin)
+    start, cell = f"- {shots}-shot, heads and FFNs together: ", found.cell
+    if cell is None:
+        return f"{start}{NOT_CERTIFIABLE}, {found.reason}."
     if cell == (0, 0):
-        return f"- {shots}-shot, heads and FFNs together: no cell of the grid keeps its loss within noise."
+        return f"{start}no cell of the grid is certified to lose {margin:g} points at most."
     return (
-        f"- {shots}-shot, heads and FFNs together: {found.heads[cell[0]]} % of heads with {found.ffns[cell[1]]} % of "
-        f"FFNs ({size(found.removed[cell])} parameters) go at a loss of "
-        f"{_pm(found.loss[cell], found.loss_stderr[cell])}, the most parameters "
-        "of all cells of the grid that, like every cell inside them, lose no more than noise."
+        f"{start}{grid.heads[cell[0]]} % of heads with {grid.ffns[cell[1]]} % of FFNs ({size(grid.removed[cell])} "
+        f"parameters) are certified to go at a loss of {margin:g} points at most (it is {_points(grid, cell)}), the "
+        "most parameters of all such cells."
     )
 
 
@@ -224,7 +228,7 @@ def findings(study: Study) -> str:
         "2. How many FFNs can go, alone and together with heads": [
             *(pruning_sentence(study, shots, "ffns", guess) for shots in study.shots),
             *(swing_sentence(study, shots) for shots in study.shots),
-            *(joint_sentence(study, shots) for shots in study.shots if study.joint),
+            *(joint_sentence(study, shots, guess) for shots in study.shots if study.joint),
             *selection_note(study),
         ],
         "3. Whether tasks need the same heads": [
@@ -248,7 +252,10 @@ def findings(study: Study) -> str:
             )
         ],
     }
-    intro = f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions."
+    intro = (
+        f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
+        "95 % intervals of the same questions. What can go is certified with 95 % confidence, see the headroom table."
+    )
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
 
 
@@ -264,8 +271,11 @@ def _accuracy(curve: AverageCurve, level: int) -> str:
     return _pm(curve.accuracy[level], curve.stderr[level])
 
 
-def _loss(curve: AverageCurve, level: int) -> str:
-    return _pm(curve.loss[level], curve.loss_stderr[level])
+def _points(found: Average, at: Any) -> str:
+    """A loss in points with its interval."""
+    limits = found.loss_interval
+    low, high = (100 * limit[at] for limit in limits)
+    return f"{100 * found.loss[at]:.1f} points ({low:.1f} to {high:.1f})"
 
 
 def _source(ranking: str, curve: Curve) -> str:
@@ -287,11 +297,6 @@ def _signed(value: float, error: float) -> str:
 def _levels(levels: Sequence[int]) -> str:
     """``9 levels from 10 to 90 %``."""
     return f"{_count(len(levels), 'level')} from {levels[0]} to {levels[-1]} %"
-
-
-def size(parameters: float) -> str:
-    """``12.3 M``; billions from 1e9 on."""
-    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def _count(n: int, noun: str) -> str:

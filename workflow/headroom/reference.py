@@ -15,18 +15,22 @@ import numpy as np
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import read, reads
-from headroom.figures.accuracy import AverageCurve, average, average_grid, flat_until, study_curves, study_grids
+from headroom.certify import NOT_CERTIFIABLE, Certified, certify
+from headroom.chance import chances
+from headroom.figures.accuracy import AverageCurve, average, average_grid, study_curves, study_grids
 from headroom.figures.induction import SCORES, Score, read_induction
 from headroom.figures.study import COMPONENTS, Component, Study
-from headroom.findings import largest_swing, size
+from headroom.findings import largest_swing
+from headroom.inflection import what_can_go
 from headroom.provenance import describe_drawn
-from headroom.tables import write_table
+from headroom.settings import MARGIN
+from headroom.tables import size, write_table
 
 PAPER = "OPT-66B"
 OTHER_MODEL = "another model: the number differs with it"
 BY_EYE = (
-    "the paper reads it off a curve by eye ('minimal loss'); ours is the largest level up to which no loss "
-    "exceeds 2 paired standard errors, and depends on the number of questions"
+    "the paper reads it off a curve by eye ('minimal loss'); ours is certified to lose no more than the margin, which "
+    "takes many questions; the headroom table has the margin and every task"
 )
 STATISTIC = (
     "the paper calls it SRCC, but its released code correlates argsort permutations, which is not SRCC: most likely "
@@ -91,13 +95,17 @@ def prunable(study: Study) -> list[Row]:
         "ffns": ("about 20 %", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
     }
     found = []
+    guess = _guess(study, study.tasks)
     for component, (share, parameters, arithmetic) in papers.items():
         what = COMPONENTS[component]
         curves = {shots: _average(study, shots, component) for shots in study.shots}
-        flat = {shots: flat_until(curve) for shots, curve in curves.items()}
-        ours = _by_shot((shots, f"{curves[shots].percent[level]} %") for shots, level in flat.items())
+        certified = {shots: _certified(study, curve, guess) for shots, curve in curves.items()}
+        ours = _by_shot((shots, _share(curves[shots], result)) for shots, result in certified.items())
         found.append(Row(f"{what} that go with minimal loss", share, ours, BY_EYE))
-        ours = _by_shot((shots, size(curves[shots].removed[level])) for shots, level in flat.items())
+        ours = _by_shot(
+            (shots, NOT_CERTIFIABLE if result.level is None else size(curves[shots].removed[result.level]))
+            for shots, result in certified.items()
+        )
         found.append(Row(f"parameters of these {what}", parameters, ours, f"paper: {arithmetic}; {OTHER_MODEL}"))
     return found
 
@@ -107,12 +115,12 @@ def inflections(study: Study) -> list[Row]:
     found = []
     # The paper has one number for "few-shot".
     for shots, paper in ((0, "20 %"), (1, "10 %"), (5, "10 %")):
-        ours = f"{_flat(_average(study, shots, 'ffns'))} %" if shots in study.shots else ""
+        ours = _flat(study, shots, study.tasks) if shots in study.shots else ""
         note = BY_EYE if ours else _no_shots(shots)
         found.append(Row(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
     for task in ("piqa", "winogrande", "rte"):
         lacks = _lacks_tasks(study, task)
-        flat = "" if lacks else _by_shot((k, f"{_flat(_average(study, k, 'ffns', [task]))} %") for k in study.shots)
+        flat = "" if lacks else _by_shot((k, _flat(study, k, [task])) for k in study.shots)
         found.append(Row(f"FFNs, {task} flat to", "30 %", flat, lacks or BY_EYE))
     return found
 
@@ -206,8 +214,23 @@ def _average(study: Study, shots: int, component: Component, tasks: Sequence[str
     return average([curves[task] for task in tasks or study.tasks])
 
 
-def _flat(curve: AverageCurve) -> int:
-    return curve.percent[flat_until(curve)]
+def _flat(study: Study, shots: int, tasks: Sequence[str]) -> str:
+    """Share of FFNs that is certified to go, of some tasks' average."""
+    curve = _average(study, shots, "ffns", tasks)
+    return _share(curve, _certified(study, curve, _guess(study, tasks)))
+
+
+def _certified(study: Study, curve: AverageCurve, guess: float) -> Certified:
+    return certify(curve.correct, guess, study.margin or MARGIN)
+
+
+def _share(curve: AverageCurve, found: Certified) -> str:
+    return what_can_go(found, curve) or NOT_CERTIFIABLE
+
+
+def _guess(study: Study, tasks: Sequence[str]) -> float:
+    guesses = chances(study)
+    return float(np.mean([guesses[task] for task in tasks]))
 
 
 def _swings(study: Study, tasks: Sequence[str]) -> str:

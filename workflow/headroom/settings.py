@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+MARGIN = 2.0
+"""Default of the loss of accuracy that counts as none, in percentage points."""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def write_table(
     rows: Sequence[Sequence[object]],
     made: Mapping[str, Any],
     notes: Sequence[str] = (),
+    page: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None,
 ) -> None:
     """Write a table as ``out``.csv, ``out``.md and ``out``.html.
 
@@ -67,9 +68,11 @@ def write_table(
         rows: values; floats have all their digits in the CSV and three decimals on the page.
         made: its provenance.
         notes: paragraphs below the table, in Markdown.
+        page: columns and rows of the page, where it has others than the CSV: fewer, or in words.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    columns, rows = page or (columns, rows)
     lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
     for note in notes:
         lines += ["", note]
@@ -77,5 +80,10 @@ def write_table(
 
 
 def _line(values: Sequence[object]) -> str:
-    shown = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
+    shown = (f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value) for value in values)
     return "| " + " | ".join(text.replace("|", "\\|") for text in shown) + " |"
+
+
+def size(parameters: float) -> str:
+    """``12.3 M``; billions from 1e9 on."""
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

@@ -257,14 +257,24 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "controls": "controls",
         "transfer": "transfer",
         "unseen": "unseen",
+        "margin": "margin",
         "joint": "joint",
     },
-    "reference": {"shots": "shots", "joint": "joint"},
+    "inflection": {"shots": "shots", "joint": "joint", "margin": "margin"},
+    "losses": {
+        "shots": "shots",
+        "controls": "controls",
+        "transfer": "transfer",
+        "unseen": "unseen",
+        "joint": "joint",
+    },
+    "reference": {"shots": "shots", "joint": "joint", "margin": "margin"},
     **{
         f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
         for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))
         for what in compared
     },
+    "steps.compare_prunable": {"models": "models", "shots": "shots", "margin": "margin"},
     "figures.compare_rankings": {"models": "models", "shots": "shots", "correlation": "correlation"},
 }
 """Step to its options that are keys of the study."""

@@ -219,8 +219,10 @@ PARTS = f"results/{{model}}/.parts/{{task}}/{CELL}"
 # Pages and tables without suffix; the HTML is for the report.
 TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
 REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
+CERTIFIED_STEM = "results/{model}/tables/headroom-seed{seed}"
+LOSSES_STEM = "results/{model}/tables/losses-seed{seed}"
 FINDINGS_STEM = "results/{model}/findings/seed{seed}"
-TABLE_STEMS = [REFERENCE_STEM]
+TABLE_STEMS = [CERTIFIED_STEM, LOSSES_STEM, REFERENCE_STEM]
 # One number of shots has nothing to be correlated with.
 if len(SHOTS) > 1:
     CORRELATIONS += expand(
@@ -391,11 +393,14 @@ def cells(step, tasks, **fixed):
 
 # What figures and pages of one model and seed gather over tasks and shots. Chances do not depend on shots, so that
 # the shortest prompts serve.
-PROMPT_FILES = expand(
-    f"results/prompts/{{task}}/{CELL}.parquet",
-    task=ALL_TASKS,
-    shot=min(SHOTS),
-    allow_missing=True,
+PROMPT_FILES, TASK_PROMPT_FILES = (
+    expand(
+        f"results/prompts/{{task}}/{CELL}.parquet",
+        task=tasks,
+        shot=min(SHOTS),
+        allow_missing=True,
+    )
+    for tasks in (ALL_TASKS, TASKS)
 )
 CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking=OWN_RANKINGS, allow_missing=True

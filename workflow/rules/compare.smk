@@ -41,7 +41,7 @@ use rule compare_models as compare_prunable with:
         code=code_digest("steps.compare_prunable"),
         what="prunable",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
+        matrix=f"{MATRIX_OPTIONS} --seed {{seed}} {options('margin')}",
     message:
         "Compare what can be pruned of the models."
 

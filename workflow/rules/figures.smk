@@ -363,6 +363,7 @@ rule write_findings:
         controls=CONTROLS,
         transfer=TRANSFER,
         unseen=UNSEEN,
+        options=options("margin"),
         joint="--joint" if JOINT else "",
         stem=FINDINGS_STEM,
     message:
@@ -370,12 +371,90 @@ rule write_findings:
     shell:
         "python -m headroom findings --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
+        "--transfer {params.transfer} --unseen {params.unseen} {params.options} {params.joint} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule write_certified:
+    input:
+        TASK_PROMPT_FILES,
+        expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
+        AGGREGATE_CURVE_FILES,
+        FFN_CURVE_FILES,
+        JOINT_FILES,
+        matrix=MATRIX,
+    output:
+        csv=f"{CERTIFIED_STEM}.csv",
+        md=f"{CERTIFIED_STEM}.md",
+        html=report(
+            f"{CERTIFIED_STEM}.html",
+            caption="../report/certified.rst",
+            category="{model}",
+            subcategory="findings",
+            labels={"result": "How much can go", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/write_certified/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("inflection"),
+        tasks=TASKS,
+        shots=SHOTS,
+        options=options("margin"),
+        joint="--joint" if JOINT else "",
+        stem=CERTIFIED_STEM,
+    message:
+        "Certify how much of {wildcards.model} can go."
+    shell:
+        "python -m headroom certify --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} {params.options} {params.joint} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+
+
+rule write_losses:
+    input:
+        CURVE_FILES,
+        AGGREGATE_CURVE_FILES,
+        FFN_CURVE_FILES,
+        JOINT_FILES,
+        expand(TRANSFER_FILES, shot=SHOTS, allow_missing=True),
+        matrix=[*MATRIX, MATRIX_UNSEEN],
+    output:
+        csv=f"{LOSSES_STEM}.csv",
+        md=f"{LOSSES_STEM}.md",
+        html=report(
+            f"{LOSSES_STEM}.html",
+            caption="../report/losses.rst",
+            category="{model}",
+            subcategory="pruned evaluation",
+            labels={"result": "Accuracies and losses", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/write_losses/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("losses"),
+        tasks=TASKS,
+        shots=SHOTS,
+        controls=CONTROLS,
+        transfer=TRANSFER,
+        unseen=UNSEEN,
+        joint="--joint" if JOINT else "",
+        stem=LOSSES_STEM,
+    message:
+        "Write the accuracies and losses of {wildcards.model}."
+    shell:
+        "python -m headroom losses --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
         "--transfer {params.transfer} --unseen {params.unseen} {params.joint} "
         "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_reference:
     input:
+        TASK_PROMPT_FILES,
         expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
         FFN_CURVE_FILES,
         JOINT_FILES,
@@ -402,13 +481,14 @@ rule write_reference:
         code=code_digest("reference"),
         tasks=TASKS,
         shots=SHOTS,
+        options=options("margin"),
         joint="--joint" if JOINT else "",
         stem=REFERENCE_STEM,
     message:
         "Write the reference table of {wildcards.model}."
     shell:
         "python -m headroom reference --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.joint} "
+        "--tasks {params.tasks} --shots {params.shots} {params.options} {params.joint} "
         "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 

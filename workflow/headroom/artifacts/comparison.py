@@ -29,12 +29,18 @@ COMPARED_PRUNABLE = Kind(
         Column(
             "verdict",
             pa.string(),
-            "up to: the next level loses more than noise; at least: no evaluated level does; not certifiable",
+            "up to: enough questions do not show more; at least: more questions or levels could; not certifiable",
         ),
-        Column("percent", pa.int32(), "largest level that goes without a loss told from noise", nullable=True),
+        Column(
+            "percent", pa.int32(), "largest level shown to lose no more than the margin, as all before", nullable=True
+        ),
+        Column("estimate", pa.int32(), "largest level up to which no observed loss exceeds the margin", nullable=True),
+        Column("below", pa.int32(), "less than this can go: from here on losses are shown to exceed it", nullable=True),
         Column("parameters_removed", pa.float64(), "parameters that go with it, mean over tasks", nullable=True),
         Column("loss", pa.float64(), "average accuracy lost at that level", nullable=True),
-        Column("loss_stderr", pa.float64(), "its standard error, questions paired", nullable=True),
+        Column("loss_low", pa.float64(), "lower 95 % limit of that loss, questions paired", nullable=True),
+        Column("loss_high", pa.float64(), "upper limit", nullable=True),
+        Column("power", pa.float64(), "chance to show the level after it, if that lost nothing", nullable=True),
         Column("accuracy", pa.float64(), "average accuracy of the whole model"),
         Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
         Column("guessing", pa.float64(), "average accuracy of guessing"),

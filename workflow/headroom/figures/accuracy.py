@@ -1,4 +1,4 @@
-"""Accuracies of pruned models: curves, the joint grid, their averages over tasks, losses with paired errors.
+"""Accuracies of pruned models: curves, the joint grid, their averages over tasks, losses, with errors and intervals.
 
 Errors over questions are of tasks sampled independently; a loss is measured on the same questions, so its error is that
 of the paired difference.
@@ -18,10 +18,9 @@ from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.store import ArtifactError, read
 from headroom.errors import HeadroomError
 from headroom.figures.study import HIGHEST, LOWEST, Component, Study
+from headroom.uncertainty import Interval, interval, resample, wilson
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-NOISE = 2.0
-"""A loss of up to this many standard errors is not told from noise here."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,27 @@ class Grid:
 
 @dataclass(frozen=True)
 class Average:
-    """Accuracy averaged over tasks and the loss against the whole model, with standard errors; each [level ...]."""
+    """Accuracy averaged over tasks and the loss against the whole model; each [level ...].
+
+    Attributes:
+        accuracy, stderr: with standard errors over questions.
+        loss, loss_stderr: the same of what is lost, questions paired.
+        band, loss_interval: 95 % limits of both, from a bootstrap over questions within tasks.
+        correct: per task, right (1) or wrong (0), [level ..., question].
+    """
 
     accuracy: Array
     stderr: Array
     loss: Array
     loss_stderr: Array
+    band: Interval
+    loss_interval: Interval
+    correct: list[Array]
+
+    @property
+    def questions(self) -> int:
+        """Over all tasks."""
+        return sum(outcomes.shape[-1] for outcomes in self.correct)
 
 
 @dataclass(frozen=True)
@@ -83,21 +97,6 @@ class AverageCurve(Average):
 
     removed: Array
     percent: list[int]
-
-
-@dataclass(frozen=True)
-class Prunable:
-    """How much of a component can go by the stated rule, :func:`prunable`.
-
-    Attributes:
-        level: index of the largest level that can go; None where the data do not allow to say.
-        at_least: no level that was evaluated loses more: the answer may be larger.
-        reason: why the data do not allow to say; empty where they do.
-    """
-
-    level: int | None
-    at_least: bool = False
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,9 +181,9 @@ def average(curves: Sequence[Curve]) -> AverageCurve:
     levels = {tuple(curve.percent) for curve in curves}
     if len(levels) > 1:
         raise HeadroomError(f"{curves[0].path} and others have different levels: {sorted(levels)}; run the study again")
-    found = _average([curve.correct for curve in curves])
     removed = np.mean([curve.removed for curve in curves], axis=0)
-    return AverageCurve(found.accuracy, found.stderr, found.loss, found.loss_stderr, removed, curves[0].percent)
+    found = _average([curve.correct for curve in curves])
+    return AverageCurve(**vars(found), removed=removed, percent=curves[0].percent)
 
 
 def average_grid(grids: Sequence[Grid]) -> AverageGrid:
@@ -195,56 +194,15 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
     """
     if len({(*grid.heads, -1, *grid.ffns) for grid in grids}) > 1:
         raise HeadroomError("the tasks' joint grids have different levels; run the study again")
-    shape = grids[0].accuracy.shape
-    flat = _average([grid.correct.reshape(-1, grid.correct.shape[-1]) for grid in grids])
-    return AverageGrid(
-        accuracy=flat.accuracy.reshape(shape),
-        stderr=flat.stderr.reshape(shape),
-        loss=flat.loss.reshape(shape),
-        loss_stderr=flat.loss_stderr.reshape(shape),
-        removed=np.mean([grid.removed for grid in grids], axis=0),
-        heads=grids[0].heads,
-        ffns=grids[0].ffns,
-    )
+    found = _average([grid.correct for grid in grids])
+    removed = np.mean([grid.removed for grid in grids], axis=0)
+    return AverageGrid(**vars(found), removed=removed, heads=grids[0].heads, ffns=grids[0].ffns)
 
 
-def flat_until(curve: AverageCurve) -> int:
-    """Index of the largest level up to which no level loses more than ``NOISE`` paired standard errors."""
-    return max(0, int(np.argmin([*_within_noise(curve), False])) - 1)
-
-
-def prunable(curve: AverageCurve, guess: float) -> Prunable:
-    """The rule for what can go: the largest level up to which no level's loss is told from noise (:func:`flat_until`).
-
-    It says nothing where nothing could be lost: of a single question, of the whole model alone, or of a model that
-    itself is not told from guessing, such as one before its training.
-
-    Args:
-        curve: the average over tasks.
-        guess: accuracy of guessing, averaged over the same tasks.
-    """
-    if len(curve.percent) < 2:
-        return Prunable(None, reason="no level above 0 was evaluated")
-    if not np.isfinite([curve.stderr[0], *curve.loss_stderr]).all():
-        return Prunable(None, reason="a task has one question alone, and no standard error")
-    accuracy, error = curve.accuracy[0], curve.stderr[0]
-    if accuracy - guess <= NOISE * error:
-        whole = f"{accuracy:.2f} ± {error:.2f}"
-        return Prunable(None, reason=f"the whole model's accuracy, {whole}, is not told from guessing, {guess:.2f}")
-    level = flat_until(curve)
-    return Prunable(level, at_least=level == len(curve.percent) - 1)
-
-
-def best_cell(grid: AverageGrid) -> tuple[int, int]:
-    """(head level, FFN level) that removes the most parameters without a loss beyond ``NOISE`` paired standard errors.
-
-    As along a curve, no cell with as many or fewer heads and FFNs pruned may lose more either: of many cells some are
-    lucky.
-    """
-    # True where everything up to and including the cell is within noise.
-    flat = np.logical_and.accumulate(np.logical_and.accumulate(_within_noise(grid), axis=0), axis=1)
-    head, ffn = np.unravel_index(int(np.argmax(np.where(flat, grid.removed, -1))), flat.shape)
-    return int(head), int(ffn)
+def accuracy_band(curve: Curve) -> Interval:
+    """95 % limits of one task's accuracy, each [level]."""
+    limits = [wilson(int(right.sum()), len(right)) for right in curve.correct]
+    return Interval(*np.transpose(limits))
 
 
 def difference(curve: Curve, other: Curve, levels: Sequence[int]) -> tuple[float, float]:
@@ -265,20 +223,19 @@ def over_levels(curve: Curve, levels: Sequence[int]) -> Array:
     return shares
 
 
-def _within_noise(average: Average) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    within: np.ndarray[Any, np.dtype[np.bool_]] = average.loss <= NOISE * average.loss_stderr
-    return within
-
-
 def _average(correct: Sequence[Array]) -> Average:
-    """Average over tasks of [level, question] arrays whose first level is the whole model; each [level]."""
-    lost = [outcomes[:1] - outcomes for outcomes in correct]
-    accuracy, loss = (np.mean([values.mean(axis=1) for values in by], axis=0) for by in (correct, lost))
+    """Average over tasks of [level ..., question] arrays whose first level is the whole model; each [level ...]."""
+    # Of a curve the first row, of a grid the first cell.
+    whole = [outcomes.reshape(-1, outcomes.shape[-1])[0] for outcomes in correct]
+    lost = [before - outcomes for before, outcomes in zip(whole, correct, strict=True)]
+    accuracy, loss = (np.mean([values.mean(axis=-1) for values in by], axis=0) for by in (correct, lost))
     errors = [
-        np.sqrt(np.sum([values.var(axis=1, ddof=1) / values.shape[1] for values in by], axis=0)) / len(by)
+        np.sqrt(np.sum([values.var(axis=-1, ddof=1) / values.shape[-1] for values in by], axis=0)) / len(by)
         for by in (correct, lost)
     ]
-    return Average(accuracy, errors[0], loss, errors[1])
+    samples = resample(correct)
+    first = samples.reshape(len(samples), -1)[:, 0].reshape(-1, *[1] * loss.ndim)
+    return Average(accuracy, errors[0], loss, errors[1], interval(samples), interval(first - samples), list(correct))
 
 
 def _per_question(table: pa.Table, path: Path) -> Array:

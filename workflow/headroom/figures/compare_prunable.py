@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from headroom.artifacts.comparison import COMPARED_PRUNABLE
-from headroom.comparison import AT_LEAST, NOT_CERTIFIABLE, Comparison
+from headroom.certify import AT_LEAST, NOT_CERTIFIABLE
+from headroom.comparison import Comparison
 from headroom.figures import comparison, style
 from headroom.figures.study import COMPONENTS, Component
 
@@ -38,6 +39,11 @@ def draw(study: Comparison) -> Figure:
         comparison.join(ax, models, place, {name: row["percent"] for name, row in rows.items()})
         for model in models:
             row, x = rows[model.name], place.places[model.name]
+            if row["percent"] is not None:
+                # From what is certified to the last level that is not refuted.
+                last = 100 if row["below"] is None else row["below"]
+                ax.vlines(x, row["percent"], last, color=colours[model.group], alpha=0.35, linewidth=3)
+                ax.plot(x, row["estimate"], marker="_", color=colours[model.group], markersize=9, markeredgewidth=1.6)
             if row["verdict"] == AT_LEAST:
                 ax.annotate(
                     "",
@@ -56,12 +62,14 @@ def draw(study: Comparison) -> Figure:
         ax.set_ylabel("prunable (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)
+    dash = Line2D([], [], color="black", marker="_", linestyle="", markersize=9)
+    open_part = Line2D([], [], color="black", alpha=0.35, linewidth=3)
     figure.legend(
-        [*handles, arrow],
-        [*labels, "at least: no evaluated level loses more than noise"],
+        [*handles, dash, open_part, arrow],
+        [*labels, "estimate", "not refuted", "at least: more questions or levels could show more"],
         loc="outside lower center",
-        ncols=max(1, min(len(labels) + 1, int(figure.get_figwidth() / 2.4))),
+        ncols=max(1, min(len(labels) + 3, int(figure.get_figwidth() / 2.4))),
         frameon=False,
     )
-    style.headline(figure, "Largest share that goes without a loss told from noise, own rankings")
+    style.headline(figure, "Largest share certified to go within the margin, own rankings")
     return figure

@@ -11,18 +11,22 @@ from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.ffns import layers
 from headroom.artifacts.store import read
 from headroom.figures.study import Study
+from headroom.uncertainty import Interval, interval, resample
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class FfnImportance:
-    """Accuracy lost without each FFN (eq. 7): per task, and their average with its standard error; each [layer]."""
+    """Accuracy lost without each FFN (eq. 7): per task with standard errors, and their average with its 95 % band.
+
+    Each is [layer].
+    """
 
     tasks: dict[str, Array]
     errors: dict[str, Array]
     average: Array
-    stderr: Array
+    band: Interval
 
 
 def read_ffns(study: Study, shots: int) -> FfnImportance:
@@ -30,10 +34,12 @@ def read_ffns(study: Study, shots: int) -> FfnImportance:
 
     The average is taken here: the aggregate artifact may hold ranks (``aggregate: mean_rank``) instead of accuracies.
     """
-    scores, errors = {}, {}
+    scores, errors, lost = {}, {}, []
     for task in study.tasks:
         path = study.file("ffn_importance", shots, task)
         table = read(path, FFN_IMPORTANCE, **study.of(shots, task))
         scores[task], errors[task] = (layers(table, name) for name in ("score", "stderr"))
-    stderr = np.sqrt(np.sum([error**2 for error in errors.values()], axis=0)) / len(errors)
-    return FfnImportance(scores, errors, np.mean(list(scores.values()), axis=0), stderr)
+        order = np.argsort(table.column("layer").to_numpy())
+        outcomes = [np.array(table.column(name).to_pylist(), float) for name in ("correct_dense", "correct_ablated")]
+        lost.append((outcomes[0] - outcomes[1])[order])
+    return FfnImportance(scores, errors, np.mean(list(scores.values()), axis=0), interval(resample(lost)))

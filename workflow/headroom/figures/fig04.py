@@ -27,7 +27,7 @@ def draw(study: Study) -> Figure:
         ax.axhline(0, color="grey", linewidth=0.8)
         for task, scores in importance.tasks.items():
             ax.plot(numbers, 100 * scores, label=task, markersize=3, markevery=every, linewidth=1, **styles[task])
-        style.average_line(ax, numbers, importance.average, importance.stderr)
+        style.average_line(ax, numbers, importance.average, importance.band)
         ax.set(title=style.shot_title(shots), xlabel="layer", xlim=(0.5, len(numbers) + 0.5))
         style.whole_numbers(ax.xaxis, 9)
         ax.grid(alpha=0.3)

@@ -11,18 +11,19 @@ from matplotlib.figure import Figure
 from headroom.figures import style
 from headroom.figures.accuracy import average, study_curves
 from headroom.figures.study import COMPONENTS, Component, Study
+from headroom.uncertainty import Interval
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy curves of one shot: per task and their average with its standard error, against percent pruned."""
+    """Accuracy curves of one shot: per task and their average with its 95 % band, against percent pruned."""
 
     percent: list[int]
     tasks: dict[str, Array]
     average: Array
-    stderr: Array
+    band: Interval
 
 
 def data(study: Study, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
@@ -32,7 +33,7 @@ def data(study: Study, component: Component = "heads", ranking: str = "own") -> 
         curves = study_curves(study, shots, ranking, component)
         mean = average(list(curves.values()))
         accuracies = {task: curve.accuracy for task, curve in curves.items()}
-        found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.stderr)
+        found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
     return found
 
 
@@ -47,7 +48,7 @@ def draw(study: Study, component: Component) -> Figure:
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
         for task, accuracy in curves.tasks.items():
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
-        style.average_line(ax, curves.percent, curves.average, curves.stderr)
+        style.average_line(ax, curves.percent, curves.average, curves.band)
         for name, dash in zip(others, ("--", ":", "-.", (0, (1, 4))) * len(others), strict=False):
             control = others[name][shots]
             ax.plot(

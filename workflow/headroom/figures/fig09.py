@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from headroom.figures import style
-from headroom.figures.accuracy import Curve, transfer_curves
+from headroom.figures.accuracy import Curve, accuracy_band, transfer_curves
 from headroom.figures.study import HIGHEST, LOWEST, Study
 from headroom.ranking import AGGREGATE
 
@@ -33,17 +33,9 @@ def draw(study: Study) -> Figure:
     figure, axes = style.panels(len(values), width=4.2, height=3.6, per_row=PANELS_PER_ROW)
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():
-            ax.errorbar(
-                curve.percent,
-                100 * curve.accuracy,
-                100 * curve.stderr,
-                label=label(name, curve),
-                markersize=4,
-                linewidth=1.4,
-                elinewidth=0.7,
-                capsize=2,
-                **(styles[name] | {"linestyle": dashes[name]}),
-            )
+            look = styles[name] | {"linestyle": dashes[name]}
+            ax.plot(curve.percent, 100 * curve.accuracy, label=label(name, curve), markersize=4, linewidth=1.4, **look)
+            style.band(ax, curve.percent, accuracy_band(curve), look["color"])
         title = f"{task} (unseen)" if task in study.unseen else task
         ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
         # Where all accuracies are the same, the limits would be a hair's breadth around it.

@@ -28,6 +28,7 @@ class Study:
         unseen: tasks that are evaluated, but are no part of the aggregate.
         transfer: tasks that are also evaluated under the rankings of other tasks.
         joint: whether heads and FFNs were also pruned together.
+        margin: loss that counts as none, in percentage points; None for what does not depend on it.
     """
 
     results: Path
@@ -39,6 +40,7 @@ class Study:
     unseen: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()
     joint: bool = False
+    margin: float | None = None
 
     @property
     def model(self) -> str:

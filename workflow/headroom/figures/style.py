@@ -24,6 +24,7 @@ from headroom.errors import HeadroomError
 from headroom.figures.study import Study
 from headroom.file_provenance import as_text, pdf_metadata, png_metadata
 from headroom.provenance import describe_drawn
+from headroom.uncertainty import Interval
 
 PANEL = (4.2, 3.8)
 """Width and height of a panel in inches."""
@@ -91,11 +92,15 @@ def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
     axes.figure.colorbar(image, ax=axes, label=label)
 
 
-def average_line(axes: Axes, x: Any, values: Array, stderr: Array) -> None:
-    """The average over tasks in black, in percent, with error bars."""
-    axes.errorbar(
-        x, 100 * values, 100 * stderr, color="black", linewidth=2.2, elinewidth=1, capsize=2, label="average ± SE"
-    )
+def average_line(axes: Axes, x: Any, values: Array, limits: Interval) -> None:
+    """The average over tasks in black, in percent, with its 95 % band."""
+    band(axes, x, limits, "black")
+    axes.plot(x, 100 * values, color="black", linewidth=2.2, label="average, 95 % band")
+
+
+def band(axes: Axes, x: Any, limits: Interval, color: Any) -> None:
+    """95 % limits of shares around a line, in percent."""
+    axes.fill_between(x, 100 * limits.low, 100 * limits.high, color=color, alpha=0.18, linewidth=0)
 
 
 def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:

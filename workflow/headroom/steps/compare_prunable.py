@@ -12,6 +12,7 @@ from headroom.chance import chances
 from headroom.comparison import Comparison, prunable_row
 from headroom.figures.accuracy import average, study_curves
 from headroom.figures.study import COMPONENTS
+from headroom.settings import MARGIN
 from headroom.steps.compare import write_rows
 
 
@@ -24,9 +25,8 @@ def rows(study: Comparison) -> list[dict[str, Any]]:
         part = study.study(model)
         for component in COMPONENTS:
             for shots in study.shots:
-                curves = study_curves(part, shots, component=component).values()
-                questions = sum(len(curve.questions) for curve in curves)
-                found.append(prunable_row(model.name, component, shots, average(list(curves)), guess, questions))
+                curve = average(list(study_curves(part, shots, component=component).values()))
+                found.append(prunable_row(model.name, component, shots, curve, guess, study.margin or MARGIN))
     return found
 
 
