@@ -183,8 +183,7 @@ def certify(correct: Sequence[Array], guess: float, margin: float = MARGIN) -> C
         return Certified(
             None,
             power=result.power,
-            reason=f"too few questions: if the first level lost nothing, the chance to show it would be "
-            f"{result.power:.2f}",
+            reason=f"too few questions: power {result.power:.2f} at the first level",
         )
     return result
 
@@ -228,9 +227,7 @@ def certify_grid(correct: Sequence[Array], removed: Array, guess: float, margin:
     if (head, ffn) == (0, 0):
         power = np.where(removed > 0, found.power(margin / 100, confidence), 0).max()
         if power < ENOUGH_POWER:
-            return CertifiedCell(
-                None, f"too few questions: if a cell lost nothing, the chance to show it would be {power:.2f} at most"
-            )
+            return CertifiedCell(None, f"too few questions: power {power:.2f} at most")
     return CertifiedCell((int(head), int(ffn)))
 
 

@@ -37,7 +37,7 @@ NOTES = (
     "losses are shown to be more than the margin, with the same confidence; the two are the interval. *Estimate*: no "
     "observed loss exceeds the margin up to there. Limits of the loss are of 95 %, from a bootstrap over questions.",
     "*Not certifiable*: these questions cannot answer. The whole model is itself not told from guessing, or nothing is "
-    "certified and the chance to certify the first level, if it lost nothing, is below one half.",
+    "certified and the power at the first level, the chance to certify it if it lost nothing, is below one half.",
     "Each row has its confidence by itself. The paper reads its shares off the curves of OPT-66B by eye, without a "
     "margin; they are no prediction for another model.",
 )

@@ -35,7 +35,7 @@ def draw(study: Study) -> Figure:
         for name, curve in curves.items():
             look = styles[name] | {"linestyle": dashes[name]}
             ax.plot(curve.percent, 100 * curve.accuracy, label=label(name, curve), markersize=4, linewidth=1.4, **look)
-            style.band(ax, curve.percent, accuracy_band(curve), look["color"])
+            style.band(ax, curve.percent, accuracy_band(curve), look["color"], alpha=0.1)
         title = f"{task} (unseen)" if task in study.unseen else task
         ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
         # Where all accuracies are the same, the limits would be a hair's breadth around it.

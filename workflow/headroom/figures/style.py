@@ -98,9 +98,9 @@ def average_line(axes: Axes, x: Any, values: Array, limits: Interval) -> None:
     axes.plot(x, 100 * values, color="black", linewidth=2.2, label="average, 95 % band")
 
 
-def band(axes: Axes, x: Any, limits: Interval, color: Any) -> None:
-    """95 % limits of shares around a line, in percent."""
-    axes.fill_between(x, 100 * limits.low, 100 * limits.high, color=color, alpha=0.18, linewidth=0)
+def band(axes: Axes, x: Any, limits: Interval, color: Any, alpha: float = 0.18) -> None:
+    """95 % limits of shares around a line, in percent; paler where several lie on each other."""
+    axes.fill_between(x, 100 * limits.low, 100 * limits.high, color=color, alpha=alpha, linewidth=0)
 
 
 def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:
