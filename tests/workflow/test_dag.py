@@ -16,7 +16,9 @@ from tests.conftest import ROOT
 
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
-CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer", "write_findings", "write_reference"}
+CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
+    f"write_{page}" for page in ("findings", "reference", "certified", "losses")
+}
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
 
 
@@ -151,7 +153,7 @@ def test_a_new_unseen_task_changes_no_aggregate(study):
     study.configure(unseen=["lambada_openai", "piqa"])
     plan = study.planned()
     assert work(plan) == {"render_prompts": 2, "score_heads": 2, "evaluate_own": 2, "evaluate_aggregate": 2}
-    assert drawn(plan) == {"draw_transfer", "write_findings"}
+    assert drawn(plan) == {"draw_transfer", "write_findings", "write_losses"}
 
 
 def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(study):
@@ -263,7 +265,12 @@ def test_editing_the_command_line_is_no_reason(study):
 @pytest.mark.parametrize(
     ("changes", "expected", "figures"),
     [
-        ({"correlation": "argsort"}, {"evaluate_transfer": 2}, {"draw_correlation", "draw_transfer", "write_findings"}),
+        (
+            {"correlation": "argsort"},
+            {"evaluate_transfer": 2},
+            {"draw_correlation", "draw_transfer", "write_findings", "write_losses"},
+        ),
+        ({"margin": 5}, {}, {"write_certified", "write_findings", "write_reference"}),
         (
             {"induction": {"sequences": 3}},
             {"score_induction": 1, "retain_capacity": 2},
@@ -278,11 +285,11 @@ def test_editing_the_command_line_is_no_reason(study):
         (
             {"transfer": {"tasks": ["winogrande"], "levels": [50, 75]}},
             {"evaluate_transfer": 2},
-            {"draw_transfer", "write_findings"},
+            {"draw_transfer", "write_findings", "write_losses"},
         ),
     ],
     # Sets print in another order in each worker.
-    ids=["correlation", "induction", "copying", "joint", "transfer"],
+    ids=["correlation", "margin", "induction", "copying", "joint", "transfer"],
 )
 def test_method_options_reach_the_steps_that_use_them(study, changes, expected, figures):
     study.configure(**changes)
