@@ -320,7 +320,7 @@ def _(bench):
 
     def overflow(*arguments, **options):
         products = plain(*arguments, **options)
-        products[1][0, 2] = float("inf")
+        products[1].products[0, 2] = float("inf")
         return products
 
     bench.patch.setattr(importance, "head_products", overflow)

@@ -78,6 +78,28 @@ def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[A
     return scores
 
 
+def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Sum over tokens of the norm of W_O^h A_t, [document, layer, head]."""
+    caught: dict[int, Any] = {}
+    projections = output_projections(model)
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0][0]}))
+        for layer, module in enumerate(projections)
+    ]
+    found = np.zeros((len(documents), len(projections), case.heads))
+    for number, document in enumerate(documents):
+        model(input_ids=torch.tensor([document.rows[0].tokens[:-1]]), use_cache=False)
+        for layer, module in enumerate(projections):
+            for head in range(case.heads):
+                here = part(case, head)
+                found[number, layer, head] = sum(
+                    float((rows_first(module)[:, here] @ token).norm()) for token in caught[layer][:, here]
+                )
+    for handle in handles:
+        handle.remove()
+    return found
+
+
 def attention_maps(model: Any, ids: Sequence[int]) -> np.ndarray[Any, Any]:
     """[layer, head, query, key], as the model itself gives them."""
     maps = model(input_ids=torch.tensor([ids]), use_cache=False, output_attentions=True).attentions

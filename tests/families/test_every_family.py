@@ -78,6 +78,13 @@ def test_importance_equals_the_loops(served, plain, name, case):
     np.testing.assert_allclose(found.absolute, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
+def test_what_heads_write_equals_the_loops(served, plain, name, case):
+    found = contributions(served(name), SINGLE, 200)
+    with torch.no_grad():
+        expected = loops.written(plain(name), case, SINGLE)
+    np.testing.assert_allclose(found.written, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
 @pytest.mark.parametrize("start", [None, 1])
 def test_prefix_matching_equals_the_maps(served, plain, name, start):
     # So short that the last copy is within a window of five tokens, and the others are not.

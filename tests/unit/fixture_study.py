@@ -22,6 +22,7 @@ from headroom.artifacts.store import write, write_json
 from headroom.correlation import TaskScores, cross_shot, cross_task
 from headroom.figures.study import Study
 from headroom.ranking import AGGREGATE, count_at, rank_heads
+from headroom.readings import SCORED
 
 N = 10
 """Questions per task."""
@@ -166,7 +167,7 @@ def write_scores(study: Study, k: int, values: Values) -> None:
     by_task = task_scores(study, k, values)
     mean = np.mean(list(by_task.values()), axis=0)
     for task, found in {**by_task, AGGREGATE: mean}.items():
-        columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd")}
+        columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd", *SCORED)}
         facts = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
         write(study.file("head_importance", k, task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
     halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}

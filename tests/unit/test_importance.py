@@ -6,9 +6,19 @@ import torch
 
 from headroom import anatomy
 from headroom.errors import HeadroomError
-from headroom.importance import contributions, head_products, scores, zero_shares
+from headroom.importance import (
+    contributions,
+    head_products,
+    magnitudes,
+    output_norms,
+    readings,
+    scores,
+    zero_shares,
+)
 from headroom.likelihood import target_log_probabilities
 from headroom.packing import Batches, Document, Row
+from headroom.parts import Parts
+from headroom.readings import reading
 from tests.conftest import tiny_model
 
 
@@ -87,7 +97,7 @@ def test_does_not_depend_on_batches_or_padding(loaded):
     chosen = documents(9, seed=1)
     alone = contributions(loaded, chosen, token_budget=1)
     together = contributions(loaded, chosen, token_budget=10_000)
-    for name in ("absolute", "signed"):
+    for name in ("absolute", "signed", "written"):
         np.testing.assert_allclose(getattr(alone, name), getattr(together, name), rtol=1e-7, atol=1e-12)
 
 
@@ -113,7 +123,7 @@ def test_the_last_layer_counts_only_predicting_positions(loaded):
     (document,) = documents(1, seed=4)
     row = document.rows[0]
     (batch,) = Batches([document], 100)
-    products = head_products(loaded, batch, np.array([float(row.n_target)]))
+    products = [columns.products for columns in head_products(loaded, batch, np.array([float(row.n_target)]))]
     silent = len(row.inputs) - row.n_target
     assert products[-1][:silent].abs().max() == 0
     assert products[-1][silent:].abs().min() > 0
@@ -140,7 +150,7 @@ def test_the_standard_error_is_that_of_repeated_samples():
     for _ in range(2000):
         sizes = rng.integers(5, 50, 40).astype(float)
         values = (rng.gamma(2, 1, 40) * sizes)[:, None, None]
-        result = scores(Contributions(values, values, np.zeros((40, 1)), sizes, sizes))
+        result = scores(Contributions(values, values, np.zeros((40, 1)), values, sizes, sizes))
         estimates.append(result.score[0, 0])
         errors.append(result.stderr[0, 0])
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
@@ -165,7 +175,7 @@ def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypa
 
     def overflow(*arguments):
         products = plain(*arguments)
-        products[1][0, 2] = float("inf")
+        products[1].products[0, 2] = float("inf")
         return products
 
     monkeypatch.setattr(importance, "head_products", overflow)
@@ -200,7 +210,8 @@ class TestMemory:
         kept = head_products(loaded, batch, targets)
         again = head_products(loaded, batch, targets, checkpointing=True)
         for ours, theirs in zip(again, kept, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+            for name in ("products", "written"):
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-12)
 
     def test_checkpointing_keeps_less_for_the_backward_pass(self, loaded):
         (batch,) = Batches(documents(3, seed=7), 10_000, share=False)
@@ -238,3 +249,53 @@ class TestMemory:
         assert (6, True) not in calls
         assert calls.count((1, True)) == 6
         np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
+
+
+class TestOtherRankings:
+    """What the artifact holds beside the configured reading of eq. 8."""
+
+    @torch.no_grad()
+    def test_what_heads_write_equals_the_loops(self, loaded, family):
+        """||A_t W_O^h|| token by token, from what transformers' own model feeds its output projection."""
+        chosen = documents()
+        model = tiny_model(family)
+        found, tokens = np.zeros((loaded.shape.layers, loaded.shape.heads)), 0
+        caught = {}
+        for layer, projection in enumerate(anatomy.output_projections(model)):
+            projection.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0]}))
+        for document in chosen:
+            model(input_ids=torch.tensor([document.rows[0].inputs]), use_cache=False)
+            tokens += len(document.rows[0].inputs)
+            for layer, entering in list(caught.items()):
+                projection = anatomy.output_projections(model)[layer]
+                bias = projection(torch.zeros_like(entering[0, 0]))
+                for head in range(loaded.shape.heads):
+                    part = slice(head * loaded.shape.width, (head + 1) * loaded.shape.width)
+                    for token in entering[0]:
+                        alone = torch.zeros_like(token)
+                        alone[part] = token[part]
+                        found[layer, head] += float((projection(alone) - bias).norm())
+        np.testing.assert_allclose(output_norms(contributions(loaded, chosen, 64)), found / tokens, rtol=1e-8)
+
+    @torch.no_grad()
+    def test_magnitude_is_the_norm_of_the_weights_that_read_a_head(self, loaded, family):
+        projections, width = anatomy.output_projections(tiny_model(family)), loaded.shape.width
+        found = magnitudes(loaded)
+        for layer, head in ((0, 0), (1, 2), (2, 3)):
+            columns = [projections[layer](row) for row in torch.eye(width * loaded.shape.heads).double()]
+            bias = projections[layer](torch.zeros(width * loaded.shape.heads).double())
+            squares = sum(float((c - bias).pow(2).sum()) for c in columns[head * width : (head + 1) * width])
+            assert found[layer, head] == pytest.approx(np.sqrt(squares))
+
+    def test_finished_parts_need_no_weights(self, loaded, tmp_path, monkeypatch):
+        kept = Parts(tmp_path)
+        known = magnitudes(loaded, kept)
+        monkeypatch.setattr(anatomy, "output_projections", None)
+        np.testing.assert_array_equal(magnitudes(loaded, kept), known)
+
+    def test_readings_are_the_scores_of_each_configuration(self, loaded):
+        found = contributions(loaded, documents(6, seed=5), 200)
+        result = readings(found)
+        assert list(result) == ["token", "example", "target"]
+        for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
+            np.testing.assert_array_equal(scores(found, *options).score, result[reading(*options)])

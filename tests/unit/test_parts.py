@@ -169,11 +169,13 @@ class TestEngines:
         found = contributions(loaded, chosen, 50, parts=kept)
         np.testing.assert_allclose(found.absolute, whole.absolute, rtol=1e-4, atol=1e-8)
         np.testing.assert_allclose(found.signed, whole.signed, rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(found.written, whole.written, rtol=1e-5)
         assert set(entries(kept).values()) == {1}
         counted = Counted(monkeypatch, importance, "head_products")
         again = contributions(loaded, chosen, 50, parts=kept)
         np.testing.assert_array_equal(again.absolute, found.absolute)
         np.testing.assert_array_equal(again.signed, found.signed)
+        np.testing.assert_array_equal(again.written, found.written)
         assert counted.calls == 0
 
     def test_likelihoods(self, loaded, kept, monkeypatch):

@@ -23,6 +23,7 @@ from headroom.figures import fig03
 from headroom.figures.study import Study
 from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
+from headroom.readings import SCORED
 from headroom.steps import aggregate_importance, correlate_shots
 from headroom.study_config import read_study
 from headroom.task_digest import task_digest
@@ -46,7 +47,7 @@ def prompts(results, task, shots, text="a"):
 def head_scores(results, task, shots, seed):
     values = np.random.default_rng(seed).random((3, 4))
     layers, heads = np.indices(values.shape)
-    columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd")}
+    columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd", *SCORED)}
     columns |= {"layer": layers.ravel(), "head": heads.ravel()}
     facts = {"task": task, "shots": shots, "seed": SEED, **model_facts(RECORD, "float32")}
     options = {"reduction": "token", "last_layer_tokens": "all", "add_bos": False}

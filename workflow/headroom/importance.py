@@ -2,28 +2,30 @@
 
 For a document (x, y) with y the gold continuation, L(y|x) is the mean over y's tokens of -log p. A^h is head h's
 output, and its importance |A^h . dL/dA^h| is what a first-order expansion says removing the head does to the loss.
-Weights are frozen: only activations carry gradients.
+Weights are frozen: only activations carry gradients. Two measures need no gradient: how much a head writes to the
+residual stream on the same documents, and how large its slice of the output projection is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
 
+from headroom import anatomy
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.likelihood import check_finite, target_log_probabilities
 from headroom.packing import Batch, Batches, Document, out_of_memory
-from headroom.parts import NO_PARTS, Parts
+from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
+from headroom.readings import READINGS, LastLayerTokens, Reduction
 
-Reduction = Literal["token", "example"]
-LastLayerTokens = Literal["all", "target"]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -35,6 +37,7 @@ class Contributions:
         absolute: sum over tokens of |A_t . dL/dA_t|, [N, layer, head], nats.
         signed: sum over tokens of A_t . dL/dA_t, [N, layer, head], nats: dL/d(gate of the head) at an open gate.
         zeros: how many of the products A_t . dL/dA_t are exactly zero though the loss depends on A_t, [N, layer].
+        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream.
         n_inputs: input tokens, N_i - 1 of a document of N_i tokens, [N].
         n_targets: target tokens, [N].
     """
@@ -42,6 +45,7 @@ class Contributions:
     absolute: Array
     signed: Array
     zeros: Array
+    written: Array
     n_inputs: Array
     n_targets: Array
 
@@ -81,6 +85,7 @@ def contributions(
         np.zeros(shape),
         np.zeros(shape),
         np.zeros(shape[:2]),
+        np.zeros(shape),
         np.array([len(document.rows[0].inputs) for document in documents], dtype=float),
         np.array([document.rows[0].n_target for document in documents], dtype=float),
     )
@@ -99,35 +104,55 @@ def contributions(
     with parts.unit("head-gradients", batches.keys) as unit:
         known = frozenset(unit.known)
         for number in known:
-            entry = unit.known[number]
-            found.absolute[number], found.signed[number] = entry["absolute"][0], entry["signed"][0]
-            found.zeros[number] = entry["zeros"][0]
+            for name in Sums._fields:
+                getattr(found, name)[number] = unit.known[number][name][0]
         if progress:
             progress.reuse(len(known))
         if unit.complete:
             return found
         for batch, sums in batches.each(differentiate, known):
             members = [member.number for member in batch.members]
-            for layer, (absolute, signed, zeros) in enumerate(sums):
+            for layer, of_layer in enumerate(sums):
+                absolute, signed = of_layer.absolute, of_layer.signed
                 if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
                     place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
                     raise HeadroomError(
                         f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
                         "finite; try dtype float32 or bfloat16"
                     )
-                found.absolute[members, layer], found.signed[members, layer] = absolute, signed
-                found.zeros[members, layer] = zeros
+                for name, values in of_layer._asdict().items():
+                    getattr(found, name)[members, layer] = values
             for place, number in enumerate(members):
-                kept = (np.stack([values[which][place] for values in sums])[None] for which in (0, 1, 2))
-                unit.add(number, **dict(zip(("absolute", "signed", "zeros"), kept, strict=True)))
+                stacked = {name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in Sums._fields}
+                unit.add(number, **stacked)
             if progress:
                 progress.advance(batch.n_documents)
     return found
 
 
-Sums = tuple[Array, Array, Array]
-"""Of one layer, sums over a document's tokens: |A_t . dL/dA_t| and A_t . dL/dA_t, each [document, head], and how many
-products are exactly zero, [document]."""
+class Sums(NamedTuple):
+    """Of one layer, sums over the tokens of each document of a batch; see :class:`Contributions`.
+
+    ``absolute``, ``signed`` and ``written`` are [document, head], ``zeros`` is [document].
+    """
+
+    absolute: Array
+    signed: Array
+    zeros: Array
+    written: Array
+
+
+class Columns(NamedTuple):
+    """One layer's heads in each column of a batch, [column, head], in at least float32.
+
+    Attributes:
+        products: A_t . dL/dA_t.
+        written: ||A_t W_O^h||_2, the norm of what the head adds to the residual stream (before a norm that the family
+            puts there, and without the output bias, which is no head's).
+    """
+
+    products: Tensor
+    written: Tensor
 
 
 def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Sums]:
@@ -135,21 +160,21 @@ def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing
     # Each document has a tree of its own.
     places = batch.owners()
     sums = []
-    for layer, products in enumerate(head_products(loaded, batch, n_targets, checkpointing)):
+    for layer, (products, written) in enumerate(head_products(loaded, batch, n_targets, checkpointing)):
         places = places.to(products.device)
         empty = products.new_zeros(batch.n_documents, products.shape[1])
-        parts = [empty.index_add(0, places, values) for values in (products.abs(), products)]
+        parts = [empty.index_add(0, places, values) for values in (products.abs(), products, written)]
         # In the last layer, only columns that predict can reach the loss.
         last = layer == loaded.shape.layers - 1
         reached = batch.positions.to(products.device) if last else torch.arange(len(places), device=products.device)
         silent = (products[reached] == 0).to(products.dtype)
         zeros = empty.index_add(0, places[reached], silent).sum(dim=1)
-        sums.append((parts[0].cpu().numpy(), parts[1].cpu().numpy(), zeros.cpu().numpy()))
+        sums.append(Sums(*(part.cpu().numpy() for part in (*parts[:2], zeros, parts[2]))))
     return sums
 
 
-def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Tensor]:
-    """A_t . dL/dA_t for each layer, [column, head], in at least float32.
+def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Columns]:
+    """What each layer's heads do in each column.
 
     Args:
         loaded: the model.
@@ -166,7 +191,53 @@ def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing:
         captures = [captured[layer] for layer in range(loaded.shape.layers)]
         gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
-    return [(c.value.to(wide) * g.to(wide)).sum(dim=-1)[0] for c, g in zip(captures, gradients, strict=True)]
+    found = []
+    for capture, gradient, projection in zip(
+        captures, gradients, anatomy.output_projections(loaded.model), strict=True
+    ):
+        outputs = capture.value[0].to(wide)
+        products = (outputs * gradient[0].to(wide)).sum(dim=-1)
+        found.append(Columns(products, _written(outputs, projection)))
+    return found
+
+
+def _written(outputs: Tensor, projection: nn.Module) -> Tensor:
+    """||A_t W_O^h||_2 of A [column, head, width], [column, head].
+
+    By the Gram matrix G_h = W_O^h W_O^h', [width, width], as the root of A_t G_h A_t': nothing of the model's width is
+    made per token and head.
+    """
+    with align_module_device(projection):
+        slices = _slices(projection, outputs.shape[1]).to(outputs)
+    by_head = outputs.transpose(0, 1)
+    squares = (by_head @ (slices @ slices.transpose(1, 2)) * by_head).sum(dim=-1)
+    # Rounding may leave less than nothing of a head that writes nothing.
+    return squares.clamp_min(0).sqrt().transpose(0, 1)
+
+
+def _slices(projection: nn.Module, heads: int) -> Tensor:
+    """W_O^h of all heads of a layer, [head, width, model width]: what multiplies A_t."""
+    return anatomy.rows_first(projection).unflatten(1, (heads, -1)).permute(1, 2, 0)
+
+
+def magnitudes(loaded: Loaded, parts: Parts = NO_PARTS) -> Array:
+    """Frobenius norm of each head's slice of the output projection, ||W_O^h||_F, [layer, head].
+
+    Args:
+        loaded: the model, whose weights are read if the norms are not known.
+        parts: where they are kept, and looked for.
+    """
+    with parts.unit("head-magnitudes", [digest("magnitude")]) as unit:
+        if not unit.complete:
+            norms = []
+            for projection in anatomy.output_projections(loaded.model):
+                with align_module_device(projection):
+                    slices = _slices(projection, loaded.shape.heads).flatten(1)
+                    wide = torch.promote_types(slices.dtype, torch.float32)
+                    norms.append(slices.to(wide).norm(dim=1).double().cpu().numpy())
+            unit.add(0, magnitude=np.stack(norms)[None])
+        found: Array = unit.known[0]["magnitude"][0]
+    return found
 
 
 def zero_shares(found: Contributions) -> Array:
@@ -215,3 +286,14 @@ def scores(found: Contributions, reduction: Reduction = "token", last_layer_toke
     residuals = found.absolute - score * sizes
     stderr = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / sizes.sum(axis=0)
     return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
+
+
+def readings(found: Contributions) -> dict[str, Array]:
+    """The scores by each reading of eq. 8 (:data:`headroom.readings.READINGS`), each [layer, head]."""
+    return {name: scores(found, *how).score for name, how in READINGS.items()}
+
+
+def output_norms(found: Contributions) -> Array:
+    """Mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
+    norms: Array = found.written.sum(axis=0) / found.n_inputs.sum()
+    return norms

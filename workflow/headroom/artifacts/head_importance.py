@@ -1,4 +1,4 @@
-"""The head-importance artifact: a row per head."""
+"""The head-importance artifact: a row per head. The columns from ``token`` on are :data:`headroom.readings.SCORED`."""
 
 import pyarrow as pa
 
@@ -14,6 +14,11 @@ HEAD_IMPORTANCE = Kind(
         Column("stderr", pa.float64(), "standard error over documents; missing for mean_rank", nullable=True),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),
+        Column("token", pa.float64(), "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens, nats"),
+        Column("example", pa.float64(), "read per example: the mean over documents of |sum over tokens|, nats"),
+        Column("target", pa.float64(), "token, with the last layer divided by the target tokens alone, nats"),
+        Column("magnitude", pa.float64(), "||W_O^h||_F, of the head's slice of the output projection"),
+        Column("output_norm", pa.float64(), "mean over input tokens of ||A_t W_O^h||_2, what the head writes"),
     ),
     grids=(("layer", "head"),),
 )

@@ -12,6 +12,7 @@ from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.provenance import cell_facts, describe
 from headroom.ranking import AGGREGATE, Aggregation, aggregate, aggregation_weight, as_columns, rank_heads
+from headroom.readings import SCORED
 from headroom.steps.read_scores import read_scores, read_tasks
 
 
@@ -20,6 +21,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     scores = read_tasks(results, tasks, shots, seed)
     mean, shares = aggregate({task: s.score for task, s in scores.items()}, how)
     halves = [aggregate({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in ("even", "odd")]
+    others = {name: aggregate({t: s.others[name] for t, s in scores.items()}, how)[0] for name in SCORED}
     if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr: Sequence[float | None] = [None] * mean.size
@@ -39,6 +41,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
         "stderr": stderr,
         "score_even": halves[0].ravel(),
         "score_odd": halves[1].ravel(),
+        **{name: values.ravel() for name, values in others.items()},
     }
     write(out, HEAD_IMPORTANCE, columns, record)
     write(ranking, RANKING, as_columns(rank_heads(mean), mean), record)

@@ -14,13 +14,21 @@ from headroom.artifacts.heads import grid
 from headroom.artifacts.model_record import recorded_digest
 from headroom.artifacts.store import ArtifactError, digest_of, made_by, read
 from headroom.ranking import AGGREGATE
+from headroom.readings import SCORED
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Columns of a head-importance artifact, each [layer, head], and its provenance."""
+    """Columns of a head-importance artifact, each [layer, head], and its provenance.
+
+    Attributes:
+        path: the artifact.
+        facts: its provenance.
+        score, stderr, even, odd: by the configured reading of eq. 8.
+        others: other rankings' scores by name (:data:`headroom.readings.SCORED`).
+    """
 
     path: Path
     facts: Mapping[str, Any]
@@ -28,6 +36,7 @@ class HeadScores:
     stderr: Array
     even: Array
     odd: Array
+    others: Mapping[str, Array]
 
 
 def place(results: Path, task: str, shots: int, seed: int | None) -> Path:
@@ -42,8 +51,9 @@ def read_scores(path: Path, **expected: Any) -> HeadScores:
         ArtifactError: it is none, or not the one expected (see :func:`headroom.artifacts.store.read`).
     """
     table = read(path, HEAD_IMPORTANCE, **expected)
-    columns = [grid(table, name) for name in ("score", "stderr", "score_even", "score_odd")]
-    return HeadScores(path, made_by(table), *columns)
+    score, stderr, even, odd = (grid(table, name) for name in ("score", "stderr", "score_even", "score_odd"))
+    others = {name: grid(table, name) for name in SCORED}
+    return HeadScores(path, made_by(table), score, stderr, even, odd, others)
 
 
 def read_tasks(

@@ -64,6 +64,9 @@ def run(
         "stderr": scores.stderr.ravel(),
         "score_even": scores.even.ravel(),
         "score_odd": scores.odd.ravel(),
+        **{name: values.ravel() for name, values in importance.readings(found).items()},
+        "magnitude": importance.magnitudes(loaded, parts).ravel(),
+        "output_norm": importance.output_norms(found).ravel(),
     }
     zeros = importance.zero_shares(found)
     took = {

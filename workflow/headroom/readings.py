@@ -1,0 +1,24 @@
+"""Names of the rankings that a head-importance artifact holds beside the configured one. Standard library only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Reduction = Literal["token", "example"]
+LastLayerTokens = Literal["all", "target"]
+
+READINGS: dict[str, tuple[Reduction, LastLayerTokens]] = {
+    "token": ("token", "all"),
+    "example": ("example", "all"),
+    "target": ("token", "target"),
+}
+"""The readings of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
+GRADIENT_FREE = ("magnitude", "output_norm")
+"""Rankings that need no gradient: the size of a head's slice of the output projection, and of what it writes."""
+SCORED = (*READINGS, *GRADIENT_FREE)
+"""Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
+
+
+def reading(reduction: str, last_layer_tokens: str) -> str:
+    """Which reading these options are; by example, every layer is divided by the number of documents."""
+    return "example" if reduction == "example" else "target" if last_layer_tokens == "target" else "token"
