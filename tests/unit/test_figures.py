@@ -158,6 +158,21 @@ def test_each_figure_is_drawn_as_pdf_and_png_from_the_command_line(study, tmp_pa
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
+def test_random_orders_are_one_band_and_other_controls_a_line_each():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    values = {"random_1": [0.8, 0.5], "random_2": [0.8, 0.7], "reversed": [0.8, 0.3], "magnitude": [0.8, 0.4]}
+    fig05.draw_controls(axes, {n: fig05.Curves([0, 50], {}, np.array(v), np.zeros(2)) for n, v in values.items()})
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["average, random (range of 2)", "average, reversed", "average, magnitude"]
+    np.testing.assert_allclose(lines["average, random (range of 2)"].get_ydata(), [80, 60])
+    (band,) = axes.collections
+    edge = band.get_paths()[0].vertices
+    assert (edge[edge[:, 0] == 50][:, 1].min(), edge[edge[:, 0] == 50][:, 1].max()) == pytest.approx((50, 70))
+    assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 3
+
+
 @pytest.mark.parametrize("module", [fig03, fig11])
 def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
     for name in "ab":

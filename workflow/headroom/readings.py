@@ -1,4 +1,4 @@
-"""Names of the rankings that a head-importance artifact holds beside the configured one. Standard library only."""
+"""Names of control rankings, and of those that a head-importance artifact holds. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ READINGS: dict[str, tuple[Reduction, LastLayerTokens]] = {
 """The readings of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
 GRADIENT_FREE = ("magnitude", "output_norm")
 """Rankings that need no gradient: the size of a head's slice of the output projection, and of what it writes."""
+RANDOM = "random_"
+"""How names of rankings in random order begin; the seed follows."""
 SCORED = (*READINGS, *GRADIENT_FREE)
 """Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.accuracy import average, study_curves
 from headroom.figures.study import COMPONENTS, Component, Study
+from headroom.readings import RANDOM
 from headroom.uncertainty import Interval
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -37,6 +40,47 @@ def data(study: Study, component: Component = "heads", ranking: str = "own") -> 
     return found
 
 
+CONTROL_LOOKS: dict[str, dict[str, Any]] = {
+    "reversed": {"color": "0.55", "marker": "v", "linestyle": (0, (1, 1))},
+    "token": {"color": "0.35", "marker": "o", "linestyle": ":"},
+    "example": {"color": "0.35", "marker": "^", "linestyle": "--"},
+    "target": {"color": "0.35", "marker": "s", "linestyle": "-."},
+    "magnitude": {"color": "0.55", "marker": "D", "linestyle": "--"},
+    "output_norm": {"color": "0.55", "marker": "P", "linestyle": "-."},
+}
+"""Greys alone, with hollow markers: colours and filled ones are the tasks'."""
+
+
+def draw_controls(axes: Axes, controls: Mapping[str, Curves]) -> None:
+    """The average over tasks under control rankings: a line each, and one band of all random orders.
+
+    Args:
+        axes: to draw on, percent pruned against accuracy in percent.
+        controls: curves of one number of shots by the name of their ranking.
+    """
+    drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
+    if drawn:
+        percent, found = drawn[0].percent, 100 * np.array([curves.average for curves in drawn])
+        which = "random order"
+        if len(drawn) > 1:
+            which = f"random (range of {len(drawn)})"
+            # Hatched: a shade is of an interval.
+            low, high = found.min(axis=0), found.max(axis=0)
+            axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
+        axes.plot(percent, found.mean(axis=0), color="grey", linewidth=2, label=f"average, {which}")
+    for name, look in CONTROL_LOOKS.items():
+        if name in controls:
+            axes.plot(
+                controls[name].percent,
+                100 * controls[name].average,
+                linewidth=1.4,
+                markersize=5,
+                markerfacecolor="white",
+                label=f"average, {name.replace('_', ' ')}",
+                **look,
+            )
+
+
 @style.drawing
 def draw(study: Study, component: Component) -> Figure:
     """Draw the figure."""
@@ -49,16 +93,7 @@ def draw(study: Study, component: Component) -> Figure:
         for task, accuracy in curves.tasks.items():
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
         style.average_line(ax, curves.percent, curves.average, curves.band)
-        for name, dash in zip(others, ("--", ":", "-.", (0, (1, 4))) * len(others), strict=False):
-            control = others[name][shots]
-            ax.plot(
-                control.percent,
-                100 * control.average,
-                color="grey",
-                linestyle=dash,
-                linewidth=1.6,
-                label=f"average, {name.replace('_', ' ')}",
-            )
+        draw_controls(ax, {name: of[shots] for name, of in others.items()})
         pruned = f"{COMPONENTS[component]} pruned (%)"
         ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)
