@@ -24,6 +24,7 @@ include: "workflow/rules/pruning.smk"
 include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/worth.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/compare.smk"
 
@@ -54,6 +55,7 @@ localrules:
     write_certified,
     write_losses,
     write_reference,
+    write_worth,
 
 
 onsuccess:

@@ -13,7 +13,7 @@ from headroom.cli import main, parser
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
-    "certify", "losses", "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
+    "certify", "losses", "findings", "worth", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
     ("arguments", "message"),
     [
         (["prune", "--levels", "101"], "'101': expected a whole number from 0 to 100"),
-        (["prune", "--rankings", "best"], "'best' is no ranking; expected own, aggregate, reversed or random_N"),
+        (["prune", "--rankings", "best"], "'best' is no ranking; expected own, aggregate, reversed, random_N, token"),
         (["prompts", "--shots", "-1"], "'-1': expected a whole number from 0"),
         (["prompts", "--limit-evaluation", "some"], "'some': expected a whole number from 1"),
         (["figure", "99"], "invalid choice: '99'"),

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
 CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
-    f"write_{page}" for page in ("findings", "reference", "certified", "losses")
+    f"write_{page}" for page in ("findings", "reference", "certified", "losses", "worth")
 }
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
 

@@ -57,7 +57,7 @@ def test_every_artifact_is_at_its_place(finished):
     assert read(finished.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).num_rows == 12
     assert read(finished.result("tiny/induction/copying.parquet"), COPYING).num_rows == 12
     for suffix in ("csv", "md", "html"):
-        for table in ("table1", "reference"):
+        for table in ("table1", "reference", "worth"):
             assert finished.result(f"tiny/tables/{table}-seed1234.{suffix}").stat().st_size
     assert finished.result("tiny/findings/seed1234.md").read_text().startswith("# Findings: tiny")
     assert "<h1>Findings: tiny" in finished.result("tiny/findings/seed1234.html").read_text()

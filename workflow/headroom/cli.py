@@ -17,6 +17,7 @@ from typing import Any
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.places import check_writable
+from headroom.readings import SCORED
 from headroom.settings import DTYPES, MARGIN, Settings
 from headroom.task_files import TASK_FOLDERS
 
@@ -41,6 +42,7 @@ MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
 OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
 """Options that name what is written."""
+_CONTROLS = f"reversed, random_N, {', '.join(SCORED[:-1])} or {SCORED[-1]}"
 FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
 """Commands whose ``--out`` is a folder."""
 
@@ -169,14 +171,16 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("prune", _prune, "Evaluate with the least important heads pruned, level by level.")
     _model_options(p)
-    p.add_argument("--ranking-file", type=Path, help="ranking artifact; random_N rankings need none")
+    p.add_argument("--ranking-file", type=Path, help="ranking artifact, of own, aggregate and reversed")
+    p.add_argument("--scores", type=Path, help=f"the task's head-importance artifact, of {', '.join(SCORED)}")
     p.add_argument(
         "--rankings",
         nargs="+",
         required=True,
         type=_ranking_name,
         metavar="NAME",
-        help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N)",
+        help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N), or a "
+        f"column of the scores: {', '.join(SCORED)}",
     )
     _levels(p, "--levels", "heads")
     _out(p, "folder for {NAME}.parquet")
@@ -253,6 +257,11 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p)
     _joint_option(p)
     _margin_option(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("worth", _worth, "Measure what rankings of heads are worth over random order, from their curves.")
+    _study_options(p)
+    _controls_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("induction", _induction, "Score every head by prefix matching and copying (Algorithms 1 and 2).")
@@ -402,8 +411,12 @@ def _compared_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, help="few-shot seed, of the same")
 
 
+def _controls_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--controls", nargs="*", type=_control_name, default=(), help=f"control rankings: {_CONTROLS}")
+
+
 def _evaluated(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--controls", nargs="*", type=_control_name, default=(), help="control rankings: random_N, reversed")
+    _controls_option(p)
     p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
     p.add_argument("--transfer", nargs="*", default=(), help="tasks evaluated under other tasks' rankings")
 
@@ -460,15 +473,15 @@ def _limit(text: str) -> int | None:
 
 def _ranking_name(text: str) -> str:
     drawn = text.removeprefix("random_")
-    if text in ("own", "aggregate", "reversed") or (text != drawn and drawn.isdecimal()):
+    if text in ("own", "aggregate", "reversed", *SCORED) or (text != drawn and drawn.isdecimal()):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, reversed or random_N")
+    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, {_CONTROLS}")
 
 
 def _control_name(text: str) -> str:
     if text not in ("own", "aggregate"):
         return _ranking_name(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no control ranking; expected reversed or random_N")
+    raise argparse.ArgumentTypeError(f"{text!r} is no control ranking; expected {_CONTROLS}")
 
 
 def _bounded(text: str, low: int, high: int | None) -> int:
@@ -570,7 +583,7 @@ def _rank(o: argparse.Namespace) -> None:
 
 def _prune(o: argparse.Namespace) -> None:
     _step("evaluate_pruned").run(
-        o.out, o.model, o.prompts, o.ranking_file, o.rankings, _with_dense(o.levels), _settings(o)
+        o.out, o.model, o.prompts, o.ranking_file, o.rankings, _with_dense(o.levels), _settings(o), o.scores
     )
 
 
@@ -660,6 +673,12 @@ def _losses(o: argparse.Namespace) -> None:
 
 def _reference(o: argparse.Namespace) -> None:
     from headroom.reference import write
+
+    write(_study(o), o.out)
+
+
+def _worth(o: argparse.Namespace) -> None:
+    from headroom.worth import write
 
     write(_study(o), o.out)
 

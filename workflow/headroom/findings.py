@@ -35,8 +35,10 @@ from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
 from headroom.inflection import what_can_go
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, count_at
+from headroom.readings import RANDOM
 from headroom.settings import MARGIN
 from headroom.tables import size, write_page
+from headroom.worth import worth_sentence
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -65,12 +67,22 @@ def control_sentences(study: Study, shots: int) -> str:
     own = average(list(study_curves(study, shots).values()))
     # The levels between nothing and everything are what rankings are told apart at.
     level = len(own.percent) // 2
-    return "".join(
-        f" With heads pruned at random ({name}) it is "
-        f"{_accuracy(average(list(study_curves(study, shots, name).values())), level)} at {own.percent[level]} %, "
-        f"where the importance ranking has {_accuracy(own, level)}."
+    drawn = {
+        name: average(list(study_curves(study, shots, name).values()))
         for name in study.controls
-        if name != "reversed"
+        if name.startswith(RANDOM)
+    }
+    if not drawn:
+        return ""
+    if len(drawn) == 1:
+        ((name, curve),) = drawn.items()
+        said = f"({name}) it is {_accuracy(curve, level)}"
+    else:
+        found = [curve.accuracy[level] for curve in drawn.values()]
+        said = f"it is {np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f} over {len(found)} random orders)"
+    return (
+        f" With heads pruned at random {said} at {own.percent[level]} %, where the importance ranking has "
+        f"{_accuracy(own, level)}."
     )
 
 
@@ -223,7 +235,11 @@ def findings(study: Study) -> str:
     guess = float(np.mean([guesses[task] for task in study.tasks]))
     sections = {
         "1. How many attention heads can go": [
-            pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots) for shots in study.shots
+            *(
+                pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots)
+                for shots in study.shots
+            ),
+            *(sentence for shots in study.shots for sentence in worth_sentence(study, shots)),
         ],
         "2. How many FFNs can go, alone and together with heads": [
             *(pruning_sentence(study, shots, "ffns", guess) for shots in study.shots),

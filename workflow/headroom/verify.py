@@ -269,6 +269,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "joint": "joint",
     },
     "reference": {"shots": "shots", "joint": "joint", "margin": "margin"},
+    "worth": {"shots": "shots", "controls": "controls"},
     **{
         f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
         for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))

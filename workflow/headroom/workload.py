@@ -20,6 +20,7 @@ from headroom.budget import ITEM_SIZES, fitting_tokens
 from headroom.checkpoint_place import place_file, read_place
 from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError, nearest
+from headroom.readings import reading
 from headroom.sequences import COPIES, sequence_length
 from headroom.study_config import transfer_tasks
 
@@ -187,9 +188,10 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         # The edge without FFNs pruned and the curve of heads share their levels.
         cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
-    # All rankings of a job share the whole model's evaluation.
+    # All rankings of a job share the whole model's evaluation, and the reading that is configured has the own ranking.
+    own = reading(study["importance"]["reduction"], study["importance"]["last_layer_tokens"])
     passes = {
-        "evaluate_own": 1 + (1 + len(study["pruning"]["controls"])) * (len(levels) - 1),
+        "evaluate_own": 1 + len({own, *study["pruning"]["controls"]}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_transfer": 1 + 2 * len({0, *study["transfer"]["levels"]} - {0}),
     }[rule]

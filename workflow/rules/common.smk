@@ -21,6 +21,7 @@ sys.path.insert(0, str(WORKFLOW))
 from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
+from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
 from headroom.study_config import (
     check_keys,
@@ -182,6 +183,12 @@ IMPORTANCE = expand(
     seed=SEEDS,
 )
 HEAD_CURVE = f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet"
+# What the own curves take beside the task's ranking: its scores, where a control ranks by one of their columns.
+CONTROL_SCORES = (
+    [f"results/{{model}}/head_importance/{{task}}/{CELL}.parquet"]
+    if set(SCORED) & set(CONTROLS)
+    else []
+)
 FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/own.parquet"
 JOINT_CELLS = f"results/{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet"
 CURVES = [
@@ -231,6 +238,10 @@ if len(SHOTS) > 1:
         seed=SEEDS,
     )
     TABLE_STEMS.append(TABLE1_STEM)
+WORTH_STEM = "results/{model}/tables/worth-seed{seed}"
+# Rankings are held against heads pruned in random order.
+if any(name.startswith("random_") for name in CONTROLS):
+    TABLE_STEMS.append(WORTH_STEM)
 TABLES = expand(
     [f"{stem}.{{suffix}}" for stem in TABLE_STEMS],
     model=MODELS,

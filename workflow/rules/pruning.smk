@@ -7,6 +7,7 @@ rule evaluate_own:
         model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
+        scores=CONTROL_SCORES,
     output:
         expand(HEAD_CURVE, ranking=OWN_RANKINGS, allow_missing=True),
     log:
@@ -20,13 +21,14 @@ rule evaluate_own:
         parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
         rankings=OWN_RANKINGS,
+        scores=[f"--scores {path}" for path in CONTROL_SCORES],
         options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom prune --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
-        "--rankings {params.rankings} {params.options} "
+        "--rankings {params.rankings} {params.scores} {params.options} "
         "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {params.folder} 2>&1 | tee {log}"
@@ -50,6 +52,7 @@ use rule evaluate_own as evaluate_aggregate with:
         parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
         rankings=["aggregate"],
+        scores=[],
         options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
     message:

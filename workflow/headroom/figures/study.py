@@ -24,7 +24,8 @@ class Study:
         tasks, shots: in the order of the figures.
         seed: few-shot seed; None for what does not depend on it.
         correlation: which statistic figures show, ``spearman`` or ``argsort``.
-        controls: control rankings evaluated beside the own one: ``random_N``, ``reversed``.
+        controls: control rankings evaluated beside the own one: ``random_N``, ``reversed``,
+            and the columns of :data:`headroom.readings.SCORED`.
         unseen: tasks that are evaluated, but are no part of the aggregate.
         transfer: tasks that are also evaluated under the rankings of other tasks.
         joint: whether heads and FFNs were also pruned together.

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from headroom.artifacts.heads import read_ranking
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.heads import grid, read_ranking
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.store import write
+from headroom.artifacts.store import read, write
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.provenance import describe
-from headroom.ranking import AGGREGATE, random_ranking
+from headroom.ranking import AGGREGATE, random_ranking, rank_heads
+from headroom.readings import SCORED
 from headroom.settings import Settings
 from headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
 
@@ -28,37 +30,47 @@ def run(
     rankings: Sequence[str],
     levels: Sequence[int],
     settings: Settings,
+    scores: Path | None = None,
 ) -> None:
     """Write ``{out}/{name}.parquet`` for each name in ``rankings``.
 
     ``reversed`` prunes the most important heads of the ``ranking`` file first, ``random_N`` heads in an order drawn
-    with seed N; any other name takes the file as it is.
+    with seed N; names of :data:`headroom.readings.SCORED` rank by that column of the head importances ``scores``; any
+    other name takes the ranking file as it is. Where two rankings prune the same heads, they are evaluated once.
 
     Raises:
-        HeadroomError: the ranking file is missing, or not of this model (and, by its name, of this task).
+        HeadroomError: a file that a name needs is missing, or not of this model (and, by its name, of this task).
     """
     # A wrong ranking is found before minutes of loading.
-    given = {name: read_given(name, ranking, model, prompts) for name in rankings if not DRAWN.fullmatch(name)}
+    given = {name: read_given(name, ranking, model, prompts, scores) for name in rankings if not DRAWN.fullmatch(name)}
     prepared = prepare("prune", model, prompts, settings, len(levels) * len(rankings))
-    if ranking is not None:
-        for pairs in given.values():
-            check_heads(ranking, pairs, prepared.loaded)
+    sources = {name: ("scores", scores) if name in SCORED else ("ranking", ranking) for name in rankings}
+    for name, pairs in given.items():
+        path = sources[name][1]
+        assert path is not None
+        check_heads(path, pairs, prepared.loaded)
     orders = {name: order(name, given.get(name, []), prepared.loaded) for name in rankings}
-    inputs = {"prompts": prompts, **({"ranking": ranking} if ranking else {})}
     options = {"levels": list(levels), "add_bos": settings.add_bos}
     for name, pairs in orders.items():
+        role, path = sources[name]
+        inputs = {"prompts": prompts, **({role: path} if path else {})}
         record = describe("steps.evaluate_pruned", inputs, options, {**prepared.facts, "ranking": name})
         write(out / f"{name}.parquet", PRUNED_EVAL, prepared.evaluation.curve(pairs, levels), record, prepared.run)
 
 
-def read_given(name: str, ranking: Path | None, model: Path, prompts: Path) -> Pairs:
-    """The heads of the ranking file, if it is what the name says.
+def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scores: Path | None = None) -> Pairs:
+    """The heads of the ranking file or in the order of a column of the scores, if these are what the name says.
 
-    ``own`` is the ranking of the prompts' task, ``aggregate`` the aggregate's, both at the prompts' shots and seed.
+    ``own`` is the ranking of the prompts' task, ``aggregate`` the aggregate's, both at the prompts' shots and seed; so
+    are the scores.
 
     Raises:
         HeadroomError: no file is given, or it is of another model, task, shot or seed.
     """
+    if name in SCORED:
+        if scores is None:
+            raise HeadroomError(f"ranking {name!r} needs the task's head importances (--scores)")
+        return rank_heads(grid(read(scores, HEAD_IMPORTANCE, **expected_ranking(model, prompts)), name))
     if ranking is None:
         raise HeadroomError(f"ranking {name!r} needs a ranking file (--ranking-file)")
     expected = expected_ranking(model, prompts, *([AGGREGATE] if name == AGGREGATE else []))

@@ -1,0 +1,101 @@
+"""Control rankings by the columns of the head importances, on a study that has run."""
+
+import numpy as np
+import pytest
+
+from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.heads import grid, read_ranking
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.store import file_digest, provenance, read
+from headroom.cli import main
+from headroom.ranking import rank_heads
+from headroom.readings import SCORED
+
+CELL = "winogrande/1shot-seed1234"
+CONTROLS = ["reversed", "random_1", "random_2", "token", "magnitude", "output_norm"]
+
+
+def prune(finished, folder, *options, scores=f"head_importance/{CELL}"):
+    given = {"model": "tiny/model.json", "prompts": f"prompts/{CELL}.parquet", "scores": f"tiny/{scores}.parquet"}
+    return main([
+        "prune", *(word for name, path in given.items() for word in (f"--{name}", str(finished.result(path)))),
+        "--levels", "0", "50", "--device", "cpu", "--out", str(folder), *options,
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def columns(finished):
+    table = read(finished.result(f"tiny/head_importance/{CELL}.parquet"), HEAD_IMPORTANCE)
+    return {name: grid(table, name) for name in ("score", *SCORED)}
+
+
+def test_the_configured_reading_is_the_score(finished, columns):
+    np.testing.assert_array_equal(columns["token"], columns["score"])
+    assert read_ranking(finished.result(f"tiny/ranking/heads/{CELL}.parquet")) == rank_heads(columns["token"])
+    for name in set(SCORED) - {"token"}:
+        assert not np.allclose(columns[name], columns["score"]), name
+
+
+def test_the_aggregate_is_that_of_each_column(finished):
+    tables = [
+        read(finished.result(f"tiny/head_importance/{task}/1shot-seed1234.parquet"), HEAD_IMPORTANCE)
+        for task in ("arc_easy", "winogrande", "aggregate")
+    ]
+    for name in SCORED:
+        first, second, both = (grid(table, name) for table in tables)
+        np.testing.assert_allclose(both, (first + second) / 2)
+    np.testing.assert_array_equal(grid(tables[0], "magnitude"), grid(tables[1], "magnitude"))
+
+
+def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(finished, columns, tmp_path):
+    ranking = finished.result(f"tiny/ranking/heads/{CELL}.parquet")
+    options = ["--rankings", "own", *SCORED, "--ranking-file", str(ranking), "--parts", str(tmp_path / "parts")]
+    assert prune(finished, tmp_path / "curves", *options) == 0
+    curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *SCORED)}
+    assert curves["token"].to_pylist() == curves["own"].to_pylist()
+    sets = {frozenset(rank_heads(columns[name])[:6]) for name in SCORED}
+    units = {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")}
+    assert len(units) == 1 + len(sets)
+    facts = provenance(tmp_path / "curves/magnitude.parquet")
+    assert set(facts["inputs"]) == {"prompts", "scores"}
+    assert facts["inputs"]["scores"]["digest"] == file_digest(finished.result(f"tiny/head_importance/{CELL}.parquet"))
+    # What is pruned: the same heads, given as a ranking of that order.
+    for name in SCORED:
+        by_file = tmp_path / f"{name}.parquet"
+        write_ranking(by_file, columns[name], provenance(ranking))
+        again = ["--rankings", "own", "--ranking-file", str(by_file), "--parts", str(tmp_path / "parts")]
+        assert prune(finished, tmp_path / name, *again) == 0
+        assert read(tmp_path / name / "own.parquet", PRUNED_EVAL).to_pylist() == curves[name].to_pylist()
+    assert {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")} == units
+
+
+def write_ranking(path, scores, facts):
+    from headroom.artifacts.ranking import RANKING
+    from headroom.artifacts.store import write
+    from headroom.ranking import as_columns
+
+    write(path, RANKING, as_columns(rank_heads(scores), scores), facts)
+
+
+def test_scores_of_another_task_are_refused_and_missing_ones_named(finished, tmp_path, capsys):
+    other = "head_importance/arc_easy/1shot-seed1234"
+    assert prune(finished, tmp_path, "--rankings", "magnitude", scores=other) == 1
+    assert "made from task arc_easy, expected winogrande" in capsys.readouterr().err
+    model, prompts = (str(finished.result(path)) for path in ("tiny/model.json", f"prompts/{CELL}.parquet"))
+    arguments = ["prune", "--model", model, "--prompts", prompts, "--rankings", "target", "--out", str(tmp_path)]
+    assert main(arguments) == 1
+    assert "ranking 'target' needs the task's head importances (--scores)" in capsys.readouterr().err
+
+
+def test_more_controls_run_the_own_curves_and_what_shows_them(study):
+    study.configure(pruning={"levels": [0, 5, 50], "controls": CONTROLS})
+    expected = {"evaluate_own": 6, "draw_pruning": 1, "write_findings": 1, "write_worth": 1}
+    assert study.planned() == expected | {"draw_transfer": 2, "write_reference": 1, "draw_pruning": 2}
+    # These rank by the scores, so that lost ones are made anew.
+    study.result("tiny/head_importance/lambada_openai/0shot-seed1234.parquet").unlink()
+    assert study.planned()["score_heads"] == 1
+
+
+def test_without_a_random_order_there_is_no_worth(study):
+    study.configure(pruning={"levels": [0, 5, 50], "controls": ["reversed"]})
+    assert "write_worth" not in study.planned()

@@ -1,0 +1,34 @@
+# What rankings of heads are worth over random order, from artifacts alone: seconds, no model.
+
+
+rule write_worth:
+    input:
+        CURVE_FILES,
+        AGGREGATE_CURVE_FILES,
+        matrix=MATRIX,
+    output:
+        csv=f"{WORTH_STEM}.csv",
+        md=f"{WORTH_STEM}.md",
+        html=report(
+            f"{WORTH_STEM}.html",
+            caption="../report/worth.rst",
+            category="{model}",
+            subcategory="pruned evaluation",
+            labels={"result": "What rankings are worth", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{model}/write_worth/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("worth"),
+        tasks=TASKS,
+        shots=SHOTS,
+        controls=CONTROLS,
+        stem=WORTH_STEM,
+    message:
+        "Write what rankings of heads are worth, {wildcards.model}."
+    shell:
+        "python -m headroom worth --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
