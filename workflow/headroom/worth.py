@@ -147,7 +147,8 @@ def compare(
             name: Worth(
                 float(points[task][i]),
                 Interval(float(limits.low[i]), float(limits.high[i])),
-                float(points[task][i] - points[task][own]),
+                # Equal areas differ by rounding where random ones are taken from both.
+                round(float(points[task][i] - points[task][own]), 9),
                 Interval(float(gain_limits.low[i]), float(gain_limits.high[i])),
             )
             for i, name in enumerate(ranked)
