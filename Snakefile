@@ -23,6 +23,8 @@ include: "workflow/rules/importance.smk"
 include: "workflow/rules/pruning.smk"
 include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
+include: "workflow/rules/ablation.smk"
+include: "workflow/rules/optimism.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/worth.smk"
 include: "workflow/rules/export.smk"
@@ -56,6 +58,9 @@ localrules:
     write_losses,
     write_reference,
     write_worth,
+    write_ablation,
+    draw_ablation,
+    write_optimism,
 
 
 onsuccess:

@@ -161,6 +161,24 @@ def parser() -> argparse.ArgumentParser:
     _levels(p, "--levels", "FFNs, of that curve")
     _out(p, "the FFN-importance artifact")
 
+    p = command(
+        "ffn-selection", _ffn_selection, "Score FFNs on other documents than a study does, and measure that ranking."
+    )
+    _model_options(p)
+    p.add_argument(
+        "--selection",
+        choices=("evaluation", "scoring"),
+        default="evaluation",
+        help="the study's own documents; the others score here (default %(default)s)",
+    )
+    p.add_argument("--curve", type=Path, required=True, help="the accuracy curve under that ranking")
+    _levels(p, "--levels", "FFNs, of that curve")
+    _out(p, "the FFN-selection artifact")
+
+    p = command("optimism", _optimism, "Write how optimistic curves are on the documents that ranked their FFNs.")
+    _study_options(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
     p = command("rank", _rank, "Rank by one task's head scores, or by the aggregate over tasks (eq. 10).")
     p.add_argument("--scores", type=Path, help="rank this head-importance artifact; else aggregate over --tasks")
     _gather_options(p, required=False)
@@ -282,6 +300,26 @@ def parser() -> argparse.ArgumentParser:
     )
     _out(p, "folder for prefix_matching.parquet and copying.parquet")
 
+    p = command(
+        "ablate", _ablate, "Evaluate without the strongest induction heads, and without random heads of their layers."
+    )
+    _model_options(p)
+    p.add_argument("--prefix-matching", type=Path, required=True, help="prefix-matching artifact")
+    p.add_argument("--copying", type=Path, required=True, help="copying artifact")
+    p.add_argument("--percents", nargs="+", type=_percent, required=True, help="percents of all heads to ablate")
+    p.add_argument("--random", type=_positive, default=3, help="random controls of each set (default %(default)s)")
+    _out(p, "the induction-ablation artifact")
+
+    p = command("ablation-table", _ablation_table, "Write what a study loses without induction heads, from artifacts.")
+    _study_options(p)
+    _ablated_option(p)
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("ablation-figure", _ablation_figure, "Draw what a study loses without induction heads.")
+    _study_options(p)
+    _ablated_option(p)
+    _out(p, "path without suffix; .pdf and .png are added")
+
     p = command("capacity", _capacity, "Count the induction capacity that pruning retains.")
     _gather_options(p)
     _out(p, "the capacity artifact")
@@ -312,6 +350,8 @@ def parser() -> argparse.ArgumentParser:
     _evaluated(p)
     _joint_option(p)
     _margin_option(p)
+    _ablated_option(p, required=False)
+    p.add_argument("--optimism", action="store_true", help="FFNs were also ranked by other documents")
     _out(p, "path without suffix; .md and .html are added")
 
     p = command("plan", _plan, "Estimate memory, operations and hours of a study's jobs before any of them runs.")
@@ -444,6 +484,12 @@ def _points(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: expected percentage points above 0, to 100")
 
 
+def _ablated_option(p: argparse.ArgumentParser, required: bool = True) -> None:
+    p.add_argument(
+        "--ablated", nargs="+" if required else "*", default=(), required=required, help="tasks of 'headroom ablate'"
+    )
+
+
 def _count(text: str) -> int:
     return _bounded(text, 0, None)
 
@@ -569,6 +615,16 @@ def _ffn_importance(o: argparse.Namespace) -> None:
     )
 
 
+def _ffn_selection(o: argparse.Namespace) -> None:
+    _step("select_ffns").run(o.out, o.curve, o.model, o.prompts, o.selection, _with_dense(o.levels), _settings(o))
+
+
+def _optimism(o: argparse.Namespace) -> None:
+    from headroom.optimism import write
+
+    write(_study(o), o.out)
+
+
 def _rank(o: argparse.Namespace) -> None:
     step = _step("aggregate_importance" if o.component == "heads" else "aggregate_ffns")
     if o.scores and o.component == "heads":
@@ -645,6 +701,24 @@ def _induction(o: argparse.Namespace) -> None:
     )
 
 
+def _ablate(o: argparse.Namespace) -> None:
+    _step("ablate_induction").run(
+        o.out, o.model, o.prompts, o.prefix_matching, o.copying, sorted(set(o.percents)), o.random, _settings(o)
+    )
+
+
+def _ablation_table(o: argparse.Namespace) -> None:
+    from headroom.ablation_table import write
+
+    write(_study(o), o.out)
+
+
+def _ablation_figure(o: argparse.Namespace) -> None:
+    from headroom.figures.induction_ablation import draw
+
+    draw(_study(o), o.out)
+
+
 def _capacity(o: argparse.Namespace) -> None:
     _step("retain_capacity").run(o.out, o.results, o.tasks, o.shots, o.seed)
 
@@ -653,8 +727,10 @@ def _study(o: argparse.Namespace) -> Any:
     from headroom.figures.study import Study
 
     # Commands have the options that they need; what the others have is not in their study.
-    given = {name: getattr(o, name) for name in ("seed", "correlation", "joint", "margin") if hasattr(o, name)}
-    lists = ("tasks", "shots", "controls", "unseen", "transfer")
+    given = {
+        name: getattr(o, name) for name in ("seed", "correlation", "joint", "margin", "optimism") if hasattr(o, name)
+    }
+    lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
     return Study(o.results, **given)
 

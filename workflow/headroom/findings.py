@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from headroom import table1
+from headroom.ablation import SELECTIONS
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import provenance, read, reads
 from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
 from headroom.chance import chances
+from headroom.figures.ablation import ACCURACY, GAIN, Effect, effects, select
 from headroom.figures.accuracy import (
     Average,
     AverageCurve,
@@ -29,10 +31,12 @@ from headroom.figures.accuracy import (
     study_grids,
     transfer_curves,
 )
+from headroom.figures.estimates import Estimate
 from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
 from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
 from headroom.inflection import what_can_go
+from headroom.optimism import AVERAGE, optimism
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, count_at
 from headroom.readings import RANDOM
@@ -105,11 +109,25 @@ def swing_sentence(study: Study, shots: int) -> str:
 
 
 def selection_note(study: Study) -> list[str]:
-    """Finding 2, continued: whether FFNs were judged on the questions that ranked them."""
+    """Finding 2, continued: whether FFNs were judged on the questions that ranked them, and what that gains."""
     record = provenance(study.file("ffn_importance", study.shots[0], study.tasks[0]))
+    found = [optimism_sentence(study, shots) for shots in study.shots if study.optimism]
     if record.get("options", {}).get("selection") != "evaluation":
-        return []
-    return ["", "FFNs are ranked on the questions that their curves are measured on, as in the paper: optimistic."]
+        return found
+    much = "by how much, the lines above say" if found else "optimistic"
+    return [*found, "", f"FFNs are ranked on the questions that their curves are measured on, as in the paper: {much}."]
+
+
+def optimism_sentence(study: Study, shots: int) -> str:
+    """Finding 2, continued: what a ranking of FFNs gains from the documents that judge it."""
+    found = next(row for row in optimism(study, shots) if row.task == AVERAGE and row.percent is None)
+    sure = "" if found.difference.low > 0 or found.difference.high < 0 else "not "
+    return (
+        f"- {shots}-shot, optimism: over {_count(len(study.tasks), 'task')} and {_count(found.n_levels, 'level')}, "
+        f"accuracy is {found.evaluation.value:.2f} with FFNs ranked by the evaluation documents themselves and "
+        f"{found.scoring.value:.2f} with FFNs ranked by the scoring documents; the difference, "
+        f"{_in_points(found.difference)}, is {sure}told from 0."
+    )
 
 
 def joint_sentence(study: Study, shots: int, guess: float) -> str:
@@ -229,6 +247,49 @@ def capacity_sentence(study: Study, score: Score, shots: int) -> str:
     )
 
 
+def ablation_sentences(study: Study) -> list[str]:
+    """Finding 5, continued: whether tasks need induction heads more than random heads of the same layers."""
+    if not study.ablated:
+        return []
+    found = effects(study)
+    percent = max(effect.cell.percent for effect in found)
+    sentences = []
+    for outcome, shots in dict.fromkeys((effect.outcome, effect.shots) for effect in found):
+        cells = [e for cell, e in select(found, outcome, shots).items() if cell.percent == percent]
+        of, first = f"over {_count(len(study.ablated), 'task')}", cells[0]
+        what = {
+            ACCURACY: f"{shots}-shot: average accuracy {of} is {_range(first.whole)}",
+            GAIN: f"{shots}-shot minus 0-shot: average gain {of} is {_in_points(first.whole)}",
+        }
+        sentences.append(
+            f"- {what[outcome]} with all heads. Without the strongest {percent} % "
+            f"({_count(first.n_heads, 'head')}) " + "; ".join(map(_ablated, cells)) + "."
+        )
+    shared = max(effect.n_shared for effect in found)
+    if shared:
+        sentences.append(
+            f"- Some layers have too few other heads: up to {shared:.1f} of a random draw's heads are chosen ones, "
+            "which hides a part of the difference."
+        )
+    return sentences
+
+
+def _ablated(effect: Effect) -> str:
+    """What one choice of heads costs beyond random heads, as far as the interval says."""
+    e, extra = effect, _in_points(effect.extra)
+    draws = f"{_count(e.n_controls, 'random draw')} from the same layers"
+    if e.beyond_controls:
+        verdict = f"more than each of {draws}, and than their average by {extra}"
+    elif e.extra.low > 0:
+        verdict = f"more than the average of {draws} by {extra}, but not than each"
+    elif e.extra.high < 0:
+        less = Estimate(-e.extra.value, -e.extra.high, -e.extra.low)
+        verdict = f"less than the average of {draws} by {_in_points(less)}"
+    else:
+        verdict = f"not told from the average of {draws} (difference {extra})"
+    return f"by {SELECTIONS[e.cell.selection]} it loses {_in_points(e.lost)}, {verdict}"
+
+
 def findings(study: Study) -> str:
     """The findings of one model and seed, as Markdown without a title."""
     guesses = chances(study)
@@ -266,7 +327,8 @@ def findings(study: Study) -> str:
                 induction_sentence(study, score),
                 *(capacity_sentence(study, score, shots) for shots in study.shots),
             )
-        ],
+        ]
+        + ablation_sentences(study),
     }
     intro = (
         f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
@@ -304,6 +366,17 @@ def _source(ranking: str, curve: Curve) -> str:
 
 def _pm(value: float, error: float) -> str:
     return f"{value:.2f} ± {error:.2f}"
+
+
+def _range(estimate: Estimate) -> str:
+    """``0.62 (0.55 to 0.69)``, an accuracy and its 95 % interval."""
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def _in_points(estimate: Estimate) -> str:
+    """A difference of accuracies in points with its 95 % interval."""
+    value, low, high = (100 * number for number in estimate)
+    return f"{value:.1f} points ({low:.1f} to {high:.1f})"
 
 
 def _signed(value: float, error: float) -> str:

@@ -134,6 +134,12 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
     if twice:
         raise HeadroomError(f"config key 'unseen': {twice[0]!r} is in 'tasks' too; a task is one or the other")
     _check_transfer(config)
+    for task in config["induction"]["ablate"]["tasks"] or []:
+        if task not in everything:
+            raise HeadroomError(
+                f"config key 'induction.ablate.tasks': {task!r} is in neither 'tasks' nor 'unseen'"
+                f"{nearest(task, everything)}"
+            )
     for model in config["models"]:
         if model in RESERVED_MODELS or not _NAME.fullmatch(model):
             raise HeadroomError(
@@ -168,6 +174,14 @@ def transfer_tasks(config: Mapping[str, Any]) -> list[str]:
     if chosen is not None:
         return list(chosen)
     return [task for task in PAPER_TRANSFER if task in tasks] if len(tasks) > 1 else []
+
+
+def ablated_tasks(config: Mapping[str, Any]) -> list[str]:
+    """Tasks to be evaluated without induction heads: those named, else all of ``tasks``; none without percents."""
+    ablate = config["induction"]["ablate"]
+    if not ablate["percents"]:
+        return []
+    return list(config["tasks"] if ablate["tasks"] is None else ablate["tasks"])
 
 
 def compared_models(config: Mapping[str, Any]) -> list[Compared]:

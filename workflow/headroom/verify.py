@@ -25,7 +25,7 @@ from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
 from headroom.provenance import FOLDERS, code_now
 from headroom.ranking import AGGREGATE
-from headroom.study_config import transfer_tasks
+from headroom.study_config import ablated_tasks, transfer_tasks
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 
@@ -250,6 +250,9 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "head_output": "copying.head_output",
         "output_bias": "copying.output_bias",
     },
+    "steps.ablate_induction": {"percents": "induction.ablate.percents", "random": "induction.ablate.random"},
+    "ablation_table": {"shots": "shots", "ablated": "ablated"},
+    "figures.induction_ablation": {"shots": "shots", "ablated": "ablated"},
     "figures.fig08": {"correlation": "correlation"},
     "figures.fig09": {"correlation": "correlation", "transfer": "transfer", "unseen": "unseen"},
     "findings": {
@@ -259,7 +262,11 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "unseen": "unseen",
         "margin": "margin",
         "joint": "joint",
+        "ablated": "ablated",
+        "optimism": "ffn.optimism",
     },
+    "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
+    "optimism": {"shots": "shots"},
     "inflection": {"shots": "shots", "joint": "joint", "margin": "margin"},
     "losses": {
         "shots": "shots",
@@ -305,6 +312,10 @@ def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
     # The model with nothing pruned is always there.
     for key in ("pruning.levels", "transfer.levels", "joint.heads", "joint.ffns"):
         found[key] = sorted({0, *found[key]})
+    ablate = study["induction"]["ablate"]
+    found |= {"induction.ablate.percents": sorted(ablate["percents"]), "induction.ablate.random": ablate["random"]}
+    found["ablated"] = ablated_tasks(study)
+    found["other selection"] = "scoring" if study["ffn"]["selection"] == "evaluation" else "evaluation"
     joint = bool(study["joint"]["heads"] and study["joint"]["ffns"])
     found |= {"joint": joint, "controls": sorted(found["pruning.controls"]), "transfer": transfer_tasks(study)}
     return {**found, "ascending shots": sorted(study["shots"]), "models": list(study["models"])}

@@ -22,7 +22,7 @@ from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError, nearest
 from headroom.readings import reading
 from headroom.sequences import COPIES, sequence_length
-from headroom.study_config import transfer_tasks
+from headroom.study_config import ablated_tasks, transfer_tasks
 
 WORKFLOW = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -44,7 +44,7 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 GUESS = (32_000, 24 * 60)
 """MB and minutes where nothing is known."""
 PASS, ORACLE, BACKWARD = range(3)
-KINDS = {"score_heads": BACKWARD, "score_ffns": ORACLE}
+KINDS = {"score_heads": BACKWARD, "score_ffns": ORACLE, "select_ffns": ORACLE}
 """What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
 
 
@@ -173,14 +173,16 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
     if rule == "score_heads":
         return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
     # Imported where it is needed, since it imports numpy.
+    from headroom.ablation import SELECTIONS
     from headroom.ranking import count_at
 
     def remaining(percent: int) -> float:
         return 1 - count_at(percent, costs.layers) / costs.layers
 
     load, levels = prompts.evaluation, sorted({0, *study["pruning"]["levels"]})
-    if rule == "score_ffns":
-        judged = load if study["ffn"]["selection"] == "evaluation" else prompts.scoring_choices
+    if rule in ("score_ffns", "select_ffns"):
+        on_evaluation = study["ffn"]["selection"] == ("evaluation" if rule == "score_ffns" else "scoring")
+        judged = load if on_evaluation else prompts.scoring_choices
         curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
         return costs.oracle(judged) + curve, 0.0
     if rule == "evaluate_joint":
@@ -190,7 +192,9 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
     # All rankings of a job share the whole model's evaluation, and the reading that is configured has the own ranking.
     own = reading(study["importance"]["reduction"], study["importance"]["last_layer_tokens"])
+    ablate = study["induction"]["ablate"]
     passes = {
+        "ablate_induction": 1 + len(SELECTIONS) * len(ablate["percents"]) * (1 + ablate["random"]),
         "evaluate_own": 1 + len({own, *study["pruning"]["controls"]}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_transfer": 1 + 2 * len({0, *study["transfer"]["levels"]} - {0}),
@@ -223,7 +227,7 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
 
 def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
     """The jobs of the rules that run the model, for one model and one seed."""
-    tasks, transfer = set(study["tasks"]), set(transfer_tasks(study))
+    tasks, transfer, ablated = set(study["tasks"]), set(transfer_tasks(study)), set(ablated_tasks(study))
     seen = [p for p in prompts if p.task in tasks]
     has_grid = bool(study["joint"]["heads"] and study["joint"]["ffns"])
     of_rule: dict[str, Sequence[Prompts | None]] = {
@@ -234,6 +238,8 @@ def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, har
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
         "score_induction": [None],
+        "ablate_induction": [p for p in prompts if p.task in ablated],
+        "select_ffns": seen if study["ffn"]["optimism"] else [],
     }
     found = []
     for rule, members in of_rule.items():

@@ -24,6 +24,7 @@ from headroom.errors import HeadroomError
 from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
 from headroom.study_config import (
+    ablated_tasks,
     check_keys,
     check_study,
     check_values,
@@ -59,6 +60,8 @@ UNSEEN = config["unseen"]
 ALL_TASKS = [*TASKS, *UNSEEN]
 # Evaluated under the rankings of other tasks, too.
 TRANSFER = transfer_tasks(config)
+# Evaluated without induction heads, too.
+ABLATED = ablated_tasks(config)
 SHOTS = config["shots"]
 SEEDS = config["seeds"]
 CONTROLS = sorted(config["pruning"]["controls"])
@@ -69,6 +72,8 @@ GPUS = 0 if config["device"] == "cpu" else config["gpus"]
 # Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
 CPU_MINUTES = 20
 JOINT = bool(config["joint"]["heads"] and config["joint"]["ffns"])
+# Whether FFNs are also ranked by the other documents.
+OPTIMISM = config["ffn"]["optimism"]
 JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[config["joint"]["ranking"]]
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
@@ -190,6 +195,10 @@ CONTROL_SCORES = (
     else []
 )
 FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/own.parquet"
+FFN_SELECTION = f"results/{{model}}/ffn_selection/{{task}}/{CELL}.parquet"
+OTHER_CURVE = (
+    f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/other_documents.parquet"
+)
 JOINT_CELLS = f"results/{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet"
 CURVES = [
     *expand(
@@ -210,6 +219,13 @@ CURVES = [
     ),
     *expand(FFN_CURVE, model=MODELS, task=TASKS, shot=SHOTS, seed=SEEDS),
     *expand(
+        [FFN_SELECTION, OTHER_CURVE],
+        model=MODELS,
+        task=TASKS if OPTIMISM else [],
+        shot=SHOTS,
+        seed=SEEDS,
+    ),
+    *expand(
         JOINT_CELLS, model=MODELS, task=TASKS if JOINT else [], shot=SHOTS, seed=SEEDS
     ),
 ]
@@ -229,6 +245,8 @@ REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
 CERTIFIED_STEM = "results/{model}/tables/headroom-seed{seed}"
 LOSSES_STEM = "results/{model}/tables/losses-seed{seed}"
 FINDINGS_STEM = "results/{model}/findings/seed{seed}"
+OPTIMISM_STEM = "results/{model}/tables/optimism-seed{seed}"
+ABLATION_STEM = "results/{model}/tables/induction_ablation-seed{seed}"
 TABLE_STEMS = [CERTIFIED_STEM, LOSSES_STEM, REFERENCE_STEM]
 # One number of shots has nothing to be correlated with.
 if len(SHOTS) > 1:
@@ -242,6 +260,10 @@ WORTH_STEM = "results/{model}/tables/worth-seed{seed}"
 # Rankings are held against heads pruned in random order.
 if any(name.startswith("random_") for name in CONTROLS):
     TABLE_STEMS.append(WORTH_STEM)
+if OPTIMISM:
+    TABLE_STEMS.append(OPTIMISM_STEM)
+if ABLATED:
+    TABLE_STEMS.append(ABLATION_STEM)
 TABLES = expand(
     [f"{stem}.{{suffix}}" for stem in TABLE_STEMS],
     model=MODELS,
@@ -258,6 +280,9 @@ INDUCTION = expand(
 ) + expand(
     f"results/{{model}}/capacity/{CELL}.parquet", model=MODELS, shot=SHOTS, seed=SEEDS
 )
+ABLATION = f"results/{{model}}/induction_ablation/{{task}}/{CELL}.parquet"
+ABLATION_FILES = expand(ABLATION, task=ABLATED, shot=SHOTS, allow_missing=True)
+INDUCTION += expand(ABLATION_FILES, model=MODELS, seed=SEEDS)
 # Figures that show some numbers of shots only; a study without these lacks the figure.
 FIGURE_SHOTS = {
     number: [shots for shots in wanted if shots in SHOTS]
@@ -297,10 +322,14 @@ FIGURE_STEMS = {
     + ("" if number == "10" else "-seed{seed}")
     for number, name in FIGURE_NAMES.items()
 }
+FIGURE_STEMS["induction_ablation"] = (
+    "results/{model}/figures/induction_ablation-seed{seed}"
+)
 LACKING = {
     *(f"fig{number}" for number, shots in FIGURE_SHOTS.items() if not shots),
     *([] if JOINT else ["fig07"]),
     *([] if TRANSFER or UNSEEN else ["fig09", "fig16", "fig17"]),
+    *([] if ABLATED else ["induction_ablation"]),
 }
 FIGURES_OF = {
     name: sorted(
@@ -366,6 +395,8 @@ OPTIONS = {
     "ffn.selection": "--selection",
     "induction.sequences": "--sequences",
     "induction.bos": "--bos",
+    "induction.ablate.percents": "--percents",
+    "induction.ablate.random": "--random",
     "copying.head_output": "--head-output",
     "copying.output_bias": "--output-bias",
 }
@@ -420,6 +451,13 @@ AGGREGATE_CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="aggregate", allow_missing=True
 )
 FFN_CURVE_FILES = expand(FFN_CURVE, task=TASKS, shot=SHOTS, allow_missing=True)
+# Both rankings, where there are two.
+SELECTION_FILES = expand(
+    [FFN_SELECTION, OTHER_CURVE],
+    task=TASKS if OPTIMISM else [],
+    shot=SHOTS,
+    allow_missing=True,
+)
 JOINT_FILES = expand(
     JOINT_CELLS, task=TASKS if JOINT else [], shot=SHOTS, allow_missing=True
 )

@@ -342,6 +342,8 @@ rule write_findings:
         SHOT_CORRELATION_FILES,
         INDUCTION_FILES,
         CAPACITY_FILES,
+        ABLATION_FILES,
+        SELECTION_FILES,
         matrix=[*MATRIX, MATRIX_UNSEEN],
     output:
         md=f"{FINDINGS_STEM}.md",
@@ -365,6 +367,8 @@ rule write_findings:
         unseen=UNSEEN,
         options=options("margin"),
         joint="--joint" if JOINT else "",
+        ablated=ABLATED,
+        optimism="--optimism" if OPTIMISM else "",
         stem=FINDINGS_STEM,
     message:
         "Write the findings of {wildcards.model}."
@@ -372,7 +376,7 @@ rule write_findings:
         "python -m headroom findings --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
         "--transfer {params.transfer} --unseen {params.unseen} {params.options} {params.joint} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "--ablated {params.ablated} {params.optimism} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_certified:

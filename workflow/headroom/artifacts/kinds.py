@@ -12,7 +12,9 @@ from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from headroom.artifacts.ffn_selection import FFN_SELECTION
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -27,7 +29,9 @@ KINDS = (
     CROSS_TASK,
     FFN_IMPORTANCE,
     FFN_RANKING,
+    FFN_SELECTION,
     HEAD_IMPORTANCE,
+    INDUCTION_ABLATION,
     JOINT_EVAL,
     PREFIX_MATCHING,
     PRUNED_EVAL,

@@ -122,7 +122,7 @@ def read_curve(path: Path, **expected: Any) -> Curve:
     accuracy, stderr = (table.column(name).to_numpy() for name in ("accuracy", "stderr"))
     partner, correlation = (table.column(name)[0].as_py() for name in ("partner", "correlation"))
     removed, questions = table.column("parameters_removed").to_pylist(), table.column("doc_id")[0].as_py()
-    return Curve(path, percent, removed, accuracy, stderr, _per_question(table, path), questions, partner, correlation)
+    return Curve(path, percent, removed, accuracy, stderr, per_question(table, path), questions, partner, correlation)
 
 
 def read_grid(path: Path, **expected: Any) -> Grid:
@@ -142,7 +142,7 @@ def read_grid(path: Path, **expected: Any) -> Grid:
     removed, accuracy = (
         table.column(name).to_numpy()[order].reshape(shape) for name in ("parameters_removed", "accuracy")
     )
-    return Grid(heads, ffns, removed, accuracy, _per_question(table, path)[order].reshape(*shape, -1))
+    return Grid(heads, ffns, removed, accuracy, per_question(table, path)[order].reshape(*shape, -1))
 
 
 def study_curves(study: Study, shots: int, ranking: str = "own", component: Component = "heads") -> dict[str, Curve]:
@@ -238,8 +238,12 @@ def _average(correct: Sequence[Array]) -> Average:
     return Average(accuracy, errors[0], loss, errors[1], interval(samples), interval(first - samples), list(correct))
 
 
-def _per_question(table: pa.Table, path: Path) -> Array:
-    """The lists of right and wrong answers, [row, question]."""
+def per_question(table: pa.Table, path: Path) -> Array:
+    """The lists of right and wrong answers of an evaluation's rows, [row, question].
+
+    Raises:
+        ArtifactError: the rows are of different questions.
+    """
     lengths = set(table.column("doc_id").combine_chunks().value_lengths().to_pylist())
     questions, correct = (
         table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("doc_id", "correct")

@@ -14,6 +14,9 @@ COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
 """Rankings of a transfer task's partners."""
 
+OTHER_DOCUMENTS = "other_documents"
+"""Ranking of FFNs by other documents than the study ranks by."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -30,6 +33,8 @@ class Study:
         transfer: tasks that are also evaluated under the rankings of other tasks.
         joint: whether heads and FFNs were also pruned together.
         margin: loss that counts as none, in percentage points; None for what does not depend on it.
+        ablated: tasks that are also evaluated without induction heads.
+        optimism: whether FFNs were also ranked by other documents, and that ranking's curve measured.
     """
 
     results: Path
@@ -42,6 +47,8 @@ class Study:
     transfer: tuple[str, ...] = ()
     joint: bool = False
     margin: float | None = None
+    ablated: tuple[str, ...] = ()
+    optimism: bool = False
 
     @property
     def model(self) -> str:

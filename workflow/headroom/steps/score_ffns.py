@@ -16,7 +16,7 @@ from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import FFN_RANKING
-from headroom.artifacts.store import write
+from headroom.artifacts.store import Kind, write
 from headroom.provenance import describe
 from headroom.ranking import ffn_columns, rank_ffns
 from headroom.settings import Settings
@@ -36,6 +36,8 @@ def run(
     selection: Selection,
     levels: Sequence[int],
     settings: Settings,
+    kind: Kind = FFN_IMPORTANCE,
+    step: str = "steps.score_ffns",
 ) -> None:
     """Write an FFN-importance artifact and, where asked for, its ranking and the curve under it.
 
@@ -46,6 +48,8 @@ def run(
             ranking optimistic, or the ``scoring`` documents.
         levels: percents of FFNs of the curve, which is always measured on the evaluation documents.
         settings: how to run the model.
+        kind: of ``out``, whose columns are those of an FFN-importance artifact.
+        step: whose results these are.
     """
     purpose = PURPOSES[selection]
     prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
@@ -55,8 +59,8 @@ def run(
     evaluation.keep_whole(found.dense)
     columns = oracle.importance(evaluation.documents, evaluation.choices, found)
     options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
-    record = describe("steps.score_ffns", {"prompts": prompts}, options, prepared.facts)
-    write(out, FFN_IMPORTANCE, columns, record, prepared.run)
+    record = describe(step, {"prompts": prompts}, options, prepared.facts)
+    write(out, kind, columns, record, prepared.run)
     scores = np.array(columns["score"])
     order = rank_ffns(scores)
     if ranking:
@@ -70,5 +74,5 @@ def run(
             judged = prepare_documents("ffn-importance", loaded, prompts, rows(prompts, EVALUATION), settings)
         judged.expect(len(levels))
         options = {**options, "levels": list(levels)}
-        record = describe("steps.score_ffns", {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
+        record = describe(step, {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
         write(curve, PRUNED_EVAL, judged.evaluation.ffn_curve(order, levels), record, judged.run)

@@ -1,0 +1,67 @@
+# FFNs ranked by the other documents than the study ranks by, and how optimistic the documents that judge make a ranking.
+
+
+rule select_ffns:
+    input:
+        model="results/{model}/model.json",
+        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
+    output:
+        scores=FFN_SELECTION,
+        curve=OTHER_CURVE,
+    log:
+        f"logs/{{model}}/select_ffns/{{task}}/{CELL}.log",
+    wildcard_constraints:
+        task=alternatives(TASKS if OPTIMISM else []),
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("select_ffns"),
+    params:
+        parts=PARTS,
+        code=code_digest("steps.select_ffns"),
+        options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
+    message:
+        "Score the FFNs of {wildcards.model} on other documents of {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        "python -m headroom ffn-selection --model {input.model} --prompts {input.prompts} "
+        "{params.options} "
+        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts} "
+        "--curve {output.curve} --out {output.scores} 2>&1 | tee {log}"
+
+
+rule write_optimism:
+    input:
+        SELECTION_FILES,
+        FFN_FILES,
+        FFN_CURVE_FILES,
+        matrix=MATRIX,
+    output:
+        csv=f"{OPTIMISM_STEM}.csv",
+        md=f"{OPTIMISM_STEM}.md",
+        html=report(
+            f"{OPTIMISM_STEM}.html",
+            caption="../report/optimism.rst",
+            category="{model}",
+            subcategory="FFN importance",
+            labels={
+                "result": "Table: ranked and judged alike, or apart",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "logs/{model}/write_optimism/seed{seed}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=code_digest("optimism"),
+        tasks=TASKS,
+        shots=SHOTS,
+        stem=OPTIMISM_STEM,
+    message:
+        "Write how optimistic FFN rankings of {wildcards.model} are."
+    shell:
+        "python -m headroom optimism --results results/{wildcards.model} "
+        "--tasks {params.tasks} --shots {params.shots} "
+        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
