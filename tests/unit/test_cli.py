@@ -13,7 +13,8 @@ from headroom.cli import main, parser
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
-    "certify", "losses", "findings", "worth", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
+    "ffn-selection", "optimism", "ablate", "ablation-table", "ablation-figure", "certify", "losses", "worth",
+    "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import HeadroomError
-from headroom.study_config import check_keys, check_study, compared_models, transfer_tasks
+from headroom.study_config import ablated_tasks, check_keys, check_study, compared_models, transfer_tasks
 from headroom.task_files import task_yaml
 from tests.conftest import ROOT
 
@@ -54,6 +54,10 @@ def test_defaults_reach_nested_keys():
     assert config["transfer"] == {"tasks": None, "levels": [10, 30, 50, 70, 90]}
     assert (config["prompts"], config["metric"], config["unseen"]) == ("paper", "question", [])
     assert config["copying"] == {"head_output": "attention", "output_bias": False}
+    assert config["induction"]["ablate"] == {"percents": [], "random": 3, "tasks": None}
+    assert ablated_tasks(config) == []
+    config["induction"]["ablate"]["percents"] = [2]
+    assert ablated_tasks(config) == config["tasks"]
 
 
 def test_the_released_codes_study_sets_every_option_it_differs_in():
@@ -160,6 +164,10 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
         ({"models": {"prompts": {"source": "x"}}}, "'models': 'prompts' cannot be a model name"),
         ({"models": {"matrix": {"source": "x"}}}, "'matrix' cannot be a model name"),
         ({"models": {"comparison": {"source": "x"}}}, "'comparison' cannot be a model name"),
+        (
+            {"induction": {"ablate": {"percents": [2], "tasks": ["piqua"]}}},
+            r"'induction.ablate.tasks': 'piqua' is in neither 'tasks' nor 'unseen' \(did you mean 'piqa'\?\)",
+        ),
         ({"data": {"source": "mirror"}}, "'data.mirror': data.source is mirror, so name the mirror folder"),
         ({"data": {"source": "mirror", "mirror": "nowhere"}}, "nowhere/arc_easy holds no Parquet files for task"),
     ],
@@ -194,6 +202,9 @@ def test_names_and_combinations_that_cannot_be(changes, message):
         {"models": {"m": {"source": "x", "step": -1}}},
         {"models": {"m": {"source": "x", "trust_remote_code": "yes"}}},
         {"induction": {"sequences": 0}},
+        {"induction": {"ablate": {"percents": [0]}}},
+        {"induction": {"ablate": {"random": 0}}},
+        {"ffn": {"optimism": "yes"}},
         {"gpus": 0},
         {"max_hours": 0},
     ],
@@ -266,7 +277,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
         "prompts": ["steps.render_prompts"],
         "model": [
             *(f"steps.{step}" for step in ("score_heads", "score_ffns", "score_induction", "evaluate_pruned")),
-            *(f"steps.{step}" for step in ("evaluate_joint", "evaluate_transfer")),
+            *(f"steps.{step}" for step in ("evaluate_joint", "evaluate_transfer", "ablate_induction", "select_ffns")),
             "embedded",
             "models",
         ],
@@ -278,6 +289,9 @@ def test_imports_of_an_environment_are_pinned_in_it():
             "table1",
             "reference",
             "findings",
+            "ablation_table",
+            "optimism",
+            "figures.induction_ablation",
         ]
         + [f"figures.{path.stem}" for path in (digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
     }
@@ -314,7 +328,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
 def test_steps_without_a_model_import_no_torch():
     code = (
         "import sys; from headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, retain_capacity;"
-        "from headroom import findings, reference, cli, show, verify;"
+        "from headroom import ablation_table, findings, optimism, reference, cli, show, verify;"
         "from headroom.figures import fig03, fig05, fig07, fig18;"
         "from headroom.steps import compare_prunable, compare_rankings;"
         "cli.parser(); "

@@ -196,3 +196,26 @@ def test_submitting_needs_no_torch(tmp_path, record):
         [sys.executable, "-c", code, json.dumps(study()), record, path], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_path, record):
+    ablate = {"sequences": 2, "ablate": {"percents": [2, 5], "random": 3, "tasks": ["a", "c"]}}
+    settings = study(device="cpu", unseen=["c"], induction=ablate, ffn={"optimism": True})
+    paths = {
+        task: write_prompts(tmp_path / "prompts" / task / "0shot-seed1234.parquet", task, n)
+        for task, n in {"a": 3, "b": 5, "c": 4}.items()
+    }
+    costs = workload.record_costs(Path(record), 4)
+    prompts = [workload.recorded_prompts(path, 0) for path in paths.values()]
+    planned = {job.rule: job for job in workload.jobs(settings, prompts, costs, workload.hardware_of(settings))}
+    assert set(planned) == RULES | {"ablate_induction", "select_ffns"}
+    assert (planned["ablate_induction"].count, planned["select_ffns"].count) == (2, 2)
+    assert set(plan.requests(settings, tmp_path, costs)) == set(planned)
+    # The whole model, and by three choices two levels, each with three controls.
+    ahead, _ = workload.operations("ablate_induction", settings, costs, prompts[0])
+    assert ahead == pytest.approx(25 * costs.forward(prompts[0].evaluation))
+    # The same work as the study's own scores would be on the other documents.
+    other = study(device="cpu", ffn={"selection": "scoring"})
+    assert workload.operations("select_ffns", settings, costs, prompts[1]) == workload.operations(
+        "score_ffns", other, costs, prompts[1]
+    )
