@@ -208,7 +208,7 @@ def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_p
     costs = workload.record_costs(Path(record), 4)
     prompts = [workload.recorded_prompts(path, 0) for path in paths.values()]
     planned = {job.rule: job for job in workload.jobs(settings, prompts, costs, workload.hardware_of(settings))}
-    assert set(planned) == RULES | {"ablate_induction", "select_ffns"}
+    assert set(planned) == RULES - {"evaluate_transfer"} | {"ablate_induction", "select_ffns"}
     assert (planned["ablate_induction"].count, planned["select_ffns"].count) == (2, 2)
     assert set(plan.requests(settings, tmp_path, costs)) == set(planned)
     # The whole model, and by three choices two levels, each with three controls.

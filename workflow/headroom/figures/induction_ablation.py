@@ -38,7 +38,7 @@ def draw(study: Study) -> Figure:
         _band(ax, cells, [e.control for e in cells], "grey")
         _band(ax, cells, [e.ablated for e in cells], colours[selection]["color"])
         _markers(ax, cells, colours[selection]["color"])
-        title = style.shot_title(shots) + ("" if outcome == ACCURACY else " minus 0-shot")
+        title = style.shot_title(shots) + ("" if outcome == ACCURACY else " gain")
         ax.set(title=f"{title}, {SELECTIONS[selection]}", xlabel="heads ablated (%)")
         ax.set_ylabel("accuracy (%)" if outcome == ACCURACY else "few-shot gain (points)")
         ax.grid(alpha=0.3)
@@ -72,7 +72,7 @@ def _legend(figure: Figure) -> None:
         "strongest heads": Line2D([], [], color="black"),
         "random heads of the same layers, mean of draws": Line2D([], [], color="grey", linestyle="--"),
         "loses more than random heads": Line2D([], [], marker="o", linestyle="none", **dark),
-        "that is not told": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
+        "not told to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
     }
     columns = 4 if figure.get_figwidth() > 11 else 2
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
