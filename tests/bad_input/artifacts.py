@@ -13,11 +13,15 @@ import pyarrow.parquet as pq
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from headroom.artifacts.ffn_selection import FFN_SELECTION
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.store import write
 from headroom.ranking import as_columns, rank_heads
 from tests.bad_input.page import Cases
+from tests.unit.fixture_ablation import ablated
 from tests.unit.fixture_study import made_of
 
 CASES = Cases()
@@ -277,3 +281,28 @@ def _(bench):
         "--ranking-folder", results / "ranking" / "heads", "--task", "copa", "--tasks", *names, "--device", "cpu",
         "--out", bench.folder / "curves",
     )  # fmt: skip
+
+
+@CASES.of("a few-shot gain of other questions")
+def _(bench):
+    study = ablated(bench.study())
+
+    def others(columns):
+        return columns | {"doc_id": [[number + 1 for number in row] for row in columns["doc_id"]]}
+
+    rewrite(study.file("induction_ablation", 0, "copa"), INDUCTION_ABLATION, others)
+    cell = ("--results", study.results, "--tasks", *study.tasks, "--shots", 0, 5, "--seed", 7)
+    return bench.headroom("ablation-table", *cell, "--ablated", "piqa", "copa", "--out", bench.older("table"))
+
+
+@CASES.of("two FFN rankings by the same documents")
+def _(bench):
+    study = bench.study()
+    path, other = (study.file(step, 0, "piqa") for step in ("ffn_importance", "ffn_selection"))
+    table = pq.read_table(path)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    write(other, FFN_SELECTION, columns, made_of(study, 0, "piqa", options={"selection": "evaluation"}))
+    curve = study.curve("piqa", 0, "own", "ffns")
+    copy(curve, curve.with_name("other_documents.parquet"))
+    rewrite(curve.with_name("other_documents.parquet"), PRUNED_EVAL, ranking="other_documents")
+    return gather(bench, study, "optimism", out="table")
