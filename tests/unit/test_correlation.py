@@ -128,15 +128,22 @@ def test_table_1_is_mean_and_variance_over_tasks(tmp_path):
         "overlap_top30": [0.5] * 8,
         "srcc_within_layer": [None] * 8,
         "noise_ceiling": [None] * 8,
+        "p_permutation": [0.001, 0.2, 0.04, 0.001] * 2,
+        "reliability_a": [None] * 8,
+        "reliability_b": [None] * 8,
+        "srcc_corrected": [0.3, None, 1.1, 0.9] + [None] * 4,
     }
     write(tmp_path / "cross_shot.parquet", CROSS_SHOT, columns, {})
     first, second = table1.data(tmp_path / "cross_shot.parquet")
     # Mean 0.5, deviations -0.3, -0.1, 0.4: variance 0.26 / 2. The aggregate is no task.
-    assert first == ("0-1", 3, pytest.approx(0.5), pytest.approx(0.13), pytest.approx(0.25), pytest.approx(0.0325), 0.5)
+    moments = (pytest.approx(0.5), pytest.approx(0.13), pytest.approx(0.25), pytest.approx(0.0325))
+    assert first == ("0-1", 3, *moments, 0.5, pytest.approx(0.7), 2, 2)
     assert second[:3] == ("0-5", 3, pytest.approx(0.5))
+    assert np.isnan(second.corrected_mean)
+    assert second.n_corrected == 0
     table1.write_table(tmp_path / "cross_shot.parquet", tmp_path / "t")
     assert (tmp_path / "t.csv").read_text().splitlines()[0].startswith("shots,tasks,SRCC mean")
-    assert "| 0-1 | 3 | 0.500 | 0.130 | 0.250 | 0.033 | 0.500 |" in (tmp_path / "t.md").read_text()
+    assert "| 0-1 | 3 | 0.500 | 0.130 | 0.250 | 0.033 | 0.500 | 0.700 | 2 | 2 |" in (tmp_path / "t.md").read_text()
 
 
 def test_partners_are_the_most_and_least_correlated_others():

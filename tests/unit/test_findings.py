@@ -148,6 +148,10 @@ class TestSentences:
     def test_correlation(self, study):
         text = findings(study)
         assert "- Between 0 and 5 shots: SRCC of a task's head importances is " in text
+        # The halves of the fixture's scores are the scores.
+        assert "over 3 pairs); corrected for the noise in the scores it is -0.18. Inside layers it is" in text
+        assert "1 of 3 pairs agrees more than a profile over layers explains (p < 0.05 each" in text
+        assert "The scores are of the same documents at both numbers of shots." in text
         assert "not SRCC" in text
 
     def test_induction(self, study):

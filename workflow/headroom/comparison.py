@@ -12,7 +12,7 @@ import numpy as np
 
 from headroom.certify import certify
 from headroom.compared import Compared
-from headroom.correlation import TaskScores, compare
+from headroom.correlation import TaskScores, compare_pairs
 from headroom.figures.accuracy import AverageCurve
 from headroom.figures.study import Component, Study
 
@@ -114,12 +114,22 @@ def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> 
         scores: model to task to its head scores, the same tasks for each.
         shots: number of few-shot examples.
     """
-    return [
-        {"model_a": a, "model_b": b, "task": task, "shots": shots, **compare(scores[a][task], scores[b][task])}
-        for a, b in combinations(scores, 2)
-        for task in scores[a]
-        if scores[a][task].score.shape == scores[b][task].score.shape
-    ]
+    shapes = {model: next(iter(of.values())).score.shape for model, of in scores.items()}
+    rows = []
+    for shape in dict.fromkeys(shapes.values()):
+        alike = [model for model in scores if shapes[model] == shape]
+        pairs = list(combinations(alike, 2))
+        by_task = {
+            # Models are scored on the same documents.
+            task: compare_pairs({model: scores[model][task] for model in alike}, pairs, same_documents=True)
+            for task in scores[alike[0]]
+        }
+        rows += [
+            {"model_a": a, "model_b": b, "task": task, "shots": shots, **found[i]}
+            for i, (a, b) in enumerate(pairs)
+            for task, found in by_task.items()
+        ]
+    return rows
 
 
 def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequences: int) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from headroom.artifacts.store import by_column
 from headroom.errors import HeadroomError
@@ -18,6 +18,12 @@ Statistic = Literal["spearman", "argsort"]
 STATISTICS: dict[Statistic, str] = {"spearman": "srcc", "argsort": "argsort_statistic"}
 """The column of a correlation artifact that holds each statistic."""
 TOP_PERCENT = 30
+MIN_RELIABILITY = 0.5
+"""Below it more of a ranking's variance is noise than signal, and nothing is said of what it would be without."""
+PERMUTATIONS = 999
+"""Shuffles of a permutation test, whose smallest p-value is 1 / (1 + PERMUTATIONS)."""
+LEVEL = 0.05
+"""Rankings with a p-value below it agree more than a profile over layers explains."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -75,15 +81,120 @@ def reliability(scores: TaskScores) -> float | None:
 
 
 def noise_ceiling(a: TaskScores, b: TaskScores) -> float | None:
-    """Largest SRCC to be expected of two perfectly equal rankings measured this noisily: sqrt(rel_a rel_b)."""
+    """Largest SRCC to be expected of two perfectly equal rankings whose noise is independent: sqrt(rel_a rel_b)."""
     reliabilities = reliability(a), reliability(b)
     if reliabilities[0] is None or reliabilities[1] is None:
         return None
     return float(np.sqrt(reliabilities[0] * reliabilities[1]))
 
 
-def compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
-    """All statistics of a pair of rankings, by column name."""
+def is_reliable(value: float | None) -> bool:
+    """Whether a ranking of this reliability is told from noise well enough to be corrected for it."""
+    return value is not None and value >= MIN_RELIABILITY
+
+
+def corrected_srcc(a: TaskScores, b: TaskScores, same_documents: bool = False) -> float | None:
+    """SRCC corrected for attenuation: what it would be without the noise in the scores.
+
+    Spearman's correction divides the SRCC by :func:`noise_ceiling`, which takes the noise of the two for independent.
+    That of scores of the same documents is not, and raises the plain SRCC. Halves of different documents share none,
+    so there it is the mean SRCC of a's even with b's odd documents and of a's odd with b's even ones, over the
+    geometric mean of both even/odd SRCCs.
+
+    A value above 1 is sampling error and is kept, since a mean over clipped values would be too low.
+
+    Args:
+        a, b: scores with their halves.
+        same_documents: both are of the same documents in the same order.
+
+    Returns:
+        None where a reliability is below ``MIN_RELIABILITY`` or not defined.
+    """
+    reliabilities = reliability(a), reliability(b)
+    ceiling = noise_ceiling(a, b)
+    if not all(map(is_reliable, reliabilities)) or ceiling is None:
+        return None
+    if not same_documents:
+        plain = srcc(a.score, b.score)[0]
+        return None if np.isnan(plain) else plain / ceiling
+    crossed = (srcc(a.even, b.odd)[0] + srcc(a.odd, b.even)[0]) / 2
+    return crossed / float(np.sqrt(srcc(a.even, a.odd)[0] * srcc(b.even, b.odd)[0]))
+
+
+def within_layer_shuffles(shape: tuple[int, int], n: int = PERMUTATIONS, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Permutations of head numbers that stay in their layers, [n, layer * head].
+
+    Args:
+        shape: layers, heads.
+        n: how many.
+        seed: the same seed gives the same permutations.
+    """
+    numbers = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
+    drawn = np.random.default_rng(seed).permuted(np.broadcast_to(numbers, (n, *shape)), axis=2)
+    return drawn.reshape(n, -1)
+
+
+def permutation_p(scores: Sequence[Array], shuffles: np.ndarray[Any, Any] | None = None) -> Array:
+    """p-values of the SRCC of each pair of scores against shuffles of the heads within layers, [i, j], symmetric.
+
+    The null hypothesis: given a head's layer, its place in one ranking says nothing of its place in the other. A profile
+    over layers, which both may share, stays as it is in every shuffle. One-sided: the share of shuffles, the data
+    counted in, whose SRCC is as high as that of the data or higher. NaN where scores are constant.
+
+    Args:
+        scores: each [layer, head], of one shape.
+        shuffles: as :func:`within_layer_shuffles` gives them, its default where None is given.
+    """
+    shape = scores[0].shape
+    if shuffles is None:
+        shuffles = within_layer_shuffles((shape[0], shape[1]))
+    # Twice the ranks are whole numbers, whose sums of products are exact: equal SRCCs are found equal. Means and
+    # variances of ranks are the same in each shuffle, so that the sum of products orders as the SRCC does.
+    ranks = 2 * np.stack([rankdata(values) for values in scores])
+    observed = ranks @ ranks.T
+    reached = np.zeros(observed.shape)
+    for shuffle in shuffles:
+        reached += ranks @ ranks[:, shuffle].T >= observed
+    p_values = (1 + reached) / (1 + len(shuffles))
+    # A shuffle of the one is the reverse shuffle of the other: one of both is taken.
+    p_values = np.triu(p_values) + np.triu(p_values, 1).T
+    constant = np.ptp(ranks, axis=1) == 0
+    p_values[constant], p_values[:, constant] = np.nan, np.nan
+    return p_values
+
+
+def n_beyond_layers(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows of rank correlations are larger than a profile over layers explains."""
+    return sum(row["p_permutation"] < LEVEL for row in rows)
+
+
+def compare_pairs(
+    scores: Mapping[Any, TaskScores], pairs: Sequence[tuple[Any, Any]], same_documents: bool = False
+) -> list[dict[str, Any]]:
+    """All statistics of pairs of rankings, by column name, in the order of the pairs.
+
+    Args:
+        scores: of all rankings, of one shape.
+        pairs: names of two rankings each.
+        same_documents: the rankings of a pair are of the same documents, so that they share noise.
+    """
+    names = list(scores)
+    shuffled = permutation_p([s.score for s in scores.values()]) if pairs else np.empty((0, 0))
+    reliabilities = {name: reliability(s) for name, s in scores.items()}
+    return [
+        {
+            **_compare(scores[a], scores[b]),
+            "p_permutation": float(shuffled[names.index(a), names.index(b)]),
+            "reliability_a": reliabilities[a],
+            "reliability_b": reliabilities[b],
+            # Of a ranking with itself there is nothing to correct.
+            "srcc_corrected": None if a == b else corrected_srcc(scores[a], scores[b], same_documents),
+        }
+        for a, b in pairs
+    ]
+
+
+def _compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
     statistic, p_value = srcc(a.score, b.score)
     return {
         "srcc": statistic,
@@ -119,11 +230,11 @@ def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list
         scores: number of shots -> task (and the aggregate) -> scores; the same tasks for each.
     """
     shots = sorted(scores)
-    rows = [
-        {"task": task, "shots_a": a, "shots_b": b, **compare(scores[a][task], scores[b][task])}
-        for a, b in combinations(shots, 2)
-        for task in scores[shots[0]]
-    ]
+    cells = {(k, task): of for k in shots for task, of in scores[k].items()}
+    keys = [(task, a, b) for a, b in combinations(shots, 2) for task in scores[shots[0]]]
+    # The same scoring documents, with more examples before them.
+    found = compare_pairs(cells, [((a, task), (b, task)) for task, a, b in keys], same_documents=True)
+    rows = [{"task": task, "shots_a": a, "shots_b": b, **row} for (task, a, b), row in zip(keys, found, strict=True)]
     return by_column(rows)
 
 
@@ -138,24 +249,62 @@ def cross_task(
         how: how it was made, for its leave-one-out versions.
     """
     everything = {**scores, AGGREGATE: aggregate_scores}
+    pairs = list(combinations_with_replacement(everything, 2))
+    by_pair = dict(zip(pairs, compare_pairs(everything, pairs), strict=True))
+    left_out = leave_one_out(scores, how)
     rows = []
-    for name_a, a in everything.items():
-        for name_b, b in everything.items():
-            rows.append(
-                {
-                    "task_a": name_a,
-                    "task_b": name_b,
-                    **compare(a, b),
-                    "srcc_leave_one_out": _leave_one_out(scores, name_a, name_b, how),
-                }
-            )
+    for a in everything:
+        for b in everything:
+            row = by_pair.get((a, b)) or _turned(by_pair[b, a])
+            if (a == AGGREGATE) != (b == AGGREGATE):
+                # A task's noise is part of its aggregate's: no formula here corrects for noise that both share.
+                row = {**row, "srcc_corrected": None, **left_out[b if a == AGGREGATE else a]}
+            else:
+                row = {**row, **_NOT_LEFT_OUT}
+            rows.append({"task_a": a, "task_b": b, **row})
     return by_column(rows)
 
 
-def _leave_one_out(scores: Mapping[str, TaskScores], a: str, b: str, how: Aggregation) -> float | None:
-    """A task against the aggregate of the others: a task is part of the plain aggregate, which alone correlates."""
-    if (a == AGGREGATE) == (b == AGGREGATE) or len(scores) < 2:
-        return None
-    task = b if a == AGGREGATE else a
-    others, _ = aggregate({name: s.score for name, s in scores.items() if name != task}, how)
-    return srcc(scores[task].score, others)[0]
+def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a pair as that of the pair the other way round."""
+    return {**row, "reliability_a": row["reliability_b"], "reliability_b": row["reliability_a"]}
+
+
+_NOT_LEFT_OUT = dict.fromkeys(
+    ("srcc_leave_one_out", "srcc_leave_one_out_corrected", "p_permutation_leave_one_out", "reliability_leave_one_out")
+)
+
+
+def leave_one_out(scores: Mapping[str, TaskScores], how: Aggregation = "mean") -> dict[str, dict[str, float | None]]:
+    """Each task against the aggregate of the others: it is part of the plain aggregate, and correlates with itself.
+
+    Args:
+        scores: per task.
+        how: how their aggregate is made.
+
+    Returns:
+        Per task its columns of a cross-task artifact, None in all where there is no other task.
+    """
+    if len(scores) < 2:
+        return {task: dict(_NOT_LEFT_OUT) for task in scores}
+    others = {task: _aggregate_without(scores, task, how) for task in scores}
+    n = len(scores)
+    p_values = permutation_p([*(s.score for s in scores.values()), *(s.score for s in others.values())])
+    return {
+        task: {
+            "srcc_leave_one_out": srcc(scores[task].score, others[task].score)[0],
+            "srcc_leave_one_out_corrected": corrected_srcc(scores[task], others[task]),
+            "p_permutation_leave_one_out": float(p_values[i, n + i]),
+            "reliability_leave_one_out": reliability(others[task]),
+        }
+        for i, task in enumerate(scores)
+    }
+
+
+def _aggregate_without(scores: Mapping[str, TaskScores], task: str, how: Aggregation) -> TaskScores:
+    """The aggregate of the other tasks, with its halves."""
+    others = {name: of for name, of in scores.items() if name != task}
+    parts = (
+        aggregate({name: getattr(of, part) for name, of in others.items()}, how)[0] for part in ("score", "even", "odd")
+    )
+    return TaskScores(*parts)

@@ -1,7 +1,7 @@
 """What a study found, in words, computed from its artifacts.
 
 A sentence says no more than its numbers: losses come with the standard error of the paired difference, correlations
-with their noise ceiling, and chance levels stand beside what is compared with them.
+with what they would be without noise, and chance levels stand beside what is compared with them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from headroom.artifacts.store import provenance, read, reads
 from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
 from headroom.chance import chances
 from headroom.figures.ablation import ACCURACY, GAIN, Effect, effects, select
+from headroom.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
 from headroom.figures.accuracy import (
     Average,
     AverageCurve,
@@ -154,16 +155,36 @@ def overlap_sentence(study: Study, shots: int) -> str:
         return f"- {shots}-shot: one task alone, nothing to correlate."
     srcc = np.array([r["srcc"] for r in pairs])
     within = [r["srcc_within_layer"] for r in pairs if r["srcc_within_layer"] is not None]
-    ceilings = [r["noise_ceiling"] for r in pairs if r["noise_ceiling"] is not None]
     overlap = np.mean([r["overlap_top30"] for r in pairs])
     argsort = np.mean([r["argsort_statistic"] for r in pairs])
-    ceiling = f"{np.mean(ceilings):.2f}" if ceilings else "not defined"
+    corrected = [r["srcc_corrected"] for r in pairs if r["srcc_corrected"] is not None]
+    inside = f"Inside layers it is {np.mean(within):.2f} on average" if within else "Inside layers it is not defined"
     return (
         f"- {shots}-shot: SRCC between head importances of two tasks is {srcc.mean():.2f} on average "
-        f"({srcc.min():.2f} to {srcc.max():.2f} over {_count(len(pairs), 'pair')}); the noise in the scores allows at "
-        f"most {ceiling}. Inside layers it is {np.mean(within):.2f}, so that part is not a profile over layers. "
-        f"The top 30 % of heads overlap by {100 * overlap:.0f} % (30 % by chance). The released code's argsort "
-        f"statistic, which is not SRCC, reads {argsort:.2f}."
+        f"({srcc.min():.2f} to {srcc.max():.2f} over {_count(len(pairs), 'pair')}); "
+        f"{corrected_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), 'pair')}. {inside}; "
+        f"{layers_part(n_beyond_layers(pairs), len(pairs), 'pair')}. The top 30 % of heads overlap by "
+        f"{100 * overlap:.0f} % (30 % by chance). The released code's argsort statistic, which is not SRCC, reads "
+        f"{argsort:.2f}."
+    )
+
+
+def corrected_part(mean: float, n_corrected: int, n: int, noun: str) -> str:
+    """Part of a sentence: what a mean SRCC would be without the noise in the scores, and for how many it is known."""
+    if not n_corrected:
+        return (
+            "what it would be without the noise in the scores is not known, since of each "
+            f"{noun} a split-half reliability is below {MIN_RELIABILITY}"
+        )
+    which = "" if n_corrected == n else f" over the {n_corrected} of {n} {noun}s reliable enough to say"
+    return f"corrected for the noise in the scores it is {mean:.2f}{which}"
+
+
+def layers_part(n_beyond: int, n: int, noun: str) -> str:
+    """Part of a sentence: how many SRCCs a profile over layers does not explain."""
+    return (
+        f"{n_beyond} of {_count(n, noun)} agree{'s' if n_beyond == 1 else ''} more than a profile over layers explains "
+        f"(p < {LEVEL} each, heads shuffled within layers; 1 in 20 would by chance)"
     )
 
 
@@ -174,7 +195,10 @@ def shot_sentences(study: Study) -> list[str]:
     path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
     return [
         f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
-        f"on average over {_count(row.tasks, 'task')}; the top 30 % of heads overlap by {100 * row.overlap:.0f} %."
+        f"on average over {_count(row.tasks, 'task')}; "
+        f"{corrected_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}; "
+        f"{layers_part(row.n_beyond_layers, row.tasks, 'task')}. The scores are of the same documents at both numbers "
+        f"of shots. The top 30 % of heads overlap by {100 * row.overlap:.0f} %."
         for row in table1.data(path, **study.of())
     ]
 

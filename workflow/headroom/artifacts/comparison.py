@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from headroom.artifacts.ceilings import CEILINGS
 from headroom.artifacts.store import Column, Kind
 
 COMPARED_MODELS = Kind(
@@ -62,7 +63,7 @@ COMPARED_RANKINGS = Kind(
         Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
         Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
         Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
-        Column("noise_ceiling", pa.float64(), "largest SRCC that the split-half reliabilities allow", nullable=True),
+        *CEILINGS,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from headroom.artifacts.ceilings import CEILINGS
 from headroom.artifacts.store import Column, Kind
 
 CROSS_TASK = Kind(
@@ -15,13 +16,32 @@ CROSS_TASK = Kind(
         Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
         Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
         Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
-        Column("noise_ceiling", pa.float64(), "largest SRCC that the split-half reliabilities allow", nullable=True),
+        *CEILINGS,
         Column(
             "srcc_leave_one_out",
             pa.float64(),
-            "task against the mean of the others; only in rows that pair a task with the aggregate",
+            "task against the aggregate of the others; only in rows that pair a task with the aggregate",
             nullable=True,
             undefined=True,
+        ),
+        Column(
+            "srcc_leave_one_out_corrected",
+            pa.float64(),
+            "the same, corrected for attenuation; missing where a reliability is too low",
+            nullable=True,
+        ),
+        Column(
+            "p_permutation_leave_one_out",
+            pa.float64(),
+            "its one-sided p-value against shuffles within layers",
+            nullable=True,
+            undefined=True,
+        ),
+        Column(
+            "reliability_leave_one_out",
+            pa.float64(),
+            "split-half reliability of the aggregate of the others; missing where its halves do not agree at all",
+            nullable=True,
         ),
     ),
 )
