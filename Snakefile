@@ -25,6 +25,7 @@ include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/optimism.smk"
+include: "workflow/rules/seeds.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/worth.smk"
 include: "workflow/rules/export.smk"
@@ -61,6 +62,7 @@ localrules:
     write_ablation,
     draw_ablation,
     write_optimism,
+    write_seeds,
 
 
 onsuccess:
@@ -83,6 +85,7 @@ rule all:
         FIGURES,
         TABLES,
         FINDINGS,
+        SEED_RESULTS,
         COMPARISON,
 
 
@@ -120,6 +123,7 @@ rule figures:
 rule tables:
     input:
         TABLES,
+        SEED_RESULTS,
 
 
 rule comparison:

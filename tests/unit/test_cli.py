@@ -15,6 +15,7 @@ COMMANDS = [
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
     "ffn-selection", "optimism", "ablate", "ablation-table", "ablation-figure", "certify", "losses", "worth",
     "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
+    "average-seeds", "seeds",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from headroom.correlation import (
     reliability,
     srcc,
 )
+from headroom.seeds import components, head_components
 
 N = 1000
 """Simulations of each rule."""
@@ -124,3 +125,31 @@ def test_independent_tasks_correlate_with_their_aggregate_and_not_with_that_of_t
     assert np.mean(plain) > 0.2
     tasks = {str(i): TaskScores(values, values, values) for i, values in enumerate(scores)}
     assert leave_one_out(tasks)["0"]["srcc_leave_one_out"] == pytest.approx(left_out[-1])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.04])
+def test_the_seeds_component_is_unbiased(spread):
+    """4 seeds, 150 questions that differ much in how hard they are; seeds shift all of them; n = 2000."""
+    rng = np.random.default_rng(7)
+    hard = rng.uniform(0.2, 0.8, (2000, 1, 150))
+    seeds = np.clip(spread * rng.standard_normal((2000, 4, 1)), -0.15, 0.15)
+    found = components((rng.random((2000, 4, 150)) < hard + seeds).astype(float))
+    truth = np.var(np.clip(spread * rng.standard_normal(10**6), -0.15, 0.15))
+    error = found.unclipped.std() / np.sqrt(2000)
+    assert abs(found.unclipped.mean() - truth) < 3 * error
+    assert found.seed.mean() >= found.unclipped.mean(), "not below 0: a little too high"
+    assert (found.total - found.sampling).mean() < truth - 3 * error, "unpaired, too low: seeds share the questions"
+
+
+def test_the_seeds_component_of_heads_is_unbiased():
+    """Halves of documents in the place of documents; 3 seeds, 180 heads; n = 1000."""
+    rng = np.random.default_rng(8)
+    means = []
+    for _ in range(N):
+        heads, halves = rng.random(SHAPE), 0.3 * rng.standard_normal((2, *SHAPE))
+        seeds = []
+        for _ in range(3):
+            even, odd = heads + halves + 0.2 * rng.standard_normal(SHAPE) + 0.4 * rng.standard_normal((2, *SHAPE))
+            seeds.append(TaskScores((even + odd) / 2, even, odd))
+        means.append(head_components(seeds).unclipped.mean())
+    assert abs(np.mean(means) - 0.2**2) < 3 * np.std(means) / np.sqrt(N)

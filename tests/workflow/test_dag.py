@@ -503,3 +503,17 @@ def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(stu
     (study.folder / "tiny-opt" / "model.safetensors").write_bytes(b"damaged")
     assert study.snakemake("--cores", "1", target).returncode == 1
     assert not (study.folder / target).exists()
+
+
+def test_a_second_seed_makes_a_copy_of_the_matrix_and_what_seeds_change(study):
+    study.configure(seeds=[1234, 7])
+    plan = study.planned()
+    assert {name: plan[name] for name in ("average_seeds", "write_seeds", "write_findings")} == {
+        "average_seeds": 1, "write_seeds": 1, "write_findings": 1,
+    }  # fmt: skip
+    assert work(plan) == {
+        "render_prompts": 6, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
+        "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
+        "correlate_shots": 1, "retain_capacity": 2, "average_seeds": 1,
+    }  # fmt: skip
+    assert study.result("matrix/seeds.txt").read_text() == "1234\n7\n"

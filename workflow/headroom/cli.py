@@ -255,6 +255,17 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p)
     _out(p, "the cross-shot artifact")
 
+    p = command("average-seeds", _average_seeds, "Average head scores over few-shot seeds, with the seeds' variance.")
+    _study_options(p, seeds=True)
+    _out(p, "the seed-scores artifact")
+
+    p = command("seeds", _seeds, "Write the table of what few-shot seeds change, from a study's artifacts.")
+    _study_options(p, seeds=True)
+    p.add_argument(
+        "--sample", choices=("first", "shuffled"), default="first", help="scoring documents; shuffled goes by the seed"
+    )
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
     p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
     p.add_argument("file", type=Path, help="cross-shot artifact")
     _out(p, "path without suffix; .csv, .md and .html are added")
@@ -434,11 +445,14 @@ def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--seed", type=int, default=1234)
 
 
-def _study_options(p: argparse.ArgumentParser, required: bool = True) -> None:
+def _study_options(p: argparse.ArgumentParser, required: bool = True, seeds: bool = False) -> None:
     p.add_argument("--results", type=Path, required=True, help="the model's results folder")
     p.add_argument("--tasks", nargs="+", default=(), required=required, help="tasks, in the order of the figure")
     p.add_argument("--shots", nargs="+", type=_count, default=(), required=required, help="a panel each")
-    p.add_argument("--seed", type=int, default=1234)
+    if seeds:
+        p.add_argument("--seeds", nargs="+", type=_count, required=True, help="two or more few-shot seeds")
+    else:
+        p.add_argument("--seed", type=int, default=1234)
 
 
 def _compared_options(p: argparse.ArgumentParser) -> None:
@@ -693,6 +707,16 @@ def _table1(o: argparse.Namespace) -> None:
     from headroom.table1 import write_table
 
     write_table(o.file, o.out)
+
+
+def _average_seeds(o: argparse.Namespace) -> None:
+    _step("average_seeds").run(o.out, o.results, o.tasks, o.shots, o.seeds)
+
+
+def _seeds(o: argparse.Namespace) -> None:
+    from headroom.seeds_table import write
+
+    write(_study(o), o.seeds, o.sample == "first", o.out)
 
 
 def _induction(o: argparse.Namespace) -> None:

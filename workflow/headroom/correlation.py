@@ -137,7 +137,7 @@ def within_layer_shuffles(shape: tuple[int, int], n: int = PERMUTATIONS, seed: i
 def permutation_p(scores: Sequence[Array], shuffles: np.ndarray[Any, Any] | None = None) -> Array:
     """p-values of the SRCC of each pair of scores against shuffles of the heads within layers, [i, j], symmetric.
 
-    The null hypothesis: given a head's layer, its place in one ranking says nothing of its place in the other. A profile
+    The null hypothesis: given a head's layer, its place in one ranking says nothing of that in the other. A profile
     over layers, which both may share, stays as it is in every shuffle. One-sided: the share of shuffles, the data
     counted in, whose SRCC is as high as that of the data or higher. NaN where scores are constant.
 

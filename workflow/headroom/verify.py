@@ -244,6 +244,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "steps.evaluate_transfer": {"levels": "transfer.levels", "correlation": "correlation"},
     "steps.correlate_tasks": {"aggregate": "aggregate"},
     "steps.correlate_shots": {"shots": "ascending shots"},
+    "steps.average_seeds": {"shots": "ascending shots", "seeds": "ascending seeds"},
     "steps.score_induction": {
         "sequences": "induction.sequences",
         "bos": "induction.bos",
@@ -277,6 +278,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
     "reference": {"shots": "shots", "joint": "joint", "margin": "margin"},
     "worth": {"shots": "shots", "controls": "controls"},
+    "seeds_table": {"shots": "shots", "seeds": "ascending seeds"},
     **{
         f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
         for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))
@@ -318,7 +320,12 @@ def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
     found["other selection"] = "scoring" if study["ffn"]["selection"] == "evaluation" else "evaluation"
     joint = bool(study["joint"]["heads"] and study["joint"]["ffns"])
     found |= {"joint": joint, "controls": sorted(found["pruning.controls"]), "transfer": transfer_tasks(study)}
-    return {**found, "ascending shots": sorted(study["shots"]), "models": list(study["models"])}
+    return {
+        **found,
+        "ascending shots": sorted(study["shots"]),
+        "ascending seeds": sorted(study["seeds"]),
+        "models": list(study["models"]),
+    }
 
 
 def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:

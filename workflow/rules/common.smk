@@ -107,6 +107,7 @@ wildcard_constraints:
 MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
 MATRIX_UNSEEN = "results/matrix/unseen.txt"
 MATRIX_MODELS = "results/matrix/models.txt"
+MATRIX_SEEDS = "results/matrix/seeds.txt"
 
 
 def is_running():
@@ -135,6 +136,8 @@ write_matrix(MATRIX[1], SHOTS)
 write_matrix(MATRIX_UNSEEN, UNSEEN)
 if COMPARED:
     write_matrix(MATRIX_MODELS, MODELS)
+if len(SEEDS) > 1:
+    write_matrix(MATRIX_SEEDS, SEEDS)
 
 
 def resolve_again(model):
@@ -272,6 +275,13 @@ TABLES = expand(
 )
 FINDINGS = expand(
     f"{FINDINGS_STEM}.{{suffix}}", model=MODELS, seed=SEEDS, suffix=["md", "html"]
+)
+SEED_SCORES = "results/{model}/seeds/head_importance.parquet"
+SEEDS_STEM = "results/{model}/tables/seeds"
+# One seed has no variance.
+SEED_RESULTS = expand(
+    [SEED_SCORES, *(f"{SEEDS_STEM}.{suffix}" for suffix in ("csv", "md", "html"))],
+    model=MODELS if len(SEEDS) > 1 else [],
 )
 INDUCTION = expand(
     "results/{model}/induction/{score}.parquet",

@@ -82,3 +82,18 @@ def read_tasks(
     if len(set(shapes.values())) > 1:
         raise ArtifactError(f"{results}: tasks have scores of different models, layers x heads: {shapes}")
     return found
+
+
+def read_seeds(
+    results: Path, tasks: Sequence[str], shots: int, seeds: Sequence[int]
+) -> dict[str, dict[int, HeadScores]]:
+    """Scores of several tasks and their aggregate by seed.
+
+    Raises:
+        ArtifactError: see :func:`read_tasks`; or seeds have scores of different models.
+    """
+    by_seed = {seed: read_tasks(results, tasks, shots, seed, aggregate=True) for seed in seeds}
+    shapes = {seed: found[AGGREGATE].score.shape for seed, found in by_seed.items()}
+    if len(set(shapes.values())) > 1:
+        raise ArtifactError(f"{results}: seeds have scores of different models, layers x heads: {shapes}")
+    return {task: {seed: found[task] for seed, found in by_seed.items()} for task in [*tasks, AGGREGATE]}
