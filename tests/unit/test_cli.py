@@ -15,7 +15,7 @@ COMMANDS = [
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
     "ffn-selection", "optimism", "ablate", "ablation-table", "ablation-figure", "certify", "losses", "worth",
     "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
-    "average-seeds", "seeds",
+    "average-seeds", "seeds", "recompute",
 ]  # fmt: skip
 
 
@@ -58,7 +58,10 @@ def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
     ("arguments", "message"),
     [
         (["prune", "--levels", "101"], "'101': expected a whole number from 0 to 100"),
-        (["prune", "--rankings", "best"], "'best' is no ranking; expected own, aggregate, reversed, random_N, token"),
+        (
+            ["prune", "--rankings", "best"],
+            "'best' is no ranking; expected own, aggregate, recomputed, reversed, random_N, token",
+        ),
         (["prompts", "--shots", "-1"], "'-1': expected a whole number from 0"),
         (["prompts", "--limit-evaluation", "some"], "'some': expected a whole number from 1"),
         (["figure", "99"], "invalid choice: '99'"),

@@ -1,5 +1,7 @@
 """Rules on rank correlations, simulated where the truth is known (docs/statistics.md)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from headroom.correlation import (
     reliability,
     srcc,
 )
+from headroom.figures.accuracy import Curve
+from headroom.gain import gain
 from headroom.seeds import components, head_components
 
 N = 1000
@@ -153,3 +157,26 @@ def test_the_seeds_component_of_heads_is_unbiased():
             seeds.append(TaskScores((even + odd) / 2, even, odd))
         means.append(head_components(seeds).unclipped.mean())
     assert abs(np.mean(means) - 0.2**2) < 3 * np.std(means) / np.sqrt(N)
+
+
+def test_the_interval_of_a_gain_covers_the_true_one():
+    """Three tasks of 60 questions, four levels; questions that are hard at one level are at others; n = 1000."""
+    rng = np.random.default_rng(9)
+    truth, covered = 0.06, 0
+    for _ in range(N):
+        own, other = {}, {}
+        for task in "abc":
+            hard = rng.uniform(0.2, 0.8, 60)
+            drop = np.array([0, 0.02, 0.04, 0.1, 0.14])[:, None]
+            right = [rng.random((5, 60)) < hard + shift * (drop > 0) - drop for shift in (0, truth)]
+            own[task], other[task] = (curve_of(values) for values in right)
+        limits = gain(own, other, [10, 20, 30, 40])[1]
+        covered += limits.low <= truth <= limits.high
+    assert covered / N >= 0.93
+
+
+def curve_of(right):
+    """A curve over levels 0 to 40 with these outcomes, [level, question]."""
+    values = right.astype(float)
+    levels, questions = [0, 10, 20, 30, 40], list(range(values.shape[1]))
+    return Curve(Path(), levels, levels, values.mean(axis=1), values.mean(axis=1), values, questions, None, None)

@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=_ranking_name,
         metavar="NAME",
-        help="own, aggregate (the file as it is), reversed (most important first), random_N (drawn with seed N), or a "
+        help="own, aggregate, recomputed (the file as it is), reversed (most important first), random_N (drawn with seed N), or a "
         f"column of the scores: {', '.join(SCORED)}",
     )
     _levels(p, "--levels", "heads")
@@ -254,6 +254,15 @@ def parser() -> argparse.ArgumentParser:
     p = command("correlate-shots", _correlate_shots, "Correlate each task's head scores between numbers of shots.")
     _study_options(p)
     _out(p, "the cross-shot artifact")
+
+    p = command("recompute", _recompute, "Rank heads, computing their importance again each time some have gone.")
+    _model_options(p)
+    p.add_argument(
+        "--pruning-step", type=_step_percent, default=10, metavar="PERCENT", help="of all heads (default %(default)s)"
+    )
+    p.add_argument("--reduction", choices=("token", "example"), default="token", help="(default %(default)s)")
+    p.add_argument("--last-layer-tokens", choices=("all", "target"), default="all", help="(default %(default)s)")
+    _out(p, "the recomputed-ranking artifact")
 
     p = command("average-seeds", _average_seeds, "Average head scores over few-shot seeds, with the seeds' variance.")
     _study_options(p, seeds=True)
@@ -473,6 +482,7 @@ def _evaluated(p: argparse.ArgumentParser) -> None:
     _controls_option(p)
     p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
     p.add_argument("--transfer", nargs="*", default=(), help="tasks evaluated under other tasks' rankings")
+    p.add_argument("--recomputed", action="store_true", help="heads were also pruned by recomputed importance")
 
 
 def _joint_option(p: argparse.ArgumentParser) -> None:
@@ -516,6 +526,10 @@ def _percent(text: str) -> int:
     return _bounded(text, 0, 100)
 
 
+def _step_percent(text: str) -> int:
+    return _bounded(text, 1, 100)
+
+
 def _compared(text: str) -> Any:
     try:
         return Compared.parse(text)
@@ -533,13 +547,13 @@ def _limit(text: str) -> int | None:
 
 def _ranking_name(text: str) -> str:
     drawn = text.removeprefix("random_")
-    if text in ("own", "aggregate", "reversed", *SCORED) or (text != drawn and drawn.isdecimal()):
+    if text in ("own", "aggregate", "recomputed", "reversed", *SCORED) or (text != drawn and drawn.isdecimal()):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, {_CONTROLS}")
+    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, recomputed, {_CONTROLS}")
 
 
 def _control_name(text: str) -> str:
-    if text not in ("own", "aggregate"):
+    if text not in ("own", "aggregate", "recomputed"):
         return _ranking_name(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no control ranking; expected {_CONTROLS}")
 
@@ -709,6 +723,12 @@ def _table1(o: argparse.Namespace) -> None:
     write_table(o.file, o.out)
 
 
+def _recompute(o: argparse.Namespace) -> None:
+    _step("recompute_heads").run(
+        o.out, o.model, o.prompts, o.pruning_step, o.reduction, o.last_layer_tokens, _settings(o)
+    )
+
+
 def _average_seeds(o: argparse.Namespace) -> None:
     _step("average_seeds").run(o.out, o.results, o.tasks, o.shots, o.seeds)
 
@@ -751,9 +771,8 @@ def _study(o: argparse.Namespace) -> Any:
     from headroom.figures.study import Study
 
     # Commands have the options that they need; what the others have is not in their study.
-    given = {
-        name: getattr(o, name) for name in ("seed", "correlation", "joint", "margin", "optimism") if hasattr(o, name)
-    }
+    single = ("seed", "correlation", "joint", "margin", "optimism", "recomputed")
+    given = {name: getattr(o, name) for name in single if hasattr(o, name)}
     lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
     return Study(o.results, **given)

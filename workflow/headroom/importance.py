@@ -66,6 +66,7 @@ def contributions(
     token_budget: int | Callable[[], int],
     progress: Progress | None = None,
     parts: Parts = NO_PARTS,
+    gates: Tensor | None = None,
 ) -> Contributions:
     """One forward and backward pass per document.
 
@@ -76,6 +77,8 @@ def contributions(
             model is needed.
         progress: advanced by documents.
         parts: where documents are kept that are done, and looked for.
+        gates: [layer, head], in force in both passes; a head whose gate is 0 has no output and contributes nothing.
+            None for open ones.
 
     Raises:
         HeadroomError: a gradient or loss is not finite; names document and layer.
@@ -91,17 +94,20 @@ def contributions(
     )
 
     def differentiate(batch: Batch) -> list[Sums]:
-        try:
-            return _contributions(loaded, batch, found.n_targets)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or batch.n_documents > 1:
-                raise
-        # One document alone: layers are computed twice rather than kept.
-        return _contributions(loaded, batch, found.n_targets, checkpointing=True)
+        # Layers that are computed again in the backward pass must find the gates, too.
+        with loaded.seam.gates(gates):
+            try:
+                return _contributions(loaded, batch, found.n_targets)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or batch.n_documents > 1:
+                    raise
+            # One document alone: layers are computed twice rather than kept.
+            return _contributions(loaded, batch, found.n_targets, checkpointing=True)
 
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
-    with parts.unit("head-gradients", batches.keys) as unit:
+    which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
+    with parts.unit(which, batches.keys) as unit:
         known = frozenset(unit.known)
         for number in known:
             for name in Sums._fields:

@@ -12,6 +12,8 @@ from headroom.errors import HeadroomError
 Array = np.ndarray[Any, np.dtype[np.float64]]
 AGGREGATE = "aggregate"
 """What stands in a task's place for the aggregate over tasks."""
+RECOMPUTED = "recomputed"
+"""Name of the ranking whose importance is computed again after each step of heads that go."""
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 
 

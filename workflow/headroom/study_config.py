@@ -15,7 +15,9 @@ from headroom.compared import Compared
 from headroom.errors import HeadroomError, nearest
 from headroom.readings import SCORED
 
-RESERVED_TASKS = re.compile(rf"aggregate|own|reversed|random_\d+|highest_srcc|lowest_srcc|{'|'.join(SCORED)}")
+RESERVED_TASKS = re.compile(
+    rf"aggregate|own|recomputed|reversed|random_\d+|highest_srcc|lowest_srcc|{'|'.join(SCORED)}"
+)
 RESERVED_MODELS = {"comparison", "matrix", "prompts"}
 PAPER_TRANSFER = ("copa", "winogrande", "record")
 """Tasks of Figures 9, 16 and 17."""
@@ -128,7 +130,7 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
         if RESERVED_TASKS.fullmatch(task) or not _NAME.fullmatch(task):
             raise HeadroomError(
                 f"config key 'tasks': {task!r} cannot be a task name here; it must be letters, digits, '.', '_', '-', "
-                f"and not aggregate, own, reversed, random_N, highest_srcc, lowest_srcc, {' or '.join(SCORED)}"
+                f"and not aggregate, own, recomputed, reversed, random_N, highest_srcc, lowest_srcc, {' or '.join(SCORED)}"
             )
     twice = sorted({task for task in config["tasks"] if task in config["unseen"]})
     if twice:

@@ -235,6 +235,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "steps.aggregate_importance": {"aggregate": "aggregate"},
     "steps.aggregate_ffns": {"aggregate": "aggregate"},
     "steps.evaluate_pruned": {"levels": "pruning.levels"},
+    "steps.recompute_heads": {**_HEADS, "step": "pruning.step"},
     "steps.evaluate_joint": {
         "levels": "pruning.levels",
         "heads": "joint.heads",
@@ -265,7 +266,9 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "joint": "joint",
         "ablated": "ablated",
         "optimism": "ffn.optimism",
+        "recomputed": "recomputed",
     },
+    "figures.fig05": {"recomputed": "recomputed"},
     "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
     "optimism": {"shots": "shots"},
     "inflection": {"shots": "shots", "joint": "joint", "margin": "margin"},
@@ -324,6 +327,7 @@ def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
         **found,
         "ascending shots": sorted(study["shots"]),
         "ascending seeds": sorted(study["seeds"]),
+        "recomputed": study["pruning"]["schedule"] == "recomputed",
         "models": list(study["models"]),
     }
 

@@ -44,7 +44,7 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 GUESS = (32_000, 24 * 60)
 """MB and minutes where nothing is known."""
 PASS, ORACLE, BACKWARD = range(3)
-KINDS = {"score_heads": BACKWARD, "score_ffns": ORACLE, "select_ffns": ORACLE}
+KINDS = {"score_heads": BACKWARD, "recompute_heads": BACKWARD, "score_ffns": ORACLE, "select_ffns": ORACLE}
 """What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
 
 
@@ -172,6 +172,9 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         return costs.induction(lengths), 0.0
     if rule == "score_heads":
         return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
+    if rule == "recompute_heads":
+        n_rounds = math.ceil(100 / study["pruning"]["step"])
+        return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
     # Imported where it is needed, since it imports numpy.
     from headroom.ablation import SELECTIONS
     from headroom.ranking import count_at
@@ -197,6 +200,7 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         "ablate_induction": 1 + len(SELECTIONS) * len(ablate["percents"]) * (1 + ablate["random"]),
         "evaluate_own": 1 + len({own, *study["pruning"]["controls"]}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
+        "evaluate_recomputed": len(levels),
         "evaluate_transfer": 1 + 2 * len({0, *study["transfer"]["levels"]} - {0}),
     }[rule]
     return passes * costs.forward(load), 0.0
@@ -229,11 +233,14 @@ def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, har
     """The jobs of the rules that run the model, for one model and one seed."""
     tasks, transfer, ablated = set(study["tasks"]), set(transfer_tasks(study)), set(ablated_tasks(study))
     seen = [p for p in prompts if p.task in tasks]
+    recomputes = study["pruning"]["schedule"] == "recomputed"
     has_grid = bool(study["joint"]["heads"] and study["joint"]["ffns"])
     of_rule: dict[str, Sequence[Prompts | None]] = {
         "score_heads": prompts,
         "score_ffns": seen,
         "evaluate_own": prompts,
+        "recompute_heads": seen if recomputes else [],
+        "evaluate_recomputed": seen if recomputes else [],
         "evaluate_joint": seen if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],

@@ -65,6 +65,8 @@ ABLATED = ablated_tasks(config)
 SHOTS = config["shots"]
 SEEDS = config["seeds"]
 CONTROLS = sorted(config["pruning"]["controls"])
+# Curves under recomputed importance, besides.
+RECOMPUTES = config["pruning"]["schedule"] == "recomputed"
 OWN_RANKINGS = ["own", *CONTROLS]
 TRANSFER_RANKINGS = ["highest_srcc", "lowest_srcc"]
 # A job that runs the model takes GPUs; on the CPU, as many run beside each other as there are cores.
@@ -232,6 +234,18 @@ CURVES = [
         JOINT_CELLS, model=MODELS, task=TASKS if JOINT else [], shot=SHOTS, seed=SEEDS
     ),
 ]
+RECOMPUTED = "recomputed"
+RECOMPUTED_RANKING = (
+    f"results/{{model}}/ranking/heads_recomputed/{{task}}/{CELL}.parquet"
+)
+CURVES += expand(
+    [RECOMPUTED_RANKING, HEAD_CURVE],
+    model=MODELS,
+    task=TASKS if RECOMPUTES else [],
+    shot=SHOTS,
+    seed=SEEDS,
+    ranking=RECOMPUTED,
+)
 # Made when it is asked for by its path; no part of a study.
 PRUNED = f"results/{{model}}/pruned/{{ranked}}/heads{{heads}}-ffns{{ffns}}/{CELL}"
 CORRELATIONS = expand(
@@ -457,6 +471,13 @@ PROMPT_FILES, TASK_PROMPT_FILES = (
 CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking=OWN_RANKINGS, allow_missing=True
 )
+RECOMPUTED_CURVE_FILES = expand(
+    HEAD_CURVE,
+    task=TASKS if RECOMPUTES else [],
+    shot=SHOTS,
+    ranking=RECOMPUTED,
+    allow_missing=True,
+)
 AGGREGATE_CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="aggregate", allow_missing=True
 )
@@ -614,7 +635,8 @@ def get_figure_shots(wildcards):
 
 def get_figure_curves(wildcards):
     """Accuracy curves of heads (Figure 5) or FFNs (Figure 6)."""
-    curves = {"heads": CURVE_FILES, "ffns": FFN_CURVE_FILES}[wildcards.component]
+    heads = [*CURVE_FILES, *RECOMPUTED_CURVE_FILES]
+    curves = {"heads": heads, "ffns": FFN_CURVE_FILES}[wildcards.component]
     return expand(curves, **wildcards)
 
 

@@ -92,12 +92,14 @@ rule draw_pruning:
         tasks=TASKS,
         shots=SHOTS,
         controls=get_figure_controls,
+        recomputed="--recomputed" if RECOMPUTES else "",
         stem="results/{model}/figures/fig{number}_{component}_pruned-seed{seed}",
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
         "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
+        "{params.recomputed} "
         "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
@@ -334,6 +336,7 @@ rule write_findings:
         PROMPT_FILES,
         CURVE_FILES,
         AGGREGATE_CURVE_FILES,
+        RECOMPUTED_CURVE_FILES,
         FFN_CURVE_FILES,
         JOINT_FILES,
         expand(TRANSFER_FILES, shot=SHOTS, allow_missing=True),
@@ -367,6 +370,7 @@ rule write_findings:
         unseen=UNSEEN,
         options=options("margin"),
         joint="--joint" if JOINT else "",
+        recomputed="--recomputed" if RECOMPUTES else "",
         ablated=ABLATED,
         optimism="--optimism" if OPTIMISM else "",
         stem=FINDINGS_STEM,
@@ -376,7 +380,7 @@ rule write_findings:
         "python -m headroom findings --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
         "--transfer {params.transfer} --unseen {params.unseen} {params.options} {params.joint} "
-        "--ablated {params.ablated} {params.optimism} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "{params.recomputed} --ablated {params.ablated} {params.optimism} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_certified:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import read
+from headroom.artifacts.store import Kind, read
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -22,12 +22,12 @@ def grid(table: pa.Table, column: str) -> Array:
     return values
 
 
-def read_ranking(path: Path, **expected: Any) -> list[tuple[int, int]]:
-    """(layer, head) pairs of a ranking artifact, least important first.
+def read_ranking(path: Path, kind: Kind = RANKING, **expected: Any) -> list[tuple[int, int]]:
+    """(layer, head) pairs of a ranking artifact of this kind, in the order in which they go.
 
     Raises:
         ArtifactError: it is none, or not the one expected (see :func:`headroom.artifacts.store.read`).
     """
-    table = read(path, RANKING, **expected)
+    table = read(path, kind, **expected)
     rows = sorted(zip(*(table.column(name).to_pylist() for name in ("rank", "layer", "head")), strict=True))
     return [(layer, head) for _, layer, head in rows]

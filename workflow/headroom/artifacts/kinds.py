@@ -19,6 +19,7 @@ from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.ranking import FFN_RANKING, RANKING
+from headroom.artifacts.recomputed_ranking import RECOMPUTED_RANKING
 from headroom.artifacts.seed_scores import SEED_SCORES
 
 KINDS = (
@@ -37,6 +38,7 @@ KINDS = (
     PREFIX_MATCHING,
     PRUNED_EVAL,
     RANKING,
+    RECOMPUTED_RANKING,
     SEED_SCORES,
     COMPARED_MODELS,
     COMPARED_PRUNABLE,

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from headroom.figures import style
 from headroom.figures.accuracy import average, study_curves
 from headroom.figures.study import COMPONENTS, Component, Study
+from headroom.ranking import RECOMPUTED
 from headroom.readings import RANDOM
 from headroom.uncertainty import Interval
 
@@ -81,12 +82,20 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves]) -> None:
             )
 
 
+def recomputed_line(axes: Axes, curves: Curves) -> None:
+    """The average under recomputed importance, beside the own ranking's in black, with its 95 % band."""
+    style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
+    label = "average, importance recomputed"
+    axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
+
+
 @style.drawing
 def draw(study: Study, component: Component) -> Figure:
     """Draw the figure."""
     own = data(study, component)
     # Controls are orders of heads.
     others = {name: data(study, component, name) for name in study.controls} if component == "heads" else {}
+    recomputed = data(study, component, RECOMPUTED) if component == "heads" and study.recomputed else {}
     styles = style.task_styles(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
@@ -94,6 +103,8 @@ def draw(study: Study, component: Component) -> Figure:
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
         style.average_line(ax, curves.percent, curves.average, curves.band)
         draw_controls(ax, {name: of[shots] for name, of in others.items()})
+        if recomputed:
+            recomputed_line(ax, recomputed[shots])
         pruned = f"{COMPONENTS[component]} pruned (%)"
         ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)

@@ -32,6 +32,7 @@ class Study:
         unseen: tasks that are evaluated, but are no part of the aggregate.
         transfer: tasks that are also evaluated under the rankings of other tasks.
         joint: whether heads and FFNs were also pruned together.
+        recomputed: whether heads were also pruned by recomputed importance.
         margin: loss that counts as none, in percentage points; None for what does not depend on it.
         ablated: tasks that are also evaluated without induction heads.
         optimism: whether FFNs were also ranked by other documents, and that ranking's curve measured.
@@ -46,6 +47,7 @@ class Study:
     unseen: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()
     joint: bool = False
+    recomputed: bool = False
     margin: float | None = None
     ablated: tuple[str, ...] = ()
     optimism: bool = False

@@ -9,11 +9,13 @@ from pathlib import Path
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.ranking import RANKING
+from headroom.artifacts.recomputed_ranking import RECOMPUTED_RANKING
 from headroom.artifacts.store import read, write
 from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.provenance import describe
-from headroom.ranking import AGGREGATE, random_ranking, rank_heads
+from headroom.ranking import AGGREGATE, RECOMPUTED, random_ranking, rank_heads
 from headroom.readings import SCORED
 from headroom.settings import Settings
 from headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
@@ -61,8 +63,8 @@ def run(
 def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scores: Path | None = None) -> Pairs:
     """The heads of the ranking file or in the order of a column of the scores, if these are what the name says.
 
-    ``own`` is the ranking of the prompts' task, ``aggregate`` the aggregate's, both at the prompts' shots and seed; so
-    are the scores.
+    ``own`` and ``recomputed`` are rankings of the prompts' task, ``aggregate`` is the aggregate's, all at the prompts'
+    shots and seed; so are the scores.
 
     Raises:
         HeadroomError: no file is given, or it is of another model, task, shot or seed.
@@ -74,9 +76,9 @@ def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scor
     if ranking is None:
         raise HeadroomError(f"ranking {name!r} needs a ranking file (--ranking-file)")
     expected = expected_ranking(model, prompts, *([AGGREGATE] if name == AGGREGATE else []))
-    if name not in ("own", AGGREGATE):
+    if name not in ("own", AGGREGATE, RECOMPUTED):
         expected = {"model": expected["model"]}
-    return read_ranking(ranking, **expected)
+    return read_ranking(ranking, RECOMPUTED_RANKING if name == RECOMPUTED else RANKING, **expected)
 
 
 def order(name: str, given: Pairs, loaded: Loaded) -> Pairs:
