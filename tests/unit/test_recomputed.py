@@ -25,6 +25,7 @@ from headroom.packing import Batches
 from headroom.parts import Parts
 from headroom.ranking import RECOMPUTED, rank_heads
 from headroom.recomputed import recomputed_ranking, rounds
+from headroom.study_config import read_study
 from headroom.uncertainty import interval, resample
 from headroom.workload import Prompts, operations
 from tests.conftest import tiny_model
@@ -149,7 +150,7 @@ def test_the_artifact_is_read_as_what_it_is(tmp_path):
         read_ranking(tmp_path / "r", RANKING)
 
 
-def test_work_is_that_of_so_many_scoring_passes():
+def test_work_is_that_of_so_many_scoring_passes(tmp_path):
     class Costs:
         layers = 3
 
@@ -160,9 +161,10 @@ def test_work_is_that_of_so_many_scoring_passes():
             return 5.0 * load.columns
 
     prompts = Prompts("t", 0, Load(10, 0, 0), Load(20, 0, 0), Load(30, 0, 0))
-    study = {"pruning": {"step": 30, "levels": [0, 10, 50], "controls": []}, "transfer": {"levels": [10]}}
-    assert operations("recompute_heads", study, Costs(), prompts) == (4 * 20.0, 4 * 50.0)
-    assert operations("evaluate_recomputed", study, Costs(), prompts) == (3 * 60.0, 0.0)
+    (tmp_path / "s.yaml").write_text("pruning: {schedule: recomputed, step: 30, levels: [0, 10, 50]}")
+    settings = read_study(tmp_path / "s.yaml")
+    assert operations("recompute_heads", settings, Costs(), prompts) == (4 * 20.0, 4 * 50.0)
+    assert operations("evaluate_recomputed", settings, Costs(), prompts) == (3 * 60.0, 0.0)
 
 
 # Right answers of 10 per level under recomputed importance; see fixture_study.RIGHT for the own ranking's.

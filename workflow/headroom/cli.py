@@ -197,8 +197,8 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=_ranking_name,
         metavar="NAME",
-        help="own, aggregate, recomputed (the file as it is), reversed (most important first), random_N (drawn with seed N), or a "
-        f"column of the scores: {', '.join(SCORED)}",
+        help="own, aggregate, recomputed (the file as it is), reversed (most important first), random_N (drawn with "
+        f"seed N), or a column of the scores: {', '.join(SCORED)}",
     )
     _levels(p, "--levels", "heads")
     _out(p, "folder for {NAME}.parquet")

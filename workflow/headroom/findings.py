@@ -18,8 +18,8 @@ from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import provenance, read, reads
 from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
 from headroom.chance import chances
-from headroom.figures.ablation import ACCURACY, GAIN, Effect, effects, select
 from headroom.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
+from headroom.figures.ablation import ACCURACY, GAIN, Effect, effects, select
 from headroom.figures.accuracy import (
     Average,
     AverageCurve,

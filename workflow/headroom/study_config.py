@@ -130,7 +130,8 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
         if RESERVED_TASKS.fullmatch(task) or not _NAME.fullmatch(task):
             raise HeadroomError(
                 f"config key 'tasks': {task!r} cannot be a task name here; it must be letters, digits, '.', '_', '-', "
-                f"and not aggregate, own, recomputed, reversed, random_N, highest_srcc, lowest_srcc, {' or '.join(SCORED)}"
+                "and not aggregate, own, recomputed, reversed, random_N, highest_srcc, lowest_srcc, "
+                f"{' or '.join(SCORED)}"
             )
     twice = sorted({task for task in config["tasks"] if task in config["unseen"]})
     if twice:
