@@ -86,6 +86,6 @@ def test_what_does_not_match_is_computed_again(study, damage):
     target = "results/tiny/head_importance/arc_easy/0shot-seed1234.parquet"
     done = study.snakemake("--cores", "2", "--forcerun", "score_heads", "--until", "score_heads", target)
     assert done.returncode == 0, done.stdout
-    assert {path.name.split(".")[0] for path in set(units(study)) - before} == {"head-gradients"}
+    assert {path.name.split(".")[0] for path in set(units(study)) - before} == {"head-gradients", "head-magnitudes"}
     took = run_facts(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
     assert took["token_budget"] is not None
