@@ -260,7 +260,7 @@ def memory_for(most, function):
 
 @CASES.of("a document that does not fit the memory")
 def _(bench):
-    bench.patch.setattr(importance, "head_products", memory_for(0, importance.head_products))
+    bench.patch.setattr(importance, "products", memory_for(0, importance.products))
     return bench.score()
 
 
@@ -316,12 +316,12 @@ def _(bench):
 
 @CASES.of("gradients that are not finite")
 def _(bench):
-    plain = importance.head_products
+    plain = importance.products
 
     def overflow(*arguments, **options):
-        products = plain(*arguments, **options)
-        products[1].products[0, 2] = float("inf")
-        return products
+        found = plain(*arguments, **options)
+        found[1].heads[0, 2] = float("inf")
+        return found
 
-    bench.patch.setattr(importance, "head_products", overflow)
+    bench.patch.setattr(importance, "products", overflow)
     return bench.score()

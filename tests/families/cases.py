@@ -167,6 +167,12 @@ def output_projections(model: Any) -> list[Any]:
     return [reduce(getattr, _places(model).output.split("."), layer) for layer in layers_of(model)]
 
 
+def ffn_outputs(model: Any) -> list[Any]:
+    """What gives the tensor that each FFN adds to the residual: its last map, or the norm behind it."""
+    norms = [getattr(layer, "post_feedforward_layernorm", None) for layer in layers_of(model)]
+    return [norm or last for norm, last in zip(norms, last_maps(model), strict=True)]
+
+
 def last_maps(model: Any) -> list[Any]:
     """The last map of each FFN."""
     return [reduce(getattr, _places(model).last.split("."), layer) for layer in layers_of(model)]

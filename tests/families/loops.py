@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.families.cases import Case, last_maps, layers_of, output_projections
+from tests.families.cases import Case, ffn_outputs, last_maps, layers_of, output_projections
 
 
 def rows_first(linear: Any) -> Any:
@@ -98,6 +98,51 @@ def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any,
     for handle in handles:
         handle.remove()
     return found
+
+
+def mean_loss(model: Any, row: Any) -> Any:
+    """L(y|x) of one row."""
+    logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
+    places = range(len(row.tokens) - row.n_target, len(row.tokens))
+    return -sum(logits[place - 1].log_softmax(-1)[row.tokens[place]] for place in places) / row.n_target
+
+
+def ffn_importance(model: Any, documents: Sequence[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Sums over tokens of |F_t . dL/dF_t| and F_t . dL/dF_t, F what an FFN adds to the residual, [document, layer]."""
+    caught: dict[int, Any] = {}
+
+    def catch(layer: int) -> Any:
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            leaving = output if output.requires_grad else output.detach().requires_grad_()
+            leaving.retain_grad()
+            caught[layer] = leaving
+            # Falcon adds to what it is given in place.
+            return leaving.clone()
+
+        return hook
+
+    handles = [m.register_forward_hook(catch(layer)) for layer, m in enumerate(ffn_outputs(model))]
+    sums = np.zeros((2, len(documents), len(handles)))
+    for number, document in enumerate(documents):
+        mean_loss(model, document.rows[0]).backward()
+        for layer in range(len(handles)):
+            f, g = (x.reshape(-1, x.shape[-1]) for x in (caught[layer].detach(), caught[layer].grad))
+            products = [float(f[t] @ g[t]) for t in range(len(f))]
+            sums[:, number, layer] = sum(map(abs, products)), sum(products)
+    for handle in handles:
+        handle.remove()
+    return sums[0], sums[1]
+
+
+def ffn_gate_derivative(model: Any, layer: int, row: Any, eps: float) -> float:
+    """How the loss changes with a factor on what an FFN adds to the residual, by finite differences."""
+    losses = []
+    for gate in (1 + eps, 1 - eps):
+        handle = ffn_outputs(model)[layer].register_forward_hook(lambda m, a, output, gate=gate: output * gate)
+        with torch.no_grad():
+            losses.append(float(mean_loss(model, row)))
+        handle.remove()
+    return (losses[0] - losses[1]) / (2 * eps)
 
 
 def attention_maps(model: Any, ids: Sequence[int]) -> np.ndarray[Any, Any]:

@@ -85,6 +85,18 @@ def test_what_heads_write_equals_the_loops(served, plain, name, case):
     np.testing.assert_allclose(found.written, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
+def test_ffn_gradients_equal_the_loops_and_finite_differences(served, plain, name):
+    """Behind the norm of families that norm what an FFN gives: before it the norm undoes any factor."""
+    found = contributions(served(name), SINGLE, 200).ffns
+    absolute, signed = loops.ffn_importance(plain(name), SINGLE)
+    np.testing.assert_allclose(found.absolute[..., 0], absolute, rtol=1e-3, atol=1e-5 * absolute.max())
+    np.testing.assert_allclose(found.signed[..., 0], signed, rtol=1e-3, atol=1e-5 * absolute.max())
+    for layer in range(LAYERS):
+        # Norms that compute in float32 leave few digits to a difference of two losses.
+        difference = loops.ffn_gate_derivative(plain(name), layer, SINGLE[0].rows[0], 1e-2)
+        assert signed[0, layer] == pytest.approx(difference, rel=0.02, abs=1e-3 * np.abs(signed[0]).max())
+
+
 @pytest.mark.parametrize("start", [None, 1])
 def test_prefix_matching_equals_the_maps(served, plain, name, start):
     # So short that the last copy is within a window of five tokens, and the others are not.

@@ -9,7 +9,7 @@ from headroom import plan, workload
 from headroom.checkpoints import prepare
 from headroom.costs import Load
 from headroom.errors import HeadroomError
-from headroom.importance import head_products
+from headroom.importance import products
 from headroom.induction import sequence_length
 from headroom.likelihood import log_likelihoods
 from headroom.oracle import knock_out_ffns
@@ -60,7 +60,7 @@ def test_a_backward_pass_counts_as_torch_counts_it(loaded):
     (batch,) = batches
     costs, load = costs_of(loaded.model), linear(None, load_of(batches))
     targets = np.array([float(d.rows[0].n_target) for d in documents])
-    found = count_operations(lambda: head_products(loaded, batch, targets))
+    found = count_operations(lambda: products(loaded, batch, targets))
     # The gradient ends at the first layer's heads: its query, key and value maps are not gone through.
     first = 2 * load.columns * costs.attention
     assert found == pytest.approx(costs.forward(load) + costs.backward(load) - 0.75 * first, rel=0.05)

@@ -8,9 +8,9 @@ from headroom import anatomy
 from headroom.errors import HeadroomError
 from headroom.importance import (
     contributions,
-    head_products,
     magnitudes,
     output_norms,
+    products,
     readings,
     scores,
     zero_shares,
@@ -123,11 +123,57 @@ def test_the_last_layer_counts_only_predicting_positions(loaded):
     (document,) = documents(1, seed=4)
     row = document.rows[0]
     (batch,) = Batches([document], 100)
-    products = [columns.products for columns in head_products(loaded, batch, np.array([float(row.n_target)]))]
     silent = len(row.inputs) - row.n_target
-    assert products[-1][:silent].abs().max() == 0
-    assert products[-1][silent:].abs().min() > 0
-    assert products[0][:silent].abs().max() > 0
+    found = products(loaded, batch, np.array([float(row.n_target)]))
+    for kind in ("heads", "ffn"):
+        first, *_, last = (getattr(columns, kind) for columns in found)
+        assert last[:silent].abs().max() == 0
+        assert last[silent:].abs().min() > 0
+        assert first[:silent].abs().max() > 0
+
+
+class TestFfns:
+    """The same of FFNs, F being what an FFN adds to the residual; tests/families holds it in every family."""
+
+    @pytest.mark.parametrize("layer", [0, 1, 2])
+    def test_the_signed_form_is_the_derivative_of_a_gate_on_the_output(self, loaded, family, layer):
+        """In float64, by a factor on the last map of the FFN."""
+        eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
+        (document,) = documents(1, seed=3)
+        (batch,) = Batches([document], 100)
+        signed = contributions(loaded, [document], 100).ffns.signed[0, layer, 0]
+        last = anatomy.ffn_modules(loaded.model)[layer][-1]
+
+        def loss(gate):
+            handle = last.register_forward_hook(lambda module, arguments, output: gate * output)
+            with torch.no_grad():
+                found = -float(target_log_probabilities(loaded, batch).mean())
+            handle.remove()
+            return found
+
+        difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
+        assert signed == pytest.approx(difference, rel=tolerance)
+
+    def test_scores_are_eq_8(self, loaded):
+        found = contributions(loaded, documents(6, seed=5), 200).ffns
+        assert found.absolute.shape == (6, 3, 1)
+        token = found.absolute.sum(axis=0) / found.n_inputs.sum()
+        np.testing.assert_allclose(scores(found).score, token)
+        np.testing.assert_allclose(scores(found, "example").score, np.abs(found.signed).mean(axis=0))
+        # Only in the last layer may all tokens that count pull one way.
+        assert (found.absolute[:, :2] > np.abs(found.signed[:, :2])).all()
+
+    def test_an_ffn_that_gives_zeros_scores_zero_and_heads_stay_as_they_are(self, loaded):
+        chosen = documents(3, seed=6)
+        last = anatomy.ffn_modules(loaded.model)[1][-1]
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.zero_()
+        found = contributions(loaded, chosen, 100)
+        assert (found.ffns.absolute[:, 1] == 0).all()
+        assert (found.ffns.absolute[:, [0, 2]] > 0).all()
+        with loaded.seam.without_ffns([1]), pytest.raises(KeyError):
+            contributions(loaded, chosen, 100)
 
 
 def test_errors_and_halves_by_hand(loaded):
@@ -171,14 +217,14 @@ def test_a_loss_that_is_not_finite_names_document_and_layer(loaded):
 def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypatch):
     from headroom import importance
 
-    plain = importance.head_products
+    plain = importance.products
 
     def overflow(*arguments):
-        products = plain(*arguments)
-        products[1].products[0, 2] = float("inf")
-        return products
+        found = plain(*arguments)
+        found[1].heads[0, 2] = float("inf")
+        return found
 
-    monkeypatch.setattr(importance, "head_products", overflow)
+    monkeypatch.setattr(importance, "products", overflow)
     with pytest.raises(HeadroomError, match="document 1, layer 1: the gradient of the loss is not finite"):
         contributions(loaded, documents(2), 1)
 
@@ -207,10 +253,10 @@ class TestMemory:
         chosen = documents(4, seed=6)
         targets = np.array([float(d.rows[0].n_target) for d in chosen])
         (batch,) = Batches(chosen, 10_000, share=False)
-        kept = head_products(loaded, batch, targets)
-        again = head_products(loaded, batch, targets, checkpointing=True)
+        kept = products(loaded, batch, targets)
+        again = products(loaded, batch, targets, checkpointing=True)
         for ours, theirs in zip(again, kept, strict=True):
-            for name in ("products", "written"):
+            for name in ours._fields:
                 torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-12)
 
     def test_checkpointing_keeps_less_for_the_backward_pass(self, loaded):
@@ -235,7 +281,7 @@ class TestMemory:
 
         chosen = documents(6, seed=8)
         expected = contributions(loaded, chosen, 10_000)
-        plain, calls = importance.head_products, []
+        plain, calls = importance.products, []
 
         def short_of_memory(model, batch, n_targets, checkpointing=False):
             calls.append((batch.n_documents, checkpointing))
@@ -243,7 +289,7 @@ class TestMemory:
                 raise torch.OutOfMemoryError("no")
             return plain(model, batch, n_targets, checkpointing)
 
-        monkeypatch.setattr(importance, "head_products", short_of_memory)
+        monkeypatch.setattr(importance, "products", short_of_memory)
         found = contributions(loaded, chosen, 10_000)
         assert (6, False) in calls
         assert (6, True) not in calls

@@ -160,7 +160,7 @@ class TestEngines:
         chosen = gold(documents())
         whole = contributions(loaded, chosen, 30)
         with monkeypatch.context() as patched:
-            Counted(patched, importance, "head_products", stop_at=3)
+            Counted(patched, importance, "products", stop_at=3)
             with pytest.raises(KeyboardInterrupt):
                 contributions(loaded, chosen, 30, parts=kept)
         before = len(entries(kept))
@@ -170,12 +170,15 @@ class TestEngines:
         np.testing.assert_allclose(found.absolute, whole.absolute, rtol=1e-4, atol=1e-8)
         np.testing.assert_allclose(found.signed, whole.signed, rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(found.written, whole.written, rtol=1e-5)
+        np.testing.assert_allclose(found.ffns.absolute, whole.ffns.absolute, rtol=1e-4, atol=1e-8)
         assert set(entries(kept).values()) == {1}
-        counted = Counted(monkeypatch, importance, "head_products")
+        counted = Counted(monkeypatch, importance, "products")
         again = contributions(loaded, chosen, 50, parts=kept)
         np.testing.assert_array_equal(again.absolute, found.absolute)
         np.testing.assert_array_equal(again.signed, found.signed)
         np.testing.assert_array_equal(again.written, found.written)
+        for name in ("absolute", "signed", "zeros"):
+            np.testing.assert_array_equal(getattr(again.ffns, name), getattr(found.ffns, name))
         assert counted.calls == 0
 
     def test_likelihoods(self, loaded, kept, monkeypatch):

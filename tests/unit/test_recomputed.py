@@ -84,14 +84,14 @@ def test_it_is_the_derivative_of_a_gate_beside_closed_ones(loaded, family):
 def test_layers_that_are_computed_again_find_the_gates(loaded, monkeypatch):
     chosen, gates = documents(3, seed=8), gates_without(loaded.shape, GONE)
     expected = contributions(loaded, chosen, 10_000, gates=gates)
-    plain = importance.head_products
+    plain = importance.products
 
     def short_of_memory(model, batch, n_targets, checkpointing=False):
         if not checkpointing:
             raise torch.OutOfMemoryError("no")
         return plain(model, batch, n_targets, checkpointing)
 
-    monkeypatch.setattr(importance, "head_products", short_of_memory)
+    monkeypatch.setattr(importance, "products", short_of_memory)
     found = contributions(loaded, chosen, 10_000, gates=gates)
     np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
 
@@ -129,13 +129,13 @@ def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
     chosen, parts = documents(4), Parts(tmp_path)
     contributions(loaded, chosen, 64, parts=parts)
     calls = []
-    plain = importance.head_products
+    plain = importance.products
 
     def counted(model, batch, *arguments):
         calls.append(batch.n_documents)
         return plain(model, batch, *arguments)
 
-    monkeypatch.setattr(importance, "head_products", counted)
+    monkeypatch.setattr(importance, "products", counted)
     first = recomputed_ranking(loaded, chosen, 64, 50, parts=parts)
     assert sum(calls) == 4, "the first round is that of the plain scores"
     assert recomputed_ranking(loaded, chosen, 64, 50, parts=parts) == first

@@ -11,6 +11,7 @@ from headroom.artifacts.capacity import CAPACITY
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
@@ -36,6 +37,8 @@ def test_every_artifact_is_at_its_place(finished):
     for cell in CELLS:
         for task in TASKS + UNSEEN:
             assert read(finished.result(f"prompts/{task}/{cell}.parquet"), PROMPTS).num_rows
+            gradient = read(finished.result(f"tiny/ffn_gradient/{task}/{cell}.parquet"), FFN_GRADIENT)
+            assert min(gradient.column("score").to_pylist()) > 0
             for name in ("own", "aggregate", "reversed", "random_1"):
                 path = finished.result(f"tiny/pruned_eval/heads/{task}/{cell}/{name}.parquet")
                 assert read(path, PRUNED_EVAL).column("percent").to_pylist() == [0, 5, 50]

@@ -37,6 +37,7 @@ class Family:
         head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
         ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
         ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
+        ffn_output: from a layer to the norm that the FFN's output goes through before the residual takes it, if any.
         residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
         readout: from the causal language model to what stands between last hidden state and output embedding.
         softcap: config key of the logits' soft cap.
@@ -58,6 +59,7 @@ class Family:
     head_norms: tuple[str, ...] = ()
     ffn: tuple[str, ...] = ("mlp",)
     ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    ffn_output: str = ""
     residual_norm: tuple[str, bool] | None = None
     readout: str = ""
     softcap: str = ""
@@ -72,7 +74,8 @@ class Family:
 
 _AHEAD = "its tokens attend to later ones"
 _BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
-_AFTER_BLOCKS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+_AFTER_FFN = "post_feedforward_layernorm"
+_AFTER_BLOCKS = ("pre_feedforward_layernorm", _AFTER_FFN)
 
 FAMILIES = {
     "bloom": Family(
@@ -107,6 +110,7 @@ FAMILIES = {
     "gemma2": Family(
         layers="model.layers",
         ffn_norms=_AFTER_BLOCKS,
+        ffn_output=_AFTER_FFN,
         softcap="final_logit_softcapping",
         # SDPA has no soft cap of attention scores.
         attends="eager",
@@ -116,10 +120,15 @@ FAMILIES = {
     "gemma3": Family(
         layers="model.language_model.layers",
         ffn_norms=_AFTER_BLOCKS,
+        ffn_output=_AFTER_FFN,
         refused=(("text_config.use_bidirectional_attention", True, _AHEAD),),
     ),
     "gemma3_text": Family(
-        layers="model.layers", ffn_norms=_AFTER_BLOCKS, softcap="final_logit_softcapping", refused=_BOTH_WAYS
+        layers="model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        ffn_output=_AFTER_FFN,
+        softcap="final_logit_softcapping",
+        refused=_BOTH_WAYS,
     ),
     "gpt2": Family(
         layers="transformer.h",
@@ -178,7 +187,7 @@ FAMILIES = {
             )
         ),
     ),
-    "olmo2": Family(layers="model.layers", joint_norms=True, ffn_norms=("post_feedforward_layernorm",)),
+    "olmo2": Family(layers="model.layers", joint_norms=True, ffn_norms=(_AFTER_FFN,), ffn_output=_AFTER_FFN),
     # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
     "opt": Family(
         layers="model.decoder.layers",
@@ -327,6 +336,12 @@ def ffn_modules(model: Any) -> list[list[nn.Module]]:
     """The modules of each layer's FFN, in order."""
     paths = family(model).ffn
     return [[_descend(layer, path) for path in paths] for layer in layers(model)]
+
+
+def ffn_output_norms(model: Any) -> list[nn.Module] | None:
+    """The norm between each layer's FFN and the residual, in order; None for families that have none there."""
+    path = family(model).ffn_output
+    return [_descend(layer, path) for layer in layers(model)] if path else None
 
 
 def input_device(model: Any) -> Any:

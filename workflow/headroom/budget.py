@@ -20,7 +20,8 @@ def bytes_per_token(
     """What a token of a batch takes at most at one time, without weights and logits.
 
     A pass holds about the inputs and outputs of one layer's maps: the residual, q, k, v and A, and three of the FFN's
-    width. The FFN oracle keeps the inputs of all layers; a backward pass keeps what is above, of every layer.
+    width. The FFN oracle keeps the inputs of all layers; a backward pass keeps what is above, of every layer, and what
+    the FFNs add to the residual with its gradient.
 
     Args:
         hidden: width of the residual.
@@ -31,7 +32,7 @@ def bytes_per_token(
         differentiates: for a backward pass.
     """
     one_layer = 6 * hidden + 3 * inner
-    numbers = one_layer * (layers if differentiates else 1) + hidden * layers * keeps_layers
+    numbers = (one_layer + 2 * hidden) * layers if differentiates else one_layer + hidden * layers * keeps_layers
     return numbers * item_size
 
 

@@ -40,7 +40,7 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-OUTPUTS = ("out", "ranking", "curve", "scores_out", "parts")
+OUTPUTS = ("out", "ranking", "ffn_gradient", "curve", "scores_out", "parts")
 """Options that name what is written."""
 _CONTROLS = f"reversed, random_N, {', '.join(SCORED[:-1])} or {SCORED[-1]}"
 FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
@@ -146,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--reduction", choices=("token", "example"), default="token", help="(default %(default)s)")
     p.add_argument("--last-layer-tokens", choices=("all", "target"), default="all", help="(default %(default)s)")
     p.add_argument("--ranking", type=Path, help="also write the ranking here")
+    p.add_argument("--ffn-gradient", type=Path, help="also write the FFNs' gradient scores here")
     _out(p, "the head-importance artifact")
 
     p = command("ffn-importance", _ffn_importance, "Score every FFN by the accuracy lost without it (eq. 7).")
@@ -634,6 +635,7 @@ def _head_importance(o: argparse.Namespace) -> None:
         o.reduction,
         o.last_layer_tokens,
         _settings(o),
+        o.ffn_gradient,
     )
 
 

@@ -1,9 +1,10 @@
-"""Gradient head importance (eq. 8 and 9 of arXiv 2212.09095).
+"""Gradient importance of heads (eq. 8 and 9 of arXiv 2212.09095), and of FFNs.
 
 For a document (x, y) with y the gold continuation, L(y|x) is the mean over y's tokens of -log p. A^h is head h's
 output, and its importance |A^h . dL/dA^h| is what a first-order expansion says removing the head does to the loss.
-Weights are frozen: only activations carry gradients. Two measures need no gradient: how much a head writes to the
-residual stream on the same documents, and how large its slice of the output projection is.
+Of an FFN it is |F . dL/dF|, F being what the FFN adds to the residual. Weights are frozen: only activations carry
+gradients. Two measures need no gradient: how much a head writes to the residual stream on the same documents, and how
+large its slice of the output projection is.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
-class Contributions:
-    """What each document contributes to the head scores (N documents).
+class Gradients:
+    """What each document contributes to the scores of heads, or of FFNs, one "head" per layer (N documents).
 
     Attributes:
         absolute: sum over tokens of |A_t . dL/dA_t|, [N, layer, head], nats.
         signed: sum over tokens of A_t . dL/dA_t, [N, layer, head], nats: dL/d(gate of the head) at an open gate.
         zeros: how many of the products A_t . dL/dA_t are exactly zero though the loss depends on A_t, [N, layer].
-        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream.
         n_inputs: input tokens, N_i - 1 of a document of N_i tokens, [N].
         n_targets: target tokens, [N].
     """
@@ -45,9 +45,21 @@ class Contributions:
     absolute: Array
     signed: Array
     zeros: Array
-    written: Array
     n_inputs: Array
     n_targets: Array
+
+
+@dataclass(frozen=True)
+class Contributions(Gradients):
+    """What each document contributes to the scores of heads, with what the same passes tell beside them.
+
+    Attributes:
+        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream.
+        ffns: the same gradients of what FFNs add to the residual, [N, layer, 1].
+    """
+
+    written: Array
+    ffns: Gradients
 
 
 @dataclass(frozen=True)
@@ -83,26 +95,27 @@ def contributions(
     Raises:
         HeadroomError: a gradient or loss is not finite; names document and layer.
     """
-    shape = (len(documents), loaded.shape.layers, loaded.shape.heads)
-    found = Contributions(
-        np.zeros(shape),
-        np.zeros(shape),
-        np.zeros(shape[:2]),
-        np.zeros(shape),
-        np.array([len(document.rows[0].inputs) for document in documents], dtype=float),
-        np.array([document.rows[0].n_target for document in documents], dtype=float),
+    shape = (len(documents), loaded.shape.layers)
+    heads = loaded.shape.heads
+    n_inputs = np.array([len(document.rows[0].inputs) for document in documents], dtype=float)
+    n_targets = np.array([document.rows[0].n_target for document in documents], dtype=float)
+    arrays = Sums(
+        *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, (*shape, heads))),
+        *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
     )
+    ffns = Gradients(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
+    found = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
 
     def differentiate(batch: Batch) -> list[Sums]:
         # Layers that are computed again in the backward pass must find the gates, too.
         with loaded.seam.gates(gates):
             try:
-                return _contributions(loaded, batch, found.n_targets)
+                return _contributions(loaded, batch, n_targets)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or batch.n_documents > 1:
                     raise
             # One document alone: layers are computed twice rather than kept.
-            return _contributions(loaded, batch, found.n_targets, checkpointing=True)
+            return _contributions(loaded, batch, n_targets, checkpointing=True)
 
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
@@ -110,8 +123,8 @@ def contributions(
     with parts.unit(which, batches.keys) as unit:
         known = frozenset(unit.known)
         for number in known:
-            for name in Sums._fields:
-                getattr(found, name)[number] = unit.known[number][name][0]
+            for name, values in arrays._asdict().items():
+                values[number] = unit.known[number][name][0]
         if progress:
             progress.reuse(len(known))
         if unit.complete:
@@ -119,15 +132,14 @@ def contributions(
         for batch, sums in batches.each(differentiate, known):
             members = [member.number for member in batch.members]
             for layer, of_layer in enumerate(sums):
-                absolute, signed = of_layer.absolute, of_layer.signed
-                if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
-                    place = int(np.argwhere(~np.isfinite(absolute + signed))[0][0])
-                    raise HeadroomError(
-                        f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is not "
-                        "finite; try dtype float32 or bfloat16"
-                    )
-                for name, values in of_layer._asdict().items():
-                    getattr(found, name)[members, layer] = values
+                for into, values in zip(arrays, of_layer, strict=True):
+                    if not np.isfinite(values).all():
+                        place = int(np.argwhere(~np.isfinite(values))[0][0])
+                        raise HeadroomError(
+                            f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is "
+                            "not finite; try dtype float32 or bfloat16"
+                        )
+                    into[members, layer] = values
             for place, number in enumerate(members):
                 stacked = {name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in Sums._fields}
                 unit.add(number, **stacked)
@@ -137,50 +149,62 @@ def contributions(
 
 
 class Sums(NamedTuple):
-    """Of one layer, sums over the tokens of each document of a batch; see :class:`Contributions`.
+    """Sums over the tokens of each document; see :class:`Contributions`.
 
-    ``absolute``, ``signed`` and ``written`` are [document, head], ``zeros`` is [document].
+    Of one layer and the documents of a batch, or with both as leading indices: ``absolute``, ``signed`` and ``written``
+    are [document, head], ``zeros`` is [document]; of the layer's FFN [document, 1] and [document].
     """
 
     absolute: Array
     signed: Array
     zeros: Array
     written: Array
+    ffn_absolute: Array
+    ffn_signed: Array
+    ffn_zeros: Array
 
 
 class Columns(NamedTuple):
-    """One layer's heads in each column of a batch, [column, head], in at least float32.
+    """What one layer does in each column of a batch, in at least float32.
 
     Attributes:
-        products: A_t . dL/dA_t.
-        written: ||A_t W_O^h||_2, the norm of what the head adds to the residual stream (before a norm that the family
-            puts there, and without the output bias, which is no head's).
+        heads: A_t . dL/dA_t, [column, head].
+        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream (before a norm
+            that the family puts there, and without the output bias, which is no head's).
+        ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
     """
 
-    products: Tensor
+    heads: Tensor
     written: Tensor
+    ffn: Tensor
 
 
 def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Sums]:
     """The sums of each layer."""
     # Each document has a tree of its own.
-    places = batch.owners()
+    owners = batch.owners()
     sums = []
-    for layer, (products, written) in enumerate(head_products(loaded, batch, n_targets, checkpointing)):
-        places = places.to(products.device)
-        empty = products.new_zeros(batch.n_documents, products.shape[1])
-        parts = [empty.index_add(0, places, values) for values in (products.abs(), products, written)]
+    for layer, found in enumerate(products(loaded, batch, n_targets, checkpointing)):
         # In the last layer, only columns that predict can reach the loss.
-        last = layer == loaded.shape.layers - 1
-        reached = batch.positions.to(products.device) if last else torch.arange(len(places), device=products.device)
-        silent = (products[reached] == 0).to(products.dtype)
-        zeros = empty.index_add(0, places[reached], silent).sum(dim=1)
-        sums.append(Sums(*(part.cpu().numpy() for part in (*parts[:2], zeros, parts[2]))))
+        reached = batch.positions if layer == loaded.shape.layers - 1 else torch.arange(len(owners))
+        places = owners.to(found.written.device)
+        written = found.written.new_zeros(batch.n_documents, found.written.shape[1]).index_add(0, places, found.written)
+        of_heads, of_ffn = (_sums(values, owners, reached, batch.n_documents) for values in (found.heads, found.ffn))
+        sums.append(Sums(*of_heads, written.cpu().numpy(), *of_ffn))
     return sums
 
 
-def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Columns]:
-    """What each layer's heads do in each column.
+def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> tuple[Array, Array, Array]:
+    """Sums over the columns [column, head] of each document: absolute, signed, and how many of them are zero."""
+    places, reached = places.to(values.device), reached.to(values.device)
+    empty = values.new_zeros(n_documents, values.shape[1])
+    absolute, signed = (empty.index_add(0, places, part).cpu().numpy() for part in (values.abs(), values))
+    silent = (values[reached] == 0).to(values.dtype)
+    return absolute, signed, empty.index_add(0, places[reached], silent).sum(dim=1).cpu().numpy()
+
+
+def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Columns]:
+    """Products of activations and gradients for each layer, and what heads write.
 
     Args:
         loaded: the model.
@@ -188,22 +212,23 @@ def head_products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing:
         n_targets: target tokens of each row.
         checkpointing: compute layers again in the backward pass rather than keep what it needs.
     """
-    with torch.enable_grad(), loaded.seam.capture(checkpointing) as captured:
+    layers = range(loaded.shape.layers)
+    with torch.enable_grad(), loaded.seam.capture(checkpointing) as heads, loaded.seam.capture_ffns() as ffns:
         log_p = target_log_probabilities(loaded, batch)
         check_finite(loaded, batch, log_p.detach())
         weights = torch.as_tensor(1 / n_targets[batch.rows.cpu().numpy()], device=log_p.device, dtype=log_p.dtype)
         # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
         loss = -(log_p * weights).sum()
-        captures = [captured[layer] for layer in range(loaded.shape.layers)]
+        captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
         gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
     found = []
-    for capture, gradient, projection in zip(
-        captures, gradients, anatomy.output_projections(loaded.model), strict=True
-    ):
-        outputs = capture.value[0].to(wide)
-        products = (outputs * gradient[0].to(wide)).sum(dim=-1)
-        found.append(Columns(products, _written(outputs, projection)))
+    for layer, projection in zip(layers, anatomy.output_projections(loaded.model), strict=True):
+        of_heads, of_ffn = layer, len(layers) + layer
+        outputs = captures[of_heads].value[0].to(wide)
+        by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
+        by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
+        found.append(Columns(by_head, _written(outputs, projection), by_ffn))
     return found
 
 
@@ -246,7 +271,7 @@ def magnitudes(loaded: Loaded, parts: Parts = NO_PARTS) -> Array:
     return found
 
 
-def zero_shares(found: Contributions) -> Array:
+def zero_shares(found: Gradients) -> Array:
     """Share of the products A_t . dL/dA_t that are exactly zero though the loss depends on A_t, [layer].
 
     Next to none, unless a head is dead or gradients underflow, as they do in float16.
@@ -257,7 +282,7 @@ def zero_shares(found: Contributions) -> Array:
     return shares
 
 
-def scores(found: Contributions, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all") -> Scores:
+def scores(found: Gradients, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all") -> Scores:
     """Reduce documents to head scores.
 
     ``token`` divides the sum over documents and tokens of |A_t . dL/dA_t| by the sum of N_i - 1, as the released code

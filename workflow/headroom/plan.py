@@ -19,7 +19,7 @@ from headroom.budget import MOST
 from headroom.checkpoints import DTYPES, prepare
 from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError
-from headroom.importance import head_products
+from headroom.importance import products
 from headroom.likelihood import encode, predict
 from headroom.memory import machine_bytes
 from headroom.packing import Batches, Document, Row
@@ -115,7 +115,7 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
 
     with torch.no_grad():
         ahead = _Pass(costs.forward(load), median(lambda: predict(loaded, batch)))
-    both = median(lambda: head_products(loaded, batch, np.ones(len(rows))))
+    both = median(lambda: products(loaded, batch, np.ones(len(rows))))
     return ahead, _Pass(ahead.operations + costs.backward(load), both)
 
 

@@ -77,11 +77,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Capture:
-    """One layer's A, [batch, time, head, width].
+    """One layer's A, [batch, time, head, width], or what its FFN adds to the residual, [..., time, width].
 
     Attributes:
-        value: A, outside the graph of gradients.
-        probe: zeros that were added to A: the loss's gradient with respect to them is the one with respect to A.
+        value: the tensor, outside the graph of gradients.
+        probe: zeros that were added to it: the loss's gradient with respect to them is the one with respect to it.
     """
 
     value: Tensor
@@ -91,9 +91,10 @@ class Capture:
 class Seam:
     """State of one model's seam. Made by :func:`attach`; every change is undone when its context manager ends."""
 
-    def __init__(self, shape: anatomy.Heads, returns_tuple: bool = False) -> None:
+    def __init__(self, shape: anatomy.Heads, returns_tuple: bool = False, norms_ffns: bool = False) -> None:
         self.shape = shape
         self._returns_tuple = returns_tuple
+        self._norms_ffns = norms_ffns
         self.calls: Counter[int] = Counter()
         self._gates: Tensor | None = None
         self._closed: list[bool] = []
@@ -104,6 +105,7 @@ class Seam:
         self._layout: Layout | None = None
         self._observer: Observer | None = None
         self._captures: dict[int, Capture] | None = None
+        self._ffn_captures: dict[int, Capture] | None = None
         self._checkpointing = False
 
     @contextmanager
@@ -181,6 +183,15 @@ class Seam:
             self._checkpointing = False
 
     @contextmanager
+    def capture_ffns(self) -> Iterator[dict[int, Capture]]:
+        """Keep what each layer's FFN adds to the residual: what :meth:`without_ffns` makes zero, behind its norm."""
+        self._ffn_captures = {}
+        try:
+            yield self._ffn_captures
+        finally:
+            self._ffn_captures = None
+
+    @contextmanager
     def observe(self, observer: Observer) -> Iterator[None]:
         """Show q and k of each layer to ``observer``."""
         self._observer = observer
@@ -233,7 +244,7 @@ class Seam:
         if self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         if self._captures is not None:
-            outputs = self._probe(layer, outputs)
+            outputs = _probe(self._captures, layer, outputs)
         return outputs
 
     def at_positions(self, values: Tensor) -> Tensor:
@@ -255,14 +266,6 @@ class Seam:
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], anatomy.n_outputs(module))
         return x.new_zeros(*x.shape[:-1], anatomy.n_outputs(module))
-
-    def _probe(self, layer: int, outputs: Tensor) -> Tensor:
-        """Keep A. A layer that is computed again for the backward pass gets the probe that it had."""
-        assert self._captures is not None
-        if layer not in self._captures:
-            probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
-            self._captures[layer] = Capture(outputs.detach(), probe)
-        return outputs + self._captures[layer].probe
 
     def run_layer(self, layer: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """A decoder layer's forward pass, unless it is skipped."""
@@ -293,13 +296,29 @@ class Seam:
             return torch.zeros_like(hidden) if last else hidden
         layout = self._layout
         if layout is None or layout.needed is None or layer != self.shape.layers - 1:
-            return forward(hidden)
-        needed = layout.needed.to(hidden.device)
-        found = forward(hidden.index_select(-2, needed) if first else hidden)
-        if not last:
-            return found
-        whole = found.new_zeros(*found.shape[:-2], layout.columns, found.shape[-1])
-        return whole.index_copy(-2, needed, found)
+            found = forward(hidden)
+        else:
+            needed = layout.needed.to(hidden.device)
+            found = forward(hidden.index_select(-2, needed) if first else hidden)
+            if last:
+                whole = found.new_zeros(*found.shape[:-2], layout.columns, found.shape[-1])
+                found = whole.index_copy(-2, needed, found)
+        if last and self._ffn_captures is not None and not self._norms_ffns:
+            found = _probe(self._ffn_captures, layer, found)
+        return found
+
+    def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        """The norm between an FFN and the residual, which undoes any factor of what enters it: probed behind it."""
+        found = forward(hidden)
+        return found if self._ffn_captures is None else _probe(self._ffn_captures, layer, found)
+
+
+def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
+    """Keep a tensor. A layer that is computed again for the backward pass gets the probe that it had."""
+    if layer not in captures:
+        probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
+        captures[layer] = Capture(outputs.detach(), probe)
+    return outputs + captures[layer].probe
 
 
 def _attend_by_layout(query: Tensor, key: Tensor, value: Tensor, layout: Layout, manner: Manner) -> Tensor:
@@ -390,7 +409,8 @@ def attach(model: Any) -> Seam:
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
             "use dtype float32 or bfloat16"
         )
-    seam = Seam(shape, row.returns_tuple)
+    norms = anatomy.ffn_output_norms(model)
+    seam = Seam(shape, row.returns_tuple, norms_ffns=norms is not None)
     for module in anatomy.attention_modules(model):
         module.headroom_seam = seam
     for number, layer in enumerate(anatomy.layers(model)):
@@ -403,6 +423,8 @@ def attach(model: Any) -> Seam:
         for module in modules:
             first, last = module is modules[0], module is modules[-1]
             module.forward = partial(seam.run_ffn, number, first, last, module.forward)
+    for number, norm in enumerate(norms or ()):
+        norm.forward = partial(seam.run_ffn_norm, number, norm.forward)
     if row.core:
         cores.install(row.core, seam, anatomy.attention_modules(model))
         # Where transformers looks up who makes masks; it sets this only for families that look up attention there, too.

@@ -177,20 +177,30 @@ MODEL_RECORDS = expand("results/{model}/model.json", model=MODELS)
 PROMPTS = expand(
     f"results/prompts/{{task}}/{CELL}.parquet", task=ALL_TASKS, shot=SHOTS, seed=SEEDS
 )
-IMPORTANCE = expand(
-    f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
-    model=MODELS,
-    step=["head_importance", "ranking/heads"],
-    task=[*ALL_TASKS, "aggregate"],
-    shot=SHOTS,
-    seed=SEEDS,
-) + expand(
-    f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
-    model=MODELS,
-    step=["ffn_importance", "ranking/ffns"],
-    task=[*TASKS, "aggregate"],
-    shot=SHOTS,
-    seed=SEEDS,
+IMPORTANCE = (
+    expand(
+        f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
+        model=MODELS,
+        step=["head_importance", "ranking/heads"],
+        task=[*ALL_TASKS, "aggregate"],
+        shot=SHOTS,
+        seed=SEEDS,
+    )
+    + expand(
+        f"results/{{model}}/{{step}}/{{task}}/{CELL}.parquet",
+        model=MODELS,
+        step=["ffn_importance", "ranking/ffns"],
+        task=[*TASKS, "aggregate"],
+        shot=SHOTS,
+        seed=SEEDS,
+    )
+    + expand(
+        f"results/{{model}}/ffn_gradient/{{task}}/{CELL}.parquet",
+        model=MODELS,
+        task=ALL_TASKS,
+        shot=SHOTS,
+        seed=SEEDS,
+    )
 )
 HEAD_CURVE = f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet"
 # What the own curves take beside the task's ranking: its scores, where a control ranks by one of their columns.

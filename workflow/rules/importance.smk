@@ -8,6 +8,7 @@ rule score_heads:
     output:
         scores=f"results/{{model}}/head_importance/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
+        ffn_gradient=f"results/{{model}}/ffn_gradient/{{task}}/{CELL}.parquet",
     log:
         f"logs/{{model}}/score_heads/{{task}}/{CELL}.log",
     conda:
@@ -28,7 +29,7 @@ rule score_heads:
         "{params.options} "
         "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {output.scores} --ranking {output.ranking} 2>&1 | tee {log}"
+        "--out {output.scores} --ranking {output.ranking} --ffn-gradient {output.ffn_gradient} 2>&1 | tee {log}"
 
 
 rule score_ffns:

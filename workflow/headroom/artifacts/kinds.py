@@ -11,6 +11,7 @@ from headroom.artifacts.comparison import (
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.ffn_selection import FFN_SELECTION
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
@@ -29,6 +30,7 @@ KINDS = (
     COPYING,
     CROSS_SHOT,
     CROSS_TASK,
+    FFN_GRADIENT,
     FFN_IMPORTANCE,
     FFN_RANKING,
     FFN_SELECTION,

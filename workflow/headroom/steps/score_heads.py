@@ -1,4 +1,4 @@
-"""Step: gradient head importance of one task, shot and seed, and the ranking it gives."""
+"""Step: gradient head importance of one task, shot and seed, the ranking it gives, and the FFNs' gradient scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from headroom import importance
+from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.prompts import IMPORTANCE
 from headroom.artifacts.ranking import RANKING
@@ -34,8 +35,9 @@ def run(
     reduction: importance.Reduction,
     last_layer_tokens: importance.LastLayerTokens,
     settings: Settings,
+    ffn_gradient: Path | None = None,
 ) -> None:
-    """Write a head-importance artifact and, where asked for, its ranking."""
+    """Write a head-importance artifact and, where asked for, its ranking and the FFNs' gradient scores."""
     table = first_gold(rows(prompts, IMPORTANCE))
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
@@ -84,3 +86,12 @@ def run(
     write(out, HEAD_IMPORTANCE, columns, record, took)
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, took)
+    if ffn_gradient:
+        assert found.ffns is not None
+        of_ffns = importance.scores(found.ffns, reduction)
+        columns = {"layer": np.arange(len(of_ffns.score)), "score": of_ffns.score, "stderr": of_ffns.stderr}
+        columns |= {"score_even": of_ffns.even, "score_odd": of_ffns.odd}
+        columns = {name: values.ravel() for name, values in columns.items()}
+        del options["last_layer_tokens"]
+        record = describe("steps.score_heads", {"prompts": prompts}, options, facts)
+        write(ffn_gradient, FFN_GRADIENT, columns, record, took)
