@@ -20,6 +20,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/importance.smk"
+include: "workflow/rules/oracle.smk"
 include: "workflow/rules/pruning.smk"
 include: "workflow/rules/recomputed.smk"
 include: "workflow/rules/correlation.smk"
@@ -40,6 +41,7 @@ localrules:
     prepare_embedded_data,
     resolve_model,
     render_prompts,
+    draw_oracle,
     draw_fig03,
     draw_fig04,
     draw_pruning,
@@ -55,6 +57,7 @@ localrules:
     draw_compared_profiles,
     draw_compared_induction,
     write_table1,
+    write_oracle,
     write_findings,
     write_certified,
     write_losses,

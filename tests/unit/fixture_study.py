@@ -13,8 +13,10 @@ from headroom.artifacts.capacity import CAPACITY
 from headroom.artifacts.copying import COPYING
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.head_oracle import HEAD_ORACLE
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -23,6 +25,7 @@ from headroom.correlation import TaskScores, cross_shot, cross_task
 from headroom.figures.study import Study
 from headroom.ranking import AGGREGATE, count_at, rank_heads
 from headroom.readings import SCORED
+from headroom.steps import correlate_oracle
 
 N = 10
 """Questions per task."""
@@ -72,6 +75,8 @@ class Values:
     right: Callable[[int, str, str, str], list[int]] = lambda k, *key: RIGHT.get(k, {}).get(key, DEFAULT)
     lost: Callable[[str], list[int]] = lambda task: LOST.get(task, [1, 0, 0, 0])
     joint: Callable[[str], list[list[int]]] = lambda task: JOINT.get(task, JOINT["piqa"])
+    head_oracle: tuple[str, ...] = ("copa",)
+    """Tasks whose heads were removed one at a time: the rise of the loss is the score, give or take 45 %."""
     offset: int = 0
     """Seeds of head and induction scores begin here: another model has others."""
     repeat: int = 1
@@ -137,7 +142,28 @@ def write_study(study: Study, values: Values | None = None) -> Study:
             {"model": made_of(study)["model"]},
         )
     write_json(study.results / "model.json", made_of(study)["model"])
+    write_oracle(study, values)
     return study
+
+
+def write_oracle(study: Study, values: Values) -> None:
+    """The oracle of heads, and how far the gradient agrees with the oracles."""
+    tasks = [task for task in study.tasks if task in values.head_oracle]
+    for k in study.shots:
+        for task in tasks:
+            found = task_scores(study, k, values)[task].ravel()
+            rises = found[:, None] * (1 + 0.1 * (np.arange(N) - 4.5))
+            columns = {
+                **per_head(found.reshape(values.shape)),
+                **dict.fromkeys(("loss_rise", "loss_stderr", "loss_rise_even", "loss_rise_odd"), found),
+                **dict.fromkeys(("accuracy_lost", "accuracy_stderr"), [0.0] * len(found)),
+                "doc_id": [list(range(N))] * len(found),
+                "loss_rises": rises.tolist(),
+                **dict.fromkeys(("correct_dense", "correct_ablated"), [[True] * N] * len(found)),
+            }
+            write(study.file("head_oracle", k, task), HEAD_ORACLE, columns, made_of(study, k, task))
+    out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
+    correlate_oracle.run(out, study.results, study.tasks, tasks, study.shots, study.seed or 0)
 
 
 def made_of(
@@ -225,6 +251,10 @@ def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
         "correct_dense": [[i < 8 for i in range(N)]] * n,
         "correct_ablated": [[i < 8 - x for i in range(N)] for x in lost],
     }
+    # The gradient ranks layers from the last to the first.
+    gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
+    columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
+    write(study.file("ffn_gradient", k, task), FFN_GRADIENT, columns_, made_of(study, k, task))
     facts = made_of(study, k, task, options={"selection": "evaluation"})
     write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
 

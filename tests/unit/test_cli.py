@@ -11,7 +11,8 @@ from headroom.artifacts.store import write
 from headroom.cli import main, parser
 
 COMMANDS = [
-    "prompts", "head-importance", "ffn-importance", "rank", "prune", "joint", "transfer", "correlate",
+    "prompts", "head-importance", "ffn-importance", "head-oracle", "correlate-oracle", "oracle-table", "oracle-figure",
+    "rank", "prune", "joint", "transfer", "correlate",
     "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
     "ffn-selection", "optimism", "ablate", "ablation-table", "ablation-figure", "certify", "losses", "worth",
     "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",

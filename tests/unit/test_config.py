@@ -53,6 +53,7 @@ def test_defaults_reach_nested_keys():
     }  # fmt: skip
     assert config["transfer"] == {"tasks": None, "levels": [10, 30, 50, 70, 90]}
     assert (config["prompts"], config["metric"], config["unseen"]) == ("paper", "question", [])
+    assert config["head_oracle"] == {"tasks": [], "heads": "all"}
     assert config["copying"] == {"head_output": "attention", "output_bias": False}
     assert config["induction"]["ablate"] == {"percents": [], "random": 3, "tasks": None}
     assert ablated_tasks(config) == []
@@ -276,17 +277,20 @@ def test_imports_of_an_environment_are_pinned_in_it():
     steps = {
         "prompts": ["steps.render_prompts"],
         "model": [
-            *(f"steps.{step}" for step in ("score_heads", "score_ffns", "score_induction", "evaluate_pruned")),
-            *(f"steps.{step}" for step in ("evaluate_joint", "evaluate_transfer", "ablate_induction", "select_ffns")),
+            *(f"steps.{step}" for step in ("score_heads", "score_ffns", "score_head_knockouts", "score_induction")),
+            *(f"steps.{step}" for step in ("evaluate_pruned", "evaluate_joint", "evaluate_transfer")),
+            *(f"steps.{step}" for step in ("ablate_induction", "select_ffns")),
             "embedded",
             "models",
         ],
         "analysis": [
             *(f"steps.{step}" for step in ("aggregate_importance", "aggregate_ffns", "retain_capacity")),
-            *(f"steps.{step}" for step in ("correlate_tasks", "correlate_shots")),
+            *(f"steps.{step}" for step in ("correlate_tasks", "correlate_shots", "correlate_oracle")),
             *(f"steps.compare_{what}" for what in ("models", *COMPARISONS)),
             *(f"figures.compare_{what}" for what in COMPARISONS),
             "table1",
+            "oracle_table",
+            "figures.oracle",
             "reference",
             "findings",
             "ablation_table",

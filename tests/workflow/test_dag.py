@@ -19,6 +19,7 @@ HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
 CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
     f"write_{page}" for page in ("findings", "reference", "certified", "losses", "worth")
 }
+ORACLE_PAGES = {"draw_oracle", "write_oracle"}
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
 
 
@@ -93,7 +94,7 @@ def test_a_second_model_runs_its_jobs_and_the_comparison(study):
     assert work(plan) == {
         "resolve_model": 1, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
         "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
-        "correlate_shots": 1, "score_induction": 1, "retain_capacity": 2, "compare_models": 1,
+        "correlate_shots": 1, "correlate_oracle": 1, "score_induction": 1, "retain_capacity": 2, "compare_models": 1,
         **{f"compare_{what}": 1 for what in COMPARISONS},
     }  # fmt: skip
     # Each comparison needs no more of the new model than it compares.
@@ -142,10 +143,12 @@ def test_a_new_task_runs_its_jobs_and_what_gathers(study):
         "evaluate_transfer": 2,
         "correlate_tasks": 2,
         "correlate_shots": 1,
+        "correlate_oracle": 1,
         "retain_capacity": 2,
     }
     # Figure 10 alone shows the model, not the tasks.
     everything = {"draw_fig03", "draw_fig04", "draw_correlation", "write_table1"} | CURVE_FIGURES | INDUCTION_FIGURES
+    everything |= ORACLE_PAGES
     assert drawn(plan) == (everything | HEAD_FIGURES) - {"draw_fig10"}
 
 
@@ -174,6 +177,7 @@ def test_a_removed_task_changes_what_gathers_only(study):
         "evaluate_aggregate": 2,
         "correlate_tasks": 2,
         "correlate_shots": 1,
+        "correlate_oracle": 1,
         "retain_capacity": 2,
     }
 
@@ -192,6 +196,7 @@ def test_a_new_shot_runs_its_own_cells(study):
         "evaluate_transfer": 1,
         "correlate_tasks": 1,
         "correlate_shots": 1,
+        "correlate_oracle": 1,
         "retain_capacity": 1,
     }
 
@@ -201,8 +206,8 @@ def test_a_single_shot_correlates_no_shots(study):
     assert not {"correlate_shots", "write_table1"} & set(study.planned())
 
 
-FFNS = {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_joint": 4}
-"""A curve of FFNs is of the job that scores them, and the joint grid takes their aggregate."""
+FFNS = {"score_ffns": 4, "aggregate_ffns": 2, "evaluate_joint": 4, "correlate_oracle": 1}
+"""A curve of FFNs is of the job that scores them; the joint grid takes their aggregate, the gradient is compared."""
 EVALUATIONS = {**FFNS, "evaluate_own": 6, "evaluate_aggregate": 2}
 
 
@@ -210,7 +215,7 @@ def test_a_new_level_scores_no_head(study):
     study.configure(pruning={"levels": [0, 5, 50, 75], "controls": ["reversed", "random_1"]})
     plan = study.planned()
     assert work(plan) == EVALUATIONS
-    assert drawn(plan) == CURVE_FIGURES | {"draw_fig04"}
+    assert drawn(plan) == CURVE_FIGURES | {"draw_fig04"} | ORACLE_PAGES
 
 
 def test_a_new_level_of_the_grid_evaluates_the_grid(study):
@@ -298,6 +303,13 @@ def test_method_options_reach_the_steps_that_use_them(study, changes, expected, 
     assert drawn(plan) <= figures
 
 
+def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
+    study.configure(head_oracle={"tasks": ["winogrande", "lambada_openai"], "heads": 5})
+    plan = study.planned()
+    assert work(plan) == {"score_head_knockouts": 4, "correlate_oracle": 1}
+    assert drawn(plan) == {"draw_oracle", "write_oracle", "write_findings"}
+
+
 def test_importance_options_score_the_heads_anew(study):
     study.configure(importance={"reduction": "example"})
     plan = study.planned()
@@ -328,7 +340,7 @@ def test_speed_options_are_no_reason(study):
         ("capacity/1shot-seed1234.parquet", {"retain_capacity": 1}),
         (
             "ffn_importance/arc_easy/0shot-seed1234.parquet",
-            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_joint": 2},
+            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_joint": 2, "correlate_oracle": 1},
         ),
     ],
 )

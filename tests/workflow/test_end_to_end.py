@@ -15,6 +15,7 @@ from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
+from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -55,12 +56,14 @@ def test_every_artifact_is_at_its_place(finished):
         assert read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).num_rows == 9
         # Two tasks and the aggregate, two scores, 0 to 12 heads pruned.
         assert read(finished.result(f"tiny/capacity/{cell}.parquet"), CAPACITY).num_rows == 3 * 2 * 13
+    # Two tasks at two shots.
+    assert read(finished.result("tiny/correlation/oracle/seed1234.parquet"), ORACLE_AGREEMENT).num_rows == 4
     assert read(finished.result("tiny/correlation/cross_shot/seed1234.parquet"), CROSS_SHOT).num_rows == 3
     assert finished.result("tiny/tables/table1-seed1234.csv").read_text().splitlines()[1].startswith("0-1,2,")
     assert read(finished.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).num_rows == 12
     assert read(finished.result("tiny/induction/copying.parquet"), COPYING).num_rows == 12
     for suffix in ("csv", "md", "html"):
-        for table in ("table1", "reference", "worth"):
+        for table in ("table1", "reference", "worth", "oracle"):
             assert finished.result(f"tiny/tables/{table}-seed1234.{suffix}").stat().st_size
     assert finished.result("tiny/findings/seed1234.md").read_text().startswith("# Findings: tiny")
     assert "<h1>Findings: tiny" in finished.result("tiny/findings/seed1234.html").read_text()
@@ -71,6 +74,7 @@ def test_every_figure_that_the_matrix_allows_is_drawn(finished):
     """All but those of 5 shots (14, 15, 17), which this study has not."""
     figures = sorted(path.name for path in finished.result("tiny/figures").iterdir())
     stems = [f"fig{name}" if name.startswith("10") else f"fig{name}-seed1234" for name in FIGURES]
+    stems.append("oracle-seed1234")
     assert figures == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png"))
 
 

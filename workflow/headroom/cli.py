@@ -180,6 +180,11 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
 
+    p = command("head-oracle", _head_oracle, "Score heads by what is lost without each of them alone.")
+    _model_options(p)
+    p.add_argument("--heads", type=_limit, default=None, metavar="N", help="a sample, as many of each layer, or 'all'")
+    _out(p, "the head-oracle artifact")
+
     p = command("rank", _rank, "Rank by one task's head scores, or by the aggregate over tasks (eq. 10).")
     p.add_argument("--scores", type=Path, help="rank this head-importance artifact; else aggregate over --tasks")
     _gather_options(p, required=False)
@@ -275,6 +280,19 @@ def parser() -> argparse.ArgumentParser:
         "--sample", choices=("first", "shuffled"), default="first", help="scoring documents; shuffled goes by the seed"
     )
     _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("correlate-oracle", _correlate_oracle, "Correlate gradient scores of FFNs and heads with the oracle's.")
+    _study_options(p)
+    p.add_argument("--head-tasks", nargs="*", default=(), help="tasks whose heads were removed one at a time")
+    _out(p, "the oracle-agreement artifact")
+
+    p = command("oracle-table", _oracle_table, "Write the table of an oracle-agreement artifact.")
+    p.add_argument("file", type=Path, help="oracle-agreement artifact")
+    _out(p, "path without suffix; .csv, .md and .html are added")
+
+    p = command("oracle-figure", _oracle_figure, "Draw gradient scores against the oracle's.")
+    _study_options(p)
+    _out(p, "path without suffix; .pdf and .png are added")
 
     p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
     p.add_argument("file", type=Path, help="cross-shot artifact")
@@ -655,6 +673,10 @@ def _optimism(o: argparse.Namespace) -> None:
     write(_study(o), o.out)
 
 
+def _head_oracle(o: argparse.Namespace) -> None:
+    _step("score_head_knockouts").run(o.out, o.model, o.prompts, o.heads, _settings(o))
+
+
 def _rank(o: argparse.Namespace) -> None:
     step = _step("aggregate_importance" if o.component == "heads" else "aggregate_ffns")
     if o.scores and o.component == "heads":
@@ -717,6 +739,22 @@ def _correlate(o: argparse.Namespace) -> None:
 
 def _correlate_shots(o: argparse.Namespace) -> None:
     _step("correlate_shots").run(o.out, o.results, o.tasks, o.shots, o.seed)
+
+
+def _correlate_oracle(o: argparse.Namespace) -> None:
+    _step("correlate_oracle").run(o.out, o.results, o.tasks, o.head_tasks, o.shots, o.seed)
+
+
+def _oracle_table(o: argparse.Namespace) -> None:
+    from headroom.oracle_table import write_table
+
+    write_table(o.file, o.out)
+
+
+def _oracle_figure(o: argparse.Namespace) -> None:
+    from headroom.figures.oracle import draw
+
+    draw(_study(o), o.out)
 
 
 def _table1(o: argparse.Namespace) -> None:

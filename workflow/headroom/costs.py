@@ -104,6 +104,12 @@ class Costs:
         restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
         return self.forward(load) + restarts - 2 * load.columns * self.ffn * self.layers
 
+    def head_oracle(self, load: Load, n_heads: int | None) -> float:
+        """Operations of the head oracle: a whole pass, and one from its layer on per head; None for all heads."""
+        total = self.layers * self.heads
+        restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
+        return self.forward(load) + restarts * min(n_heads or total, total) / self.layers
+
     def induction(self, lengths: Sequence[int]) -> float:
         """Operations of prefix matching and copying over sequences of ``lengths`` tokens."""
         total = 0.0

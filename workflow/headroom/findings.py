@@ -15,6 +15,7 @@ import numpy as np
 from headroom import table1
 from headroom.ablation import SELECTIONS
 from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.store import provenance, read, reads
 from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
 from headroom.chance import chances
@@ -220,6 +221,66 @@ def shot_sentences(study: Study) -> list[str]:
     ]
 
 
+def oracle_sentences(study: Study) -> list[str]:
+    """Finding 3, continued: whether the gradient ranks FFNs and heads as the oracle does."""
+    path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
+    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    found = []
+    for shots in study.shots:
+        ffns = [row for row in rows if row["shots"] == shots and row["component"] == "ffns"]
+        found.append(_ffn_agreement(shots, ffns))
+        heads = [row for row in rows if row["shots"] == shots and row["component"] == "heads"]
+        found += [_head_agreement(row) for row in heads if row["measure"] == "loss_rise"]
+    return found
+
+
+def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence over all tasks."""
+    start = f"- {shots}-shot: the gradient scores of FFNs have with the accuracy lost without each (the oracle) "
+    known = [row for row in rows if row["srcc"] is not None]
+    if not known:
+        return f"{start}no SRCC that is defined."
+    srcc = np.array([row["srcc"] for row in known])
+    above = sum(row["srcc_low"] is not None and row["srcc_low"] > 0 for row in known)
+    below = sum(row["srcc_high"] is not None and row["srcc_high"] < 0 for row in known)
+    clear = [row for row in known if row["corrected"] is not None]
+    less = sum(row["corrected_high"] < 1 for row in clear)
+    text = f"{start}an SRCC of {srcc.mean():.2f} on average over {_count(len(known), 'task')}"
+    if len(known) > 1:
+        text += f" ({srcc.min():.2f} to {srcc.max():.2f})"
+    text += f"; its 95 % interval is above 0 on {above} and below 0 on {below} of them."
+    if not clear:
+        return f"{text} There is too much noise to say what it would be without noise."
+    return (
+        f"{text} Without noise it would be {np.mean([row['corrected'] for row in clear]):.2f} on average over the "
+        f"{_count(len(clear), 'task')} with little enough noise to say; on {less} of them the interval stays below 1."
+    )
+
+
+def _head_agreement(row: Mapping[str, Any]) -> str:
+    """One sentence of a task's heads."""
+    start = (
+        f"- {row['shots']}-shot, {row['task']}: over {_count(row['n_components'], 'head')}, the gradient scores have "
+        "with the rise of the loss when each is removed alone (the oracle) "
+    )
+    if row["srcc"] is None:
+        return f"{start}no SRCC that is defined."
+    text = f"{start}an SRCC of {row['srcc']:.2f}"
+    if row["srcc_low"] is not None:
+        text += f" (95 % interval {row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
+    if row["srcc_within_layer"] is not None:
+        text += f", {row['srcc_within_layer']:.2f} inside layers"
+    if row["srcc_low"] is None or row["srcc_low"] <= 0 <= row["srcc_high"]:
+        return f"{text}: not told from none."
+    if row["corrected"] is None:
+        return f"{text}. There is too much noise to say what it would be without noise."
+    whether = "less than full agreement" if row["corrected_high"] < 1 else "not told from full agreement"
+    return (
+        f"{text}. Without noise it would be {row['corrected']:.2f} ({row['corrected_low']:.2f} to "
+        f"{row['corrected_high']:.2f}), {whether}."
+    )
+
+
 def aggregate_sentence(study: Study, shots: int) -> str:
     """Finding 4: what the aggregate ranking costs against each task's own, over all tasks."""
     own, other = (study_curves(study, shots, ranking) for ranking in ("own", AGGREGATE))
@@ -353,6 +414,7 @@ def findings(study: Study) -> str:
         "3. Whether tasks need the same heads": [
             *(overlap_sentence(study, shots) for shots in study.shots),
             *shot_sentences(study),
+            *oracle_sentences(study),
         ],
         "4. Whether other rankings serve as well": [
             *(aggregate_sentence(study, shots) for shots in study.shots),

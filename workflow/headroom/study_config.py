@@ -143,6 +143,11 @@ def check_study(config: Mapping[str, Any], base: Path = Path(".")) -> None:
                 f"config key 'induction.ablate.tasks': {task!r} is in neither 'tasks' nor 'unseen'"
                 f"{nearest(task, everything)}"
             )
+    for task in config["head_oracle"]["tasks"]:
+        if task not in everything:
+            raise HeadroomError(
+                f"config key 'head_oracle.tasks': {task!r} is not in 'tasks' or 'unseen'{nearest(task, everything)}"
+            )
     for model in config["models"]:
         if model in RESERVED_MODELS or not _NAME.fullmatch(model):
             raise HeadroomError(

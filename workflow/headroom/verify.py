@@ -232,6 +232,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
     "steps.score_heads": _HEADS,
     "steps.score_ffns": {"selection": "ffn.selection", "levels": "pruning.levels"},
+    "steps.score_head_knockouts": {"heads": "head_oracle.heads"},
     "steps.aggregate_importance": {"aggregate": "aggregate"},
     "steps.aggregate_ffns": {"aggregate": "aggregate"},
     "steps.evaluate_pruned": {"levels": "pruning.levels"},
@@ -246,6 +247,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "steps.correlate_tasks": {"aggregate": "aggregate"},
     "steps.correlate_shots": {"shots": "ascending shots"},
     "steps.average_seeds": {"shots": "ascending shots", "seeds": "ascending seeds"},
+    "steps.correlate_oracle": {"shots": "ascending shots", "head_tasks": "head_oracle.tasks"},
     "steps.score_induction": {
         "sequences": "induction.sequences",
         "bos": "induction.bos",

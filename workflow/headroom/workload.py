@@ -44,7 +44,9 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 GUESS = (32_000, 24 * 60)
 """MB and minutes where nothing is known."""
 PASS, ORACLE, BACKWARD = range(3)
-KINDS = {"score_heads": BACKWARD, "recompute_heads": BACKWARD, "score_ffns": ORACLE, "select_ffns": ORACLE}
+KINDS = {"score_heads": BACKWARD, "recompute_heads": BACKWARD} | dict.fromkeys(
+    ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
+)
 """What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
 
 
@@ -175,6 +177,9 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
     if rule == "recompute_heads":
         n_rounds = math.ceil(100 / study["pruning"]["step"])
         return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
+    if rule == "score_head_knockouts":
+        n_heads = study["head_oracle"]["heads"]
+        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else n_heads), 0.0
     # Imported where it is needed, since it imports numpy.
     from headroom.ablation import SELECTIONS
     from headroom.ranking import count_at
@@ -244,6 +249,7 @@ def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, har
         "evaluate_joint": seen if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
+        "score_head_knockouts": [p for p in prompts if p.task in study["head_oracle"]["tasks"]],
         "score_induction": [None],
         "ablate_induction": [p for p in prompts if p.task in ablated],
         "select_ffns": seen if study["ffn"]["optimism"] else [],

@@ -58,6 +58,8 @@ TASKS = config["tasks"]
 # Evaluated under their own and the aggregate ranking, but no part of the aggregate.
 UNSEEN = config["unseen"]
 ALL_TASKS = [*TASKS, *UNSEEN]
+# Their heads are removed one at a time.
+ORACLE_TASKS = config["head_oracle"]["tasks"]
 # Evaluated under the rankings of other tasks, too.
 TRANSFER = transfer_tasks(config)
 # Evaluated without induction heads, too.
@@ -202,6 +204,13 @@ IMPORTANCE = (
         seed=SEEDS,
     )
 )
+IMPORTANCE += expand(
+    f"results/{{model}}/head_oracle/{{task}}/{CELL}.parquet",
+    model=MODELS,
+    task=ORACLE_TASKS,
+    shot=SHOTS,
+    seed=SEEDS,
+)
 HEAD_CURVE = f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.parquet"
 # What the own curves take beside the task's ranking: its scores, where a control ranks by one of their columns.
 CONTROL_SCORES = (
@@ -264,6 +273,8 @@ CORRELATIONS = expand(
     shot=SHOTS,
     seed=SEEDS,
 )
+ORACLE_AGREEMENT = "results/{model}/correlation/oracle/seed{seed}.parquet"
+CORRELATIONS += expand(ORACLE_AGREEMENT, model=MODELS, seed=SEEDS)
 # Finished units of the jobs of one task, shot and seed; some they share, such as the whole model's evaluation.
 PARTS = f"results/{{model}}/.parts/{{task}}/{CELL}"
 # Pages and tables without suffix; the HTML is for the report.
@@ -271,10 +282,11 @@ TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
 REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
 CERTIFIED_STEM = "results/{model}/tables/headroom-seed{seed}"
 LOSSES_STEM = "results/{model}/tables/losses-seed{seed}"
+ORACLE_STEM = "results/{model}/tables/oracle-seed{seed}"
 FINDINGS_STEM = "results/{model}/findings/seed{seed}"
 OPTIMISM_STEM = "results/{model}/tables/optimism-seed{seed}"
 ABLATION_STEM = "results/{model}/tables/induction_ablation-seed{seed}"
-TABLE_STEMS = [CERTIFIED_STEM, LOSSES_STEM, REFERENCE_STEM]
+TABLE_STEMS = [CERTIFIED_STEM, LOSSES_STEM, ORACLE_STEM, REFERENCE_STEM]
 # One number of shots has nothing to be correlated with.
 if len(SHOTS) > 1:
     CORRELATIONS += expand(
@@ -359,6 +371,7 @@ FIGURE_STEMS = {
 FIGURE_STEMS["induction_ablation"] = (
     "results/{model}/figures/induction_ablation-seed{seed}"
 )
+FIGURE_STEMS["oracle"] = "results/{model}/figures/oracle-seed{seed}"
 LACKING = {
     *(f"fig{number}" for number, shots in FIGURE_SHOTS.items() if not shots),
     *([] if JOINT else ["fig07"]),
@@ -427,6 +440,7 @@ OPTIONS = {
     "pruning.levels": "--levels",
     "transfer.levels": "--levels",
     "ffn.selection": "--selection",
+    "head_oracle.heads": "--heads",
     "induction.sequences": "--sequences",
     "induction.bos": "--bos",
     "induction.ablate.percents": "--percents",
@@ -513,6 +527,7 @@ TRANSFER_FILES = [
     *expand(HEAD_CURVE, task=TRANSFER, ranking=TRANSFER_RANKINGS, allow_missing=True),
 ]
 FFN_FILES = cells("ffn_importance", TASKS, shot=SHOTS)
+HEAD_ORACLE_FILES = cells("head_oracle", ORACLE_TASKS, shot=SHOTS)
 INDUCTION_FILES = [
     "results/{model}/induction/prefix_matching.parquet",
     "results/{model}/induction/copying.parquet",

@@ -342,6 +342,7 @@ rule write_findings:
         expand(TRANSFER_FILES, shot=SHOTS, allow_missing=True),
         FFN_FILES,
         CORRELATION_FILES,
+        ORACLE_AGREEMENT,
         SHOT_CORRELATION_FILES,
         INDUCTION_FILES,
         CAPACITY_FILES,

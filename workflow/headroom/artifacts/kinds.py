@@ -15,7 +15,9 @@ from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.ffn_selection import FFN_SELECTION
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from headroom.artifacts.head_oracle import HEAD_ORACLE
 from headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -36,7 +38,9 @@ KINDS = (
     FFN_SELECTION,
     HEAD_IMPORTANCE,
     INDUCTION_ABLATION,
+    HEAD_ORACLE,
     JOINT_EVAL,
+    ORACLE_AGREEMENT,
     PREFIX_MATCHING,
     PRUNED_EVAL,
     RANKING,
