@@ -99,6 +99,21 @@ class TestArtifact:
         (lost,) = agreed(study, component="heads", shots=5, measure="accuracy_lost")
         assert lost["srcc"] is lost["corrected"] is None
 
+    def test_changes_have_no_sign(self, study):
+        from headroom.artifacts.head_oracle import HEAD_ORACLE
+
+        path = study.file("head_oracle", 0, "copa")
+        table = read(path, HEAD_ORACLE)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        # Half of the heads do harm.
+        signs = [-1 if place % 2 else 1 for place in range(20)]
+        columns["loss_rises"] = [[s * x for x in row] for s, row in zip(signs, columns["loss_rises"], strict=True)]
+        write(path, HEAD_ORACLE, columns, made_of(study, 0, "copa"))
+        found = read_heads(study, 0, "copa")
+        of = {name: agreement(found.gradient, values).srcc for name, values in found.outcomes.items()}
+        assert of["loss_change"] == pytest.approx(1)
+        assert of["loss_rise"] < 0.5
+
     def test_a_sample_of_heads_is_known_as_one(self, study):
         from headroom.artifacts.head_oracle import HEAD_ORACLE
 
@@ -135,8 +150,8 @@ def test_the_table_has_the_artifacts_rows(study, tmp_path):
     assert main(["oracle-table", str(path), "--out", str(tmp_path / "t")]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0].split(",")[:3] == ["component", "task", "shots"]
-    # Six of FFNs, and two measures of the heads of one task at two shots.
-    assert len(lines) == 1 + 6 + 4
+    # Six of FFNs, and three measures of the heads of one task at two shots.
+    assert len(lines) == 1 + 6 + 6
     assert any(line.startswith("FFNs,copa,0,accuracy lost,4,10,-0.") for line in lines)
     assert "| heads | copa | 5 | rise of the loss | 20 | 10 | 1.000 |" in (tmp_path / "t.md").read_text()
     assert len(NAMES) == len(ORACLE_AGREEMENT.columns)
@@ -157,16 +172,19 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
 class TestFindings:
     def test_known_values(self, study):
         sentences = oracle_sentences(study)
-        assert len(sentences) == 4
+        assert len(sentences) == 6
         srcc = [spearmanr([4, 3, 2, 1], lost).statistic for lost in ([1, 0, 0, 0], [-1, 0, 4, 0], [1, 0, 0, 0])]
         assert (
             f"an SRCC of {np.mean(srcc):.2f} on average over 3 tasks ({min(srcc):.2f} to {max(srcc):.2f})"
             in (sentences[0])
         )
-        assert "- 5-shot, copa: over 20 heads, the gradient scores have with the rise of the loss" in sentences[3]
-        assert "an SRCC of 1.00" in sentences[3]
-        assert "There is too much noise to say" in sentences[3], "a gradient score's error is as large as itself"
-        assert sentences[3] in findings(study)
+        rise, change = sentences[4:]
+        assert "- 5-shot, copa: over 20 heads, the gradient scores have with the rise of the loss when" in rise
+        assert "have with how much the loss of a question changes, up or down, when" in change
+        for sentence in (rise, change):
+            assert "an SRCC of 1.00" in sentence
+            assert "There is too much noise to say" in sentence, "a gradient score's error is as large as itself"
+            assert sentence in findings(study)
 
     def rows(self, study, monkeypatch, **changes):
         (row,) = agreed(study, component="heads", shots=0, measure="loss_rise")

@@ -221,6 +221,13 @@ def shot_sentences(study: Study) -> list[str]:
     ]
 
 
+ORACLE_MEASURES = {
+    "loss_rise": "the rise of the loss",
+    "loss_change": "how much the loss of a question changes, up or down,",
+}
+"""What findings hold the gradient scores of heads against."""
+
+
 def oracle_sentences(study: Study) -> list[str]:
     """Finding 3, continued: whether the gradient ranks FFNs and heads as the oracle does."""
     path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
@@ -230,7 +237,7 @@ def oracle_sentences(study: Study) -> list[str]:
         ffns = [row for row in rows if row["shots"] == shots and row["component"] == "ffns"]
         found.append(_ffn_agreement(shots, ffns))
         heads = [row for row in rows if row["shots"] == shots and row["component"] == "heads"]
-        found += [_head_agreement(row) for row in heads if row["measure"] == "loss_rise"]
+        found += [_head_agreement(row) for row in heads if row["measure"] in ORACLE_MEASURES]
     return found
 
 
@@ -261,7 +268,7 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
     """One sentence of a task's heads."""
     start = (
         f"- {row['shots']}-shot, {row['task']}: over {_count(row['n_components'], 'head')}, the gradient scores have "
-        "with the rise of the loss when each is removed alone (the oracle) "
+        f"with {ORACLE_MEASURES[row['measure']]} when each is removed alone (the oracle) "
     )
     if row["srcc"] is None:
         return f"{start}no SRCC that is defined."

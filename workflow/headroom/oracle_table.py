@@ -29,7 +29,13 @@ NAMES = {
     "corrected_high": "its high",
 }
 """Column of the artifact to column of the table."""
-LABELS = {"heads": "heads", "ffns": "FFNs", "loss_rise": "rise of the loss", "accuracy_lost": "accuracy lost"}
+LABELS = {
+    "heads": "heads",
+    "ffns": "FFNs",
+    "loss_rise": "rise of the loss",
+    "loss_change": "change of the loss, up or down",
+    "accuracy_lost": "accuracy lost",
+}
 NOTES = (
     "SRCC of the gradient scores with what the oracle lost without each head or FFN alone. Limits are of 95 %, over "
     "the oracle's questions, the gradient's error and, of a sample of heads, heads: what as many others would give.",

@@ -16,7 +16,11 @@ ORACLE_AGREEMENT = Kind(
         Column("component", pa.string(), "heads or ffns"),
         Column("task", pa.string(), "task"),
         Column("shots", pa.int32(), "few-shot examples"),
-        Column("measure", pa.string(), "of the oracle: loss_rise or accuracy_lost"),
+        Column(
+            "measure",
+            pa.string(),
+            "of the oracle: loss_rise, loss_change (its size, question by question) or accuracy_lost",
+        ),
         Column("n_components", pa.int32(), "heads or FFNs that the oracle removed, each alone"),
         Column("n_questions", pa.int32(), "questions that it was measured on"),
         _maybe("srcc", "Spearman's rank correlation of gradient scores and oracle; missing where one is constant"),

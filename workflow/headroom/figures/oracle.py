@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.store import read
@@ -24,6 +25,16 @@ def data(study: Study) -> dict[tuple[str, str, int], Row]:
     measures = {"heads": "loss_rise", "ffns": "accuracy_lost"}
     chosen = [row for row in rows if row["measure"] == measures[row["component"]]]
     return {(row["component"], row["task"], row["shots"]): row for row in chosen}
+
+
+def _scores_across(ax: Axes) -> None:
+    """Gradient scores on a logarithmic axis, with numbers that do not overlap."""
+    ax.set(xscale="log", xlabel="gradient score (nats)")
+    low, high = ax.get_xlim()
+    if high < 100 * low:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 @style.drawing
@@ -50,7 +61,8 @@ def _ffns(ax: Axes, study: Study, shots: int, rows: list[Row]) -> None:
         found = read_ffns(study, shots, task)
         lost = 100 * found.outcomes["accuracy_lost"].mean(axis=1)
         ax.plot(found.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
-    ax.set(xscale="log", xlabel="gradient score (nats)", ylabel="accuracy lost without the FFN (points)")
+    _scores_across(ax)
+    ax.set_ylabel("accuracy lost without the FFN (points)")
     ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
     ax.grid(alpha=0.3)
 
@@ -67,9 +79,9 @@ def _heads(ax: Axes, study: Study, shots: int, task: str, row: Row) -> None:
     points = ax.scatter(score, rise, c=found.layers + 1, cmap="viridis", s=12, zorder=2)
     # Most heads hardly matter and a few matter much: linear where the noise is, logarithmic beyond.
     least = float(np.median(error)) or 1e-6
-    ax.set_xscale("log")
+    _scores_across(ax)
     ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
-    ax.set(xlabel="gradient score (nats)", ylabel="rise of the loss without the head (nats)")
+    ax.set_ylabel("rise of the loss without the head (nats)")
     ax.set_title(f"heads, {task}, {style.shot_title(shots)}\n{_srcc(row)}")
     ax.grid(alpha=0.3)
     style.whole_numbers(ax.figure.colorbar(points, ax=ax, label="layer").ax.yaxis, 7)

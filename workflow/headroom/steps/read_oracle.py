@@ -70,8 +70,11 @@ def read_heads(study: Study, shots: int, task: str) -> Compared:
     if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
         raise ArtifactError(f"{path}: has heads that {scores.path} has not; run the workflow again")
     gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))
+    rises = np.array(rows.column("loss_rises").to_pylist(), dtype=float)
     outcomes = {
-        "loss_rise": np.array(rows.column("loss_rises").to_pylist(), dtype=float),
+        "loss_rise": rises,
+        # A gradient score has no sign: it says how much a question's loss changes, up or down.
+        "loss_change": np.abs(rises),
         "accuracy_lost": _lost(rows.to_pylist()),
     }
     return Compared(gradient, outcomes, places[0], len(places[0]) < scores.score.size)
