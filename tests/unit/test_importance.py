@@ -189,14 +189,14 @@ def test_errors_and_halves_by_hand(loaded):
 
 def test_the_standard_error_is_that_of_repeated_samples():
     """Ratio of sums over documents drawn anew: the stated error is the spread of the estimates."""
-    from headroom.importance import Contributions
+    from headroom.importance import Gradients
 
     rng = np.random.default_rng(0)
     estimates, errors = [], []
     for _ in range(2000):
         sizes = rng.integers(5, 50, 40).astype(float)
         values = (rng.gamma(2, 1, 40) * sizes)[:, None, None]
-        result = scores(Contributions(values, values, np.zeros((40, 1)), values, sizes, sizes))
+        result = scores(Gradients(values, values, np.zeros((40, 1)), sizes, sizes))
         estimates.append(result.score[0, 0])
         errors.append(result.stderr[0, 0])
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
