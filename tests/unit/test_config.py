@@ -149,6 +149,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
     [
         ({"tasks": ["arc_easy", "aggregate"]}, "'tasks': 'aggregate' cannot be a task name"),
         ({"tasks": ["random_1"]}, "'random_1' cannot be a task name"),
+        ({"tasks": ["recomputed"]}, "'recomputed' cannot be a task name"),
         ({"tasks": ["magnitude"]}, "'magnitude' cannot be a task name"),
         ({"tasks": ["a/b"]}, "'a/b' cannot be a task name"),
         ({"unseen": ["own"]}, "'own' cannot be a task name"),
