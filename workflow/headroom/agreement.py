@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from headroom.correlation import TaskScores, noise_ceiling, reliability, srcc
+from headroom.correlation import TaskScores, is_reliable, noise_ceiling, reliability, srcc
 from headroom.uncertainty import LEVEL, interval, resample
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -81,11 +81,12 @@ def agreement(gradient: Gradient, outcomes: Array, layers: Array | None = None, 
         spread = norm.ppf((1 + LEVEL) / 2) * error
         low, high = _bounded(statistic - spread), _bounded(statistic + spread)
     ratios = drawn / ceilings
-    if statistic is not None and ceiling is not None and _mostly(np.isfinite(ratios)):
+    of_gradient, of_oracle = (_defined(reliability(side)) for side in sides)
+    reliable = is_reliable(of_gradient) and is_reliable(of_oracle) and _mostly(np.isfinite(ratios))
+    if statistic is not None and ceiling is not None and reliable:
         corrected = _bounded(statistic / ceiling)
         corrected_low, corrected_high = map(_bounded, interval(ratios[np.isfinite(ratios)]))
     within = None if layers is None else _within(gradient.score, lost, layers)
-    of_gradient, of_oracle = (_defined(reliability(side)) for side in sides)
     limits = corrected, corrected_low, corrected_high
     return Agreement(statistic, low, high, within, of_gradient, of_oracle, ceiling, *limits)
 
