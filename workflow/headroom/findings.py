@@ -36,10 +36,10 @@ from headroom.figures.accuracy import (
 from headroom.figures.estimates import Estimate
 from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
-from headroom.figures.study import COMPONENTS, HIGHEST, Component, Study
+from headroom.figures.study import AVERAGE, COMPONENTS, HIGHEST, Component, Study
 from headroom.gain import gain
 from headroom.inflection import what_can_go
-from headroom.optimism import AVERAGE, optimism
+from headroom.optimism import optimism
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, RECOMPUTED, count_at
 from headroom.readings import RANDOM

@@ -12,14 +12,12 @@ from headroom.artifacts.store import reads
 from headroom.certify import CONFIDENCE, NOT_CERTIFIABLE, Certified, certify, certify_grid
 from headroom.chance import chances
 from headroom.figures.accuracy import Average, AverageCurve, average, average_grid, study_curves, study_grids
-from headroom.figures.study import COMPONENTS, Component, Study
+from headroom.figures.study import AVERAGE, COMPONENTS, Component, Study
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE
 from headroom.settings import MARGIN
 from headroom.tables import size, write_table
 
-AVERAGE = "average"
-"""What stands in a task's place for the average over tasks."""
 BOTH = "heads and FFNs"
 CERTIFIED = "certified"
 CURVES: tuple[tuple[Component, str], ...] = (("heads", "own"), ("heads", AGGREGATE), ("ffns", "own"))

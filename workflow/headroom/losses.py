@@ -16,8 +16,8 @@ from headroom.figures.accuracy import (
     study_grids,
     transfer_curves,
 )
-from headroom.figures.study import COMPONENTS, Study
-from headroom.inflection import AVERAGE, BOTH
+from headroom.figures.study import AVERAGE, COMPONENTS, Study
+from headroom.inflection import BOTH
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE
 from headroom.tables import write_table

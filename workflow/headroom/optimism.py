@@ -21,15 +21,13 @@ from headroom.correlation import srcc
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import read_curve
 from headroom.figures.estimates import Estimate, estimates
-from headroom.figures.study import OTHER_DOCUMENTS, Study
+from headroom.figures.study import AVERAGE, OTHER_DOCUMENTS, Study
 from headroom.provenance import describe_drawn
 from headroom.ranking import rank_ffns
 from headroom.tables import write_table
 from headroom.uncertainty import interval, resample
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-AVERAGE = "average"
-"""What stands in a task's place for the average over tasks."""
 COLUMNS = (
     *("task", "shots", "percent", "questions", "ranked by evaluation", "ranked by scoring", "optimism", "low", "high"),
     *("SRCC", "least FFN lost where ranked", "least FFN lost apart", "least FFN optimism"),

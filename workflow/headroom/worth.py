@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 
 from headroom.artifacts.store import ArtifactError, reads
 from headroom.figures.accuracy import Curve, study_curves
-from headroom.figures.study import Study
+from headroom.figures.study import AVERAGE, Study
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE
 from headroom.readings import RANDOM, SCORED
@@ -23,7 +23,7 @@ from headroom.tables import write_table
 from headroom.uncertainty import RESAMPLES, Interval, interval, resample
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-OWN, AVERAGE = "own", "average"
+OWN = "own"
 COLUMNS = (
     *("shots", "task", "ranking", "questions", "worth", "worth low", "worth high"),
     *("over own", "over own low", "over own high", "random orders", "SD over orders"),

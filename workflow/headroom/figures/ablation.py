@@ -15,12 +15,10 @@ from headroom.artifacts.store import ArtifactError, read
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import per_question
 from headroom.figures.estimates import Estimate, estimates
-from headroom.figures.study import Study
+from headroom.figures.study import AVERAGE, Study
 from headroom.uncertainty import mcnemar
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-AVERAGE = "average"
-"""What stands in a task's place for the average over tasks."""
 ACCURACY, GAIN = "accuracy", "few-shot gain"
 _ROW = ("selection", "percent", "control", "n_heads", "n_shared")
 

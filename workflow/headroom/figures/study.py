@@ -11,6 +11,8 @@ from headroom.artifacts.model_record import recorded_digest
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What can be pruned, and what figures and findings call it."""
+AVERAGE = "average"
+"""What tables and figures have in a task's place for the average over tasks."""
 HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
 """Rankings of a transfer task's partners."""
 

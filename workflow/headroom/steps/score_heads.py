@@ -87,7 +87,6 @@ def run(
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, took)
     if ffn_gradient:
-        assert found.ffns is not None
         of_ffns = importance.scores(found.ffns, reduction)
         columns = {"layer": np.arange(len(of_ffns.score)), "score": of_ffns.score, "stderr": of_ffns.stderr}
         columns |= {"score_even": of_ffns.even, "score_odd": of_ffns.odd}
