@@ -527,5 +527,6 @@ def test_a_second_seed_makes_a_copy_of_the_matrix_and_what_seeds_change(study):
         "render_prompts": 6, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
         "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
         "correlate_shots": 1, "retain_capacity": 2, "average_seeds": 1,
+        "correlate_oracle": 1,
     }  # fmt: skip
     assert study.result("matrix/seeds.txt").read_text() == "1234\n7\n"

@@ -270,7 +270,6 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "optimism": "ffn.optimism",
         "recomputed": "recomputed",
     },
-    "figures.fig05": {"recomputed": "recomputed"},
     "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
     "optimism": {"shots": "shots"},
     "inflection": {"shots": "shots", "joint": "joint", "margin": "margin"},

@@ -670,6 +670,11 @@ def get_figure_controls(wildcards):
     return CONTROLS if wildcards.component == "heads" else []
 
 
+def get_figure_recomputed(wildcards):
+    """Whether curves under recomputed importance are drawn; it is an order of heads."""
+    return "--recomputed" if RECOMPUTES and wildcards.component == "heads" else ""
+
+
 def get_figure_transfer(wildcards):
     """Accuracy curves under several rankings, at the figure's number of shots."""
     return expand(TRANSFER_FILES, shot=get_figure_shots(wildcards), **wildcards)

@@ -92,7 +92,7 @@ rule draw_pruning:
         tasks=TASKS,
         shots=SHOTS,
         controls=get_figure_controls,
-        recomputed="--recomputed" if RECOMPUTES else "",
+        recomputed=get_figure_recomputed,
         stem="results/{model}/figures/fig{number}_{component}_pruned-seed{seed}",
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
