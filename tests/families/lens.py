@@ -19,10 +19,13 @@ def scores(folder: Path) -> np.ndarray[Any, Any]:
     """Algorithm 1 over the patterns that TransformerLens's hooks see, [layer, head]."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.sources.transformers import helpers
     from transformers import AutoTokenizer
 
     from tests.families.cases import reference
 
+    # It would install torchvision on the fly, and with it another torch over the pinned one.
+    helpers._ensure_torchvision = lambda: False
     bridge = TransformerBridge.boot_transformers(
         str(folder), hf_model=reference(folder), tokenizer=AutoTokenizer.from_pretrained(folder), dtype=torch.float64
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from headroom.induction import prefix_matching_scores
 from tests.conftest import ROOT
@@ -37,11 +40,22 @@ def patterns(checkpoint, tmp_path_factory):
     folders = [str(checkpoint(name).parent / "checkpoint") for name in CASES]
     done = subprocess.run(
         [sys.executable, "-m", "tests.families.lens", str(out), *folders],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workflow"), str(LENS)])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workflow"), str(LENS)]),
+            # Nothing may be installed from inside.
+            "PIP_NO_INDEX": "1", "UV_OFFLINE": "1",
+        },
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return np.load(out)
+
+
+def test_nothing_is_installed_on_the_way(patterns):
+    """TransformerLens installs torchvision when it misses it, which would bring another torch than the pinned one."""
+    assert find_spec("torchvision") is None
+    assert version("torch").split("+")[0] == torch.__version__.split("+")[0]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in UNABLE])
