@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headroom import anatomy, importance
+from headroom import anatomy, importance, losses
 from headroom.artifacts.heads import read_ranking
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import RANKING
@@ -17,6 +17,7 @@ from headroom.cli import main
 from headroom.costs import Load
 from headroom.figures import fig05
 from headroom.figures.accuracy import study_curves
+from headroom.figures.study import AVERAGE
 from headroom.findings import findings
 from headroom.gain import gain
 from headroom.importance import contributions
@@ -207,6 +208,15 @@ def test_the_sentence_says_what_the_interval_allows(study):
             columns = {name: table.column(name).to_pylist() for name in table.column_names}
             write(study.curve(task, k, RECOMPUTED), PRUNED_EVAL, columns, made_of(study, k, task, RECOMPUTED))
     assert "changes by +0.0 points (+0.0 to +0.0), not told from no change." in findings(study)
+
+
+def test_the_table_of_losses_has_its_rows(study):
+    found = {row[:6]: row for row in losses.rows(study)}
+    own, again = (found[0, "heads", name, "copa", 90, 0] for name in ("own", RECOMPUTED))
+    # Of ten questions, nine right with all heads: four, and eight.
+    assert (own.loss, again.loss) == pytest.approx((0.5, 0.1))
+    assert found[0, "heads", RECOMPUTED, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
+    assert not any(row.ranking == RECOMPUTED for row in losses.rows(replace(study, recomputed=False)))
 
 
 def test_figure_5_has_both_averages_of_heads(study, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def test_it_adds_its_jobs_and_draws_what_shows_them(study):
     recompute(study)
     plan = study.planned()
     assert work(plan) == {"recompute_heads": 4, "evaluate_recomputed": 4}
-    assert drawn(plan) == {"draw_pruning", "write_findings"}
+    assert drawn(plan) == {"draw_pruning", "write_findings", "write_losses"}
     study.configure(pruning={**PRUNING, "step": 25})
     assert study.planned() == {}, "without the schedule, the step is no option of any job"
 
@@ -30,6 +30,7 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     targets = [
         "results/tiny/figures/fig05_heads_pruned-seed1234.png",
         "results/tiny/findings/seed1234.md",
+        "results/tiny/tables/losses-seed1234.csv",
     ]
     study.run(*targets)
     cell = "winogrande/0shot-seed1234"
@@ -46,6 +47,7 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     assert [row["percent"] for row in curves[1]] == [0, 5, 50]
     assert curves[0][0] == curves[1][0], "the whole model"
     assert "importance computed again" in study.result("tiny/findings/seed1234.md").read_text()
+    assert "heads,recomputed," in study.result("tiny/tables/losses-seed1234.csv").read_text()
     files = verify.verify(study.folder / "results", read_study(study.config_path))
     assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
     assert study.planned() == {}

@@ -19,7 +19,7 @@ from headroom.figures.accuracy import (
 from headroom.figures.study import AVERAGE, COMPONENTS, Study
 from headroom.inflection import BOTH
 from headroom.provenance import describe_drawn
-from headroom.ranking import AGGREGATE
+from headroom.ranking import AGGREGATE, RECOMPUTED
 from headroom.tables import write_table
 from headroom.uncertainty import Interval, mcnemar
 
@@ -59,7 +59,8 @@ def rows(study: Study) -> Iterator[Row]:
         ArtifactError: an artifact of the study is missing or not its own.
     """
     for shots in study.shots:
-        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *study.controls))]
+        again = (RECOMPUTED,) if study.recomputed else ()
+        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *study.controls))]
         for component, ranking in (*heads, ("ffns", "own")):
             curves = study_curves(study, shots, ranking, component)  # type: ignore[arg-type]
             places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]

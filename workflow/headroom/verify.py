@@ -279,6 +279,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "transfer": "transfer",
         "unseen": "unseen",
         "joint": "joint",
+        "recomputed": "recomputed",
     },
     "reference": {"shots": "shots", "joint": "joint", "margin": "margin"},
     "worth": {"shots": "shots", "controls": "controls"},

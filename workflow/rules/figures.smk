@@ -424,6 +424,7 @@ rule write_certified:
 rule write_losses:
     input:
         CURVE_FILES,
+        RECOMPUTED_CURVE_FILES,
         AGGREGATE_CURVE_FILES,
         FFN_CURVE_FILES,
         JOINT_FILES,
@@ -451,13 +452,14 @@ rule write_losses:
         transfer=TRANSFER,
         unseen=UNSEEN,
         joint="--joint" if JOINT else "",
+        recomputed="--recomputed" if RECOMPUTES else "",
         stem=LOSSES_STEM,
     message:
         "Write the accuracies and losses of {wildcards.model}."
     shell:
         "python -m headroom losses --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
-        "--transfer {params.transfer} --unseen {params.unseen} {params.joint} "
+        "--transfer {params.transfer} --unseen {params.unseen} {params.joint} {params.recomputed} "
         "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
 
 
