@@ -462,9 +462,7 @@ def _accuracy(curve: AverageCurve, level: int) -> str:
 
 def _points(found: Average, at: Any) -> str:
     """A loss in points with its interval."""
-    limits = found.loss_interval
-    low, high = (100 * limit[at] for limit in limits)
-    return f"{100 * found.loss[at]:.1f} points ({low:.1f} to {high:.1f})"
+    return _in_points(Estimate(found.loss[at], *(limit[at] for limit in found.loss_interval)))
 
 
 def _source(ranking: str, curve: Curve) -> str:
