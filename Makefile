@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo adopt docs bench install test lint crash slurm types unit lens clean
+.PHONY: help demo adopt docs study bench install test lint crash slurm types unit lens clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -49,6 +49,22 @@ WORKERS ?= 2
 # Records of all 14 tasks, {task}/{split}.parquet, in the columns of lm-eval's data sets.
 RECORDS ?= ../shared/data
 MODEL := results/SmolLM2-135M-Instruct/model.json
+
+# What the study of SmolLM2 keeps in docs/smollm2.
+SMOLLM2 := studies/smollm2
+KEPT_TABLES := headroom worth oracle optimism induction_ablation reference
+KEPT_FIGURES := fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation \
+	oracle induction_ablation
+
+study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and keep what it found in docs/smollm2: two hours
+	mkdir -p $(SMOLLM2) docs/smollm2
+	snakemake --directory $(SMOLLM2) --configfile workflow/studies/smollm2-statistics.yaml \
+		--config "data={source: mirror, mirror: $(abspath $(RECORDS))}"
+	cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/findings/seed1234.md docs/smollm2/findings.md
+	for name in $(KEPT_TABLES); do \
+		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/tables/$$name-seed1234.md docs/smollm2/$$name.md || exit 1; done
+	for name in $(KEPT_FIGURES); do \
+		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/figures/$$name-seed1234.png docs/smollm2/$$name.png || exit 1; done
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; an hour and a half, an idle machine
 	snakemake $(MODEL)

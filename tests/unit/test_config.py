@@ -9,7 +9,15 @@ import yaml
 
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import HeadroomError
-from headroom.study_config import ablated_tasks, check_keys, check_study, compared_models, transfer_tasks
+from headroom.study_config import (
+    ablated_tasks,
+    check_keys,
+    check_study,
+    compared_models,
+    oracle_heads,
+    oracle_tasks,
+    transfer_tasks,
+)
 from headroom.task_files import task_yaml
 from tests.conftest import ROOT
 
@@ -53,7 +61,11 @@ def test_defaults_reach_nested_keys():
     }  # fmt: skip
     assert config["transfer"] == {"tasks": None, "levels": [10, 30, 50, 70, 90]}
     assert (config["prompts"], config["metric"], config["unseen"]) == ("paper", "question", [])
-    assert config["head_oracle"] == {"tasks": [], "heads": "all"}
+    assert config["head_oracle"] == {"tasks": [], "heads": "all", "others": None}
+    assert oracle_tasks(config) == []
+    config["head_oracle"] |= {"tasks": ["copa"], "others": 30}
+    assert oracle_tasks(config) == ["copa", "arc_easy", "piqa"]
+    assert [oracle_heads(config, task) for task in ("copa", "piqa")] == ["all", 30]
     assert config["copying"] == {"head_output": "attention", "output_bias": False}
     assert config["induction"]["ablate"] == {"percents": [], "random": 3, "tasks": None}
     assert ablated_tasks(config) == []

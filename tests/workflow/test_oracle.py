@@ -8,6 +8,8 @@ from headroom.artifacts.head_oracle import HEAD_ORACLE
 from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import read
+from headroom.study_config import read_study
+from headroom.verify import verify
 
 
 def test_heads_of_one_task_are_removed_one_at_a_time(study):
@@ -32,6 +34,16 @@ def test_heads_of_one_task_are_removed_one_at_a_time(study):
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(study.folder / "workflow")},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+    study.configure(head_oracle={"tasks": ["winogrande"], "heads": 5, "others": "all"})
+    assert study.planned()["score_head_knockouts"] == 2, "the other task, of two"
+    study.run("results/tiny/correlation/oracle/seed1234.parquet")
+    agreed = read(study.result("tiny/correlation/oracle/seed1234.parquet"), ORACLE_AGREEMENT).to_pylist()
+    assert {(row["task"], row["n_components"]) for row in agreed if row["component"] == "heads"} == {
+        ("winogrande", 5),
+        ("arc_easy", 12),
+    }
+    files = verify(study.folder / "results", read_study(study.config_path))
+    assert all(file.state == "sound" for file in files if "oracle/" in file.path)
     study.configure(head_oracle={"tasks": ["winogrande"], "heads": "all"})
     assert study.planned()["score_head_knockouts"] == 2
 

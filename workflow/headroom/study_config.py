@@ -184,6 +184,21 @@ def transfer_tasks(config: Mapping[str, Any]) -> list[str]:
     return [task for task in PAPER_TRANSFER if task in tasks] if len(tasks) > 1 else []
 
 
+def oracle_tasks(config: Mapping[str, Any]) -> list[str]:
+    """Tasks on which heads are removed one at a time: those named, then, with ``others``, all other of ``tasks``."""
+    named = config["head_oracle"]["tasks"]
+    if config["head_oracle"]["others"] is None:
+        return list(named)
+    return [*named, *(task for task in config["tasks"] if task not in named)]
+
+
+def oracle_heads(config: Mapping[str, Any], task: str) -> str | int:
+    """How many heads are removed on a task, one at a time: ``all`` or the size of a sample."""
+    oracle = config["head_oracle"]
+    found: str | int = oracle["heads"] if oracle["others"] is None or task in oracle["tasks"] else oracle["others"]
+    return found
+
+
 def ablated_tasks(config: Mapping[str, Any]) -> list[str]:
     """Tasks to be evaluated without induction heads: those named, else all of ``tasks``; none without percents."""
     ablate = config["induction"]["ablate"]

@@ -25,7 +25,7 @@ from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
 from headroom.provenance import FOLDERS, code_now
 from headroom.ranking import AGGREGATE
-from headroom.study_config import ablated_tasks, transfer_tasks
+from headroom.study_config import ablated_tasks, oracle_heads, oracle_tasks, transfer_tasks
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 
@@ -206,7 +206,7 @@ def _check_study(file: File, study: Mapping[str, Any] | None) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
-    wanted = _wanted(study)
+    wanted = _wanted(study, file.facts.get("task", ""))
     recorded = {**file.facts.get("options", {}), **_derived(file.facts)}
     options = {**_COMMON, **_OPTIONS.get(str(file.facts.get("step")), {})}
     for option, key in options.items():
@@ -232,7 +232,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
     "steps.score_heads": _HEADS,
     "steps.score_ffns": {"selection": "ffn.selection", "levels": "pruning.levels"},
-    "steps.score_head_knockouts": {"heads": "head_oracle.heads"},
+    "steps.score_head_knockouts": {"heads": "oracle heads"},
     "steps.aggregate_importance": {"aggregate": "aggregate"},
     "steps.aggregate_ffns": {"aggregate": "aggregate"},
     "steps.evaluate_pruned": {"levels": "pruning.levels"},
@@ -247,7 +247,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "steps.correlate_tasks": {"aggregate": "aggregate"},
     "steps.correlate_shots": {"shots": "ascending shots"},
     "steps.average_seeds": {"shots": "ascending shots", "seeds": "ascending seeds"},
-    "steps.correlate_oracle": {"shots": "ascending shots", "head_tasks": "head_oracle.tasks"},
+    "steps.correlate_oracle": {"shots": "ascending shots", "head_tasks": "oracle tasks"},
     "steps.score_induction": {
         "sequences": "induction.sequences",
         "bos": "induction.bos",
@@ -308,8 +308,8 @@ def _belongs(file: File, study: Mapping[str, Any]) -> bool:
     )
 
 
-def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
-    """The study's values as steps record them, by dotted key."""
+def _wanted(study: Mapping[str, Any], task: str = "") -> dict[str, Any]:
+    """The study's values as steps record them for a task, by dotted key."""
     found: dict[str, Any] = {}
     for key, value in study.items():
         if isinstance(value, Mapping):
@@ -331,6 +331,8 @@ def _wanted(study: Mapping[str, Any]) -> dict[str, Any]:
         "ascending seeds": sorted(study["seeds"]),
         "recomputed": study["pruning"]["schedule"] == "recomputed",
         "models": list(study["models"]),
+        "oracle tasks": oracle_tasks(study),
+        "oracle heads": oracle_heads(study, task),
     }
 
 

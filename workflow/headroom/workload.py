@@ -22,7 +22,7 @@ from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError, nearest
 from headroom.readings import reading
 from headroom.sequences import COPIES, sequence_length
-from headroom.study_config import ablated_tasks, transfer_tasks
+from headroom.study_config import ablated_tasks, oracle_heads, oracle_tasks, transfer_tasks
 
 WORKFLOW = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -178,8 +178,8 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         n_rounds = math.ceil(100 / study["pruning"]["step"])
         return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
     if rule == "score_head_knockouts":
-        n_heads = study["head_oracle"]["heads"]
-        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else n_heads), 0.0
+        n_heads = oracle_heads(study, prompts.task)
+        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads)), 0.0
     # Imported where it is needed, since it imports numpy.
     from headroom.ablation import SELECTIONS
     from headroom.ranking import count_at
@@ -249,7 +249,7 @@ def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, har
         "evaluate_joint": seen if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
-        "score_head_knockouts": [p for p in prompts if p.task in study["head_oracle"]["tasks"]],
+        "score_head_knockouts": [p for p in prompts if p.task in oracle_tasks(study)],
         "score_induction": [None],
         "ablate_induction": [p for p in prompts if p.task in ablated],
         "select_ffns": seen if study["ffn"]["optimism"] else [],

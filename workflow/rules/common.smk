@@ -29,6 +29,8 @@ from headroom.study_config import (
     check_study,
     check_values,
     compared_models,
+    oracle_heads,
+    oracle_tasks,
     transfer_tasks,
 )
 from headroom.task_digest import task_digest
@@ -59,7 +61,7 @@ TASKS = config["tasks"]
 UNSEEN = config["unseen"]
 ALL_TASKS = [*TASKS, *UNSEEN]
 # Their heads are removed one at a time.
-ORACLE_TASKS = config["head_oracle"]["tasks"]
+ORACLE_TASKS = oracle_tasks(config)
 # Evaluated under the rankings of other tasks, too.
 TRANSFER = transfer_tasks(config)
 # Evaluated without induction heads, too.
@@ -440,7 +442,6 @@ OPTIONS = {
     "pruning.levels": "--levels",
     "transfer.levels": "--levels",
     "ffn.selection": "--selection",
-    "head_oracle.heads": "--heads",
     "induction.sequences": "--sequences",
     "induction.bos": "--bos",
     "induction.ablate.percents": "--percents",
@@ -646,6 +647,12 @@ def get_pruned_rankings(wildcards):
 def get_pruned_percents(wildcards):
     """How much of each goes, in the rankings' order."""
     return list(pruned_parts(wildcards).values())
+
+
+def get_knockout_options(wildcards):
+    """How many heads the oracle removes on the task, and how the model runs."""
+    heads = oracle_heads(config, wildcards.task)
+    return f"--heads {heads} {options('dtype', 'add_bos')}"
 
 
 def get_task_digest(wildcards):

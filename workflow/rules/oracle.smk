@@ -17,7 +17,7 @@ rule score_head_knockouts:
     params:
         parts=PARTS,
         code=code_digest("steps.score_head_knockouts"),
-        options=options("head_oracle.heads", "dtype", "add_bos"),
+        options=get_knockout_options,
     message:
         "Remove heads of {wildcards.model} one at a time on {wildcards.task}, {wildcards.shot}-shot."
     shell:
