@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo adopt docs study bench install test lint crash slurm types unit lens clean
+.PHONY: help demo adopt study bench install test lint crash slurm types unit lens clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -38,11 +38,6 @@ adopt: $(VENV)/.runtime  ## take results that were copied without file times as 
 	PYTHONPATH=workflow python -m headroom verify $(DIRECTORY)/results --study $(STUDY)
 	snakemake --touch --forceall --directory $(DIRECTORY) --configfile $(STUDY)
 
-docs: demo  ## run the embedded study and keep its figure and findings in docs/demo
-	mkdir -p docs/demo
-	cp results/SmolLM2-135M-Instruct/figures/fig05_heads_pruned-seed1234.png docs/demo/fig05.png
-	cp results/SmolLM2-135M-Instruct/findings/seed1234.md docs/demo/findings.md
-
 # Tests run in files beside each other.
 WORKERS ?= 2
 
@@ -52,7 +47,7 @@ MODEL := results/SmolLM2-135M-Instruct/model.json
 
 # What the study of SmolLM2 keeps in docs/smollm2.
 SMOLLM2 := studies/smollm2
-KEPT_TABLES := headroom worth oracle optimism induction_ablation reference
+KEPT_TABLES := headroom losses worth oracle optimism induction_ablation reference
 KEPT_FIGURES := fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation \
 	oracle induction_ablation
 
