@@ -72,6 +72,15 @@ def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
     assert 12 < float(half) < 22
 
 
+def test_figure_7_colours_span_the_intervals(study, tmp_path, monkeypatch):
+    scales = []
+    monkeypatch.setattr(fig07.sns, "heatmap", lambda *_, vmin, vmax, **__: scales.append((vmin, vmax)))
+    fig07.draw(study, tmp_path / "f")
+    for scale, grid in zip(scales, fig07.data(study).values(), strict=True):
+        assert scale == (100 * grid.band.low.min(), 100 * grid.band.high.max())
+        assert scale[0] < 100 * grid.accuracy.min() < 100 * grid.accuracy.max() < scale[1]
+
+
 def test_figures_8_and_15_are_symmetric_with_the_aggregate_last(study):
     matrices = fig08.data(study)
     assert list(matrices) == [0, 5]

@@ -35,6 +35,9 @@ def draw(study: Study) -> Figure:
             100 * grid.accuracy,
             ax=ax,
             cmap="cividis",
+            # From the lowest to the highest limit: noise alone shall not fill the scale.
+            vmin=100 * grid.band.low.min(),
+            vmax=100 * grid.band.high.max(),
             annot=labels(grid),
             fmt="",
             annot_kws={"size": 7, "linespacing": 1.1},
