@@ -43,9 +43,11 @@ def test_named_make_targets_exist():
     assert {"demo", "test", "help"} <= named <= targets
 
 
-def test_the_findings_are_those_of_the_committed_run():
-    committed = (ROOT / "docs" / "demo" / "findings.md").read_text()
-    quoted = [line for line in README.splitlines() if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
+@pytest.mark.parametrize("page", ["README.md", "docs/smollm2/README.md"])
+def test_the_findings_are_those_of_the_committed_run(page):
+    committed = (ROOT / "docs" / "smollm2" / "findings.md").read_text()
+    lines = (ROOT / page).read_text().splitlines()
+    quoted = [line for line in lines if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
     assert len(quoted) >= 5
     assert all(line in committed.splitlines() for line in quoted)
 

@@ -27,6 +27,7 @@ NOTES = (
     "The page has the averages over tasks; the CSV has every task, with the two-sided p-value of the exact McNemar "
     "test of its loss. Intervals are of 95 %: an average's from a bootstrap over questions within tasks, a task's "
     "accuracy by Wilson, a loss from a bootstrap of the same questions with and without what is pruned.",
+    "Each ranking has draws of its own, so that limits of one and the same accuracy differ a little between rankings.",
     "p-values are of single tests. Of many, one in twenty is below 0.05 where nothing is lost.",
 )
 
