@@ -12,7 +12,7 @@ from headroom.chance import chances, guessing
 from headroom.cli import main
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import average, difference, read_curve
-from headroom.findings import findings, largest_swing
+from headroom.findings import _signed, findings, largest_swing
 from tests.unit.fixture_study import outcomes, small
 
 
@@ -175,6 +175,11 @@ def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(st
     assert page.count("<li>") == sum(line.startswith("- ") for line in text.splitlines())
     assert "http" not in page
     assert "src=" not in page
+
+
+@pytest.mark.parametrize(("value", "said"), [(-0.004, "+0.00"), (0.004, "+0.00"), (-0.006, "-0.01"), (0.25, "+0.25")])
+def test_what_rounds_to_nothing_has_no_minus(value, said):
+    assert _signed(value, 0.01) == f"{said} ± 0.01"
 
 
 def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):

@@ -489,7 +489,8 @@ def _in_points(estimate: Estimate) -> str:
 
 
 def _signed(value: float, error: float) -> str:
-    return f"{value:+.2f} ± {error:.2f}"
+    # Adding zero makes of a negative zero, which rounding gives, a positive one.
+    return f"{round(value, 2) + 0.0:+.2f} ± {error:.2f}"
 
 
 def _levels(levels: Sequence[int]) -> str:
