@@ -52,6 +52,23 @@ def test_the_findings_are_those_of_the_committed_run(page):
     assert all(line in committed.splitlines() for line in quoted)
 
 
+def cells_of(line):
+    return [cell.strip() for cell in line.strip("|\n ").split("|")]
+
+
+def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
+    folder = ROOT / "docs" / "smollm2"
+    head, *rows = [cells_of(line) for line in (folder / "worth.md").read_text().splitlines() if line.startswith("| ")]
+    worth = {(row["shots"], row["task"]): row for row in (dict(zip(head, r, strict=True)) for r in rows)
+             if row["ranking"] == "example"}  # fmt: skip
+    lines = (folder / "README.md").read_text().splitlines()
+    start = lines.index("| shots | average | hellaswag | piqa | arc_easy | winogrande | copa |")
+    tasks = cells_of(lines[start])[1:]
+    for shots, line in zip("05", lines[start + 2 : start + 4], strict=True):
+        values = [[float(worth[shots, task][f"over own{limit}"]) for limit in ("", " low", " high")] for task in tasks]
+        assert cells_of(line) == [f"{shots}-shot", *("{:+.1f} ({:+.1f} to {:+.1f})".format(*v) for v in values)]
+
+
 @pytest.mark.parametrize(
     ("row", "measure", "what"),
     [
