@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,40 @@ TITLES = {
     "g": "The plan (equal: within 25 %)",
     "h": "Pruned checkpoints",
 }
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A speed that was asked for before it was measured.
+
+    Attributes:
+        name: what of.
+        measure: the letter.
+        what: beginning of its rows' ``what``.
+        shots: of its rows; None for those without.
+        asked: the least ratio.
+        of: what is held against it: the tasks' geometric mean, or the least of them.
+    """
+
+    name: str
+    measure: str
+    what: str
+    shots: int | None
+    asked: float
+    of: Callable[[list[float]], float] = geometric_mean
+
+
+GOALS = (
+    Goal("evaluation, 5-shot", "a", "evaluation, float32", 5, 2.4),
+    Goal("evaluation, 0-shot", "a", "evaluation, float32", 0, 1.7),
+    *(Goal(f"evaluation, {k}-shot, the slowest task", "a", "evaluation, float32", k, 1.0, min) for k in (0, 1, 5)),
+    Goal("evaluation in bfloat16 against float32, 5-shot", "a", "evaluation, bfloat16 against HFLM in float32", 5, 4),
+    Goal("FFN oracle, 5-shot", "b", "", 5, 4.5),
+    Goal("head importance, 0-shot", "c", "", 0, 1.7),
+    Goal("head importance, 5-shot", "c", "", 5, 1.7),
+    Goal("copying", "d", "copying", None, 50),
+    Goal("a whole pair, 5-shot", "e", "", 5, 3.5),
+)
 
 
 def write(out: Path, rows: Sequence[Row]) -> None:
@@ -53,6 +88,7 @@ def page(rows: Sequence[Row]) -> str:
         "float32; in bfloat16 accuracies of the same documents within two standard errors of their difference.",
         "",
     ]
+    lines += _goals(rows)
     for measure, title in TITLES.items():
         chosen = [row for row in rows if row["measure"] == measure]
         if measure == "h":
@@ -64,6 +100,33 @@ def page(rows: Sequence[Row]) -> str:
         for what, part in found:
             lines += [f"{what[0].upper()}{what[1:]}:", "", *_table(part), ""]
     return "\n".join(lines)
+
+
+def _goals(rows: Sequence[Row]) -> list[str]:
+    """What was asked for beside what was found."""
+    lines: list[str] = []
+    for goal in GOALS:
+        ratios = [
+            row["ratio"]
+            for row in rows
+            if (row["measure"], row["shots"]) == (goal.measure, goal.shots) and row["what"].startswith(goal.what)
+        ]
+        if ratios:
+            found = goal.of(ratios)
+            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {found:.2f} | {_yes(found >= goal.asked)} |")
+    if not lines:
+        return []
+    return [
+        "## Goals",
+        "",
+        "At least so many times as fast, as the tasks' geometric mean where none is named, in float32 where no other",
+        "precision is named.",
+        "",
+        "| goal | asked | found | met |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+    ]
 
 
 def _pruned(rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from benchmarks import measures
 from benchmarks.contest import Timed, contest, ratio
 from benchmarks.measures import Bench
 from benchmarks.pruned import pruned
-from benchmarks.report import stamp, write
+from benchmarks.report import page, stamp, write
 from tests.conftest import ROOT, tiny_model
 
 
@@ -38,6 +38,18 @@ def test_ratios_are_of_medians_and_show_the_range():
     ours, other = Timed([1.0, 2.0, 1.0], None), Timed([3.0, 3.0, 4.0], None)
     assert ratio(ours, other) == {"ratio": 3.0, "spread": [1.5, 4.0], "seconds": 1.0, "rounds": 3}
     assert ratio(ours, other, 10)["ratio"] == 30
+
+
+def test_goals_are_held_against_means_and_against_the_slowest_task():
+    def row(task, value):
+        return {"measure": "a", "what": "evaluation, float32 against HFLM in float32 (batch 8)", "task": task,
+                "shots": 5, "ratio": value, "spread": [value, value], "equal": True} | stamp(2)  # fmt: skip
+
+    lines = page([row("copa", 0.8), row("piqa", 7.2)]).splitlines()
+    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |" in lines
+    assert "| evaluation, 5-shot, the slowest task (a) | 1.0 | 0.80 | **no** |" in lines
+    # What was not measured has no row.
+    assert not any(line.startswith(("| evaluation, 0-shot", "| copying")) for line in lines)
 
 
 @pytest.mark.slow
