@@ -61,7 +61,7 @@ study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and keep wha
 	for name in $(KEPT_FIGURES); do \
 		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/figures/$$name-seed1234.png docs/smollm2/$$name.png || exit 1; done
 
-bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; an hour and a half, an idle machine
+bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; two hours of an idle machine
 	snakemake $(MODEL)
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(RECORDS) --model $(MODEL)
 

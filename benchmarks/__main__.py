@@ -16,6 +16,7 @@ import torch
 from benchmarks import measures
 from benchmarks.contest import say
 from benchmarks.measures import Bench, Row
+from benchmarks.operations import with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
 
@@ -34,7 +35,9 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
 def main() -> int:
     """Run what is asked for; 1 where results are not equal."""
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    p.add_argument("--measures", nargs="+", choices=sorted(MEASURES), default=sorted(MEASURES))
+    p.add_argument(
+        "--measures", nargs="*", choices=sorted(MEASURES), default=sorted(MEASURES), help="none: count operations anew"
+    )
     p.add_argument("--tasks", nargs="+", choices=measures.TASKS, help="only these; the rows of others stay")
     p.add_argument("--records", type=Path, required=True, help="folder with {task}/{split}.parquet")
     p.add_argument("--model", type=Path, required=True, help="model.json of a LLaMA in float32")
@@ -72,6 +75,7 @@ def main() -> int:
             say(f"  {row['measure']} {row['task']} {row['shots']}: {row['ratio']} {row['spread']} equal {row['equal']}")
             rows.append(row | made)
             write(o.out, rows)
+    write(o.out, with_operations(bench, rows))
     unequal = [row for row in rows if not row["equal"]]
     for row in unequal:
         say(f"not equal: {row}")

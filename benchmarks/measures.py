@@ -126,8 +126,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
     ours, rival = bench.loaded(), Harness(bench.record, "float32")
     n_layers = ours.shape.layers
     for task in bench.tasks:
-        # HFLM takes minutes over the long passages of these two.
-        timed, n = (1, 2) if task in ("multirc", "record") else (sampled, min(3, bench.documents[shots]))
+        timed, n = oracle_documents(bench, task, shots, sampled)
         layers = np.linspace(0, n_layers - 1, timed).round().astype(int).tolist()
         pairs = [row[:3] for row in bench.pairs(task, shots, n=n)]
         best = best_batch(rival, pairs, bench.batches)
@@ -161,6 +160,11 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             "documents": len(documents),
             "equal": bool(far < NEAR),
         }
+
+
+def oracle_documents(bench: Bench, task: str, shots: int, sampled: int = 3) -> tuple[int, int]:
+    """Layers timed by HFLM, and documents; it takes minutes over the long passages of two tasks."""
+    return (1, 2) if task in ("multirc", "record") else (sampled, min(3, bench.documents[shots]))
 
 
 def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[Row]:

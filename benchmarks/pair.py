@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from benchmarks.contest import Timed, say
 
 if TYPE_CHECKING:
@@ -55,9 +57,7 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     from headroom import anatomy
     from headroom.artifacts.store import run_facts
 
-    layers = anatomy.heads(bench.loaded().model).layers
-    # Dense and one per layer; own, random, aggregate and FFN curves; the grid.
-    evaluations = 1 + layers + 4 * len(LEVELS) + len(GRID_HEADS) * len(GRID_FFNS)
+    evaluations = n_evaluations(anatomy.heads(bench.loaded().model).layers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompts = folder / "prompts.parquet"
@@ -95,6 +95,27 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
             for rule, artifact in {"score_heads": _scores(folder, task, shots), **ARTIFACTS}.items()
         }
     return Pair({"ours": Timed(ours, None), "loops": Timed(loops, None)}, same, evaluations, jobs)
+
+
+def n_evaluations(layers: int) -> int:
+    """What the rival makes: dense and one per layer; own, random, aggregate and FFN curves; the grid."""
+    return 1 + layers + 4 * len(LEVELS) + len(GRID_HEADS) * len(GRID_FFNS)
+
+
+def study_of(task: str, shots: int) -> dict[str, Any]:
+    """The study that has these jobs."""
+    from headroom import plan
+
+    study = {
+        "tasks": [task],
+        "shots": [shots],
+        "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
+        "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "study.yaml"
+        path.write_text(yaml.safe_dump(study), encoding="utf-8")
+        return plan.read_study(path)
 
 
 def _scores(folder: Path, task: str, shots: int) -> Path:
@@ -152,6 +173,8 @@ ARTIFACTS = {
     "evaluate_joint": "joint.parquet",
 }
 """Rule to an artifact that says what its job took; head importance has its scores."""
+JOBS = ("score_heads", *ARTIFACTS)
+"""Rules that run the model."""
 
 
 def _run(*arguments: Any) -> float:
@@ -163,24 +186,16 @@ def _run(*arguments: Any) -> float:
 def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, Any]:
     """What ``headroom plan`` says of the same jobs on this machine: rule to its job."""
     import torch
-    import yaml
     from transformers import AutoConfig, AutoTokenizer
 
     from headroom import plan
     from headroom.checkpoint_place import checkpoint_folder
     from headroom.shapes import model_from_config
 
-    study = {
-        "tasks": [task],
-        "shots": [shots],
-        "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
-        "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
-    }
     path = checkpoint_folder(bench.record)
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    study = study_of(task, shots)
     with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-        study = plan.read_study(Path(name) / "study.yaml")
         place = Path(name) / "prompts" / task / f"{shots}shot-seed1234.parquet"
         place.parent.mkdir(parents=True)
         place.write_bytes(prompts.read_bytes())

@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import measures
 from benchmarks.contest import Timed, contest, ratio
 from benchmarks.measures import Bench
+from benchmarks.operations import harness, released, with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import page, stamp, write
-from tests.conftest import ROOT, tiny_model
+from benchmarks.rivals import Harness, released_importance
+from headroom.likelihood import encode
+from headroom.plan import costs_of
+from tests.conftest import ROOT, count_operations, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +51,41 @@ def test_goals_are_held_against_means_and_against_the_slowest_task():
                 "shots": 5, "ratio": value, "spread": [value, value], "equal": True} | stamp(2)  # fmt: skip
 
     lines = page([row("copa", 0.8), row("piqa", 7.2)]).splitlines()
-    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |" in lines
-    assert "| evaluation, 5-shot, the slowest task (a) | 1.0 | 0.80 | **no** |" in lines
+    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |  |" in lines
+    assert "| evaluation, 5-shot, the slowest task (a) | 1.0 | 0.80 | **no** |  |" in lines
     # What was not measured has no row.
     assert not any(line.startswith(("| evaluation, 0-shot", "| copying")) for line in lines)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_counted_operations_are_those_that_the_others_make(bench, size):
+    """torch counts the linear maps of what really runs, and the rotary embedding's small product."""
+    ours, rival = bench.loaded(), Harness(bench.record, "float32")
+    costs = costs_of(ours.model)
+    asked = bench.pairs("copa", 0)
+    documents = encode([row[:3] for row in asked], ours.tokenizer, ours.window)
+    linear = replace(costs, heads=0)
+    made = count_operations(lambda: rival.log_likelihoods([row[:3] for row in asked], size))
+    assert made == pytest.approx(harness(linear, documents, [size]), rel=1e-3)
+    gold = encode([row[:3] for row in asked if row[3]], ours.tokenizer, ours.window)
+    made = count_operations(lambda: released_importance(rival.model, gold))
+    assert made == pytest.approx(released(linear, gold), rel=1e-3)
+
+
+def test_rows_of_the_same_precision_have_a_count(bench):
+    row = {"measure": "a", "task": "copa", "shots": 0, "what": "evaluation, float32 against HFLM in float32 (batch 1)"}
+    other = row | {"what": "evaluation, bfloat16 against HFLM in float32 (batch 1)"}
+    importance, oracle = row | {"measure": "c", "what": ""}, row | {"measure": "b", "what": ""}
+    pair = row | {"measure": "e", "what": "", "documents": 3}
+    found = with_operations(bench, [row, other, importance, oracle, pair])
+    assert found[1] == other
+    # HFLM computes the logits of all places and what choices share twice; weights' gradients are a third of training.
+    counts = [found[place]["operations"] for place in (0, 2, 3, 4)]
+    assert counts[0] > 1.3
+    assert counts[1] > 1.3
+    # A restart is half a pass.
+    assert counts[2] > counts[0]
+    assert counts[3] > counts[0]
 
 
 @pytest.mark.slow
