@@ -86,3 +86,11 @@ def test_the_speeds_are_the_benchmarks(row, measure, what):
         found = [r for r in rows if (r["measure"], r["shots"]) == (measure, shots) and r["what"].startswith(what)]
         assert all(r["equal"] for r in found)
         assert cell.strip() == (f"{geometric_mean(r['ratio'] for r in found):.2f}" if found else "")
+
+
+def test_missed_goals_are_said_to_be():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    missed = re.findall(r"^\| .*\| ([\d.]+) \| ([\d.]+) \| \*\*no\*\* \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert f"{len(missed)} goals at 5 shots are missed by less than 5 %" in README
+    for asked, found, count in missed:
+        assert float(asked) * 0.95 < float(found) < float(asked) < float(count)
