@@ -27,7 +27,10 @@ from headroom.workload import Prompts, operations
 
 
 def with_operations(bench: Bench, rows: Sequence[Row]) -> list[Row]:
-    """Rows with ``operations``, the other's over ours, where precisions are equal and a model is run over prompts."""
+    """Rows with ``operations``, the other's over ours, where precisions are equal and a model is run over prompts.
+
+    Rows of tasks whose records are not there stay as they are.
+    """
     path = checkpoint_folder(bench.record)
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     costs = costs_of(model_from_config(config, torch.float32))
@@ -35,7 +38,8 @@ def with_operations(bench: Bench, rows: Sequence[Row]) -> list[Row]:
     result = []
     for row in rows:
         key = row["measure"], row["task"], row["shots"]
-        if row["measure"] in "abce" and "bfloat16 against HFLM in float32" not in row["what"]:
+        counted = row["measure"] in "abce" and "bfloat16 against HFLM in float32" not in row["what"]
+        if counted and (bench.records / row["task"]).is_dir():
             if key not in found:
                 found[key] = _ratio(bench, costs, tokenizer, config.max_position_embeddings, row)
             row = row | {"operations": round(found[key], 3)}

@@ -77,8 +77,9 @@ def test_rows_of_the_same_precision_have_a_count(bench):
     other = row | {"what": "evaluation, bfloat16 against HFLM in float32 (batch 1)"}
     importance, oracle = row | {"measure": "c", "what": ""}, row | {"measure": "b", "what": ""}
     pair = row | {"measure": "e", "what": "", "documents": 3}
-    found = with_operations(bench, [row, other, importance, oracle, pair])
-    assert found[1] == other
+    absent = row | {"task": "no_records"}
+    found = with_operations(bench, [row, other, importance, oracle, pair, absent])
+    assert (found[1], found[5]) == (other, absent)
     # HFLM computes the logits of all places and what choices share twice; weights' gradients are a third of training.
     counts = [found[place]["operations"] for place in (0, 2, 3, 4)]
     assert counts[0] > 1.3
