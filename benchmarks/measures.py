@@ -82,6 +82,11 @@ class Bench:
         rows = zip(*(columns[name] for name in ("purpose", "doc_id", "context", "continuation", "gold")), strict=True)
         return [(doc_id, *rest) for found, doc_id, *rest in rows if found == purpose]
 
+    def gold(self, task: str, shots: int, n: int | None = None) -> list[tuple[Any, ...]]:
+        """(doc_id, context, continuation) of each scoring document's first right choice."""
+        rows = self.pairs(task, shots, IMPORTANCE, n)
+        return list({row[0]: row[:3] for row in reversed(rows) if row[3]}.values())[::-1]
+
 
 def evaluation(bench: Bench) -> Iterator[Row]:
     """a: likelihoods of real prompts, in float32 and bfloat16 on either side."""
@@ -174,9 +179,7 @@ def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     for shots in shots_of:
         for task in bench.tasks:
-            rows = bench.pairs(task, shots, IMPORTANCE)
-            gold = list({row[0]: row[:3] for row in reversed(rows) if row[3]}.values())[::-1]
-            documents = encode(gold, ours.tokenizer, ours.window)
+            documents = encode(bench.gold(task, shots), ours.tokenizer, ours.window)
 
             def by_documents(documents: Any = documents) -> np.ndarray:
                 budget = token_budget(ours.model, ours.device, differentiates=True)

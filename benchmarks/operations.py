@@ -54,8 +54,7 @@ def _ratio(bench: Bench, costs: Costs, tokenizer: Any, window: int, row: Row) ->
         return encode([found[:3] for found in bench.pairs(task, shots, purpose, n)], tokenizer, window)
 
     def gold(n: int | None = None) -> list[Document]:
-        rows = bench.pairs(task, shots, IMPORTANCE, n)
-        return encode(list({r[0]: r[:3] for r in reversed(rows) if r[3]}.values())[::-1], tokenizer, window)
+        return encode(bench.gold(task, shots, n), tokenizer, window)
 
     if measure == "a":
         asked = documents()

@@ -65,7 +65,9 @@ RealMemory=64000 Gres=gpu:{gpu_type}:{gpus} State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=1:00:00 DefaultTime=10 DefMemPerCPU=500 State=UP
 PartitionName=gpu Nodes={host} MaxTime=4:00:00 DefaultTime=10 DefMemPerCPU=500 State=UP
 """
-ENDED = "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT"
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+}  # fmt: skip
 """The states in which Slurm leaves a job for good (scontrol's manual)."""
 COLUMNS = {
     "job": "JobId",
@@ -183,7 +185,7 @@ class Cluster:
 
     def running(self) -> list[Entry]:
         """Jobs that have not ended: also those that Slurm still clears away (COMPLETING)."""
-        return [entry for entry in self.history() if entry.state not in ENDED.split()]
+        return [entry for entry in self.history() if entry.state not in ENDED]
 
     def _configure(self) -> None:
         for name in ("slurm.conf", "gres.conf"):

@@ -83,11 +83,11 @@ def test_a_study_through_slurm(cluster, cluster_study):
             (study.notes / fault).rmdir()
     process = study.start(*SLURM)
     printed = process.communicate(timeout=420)[0]
+    assert process.returncode == 0, printed
     wait_for(lambda: not cluster.running(), 30)
     jobs = cluster.history()[len(cancelled) :]
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build" / "slurm-history.md").write_text(table(cancelled + jobs))
-    assert process.returncode == 0, printed
     assert study.planned() == {}
     assert not list(study.folder.rglob("*.partial"))
 
