@@ -47,7 +47,7 @@ MODEL := results/SmolLM2-135M-Instruct/model.json
 
 # What the study of SmolLM2 keeps in docs/smollm2.
 SMOLLM2 := studies/smollm2
-KEPT_TABLES := headroom losses worth oracle optimism induction_ablation reference
+KEPT_TABLES := losses worth oracle optimism induction_ablation reference
 KEPT_FIGURES := fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation \
 	oracle induction_ablation
 
@@ -56,6 +56,7 @@ study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and keep wha
 	snakemake --directory $(SMOLLM2) --configfile workflow/studies/smollm2-statistics.yaml \
 		--config "data={source: mirror, mirror: $(abspath $(RECORDS))}"
 	cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/findings/seed1234.md docs/smollm2/findings.md
+	cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/tables/headroom.md docs/smollm2/headroom.md
 	for name in $(KEPT_TABLES); do \
 		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/tables/$$name-seed1234.md docs/smollm2/$$name.md || exit 1; done
 	for name in $(KEPT_FIGURES); do \

@@ -11,9 +11,10 @@ from headroom import inflection, losses
 from headroom.cli import main
 from headroom.figures.accuracy import average, read_curve
 from headroom.inflection import AVERAGE, BOTH
-from tests.unit.fixture_study import HEAD_SIZE, small
+from tests.unit.fixture_study import HEAD_SIZE, Values, small, write_study
 
-MATRIX = "--tasks piqa copa record --shots 0 5 --seed 7 --joint"
+TASKS = "--tasks piqa copa record --shots 0 5 --joint"
+MATRIX = f"{TASKS} --seed 7"
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def many(tmp_path):
 
 
 def certified(study):
-    return {(row.shots, row.component, row.ranking, row.task): row for row in inflection.rows(study)}
+    return {(row.shots, row.component, row.ranking, row.task): row for row in inflection.rows(study, [7])}
 
 
 def lost(study):
@@ -51,7 +52,7 @@ class TestHeadroom:
         assert found[0, "heads", "own", "piqa"].heads == 20
         assert found[5, "heads", "own", "piqa"].heads == 50
         assert found[0, "heads", "own", "piqa"].guessing == 0.25
-        assert found[0, "ffns", "own", "piqa"][8:11] == ("up to", None, 0)
+        assert found[0, "ffns", "own", "piqa"][9:12] == ("up to", None, 0)
         assert found[0, "ffns", "own", "piqa"].paper == "30 %"
         # Under the aggregate ranking copa keeps nine at 50 %.
         assert found[0, "heads", "aggregate", "copa"].heads == 50
@@ -59,7 +60,7 @@ class TestHeadroom:
     def test_heads_and_ffns_together(self, many):
         row = certified(many)[0, BOTH, "joint grid", AVERAGE]
         assert (row.verdict, row.heads, row.ffns, row.loss) == ("certified", 50, 0, 0)
-        assert BOTH not in {row.component for row in inflection.rows(replace(many, joint=False))}
+        assert BOTH not in {row.component for row in inflection.rows(replace(many, joint=False), [7])}
 
     def test_a_margin_of_its_own(self, many):
         assert certified(replace(many, margin=15.0))[0, "heads", "own", AVERAGE].heads == 50
@@ -68,29 +69,48 @@ class TestHeadroom:
         row = certified(small(tmp_path))[0, "heads", "own", AVERAGE]
         assert (row.verdict, row.heads, row.parameters, row.loss) == ("not certifiable", None, None, None)
         assert "too few questions" in row.reason
-        assert inflection.in_words(row)[3].startswith("not certifiable: too few questions")
+        assert inflection.in_words(row)[4].startswith("not certifiable: too few questions")
 
     def test_the_command_writes_numbers_and_words(self, many, tmp_path):
         out = tmp_path / "headroom"
-        options = ["certify", "--results", str(many.results), *MATRIX.split(), "--margin", "2", "--out", str(out)]
-        assert main(options) == 0
+        options = [*TASKS.split(), "--seeds", "7", "--margin", "2"]
+        assert main(["certify", "--results", str(many.results), *options, "--out", str(out)]) == 0
         lines = list(csv.DictReader((tmp_path / "headroom.csv").open()))
         assert len(lines) == len(certified(many))
-        assert (lines[0]["verdict"], lines[0]["heads"], lines[0]["ffns"], lines[0]["below"]) == (
-            "up to",
-            "20",
-            "",
-            "50",
-        )
+        shown = {name: lines[0][name] for name in ("seed", "verdict", "heads", "ffns", "below")}
+        assert shown == {"seed": "7", "verdict": "up to", "heads": "20", "ffns": "", "below": "50"}
         page = (tmp_path / "headroom.md").read_text()
         assert "| 0-shot | heads, own | average | up to 20 % (estimate 20 %; less than 50 %) | 4.0 M |" in page
         assert "less than 2 points" in page
         assert "about 70 %" in page
 
+    def test_several_seeds_are_told_apart(self, many, tmp_path):
+        flat = Values(right=lambda *key: [8] * (3 if "srcc" in key[-1] else 4), repeat=40)
+        other = write_study(replace(many, seed=8), flat)
+        found = list(inflection.rows(many, [7, 8]))
+        assert found == [*inflection.rows(many, [7]), *inflection.rows(other, [8])]
+        inflection.write(many, [7, 8], tmp_path / "headroom")
+        page = (tmp_path / "headroom.md").read_text()
+        assert "| 7 | 0-shot | heads, own | average | up to 20 %" in page
+        assert "| 8 | 0-shot | heads, own | average | at least 90 % (estimate 90 %; no level refuted)" in page
+
     @pytest.mark.parametrize("margin", ["0", "-1", "101", "two"])
     def test_a_margin_is_percentage_points(self, many, tmp_path, capsys, margin):
         with pytest.raises(SystemExit):
-            main(["certify", "--results", "r", *MATRIX.split(), "--margin", margin, "--out", str(tmp_path / "x")])
+            main(
+                [
+                    "certify",
+                    "--results",
+                    "r",
+                    *TASKS.split(),
+                    "--seeds",
+                    "7",
+                    "--margin",
+                    margin,
+                    "--out",
+                    str(tmp_path / "x"),
+                ]
+            )
         assert "expected percentage points above 0, to 100" in capsys.readouterr().err
 
 
@@ -103,6 +123,8 @@ class TestLosses:
                 for percent in (0, 20, 50, 90):
                     assert (0, "heads", ranking, task, percent, 0) in found
         assert (5, "ffns", "own", "copa", 0, 90) in found
+        assert (0, "ffns", "random_1", "copa", 0, 50) in found
+        assert (0, "ffns", "aggregate", "copa", 0, 50) not in found
         assert (0, "heads", "lowest_srcc", "copa", 50, 0) in found
         assert (0, "heads", "own", "mathqa", 50, 0) in found
         assert (0, BOTH, "joint grid", "copa", 50, 20) in found

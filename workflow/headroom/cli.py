@@ -271,11 +271,11 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "the recomputed-ranking artifact")
 
     p = command("average-seeds", _average_seeds, "Average head scores over few-shot seeds, with the seeds' variance.")
-    _study_options(p, seeds=True)
+    _study_options(p, seeds=2)
     _out(p, "the seed-scores artifact")
 
     p = command("seeds", _seeds, "Write the table of what few-shot seeds change, from a study's artifacts.")
-    _study_options(p, seeds=True)
+    _study_options(p, seeds=2)
     p.add_argument(
         "--sample", choices=("first", "shuffled"), default="first", help="scoring documents; shuffled goes by the seed"
     )
@@ -311,7 +311,7 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("reference", _reference, "Set the numbers that the paper prints beside a study's, from its artifacts.")
-    _study_options(p)
+    _study_options(p, seeds=1)
     _joint_option(p)
     _margin_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
@@ -473,12 +473,13 @@ def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
     p.add_argument("--seed", type=int, default=1234)
 
 
-def _study_options(p: argparse.ArgumentParser, required: bool = True, seeds: bool = False) -> None:
+def _study_options(p: argparse.ArgumentParser, required: bool = True, seeds: int = 0) -> None:
     p.add_argument("--results", type=Path, required=True, help="the model's results folder")
     p.add_argument("--tasks", nargs="+", default=(), required=required, help="tasks, in the order of the figure")
     p.add_argument("--shots", nargs="+", type=_count, default=(), required=required, help="a panel each")
     if seeds:
-        p.add_argument("--seeds", nargs="+", type=_count, required=True, help="two or more few-shot seeds")
+        least = "one" if seeds == 1 else "two"
+        p.add_argument("--seeds", nargs="+", type=_count, required=True, help=f"{least} or more few-shot seeds")
     else:
         p.add_argument("--seed", type=int, default=1234)
 
@@ -659,7 +660,15 @@ def _head_importance(o: argparse.Namespace) -> None:
 
 def _ffn_importance(o: argparse.Namespace) -> None:
     _step("score_ffns").run(
-        o.out, o.ranking, o.curve, o.model, o.prompts, o.selection, _with_dense(o.levels), _settings(o)
+        o.out,
+        o.ranking,
+        o.curve,
+        o.model,
+        o.prompts,
+        o.selection,
+        _with_dense(o.levels),
+        _settings(o),
+        controls=o.controls,
     )
 
 

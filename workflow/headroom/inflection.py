@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +44,12 @@ NOTES = (
 
 
 class Row(NamedTuple):
-    """What can go of a component, for one task or on average.
+    """What can go of a component, for one task or on average, at one few-shot seed.
 
     Percents are of all heads or FFNs, losses and accuracies shares of 1; None where nothing can be said.
     """
 
+    seed: int
     shots: int
     component: str
     ranking: str
@@ -69,26 +72,32 @@ class Row(NamedTuple):
     reason: str = ""
 
 
-def rows(study: Study) -> Iterator[Row]:
-    """All rows: per shot heads, FFNs and both; the average, then each task.
+def rows(study: Study, seeds: Sequence[int]) -> Iterator[Row]:
+    """All rows: per few-shot seed and shot heads, FFNs and both; the average, then each task.
+
+    Args:
+        study: the matrix, of any seed.
+        seeds: of the table.
 
     Raises:
         ArtifactError: an artifact of the study is missing or not its own.
     """
-    guesses = chances(study)
-    guess = float(np.mean([guesses[task] for task in study.tasks]))
-    for shots in study.shots:
+    for seed, shots in product(seeds, study.shots):
+        of = replace(study, seed=seed)
+        guesses = chances(of)
+        guess = float(np.mean([guesses[task] for task in of.tasks]))
         for component, ranking in CURVES:
-            curves = study_curves(study, shots, ranking, component)
-            yield _row(study, (shots, component, ranking, AVERAGE), average(list(curves.values())), guess)
+            curves = study_curves(of, shots, ranking, component)
+            cell = (seed, shots, component, ranking)
+            yield _row(of, (*cell, AVERAGE), average(list(curves.values())), guess)
             for task, curve in curves.items():
-                yield _row(study, (shots, component, ranking, task), average([curve]), guesses[task])
-        if study.joint:
-            yield _joint_row(study, shots, guess)
+                yield _row(of, (*cell, task), average([curve]), guesses[task])
+        if of.joint:
+            yield _joint_row(of, seed, shots, guess)
 
 
-def _row(study: Study, cell: tuple[int, Component, str, str], curve: AverageCurve, guess: float) -> Row:
-    _, component, ranking, task = cell
+def _row(study: Study, cell: tuple[int, int, Component, str, str], curve: AverageCurve, guess: float) -> Row:
+    *_, component, ranking, task = cell
     found = certify(curve.correct, guess, study.margin or MARGIN)
     row = Row(
         *cell,
@@ -106,11 +115,12 @@ def _row(study: Study, cell: tuple[int, Component, str, str], curve: AverageCurv
     return row._replace(**gone)
 
 
-def _joint_row(study: Study, shots: int, guess: float) -> Row:
+def _joint_row(study: Study, seed: int, shots: int, guess: float) -> Row:
     grid = average_grid(study_grids(study, shots))
     found = certify_grid(grid.correct, grid.removed, guess, study.margin or MARGIN)
     verdict = NOT_CERTIFIABLE if found.cell is None else CERTIFIED
-    row = Row(shots, BOTH, "joint grid", AVERAGE, *_whole(grid, guess), verdict, reason=found.reason)
+    whole = _whole(grid, guess)
+    row = Row(seed, shots, BOTH, "joint grid", AVERAGE, *whole, verdict, reason=found.reason)
     if found.cell is None:
         return row
     head, ffn = found.cell
@@ -145,7 +155,7 @@ def _words(verdict: str, share: int | None, estimate: int | None, below: int | N
 
 
 def in_words(row: Row) -> tuple[object, ...]:
-    """A row of the page."""
+    """A row of the page, which begins with the seed."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
     if row.verdict == NOT_CERTIFIABLE:
         found = f"{NOT_CERTIFIABLE}: {row.reason}"
@@ -157,10 +167,11 @@ def in_words(row: Row) -> tuple[object, ...]:
     parameters = size(row.parameters) if row.parameters else ""
     whole = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f} ({100 * row.guessing:.0f})"
     shown = f"{component}, {row.ranking}"
-    return (f"{row.shots}-shot", shown, row.task, found, parameters, lost, whole, row.questions, row.paper)
+    return (row.seed, f"{row.shots}-shot", shown, row.task, found, parameters, lost, whole, row.questions, row.paper)
 
 
 PAGE = (
+    "seed",
     "shots",
     "component, ranking",
     "task",
@@ -177,11 +188,12 @@ def _points(value: float, low: float | None, high: float | None) -> str:
     return f"{100 * value:.1f} ({100 * (low or 0):.1f} to {100 * (high or 0):.1f})"
 
 
-def write(study: Study, out: Path) -> None:
-    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+def write(study: Study, seeds: Sequence[int], out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
-        found: Sequence[Row] = list(rows(study))
-    made = describe_drawn("table", "inflection", sources, study.options, out)
+        found: Sequence[Row] = list(rows(study, seeds))
+    made = describe_drawn("table", "inflection", sources, {**study.options, "seeds": sorted(seeds)}, out)
     notes = [note.format(margin=study.margin or MARGIN) for note in NOTES]
-    page = (PAGE, [in_words(row) for row in found])
+    first = 0 if len(seeds) > 1 else 1
+    page = (PAGE[first:], [in_words(row)[first:] for row in found])
     write_table(out, f"How much of {study.model} can go", Row._fields, found, made, notes, page)

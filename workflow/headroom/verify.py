@@ -272,7 +272,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
     "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
     "optimism": {"shots": "shots"},
-    "inflection": {"shots": "shots", "joint": "joint", "margin": "margin"},
+    "inflection": {"shots": "shots", "seeds": "ascending seeds", "joint": "joint", "margin": "margin"},
     "losses": {
         "shots": "shots",
         "controls": "controls",

@@ -142,8 +142,7 @@ write_matrix(MATRIX[1], SHOTS)
 write_matrix(MATRIX_UNSEEN, UNSEEN)
 if COMPARED:
     write_matrix(MATRIX_MODELS, MODELS)
-if len(SEEDS) > 1:
-    write_matrix(MATRIX_SEEDS, SEEDS)
+write_matrix(MATRIX_SEEDS, SEEDS)
 
 
 def resolve_again(model):
@@ -282,7 +281,8 @@ PARTS = f"results/{{model}}/.parts/{{task}}/{CELL}"
 # Pages and tables without suffix; the HTML is for the report.
 TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
 REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
-CERTIFIED_STEM = "results/{model}/tables/headroom-seed{seed}"
+# Of all seeds: the number that a study is run for has one place.
+CERTIFIED_STEM = "results/{model}/tables/headroom"
 LOSSES_STEM = "results/{model}/tables/losses-seed{seed}"
 ORACLE_STEM = "results/{model}/tables/oracle-seed{seed}"
 FINDINGS_STEM = "results/{model}/findings/seed{seed}"
@@ -305,11 +305,15 @@ if OPTIMISM:
     TABLE_STEMS.append(OPTIMISM_STEM)
 if ABLATED:
     TABLE_STEMS.append(ABLATION_STEM)
-TABLES = expand(
-    [f"{stem}.{{suffix}}" for stem in TABLE_STEMS],
-    model=MODELS,
-    seed=SEEDS,
-    suffix=["csv", "md", "html"],
+TABLES = sorted(
+    set(
+        expand(
+            [f"{stem}.{{suffix}}" for stem in TABLE_STEMS],
+            model=MODELS,
+            seed=SEEDS,
+            suffix=["csv", "md", "html"],
+        )
+    )
 )
 FINDINGS = expand(
     f"{FINDINGS_STEM}.{{suffix}}", model=MODELS, seed=SEEDS, suffix=["md", "html"]

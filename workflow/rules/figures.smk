@@ -386,12 +386,24 @@ rule write_findings:
 
 rule write_certified:
     input:
-        TASK_PROMPT_FILES,
-        expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
-        AGGREGATE_CURVE_FILES,
-        FFN_CURVE_FILES,
-        JOINT_FILES,
-        matrix=MATRIX,
+        expand(
+            [
+                *TASK_PROMPT_FILES,
+                *expand(
+                    HEAD_CURVE,
+                    task=TASKS,
+                    shot=SHOTS,
+                    ranking="own",
+                    allow_missing=True,
+                ),
+                *AGGREGATE_CURVE_FILES,
+                *FFN_CURVE_FILES,
+                *JOINT_FILES,
+            ],
+            seed=SEEDS,
+            allow_missing=True,
+        ),
+        matrix=[*MATRIX, MATRIX_SEEDS],
     output:
         csv=f"{CERTIFIED_STEM}.csv",
         md=f"{CERTIFIED_STEM}.md",
@@ -400,17 +412,17 @@ rule write_certified:
             caption="../report/certified.rst",
             category="{model}",
             subcategory="findings",
-            labels={"result": "How much can go", "seed": "{seed}"},
+            labels={"result": "How much can go"},
         ),
     log:
-        "logs/{model}/write_certified/seed{seed}.log",
+        "logs/{model}/write_certified.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("inflection"),
         tasks=TASKS,
         shots=SHOTS,
-        options=options("margin"),
+        options=options("seeds", "margin"),
         joint="--joint" if JOINT else "",
         stem=CERTIFIED_STEM,
     message:
@@ -418,7 +430,7 @@ rule write_certified:
     shell:
         "python -m headroom certify --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} {params.options} {params.joint} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "--out {params.stem} 2>&1 | tee {log}"
 
 
 rule write_losses:

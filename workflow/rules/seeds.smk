@@ -1,4 +1,4 @@
-# What few-shot seeds change, of studies with two or more: the only results over several seeds.
+# What few-shot seeds change, of studies with two or more.
 
 
 rule average_seeds:
