@@ -50,9 +50,9 @@ class Pair:
 def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     """Run a pair's jobs and the rival's loop in turns.
 
-    The jobs are those of the workflow for one pair: head importance; FFN importance with its curve; curves under the
-    own and a random ranking; the joint grid with a curve of heads under the aggregate of two tasks (of FFNs, the task's
-    own). The other task's scores are there before.
+    The jobs are those of the workflow for one pair: head importance; FFN importance with curves under the own and a
+    random ranking; the same curves of heads; the joint grid with a curve of heads under the aggregate of two tasks (of
+    FFNs, the task's own). The other task's scores are there before.
     """
     from headroom import anatomy
     from headroom.artifacts.store import run_facts
@@ -98,8 +98,8 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
 
 
 def n_evaluations(layers: int) -> int:
-    """What the rival makes: dense and one per layer; own, random, aggregate and FFN curves; the grid."""
-    return 1 + layers + 4 * len(LEVELS) + len(GRID_HEADS) * len(GRID_FFNS)
+    """What the rival makes: dense, one per layer; own and random curves of heads and FFNs, an aggregate's; the grid."""
+    return 1 + layers + 5 * len(LEVELS) + len(GRID_HEADS) * len(GRID_FFNS)
 
 
 def study_of(task: str, shots: int) -> dict[str, Any]:
@@ -141,7 +141,8 @@ def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shot
     """Our jobs one after the other, each a process: rule to seconds."""
     model = [*_model(bench), "--prompts", prompts, "--parts", folder / "parts"]
     heads = ["--ranking", folder / "heads.parquet", "--out", _scores(folder, task, shots)]
-    ffns = ["--ranking", folder / "ffns.parquet", "--curve", folder / "ffn_curve.parquet", "--levels", *LEVELS]
+    ffns = ["--ranking", folder / "ffns.parquet", "--curve", folder / "ffns" / "own.parquet"]
+    ffns += ["--controls", "random_1", "--levels", *LEVELS]
     curves = ["--ranking-file", folder / "heads.parquet", "--rankings", "own", "random_1", "--levels", *LEVELS]
     aggregation = [
         "--results",
@@ -168,7 +169,7 @@ def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shot
 
 
 ARTIFACTS = {
-    "score_ffns": "ffn_curve.parquet",
+    "score_ffns": "ffns/own.parquet",
     "evaluate_own": "curves/own.parquet",
     "evaluate_joint": "joint.parquet",
 }
@@ -221,7 +222,7 @@ def _equal(folder: Path, found: dict[str, Any]) -> bool:
     from headroom.artifacts.store import read
 
     curve = {row["percent"]: row for row in read(folder / "curves" / "own.parquet", PRUNED_EVAL).to_pylist()}
-    ffns = {row["percent"]: row for row in read(folder / "ffn_curve.parquet", PRUNED_EVAL).to_pylist()}
+    ffns = {row["percent"]: row for row in read(folder / "ffns" / "own.parquet", PRUNED_EVAL).to_pylist()}
     cells = read(folder / "joint.parquet", JOINT_EVAL).to_pylist()
     grid = {(row["percent_heads"], row["percent_ffns"]): row for row in cells}
     same = True

@@ -24,7 +24,7 @@ from headroom.artifacts.store import write, write_json
 from headroom.correlation import TaskScores, cross_shot, cross_task
 from headroom.figures.study import Study
 from headroom.ranking import AGGREGATE, count_at, rank_heads
-from headroom.readings import SCORED
+from headroom.readings import SCORED, ffn_controls
 from headroom.steps import correlate_oracle
 
 N = 10
@@ -47,6 +47,8 @@ RIGHT = {
         ("heads", "copa", "lowest_srcc"): [9, 4, 4],
         ("ffns", "piqa", "own"): [8, 3, 3, 3],
         ("ffns", "copa", "own"): [9, 9, 5, 4],
+        ("ffns", "piqa", "random_1"): [8, 3, 2, 2],
+        ("ffns", "copa", "random_1"): [9, 5, 5, 4],
     },
     5: {
         ("heads", "piqa", "own"): [7, 7, 7, 4],
@@ -221,7 +223,7 @@ def write_curves(study: Study, k: int, task: str, values: Values) -> None:
     if task in study.transfer:
         curves += [("heads", name, values.transfer_levels) for name in ("highest_srcc", "lowest_srcc")]
     if known:
-        curves.append(("ffns", "own", values.levels))
+        curves += [("ffns", name, values.levels) for name in ("own", *ffn_controls(study.controls))]
     for component, ranking, levels in curves:
         size, count = (HEAD_SIZE, total) if component == "heads" else (FFN_SIZE, layers)
         pruned = [count_at(percent, count) for percent in levels]

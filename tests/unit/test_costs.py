@@ -114,6 +114,12 @@ class TestPlan:
         more = study(joint={"heads": [], "ffns": []}, pruning={"levels": [0, 50], "controls": ["token", "target"]})
         with_controls = {job.rule: job for job in workload.jobs(more, prompts(), costs, HERE)}
         assert with_controls["evaluate_own"].longest == pytest.approx(fixed + 3 * costs.forward(load) / HERE.forward)
+        # Of FFNs, only orders that need no scores of heads have curves: here three for one, half of the FFNs gone.
+        orders = study(pruning={"levels": [0, 50], "controls": ["token", "random_1", "reversed"]})
+        one, three = (workload.operations("score_ffns", s, costs, prompts()[0])[0] for s in (settings, orders))
+        curve = costs.forward(load, ffns=1 - (costs.layers // 2) / costs.layers)
+        assert (one, three) == pytest.approx((costs.oracle(load) + curve, costs.oracle(load) + 3 * curve))
+        assert workload.operations("select_ffns", orders, costs, prompts()[0])[0] < one + curve
         both = costs.forward(load) + costs.backward(load)
         assert by_rule["score_heads"].longest == pytest.approx(fixed + both / HERE.backward)
         lengths = [4 * sequence_length(seed) for seed in range(1, 101)]

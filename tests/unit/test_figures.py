@@ -182,6 +182,14 @@ def test_random_orders_are_one_band_and_other_controls_a_line_each():
     assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 3
 
 
+def test_curves_of_ffns_have_the_controls_that_need_no_scores_of_heads(study):
+    figure = fig05.draw.__wrapped__(replace(study, controls=("example", "random_1")), "ffns")
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    plt.close(figure)
+    assert "average, random order" in labels
+    assert not any("example" in label for label in labels)
+
+
 @pytest.mark.parametrize("module", [fig03, fig11])
 def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
     for name in "ab":

@@ -214,8 +214,8 @@ def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_p
     # The whole model, and by three choices two levels, each with three controls.
     ahead, _ = workload.operations("ablate_induction", settings, costs, prompts[0])
     assert ahead == pytest.approx(25 * costs.forward(prompts[0].evaluation))
-    # The same work as the study's own scores would be on the other documents.
-    other = study(device="cpu", ffn={"selection": "scoring"})
+    # The same work as the study's own scores would be on the other documents, but for control curves.
+    other = study(device="cpu", ffn={"selection": "scoring"}, pruning={"controls": []})
     assert workload.operations("select_ffns", settings, costs, prompts[1]) == workload.operations(
         "score_ffns", other, costs, prompts[1]
     )

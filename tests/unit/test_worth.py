@@ -45,7 +45,7 @@ def test_weights_are_the_trapezoid_rules():
 
 def test_worth_by_hand(study):
     """Piqa's own curve 8 8 7 5 of 10, random order's 8 5 5 5, at 0, 20, 50 and 90 %."""
-    table = measured(study, 0)
+    table = measured(study, 0, "heads")
     between = (3 * 20 / 2 + (3 + 2) / 2 * 30 + 2 * 40 / 2) / 90 * 10
     assert table.worths["piqa"]["own"].worth == pytest.approx(between)
     # Copa: 9 9 8 4 against 9 6 4 5; record: both 8 8 7 5.
@@ -61,8 +61,24 @@ def test_worth_by_hand(study):
     assert table.questions == {"piqa": 10, "copa": 10, "record": 10, AVERAGE: 30}
 
 
+def test_worth_of_ffns_by_hand(study):
+    """Copa's own curve 9 9 5 4 of 10, random order's 9 5 5 4, at 0, 20, 50 and 90 %; piqa's 8 3 3 3, 8 3 2 2."""
+    table = measured(study, 0, "ffns")
+    copa, piqa = (4 * 20 / 2 + 4 / 2 * 30) / 90 * 10, (1 / 2 * 30 + 1 * 40) / 90 * 10
+    assert table.worths["copa"]["own"].worth == pytest.approx(copa)
+    assert table.worths["piqa"]["own"].worth == pytest.approx(piqa)
+    assert table.worths[AVERAGE]["own"].worth == pytest.approx((copa + piqa) / 3)
+    (sentence,) = worth_sentence(study, 0, "ffns")
+    said = "0 to 90 % of FFNs pruned and 3 tasks, accuracy under each task's own ranking differs from that under random"
+    assert f"{said} order by {(copa + piqa) / 3:+.1f} points" in sentence
+    assert sentence in findings(study)
+    # (2 + 5 + 7) / 30 and (3 + 5 + 7) / 30.
+    random = " With FFNs pruned at random (random_1) it is 0.47 ± 0.09 at 50 %, where the importance ranking has 0.50"
+    assert control_sentences(study, 0, "ffns").startswith(random)
+
+
 def test_several_orders_are_averaged_and_widen_the_interval(controlled):
-    table = measured(controlled, 0)
+    table = measured(controlled, 0, "heads")
     means = []
     for task in TASKS:
         curves = [
@@ -99,41 +115,45 @@ def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
     assert main(["worth", "--results", str(controlled.results), *options, "--out", str(tmp_path / "worth")]) == 0
     with (tmp_path / "worth.csv").open() as file:
         rows = list(csv.DictReader(file))
-    rankings = ["own", "aggregate", "example", "reversed", "token"]
-    assert [(r["shots"], r["task"], r["ranking"]) for r in rows] == [
-        (shots, task, ranking) for shots in "05" for task in (AVERAGE, *TASKS) for ranking in rankings
+    rankings = {"heads": ["own", "aggregate", "example", "reversed", "token"], "ffns": ["own", "reversed"]}
+    assert [(r["shots"], r["component"], r["task"], r["ranking"]) for r in rows] == [
+        (shots, component, task, ranking)
+        for shots in "05"
+        for component, names in rankings.items()
+        for task in (AVERAGE, *TASKS)
+        for ranking in names
     ]
     assert {r["random orders"] for r in rows} == {"2"}
-    average = measured(controlled, 0).worths[AVERAGE]["example"]
+    average = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
     assert float(rows[2]["worth"]) == average.worth
     assert float(rows[2]["over own high"]) == average.gain_limits.high
     assert rows[0]["over own"] == ""
-    assert "<h1>What rankings of heads are worth" in (tmp_path / "worth.html").read_text()
+    assert "<h1>What rankings of heads and FFNs are worth" in (tmp_path / "worth.html").read_text()
     assert "With one it is not" in (tmp_path / "worth.md").read_text()
 
 
 def test_without_a_random_order_nothing_is_said(study):
-    assert measured(replace(study, controls=()), 0) is None
-    assert worth_sentence(replace(study, controls=()), 0) == []
+    assert measured(replace(study, controls=()), 0, "heads") is None
+    assert worth_sentence(replace(study, controls=()), 0, "heads") == []
 
 
 def test_the_sentence_says_what_the_interval_holds(study, controlled):
-    (one,) = worth_sentence(study, 0)
+    (one,) = worth_sentence(study, 0, "heads")
     assert "(one random order, whose luck is no part of the interval)" in one
     assert "Other rankings" not in one
-    (two,) = worth_sentence(controlled, 0)
+    (two,) = worth_sentence(controlled, 0, "heads")
     assert two in findings(controlled)
     assert "(2 random orders, whose variance is part of the interval)" in two
     # Token is the own ranking here; of one other, nothing has to be said of how many there are.
     assert "Other rankings differ from the own by: example " in two
     assert "token" not in two
-    gain = measured(controlled, 0).worths[AVERAGE]["example"]
+    gain = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
     assert ("none is told from it" in two) == (gain.gain_limits.low <= 0 <= gain.gain_limits.high)
 
 
 def test_controls_that_are_not_random_are_not_called_so(controlled):
-    assert " over 2 random orders) at 50 %" in control_sentences(controlled, 0)
-    assert control_sentences(replace(controlled, controls=("reversed", "token")), 0) == ""
+    assert " over 2 random orders) at 50 %" in control_sentences(controlled, 0, "heads")
+    assert control_sentences(replace(controlled, controls=("reversed", "token")), 0, "heads") == ""
 
 
 def test_curves_of_other_questions_are_refused(study, tmp_path):
@@ -143,4 +163,4 @@ def test_curves_of_other_questions_are_refused(study, tmp_path):
     columns = table.to_pydict() | {"doc_id": [[n + 1 for n in row] for row in table.column("doc_id").to_pylist()]}
     write(path, PRUNED_EVAL, columns, made_by(table))
     with pytest.raises(ArtifactError, match="random_1.parquet and .*own.parquet hold different questions or levels"):
-        measured(copied, 0)
+        measured(copied, 0, "heads")

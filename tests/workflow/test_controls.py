@@ -1,14 +1,18 @@
-"""Control rankings by the columns of the head importances, on a study that has run."""
+"""Control rankings of heads and FFNs, on a study that has run."""
+
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
+from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid, read_ranking
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
+from headroom.artifacts.ranking import FFN_RANKING
 from headroom.artifacts.store import file_digest, provenance, read
 from headroom.cli import main
-from headroom.ranking import rank_heads
+from headroom.ranking import random_ffns, rank_heads
 from headroom.readings import SCORED
 
 CELL = "winogrande/1shot-seed1234"
@@ -87,11 +91,46 @@ def test_scores_of_another_task_are_refused_and_missing_ones_named(finished, tmp
     assert "ranking 'target' needs the task's head importances (--scores)" in capsys.readouterr().err
 
 
+def test_ffns_go_in_the_control_orders_too(finished):
+    ranking = read(finished.result("tiny/ranking/ffns/winogrande/1shot-seed1234.parquet"), FFN_RANKING)
+    scores = read(finished.result("tiny/ffn_importance/winogrande/1shot-seed1234.parquet"), FFN_IMPORTANCE)
+    ablated = dict(zip(scores["layer"].to_pylist(), scores["correct_ablated"].to_pylist(), strict=True))
+    own = ranking["layer"].to_pylist()
+    # Of three FFNs, one goes at 50 % and none at 5 %.
+    orders = {"own": own, "reversed": own[::-1], "random_1": random_ffns(3, 1)}
+    assert sorted(orders["random_1"]) == [0, 1, 2]
+    whole = scores["correct_dense"][0].as_py()
+    for name, layers in orders.items():
+        path = finished.result(f"tiny/pruned_eval/ffns/{CELL}/{name}.parquet")
+        table = read(path, PRUNED_EVAL, ranking=name, task="winogrande")
+        assert table["correct"].to_pylist() == [whole, whole, ablated[layers[0]]], name
+    assert "With FFNs pruned at random (random_1) it is" in finished.result("tiny/findings/seed1234.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("magnitude", "'magnitude' is no control ranking of FFNs; expected reversed or random_N"),
+        ("random_1", "--controls are written beside --curve; give both"),
+    ],
+)
+def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path, capsys):
+    given = ["--model", "m.json", "--prompts", "p.parquet", "--controls", name, "--out", str(tmp_path / "out")]
+    # What a parser refuses exits, what a command refuses returns.
+    with suppress(SystemExit):
+        main(["ffn-importance", *given])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_controls_run_the_own_curves_and_what_shows_them(study):
-    study.configure(pruning={"levels": [0, 5, 50], "controls": CONTROLS})
+    study.configure(pruning={"levels": [0, 5, 50], "controls": [*CONTROLS[:2], *CONTROLS[3:]]})
     plan = study.planned()
     assert {"draw_pruning", "write_findings", "write_worth"} <= set(plan)
     assert {name: n for name, n in plan.items() if not name.startswith(("draw_", "write_"))} == {"evaluate_own": 6}
+    # Another order is one of FFNs, too; what rests on their scores follows, from units that are kept.
+    study.configure(pruning={"levels": [0, 5, 50], "controls": CONTROLS})
+    assert study.planned()["score_ffns"] == 4
     # These rank by the scores, so that lost ones are made anew.
     study.result("tiny/head_importance/lambada_openai/0shot-seed1234.parquet").unlink()
     assert study.planned()["score_heads"] == 1

@@ -17,7 +17,7 @@ from typing import Any
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.places import check_writable
-from headroom.readings import SCORED
+from headroom.readings import REVERSED, SCORED, drawn_with, ffn_controls
 from headroom.settings import DTYPES, MARGIN, Settings
 from headroom.task_files import TASK_FOLDERS
 
@@ -159,7 +159,16 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--ranking", type=Path, help="also write the ranking here")
     p.add_argument("--curve", type=Path, help="also write the accuracy curve under that ranking here")
-    _levels(p, "--levels", "FFNs, of that curve")
+    p.add_argument(
+        "--controls",
+        nargs="*",
+        type=_ffn_control_name,
+        default=(),
+        metavar="NAME",
+        help="also write curves beside that one with FFNs in another order: reversed (most important first), random_N "
+        "(drawn with seed N)",
+    )
+    _levels(p, "--levels", "FFNs, of these curves")
     _out(p, "the FFN-importance artifact")
 
     p = command(
@@ -299,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("certify", _certify, "Write how much of heads and FFNs can go at a loss within a margin.")
-    _study_options(p)
+    _study_options(p, seeds=1)
     _joint_option(p)
     _margin_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
@@ -311,7 +320,7 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("reference", _reference, "Set the numbers that the paper prints beside a study's, from its artifacts.")
-    _study_options(p, seeds=1)
+    _study_options(p)
     _joint_option(p)
     _margin_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
@@ -566,10 +575,15 @@ def _limit(text: str) -> int | None:
 
 
 def _ranking_name(text: str) -> str:
-    drawn = text.removeprefix("random_")
-    if text in ("own", "aggregate", "recomputed", "reversed", *SCORED) or (text != drawn and drawn.isdecimal()):
+    if text in ("own", "aggregate", "recomputed", REVERSED, *SCORED) or drawn_with(text) is not None:
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, recomputed, {_CONTROLS}")
+
+
+def _ffn_control_name(text: str) -> str:
+    if ffn_controls([text]):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no control ranking of FFNs; expected {REVERSED} or random_N")
 
 
 def _control_name(text: str) -> str:
@@ -659,6 +673,8 @@ def _head_importance(o: argparse.Namespace) -> None:
 
 
 def _ffn_importance(o: argparse.Namespace) -> None:
+    if o.controls and o.curve is None:
+        raise HeadroomError("--controls are written beside --curve; give both")
     _step("score_ffns").run(
         o.out,
         o.ranking,
@@ -830,7 +846,7 @@ def _study(o: argparse.Namespace) -> Any:
 def _certify(o: argparse.Namespace) -> None:
     from headroom.inflection import write
 
-    write(_study(o), o.out)
+    write(_study(o), o.seeds, o.out)
 
 
 def _losses(o: argparse.Namespace) -> None:

@@ -69,13 +69,13 @@ def pruning_sentence(study: Study, shots: int, component: Component, guess: floa
     return f"{start}Of them {what_can_go(found, curve)} can go at a loss of {margin:g} points at most{lost}."
 
 
-def control_sentences(study: Study, shots: int) -> str:
-    """Finding 1, continued: what heads drawn at random cost instead."""
-    own = average(list(study_curves(study, shots).values()))
+def control_sentences(study: Study, shots: int, component: Component) -> str:
+    """Findings 1 and 2, continued: what heads (FFNs) drawn at random cost instead."""
+    own = average(list(study_curves(study, shots, component=component).values()))
     # The levels between nothing and everything are what rankings are told apart at.
     level = len(own.percent) // 2
     drawn = {
-        name: average(list(study_curves(study, shots, name).values()))
+        name: average(list(study_curves(study, shots, name, component).values()))
         for name in study.controls
         if name.startswith(RANDOM)
     }
@@ -88,8 +88,8 @@ def control_sentences(study: Study, shots: int) -> str:
         found = [curve.accuracy[level] for curve in drawn.values()]
         said = f"it is {np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f} over {len(found)} random orders)"
     return (
-        f" With heads pruned at random {said} at {own.percent[level]} %, where the importance ranking has "
-        f"{_accuracy(own, level)}."
+        f" With {COMPONENTS[component]} pruned at random {said} at {own.percent[level]} %, where the importance "
+        f"ranking has {_accuracy(own, level)}."
     )
 
 
@@ -406,14 +406,18 @@ def findings(study: Study) -> str:
     sections = {
         "1. How many attention heads can go": [
             *(
-                pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots)
+                pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots, "heads")
                 for shots in study.shots
             ),
-            *(sentence for shots in study.shots for sentence in worth_sentence(study, shots)),
+            *(sentence for shots in study.shots for sentence in worth_sentence(study, shots, "heads")),
             *(recomputed_sentence(study, shots) for shots in study.shots if study.recomputed),
         ],
         "2. How many FFNs can go, alone and together with heads": [
-            *(pruning_sentence(study, shots, "ffns", guess) for shots in study.shots),
+            *(
+                pruning_sentence(study, shots, "ffns", guess) + control_sentences(study, shots, "ffns")
+                for shots in study.shots
+            ),
+            *(sentence for shots in study.shots for sentence in worth_sentence(study, shots, "ffns")),
             *(swing_sentence(study, shots) for shots in study.shots),
             *(joint_sentence(study, shots, guess) for shots in study.shots if study.joint),
             *selection_note(study),

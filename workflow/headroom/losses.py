@@ -20,6 +20,7 @@ from headroom.figures.study import AVERAGE, COMPONENTS, Study
 from headroom.inflection import BOTH
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, RECOMPUTED
+from headroom.readings import ffn_controls
 from headroom.tables import write_table
 from headroom.uncertainty import Interval, mcnemar
 
@@ -62,7 +63,8 @@ def rows(study: Study) -> Iterator[Row]:
     for shots in study.shots:
         again = (RECOMPUTED,) if study.recomputed else ()
         heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *study.controls))]
-        for component, ranking in (*heads, ("ffns", "own")):
+        ffns = [("ffns", name) for name in ("own", *ffn_controls(study.controls))]
+        for component, ranking in (*heads, *ffns):
             curves = study_curves(study, shots, ranking, component)  # type: ignore[arg-type]
             places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]
             yield from _rows((shots, component, ranking, AVERAGE), places, average(list(curves.values())))

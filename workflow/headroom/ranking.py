@@ -49,6 +49,11 @@ def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:
     return [(int(i) // heads, int(i) % heads) for i in order]
 
 
+def random_ffns(layers: int, seed: int) -> list[int]:
+    """The same for the FFNs of all layers."""
+    return [layer for layer, _ in random_ranking(layers, 1, seed)]
+
+
 def count_at(percent: int, total: int) -> int:
     """How many of ``total`` components go at ``percent``: floor(percent * total / 100), in integers."""
     return percent * total // 100

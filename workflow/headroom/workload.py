@@ -20,7 +20,7 @@ from headroom.budget import ITEM_SIZES, fitting_tokens
 from headroom.checkpoint_place import place_file, read_place
 from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError, nearest
-from headroom.readings import reading
+from headroom.readings import ffn_controls, reading
 from headroom.sequences import COPIES, sequence_length
 from headroom.study_config import ablated_tasks, oracle_heads, oracle_tasks, transfer_tasks
 
@@ -192,7 +192,8 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         on_evaluation = study["ffn"]["selection"] == ("evaluation" if rule == "score_ffns" else "scoring")
         judged = load if on_evaluation else prompts.scoring_choices
         curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
-        return costs.oracle(judged) + curve, 0.0
+        curves = 1 + (len(ffn_controls(study["pruning"]["controls"])) if rule == "score_ffns" else 0)
+        return costs.oracle(judged) + curves * curve, 0.0
     if rule == "evaluate_joint":
         heads, ffns = ({0, *study["joint"][name]} for name in ("heads", "ffns"))
         # The edge without FFNs pruned and the curve of heads share their levels.

@@ -1,4 +1,4 @@
-"""What a ranking is worth: the area between its curve of accuracy and that of heads pruned in random order.
+"""What a ranking is worth: the area between its curve of accuracy and that of heads (FFNs) pruned in random order.
 
 Rankings are measured on the same questions, so that what one is worth more than another is a paired difference, in
 which the random curve cancels.
@@ -7,6 +7,7 @@ which the random curve cancels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +16,17 @@ from scipy.stats import t as student_t
 
 from headroom.artifacts.store import ArtifactError, reads
 from headroom.figures.accuracy import Curve, study_curves
-from headroom.figures.study import AVERAGE, Study
+from headroom.figures.study import AVERAGE, COMPONENTS, Component, Study
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE
-from headroom.readings import RANDOM, SCORED
+from headroom.readings import RANDOM, SCORED, ffn_controls
 from headroom.tables import write_table
 from headroom.uncertainty import RESAMPLES, Interval, interval, resample
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 OWN = "own"
 COLUMNS = (
-    *("shots", "task", "ranking", "questions", "worth", "worth low", "worth high"),
+    *("shots", "component", "task", "ranking", "questions", "worth", "worth low", "worth high"),
     *("over own", "over own low", "over own high", "random orders", "SD over orders"),
 )
 
@@ -47,7 +48,7 @@ class Worth(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Worths of one number of shots.
+    """Worths of one number of shots and component.
 
     Attributes:
         worths: task (or ``average``) to ranking to its worth.
@@ -75,14 +76,17 @@ def level_weights(percent: Sequence[int]) -> Array:
     return weights / weights.sum()
 
 
-def measured(study: Study, shots: int) -> Table | None:
+def measured(study: Study, shots: int, component: Component) -> Table | None:
     """Worths of the study's rankings; None without a random order to compare with, or without a level above 0.
+
+    FFNs have no curve of the aggregate ranking alone, and of the controls those that need no scores of heads.
 
     Raises:
         ArtifactError: a task's rankings were evaluated on different questions or at different levels.
     """
-    names = [OWN, AGGREGATE, *study.controls]
-    curves = {name: study_curves(study, shots, name) for name in names}
+    heads, ffns = [AGGREGATE, *study.controls], ffn_controls(study.controls)
+    names = [OWN, *(heads if component == "heads" else ffns)]
+    curves = {name: study_curves(study, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
         return None
@@ -157,10 +161,10 @@ def compare(
 
 
 def rows(study: Study) -> list[tuple[Any, ...]]:
-    """The table: for each number of shots, the average over tasks and each of them, a row per ranking."""
+    """The table: per number of shots and component, the average over tasks and each of them, a row per ranking."""
     found: list[tuple[Any, ...]] = []
-    for shots in study.shots:
-        table = measured(study, shots)
+    for shots, component in product(study.shots, COMPONENTS):
+        table = measured(study, shots, component)
         if table is None:
             continue
         # What is looked at first stands first.
@@ -169,7 +173,8 @@ def rows(study: Study) -> list[tuple[Any, ...]]:
             for ranking, worth in by_ranking.items():
                 over = ("", "", "") if ranking == OWN else (worth.gain, *worth.gain_limits)
                 last = (table.orders, table.spread[task] if table.orders > 1 else "")
-                found.append((shots, task, ranking, table.questions[task], worth.worth, *worth.limits, *over, *last))
+                value = (worth.worth, *worth.limits)
+                found.append((shots, component, task, ranking, table.questions[task], *value, *over, *last))
     return found
 
 
@@ -179,8 +184,8 @@ def write(study: Study, out: Path) -> None:
         table = rows(study)
     made = describe_drawn("table", "worth", sources, study.options, out)
     notes = [
-        "Worth is the area between a ranking's curve of accuracy and the mean curve of heads pruned in random order, "
-        "over the percents of heads pruned (trapezoids, divided by the range), in percentage points of accuracy. "
+        "Worth is the area between a ranking's curve of accuracy and the mean curve of heads (FFNs) pruned in random "
+        "order, over the percents pruned (trapezoids, divided by the range), in percentage points of accuracy. "
         "Limits are of 95 % intervals: a bootstrap over questions within tasks, questions paired over rankings.",
         "The variance between random orders is part of the interval of worth where there are several. With one it is "
         "not: worth is then against that order, and another would move all rankings alike.",
@@ -188,14 +193,19 @@ def write(study: Study, out: Path) -> None:
         "8 that is configured is the own ranking, and its difference 0. Many differences are shown: of those that are "
         "nothing, one in twenty has an interval without 0.",
     ]
+    if any(row[1] == "ffns" for row in table):
+        notes.append(
+            "Where FFNs are ranked by the evaluation documents (`ffn.selection`), which also judge, the worth of their "
+            "own ranking holds its optimism."
+        )
     if not table:
         notes = ["No worth can be told: no random order (`pruning.controls`), or no level above 0, was evaluated."]
-    write_table(out, f"What rankings of heads are worth: {study.model}", COLUMNS, table, made, notes)
+    write_table(out, f"What rankings of heads and FFNs are worth: {study.model}", COLUMNS, table, made, notes)
 
 
-def worth_sentence(study: Study, shots: int) -> list[str]:
+def worth_sentence(study: Study, shots: int, component: Component) -> list[str]:
     """What the findings say: the own ranking's worth, and how other rankings compare; none without a random order."""
-    table = measured(study, shots)
+    table = measured(study, shots, component)
     if table is None:
         return []
     worths = table.worths[AVERAGE]
@@ -206,9 +216,9 @@ def worth_sentence(study: Study, shots: int) -> list[str]:
     )
     tasks = f"{len(study.tasks)} task" + ("s" if len(study.tasks) > 1 else "")
     text = (
-        f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]} % of heads "
-        f"pruned and {tasks}, accuracy under each task's own ranking differs from that under random order by "
-        f"{_points(worths[OWN].worth, worths[OWN].limits)} ({luck})."
+        f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]} % of "
+        f"{COMPONENTS[component]} pruned and {tasks}, accuracy under each task's own ranking differs from that under "
+        f"random order by {_points(worths[OWN].worth, worths[OWN].limits)} ({luck})."
     )
     # The configured reading is the own ranking.
     others = [name for name in worths if name in SCORED and worths[name].gain_limits != (0.0, 0.0)]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(WORKFLOW))
 from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
-from headroom.readings import SCORED
+from headroom.readings import SCORED, ffn_controls
 from headroom.run_summary import Job, resume_command, summary
 from headroom.study_config import (
     ablated_tasks,
@@ -69,6 +69,7 @@ ABLATED = ablated_tasks(config)
 SHOTS = config["shots"]
 SEEDS = config["seeds"]
 CONTROLS = sorted(config["pruning"]["controls"])
+FFN_CONTROLS = ffn_controls(CONTROLS)
 # Curves under recomputed importance, besides.
 RECOMPUTES = config["pruning"]["schedule"] == "recomputed"
 OWN_RANKINGS = ["own", *CONTROLS]
@@ -219,11 +220,9 @@ CONTROL_SCORES = (
     if set(SCORED) & set(CONTROLS)
     else []
 )
-FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/own.parquet"
+FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/{{ranking}}.parquet"
 FFN_SELECTION = f"results/{{model}}/ffn_selection/{{task}}/{CELL}.parquet"
-OTHER_CURVE = (
-    f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/other_documents.parquet"
-)
+OTHER_CURVE = expand(FFN_CURVE, ranking="other_documents", allow_missing=True)
 JOINT_CELLS = f"results/{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet"
 CURVES = [
     *expand(
@@ -242,9 +241,16 @@ CURVES = [
         seed=SEEDS,
         ranking=TRANSFER_RANKINGS,
     ),
-    *expand(FFN_CURVE, model=MODELS, task=TASKS, shot=SHOTS, seed=SEEDS),
     *expand(
-        [FFN_SELECTION, OTHER_CURVE],
+        FFN_CURVE,
+        model=MODELS,
+        task=TASKS,
+        shot=SHOTS,
+        seed=SEEDS,
+        ranking=["own", *FFN_CONTROLS],
+    ),
+    *expand(
+        [FFN_SELECTION, *OTHER_CURVE],
         model=MODELS,
         task=TASKS if OPTIMISM else [],
         shot=SHOTS,
@@ -298,7 +304,7 @@ if len(SHOTS) > 1:
     )
     TABLE_STEMS.append(TABLE1_STEM)
 WORTH_STEM = "results/{model}/tables/worth-seed{seed}"
-# Rankings are held against heads pruned in random order.
+# Rankings are held against random order.
 if any(name.startswith("random_") for name in CONTROLS):
     TABLE_STEMS.append(WORTH_STEM)
 if OPTIMISM:
@@ -510,10 +516,15 @@ RECOMPUTED_CURVE_FILES = expand(
 AGGREGATE_CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="aggregate", allow_missing=True
 )
-FFN_CURVE_FILES = expand(FFN_CURVE, task=TASKS, shot=SHOTS, allow_missing=True)
+FFN_CURVE_FILES = expand(
+    FFN_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True
+)
+FFN_CONTROL_FILES = expand(
+    FFN_CURVE, task=TASKS, shot=SHOTS, ranking=FFN_CONTROLS, allow_missing=True
+)
 # Both rankings, where there are two.
 SELECTION_FILES = expand(
-    [FFN_SELECTION, OTHER_CURVE],
+    [FFN_SELECTION, *OTHER_CURVE],
     task=TASKS if OPTIMISM else [],
     shot=SHOTS,
     allow_missing=True,
@@ -672,13 +683,13 @@ def get_figure_shots(wildcards):
 def get_figure_curves(wildcards):
     """Accuracy curves of heads (Figure 5) or FFNs (Figure 6)."""
     heads = [*CURVE_FILES, *RECOMPUTED_CURVE_FILES]
-    curves = {"heads": heads, "ffns": FFN_CURVE_FILES}[wildcards.component]
-    return expand(curves, **wildcards)
+    ffns = [*FFN_CURVE_FILES, *FFN_CONTROL_FILES]
+    return expand({"heads": heads, "ffns": ffns}[wildcards.component], **wildcards)
 
 
 def get_figure_controls(wildcards):
-    """Control rankings that are drawn; they are orders of heads."""
-    return CONTROLS if wildcards.component == "heads" else []
+    """Control rankings that are drawn; most are orders of heads alone."""
+    return {"heads": CONTROLS, "ffns": FFN_CONTROLS}[wildcards.component]
 
 
 def get_figure_recomputed(wildcards):

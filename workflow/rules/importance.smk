@@ -39,7 +39,8 @@ rule score_ffns:
     output:
         scores=f"results/{{model}}/ffn_importance/{{task}}/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/ffns/{{task}}/{CELL}.parquet",
-        curve=FFN_CURVE,
+        curve=expand(FFN_CURVE, ranking="own", allow_missing=True),
+        controls=expand(FFN_CURVE, ranking=FFN_CONTROLS, allow_missing=True),
     log:
         f"logs/{{model}}/score_ffns/{{task}}/{CELL}.log",
     conda:
@@ -50,12 +51,13 @@ rule score_ffns:
     params:
         parts=PARTS,
         code=code_digest("steps.score_ffns"),
+        controls=FFN_CONTROLS,
         options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
-        "{params.options} "
+        "--controls {params.controls} {params.options} "
         "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts} "
         "--out {output.scores} --ranking {output.ranking} --curve {output.curve} 2>&1 | tee {log}"

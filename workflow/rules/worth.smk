@@ -1,10 +1,12 @@
-# What rankings of heads are worth over random order, from artifacts alone: seconds, no model.
+# What rankings of heads and FFNs are worth over random order, from artifacts alone: seconds, no model.
 
 
 rule write_worth:
     input:
         CURVE_FILES,
         AGGREGATE_CURVE_FILES,
+        FFN_CURVE_FILES,
+        FFN_CONTROL_FILES,
         matrix=MATRIX,
     output:
         csv=f"{WORTH_STEM}.csv",
@@ -27,7 +29,7 @@ rule write_worth:
         controls=CONTROLS,
         stem=WORTH_STEM,
     message:
-        "Write what rankings of heads are worth, {wildcards.model}."
+        "Write what rankings of heads and FFNs are worth, {wildcards.model}."
     shell:
         "python -m headroom worth --results results/{wildcards.model} "
         "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "

@@ -14,7 +14,7 @@ from headroom.figures import style
 from headroom.figures.accuracy import average, study_curves
 from headroom.figures.study import COMPONENTS, Component, Study
 from headroom.ranking import RECOMPUTED
-from headroom.readings import RANDOM
+from headroom.readings import RANDOM, ffn_controls
 from headroom.uncertainty import Interval
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -93,8 +93,8 @@ def recomputed_line(axes: Axes, curves: Curves) -> None:
 def draw(study: Study, component: Component) -> Figure:
     """Draw the figure."""
     own = data(study, component)
-    # Controls are orders of heads.
-    others = {name: data(study, component, name) for name in study.controls} if component == "heads" else {}
+    controls = study.controls if component == "heads" else ffn_controls(study.controls)
+    others = {name: data(study, component, name) for name in controls}
     recomputed = data(study, component, RECOMPUTED) if component == "heads" and study.recomputed else {}
     styles = style.task_styles(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)

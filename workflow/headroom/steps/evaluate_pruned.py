@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from headroom.checkpoints import Loaded
 from headroom.errors import HeadroomError
 from headroom.provenance import describe
 from headroom.ranking import AGGREGATE, RECOMPUTED, random_ranking, rank_heads
-from headroom.readings import SCORED
+from headroom.readings import REVERSED, SCORED, drawn_with
 from headroom.settings import Settings
 from headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
 
 Pairs = list[tuple[int, int]]
-DRAWN = re.compile(r"random_(\d+)")
 
 
 def run(
@@ -44,7 +42,7 @@ def run(
         HeadroomError: a file that a name needs is missing, or not of this model (and, by its name, of this task).
     """
     # A wrong ranking is found before minutes of loading.
-    given = {name: read_given(name, ranking, model, prompts, scores) for name in rankings if not DRAWN.fullmatch(name)}
+    given = {name: read_given(name, ranking, model, prompts, scores) for name in rankings if drawn_with(name) is None}
     prepared = prepare("prune", model, prompts, settings, len(levels) * len(rankings))
     sources = {name: ("scores", scores) if name in SCORED else ("ranking", ranking) for name in rankings}
     for name, pairs in given.items():
@@ -83,7 +81,7 @@ def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scor
 
 def order(name: str, given: Pairs, loaded: Loaded) -> Pairs:
     """The heads in the order in which a ranking of this name prunes them; ``given`` is the file's."""
-    drawn = DRAWN.fullmatch(name)
-    if drawn:
-        return random_ranking(loaded.shape.layers, loaded.shape.heads, int(drawn[1]))
-    return given[::-1] if name == "reversed" else given
+    seed = drawn_with(name)
+    if seed is not None:
+        return random_ranking(loaded.shape.layers, loaded.shape.heads, seed)
+    return given[::-1] if name == REVERSED else given

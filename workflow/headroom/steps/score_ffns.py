@@ -18,7 +18,8 @@ from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import FFN_RANKING
 from headroom.artifacts.store import Kind, write
 from headroom.provenance import describe
-from headroom.ranking import ffn_columns, rank_ffns
+from headroom.ranking import ffn_columns, random_ffns, rank_ffns
+from headroom.readings import drawn_with
 from headroom.settings import Settings
 from headroom.steps.prepare_evaluation import prepare, prepare_documents
 from headroom.steps.read_prompts import rows
@@ -38,8 +39,9 @@ def run(
     settings: Settings,
     kind: Kind = FFN_IMPORTANCE,
     step: str = "steps.score_ffns",
+    controls: Sequence[str] = (),
 ) -> None:
-    """Write an FFN-importance artifact and, where asked for, its ranking and the curve under it.
+    """Write an FFN-importance artifact and, where asked for, its ranking, the curve under it, and control curves.
 
     Args:
         out, ranking, curve: the artifacts.
@@ -50,6 +52,8 @@ def run(
         settings: how to run the model.
         kind: of ``out``, whose columns are those of an FFN-importance artifact.
         step: whose results these are.
+        controls: orders whose curves are written as ``{name}.parquet`` beside ``curve``: ``reversed`` (the most
+            important first), ``random_N`` (drawn with seed N).
     """
     purpose = PURPOSES[selection]
     prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
@@ -72,7 +76,16 @@ def run(
         judged = prepared
         if purpose != EVALUATION:
             judged = prepare_documents("ffn-importance", loaded, prompts, rows(prompts, EVALUATION), settings)
-        judged.expect(len(levels))
+        judged.expect(len(levels) * (1 + len(controls)))
         options = {**options, "levels": list(levels)}
-        record = describe(step, {"prompts": prompts}, options, {**prepared.facts, "ranking": curve.stem})
-        write(curve, PRUNED_EVAL, judged.evaluation.ffn_curve(order, levels), record, judged.run)
+        orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
+        for name, layers in orders.items():
+            record = describe(step, {"prompts": prompts}, options, {**prepared.facts, "ranking": name})
+            columns = judged.evaluation.ffn_curve(layers, levels)
+            write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run)
+
+
+def control_order(name: str, own: Sequence[int]) -> list[int]:
+    """The layers in the order in which a control ranking prunes their FFNs; ``own`` is the task's."""
+    seed = drawn_with(name)
+    return list(own[::-1]) if seed is None else random_ffns(len(own), seed)
