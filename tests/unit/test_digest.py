@@ -1,7 +1,10 @@
+import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from headroom import digest as module
 from headroom.digest import code_digest, source_digest
 from headroom.task_digest import task_digest
 
@@ -69,6 +72,70 @@ def test_the_digest_is_a_fixed_value(tmp_path):
     assert source_digest(path) == "20f41b7a68cf8af7"
 
 
+class TestKept:
+    """What files say is kept between processes, by their text."""
+
+    @pytest.fixture
+    def store(self, tmp_path, monkeypatch):
+        store = tmp_path / "cache" / "digests.json"
+        monkeypatch.setattr(module, "_STORE", store)
+        monkeypatch.setattr(module.sys, "dont_write_bytecode", False)
+        self.forget()
+        yield store
+        self.forget()
+
+    def forget(self):
+        """As a new process."""
+        for cached in (code_digest, module._parsed, module._kept, module._own_text):
+            cached.cache_clear()
+        module._unsaved.clear()
+
+    def test_another_process_parses_nothing(self, package, store, monkeypatch):
+        before = digest(package)
+        assert store.is_file()
+        self.forget()
+        monkeypatch.setattr(module, "_parse", lambda text: pytest.fail("parsed again"))
+        assert digest(package) == before
+
+    def test_a_changed_file_is_parsed_and_kept_beside(self, package, store):
+        before, written = digest(package), len(json.loads(store.read_text()))
+        (package / "maths.py").write_text("def two():\n    return 3\n")
+        self.forget()
+        assert digest(package) != before
+        assert len(json.loads(store.read_text())) == written + 1
+
+    def test_other_digesting_code_takes_nothing(self, package, store, monkeypatch):
+        before = digest(package)
+        kept = json.loads(store.read_text())
+        store.write_text(json.dumps({key: ["wrong", imports] for key, (_, imports) in kept.items()}))
+        self.forget()
+        assert digest(package) != before, "that the store is read at all"
+        self.forget()
+        monkeypatch.setattr(module, "_own_text", cache(lambda: "other code"))
+        assert digest(package) == before
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+    def test_a_damaged_store_is_none(self, package, store, text):
+        before = digest(package)
+        store.write_text(text)
+        self.forget()
+        assert digest(package) == before
+
+    def test_where_nothing_can_be_written_nothing_is(self, package, store, monkeypatch):
+        store.parent.write_text("a file in its place")
+        assert len(digest(package)) == 16
+        self.forget()
+        monkeypatch.setattr(module.sys, "dont_write_bytecode", True)
+        store.parent.unlink()
+        assert len(digest(package)) == 16
+        assert not store.parent.exists()
+
+    def test_old_texts_are_dropped(self, package, store, monkeypatch):
+        monkeypatch.setattr(module, "_MOST_KEPT", 1)
+        digest(package)
+        assert len(json.loads(store.read_text())) == 1
+
+
 def test_a_missing_module_is_named(package):
     with pytest.raises(FileNotFoundError, match="nothing"):
         code_digest("nothing", root=package)
@@ -76,8 +143,6 @@ def test_a_missing_module_is_named(package):
 
 def test_importance_does_not_use_the_pruning_module():
     code_digest.cache_clear()
-    from headroom import digest as module
-
     closure, pending = set(), ["steps.score_heads"]
     while pending:
         name = pending.pop()

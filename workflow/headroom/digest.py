@@ -1,6 +1,7 @@
 """Digests of code, so that a step reruns when the code it uses changes and at no other time.
 
-Standard library only: the Snakefile imports this module at every parse. A digest follows imports inside the package
+Standard library only: the Snakefile imports this module at every parse. What a file's text says is kept between
+processes, as its byte code is: every Snakemake process and every step asks. A digest follows imports inside the package
 (the import closure), ignores comments, docstrings, formatting and file times, and does not depend on the Python
 version: it walks the names of syntax nodes and their non-empty fields instead of ``ast.dump``, whose text changes
 between versions.
@@ -10,14 +11,21 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "headroom"
 PACKAGE_ROOT = Path(__file__).resolve().parent
 _LENGTH = 16
+_STORE = PACKAGE_ROOT / "__pycache__" / "digests.json"
+_MOST_KEPT = 2000
+"""Texts; a checkout has some 150 files, and each edit adds one."""
 
 
 @cache
@@ -41,6 +49,7 @@ def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
     digest = hashlib.sha256()
     for module in sorted(closure):
         digest.update(f"{module}\n{_parsed(_text(closure[module])).digest}\n".encode())
+    _keep()
     return digest.hexdigest()[:_LENGTH]
 
 
@@ -68,6 +77,48 @@ def _parsed(text: str) -> _Parsed:
     Raises:
         SyntaxError: it is no Python.
     """
+    key = hashlib.sha256(f"{_own_text()}\n{text}".encode()).hexdigest()
+    if key not in _kept():
+        found = _parse(text)
+        _kept()[key] = [found.digest, found.imports]
+        _unsaved.append(key)
+    digest, imports = _kept()[key]
+    return _Parsed(digest, tuple((module, tuple(names)) for module, names in imports))
+
+
+_unsaved: list[str] = []
+
+
+@cache
+def _own_text() -> str:
+    """What is kept was found by the code that is here now."""
+    return _text(Path(__file__))
+
+
+@cache
+def _kept() -> dict[str, Any]:
+    """Digests and imports that earlier processes found, by text and code."""
+    try:
+        return dict(json.loads(_text(_STORE)))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _keep() -> None:
+    """Keep what this process found. Written beside and renamed, since others may do the same; not where one cannot."""
+    if not _unsaved or sys.dont_write_bytecode:
+        return
+    _unsaved.clear()
+    partial = _STORE.with_name(f".{_STORE.name}.{os.getpid()}.partial")
+    try:
+        _STORE.parent.mkdir(exist_ok=True)
+        partial.write_text(json.dumps(dict([*_kept().items()][-_MOST_KEPT:])), encoding="utf-8")
+        partial.replace(_STORE)
+    except OSError:
+        return
+
+
+def _parse(text: str) -> _Parsed:
     tree = ast.parse(text)
     imports: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
