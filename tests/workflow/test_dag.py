@@ -386,7 +386,7 @@ def test_every_artifact_is_listed_by_the_default_target(finished):
         # Hidden files are no results.
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(finished.folder).parts)
     }
-    assert there - outputs == {f"results/matrix/{name}.txt" for name in ("tasks", "shots", "unseen")}
+    assert there - outputs == {f"results/matrix/{name}.txt" for name in ("tasks", "shots", "unseen", "seeds")}
 
 
 def test_a_task_yaml_counts_by_its_content(study):

@@ -412,7 +412,7 @@ rule write_certified:
             f"{CERTIFIED_STEM}.html",
             caption="../report/certified.rst",
             category="{model}",
-            subcategory="findings",
+            subcategory="what can go",
             labels={"result": "How much can go"},
         ),
     log:

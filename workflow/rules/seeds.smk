@@ -45,7 +45,7 @@ rule write_seeds:
             f"{SEEDS_STEM}.html",
             caption="../report/seeds.rst",
             category="{model}",
-            subcategory="findings",
+            subcategory="few-shot seeds",
             labels={"result": "What few-shot seeds change"},
         ),
     log:
