@@ -49,6 +49,7 @@ UPSTREAM = {
 }
 """Task to its YAML in lm-eval."""
 N = 8
+"""Documents of each; of long prompts, with shots, half."""
 NEAR = 2e-3
 """Nats: how far ours may be from HFLM, and how near two choices may be for the accuracy not to be compared."""
 pytestmark = pytest.mark.slow
@@ -101,7 +102,8 @@ def ours(
     smollm2: Any, task: str, shots: int, records: Path, gates: Any = None
 ) -> tuple[Any, Likelihoods, list[Document], list[Choices]]:
     """Evaluation rows of lm-eval's prompts as we render them, their likelihoods, documents and choices."""
-    columns, _ = prompts.render(task, shots, 1234, str(records), 2, N, folders=[TASK_FOLDERS / "harness"])
+    n = N // 2 if shots else N
+    columns, _ = prompts.render(task, shots, 1234, str(records), 2, n, folders=[TASK_FOLDERS / "harness"])
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
     documents = encode(rows, smollm2.tokenizer, smollm2.window)

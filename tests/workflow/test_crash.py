@@ -1,6 +1,6 @@
 """Killed at random moments and run again, a study ends as if nothing had happened, and repeats nothing it had finished.
 
-A few kills here; ``make crash`` does twenty, from an empty results folder.
+Two kills here; ``make crash`` does twenty, from an empty results folder.
 """
 
 import json
@@ -22,7 +22,7 @@ import pytest
 
 from tests.workflow.conftest import same_artifacts
 
-KILLS = int(os.environ.get("HEADROOM_KILLS", 3))
+KILLS = int(os.environ.get("HEADROOM_KILLS", 2))
 LONG = "HEADROOM_KILLS" in os.environ
 SECONDS = (5.0, 25.0)
 """When to kill: Snakemake and the imports of a job take the first seconds."""
