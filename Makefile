@@ -3,8 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Rules call `python`; it must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A study is hundreds of short processes: without byte code, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo adopt study bench install test lint crash slurm types unit lens clean
+.PHONY: help demo adopt study study-ffns bench install test lint crash slurm types unit lens clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -45,22 +47,28 @@ WORKERS ?= 2
 RECORDS ?= ../shared/data
 MODEL := results/SmolLM2-135M-Instruct/model.json
 
-# What the study of SmolLM2 keeps in docs/smollm2.
-SMOLLM2 := studies/smollm2
-KEPT_TABLES := losses worth oracle optimism induction_ablation reference
-KEPT_FIGURES := fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation \
-	oracle induction_ablation
+# What the studies of SmolLM2 keep: results of the model, folder below docs, tables and figures of the few-shot seed.
+define keep
+	mkdir -p docs/$(2)
+	cp $(1)/findings/seed1234.md docs/$(2)/findings.md
+	cp $(1)/tables/headroom.md docs/$(2)/headroom.md
+	for name in $(3); do cp $(1)/tables/$$name-seed1234.md docs/$(2)/$$name.md || exit 1; done
+	for name in $(4); do cp $(1)/figures/$$name-seed1234.png docs/$(2)/$$name.png || exit 1; done
+endef
+SMOLLM2 := results/SmolLM2-135M-Instruct
 
 study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and keep what it found in docs/smollm2: two hours
-	mkdir -p $(SMOLLM2) docs/smollm2
-	snakemake --directory $(SMOLLM2) --configfile workflow/studies/smollm2-statistics.yaml \
+	mkdir -p studies/smollm2
+	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-statistics.yaml \
 		--config "data={source: mirror, mirror: $(abspath $(RECORDS))}"
-	cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/findings/seed1234.md docs/smollm2/findings.md
-	cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/tables/headroom.md docs/smollm2/headroom.md
-	for name in $(KEPT_TABLES); do \
-		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/tables/$$name-seed1234.md docs/smollm2/$$name.md || exit 1; done
-	for name in $(KEPT_FIGURES); do \
-		cp $(SMOLLM2)/results/SmolLM2-135M-Instruct/figures/$$name-seed1234.png docs/smollm2/$$name.png || exit 1; done
+	$(call keep,studies/smollm2/$(SMOLLM2),smollm2,losses worth oracle optimism induction_ablation reference, \
+		fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation oracle \
+		induction_ablation)
+
+study-ffns: $(VENV)/.runtime  ## run the SmolLM2 study of FFNs against chance, from packages alone, for docs/smollm2/ffns: an hour
+	mkdir -p studies/smollm2-ffns
+	snakemake --directory studies/smollm2-ffns --configfile workflow/studies/smollm2-ffns.yaml
+	$(call keep,studies/smollm2-ffns/$(SMOLLM2),smollm2/ffns,losses worth,fig05_heads_pruned fig06_ffns_pruned)
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; two hours of an idle machine
 	snakemake $(MODEL)

@@ -44,12 +44,26 @@ def test_named_make_targets_exist():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/smollm2/README.md"])
-def test_the_findings_are_those_of_the_committed_run(page):
-    committed = (ROOT / "docs" / "smollm2" / "findings.md").read_text()
+def test_the_findings_are_those_of_the_committed_runs(page):
+    folder = ROOT / "docs" / "smollm2"
+    committed = {line for name in (".", "ffns") for line in (folder / name / "findings.md").read_text().splitlines()}
     lines = (ROOT / page).read_text().splitlines()
     quoted = [line for line in lines if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
     assert len(quoted) >= 5
-    assert all(line in committed.splitlines() for line in quoted)
+    assert set(quoted) <= committed
+
+
+def test_every_statistical_rule_has_a_simulation_and_says_how_large():
+    sections = (ROOT / "docs" / "statistics.md").read_text().split("\n## ")[1:]
+    assert len(sections) >= 10
+    for section in sections:
+        title, said = section.splitlines()[0], section[section.find("Simulated") :]
+        tests = re.findall(r"`(tests/unit/test_simulations_\w+\.py)`", said)
+        assert tests, title
+        assert all((ROOT / path).is_file() for path in tests), title
+        sizes = [int(n) for n in re.findall(r"n = (\d+)", said)]
+        assert sizes, title
+        assert min(sizes) >= 1000, title
 
 
 def cells_of(line):
