@@ -83,6 +83,15 @@ def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
         assert cells_of(line) == [f"{shots}-shot", *("{:+.1f} ({:+.1f} to {:+.1f})".format(*v) for v in values)]
 
 
+def test_the_reversed_ranking_of_ffns_is_worth_what_the_page_says():
+    folder = ROOT / "docs" / "smollm2"
+    lines = [cells_of(line) for line in (folder / "ffns" / "worth.md").read_text().splitlines() if line[:1] == "|"]
+    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    (row,) = [r for r in rows if (r["component"], r["task"], r["ranking"]) == ("ffns", "average", "reversed")]
+    less, low, high = (-float(row[f"over own{limit}"]) for limit in ("", " high", " low"))
+    assert f"worth {less:.1f} points less ({low:.1f} to {high:.1f})" in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("row", "measure", "what"),
     [
