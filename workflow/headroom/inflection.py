@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,18 +81,23 @@ def rows(study: Study, seeds: Sequence[int]) -> Iterator[Row]:
     Raises:
         ArtifactError: an artifact of the study is missing or not its own.
     """
-    for seed, shots in product(seeds, study.shots):
+    for seed in seeds:
         of = replace(study, seed=seed)
         guesses = chances(of)
         guess = float(np.mean([guesses[task] for task in of.tasks]))
-        for component, ranking in CURVES:
-            curves = study_curves(of, shots, ranking, component)
-            cell = (seed, shots, component, ranking)
-            yield _row(of, (*cell, AVERAGE), average(list(curves.values())), guess)
-            for task, curve in curves.items():
-                yield _row(of, (*cell, task), average([curve]), guesses[task])
-        if of.joint:
-            yield _joint_row(of, seed, shots, guess)
+        for shots in of.shots:
+            yield from _shot_rows(of, seed, shots, guesses, guess)
+
+
+def _shot_rows(study: Study, seed: int, shots: int, guesses: Mapping[str, float], guess: float) -> Iterator[Row]:
+    for component, ranking in CURVES:
+        curves = study_curves(study, shots, ranking, component)
+        cell = (seed, shots, component, ranking)
+        yield _row(study, (*cell, AVERAGE), average(list(curves.values())), guess)
+        for task, curve in curves.items():
+            yield _row(study, (*cell, task), average([curve]), guesses[task])
+    if study.joint:
+        yield _joint_row(study, seed, shots, guess)
 
 
 def _row(study: Study, cell: tuple[int, int, Component, str, str], curve: AverageCurve, guess: float) -> Row:
