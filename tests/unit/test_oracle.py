@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from headroom import likelihood
 from headroom.checkpoints import prepare
 from headroom.likelihood import likelihoods
-from headroom.oracle import importance, knock_out_ffns
+from headroom.oracle import importance, knock_out_ffns, knock_out_heads
 from headroom.packing import Batches
+from headroom.parts import NO_PARTS, Parts
 from headroom.progress import Progress
 from headroom.pruning import Evaluation
 from headroom.statistics import Choices
@@ -45,6 +47,64 @@ def test_layers_below_the_ablated_one_are_not_computed(narrow):
     # One whole pass, and one from each layer on.
     assert [narrow.seam.calls[layer] for layer in range(3)] == [2, 3, 4]
     assert progress.done == 9
+
+
+class TestLayers:
+    """A small study is one batch, and each of its layers a unit: a line of progress, and kept when it is done."""
+
+    DOCUMENTS = tuple(random_documents(np.random.default_rng(8), n=4))
+    HEADS = tuple((layer, head) for layer in range(3) for head in (0, 2))
+
+    def run(self, which, loaded, progress=None, parts=NO_PARTS):
+        batches = Batches(self.DOCUMENTS, 100_000)
+        assert len(batches) == 1
+        if which == "ffns":
+            return knock_out_ffns(loaded, batches, progress, parts)
+        return knock_out_heads(loaded, batches, self.HEADS, progress, parts)
+
+    @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
+    @pytest.mark.parametrize("done", [0, 1, 2])
+    def test_a_job_that_is_killed_after_some_layers_computes_the_rest(
+        self, narrow, tmp_path, monkeypatch, which, each, done
+    ):
+        monkeypatch.setattr("headroom.parts.KEEP_EVERY", 0)
+        whole = self.run(which, narrow)
+        plain, passes = likelihood.predict, []
+
+        def counted(*arguments):
+            passes.append(1)
+            # Killed outright in the layer that follows, before anything is written at the end.
+            if len(passes) == stop:
+                raise SystemExit
+            return plain(*arguments)
+
+        monkeypatch.setattr(likelihood, "predict", counted)
+        with monkeypatch.context() as patched:
+            patched.setattr("headroom.parts.Unit.__exit__", lambda *_: None)
+            stop = 1 + done * each + 1
+            with pytest.raises(SystemExit):
+                self.run(which, narrow, parts=Parts(tmp_path))
+        passes.clear()
+        stop = None
+        progress = Progress("x", 3 * each * len(self.DOCUMENTS), "y")
+        found = self.run(which, narrow, progress, Parts(tmp_path))
+        # The whole model's pass, whose inputs of layers the others begin with.
+        assert len(passes) == 1 + (3 - done) * each
+        assert (progress.done, progress.reused) == (progress.total, done * each * len(self.DOCUMENTS))
+        for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+            np.testing.assert_array_equal(other.values, one.values)
+            np.testing.assert_array_equal(other.greedy, one.greedy)
+        passes.clear()
+        self.run(which, narrow, parts=Parts(tmp_path))
+        assert passes == []
+
+    @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
+    def test_progress_is_reported_by_layer(self, narrow, capsys, which, each):
+        progress = Progress("oracle", 3 * each * len(self.DOCUMENTS), "evaluations", interval=0)
+        self.run(which, narrow, progress)
+        lines = capsys.readouterr().err.splitlines()
+        for layer in range(1, 4):
+            assert any(f" {layer * each * len(self.DOCUMENTS)}/{progress.total} " in line for line in lines)
 
 
 def test_scores_count_questions_and_pair_them(narrow):

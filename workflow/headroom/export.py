@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headroom import anatomy
 from headroom.artifacts.pruned_checkpoint import check_target
-from headroom.artifacts.store import ArtifactError
+from headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove_abandoned
 from headroom.checkpoints import Loaded, gates_without
 from headroom.errors import HeadroomError
 from headroom.pruned_model import Remainder, check_family, load_pruned, prune_for_good
@@ -171,9 +172,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     partial: Path | None = None
+    held: int | None = None
+    prefix = f".{out.name}."
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
+        remove_abandoned(out.parent, prefix)
+        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix, suffix=partial_suffix()))
+        held = os.open(partial, os.O_RDONLY)
+        lock(held)
         new, older = partial / "new", partial / "older"
         new.mkdir()
         yield new
@@ -193,6 +199,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+        if held is not None:
+            os.close(held)
 
 
 def check_room(out: Path, needed: int) -> None:

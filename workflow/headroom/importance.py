@@ -120,7 +120,8 @@ def contributions(
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
     which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
-    with parts.unit(which, batches.keys) as unit:
+    layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
+    with parts.unit(which, batches.keys, layout) as unit:
         known = frozenset(unit.known)
         for number in known:
             for name, values in arrays._asdict().items():
@@ -143,6 +144,7 @@ def contributions(
             for place, number in enumerate(members):
                 stacked = {name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in Sums._fields}
                 unit.add(number, **stacked)
+            unit.keep_if_due()
             if progress:
                 progress.advance(batch.n_documents)
     return found
@@ -258,7 +260,8 @@ def magnitudes(loaded: Loaded, parts: Parts = NO_PARTS) -> Array:
         loaded: the model, whose weights are read if the norms are not known.
         parts: where they are kept, and looked for.
     """
-    with parts.unit("head-magnitudes", [digest("magnitude")]) as unit:
+    layout = {"magnitude": ("f", (loaded.shape.layers, loaded.shape.heads))}
+    with parts.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
         if not unit.complete:
             norms = []
             for projection in anatomy.output_projections(loaded.model):

@@ -220,9 +220,10 @@ def over_sequences(
     # All are drawn first, so that a vocabulary that is too small is found before hours of work.
     sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
     progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
+    layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
     found = []
     for tokens in sequences:
-        with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)]) as unit:
+        with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
             if unit.complete:
                 progress.reuse(1)
             else:

@@ -172,6 +172,10 @@ def _overflow(loaded: Loaded, batch: Batch, columns: slice) -> str:
     return f"layer {found[0] - 1}" if found[0] else "the embedding"
 
 
+ENTRY = {"values": ("f", ()), "greedy": ("b", ())}
+"""Layout of a document's entry among the parts, a number per row; see :meth:`Likelihoods.entry`."""
+
+
 class Likelihoods:
     """Log-likelihoods of rows, filled batch by batch.
 
@@ -249,6 +253,7 @@ def likelihoods(
                 found.add(values)
                 for member in batch.members:
                     unit.add(member.number, **found.entry(batches.rows_of(member.number)))
+                unit.keep_if_due()
                 if progress:
                     progress.advance(batch.n_documents)
     return found
@@ -257,7 +262,7 @@ def likelihoods(
 def unit_of(parts: Parts, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()) -> Unit:
     """The unit of an evaluation: an entry per document, as :meth:`Likelihoods.entry` gives it."""
     name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
-    return parts.unit(name, batches.keys, batches.sizes)
+    return parts.unit(name, batches.keys, ENTRY, batches.sizes)
 
 
 def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = None) -> Array:

@@ -7,7 +7,7 @@ input of its layer, kept from the pass of the whole model: exact, and half the w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from headroom.anatomy import Heads
 from headroom.artifacts.store import by_column
 from headroom.checkpoints import Loaded, gates_without
 from headroom.errors import HeadroomError
-from headroom.likelihood import Likelihoods, Predicted, predicted, rows_of
+from headroom.likelihood import ENTRY, Likelihoods, Predicted, predicted, rows_of
 from headroom.packing import Batch, Batches, Document
 from headroom.parts import NO_PARTS, Parts, Unit, digest
 from headroom.progress import Progress
@@ -32,17 +32,20 @@ SAMPLE_SEED = 0
 
 @dataclass(frozen=True)
 class Knockouts:
-    """Likelihoods of the whole model, and without the FFN of each layer."""
+    """Likelihoods of the whole model, and without each of some heads or FFNs alone."""
 
     dense: Likelihoods
     ablated: list[Likelihoods]
 
 
-@torch.no_grad()
+Component = tuple[int, int | None]
+"""What is removed: a head, as (layer, head), or the FFN of a layer, as (layer, None)."""
+
+
 def knock_out_ffns(
     loaded: Loaded, batches: Batches, progress: Progress | None = None, parts: Parts = NO_PARTS
 ) -> Knockouts:
-    """Evaluate without each layer's FFN in turn.
+    """Evaluate without each layer's FFN in turn; see :func:`_knock_out`.
 
     Args:
         loaded: the model.
@@ -50,40 +53,27 @@ def knock_out_ffns(
         progress: advanced by documents times layers.
         parts: where documents are kept that are done, and looked for.
     """
-    layers = range(loaded.shape.layers)
-    found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in layers])
-    every = [found.dense, *found.ablated]
+    components: list[Component] = [(layer, None) for layer in range(loaded.shape.layers)]
+    return _knock_out(loaded, batches, components, "ffn-oracle", progress, parts)
 
-    def knock_out(batch: Batch) -> list[Predicted]:
-        with loaded.seam.layer_inputs() as inputs:
-            results = [predicted(loaded, batch)]
-        for layer in layers:
-            # Popped, so that the inputs of layers that are done make room.
-            with loaded.seam.restart(layer, inputs.pop(layer)), loaded.seam.without_ffns([layer]):
-                results.append(predicted(loaded, batch))
-        return results
 
-    with parts.unit("ffn-oracle", batches.keys, batches.sizes) as unit:
-        known = frozenset(unit.known)
-        for number in known:
-            rows, entry = batches.rows_of(number), unit.known[number]
-            for place, likelihoods in enumerate(every):
-                likelihoods.restore(rows, entry["values"][:, place], entry["greedy"][:, place])
-        if progress:
-            progress.reuse(len(known) * len(layers))
-        if unit.complete:
-            return found
-        for batch, results in batches.each(knock_out, known):
-            for likelihoods, values in zip(every, results, strict=True):
-                likelihoods.add(values)
-            for member in batch.members:
-                rows = batches.rows_of(member.number)
-                entries = [likelihoods.entry(rows) for likelihoods in every]
-                # [row, the whole model and each layer]
-                unit.add(member.number, **{k: np.stack([e[k] for e in entries], 1) for k in ("values", "greedy")})
-            if progress:
-                progress.advance(batch.n_documents * len(layers))
-    return found
+def knock_out_heads(
+    loaded: Loaded,
+    batches: Batches,
+    heads: Sequence[Head],
+    progress: Progress | None = None,
+    parts: Parts = NO_PARTS,
+) -> Knockouts:
+    """Evaluate without each of some heads in turn; see :func:`_knock_out`.
+
+    Args:
+        loaded: the model.
+        batches: the documents; the inputs of all layers are kept for one batch at a time.
+        heads: which ones; ``ablated`` has their order.
+        progress: advanced by documents times heads.
+        parts: where documents are kept that are done, and looked for.
+    """
+    return _knock_out(loaded, batches, heads, "head-oracle", progress, parts)
 
 
 def importance(documents: Sequence[Document], choices: Sequence[Choices], found: Knockouts) -> Columns:
@@ -128,28 +118,31 @@ def sample_heads(shape: Heads, n: int | None) -> list[Head]:
 
 
 @torch.no_grad()
-def knock_out_heads(
+def _knock_out(
     loaded: Loaded,
     batches: Batches,
-    heads: Sequence[Head],
-    progress: Progress | None = None,
-    parts: Parts = NO_PARTS,
+    components: Sequence[Component],
+    label: str,
+    progress: Progress | None,
+    parts: Parts,
 ) -> Knockouts:
-    """Evaluate without each of some heads in turn.
+    """Evaluate without each of some components in turn.
 
-    Finished layers of a batch are kept: without all heads of one, a batch takes as many passes as it has heads.
+    Each layer of a batch is a unit, kept when it is done: a small study is one batch, and takes a pass for each
+    component of each layer.
 
     Args:
         loaded: the model.
         batches: the documents; the inputs of all layers are kept for one batch at a time.
-        heads: which ones; ``ablated`` has their order.
-        progress: advanced by documents times heads.
+        components: which ones; ``ablated`` has their order.
+        label: what the units' names begin with.
+        progress: advanced by documents times components.
         parts: where documents are kept that are done, and looked for.
     """
     places: dict[int, list[int]] = {}
-    for place, (layer, _) in enumerate(heads):
+    for place, (layer, _) in enumerate(components):
         places.setdefault(layer, []).append(place)
-    found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in heads])
+    found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in components])
     # Layer of a unit, None for the whole model's, to the likelihoods that it keeps.
     kept: dict[int | None, list[Likelihoods]] = {None: [found.dense]}
     kept |= {layer: [found.ablated[place] for place in of] for layer, of in places.items()}
@@ -172,6 +165,7 @@ def knock_out_heads(
             units[key].add(member.number, **arrays)
             if progress and key is not None:
                 progress.advance(len(kept[key]))
+        units[key].keep_if_due()
 
     def knock_out(batch: Batch) -> None:
         numbers = {member.number for member in batch.members}
@@ -185,16 +179,17 @@ def knock_out_heads(
                 continue
             results = []
             for place in of:
-                with loaded.seam.restart(layer, hidden), loaded.seam.gates(gates_without(loaded.shape, [heads[place]])):
+                with loaded.seam.restart(layer, hidden), _without(loaded, components[place]):
                     results.append(predicted(loaded, batch))
             keep(layer, batch, results)
 
     units: dict[int | None, Unit] = {}
     with ExitStack() as stack:
-        for key in kept:
-            of = [] if key is None else [heads[place][1] for place in places[key]]
-            name = "head-oracle-whole" if key is None else f"head-oracle-{key}-{digest(of)}"
-            units[key] = stack.enter_context(parts.unit(name, batches.keys, batches.sizes))
+        for key, likelihoods in kept.items():
+            of = [] if key is None else [components[place][1] for place in places[key]]
+            name = f"{label}-whole" if key is None else f"{label}-{key}-{digest(of)}"
+            layout = {array: (kind, (len(likelihoods),)) for array, (kind, _) in ENTRY.items()}
+            units[key] = stack.enter_context(parts.unit(name, batches.keys, layout, batches.sizes))
             for number in units[key].known:
                 restore(key, number)
             if progress and key is not None:
@@ -204,6 +199,14 @@ def knock_out_heads(
             for _ in batches.each(knock_out, known):
                 pass
     return found
+
+
+def _without(loaded: Loaded, component: Component) -> AbstractContextManager[None]:
+    """Leave a component out of passes."""
+    layer, head = component
+    if head is None:
+        return loaded.seam.without_ffns([layer])
+    return loaded.seam.gates(gates_without(loaded.shape, [(layer, head)]))
 
 
 def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> Array:

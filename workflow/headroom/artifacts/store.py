@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
+import platform
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +151,8 @@ def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 class atomic:
     """Context manager: yields a temporary path beside ``path`` and renames it on success, removes it on failure.
 
+    What a killed process left there is removed first.
+
     Raises:
         ArtifactError: the place cannot be written: the disk is full, or read-only. What was there stays.
     """
@@ -154,13 +161,13 @@ class atomic:
         self.path = Path(path)
 
     def __enter__(self) -> Path:
+        prefix = f".{self.path.name}."
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".partial")
-            os.close(handle)
+            remove_abandoned(self.path.parent, prefix)
+            self._lock, self.partial = _locked_partial(self.path.parent, prefix)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        self.partial = Path(name)
         return self.partial
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
@@ -171,6 +178,7 @@ class atomic:
                 error = failed
         if error is not None:
             self.partial.unlink(missing_ok=True)
+        os.close(self._lock)
         if isinstance(error, OSError):
             raise _unwritable(self.path, error) from error
 
@@ -182,6 +190,68 @@ class atomic:
         os.umask(umask)
         self.partial.chmod(0o666 & ~umask)
         self.partial.replace(self.path)
+
+
+_PARTIAL = ".partial"
+_ABANDONED = 600.0
+"""Seconds without a write after which a partial file of another machine counts as abandoned: locks may not reach there.
+"""
+
+
+def partial_suffix() -> str:
+    """How the names of what this machine's processes have begun to write end."""
+    return f"@{platform.node()}{_PARTIAL}"
+
+
+def _locked_partial(folder: Path, prefix: str) -> tuple[int, Path]:
+    """A new file, and a descriptor that locks it for as long as this process lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=partial_suffix())
+        lock(handle)
+        # Another process may have seen it before it was locked.
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def lock(handle: int) -> None:
+    """Lock an open file or folder until it is closed, or this process dies, where the file system has locks."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove partial files and folders whose process was killed; those that are being written stay.
+
+    Args:
+        folder: where they are.
+        prefix: how their names begin, a dot first.
+    """
+    for path in folder.glob(f"{glob.escape(prefix)}*{_PARTIAL}"):
+        with suppress(OSError):
+            if _is_abandoned(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody writes it any more: its lock is free, and it is not another machine's that was changed lately."""
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        return False
+    host = path.name.removesuffix(_PARTIAL).rpartition("@")[2] if "@" in path.name else platform.node()
+    is_lockable = True
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        is_lockable = False
+    finally:
+        os.close(handle)
+    if is_lockable and host == platform.node():
+        return True
+    last = max(found.stat().st_mtime for found in (path, *path.rglob("*")))
+    return time.time() - last > _ABANDONED
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
