@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving
+from headroom.artifacts.model_record import read_record
+from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving, read_place
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
-from headroom.models import digest, own_code, resolve, weight_files
+from headroom.models import changes_since, digest, own_code, resolve
 
 
 def checkpoint(folder, weight=0.0):
@@ -43,21 +44,19 @@ def test_the_digest_sees_weights_and_tokenizer_but_not_the_place(tmp_path):
     assert digest(first) != digest(checkpoint(tmp_path / "c", 1.0))
 
 
-def test_safetensors_are_preferred_to_pickles():
-    assert weight_files(["b.safetensors", "pytorch_model.bin", "a.safetensors", "x.h5"]) == [
-        "a.safetensors",
-        "b.safetensors",
-    ]
-    assert weight_files(["pytorch_model.bin", "training_args.bin", "x.h5"]) == ["pytorch_model.bin"]
-    assert weight_files(["config.json"]) == []
-
-
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
         ("config.json", "has no config.json; expected a transformers checkpoint folder"),
-        ("model.safetensors", r"holds no weights \(\*.safetensors or \*.bin\)"),
-        ("tokenizer.json", r"holds no tokenizer \(tokenizer.json or tokenizer_config.json\)"),
+        (
+            "model.safetensors",
+            r"holds no weights that transformers loads \(model.safetensors or model.safetensors.index.json or "
+            r"pytorch_model.bin or pytorch_model.bin.index.json\)",
+        ),
+        (
+            "tokenizer.json",
+            r"holds no tokenizer \(tokenizer.json or tokenizer_config.json, \*.model, or vocab.json with merges.txt\)",
+        ),
     ],
 )
 def test_incomplete_folders_are_refused(tmp_path, missing, message):
@@ -144,7 +143,7 @@ class TestHub:
         asked = self.answers(monkeypatch, {"main": commit}, files)
         record = resolve("opt", NAME, "main", tmp_path / "model.json")
         assert [(name, revision) for name, revision, _ in asked] == [(NAME, "main")] * 2
-        assert asked[0][2] == ["config.json", "*_config.json"]
+        assert asked[0][2] == ["config.json", "*_config.json", "*.index.json"]
         assert {"model.safetensors", "*.json"} <= set(asked[1][2])
         assert not {"pytorch_model.bin", "*.py"} & set(asked[1][2])
         assert (record["source"], record["revision"]) == (NAME, COMMITS[0])
@@ -155,7 +154,7 @@ class TestHub:
         asked = self.answers(monkeypatch, {None: self.cached(cache)}, ["config.json", "pytorch_model.bin"])
         with pytest.raises(HeadroomError, match=r"weights in facebook/opt-125m are pickles \(pytorch_model.bin\)"):
             resolve("opt", NAME, None, tmp_path / "model.json")
-        assert [patterns for _, _, patterns in asked] == [["config.json", "*_config.json"]]
+        assert [patterns for _, _, patterns in asked] == [["config.json", "*_config.json", "*.index.json"]]
 
     def test_revisions_are_recorded_as_commits_and_other_commits_are_other_models(self, tmp_path, cache, monkeypatch):
         folders = {f"step{n}": self.cached(cache, n, ref=None) for n in (0, 1)}
@@ -306,3 +305,208 @@ class TestMoving:
             checkpoint_folder(self.record)
         with pytest.raises(HeadroomError, match="none has been resolved here"):
             checkpoint_folder(Path("results/other/model.json"))
+
+
+DAMAGE = {
+    "no JSON": b"{'a': 1}",
+    "no UTF-8": '{"a": "é"}'.encode("latin-1"),
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "a list": b"[1, 2]",
+    "a number": b"5",
+    "null": b"null",
+    "empty": b"",
+    "too deep": b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "headroom.json", "model.safetensors.index.json"]
+)
+def test_files_of_a_checkpoint_that_are_no_settings(tmp_path, file, damage):
+    folder = checkpoint(tmp_path / "m")
+    if file.endswith(".index.json"):
+        (folder / "model.safetensors").rename(folder / "part.safetensors")
+    (folder / file).write_bytes(DAMAGE[damage])
+    with pytest.raises(HeadroomError, match=rf"^model 'tiny': .*{file} is no JSON of settings \(.*\); fetch the check"):
+        resolve("tiny", str(folder), None, tmp_path / "model.json")
+    assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", {"model_type": ["opt"]}, "config.json: model_type is list, expected text"),
+        ("config.json", {"model_type": {"a": {"b": 1}}}, "config.json: model_type is dict, expected text"),
+        ("config.json", {"model_type": 5}, "config.json: model_type is int, expected text"),
+        ("config.json", {}, "model family None is not supported"),
+        ("config.json", {"model_type": "opt", "auto_map": {"AutoConfig": 5}}, "auto_map names int as code, expected"),
+        ("config.json", {"model_type": "opt", "auto_map": [{"a": 1}]}, "auto_map names dict as code, expected text"),
+        ("config.json", {"model_type": "opt", "hidden_size": "24"}, "the configuration in .* is of no use"),
+        ("config.json", {"model_type": "opt", "hidden_size": [24]}, "the configuration in .* is of no use"),
+        ("config.json", {"model_type": "opt", "num_hidden_layers": 1.5}, "the configuration in .* is of no use"),
+        ("config.json", {"model_type": "opt", "quantization_config": 8}, "its weights are quantised .8, "),
+        ("config.json", {"model_type": "opt", "text_config": {"quantization_config": {}}, "quantization_config": "x"},
+         "its weights are quantised .x, "),
+        ("config.json", {"model_type": "gemma3", "text_config": {"quantization_config": {"quant_method": "gptq"}}},
+         "its weights are quantised .gptq, "),
+        ("headroom.json", {"licence": 5}, "headroom.json: 'licence' is int, expected text"),
+        ("headroom.json", {"note": {"a": {"b": []}}}, "headroom.json: 'note' is dict, expected text"),
+        ("headroom.json", {"package": None}, "headroom.json: 'package' is NoneType, expected text"),
+    ],
+)  # fmt: skip
+def test_settings_of_another_shape(tmp_path, file, content, message):
+    folder = checkpoint(tmp_path / "m")
+    (folder / file).write_text(json.dumps(content))
+    for allowed in ((), ("trust_remote_code",)):
+        with pytest.raises(HeadroomError, match=message) as caught:
+            resolve("tiny", str(folder), None, tmp_path / "model.json", allowed)
+        assert str(caught.value).startswith("model 'tiny': ")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_records_and_places_that_are_none(tmp_path, damage):
+    folder, record = checkpoint(tmp_path / "m"), tmp_path / "tiny" / "model.json"
+    made = resolve("tiny", str(folder), None, record)
+    place = record.with_name(".model.json")
+    content = record.read_bytes()
+    place.write_bytes(DAMAGE[damage])
+    assert needs_resolving(record, str(folder), None, code_digest("models"))
+    with pytest.raises(HeadroomError, match="not on this machine .none has been resolved here"):
+        checkpoint_folder(record)
+    record.write_bytes(DAMAGE[damage])
+    with pytest.raises(HeadroomError, match="model.json: not a model record"):
+        read_record(record)
+    assert resolve("tiny", str(folder), None, record) == made
+    assert record.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5), ("digest", None), ("digest", ["a"]), ("layers", "3"), ("heads", [4]), ("family", {}),
+        ("origin", "x"), ("source", 1), ("revision", {}),
+    ],
+)  # fmt: skip
+def test_records_of_another_shape(tmp_path, key, value):
+    record = tmp_path / "model.json"
+    made = resolve("tiny", str(checkpoint(tmp_path / "m")), None, record)
+    record.write_text(json.dumps(made | {key: value}))
+    with pytest.raises(HeadroomError, match=f"model.json: not a model record, as its {key} is"):
+        read_record(record)
+
+
+@pytest.mark.parametrize("sizes", [[], "x", {"layers": "3"}, {"layers": [1]}, {"layers": True}, {"layers": 1.5}])
+def test_places_of_another_shape_are_none(tmp_path, sizes):
+    record = tmp_path / "model.json"
+    resolve("tiny", str(checkpoint(tmp_path / "m")), None, record)
+    place = record.with_name(".model.json")
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"sizes": sizes}))
+    assert read_place(record) == {}
+    assert needs_resolving(record, str(tmp_path / "m"), None, code_digest("models"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["-x", "--help", "a--b", "a..b", "a/-b", "a/b/c", "a.git", "/no/such", "./x", "~nobody-of-this-name/x", "", " ",
+     "a b", "x" * 300, "x" * 5000, "a/" + "b" * 97, "ä/b", "a\nb", "a\0b", "a/b\n", "$(x)", "`x`", "{x}", "a;b"],
+)  # fmt: skip
+def test_sources_that_are_neither_folders_nor_names(tmp_path, monkeypatch, source):
+    def never(*arguments, **options):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("headroom.models.fetch", never)
+    with pytest.raises(HeadroomError, match="^model 'tiny': .* is neither a folder nor a hub name such as facebook/"):
+        resolve("tiny", source, None, tmp_path / "model.json")
+
+
+def test_a_folder_with_any_name_is_a_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-x", "a--b", "with space", "ä", "$(x)"):
+        checkpoint(tmp_path / name)
+        assert resolve("tiny", name, None, tmp_path / "results" / "model.json")["family"] == "opt"
+
+
+class TestContent:
+    """A record is of the checkpoint's content, whatever its files' sizes and times say."""
+
+    def needs(self, record, folder, allowed=()):
+        return needs_resolving(record, str(folder), None, code_digest("models"), allowed)
+
+    @pytest.fixture
+    def made(self, tmp_path):
+        folder, record = checkpoint(tmp_path / "m"), tmp_path / "tiny" / "model.json"
+        resolve("tiny", str(folder), None, record)
+        assert not self.needs(record, folder)
+        return folder, record
+
+    def in_place(path):
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\x01")
+
+    def by_another_file(path):
+        content = path.read_bytes()
+        path.with_name("other").write_bytes(content[:-1] + b"\x01")
+        path.with_name("other").replace(path)
+
+    def by_a_link(path):
+        by = path.parent.with_name("other")
+        by.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        path.unlink()
+        path.symlink_to(by)
+
+    @pytest.mark.parametrize("change", [in_place, by_another_file, by_a_link])
+    def test_a_file_of_the_same_size_and_time_is_noticed(self, made, change):
+        folder, record = made
+        path = folder / "model.safetensors"
+        before, content = path.stat(), record.read_bytes()
+        change(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert self.needs(record, folder)
+        assert "digest is" in changes_since(record)
+        resolve("tiny", str(folder), None, record)
+        assert record.read_bytes() != content
+        assert changes_since(record) is None
+
+    def test_helpers_of_own_code_in_sub_folders_are_noticed(self, tmp_path):
+        folder, record = checkpoint(tmp_path / "m"), tmp_path / "tiny" / "model.json"
+        (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["mine.Slow", null]}}')
+        (folder / "deep" / "er").mkdir(parents=True)
+        for name in ("mine.py", "deep/er/helper.py"):
+            (folder / name).write_text("A = 1")
+        before = resolve("tiny", str(folder), None, record, ["trust_remote_code"])["digest"]
+        assert not self.needs(record, folder, ["trust_remote_code"])
+        (folder / "deep/er/helper.py").write_text("A = 2")
+        assert self.needs(record, folder, ["trust_remote_code"])
+        assert "digest is" in changes_since(record)
+        assert resolve("tiny", str(folder), None, record, ["trust_remote_code"])["digest"] != before
+        (folder / "deep/er/new.py").write_text("A = 2")
+        assert self.needs(record, folder, ["trust_remote_code"])
+
+    @pytest.mark.parametrize("edit", [{"digest": "0" * 64}, {"layers": 7}, {"family": "gpt2"}, {"origin": {"a": "b"}}])
+    def test_an_edited_record_is_made_again(self, made, edit):
+        folder, record = made
+        content = record.read_bytes()
+        record.write_text(json.dumps(json.loads(content) | edit))
+        assert self.needs(record, folder)
+        assert next(iter(edit)) in changes_since(record)
+        resolve("tiny", str(folder), None, record)
+        assert record.read_bytes() == content
+        assert not self.needs(record, folder)
+
+    def test_judging_writes_nothing_and_needs_no_checkpoint(self, made, monkeypatch):
+        folder, record = made
+        monkeypatch.setattr("headroom.content.SMALL", 0)
+        before = {path: path.stat() for path in record.parent.iterdir()}
+        assert changes_since(record) is None
+        assert {path: path.stat() for path in record.parent.iterdir()} == before
+        folder.rename(folder.with_name("elsewhere"))
+        assert changes_since(record) is None, "it is not on this machine"
+
+    def test_a_checkpoint_that_is_damaged_since_is_said(self, made):
+        folder, record = made
+        (folder / "model.safetensors").write_bytes(b"short")
+        assert "is not a whole safetensors file" in changes_since(record)

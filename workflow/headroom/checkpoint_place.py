@@ -6,13 +6,16 @@ they, or the checkpoint, move. Standard library only: the Snakefile uses this at
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from headroom.checkpoint_files import states
+from headroom.content import Digests
 from headroom.errors import HeadroomError
+from headroom.json_object import read_object
 
 REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
@@ -41,7 +44,12 @@ def describe_place(
     given = Path(source)
     path = os.path.relpath(given, record.parent) if given.is_dir() and not given.is_absolute() else str(folder)
     made = {"source": source, "revision": revision, "allowed": sorted(allowed), "code": code}
-    return {"path": path, **made, "files": _files(folder)}
+    return {"path": path, **made, "record": _record_digest(record), "files": _files(folder, allowed)}
+
+
+def digests_of(record: Path) -> Digests:
+    """Digests of the files of a record's checkpoint, kept beside the record so that each job need not read them all."""
+    return Digests(record.with_name(".model.digests.json"))
 
 
 def checkpoint_folder(record: Path) -> Path:
@@ -64,8 +72,9 @@ def checkpoint_folder(record: Path) -> Path:
 def needs_resolving(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
     """Whether a model that has results must be resolved anew before anyone can say what is up to date.
 
-    That is where its record is lost, where the study names another source or allows it other things, where the code
-    that resolves is another, or where the checkpoint is not what it was by the sizes and times of its files.
+    That is where its record is lost or was edited, where the study names another source or allows it other things,
+    where the code that resolves is another, or where the checkpoint is not what it was by the sizes, times and inodes
+    of its files.
     """
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
@@ -73,7 +82,9 @@ def needs_resolving(record: Path, source: str, revision: str | None, code: str, 
     if not place or is_of_another_source(record, source, revision, allowed) or place.get("code") != code:
         return True
     folder = _folder(record, place)
-    return not folder.is_dir() or _files(folder) != place.get("files")
+    if not folder.is_dir() or _record_digest(record) != place.get("record"):
+        return True
+    return _files(folder, allowed) != place.get("files")
 
 
 def is_of_another_source(
@@ -96,17 +107,22 @@ def is_of_another_source(
 def read_place(record: Path) -> dict[str, Any]:
     """What is known here of a record's checkpoint; empty where nothing is."""
     try:
-        found = json.loads(place_file(record).read_text(encoding="utf-8"))
+        found = read_object(place_file(record))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("path"), str) else {}
+    sizes = found.get("sizes", {})
+    whole = isinstance(sizes, dict) and all(type(size) is int for size in sizes.values())
+    return found if whole and isinstance(found.get("path"), str) else {}
 
 
 def _folder(record: Path, place: dict[str, Any]) -> Path:
     return Path(os.path.normpath(record.parent / place["path"]))
 
 
-def _files(folder: Path) -> list[list[Any]]:
-    """Name, size and time of each file of a checkpoint; a list of lists, as JSON gives it back."""
-    found = ((path.name, path.stat()) for path in folder.iterdir() if path.is_file())
-    return sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in found)
+def _files(folder: Path, allowed: Collection[str]) -> list[list[Any]]:
+    """By what each file of a checkpoint is known; code of its own only where it may run."""
+    return list(states(folder, REMOTE_CODE in allowed))
+
+
+def _record_digest(record: Path) -> str:
+    return hashlib.sha256(record.read_bytes()).hexdigest()

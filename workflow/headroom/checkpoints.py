@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from headroom import anatomy, settings
 from headroom.artifacts.model_record import read_record
 from headroom.checkpoint_place import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
 from headroom.errors import MORE_MEMORY, HeadroomError, first_of
-from headroom.models import check_checkpoint
+from headroom.models import check_agrees, check_checkpoint, check_record
 from headroom.packing import out_of_memory
 from headroom.seam import Seam, attach
-from headroom.shapes import model_from_config
+from headroom.shapes import model_from_config, read_config
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
 UNREADABLE = "transformers cannot load this checkpoint"
@@ -111,6 +111,8 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
     path = checkpoint_folder(Path(record_path))
     allowed = [permission for permission in PERMISSIONS if record.get(permission)]
     check_checkpoint(path, record["name"], allowed)
+    # Before code of its own runs.
+    check_record(Path(record_path), record, path)
     trust = REMOTE_CODE in allowed
     if device == "cuda" and not torch.cuda.is_available():
         raise HeadroomError(
@@ -122,6 +124,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         with _explained(path, dtype, UNREADABLE):
             model, info = AutoModelForCausalLM.from_pretrained(
                 path,
+                config=config,
                 dtype=DTYPES[dtype],
                 attn_implementation=anatomy.implementation(config),
                 local_files_only=True,
@@ -139,9 +142,22 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
             return model
 
     with _explained(path, dtype, UNREADABLE):
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+        config = read_config(path, trust)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
-        return Loaded(tokenizer, record, model_from_config(config, DTYPES[dtype], trust=trust), weights)
+        skeleton = model_from_config(config, DTYPES[dtype], trust=trust)
+    _check_tokenizer(tokenizer, path)
+    shape = anatomy.heads(skeleton)
+    check_agrees(Path(record_path), record, path, {"layers": shape.layers, "heads": shape.heads})
+    return Loaded(tokenizer, record, skeleton, weights)
+
+
+def _check_tokenizer(tokenizer: Any, path: Path) -> None:
+    """Refuse a tokenizer without a vocabulary: transformers makes one up where it finds none of the files it wants."""
+    if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
+        raise HeadroomError(
+            f"{path}: the files of the tokenizer that are there give {type(tokenizer).__name__} no vocabulary; copy "
+            "all of the tokenizer's files there"
+        )
 
 
 @contextmanager

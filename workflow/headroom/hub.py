@@ -15,7 +15,7 @@ CONNECTING, ANSWERING = 5.0, 20.0
 def fetch(
     source: str,
     revision: str | None,
-    wanted: Callable[[Iterable[str]], list[str]],
+    wanted: Callable[[Iterable[str], Path], list[str]],
     check: Callable[[Path], object],
     commits: Sequence[str] = (),
 ) -> Path:
@@ -24,7 +24,8 @@ def fetch(
     Args:
         source: its name on the hub.
         revision: branch, tag or commit; None for the default branch.
-        wanted: of the names of its files, those to fetch; empty where none are weights. It may refuse them.
+        wanted: of the names of its files, and the folder with configuration and index, those to fetch; empty where
+            none are weights. It may refuse them.
         check: is given a folder with the configuration alone, before weights are fetched, and may refuse it.
         commits: what the revision has stood for before, should the cache not know.
 
@@ -40,8 +41,10 @@ def fetch(
         found = HfApi().model_info(source, revision=revision, timeout=timeout)
         files = [file.rfilename for file in found.siblings or []]
         # Weights are many gigabytes; a model that cannot be run is found before.
-        check(Path(snapshot_download(source, revision=revision, allow_patterns=["config.json", "*_config.json"])))
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted(files)))
+        small = ["config.json", "*_config.json", "*.index.json"]
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=small))
+        check(folder)
+        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted(files, folder)))
     except HeadroomError:
         raise
     # Wrong names, missing rights, no network, no space: from several libraries, with no base class in common.
@@ -57,7 +60,9 @@ def fetch(
         return cached
 
 
-def _cached(source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str]], list[str]]) -> Path | None:
+def _cached(
+    source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str], Path], list[str]]
+) -> Path | None:
     """The folder of one of the revisions in the cache, if all that is wanted is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -66,7 +71,7 @@ def _cached(source: str, revisions: Sequence[str | None], wanted: Callable[[Iter
         try:
             options = {"revision": revision, "local_files_only": True}
             folder = Path(snapshot_download(source, allow_patterns=["config.json"], **options))
-            patterns = wanted(path.name for path in folder.iterdir())
+            patterns = wanted([path.name for path in folder.iterdir()], folder)
             if patterns:
                 # Again, so that a download that broke off is no checkpoint.
                 return Path(snapshot_download(source, allow_patterns=patterns, **options))

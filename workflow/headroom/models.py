@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from headroom.anatomy import FAMILIES, check_config
 from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import ArtifactError, write_json
-from headroom.checkpoint_place import PICKLE, REMOTE_CODE, describe_place, is_of_another_source, place_file
+from headroom.checkpoint_files import (
+    CONFIG,
+    DEFAULTS,
+    SAFETENSORS,
+    SMALL_FILES,
+    TOKENIZER_CONFIG,
+    Weights,
+    check_index,
+    check_tokenizer,
+    digest,
+    find_weights,
+    names_in,
+    read_json,
+)
+from headroom.checkpoint_place import (
+    PERMISSIONS,
+    PICKLE,
+    REMOTE_CODE,
+    checkpoint_folder,
+    describe_place,
+    digests_of,
+    is_of_another_source,
+    place_file,
+    read_place,
+)
+from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.hub import fetch
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_WEIGHTS = ("*.safetensors", "*.bin")
+_TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
+_VOCABULARY = {"vocab.json", "merges.txt"}
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
 ORIGIN = "headroom.json"
@@ -53,20 +75,19 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
         HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, it would do
             what it may not, or the hub cannot be reached or does not know the name.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = _as_folder(source)
+    if folder:
         path, commit = folder.resolve(), None
-    elif _HUB_NAME.fullmatch(source) and not source.startswith("."):
+    else:
+        _check_hub_name(source, name)
         path = fetch(
             source,
             revision,
-            lambda files: _wanted(files, source, name, allowed),
+            lambda files, folder: _wanted(files, folder, source, name, allowed),
             lambda folder: _read_config(folder, name, allowed),
             _commit_before(out, source, revision),
         )
         commit = path.name
-    else:
-        raise HeadroomError(f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m")
     config = check_checkpoint(path, name, allowed)
     code = own_code(path)
     if code and REMOTE_CODE not in allowed:
@@ -75,26 +96,149 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
             f"{REMOTE_CODE}: true runs it",
             file=sys.stderr,
         )
-    used = _used(path, allowed)
-    sizes = _sizes(path, name, REMOTE_CODE in used)
-    record = {
-        "name": name,
+    record, sizes = _describe(path, name, config, allowed, digests := digests_of(out))
+    if commit:
         # Where a folder lies says nothing about what is in it.
-        "source": source if commit else None,
-        "revision": commit,
-        "family": config["model_type"],
-        "layers": sizes["layers"],
-        "heads": sizes["heads"],
-        "digest": digest(path, REMOTE_CODE in used),
-        "origin": json.loads((path / ORIGIN).read_text(encoding="utf-8")) if (path / ORIGIN).is_file() else None,
-        # Only where it makes use of it: for other checkpoints nothing depends on the permission.
-        **dict.fromkeys(used, True),
-    }
+        record |= {"source": source, "revision": commit}
     if not _is_same(out, record):
         write_json(out, record)
     place = describe_place(out, path, source, revision, code_digest("models"), allowed)
     write_json(place_file(out), {**place, "sizes": sizes})
+    digests.keep()
     return record
+
+
+def _describe(
+    path: Path, name: str, config: dict[str, Any], allowed: Collection[str], digests: Digests
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the record says of a checkpoint in a folder, and the model's sizes."""
+    used = _used(path, config, allowed)
+    sizes = _sizes(path, name, REMOTE_CODE in used)
+    record = {
+        "name": name,
+        "source": None,
+        "revision": None,
+        "family": config["model_type"],
+        "layers": sizes["layers"],
+        "heads": sizes["heads"],
+        "digest": digest(path, REMOTE_CODE in used, digests),
+        "origin": _origin(path, name),
+        # Only where it makes use of it: for other checkpoints nothing depends on the permission.
+        **dict.fromkeys(used, True),
+    }
+    return record, sizes
+
+
+def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
+    """Refuse a record that is not of the checkpoint, by the content of its files, which are read where they changed.
+
+    Args:
+        out: the record's file.
+        record: what it says.
+        path: the checkpoint.
+
+    Raises:
+        HeadroomError: names what differs.
+    """
+    digests = digests_of(out)
+    found = digest(path, bool(record.get(REMOTE_CODE)), digests)
+    check_agrees(out, record, path, {"digest": found, "family": read_json(path / CONFIG).get("model_type")})
+    digests.keep()
+
+
+def check_agrees(out: Path, record: dict[str, Any], path: Path, found: dict[str, Any]) -> None:
+    """Refuse a record that says something else than was found in the checkpoint.
+
+    Raises:
+        HeadroomError: names what differs.
+    """
+    for key, value in found.items():
+        if record.get(key, value) != value:
+            raise HeadroomError(
+                f"{out}: {key} is {record[key]}, but the checkpoint in {path} has {value}: one of them was changed "
+                "after the model was resolved. Run the workflow again: it resolves the model anew, and then makes what "
+                "depends on it"
+            )
+
+
+def changes_since(out: Path) -> str | None:
+    """What a record says otherwise than the checkpoint on this machine, in a sentence; None where they agree.
+
+    Reads the content of files that changed since the model was resolved, and writes nothing. None, too, where the
+    checkpoint is not on this machine.
+
+    Args:
+        out: the record's file.
+
+    Raises:
+        ArtifactError: it is no record.
+    """
+    record, place = read_record(out), read_place(out)
+    try:
+        path = checkpoint_folder(out)
+    except HeadroomError:
+        return None
+    try:
+        allowed = [permission for permission in PERMISSIONS if record.get(permission)]
+        config = check_checkpoint(path, record["name"], allowed)
+        found, sizes = _describe(path, record["name"], config, allowed, digests_of(out))
+    except HeadroomError as error:
+        return str(error)
+    made = {key: value for key, value in found.items() if key not in ("source", "revision")}
+    wrong = next((key for key, value in made.items() if record.get(key) != value), None)
+    if wrong:
+        return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {made[wrong]}"
+    return None if place.get("sizes", sizes) == sizes else f"the sizes beside it are not those of {path}"
+
+
+def _as_folder(source: str) -> Path | None:
+    """The folder that a source names, if it does."""
+    try:
+        folder = Path(source).expanduser()
+        return folder if source and folder.is_dir() else None
+    # No such home folder, a name that is too long, a folder above that may not be entered.
+    except (RuntimeError, OSError):
+        return None
+
+
+def _check_hub_name(source: str, name: str) -> None:
+    """Refuse a source that the hub would not take as a name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise HeadroomError(
+            f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m ({reason})"
+        ) from None
+
+
+@contextmanager
+def _of_model(name: str, path: Path | str) -> Iterator[None]:
+    """Say of what is wrong with a checkpoint's files which model it is."""
+    try:
+        yield
+    except HeadroomError as error:
+        said = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise HeadroomError(f"model {name!r}: {said}") from error
+
+
+def _origin(path: Path, name: str) -> dict[str, Any] | None:
+    """What a checkpoint that headroom made says of where it came from; None for others."""
+    file = path / ORIGIN
+    if not file.is_file():
+        return None
+    with _of_model(name, path):
+        origin = read_json(file)
+    wrong = next((key for key, value in origin.items() if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise HeadroomError(
+            f"model {name!r}: {file}: {wrong!r} is {type(origin[wrong]).__name__}, expected text; the file says where "
+            "a checkpoint came from: mend or remove it"
+        )
+    return origin
 
 
 def _is_same(out: Path, record: dict[str, Any]) -> bool:
@@ -116,9 +260,10 @@ def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
     return [commit] if commit and not is_of_another_source(out, source, revision) else []
 
 
-def _used(path: Path, allowed: Collection[str]) -> list[str]:
+def _used(path: Path, config: dict[str, Any], allowed: Collection[str]) -> list[str]:
     """Of what a checkpoint may do, what it does."""
-    uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weight_files(p.name for p in path.iterdir())[0].endswith(".bin")}
+    weights = find_weights(names_in(path), config, path)
+    uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weights is not None and weights.pickles}
     return [permission for permission, does in uses.items() if does and permission in allowed]
 
 
@@ -135,25 +280,33 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
             would do what it may not.
     """
     config = _read_config(path, name, allowed)
-    found = [p.name for p in path.iterdir()]
-    weights = weight_files(found)
+    found = names_in(path)
+    with _of_model(name, path):
+        weights = find_weights(found, config, path)
+        check_tokenizer(path)
     if not weights:
-        raise HeadroomError(f"model {name!r}: {path} holds no weights ({' or '.join(_WEIGHTS)})")
+        raise HeadroomError(
+            f"model {name!r}: {path} holds no weights that transformers loads ({' or '.join(DEFAULTS)})"
+        )
     _check_pickles(weights, path, name, allowed)
-    for index in path.glob("*.index.json"):
-        shards = set(_read_json(index, name).get("weight_map", {}).values())
-        missing = sorted(shards - set(found))
-        if missing and any(shard in weights for shard in shards):
-            raise HeadroomError(
-                f"model {name!r}: {path} lacks {missing[0]}, one of {len(shards)} weight files that {index.name} "
-                "names; fetch the checkpoint again"
-            )
-    for file in weights:
-        if file.endswith(".safetensors"):
+    missing = [file for file in weights.files if file not in found]
+    if missing:
+        raise HeadroomError(
+            f"model {name!r}: {path} lacks {missing[0]}, one of {len(weights.files)} weight files that {weights.main} "
+            "names; fetch the checkpoint again"
+        )
+    if weights.main not in weights.files:
+        with _of_model(name, path):
+            check_index(path / weights.main)
+    for file in weights.files:
+        if file.endswith(SAFETENSORS):
             _check_safetensors(path / file, name)
-    if not any(file in found for file in ("tokenizer.json", "tokenizer_config.json")):
-        raise HeadroomError(f"model {name!r}: {path} holds no tokenizer (tokenizer.json or tokenizer_config.json)")
-    own = _named_code(path / "tokenizer_config.json")
+    if not (_TOKENIZERS & set(found) or set(found) >= _VOCABULARY or any(file.endswith(".model") for file in found)):
+        raise HeadroomError(
+            f"model {name!r}: {path} holds no tokenizer ({' or '.join(sorted(_TOKENIZERS))}, *.model, or "
+            f"{' with '.join(sorted(_VOCABULARY, reverse=True))})"
+        )
+    own = _named_code(path / TOKENIZER_CONFIG)
     if own and "tokenizer.json" not in found and REMOTE_CODE not in allowed:
         raise HeadroomError(
             f"model {name!r}: its tokenizer is code in the checkpoint itself ({own[0]}, auto_map in "
@@ -162,12 +315,12 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
     return config
 
 
-def _check_pickles(weights: list[str], where: Path | str, name: str, allowed: Collection[str]) -> None:
+def _check_pickles(weights: Weights, where: Path | str, name: str, allowed: Collection[str]) -> None:
     """Refuse weights that are pickles, if they may not be."""
-    if weights and weights[0].endswith(".bin") and PICKLE not in allowed:
+    if weights.pickles and PICKLE not in allowed:
         raise HeadroomError(
-            f"model {name!r}: the weights in {where} are pickles ({weights[0]}), which are code; give a revision or a "
-            f"copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
+            f"model {name!r}: the weights in {where} are pickles ({weights.files[0]}), which are code; give a revision "
+            f"or a copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
             "weights_only)"
         )
 
@@ -196,10 +349,13 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
     Raises:
         HeadroomError: there is none, or the model is of another family, is quantised, or needs code that may not run.
     """
-    if not (path / "config.json").is_file():
-        raise HeadroomError(f"model {name!r}: {path} has no config.json; expected a transformers checkpoint folder")
-    config = _read_json(path / "config.json", name)
-    family = config.get("model_type")
+    if not (path / CONFIG).is_file():
+        raise HeadroomError(f"model {name!r}: {path} has no {CONFIG}; expected a transformers checkpoint folder")
+    with _of_model(name, path):
+        config = read_json(path / CONFIG)
+        family = config.get("model_type")
+        if family is not None and not isinstance(family, str):
+            raise HeadroomError(f"{path / CONFIG}: model_type is {type(family).__name__}, expected text")
     _check_code(path, name, family, allowed)
     try:
         check_config(config)
@@ -211,19 +367,24 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
 
 def own_code(path: Path) -> list[str]:
     """What a checkpoint names as code of its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
-    return [code for name in ("config.json", "tokenizer_config.json") for code in _named_code(path / name)]
+    return [code for name in (CONFIG, TOKENIZER_CONFIG) for code in _named_code(path / name)]
 
 
 def _named_code(file: Path) -> list[str]:
     """Code that a configuration names; none where there is no such file."""
-    named = (_read_json(file, file.parent.name).get("auto_map") or {}) if file.is_file() else {}
+    named = (read_json(file).get("auto_map") or {}) if file.is_file() else {}
     values = named.values() if isinstance(named, dict) else [named]
-    return [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    wrong = next((part for part in parts if not isinstance(part, str)), None)
+    if wrong is not None:
+        raise HeadroomError(f"{file}: auto_map names {type(wrong).__name__} as code, expected text")
+    return parts
 
 
 def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
     """Refuse a checkpoint that needs code of its own which it may not run, or which is not its own."""
-    code = own_code(path)
+    with _of_model(name, path):
+        code = own_code(path)
     if REMOTE_CODE in allowed:
         elsewhere = next((part for part in code if "--" in part), None)
         if elsewhere:
@@ -231,7 +392,7 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
                 f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
                 "covers; copy the code beside a local checkpoint and name it without the part before '--'"
             )
-    elif family not in FAMILIES and (code := _named_code(path / "config.json")):
+    elif family not in FAMILIES and (code := _named_code(path / CONFIG)):
         raise HeadroomError(
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
             f"config.json), which is not run without {REMOTE_CODE}: true; nor is the family among those that headroom "
@@ -241,7 +402,9 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
 
 def _check_plain(config: dict[str, Any], name: str) -> None:
     """Refuse quantised weights."""
-    quantised = config.get("quantization_config")
+    # A model with several parts may say it of its language model alone.
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    quantised = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
     if not quantised:
         return
     kind = str(quantised.get("quant_method", "of no known method")) if isinstance(quantised, dict) else str(quantised)
@@ -266,52 +429,20 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
         raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise HeadroomError(f"model {name!r}: {path} is no JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise HeadroomError(f"model {name!r}: {path} holds no settings but {type(content).__name__}")
-    return content
-
-
-def weight_files(names: Iterable[str]) -> list[str]:
-    """The weight files to use of those in a checkpoint: safetensors where there are any, else PyTorch's."""
-    names = list(names)
-    for pattern in _WEIGHTS:
-        chosen = sorted(n for n in names if Path(n).match(pattern) and n != "training_args.bin")
-        if chosen:
-            return chosen
-    return []
-
-
-def _wanted(files: Iterable[str], source: str, name: str, allowed: Collection[str]) -> list[str]:
-    """Patterns of the files of a checkpoint to fetch: small ones and one format of weights; empty without weights.
-
-    Raises:
-        HeadroomError: the weights are pickles, and may not be.
-    """
-    weights = weight_files(file for file in files if "/" not in file)
-    _check_pickles(weights, source, name, allowed)
-    code = ["*.py"] if REMOTE_CODE in allowed else []
-    return [*_SMALL_FILES, *code, *weights] if weights else []
-
-
-def digest(path: Path, code: bool = False) -> str:
-    """SHA-256 over names and contents of a checkpoint's weights, configuration and tokenizer files.
+def _wanted(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
+    """Patterns of the files of a checkpoint to fetch: small ones and the weights; empty without weights.
 
     Args:
-        path: the checkpoint folder.
-        code: its own code is run, and counts too.
+        files: what the checkpoint holds.
+        folder: what has been fetched: the configuration and the index.
+
+    Raises:
+        HeadroomError: the weights are pickles, and may not be; or see :func:`headroom.checkpoint_files.find_weights`.
     """
-    total = hashlib.sha256()
-    weights = set(weight_files(p.name for p in path.iterdir()))
-    files = [
-        file for file in path.iterdir() if file.name in weights or any(file.match(pattern) for pattern in _SMALL_FILES)
-    ]
-    for file in sorted([*files, *(path.rglob("*.py") if code else ())]):
-        with file.open("rb") as stream:
-            name = file.relative_to(path).as_posix()
-            total.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    with _of_model(name, source):
+        weights = find_weights([file for file in files if "/" not in file], read_json(folder / CONFIG), folder)
+    if not weights:
+        return []
+    _check_pickles(weights, source, name, allowed)
+    code = ["*.py"] if REMOTE_CODE in allowed else []
+    return [*SMALL_FILES, *code, *weights.files]

@@ -24,7 +24,7 @@ from headroom.likelihood import encode, predict
 from headroom.memory import machine_bytes
 from headroom.packing import Batches, Document, Row
 from headroom.progress import duration
-from headroom.shapes import model_from_config, with_layers
+from headroom.shapes import model_from_config, read_config, with_layers
 from headroom.steps.read_prompts import first_gold, pairs, rows
 from headroom.study_config import read_study
 from headroom.workload import (
@@ -232,12 +232,12 @@ def plan(
         threads: CPU threads, for ``here`` and the line ``cpu``.
         sample: documents of each prompts file that tokens are counted on.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     settings = read_study(study)
     settings |= {"dtype": dtype or settings["dtype"], "gpus": gpus or settings["gpus"]}
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = read_config(source, local=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error

@@ -8,6 +8,36 @@ from typing import Any
 
 from headroom import anatomy
 
+NEUTRAL = {
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "torchscript": False,
+    "fusion_config": None,
+}
+"""Settings of what a pass returns and how it is computed, which say nothing of the model: passes have their own."""
+
+
+def read_config(source: Path | str, trust: bool = False, local: bool = True) -> Any:
+    """The configuration of a checkpoint, with what a pass returns set as the passes here need it.
+
+    Args:
+        source: its folder, or its name on the hub.
+        trust: its own code may run.
+        local: the hub is not asked.
+
+    Raises:
+        OSError, ValueError: transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=trust)
+    for part in (config, config.get_text_config()):
+        for name, value in NEUTRAL.items():
+            if getattr(part, name, value) != value:
+                setattr(part, name, value)
+    return config
+
 
 def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trust: bool = False) -> Any:
     """A model of random weights, or of none at all on the meta device.
@@ -47,7 +77,4 @@ def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, int]:
         HeadroomError: the family is not supported.
         OSError, ValueError: transformers cannot read the configuration.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
-    return anatomy.sizes(model_from_config(config, trust=trust))
+    return anatomy.sizes(model_from_config(read_config(path, trust), trust=trust))

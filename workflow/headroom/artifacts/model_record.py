@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from headroom.artifacts.store import ArtifactError
+from headroom.json_object import read_object
 
 NAME = "model.json"
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("name", "family", "digest"), str),
+    **dict.fromkeys(("source", "revision"), str | None),
+    **dict.fromkeys(("layers", "heads"), int),
+    "origin": dict | None,
+}
+"""What the record's keys hold, where they are there."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -20,10 +27,15 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such model record; 'headroom model' makes one")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        record = read_object(path)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a model record ({error}); delete it and run the workflow again") from error
-    if not isinstance(record, dict) or not {"name", "digest"} <= set(record):
+    for key, kind in _KINDS.items():
+        if key in record and not isinstance(record[key], kind):
+            raise ArtifactError(
+                f"{path}: not a model record, as its {key} is {type(record[key]).__name__}; delete it and run again"
+            )
+    if not {"name", "digest"} <= set(record):
         raise ArtifactError(f"{path}: not a model record, as it has no name or digest; delete it and run again")
     return record
 
