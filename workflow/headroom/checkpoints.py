@@ -85,6 +85,31 @@ class Loaded:
         """Where inputs go."""
         return torch.device(anatomy.input_device(self.model))
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """Tokens that the model has embeddings for."""
+        embeddings = (self.skeleton.get_input_embeddings(), self.skeleton.get_output_embeddings())
+        return min(int(embedding.weight.shape[0]) for embedding in embeddings)
+
+    def check_tokens(self, where: str, ids: Iterable[int]) -> None:
+        """Refuse tokens that the model has no embedding for, before they get to a device, which would not name them.
+
+        Args:
+            where: the document or sequence.
+            ids: its tokens.
+
+        Raises:
+            HeadroomError: names the token.
+        """
+        largest = max(ids, default=0)
+        if largest >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise HeadroomError(
+                f"{where}: token {token!r} has the id {largest}, but the model has embeddings for {self.vocabulary} "
+                f"tokens and its tokenizer has {len(self.tokenizer)}; take the tokenizer that belongs to this "
+                "checkpoint, or one without the tokens that were added to it"
+            )
+
     @property
     def window(self) -> int:
         """Largest number of input tokens."""
@@ -143,7 +168,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
 
     with _explained(path, dtype, UNREADABLE):
         config = read_config(path, trust)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=trust)
         skeleton = model_from_config(config, DTYPES[dtype], trust=trust)
     _check_tokenizer(tokenizer, path)
     shape = anatomy.heads(skeleton)
@@ -181,7 +206,8 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
                 "it takes)"
             )
         elif "not implemented for" in str(error):
-            reason = f"dtype {dtype} does not work on this device ({error}); use float32 or another device"
+            other = "float32 or another device" if dtype != "float32" else "another device"
+            reason = f"dtype {dtype} does not work on this device ({error}); use {other}"
         elif otherwise:
             reason = f"{what}: {otherwise} ({type(error).__name__}: {error})"
         else:
@@ -208,9 +234,10 @@ def _check_finite(model: Any) -> None:
             for name, weight in module.named_parameters(recurse=False):
                 # Extremes carry NaN along, and take no memory.
                 if not all(torch.isfinite(extreme) for extreme in torch.aminmax(weight)):
+                    dtype = _name(weight.dtype)
                     raise HeadroomError(
-                        f"weight {path}.{name} holds NaN or infinity in {_name(weight.dtype)}; the checkpoint is "
-                        "damaged, or its numbers need a format with a wider range: float32 or bfloat16"
+                        f"weight {path}.{name} holds NaN or infinity in {dtype}: the checkpoint is damaged, or its "
+                        f"numbers are beyond that format: {settings.other_dtype(dtype)}"
                     )
 
 

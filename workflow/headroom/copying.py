@@ -108,7 +108,7 @@ def copying_scores(
     with seam.layout(Layout((Branching(len(ids), 0, itself),))), seam.observe(observe), seam.capture() as outputs:
         with seam.without_ffns(range(seam.shape.layers)), _embeddings_enter(anatomy.layers(loaded.model), score):
             run(loaded, ids)
-    return finite(found, "copying")
+    return finite(found, "copying", loaded)
 
 
 @contextmanager

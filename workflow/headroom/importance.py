@@ -26,6 +26,7 @@ from headroom.packing import Batch, Batches, Document, out_of_memory
 from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.readings import READINGS, LastLayerTokens, Reduction
+from headroom.settings import other_dtype
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -138,7 +139,7 @@ def contributions(
                         place = int(np.argwhere(~np.isfinite(values))[0][0])
                         raise HeadroomError(
                             f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is "
-                            "not finite; try dtype float32 or bfloat16"
+                            f"not finite; {other_dtype(str(loaded.model.dtype))}"
                         )
                     into[members, layer] = values
             for place, number in enumerate(members):

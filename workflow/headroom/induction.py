@@ -18,6 +18,7 @@ from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.seam import Layout
 from headroom.sequences import COPIES, sequence_length
+from headroom.settings import other_dtype
 
 CUT = 0.04
 """Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
@@ -130,7 +131,7 @@ def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None)
 
     with loaded.seam.layout(Layout.causal(len(ids))), loaded.seam.observe(observer):
         run(loaded, ids)
-    return finite(found, "prefix-matching")
+    return finite(found, "prefix-matching", loaded)
 
 
 def run(loaded: Loaded, ids: list[int]) -> None:
@@ -141,7 +142,7 @@ def run(loaded: Loaded, ids: list[int]) -> None:
     )
 
 
-def finite(scores: Array, name: str) -> Array:
+def finite(scores: Array, name: str, loaded: Loaded) -> Array:
     """``scores`` [layer, head] as they are.
 
     Raises:
@@ -149,7 +150,9 @@ def finite(scores: Array, name: str) -> Array:
     """
     if not np.isfinite(scores).all():
         layer, head = np.argwhere(~np.isfinite(scores))[0]
-        raise HeadroomError(f"the {name} score of layer {layer} head {head} is not finite; try dtype float32")
+        raise HeadroomError(
+            f"the {name} score of layer {layer} head {head} is not finite; {other_dtype(str(loaded.model.dtype))}"
+        )
     return scores
 
 
@@ -217,8 +220,11 @@ def over_sequences(
     if order != BY_MERGES:
         print(f"{label}: the tokenizer has no BPE merges: its vocabulary is ranked by {order}", file=sys.stderr)
     start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
-    # All are drawn first, so that a vocabulary that is too small is found before hours of work.
+    # All are drawn first, so that a vocabulary or a window that is too small is found before hours of work.
     sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
+    input_ids(loaded, sequences[-1] * (COPIES // times), start)
+    for seed, tokens in enumerate(sequences, start=1):
+        loaded.check_tokens(f"induction sequence {seed}", tokens if start is None else [start, *tokens])
     progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
     layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
     found = []

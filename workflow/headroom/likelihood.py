@@ -20,6 +20,7 @@ from headroom.packing import Batch, Batches, Document, Row
 from headroom.parts import NO_PARTS, Parts, Unit, digest
 from headroom.progress import Progress
 from headroom.readout import logits as logits_of
+from headroom.settings import other_dtype
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -155,8 +156,8 @@ def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
                 where = _overflow(loaded, batch, slice(start, start + tree.columns))
                 raise HeadroomError(
                     f"document {member.document.doc_id}: the log-likelihood of a continuation is "
-                    f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: try dtype float32 or "
-                    "bfloat16"
+                    f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: "
+                    + other_dtype(str(loaded.model.dtype))
                 )
         start += tree.columns
 

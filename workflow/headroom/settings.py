@@ -6,8 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+_BETTER = {"float16": "float32 or bfloat16", "bfloat16": "float32 or float64", "float32": "float64"}
 MARGIN = 2.0
 """Default of the loss of accuracy that counts as none, in percentage points."""
+
+
+def other_dtype(dtype: str) -> str:
+    """What to do where numbers of a format overflow: which format to take instead, if any is better.
+
+    Args:
+        dtype: the format, a name of :data:`DTYPES`, or as torch has it.
+    """
+    dtype = dtype.removeprefix("torch.")
+    if dtype in _BETTER:
+        return f"use dtype {_BETTER[dtype]}"
+    return f"no number format holds more than {dtype}: the checkpoint or its configuration is not as it was trained"
 
 
 @dataclass(frozen=True)

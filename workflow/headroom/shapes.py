@@ -31,7 +31,8 @@ def read_config(source: Path | str, trust: bool = False, local: bool = True) -> 
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=trust)
+    # Given to transformers as well, which looks at how they go together while it reads.
+    config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=trust, **NEUTRAL)
     for part in (config, config.get_text_config()):
         for name, value in NEUTRAL.items():
             if getattr(part, name, value) != value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ def pairs(table: pa.Table) -> list[tuple[int, str, str]]:
 def tokenise(table: pa.Table, loaded: Loaded, add_bos: bool) -> list[Document]:
     """Documents of prompt rows; says on standard error how many were cut to fit the window."""
     documents = encode(pairs(table), loaded.tokenizer, loaded.window, add_bos)
+    for document in documents:
+        loaded.check_tokens(f"document {document.doc_id}", chain.from_iterable(row.tokens for row in document.rows))
     truncated = sum(document.truncated > 0 for document in documents)
     if truncated:
         print(f"{truncated} of {len(documents)} documents lost context to fit {loaded.window} tokens", file=sys.stderr)
