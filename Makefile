@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A study is hundreds of short processes: without byte code, each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo adopt study study-ffns bench install test lint crash slurm types unit lens clean
+.PHONY: help demo adopt study study-ffns bench install test lint crash slurm types unit lens options clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -81,6 +81,9 @@ lint: $(VENV)/.dev  ## ruff, snakefmt, snakemake --lint
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+options: $(VENV)/.runtime  ## write the page and the schema of a study's options from the typed study
+	PYTHONPATH=workflow $(BIN)/python -m headroom.study.documentation
 
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and hold what comes out against an undisturbed one
 	HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py

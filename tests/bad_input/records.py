@@ -3,6 +3,7 @@
 import os
 import threading
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -27,6 +28,30 @@ def _(bench):
 def _(bench):
     (bench.folder / "study.yaml").write_text("# Later.\n")
     return bench.headroom("plan", "--model", bench.checkpoint(), "--study", bench.folder / "study.yaml")
+
+
+STUDIES = {
+    "a number that is not in decimal digits": "shots: [0, 010]",
+    "a truth value that may be text": "add_bos: yes",
+    "a model named like a number": "models: {125: {source: embedded}}",
+    "a number beyond its bounds": f"threads: {10**30}",
+    "a name with a line break": 'tasks: ["piqa\\n"]',
+    "a source like an option": "models: {m: {source: -x}}",
+    "a random order twice": "pruning: {controls: [random_1, random_01]}",
+    "a study that is not in UTF-8": "tasks: [piqa] # caf\u00e9",
+    "a study that is a list": "- piqa",
+    "a study that is nested too deep": "x-a: " + "[" * 5000 + "]" * 5000,
+}
+"""Situation to the text of a study that has it."""
+
+
+def check_study(bench, text):
+    (bench.folder / "study.yaml").write_bytes(text.encode("latin-1"))
+    return bench.headroom("verify", bench.folder, "--study", bench.folder / "study.yaml")
+
+
+for situation, text in STUDIES.items():
+    CASES.of(situation)(partial(check_study, text=text))
 
 
 @CASES.of("a level above 100 as an option")

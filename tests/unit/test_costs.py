@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from headroom import plan, workload
 from headroom.checkpoints import prepare
@@ -16,7 +15,7 @@ from headroom.oracle import knock_out_ffns
 from headroom.packing import Batches, Document
 from headroom.plan import costs_of, load_of
 from headroom.shapes import model_from_config
-from headroom.study_config import with_defaults
+from headroom.study.reading import parse_study
 from tests.conftest import count_operations, tiny_config, tiny_model
 from tests.unit.test_likelihood import random_documents
 
@@ -80,8 +79,7 @@ HERE = workload.Hardware("test", 1, 100 * workload.GIB, 1e12, 5e11, 1e9)
 
 def study(**changes):
     config = {"models": {"m": {"source": "x"}}, "tasks": ["a", "b"], "shots": [0], **changes}
-    schema = yaml.safe_load((workload.WORKFLOW / "schemas" / "config.schema.yaml").read_text())
-    return with_defaults(config, schema)
+    return parse_study(config)
 
 
 def prompts():

@@ -26,7 +26,7 @@ from headroom.packing import Batches
 from headroom.parts import Parts
 from headroom.ranking import RECOMPUTED, rank_heads
 from headroom.recomputed import recomputed_ranking, rounds
-from headroom.study_config import read_study
+from headroom.study.reading import read_study
 from headroom.uncertainty import interval, resample
 from headroom.workload import Prompts, operations
 from tests.conftest import tiny_model

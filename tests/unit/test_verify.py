@@ -25,7 +25,7 @@ from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
 from headroom.readings import SCORED
 from headroom.steps import aggregate_importance, correlate_shots
-from headroom.study_config import read_study
+from headroom.study.reading import read_study
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 

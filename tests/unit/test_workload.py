@@ -189,11 +189,13 @@ def test_files_that_are_not_there_or_do_not_say(tmp_path, record):
 def test_submitting_needs_no_torch(tmp_path, record):
     path = write_prompts(tmp_path / "p.parquet")
     code = (
-        "import json, sys; from headroom.workload import request_from_files;"
-        "request_from_files('evaluate_own', json.loads(sys.argv[1]), *sys.argv[2:]); sys.exit('torch' in sys.modules)"
+        "import json, sys; from headroom.study.reading import parse_study;"
+        "from headroom.workload import request_from_files;"
+        "request_from_files('evaluate_own', parse_study(json.loads(sys.argv[1])), *sys.argv[2:]);"
+        "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(study()), record, path], capture_output=True, text=True
+        [sys.executable, "-c", code, study().model_dump_json(), record, path], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

@@ -21,7 +21,7 @@ def planned(folder, config):
     kept = folder / "results" / "prompts" / "piqa" / "0shot-seed1234.parquet"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"what was there")
-    (folder / "study.yaml").write_text(yaml.safe_dump(config))
+    (folder / "study.yaml").write_text(config if isinstance(config, str) else yaml.safe_dump(config))
     before = snapshot(folder / "results")
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--directory", folder, "-n",
@@ -41,10 +41,14 @@ WRONG = {
     "a level above 100": {"joint": {"ffns": [0, 110]}},
     "a task twice": {"tasks": ["piqa", "piqa"]},
     "a task in both lists": {"tasks": ["piqa", "copa"], "unseen": ["piqa"]},
+    "a key twice": "shots: [0]\nshots: [1]\n",
+    "a whole number with a point": "limits: {evaluation: 1.0e+2}\n",
+    "a source that is no name on the hub": {"models": {"m": {"source": "a--b"}}},
+    "a home folder that is not there": {"data": {"source": "mirror", "mirror": "~nobody-has-this-name/x"}},
     "a number format that does not exist": {"dtype": "int8"},
     "a mirror without a task": {"tasks": ["piqa"], "data": {"source": "mirror", "mirror": "records"}},
 }
-"""Situation to a study that has it."""
+"""Situation to a study that has it: its keys, or its text where that is what is wrong."""
 TWO_RUNS = "two runs in one folder at once"
 CASES = {*WRONG, TWO_RUNS}
 

@@ -17,7 +17,7 @@ from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.store import provenance, read
 from headroom.compared import COMPARISONS
 from headroom.correlation import srcc
-from headroom.study_config import read_study
+from headroom.study.reading import read_study
 from headroom.verify import verify
 from tests.conftest import tiny_model
 from tests.workflow.conftest import new_study, write_hub_tokenizer, write_records

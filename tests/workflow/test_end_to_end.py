@@ -244,7 +244,7 @@ def test_artifacts_of_model_steps_say_what_they_took(finished):
 
 
 def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
-    from headroom.plan import read_study
+    from headroom.study.reading import read_study
     from headroom.workload import SNAKEMAKE_BYTES, request_from_files
 
     cell, study = "0shot-seed1234.parquet", read_study(finished.config_path)

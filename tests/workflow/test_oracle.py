@@ -8,7 +8,7 @@ from headroom.artifacts.head_oracle import HEAD_ORACLE
 from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import read
-from headroom.study_config import read_study
+from headroom.study.reading import read_study
 from headroom.verify import verify
 
 

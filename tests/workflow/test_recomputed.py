@@ -6,7 +6,7 @@ from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.ranking import RANKING
 from headroom.artifacts.recomputed_ranking import RECOMPUTED_RANKING
 from headroom.artifacts.store import read
-from headroom.study_config import read_study
+from headroom.study.reading import read_study
 from tests.workflow.test_dag import drawn, edit, work
 
 PRUNING = {"levels": [0, 5, 50], "controls": ["reversed", "random_1"]}

@@ -919,7 +919,7 @@ def _verify(o: argparse.Namespace) -> None:
     import json
 
     from headroom import verify
-    from headroom.study_config import read_study
+    from headroom.study.reading import read_study
 
     files = verify.verify(o.results, read_study(o.study) if o.study else None)
     if o.json:

@@ -26,7 +26,8 @@ from headroom.packing import Batches, Document, Row
 from headroom.progress import duration
 from headroom.shapes import model_from_config, read_config, with_layers
 from headroom.steps.read_prompts import first_gold, pairs, rows
-from headroom.study_config import read_study
+from headroom.study.config import Study
+from headroom.study.reading import read_study
 from headroom.workload import (
     GIB,
     Hardware,
@@ -119,7 +120,7 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
     return ahead, _Pass(ahead.operations + costs.backward(load), both)
 
 
-def read_prompts(study: Mapping[str, Any], results: Path, tokenizer: Any, window: int, sample: int) -> list[Prompts]:
+def read_prompts(study: Study, results: Path, tokenizer: Any, window: int, sample: int) -> list[Prompts]:
     """Loads of all tasks and shots, counted on the first ``sample`` documents of each prompts file and scaled.
 
     Raises:
@@ -134,10 +135,10 @@ def read_prompts(study: Mapping[str, Any], results: Path, tokenizer: Any, window
     return found
 
 
-def _prompt_files(study: Mapping[str, Any], results: Path) -> Iterator[tuple[str, int, Path]]:
-    for task in [*study["tasks"], *study["unseen"]]:
-        for shots in study["shots"]:
-            path = results / "prompts" / task / f"{shots}shot-seed{study['seeds'][0]}.parquet"
+def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
+    for task in study.all_tasks:
+        for shots in study.shots:
+            path = results / "prompts" / task / f"{shots}shot-seed{study.seeds[0]}.parquet"
             if not path.is_file():
                 raise HeadroomError(
                     f"{path}: no such prompts; tokens are counted on them. Render them first, which needs no model: "
@@ -146,7 +147,7 @@ def _prompt_files(study: Mapping[str, Any], results: Path) -> Iterator[tuple[str
             yield task, shots, path
 
 
-def requests(study: Mapping[str, Any], results: Path, costs: Costs) -> dict[str, Request]:
+def requests(study: Study, results: Path, costs: Costs) -> dict[str, Request]:
     """What the longest job of each rule asks a cluster for at first, as the workflow's resource functions reckon it.
 
     Raises:
@@ -159,11 +160,11 @@ def requests(study: Mapping[str, Any], results: Path, costs: Costs) -> dict[str,
     return {job.rule: request(job.rule, study, costs, hardware, job.longest) for job in planned}
 
 
-def _sampled(table: Any, tokenizer: Any, window: int, sample: int, study: Mapping[str, Any], share: bool) -> Load:
+def _sampled(table: Any, tokenizer: Any, window: int, sample: int, study: Study, share: bool) -> Load:
     ids = table.column("doc_id").to_pylist()
     kept = set(list(dict.fromkeys(ids))[:sample])
     part = table.take([place for place, doc_id in enumerate(ids) if doc_id in kept])
-    documents = encode(pairs(part), tokenizer, window, study["add_bos"])
+    documents = encode(pairs(part), tokenizer, window, study.add_bos)
     return load_of(Batches(documents, MOST["cpu"], share=share)).times(len(set(ids)) / len(kept))
 
 
@@ -235,18 +236,18 @@ def plan(
     from transformers import AutoTokenizer
 
     settings = read_study(study)
-    settings |= {"dtype": dtype or settings["dtype"], "gpus": gpus or settings["gpus"]}
+    settings = settings.model_copy(update={"dtype": dtype or settings.dtype, "gpus": gpus or settings.gpus})
     try:
         config = read_config(source, local=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
-    model = model_from_config(config, DTYPES[settings["dtype"]])
+    model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
     found = read_prompts(settings, results, tokenizer, anatomy.window(config), sample)
     if hardware == "here":
-        node = measured(config, settings["dtype"], threads)
+        node = measured(config, settings.dtype, threads)
     else:
-        node = hardware_line(hardware, settings["dtype"], settings["gpus"], threads)
+        node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
     planned = jobs(settings, found, costs, node)
-    return describe(model, settings["dtype"], costs, node, planned, requests(settings, results, costs))
+    return describe(model, settings.dtype, costs, node, planned, requests(settings, results, costs))

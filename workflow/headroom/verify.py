@@ -25,7 +25,7 @@ from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
 from headroom.provenance import FOLDERS, code_now
 from headroom.ranking import AGGREGATE
-from headroom.study_config import ablated_tasks, oracle_heads, oracle_tasks, transfer_tasks
+from headroom.study.config import Study
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 
@@ -73,12 +73,12 @@ class File:
         self.found.setdefault(state, []).append(reason)
 
 
-def verify(results: Path, study: Mapping[str, Any] | None = None) -> list[File]:
+def verify(results: Path, study: Study | None = None) -> list[File]:
     """Judge all files of a results folder; hidden ones are nobody's results.
 
     Args:
         results: the folder that holds ``prompts`` and a folder per model.
-        study: a configuration with its defaults; None judges files by themselves and each other.
+        study: the study; None judges files by themselves and each other.
 
     Raises:
         HeadroomError: it is no results folder.
@@ -202,7 +202,7 @@ def _definition_now(facts: Mapping[str, Any]) -> str:
     return task_digest(facts["task"], folder) if folder.is_dir() else recorded
 
 
-def _check_study(file: File, study: Mapping[str, Any] | None) -> None:
+def _check_study(file: File, study: Study | None) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
@@ -295,44 +295,44 @@ _OPTIONS: dict[str, dict[str, str]] = {
 """Step to its options that are keys of the study."""
 
 
-def _belongs(file: File, study: Mapping[str, Any]) -> bool:
+def _belongs(file: File, study: Study) -> bool:
     """Whether the study makes this file: others, of a task that it had once, are judged by themselves."""
     facts = file.facts
     options = facts.get("options", {})
     model = file.path.split("/")[0]
     return (
-        (model in ("comparison", "prompts") or model in study["models"])
-        and facts.get("task", study["tasks"][0]) in [*study["tasks"], *study["unseen"], AGGREGATE]
-        and facts.get("shots", study["shots"][0]) in study["shots"]
-        and facts.get("seed", options.get("seed", study["seeds"][0])) in study["seeds"]
+        (model in ("comparison", "prompts") or model in study.models)
+        and facts.get("task", study.tasks[0]) in [*study.all_tasks, AGGREGATE]
+        and facts.get("shots", study.shots[0]) in study.shots
+        and facts.get("seed", options.get("seed", study.seeds[0])) in study.seeds
     )
 
 
-def _wanted(study: Mapping[str, Any], task: str = "") -> dict[str, Any]:
+def _wanted(study: Study, task: str = "") -> dict[str, Any]:
     """The study's values as steps record them for a task, by dotted key."""
     found: dict[str, Any] = {}
-    for key, value in study.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            found[key] = value
-    # The model with nothing pruned is always there.
-    for key in ("pruning.levels", "transfer.levels", "joint.heads", "joint.ffns"):
-        found[key] = sorted({0, *found[key]})
-    ablate = study["induction"]["ablate"]
-    found |= {"induction.ablate.percents": sorted(ablate["percents"]), "induction.ablate.random": ablate["random"]}
-    found["ablated"] = ablated_tasks(study)
-    found["other selection"] = "scoring" if study["ffn"]["selection"] == "evaluation" else "evaluation"
-    joint = bool(study["joint"]["heads"] and study["joint"]["ffns"])
-    found |= {"joint": joint, "controls": sorted(found["pruning.controls"]), "transfer": transfer_tasks(study)}
+    for key, value in study.model_dump().items():
+        found |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    ablate = study.induction.ablate
     return {
         **found,
-        "ascending shots": sorted(study["shots"]),
-        "ascending seeds": sorted(study["seeds"]),
-        "recomputed": study["pruning"]["schedule"] == "recomputed",
-        "models": list(study["models"]),
-        "oracle tasks": oracle_tasks(study),
-        "oracle heads": oracle_heads(study, task),
+        "pruning.levels": study.pruning.levels_with_zero,
+        "transfer.levels": study.transfer.levels_with_zero,
+        "joint.heads": study.joint.heads_with_zero,
+        "joint.ffns": study.joint.ffns_with_zero,
+        "joint": study.joint.has_grid,
+        "induction.ablate.percents": sorted(ablate.percents),
+        "induction.ablate.random": ablate.random,
+        "ablated": study.ablated_tasks,
+        "other selection": study.ffn.other_selection,
+        "controls": sorted(study.pruning.controls),
+        "transfer": study.transfer_tasks,
+        "ascending shots": sorted(study.shots),
+        "ascending seeds": sorted(study.seeds),
+        "recomputed": study.pruning.recomputes,
+        "models": list(study.models),
+        "oracle tasks": study.oracle_tasks,
+        "oracle heads": study.oracle_heads(task),
     }
 
 

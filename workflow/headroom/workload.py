@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,9 +19,8 @@ from headroom.budget import ITEM_SIZES, fitting_tokens
 from headroom.checkpoint_place import place_file, read_place
 from headroom.costs import Costs, Load
 from headroom.errors import HeadroomError, nearest
-from headroom.readings import ffn_controls, reading
 from headroom.sequences import COPIES, sequence_length
-from headroom.study_config import ablated_tasks, oracle_heads, oracle_tasks, transfer_tasks
+from headroom.study.config import Study
 
 WORKFLOW = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -144,7 +142,7 @@ def hardware_line(name: str, dtype: str, gpus: int = 1, threads: int = 1) -> Har
     return Hardware(name, 0 if name == "cpu" else gpus, memory, rate, rate, line["load_gib_per_second"] * GIB)
 
 
-def hardware_of(study: Mapping[str, Any]) -> Hardware:
+def hardware_of(study: Study) -> Hardware:
     """What a study's jobs run on: a CPU of no great speed, or its ``hardware`` key, else the table's slowest GPU.
 
     Raises:
@@ -153,11 +151,11 @@ def hardware_of(study: Mapping[str, Any]) -> Hardware:
     gpus = [name for name in hardware_table() if name != "cpu"]
     slowest = min(gpus, key=lambda name: hardware_table()[name]["tflops"])
     # A name that is none is refused on a CPU, too.
-    gpu = hardware_line(study["hardware"] or slowest, study["dtype"], study["gpus"])
-    return hardware_line("cpu", study["dtype"], threads=study["threads"]) if study["device"] == "cpu" else gpu
+    gpu = hardware_line(study.hardware or slowest, study.dtype, study.gpus)
+    return hardware_line("cpu", study.dtype, threads=study.threads) if study.device == "cpu" else gpu
 
 
-def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Prompts | None) -> tuple[float, float]:
+def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -> tuple[float, float]:
     """Floating-point operations of one job, in forward and in backward passes.
 
     Args:
@@ -170,15 +168,15 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
         # A few dozen tokens.
         return 0.0, 0.0
     if rule == "score_induction" or prompts is None:
-        lengths = [COPIES * sequence_length(seed) for seed in range(1, study["induction"]["sequences"] + 1)]
+        lengths = [COPIES * sequence_length(seed) for seed in range(1, study.induction.sequences + 1)]
         return costs.induction(lengths), 0.0
     if rule == "score_heads":
         return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
     if rule == "recompute_heads":
-        n_rounds = math.ceil(100 / study["pruning"]["step"])
+        n_rounds = math.ceil(100 / study.pruning.step)
         return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
     if rule == "score_head_knockouts":
-        n_heads = oracle_heads(study, prompts.task)
+        n_heads = study.oracle_heads(prompts.task)
         return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads)), 0.0
     # Imported where it is needed, since it imports numpy.
     from headroom.ablation import SELECTIONS
@@ -187,27 +185,26 @@ def operations(rule: str, study: Mapping[str, Any], costs: Costs, prompts: Promp
     def remaining(percent: int) -> float:
         return 1 - count_at(percent, costs.layers) / costs.layers
 
-    load, levels = prompts.evaluation, sorted({0, *study["pruning"]["levels"]})
+    load, levels = prompts.evaluation, study.pruning.levels_with_zero
     if rule in ("score_ffns", "select_ffns"):
-        on_evaluation = study["ffn"]["selection"] == ("evaluation" if rule == "score_ffns" else "scoring")
+        on_evaluation = study.ffn.selection == ("evaluation" if rule == "score_ffns" else "scoring")
         judged = load if on_evaluation else prompts.scoring_choices
         curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
-        curves = 1 + (len(ffn_controls(study["pruning"]["controls"])) if rule == "score_ffns" else 0)
+        curves = 1 + (len(study.pruning.ffn_controls) if rule == "score_ffns" else 0)
         return costs.oracle(judged) + curves * curve, 0.0
     if rule == "evaluate_joint":
-        heads, ffns = ({0, *study["joint"][name]} for name in ("heads", "ffns"))
+        heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero
         # The edge without FFNs pruned and the curve of heads share their levels.
         cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
     # All rankings of a job share the whole model's evaluation, and the reading that is configured has the own ranking.
-    own = reading(study["importance"]["reduction"], study["importance"]["last_layer_tokens"])
-    ablate = study["induction"]["ablate"]
+    ablate = study.induction.ablate
     passes = {
-        "ablate_induction": 1 + len(SELECTIONS) * len(ablate["percents"]) * (1 + ablate["random"]),
-        "evaluate_own": 1 + len({own, *study["pruning"]["controls"]}) * (len(levels) - 1),
+        "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
+        "evaluate_own": 1 + len({study.importance.reading, *study.pruning.controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_recomputed": len(levels),
-        "evaluate_transfer": 1 + 2 * len({0, *study["transfer"]["levels"]} - {0}),
+        "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
     }[rule]
     return passes * costs.forward(load), 0.0
 
@@ -235,25 +232,25 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
     return costs.weight_bytes + tokens * costs.token_bytes[kind] + costs.logit_bytes + process
 
 
-def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
+def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
     """The jobs of the rules that run the model, for one model and one seed."""
-    tasks, transfer, ablated = set(study["tasks"]), set(transfer_tasks(study)), set(ablated_tasks(study))
+    tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
     seen = [p for p in prompts if p.task in tasks]
-    recomputes = study["pruning"]["schedule"] == "recomputed"
-    has_grid = bool(study["joint"]["heads"] and study["joint"]["ffns"])
+    recomputed = seen if study.pruning.recomputes else []
+    has_grid = study.joint.has_grid
     of_rule: dict[str, Sequence[Prompts | None]] = {
         "score_heads": prompts,
         "score_ffns": seen,
         "evaluate_own": prompts,
-        "recompute_heads": seen if recomputes else [],
-        "evaluate_recomputed": seen if recomputes else [],
+        "recompute_heads": recomputed,
+        "evaluate_recomputed": recomputed,
         "evaluate_joint": seen if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
-        "score_head_knockouts": [p for p in prompts if p.task in oracle_tasks(study)],
+        "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
         "score_induction": [None],
         "ablate_induction": [p for p in prompts if p.task in ablated],
-        "select_ffns": seen if study["ffn"]["optimism"] else [],
+        "select_ffns": seen if study.ffn.optimism else [],
     }
     found = []
     for rule, members in of_rule.items():
@@ -265,9 +262,7 @@ def jobs(study: Mapping[str, Any], prompts: Sequence[Prompts], costs: Costs, har
     return found
 
 
-def request(
-    rule: str, study: Mapping[str, Any], costs: Costs, hardware: Hardware, took: float, attempt: int = 1
-) -> Request:
+def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: float, attempt: int = 1) -> Request:
     """What a job asks a cluster for.
 
     Args:
@@ -292,20 +287,18 @@ def request(
     )
 
 
-def guess(study: Mapping[str, Any], attempt: int) -> Request:
+def guess(study: Study, attempt: int) -> Request:
     """What a job asks for of which nothing is known."""
     return _asked(study, *GUESS, attempt)
 
 
-def _asked(study: Mapping[str, Any], mem_mb: float, minutes: float, attempt: int) -> Request:
+def _asked(study: Study, mem_mb: float, minutes: float, attempt: int) -> Request:
     memory, time = mem_mb * MEMORY_GROWTH ** (attempt - 1), minutes * TIME_GROWTH ** (attempt - 1)
-    most = study["max_hours"]
+    most = study.max_hours
     return Request(math.ceil(memory), math.ceil(time if most is None else min(time, 60 * most)))
 
 
-def request_from_files(
-    rule: str, study: Mapping[str, Any], model: str, prompts: str | None, attempt: int = 1
-) -> Request:
+def request_from_files(rule: str, study: Study, model: str, prompts: str | None, attempt: int = 1) -> Request:
     """The same from files alone: the model's record, and the prompts as far as their size is recorded.
 
     Raises:
@@ -313,7 +306,7 @@ def request_from_files(
         HeadroomError: one of them does not say what is needed.
     """
     Path(model).stat()
-    costs = record_costs(Path(model), ITEM_SIZES[study["dtype"]])
+    costs = record_costs(Path(model), ITEM_SIZES[study.dtype])
     found = None if prompts is None else recorded_prompts(prompts, Path(prompts).stat().st_mtime_ns)
     hardware = hardware_of(study)
     took = seconds(operations(rule, study, costs, found), costs, hardware)

@@ -10,10 +10,8 @@ from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.utils import validate
 
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
@@ -21,18 +19,10 @@ sys.path.insert(0, str(WORKFLOW))
 from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
-from headroom.readings import SCORED, ffn_controls
+from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
-from headroom.study_config import (
-    ablated_tasks,
-    check_keys,
-    check_study,
-    check_values,
-    compared_models,
-    oracle_heads,
-    oracle_tasks,
-    transfer_tasks,
-)
+from headroom.study.config import EMBEDDED
+from headroom.study.reading import read_merged
 from headroom.task_digest import task_digest
 from headroom.workload import guess, hardware_of, request_from_files
 
@@ -40,48 +30,50 @@ from headroom.workload import guess, hardware_of, request_from_files
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
 os.environ.update(PYTHONPATH=str(WORKFLOW))
 
-SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 try:
-    schema = yaml.safe_load(SCHEMA.read_text())
-    check_keys(config, schema)
-    check_values(config, schema)
-    # For the defaults that it fills in.
-    validate(config, str(SCHEMA))
-    check_study(config)
-    hardware_of(config)
+    # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
+    # --config as text.
+    STUDY = read_merged(
+        map(Path, workflow.configfiles), workflow.config_settings.config_args or []
+    )
+    STUDY.check_folders()
+    hardware_of(STUDY)
 except HeadroomError as error:
     raise WorkflowError(str(error)) from None
 
+config.clear()
+config.update(STUDY.model_dump())
+
 STARTED = time.monotonic()
-MODELS = list(config["models"])
+MODELS = list(STUDY.models)
 # As the comparing commands take them; none where there is nothing to compare.
-COMPARED = list(map(str, compared_models(config)))
-TASKS = config["tasks"]
+COMPARED = list(map(str, STUDY.compared_models))
+TASKS = STUDY.tasks
 # Evaluated under their own and the aggregate ranking, but no part of the aggregate.
-UNSEEN = config["unseen"]
-ALL_TASKS = [*TASKS, *UNSEEN]
+UNSEEN = STUDY.unseen
+ALL_TASKS = STUDY.all_tasks
 # Their heads are removed one at a time.
-ORACLE_TASKS = oracle_tasks(config)
+ORACLE_TASKS = STUDY.oracle_tasks
 # Evaluated under the rankings of other tasks, too.
-TRANSFER = transfer_tasks(config)
+TRANSFER = STUDY.transfer_tasks
 # Evaluated without induction heads, too.
-ABLATED = ablated_tasks(config)
-SHOTS = config["shots"]
-SEEDS = config["seeds"]
-CONTROLS = sorted(config["pruning"]["controls"])
-FFN_CONTROLS = ffn_controls(CONTROLS)
+ABLATED = STUDY.ablated_tasks
+SHOTS = STUDY.shots
+SEEDS = STUDY.seeds
+CONTROLS = sorted(STUDY.pruning.controls)
+FFN_CONTROLS = STUDY.pruning.ffn_controls
 # Curves under recomputed importance, besides.
-RECOMPUTES = config["pruning"]["schedule"] == "recomputed"
+RECOMPUTES = STUDY.pruning.recomputes
 OWN_RANKINGS = ["own", *CONTROLS]
 TRANSFER_RANKINGS = ["highest_srcc", "lowest_srcc"]
 # A job that runs the model takes GPUs; on the CPU, as many run beside each other as there are cores.
-GPUS = 0 if config["device"] == "cpu" else config["gpus"]
+GPUS = 0 if STUDY.device == "cpu" else STUDY.gpus
 # Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
 CPU_MINUTES = 20
-JOINT = bool(config["joint"]["heads"] and config["joint"]["ffns"])
+JOINT = STUDY.joint.has_grid
 # Whether FFNs are also ranked by the other documents.
-OPTIMISM = config["ffn"]["optimism"]
-JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[config["joint"]["ranking"]]
+OPTIMISM = STUDY.ffn.optimism
+JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[STUDY.joint.ranking]
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
 MODEL_FILES = [
@@ -91,7 +83,7 @@ MODEL_FILES = [
     "headroom.json",
 ]
 DATA_FILES = ["train.parquet", "validation.parquet"]
-TASK_FOLDER = WORKFLOW / "tasks" / config["prompts"]
+TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
 
 
 def alternatives(values):
@@ -585,13 +577,13 @@ COMPARED_INDUCTION = expand(INDUCTION_FILES, model=MODELS)
 
 def model_source(model):
     """A model's source as the resolving command is given it, its revision on the hub, and what it may do."""
-    settings = config["models"][model]
+    settings = STUDY.models[model]
     return SimpleNamespace(
-        source=(
-            EMBEDDED_MODEL if settings["source"] == "embedded" else settings["source"]
-        ),
-        revision=settings["revision"],
-        allowed=[permission for permission in PERMISSIONS if settings[permission]],
+        source=(EMBEDDED_MODEL if settings.source == EMBEDDED else settings.source),
+        revision=settings.revision,
+        allowed=[
+            permission for permission in PERMISSIONS if getattr(settings, permission)
+        ],
     )
 
 
@@ -610,7 +602,7 @@ def get_model_options(wildcards):
 
 def get_model_files(wildcards):
     """Files that must be there before a model can be resolved: those of the embedded one."""
-    is_embedded = config["models"][wildcards.model]["source"] == "embedded"
+    is_embedded = STUDY.models[wildcards.model].source == EMBEDDED
     return (
         [f"{EMBEDDED_MODEL}/{name}" for name in ["config.json", *MODEL_FILES]]
         if is_embedded
@@ -623,13 +615,13 @@ def get_data():
     return {
         "embedded": EMBEDDED_DATA,
         "hub": "hub",
-        "mirror": config["data"]["mirror"],
-    }[config["data"]["source"]]
+        "mirror": str(STUDY.data.mirror_folder),
+    }[STUDY.data.source]
 
 
 def get_data_files(wildcards):
     """The records that prompts are rendered from, where they are files."""
-    source = config["data"]["source"]
+    source = STUDY.data.source
     if source == "embedded":
         return [
             f"{EMBEDDED_DATA}/{wildcards.task}/{name}"
@@ -666,7 +658,7 @@ def get_pruned_percents(wildcards):
 
 def get_knockout_options(wildcards):
     """How many heads the oracle removes on the task, and how the model runs."""
-    heads = oracle_heads(config, wildcards.task)
+    heads = STUDY.oracle_heads(wildcards.task)
     return f"--heads {heads} {options('dtype', 'add_bos')}"
 
 
@@ -776,11 +768,11 @@ def get_request(name, job_input, attempt):
     """
     try:
         return request_from_files(
-            name, config, job_input.model, job_input.get("prompts"), attempt
+            name, STUDY, job_input.model, job_input.get("prompts"), attempt
         )
     except HeadroomError as error:
         warn(f"{error}. Until then, cluster jobs ask for a guess of memory and time")
-        return guess(config, attempt)
+        return guess(STUDY, attempt)
 
 
 def model_job(name):
@@ -799,8 +791,8 @@ def model_job(name):
         "gpu": GPUS,
         # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
         "gpus_per_job": GPUS,
-        "device": config["device"],
-        "token_budget": config["token_budget"],
+        "device": STUDY.device,
+        "token_budget": STUDY.token_budget,
         "mem_mb": memory,
         "runtime": minutes,
     }
