@@ -91,9 +91,7 @@ def read_file(path: Path) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise HeadroomError(
-            f"{path}: not a study: line {line} is not in UTF-8; save the file in this encoding"
-        ) from None
+        raise HeadroomError(f"{path}: not a study: line {line} is not in UTF-8; save the file as UTF-8") from None
     values = load(text, str(path))
     if values is None:
         raise HeadroomError(f"{path}: not a study: the file is empty; name at least a model or a task")
