@@ -133,11 +133,12 @@ class Bench:
             "export", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
         )
 
-    def render(self, task="piqa", data=None, shots=0):
+    def render(self, task="piqa", data=None, shots=0, task_folder=None):
         """Prompts of a task from a mirror."""
+        folder = ["--task-folder", task_folder] if task_folder else []
         data = data if data is not None else mirror(self.folder / "data", "piqa", train=piqa(4), validation=piqa(4))
         return self.headroom(
-            "prompts", "--task", task, "--shots", shots, "--data", data, "--out", self.older("prompts.parquet")
+            "prompts", "--task", task, "--shots", shots, "--data", data, "--out", self.older("prompts.parquet"), *folder
         )
 
     def study(self):

@@ -113,6 +113,40 @@ def _(bench):
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
 
 
+@CASES.of("a task that scores answers in a way of its own")
+def _(bench):
+    return bench.render("truthfulqa_mc2")
+
+
+@CASES.of("a task without accuracy")
+def _(bench):
+    return bench.render("cola")
+
+
+@CASES.of("shots for a task that shows none")
+def _(bench):
+    return bench.render("truthfulqa_mc1", shots=1)
+
+
+@CASES.of("labels that count from 1")
+def _(bench):
+    table = piqa(4, lambda i, row: row | {"label": 1 + i % 2})
+    return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
+
+
+@CASES.of("labels that are no numbers")
+def _(bench):
+    table = piqa(4, lambda i, row: row | {"label": "1"})
+    return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=table))
+
+
+@CASES.of("a task YAML that is no YAML")
+def _(bench):
+    (bench.folder / "tasks").mkdir()
+    (bench.folder / "tasks" / "mine.yaml").write_bytes("task: mine\ndescription: caf\xe9\n".encode("latin-1"))
+    return bench.render("mine", task_folder=bench.folder / "tasks")
+
+
 @CASES.of("hidden labels")
 def _(bench):
     table = piqa(4, lambda i, row: row | {"label": -1})

@@ -58,6 +58,20 @@ def source_digest(path: Path) -> str:
     return _parsed(_text(Path(path))).digest[:_LENGTH]
 
 
+def source_imports(path: Path) -> list[str]:
+    """Modules that one Python file may import, at any depth of nesting, each with the packages it is in.
+
+    Relative ones begin with dots. What is imported from a module may be a module itself, and is listed as one.
+    """
+    found: dict[str, None] = {}
+    for source, names in _parsed(_text(Path(path))).imports:
+        dots = source[: len(source) - len(source.lstrip("."))]
+        parts = source.removeprefix(dots).split(".")
+        found.update(dict.fromkeys(dots + ".".join(parts[:n]) for n in range(1, len(parts) + 1) if parts[0]))
+        found.update(dict.fromkeys(f"{source}{'' if source.endswith('.') else '.'}{name}" for name in names))
+    return list(found)
+
+
 @dataclass(frozen=True)
 class _Parsed:
     """What a file's text says: its digest, and the modules that it imports from, each with the names, with dots."""

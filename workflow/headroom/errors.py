@@ -23,3 +23,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)``, or nothing where no known name is near."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def with_causes(error: BaseException) -> str:
+    """An error and what it came from, as far as that says more: ``OSError: no data, because of KeyError: 'train'``."""
+    found: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(found) < 10:
+        text = f"{type(current).__name__}: {' '.join(str(current).split())}"
+        if text not in found:
+            found.append(text)
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)
+    return ", because of ".join(found)

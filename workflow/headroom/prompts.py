@@ -5,7 +5,7 @@ Everything later reads the prompts artifact: no later step needs lm-eval, the da
 
 from __future__ import annotations
 
-import json
+import math
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
-from headroom.errors import HeadroomError, nearest
-from headroom.task_files import task_yaml
+from headroom.content import Digests
+from headroom.errors import HeadroomError, nearest, with_causes
+from headroom.json_object import read_object
+from headroom.task_data import RECORDS, SOURCE, mirror_records, own_records
+from headroom.task_digest import has_local_data, task_config
+from headroom.task_files import built_in_yaml, task_names, task_yaml
+from headroom.task_scoring import beyond, check_scoring, checked_choices, described, right_choices
 
 HUB = "hub"
 QUESTION, ANSWER = "question", "answer"
+LOOKED_AT = 200
+"""Documents of a split, spread over all of it, whose labels are looked at before any is rendered."""
 METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
@@ -31,6 +38,23 @@ _REFUSED = {
     "generate_until": "its answers are generated text",
     "loglikelihood_rolling": "it scores whole texts, of which none is right or wrong",
 }
+
+
+@dataclass(frozen=True)
+class Task:
+    """An lm-eval task with its data.
+
+    Attributes:
+        task: lm-eval's task.
+        config: its merged configuration, with the splits that there are.
+        definition: what defines it.
+        notes: what about its data is not as its definition says.
+    """
+
+    task: Any
+    config: dict[str, Any]
+    definition: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,73 +101,154 @@ def render(
             ``answer``: each document is its own.
 
     Raises:
-        HeadroomError: the task is unknown or of a type that cannot be scored, the mirror lacks it, there are fewer
-            documents than shots, or no document of a split has a right choice.
+        HeadroomError: the task is unknown, of a type that cannot be scored or scored otherwise than by accuracy, the
+            mirror lacks it, its records change meanwhile, there are fewer documents than shots, labels count from 1, or
+            no document of a split has a right choice.
     """
     with tempfile.TemporaryDirectory() as cache:
-        task, config, definition = load_task(name, data, folders, Path(cache))
-        columns: dict[str, list[Any]] = {column.name: [] for column in PROMPTS.columns}
-        documents = {}
-        for selection in select(task, config, limit_importance, limit_evaluation, sample, seed, metric):
-            _check_shots(task, shots, name)
-            # As simple_evaluate: one seeded sampler goes through the documents in order.
-            task.set_fewshot_seed(seed)
-            rendered = [i for i in selection.doc_ids if _add_document(columns, task, selection, i, shots)]
-            documents[selection.purpose] = _counts(name, selection, rendered)
+        records = _records(name, data, folders)
+        loaded = load_task(name, data, folders, Path(cache), shots)
+        columns, facts = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
+        if _records(name, data, folders) != records:
+            raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
+    return columns, {**facts, "data": _source(name, data), RECORDS: records}
+
+
+def render_task(
+    loaded: Task,
+    shots: int,
+    seed: int,
+    limit_importance: int | None,
+    limit_evaluation: int | None,
+    sample: str,
+    metric: str,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Columns of the prompts of a task that is loaded, and facts about them; see :func:`render`."""
+    task, config, name = loaded.task, loaded.config, loaded.config["task"]
+    columns: dict[str, list[Any]] = {column.name: [] for column in PROMPTS.columns}
+    documents, splits, notes = {}, {}, list(loaded.notes)
+    for selection in select(task, config, limit_importance, limit_evaluation, sample, seed, metric, notes):
+        _check_shots(task, shots, name, selection)
+        # As simple_evaluate: one seeded sampler goes through the documents in order.
+        task.set_fewshot_seed(seed)
+        rendered = [i for i in selection.doc_ids if _add_document(columns, task, selection, i, shots)]
+        documents[selection.purpose] = _counts(name, task, selection, rendered, notes)
+        splits[selection.purpose] = selection.split.name
+    if shots:
+        splits["shots"] = _shots_split(task) or "the task's own examples"
+    others = check_scoring(name, config, shots)
+    if others:
+        notes.append(f"beside acc the task defines {', '.join(others)}, which headroom does not compute")
     facts = {
         "task": name,
         "task_version": str((config.get("metadata") or {}).get("version", "unknown")),
-        "definition": definition,
+        "definition": loaded.definition,
         "shots": shots,
         "seed": seed,
         "metric": metric,
-        "data": _source(name, data),
         "documents": documents,
+        "splits": splits,
+        "notes": notes,
     }
     return columns, facts
 
 
-def _counts(name: str, selection: Selection, rendered: Sequence[int]) -> dict[str, Any]:
+def _records(name: str, data: str, folders: Sequence[Path]) -> dict[str, str]:
+    """Digests of the files that a task's records come from."""
+    digests = Digests()
+    return own_records(name, folders, digests) if data == HUB else mirror_records(Path(data, name), digests)
+
+
+def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int], notes: list[str]) -> dict[str, Any]:
     """Facts about one purpose. Documents without a right choice are left out; if all are, their labels are hidden."""
-    split = selection.split
+    split, numbers = selection.split, selection.doc_ids
+    there = set(rendered)
+    left_out = next((i for i in numbers if i not in there), None)
+    if left_out is not None:
+        label = f"the first label is {described(_label(task, split.documents[left_out]))}, of document {left_out}"
     if not rendered:
         raise HeadroomError(
-            f"task {name!r}, split {split.name!r}: no choice is marked right in any of {len(selection.doc_ids)} "
-            f"documents, the first of which is document {selection.doc_ids[0]}; is this a split with hidden labels?"
+            f"task {name!r}, split {split.name!r}: no choice is marked right in any of {len(numbers)} "
+            f"documents, the first of which is document {numbers[0]}; {label}, where the number of a choice, from 0, "
+            "or its text is expected; is this a split with hidden labels?"
+        )
+    if left_out is not None:
+        notes.append(
+            f"{len(numbers) - len(rendered)} of {len(numbers)} {selection.purpose} documents of split {split.name!r} "
+            f"have no right choice and are left out; {label}"
         )
     return {
         "split": split.name,
         "count": len(rendered),
         "questions": len({split.questions[i] for i in rendered}),
-        "left_out": len(selection.doc_ids) - len(rendered),
+        "left_out": len(numbers) - len(rendered),
     }
 
 
-def load_task(name: str, data: str, folders: Sequence[Path], cache: Path) -> tuple[Any, dict[str, Any], str]:
-    """An lm-eval task with its data, its merged configuration, and what defines it."""
+def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots: int) -> Task:
+    """An lm-eval task with its data.
+
+    Raises:
+        HeadroomError: there is no such task, its YAML cannot be read, it cannot be scored, or its data do not load.
+    """
     import datasets
     from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks._yaml_loader import load_yaml
 
     datasets.disable_progress_bars()
     path, definition = find_task(name, folders)
+    config = load_config(name, path)
+    check_scoring(name, config, shots)
+    notes: list[str] = []
+    if data != HUB:
+        config.update(_mirror(name, Path(data), config, cache, notes))
+    elif has_local_data(config):
+        # datasets takes what it has kept of a file for the file as long as its time is the same.
+        config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache)}
+    task = ConfigurableTask.__new__(ConfigurableTask)
+    try:
+        task.__init__(config=config)
+        return Task(task, config, definition, tuple(notes))
+    except IndexError as error:
+        # The first document's label is looked at while the task is made.
+        if hasattr(task, "multiple_target"):
+            label, choices = _label(task, task.task_docs[0]), task.doc_to_choice(task.task_docs[0])
+            why = beyond(label, choices) if choices else "it has no choices"
+            raise HeadroomError(f"task {name!r}, its first document: {why}") from error
+        raise HeadroomError(f"task {name!r} could not be loaded: {with_causes(error)}") from error
+    # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
+    except Exception as error:
+        raise HeadroomError(
+            f"task {name!r} could not be loaded: {with_causes(error)}. {_hint(name, data, config)}"
+        ) from error
+
+
+def load_config(name: str, path: Path) -> dict[str, Any]:
+    """The configuration of a task that can be scored, with its includes merged and its functions imported.
+
+    Raises:
+        HeadroomError: the YAML cannot be read, or the task is of a type that cannot be scored.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
     # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
     try:
         config = dict(load_yaml(path))
     # Functions that a YAML names are imported here, whatever they need.
     except Exception as error:
-        raise HeadroomError(f"task {name!r}: {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise HeadroomError(f"task {name!r}: {path} cannot be read: {with_causes(error)}") from error
     _check_type(name, config)
     for key in ("tag", "group", "task_list"):
         config.pop(key, None)
+    return config
+
+
+def _hint(name: str, data: str, config: dict[str, Any]) -> str:
+    """What to do about data that do not load."""
     if data != HUB:
-        config.update(_mirror(name, Path(data), config, cache))
-    try:
-        return ConfigurableTask(config=config), config, definition
-    # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
-    except Exception as error:
-        hint = "Without a network, set data.source to embedded or mirror" if data == HUB else _columns(name, Path(data))
-        raise HeadroomError(f"task {name!r} could not be loaded: {type(error).__name__}: {error}. {hint}") from error
+        return _columns(name, Path(data))
+    if has_local_data(config):
+        return "Its records are files of its own: mend them, or what dataset_path and dataset_kwargs say of them"
+    return "Without a network, set data.source to embedded or mirror"
 
 
 def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
@@ -160,15 +265,18 @@ def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
             raise HeadroomError(f"task {name!r}: there is no folder {folder} of task YAMLs")
         path = task_yaml(name, folder)
         if path is not None:
+            # What is wrong with it is said in its own words, before lm-eval's.
+            task_config(name, path)
             return path, f"{folder.resolve().name}/{path.relative_to(folder)}"
     theirs = f"lm-eval {version('lm_eval')}"
-    path = task_yaml(name, Path(lm_eval.__file__).parent / "tasks")
+    path = built_in_yaml(name, Path(lm_eval.__file__).parent / "tasks")
     if path is not None:
         return path, theirs
-    manager = TaskManager(include_path=[str(folder) for folder in folders] or None)
+    manager = TaskManager()
     entry = manager.task_index.get(name)
     if entry is None:
-        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, manager.all_subtasks)}")
+        known = [*manager.all_subtasks, *(task for folder in folders for task in task_names(folder))]
+        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, known)}")
     if entry.yaml_path is None or entry.kind.name == "GROUP":
         raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval, not a task; name one of its tasks")
     return Path(entry.yaml_path), theirs
@@ -190,8 +298,8 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path) -> dict[str, Any]:
-    """Configuration that reads a task from a mirror folder; splits without a file are switched off."""
+def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes: list[str]) -> dict[str, Any]:
+    """Configuration that reads a task from a mirror folder; splits without a file are switched off, which is noted."""
     files = {path.stem: str(path) for path in sorted((mirror / name).glob("*.parquet"))}
     wanted = {key: config.get(key) for key in _SPLITS}
     kept = {key: split if split in files else None for key, split in wanted.items()}
@@ -201,13 +309,25 @@ def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path) -> dic
             f"data mirror {mirror}: task {name!r} needs {mirror / name}/{{split}}.parquet for one of the splits "
             f"{', '.join(names)}; found {', '.join(files) or 'no such folder'}"
         )
-    used = {split: files[split] for split in kept.values() if split}
+    fewshot = config.get("fewshot_config")
+    shots = fewshot.get("split") if isinstance(fewshot, dict) else None
+    missing = {key: split for key, split in [*wanted.items(), ("fewshot_config.split", shots)] if split not in files}
+    notes += [
+        f"the mirror has no records of split {split!r} ({key}), so that another takes its place"
+        for key, split in missing.items()
+        if split
+    ]
+    used = {split: files[split] for split in (*kept.values(), shots) if split in files}
     for file in used.values():
         _check_records(name, file)
+    if isinstance(fewshot, dict) and shots not in files:
+        fewshot = {**fewshot, "split": kept["fewshot_split"]}
     return {
         **kept,
+        "fewshot_config": fewshot,
         "dataset_path": "parquet",
         "dataset_name": None,
+        "custom_dataset": None,
         "dataset_kwargs": {"data_files": used, "cache_dir": str(cache)},
     }
 
@@ -234,11 +354,15 @@ def _source(name: str, data: str) -> dict[str, Any]:
     """What the data are, for the provenance."""
     if data == HUB:
         return {"source": HUB}
-    origin = Path(data) / name / "source.json"
-    return {
-        "source": "mirror",
-        **(json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else {"folder": data}),
-    }
+    origin = Path(data) / name / SOURCE
+    try:
+        said = read_object(origin) if origin.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise HeadroomError(
+            f"task {name!r}: {origin} is no JSON object ({error}); mend the file, or remove it"
+        ) from error
+    # Not the folder: records that are moved stay what they are.
+    return {**said, "source": "mirror"}
 
 
 def select(
@@ -249,20 +373,23 @@ def select(
     sample: str,
     seed: int,
     metric: str,
+    notes: list[str],
 ) -> Iterator[Selection]:
     """Scoring documents (training split, else validation) and evaluation documents (labelled test, else validation).
 
-    Where both would be the same split, its first third is for scoring and for shots, the rest for evaluation.
+    Where both would be the same split, its first third is for scoring and for shots, the rest for evaluation. What is
+    not as the task says is added to ``notes``.
     """
     names = (
         config.get("training_split") or config.get("validation_split") or config.get("test_split"),
-        _evaluation_split(task, config),
+        _evaluation_split(task, config, notes),
     )
     splits = {name: _split(task, config, name, metric) for name in dict.fromkeys(names)}
     scoring, evaluated = (splits[name] for name in names)
     pool, held_out = range(len(scoring.documents)), list(range(len(evaluated.documents)))
     if scoring is evaluated:
         pool = pool[: len(pool) // 3]
+        notes.append(f"split {scoring.name!r} is for both: its first {len(pool)} documents score, the others evaluate")
         # A question whose first documents are in the pool is not evaluated.
         held_out = [i for i in held_out if evaluated.questions[i] >= len(pool)]
         if _shots_split(task) == scoring.name:
@@ -276,6 +403,8 @@ def select(
     ):
         if not numbers:
             raise HeadroomError(f"task {config['task']!r}: split {split.name!r} has no documents for {purpose}")
+        # Labels that count from 1 are wrong in all documents, and seen in some that may not be chosen.
+        _labelled(task, config["task"], split.name, split.documents)
         yield Selection(purpose, split, numbers)
 
 
@@ -322,21 +451,61 @@ def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], templ
     return found
 
 
-def _evaluation_split(task: Any, config: dict[str, Any]) -> str | None:
-    """The test split where it has labels (hidden ones are -1 or empty), else the validation split."""
-    test = config.get("test_split")
-    if test and (not config.get("validation_split") or _gold(task, task.test_docs()[0])):
+def _evaluation_split(task: Any, config: dict[str, Any], notes: list[str]) -> str | None:
+    """The test split where at least half of it has labels (hidden ones are -1 or empty), else the validation split."""
+    test, validation = config.get("test_split"), config.get("validation_split")
+    if not test or not validation or test == validation:
+        return test or validation
+    labelled = _labelled(task, config["task"], test, task.test_docs())
+    if 2 * sum(labelled) >= len(labelled):
         return str(test)
-    return config.get("validation_split")
+    notes.append(
+        f"split {validation!r} is evaluated, not {test!r}, where {len(labelled) - sum(labelled)} of {len(labelled)} "
+        "documents that were looked at have no right choice"
+    )
+    return str(validation)
 
 
-def _check_shots(task: Any, shots: int, name: str) -> None:
+def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, Any]]) -> list[bool]:
+    """Of documents spread over a split, whether they have a right choice.
+
+    Raises:
+        HeadroomError: labels count from 1.
+    """
+    found = []
+    for number in range(0, len(documents), max(1, math.ceil(len(documents) / LOOKED_AT))):
+        try:
+            found.append(bool(_gold(task, documents[number])))
+        except HeadroomError as error:
+            raise HeadroomError(f"task {name!r}, split {split!r}, document {number}: {error}") from error
+        # Where labels are hidden, templates may not fit; a document that is chosen says what is wrong with it.
+        except Exception:
+            found.append(False)
+    return found
+
+
+def _check_shots(task: Any, shots: int, name: str, selection: Selection) -> None:
     pool = len(task.sampler.fewshot_docs())
-    # One more than the shots is drawn, so that the document itself can be left out.
-    if shots and pool < shots + 1:
+    # Where the document may be among them, one more than the shots is drawn, so that it can be left out.
+    needed = shots + (_may_be_among_shots(task, selection.split.name) or _leaves_out(task))
+    if shots and pool < needed:
         raise HeadroomError(
-            f"task {name!r}: {shots} shots need at least {shots + 1} documents to draw from, the split has {pool}"
+            f"task {name!r}: {shots} shots need at least {needed} documents to draw from, the split has {pool}"
         )
+
+
+def _leaves_out(task: Any) -> bool:
+    """Whether lm-eval itself leaves a document out of its shots, having drawn one more than needed.
+
+    It does so, too, where neither a split for shots nor a test split is named.
+    """
+    first = type(task.sampler).__name__ == "FirstNSampler"
+    return not first and bool(task.fewshot_cfg.split == task.config.test_split)
+
+
+def _may_be_among_shots(task: Any, split: str) -> bool:
+    """Whether shots are drawn from the split of the document itself."""
+    return _shots_split(task) == split
 
 
 def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, shots: int) -> bool:
@@ -355,9 +524,11 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
         requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
         gold = _gold(task, document)
         lengths = _choice_lengths(task, document)
+    except HeadroomError as error:
+        raise HeadroomError(f"{where}: {error}") from error
     # A record that does not fit the task's templates; their messages lack the record.
     except Exception as error:
-        raise HeadroomError(f"{where}: lm-eval cannot render it: {type(error).__name__}: {error}") from error
+        raise HeadroomError(f"{where}: lm-eval cannot render it: {with_causes(error)}") from error
     if not gold:
         return False
     # Tasks that also measure mutual information append unconditional requests after those of the choices.
@@ -401,7 +572,7 @@ def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any
     """
     sampler = task.sampler
     draw = sampler.sample
-    if task.fewshot_cfg.split != task.config.test_split and _shots_split(task) == split:
+    if task.fewshot_cfg.split != task.config.test_split and _may_be_among_shots(task, split):
         sampler.sample = lambda n, eval_doc=None, **kwargs: draw(n, eval_doc=document, **kwargs)
     try:
         return task.fewshot_context(document, num_fewshot=shots, gen_prefix=task.doc_to_prefix(document))
@@ -429,13 +600,21 @@ def _choice_lengths(task: Any, document: dict[str, Any]) -> list[int | None]:
     return [len(choice) if normalised else None for choice in task.doc_to_choice(document)]
 
 
-def _gold(task: Any, document: dict[str, Any]) -> set[int]:
-    """Numbers of the right choices; empty where the label is hidden or out of range."""
-    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
-        return {0} if str(task.doc_to_target(document)).strip() else set()
-    choices = task.doc_to_choice(document)
+def _label(task: Any, document: dict[str, Any]) -> Any:
+    """What a document says is right."""
     # Tasks whose choices are contexts (Winogrande) name the right context where others put the question.
-    target = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    targets = target if isinstance(target, list) else [target]
-    numbers = {choices.index(t) if isinstance(t, str) and t in choices else t for t in targets}
-    return {n for n in numbers if isinstance(n, int) and 0 <= n < len(choices)}
+    return task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+
+
+def _gold(task: Any, document: dict[str, Any]) -> set[int]:
+    """Numbers of the right choices; empty where the label is hidden or out of range.
+
+    Raises:
+        HeadroomError: the label counts from 1, or the choices or the continuation are no text.
+    """
+    label = _label(task, document)
+    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
+        if not isinstance(label, str):
+            raise HeadroomError(f"its continuation (doc_to_target) is {described(label)}; expected text")
+        return {0} if label.strip() else set()
+    return right_choices(label, checked_choices(task.doc_to_choice(document)))

@@ -17,12 +17,19 @@ WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
 from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
+from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
 from headroom.study.config import EMBEDDED
 from headroom.study.reading import read_merged
+from headroom.task_data import (
+    digest_of_records,
+    mirror_records,
+    own_records,
+    recorded_digest,
+)
 from headroom.task_digest import task_digest
 from headroom.workload import guess, hardware_of, request_from_files
 
@@ -84,6 +91,16 @@ MODEL_FILES = [
 ]
 DATA_FILES = ["train.parquet", "validation.parquet"]
 TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
+try:
+    TASK_DIGESTS = {task: task_digest(task, TASK_FOLDER) for task in ALL_TASKS}
+except HeadroomError as error:
+    raise WorkflowError(str(error)) from None
+# Of records, kept between runs.
+DIGESTS = Digests(Path("results/.digests.json"))
+
+
+onstart:
+    DIGESTS.keep()
 
 
 def alternatives(values):
@@ -620,18 +637,42 @@ def get_data():
 
 
 def get_data_files(wildcards):
-    """The records that prompts are rendered from, where they are files."""
-    source = STUDY.data.source
-    if source == "embedded":
-        return [
-            f"{EMBEDDED_DATA}/{wildcards.task}/{name}"
-            for name in ["source.json", *DATA_FILES]
-        ]
-    return (
-        []
-        if source == "hub"
-        else sorted(map(str, Path(get_data(), wildcards.task).glob("*.parquet")))
-    )
+    """The records that prompts are rendered from, where a rule makes them.
+
+    A mirror's are no inputs: they are known by content, wherever the mirror lies.
+    """
+    return [
+        f"{EMBEDDED_DATA}/{wildcards.task}/{name}"
+        for name in ["source.json", *DATA_FILES]
+        if STUDY.data.source == "embedded"
+    ]
+
+
+@cache
+def find_records(task):
+    """Digest of the content of a task's records, as far as they are files; empty where there are none."""
+    if STUDY.data.source == "hub":
+        return digest_of_records(own_records(task, [TASK_FOLDER], DIGESTS))
+    return digest_of_records(mirror_records(Path(get_data(), task), DIGESTS))
+
+
+def get_records(wildcards):
+    """What a task's prompts depend on beside code and options: the content of its records.
+
+    Where the embedded ones were removed after they had served, or are not unpacked yet, that of the prompts' own.
+    """
+    if all(map(os.path.exists, get_data_files(wildcards))):
+        return f"records {find_records(wildcards.task)}"
+    (prompts,) = expand(f"results/prompts/{{task}}/{CELL}.parquet", **wildcards)
+    return f"records {recorded_digest(Path(prompts))}"
+
+
+# Before any job starts; the embedded ones may not be unpacked yet.
+try:
+    for task in ALL_TASKS if STUDY.data.source != "embedded" else ():
+        find_records(task)
+except HeadroomError as error:
+    raise WorkflowError(str(error)) from None
 
 
 def pruned_parts(wildcards):
@@ -664,7 +705,7 @@ def get_knockout_options(wildcards):
 
 def get_task_digest(wildcards):
     """Digest of the task's definition."""
-    return task_digest(wildcards.task, TASK_FOLDER)
+    return TASK_DIGESTS[wildcards.task]
 
 
 def get_figure_shots(wildcards):

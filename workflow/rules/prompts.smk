@@ -10,10 +10,13 @@ rule render_prompts:
         f"logs/render_prompts/{{task}}/{CELL}.log",
     conda:
         "../../envs/prompts.yaml"
+    resources:
+        # Not params: where the records lie does not matter.
+        data=get_data(),
     params:
         code=code_digest("steps.render_prompts"),
         definition=get_task_digest,
-        data=get_data(),
+        records=get_records,
         options=options(
             "limits.importance", "limits.evaluation", "sample", "prompts", "metric"
         ),
@@ -21,5 +24,5 @@ rule render_prompts:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:
         "python -m headroom prompts --task {wildcards.task} --shots {wildcards.shot} --seed {wildcards.seed} "
-        "--data {params.data} {params.options} "
+        "--data {resources.data:q} {params.options} "
         "--out {output} 2>&1 | tee {log}"

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headroom import prompts
-from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
 from headroom.artifacts.store import write
 from headroom.provenance import describe
 from headroom.task_digest import task_digest
 from headroom.task_files import task_yaml
 from headroom.text_sizes import text_sizes
+
+_ROLES = {IMPORTANCE: "scores", EVALUATION: "evaluates", "shots": "takes shots from"}
 
 
 def run(
@@ -46,3 +48,6 @@ def run(
         if found["left_out"]:
             text += f"; {found['left_out']} left out, as none of their choices is right"
         print(text, file=sys.stderr)
+    used = ", ".join(f"{_ROLES[role]} {split}" for role, split in facts["splits"].items())
+    for line in (f"splits: {used}", *facts["notes"]):
+        print(f"prompts {task} {shots}-shot: {line}", file=sys.stderr)
