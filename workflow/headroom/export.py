@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove
 from headroom.checkpoints import Loaded, gates_without
 from headroom.errors import HeadroomError
 from headroom.pruned_model import Remainder, check_family, load_pruned, prune_for_good
+from headroom.rounding import Trace, agree, fault, spread_measured, traced
 
 SHARD = "5GB"
 """Weight files are no larger, so that no machine needs much more than the model's memory to read or write them."""
@@ -59,14 +60,16 @@ class Witness:
     """What the masked model says to some tokens: the export must say the same.
 
     Attributes:
-        tokens: [row, time].
-        logits: [row, time, vocabulary], on the CPU.
+        tokens: [row, pos].
+        logits: [row, pos, vocabulary], on the CPU.
+        trace: what passed through the model's layers.
         dtype: number format of the model that said it.
         device: where that was.
     """
 
     tokens: Tensor
     logits: Tensor
+    trace: Trace
     dtype: torch.dtype
     device: torch.device
 
@@ -80,13 +83,14 @@ def testify(loaded: Loaded, pruned: Pruned) -> Witness:
         model.config.vocab_size, (2, min(24, loaded.window)), generator=torch.Generator().manual_seed(0)
     )
     gates = gates_without(loaded.shape, pruned.heads)
-    with loaded.seam.gates(gates), loaded.seam.without_ffns(pruned.ffns):
+    seam = loaded.seam
+    with seam.gates(gates), seam.without_ffns(pruned.ffns), traced(model) as trace, spread_measured(seam, trace):
         logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise HeadroomError(
             "with these heads and FFNs gone the model's logits are not finite in this number format; use dtype float32"
         )
-    return Witness(tokens, logits.cpu(), model.dtype, loaded.device)
+    return Witness(tokens, logits.cpu(), trace, model.dtype, loaded.device)
 
 
 def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
@@ -142,22 +146,24 @@ def check(folder: Path, witness: Witness, parameters: int) -> float:
             f"the export has {found} parameters, expected {parameters}; this model cannot be exported exactly"
         )
     tokens = witness.tokens.to(witness.device)
-    whole = model(input_ids=tokens, use_cache=False).logits.cpu()
-    # What a cache that miscounts its tokens would get wrong.
-    cached = model(input_ids=tokens[:, :-1], use_cache=True)
-    last = model(input_ids=tokens[:, -1:], past_key_values=cached.past_key_values, use_cache=True).logits.cpu()
-    far = 0.0
-    for what, one, other in (("", whole, witness.logits), (" with a cache", last, whole[:, -1:])):
-        difference = float((one.float() - other.float()).abs().max())
-        # Of float32, up to rounding; 16 bits round much more.
-        most = 1e-4 if witness.dtype.itemsize > 2 else 0.1
-        if not difference <= most * max(1.0, float(other.float().abs().max())):
-            raise HeadroomError(
-                f"the export's logits{what} differ from the masked model's by up to {difference:.3g}; this model "
-                "cannot be exported exactly"
-            )
-        far = max(far, difference)
-    return far
+    natural = model(input_ids=tokens, use_cache=False).logits.cpu()
+    # The cache holds all tokens but the last: what one that miscounts its tokens would get wrong.
+    for what, parts in (("", (slice(None),)), (" with a cache", (slice(-1), slice(-1, None)))):
+        cache = None
+        for part in parts:
+            expected = witness.trace.at(part)
+            with traced(model, expected.inputs) as found:
+                said = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
+            cache = said.past_key_values
+            why = fault(replace(found, heads=[]), expected)
+            if not why and not agree(said.logits.cpu(), witness.logits[:, part]):
+                why = "given the same input, the last layer's output gives others"
+            if why:
+                raise HeadroomError(
+                    f"the export's logits{what} differ from the masked model's by up to "
+                    f"{(natural - witness.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
+                )
+    return float((natural.float() - witness.logits.float()).abs().max())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from headroom import anatomy, cores
 from headroom.errors import HeadroomError
 from headroom.manner import Manner, attention, biased
 from headroom.readout import logits
+from headroom.rounding import TIMES_WRITTEN_OUT, Trace, agree, fault, spread_measured, traced
 
 IMPLEMENTATION = "headroom"
 
@@ -402,7 +403,7 @@ def attach(model: Any) -> Seam:
     row = anatomy.check_config(model.config.to_dict())
     shape = anatomy.heads(model)
     tokens = _probe_tokens(model)
-    with torch.no_grad():
+    with torch.no_grad(), traced(model) as own:
         before = model(input_ids=tokens, use_cache=False).logits
     if not torch.isfinite(before).all():
         raise HeadroomError(
@@ -431,7 +432,7 @@ def attach(model: Any) -> Seam:
         model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
     else:
         model.set_attn_implementation(IMPLEMENTATION)
-    _prove(model, seam, tokens, before)
+    _prove(model, seam, tokens, own, before)
     return seam
 
 
@@ -442,78 +443,114 @@ def _probe_tokens(model: Any) -> Tensor:
 
 
 @torch.no_grad()
-def _prove(model: Any, seam: Seam, tokens: Tensor, before: Tensor) -> None:
+def _prove(model: Any, seam: Seam, tokens: Tensor, own: Trace, before: Tensor) -> None:
+    """Prove that the seam serves a model.
+
+    Args:
+        model, seam: the model and its seam, attached.
+        tokens: what it is proved with, [1, pos].
+        own, before: what passed through the model's layers without the seam, and its logits.
+    """
     seam.calls.clear()
-    opened = model(input_ids=tokens, use_cache=False).logits
+    with traced(model) as opened, spread_measured(seam, opened):
+        values = model(input_ids=tokens, use_cache=False).logits
     if seam.calls != Counter(range(seam.shape.layers)):
         raise HeadroomError(
             f"family {model.config.model_type!r}: the attention function must be called once per layer, "
             f"was called {dict(seam.calls)} times for {seam.shape.layers} layers; this model cannot be pruned here"
         )
-    if not _agree(opened, before):
-        raise HeadroomError(
-            f"family {model.config.model_type!r}: with all heads open the logits differ from the model's own "
-            f"by up to {(opened - before).abs().max():.3g}; this model cannot be served exactly"
-        )
-    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    if not _agree(logits(model, hidden), opened):
-        raise HeadroomError(
-            f"family {model.config.model_type!r}: logits are more than the output embedding of the last hidden state; "
-            "this model cannot be served exactly"
-        )
-    _prove_packing(model, seam, tokens, hidden)
-    # One head may be inert; some head of the first layer is not.
-    if not any(_closing_tells(model, seam, tokens, opened, head) for head in range(seam.shape.heads)):
-        raise HeadroomError(
-            f"family {model.config.model_type!r}: closing the first layer's heads changes nothing; "
-            "this model's heads cannot be pruned here"
-        )
-    _prove_ffns(model, seam, tokens, opened)
+    _prove_attention(model, seam, tokens, replace(own, spread=opened.spread), before)
+    _prove_packing(model, seam, tokens, opened)
+    _prove_gates(model, seam, tokens, values)
+    _prove_restart(model, seam, tokens, opened, values)
+    _prove_ffns(model, seam, tokens, values)
     seam.calls.clear()
 
 
-def _closing_tells(model: Any, seam: Seam, tokens: Tensor, opened: Tensor, head: int) -> bool:
-    """Whether closing a head of the first layer changes the logits."""
-    gates = torch.ones(seam.shape.layers, seam.shape.heads, device=tokens.device)
-    gates[0, head] = 0
-    with seam.gates(gates):
-        return not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
+def _prove_attention(model: Any, seam: Seam, tokens: Tensor, own: Trace, before: Tensor) -> None:
+    """With all gates open, the model against itself without the seam."""
+    with traced(model, own.inputs) as found:
+        values = model(input_ids=tokens, use_cache=False).logits
+    why = fault(found, own, TIMES_WRITTEN_OUT)
+    if not why and not agree(values, before):
+        why = "given the same input, the last layer's output gives others"
+    if why:
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: with all heads open the logits differ from the model's own ({why}); "
+            "this model cannot be served exactly"
+        )
 
 
-def _prove_packing(model: Any, seam: Seam, tokens: Tensor, hidden: Tensor) -> None:
+def _prove_packing(model: Any, seam: Seam, tokens: Tensor, first: Trace) -> None:
     """Two rows that share six tokens, in a tree, and five tokens in a tree after it, against the rows apart."""
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
-    apart = model.base_model(input_ids=row, use_cache=False).last_hidden_state
+    with traced(model) as second, spread_measured(seam, second):
+        model.base_model(input_ids=row, use_cache=False)
+    expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
     sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
     positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
     trees = (Branching(n + own, n, sees.to(tokens.device)), Branching(5, 5))
-    with seam.layout(Layout(trees, positions=positions)):
-        packed = model.base_model(
+    with seam.layout(Layout(trees, positions=positions)), traced(model, expected.inputs) as packed:
+        model.base_model(
             input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
             position_ids=positions[None],
             use_cache=False,
-        ).last_hidden_state
-    expected = torch.cat([hidden, apart[:, shared:], hidden[:, :5]], dim=1)
-    if not _agree(packed, expected):
+        )
+    if why := fault(packed, expected):
         raise HeadroomError(
-            f"family {model.config.model_type!r}: the hidden states of packed rows differ from those of rows apart by "
-            f"up to {(packed - expected).abs().max():.3g}; this model cannot be served exactly"
+            f"family {model.config.model_type!r}: the hidden states of packed rows differ from those of rows apart "
+            f"({why}); this model cannot be served exactly"
         )
 
 
-def _prove_ffns(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:
-    with seam.layer_inputs() as inputs:
-        model(input_ids=tokens, use_cache=False)
+def _prove_gates(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:
+    """Close every other head, then the rest: nothing of them reaches the output projections, and logits change.
+
+    Some heads, or all of some layers, may write nothing, as where another tool zeroed them; of some layer they must.
+    """
+    numbers = torch.arange(seam.shape.layers)[:, None] + torch.arange(seam.shape.heads)
+    tells = False
+    for rest in range(2):
+        gates = (numbers % 2 != rest).to(tokens.device, torch.float32)
+        with seam.gates(gates), traced(model) as closed:
+            tells |= not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
+        for layer, outputs in enumerate(closed.heads):
+            heard = outputs.unflatten(-1, (seam.shape.heads, -1)).any(dim=-1)[0].any(dim=0)
+            leaks = (heard & (gates[layer] == 0).to(heard.device)).nonzero().flatten().tolist()
+            if tells and leaks:
+                raise HeadroomError(
+                    f"family {model.config.model_type!r}: head {leaks[0]} of layer {layer} still reaches the output "
+                    "projection when it is closed; this model's heads cannot be pruned here"
+                )
+    if not tells:
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: closing the first layer's heads changes nothing, nor does closing "
+            "those of any other layer; this model's heads cannot be pruned here"
+        )
+
+
+def _prove_restart(model: Any, seam: Seam, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
+    """A pass restarted at the last layer, and logits made from last hidden states."""
     last = seam.shape.layers - 1
-    with seam.restart(last, inputs[last]):
-        restarted = model(input_ids=tokens, use_cache=False).logits
-    if not _agree(restarted, opened):
+    with seam.restart(last, kept.inputs[last]):
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    if agree(logits(model, hidden).to(opened.dtype), opened):
+        return
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    if agree(logits(model, hidden).to(opened.dtype), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
             "this model's FFNs cannot be scored here"
         )
+    raise HeadroomError(
+        f"family {model.config.model_type!r}: logits are more than the output embedding of the last hidden state; "
+        "this model cannot be served exactly"
+    )
+
+
+def _prove_ffns(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:
     with seam.without_ffns(range(seam.shape.layers)):
         without = model(input_ids=tokens, use_cache=False).logits
     if torch.equal(without, opened):
@@ -521,10 +558,3 @@ def _prove_ffns(model: Any, seam: Seam, tokens: Tensor, opened: Tensor) -> None:
             f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
             "this model's FFNs cannot be pruned here"
         )
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Equal up to the rounding of another order of operations in the tensors' number format."""
-    tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.1
-    found, expected = found.float(), expected.float()
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * expected.std().item())
