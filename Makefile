@@ -6,21 +6,27 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A study is hundreds of short processes: without byte code, each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo adopt study study-ffns bench install test lint crash slurm types unit lens options clean
+# Nothing is installed whose digest the lock files do not name; they name everything, so that pip resolves nothing.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) --require-hashes --no-deps
+
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-$(VENV)/.runtime: envs/requirements.txt envs/constraints.txt pyproject.toml
+$(VENV)/.runtime: $(wildcard envs/lock*.txt) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "headroom is pinned for Python 3.11; name one with make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(INSTALL) -r envs/lock-cpu.txt 2> /dev/null || echo "pip knows no place with the CPU build of torch: taking the package index's build"
+	$(INSTALL) -r envs/lock.txt
+	@$(BIN)/python -c "import torch" 2> /dev/null || { echo "Installing the CUDA libraries of this build of torch"; $(INSTALL) -r envs/lock-cuda.txt; }
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime envs/requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt -c envs/constraints.txt
+$(VENV)/.dev: $(VENV)/.runtime envs/lock-dev.txt
+	$(INSTALL) -r envs/lock-dev.txt
 	touch $@
 
 install: $(VENV)/.runtime  ## make .venv with the pinned requirements
@@ -97,12 +103,15 @@ unit: $(VENV)/.dev  ## unit, parity, DAG and end-to-end tests
 
 lens: $(VENV)/lens  ## install TransformerLens apart, which tests then hold prefix matching against
 
-$(VENV)/lens: $(VENV)/.dev envs/requirements-lens.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ -r envs/requirements-lens.txt
+$(VENV)/lens: $(VENV)/.dev envs/lock-lens.txt
+	$(INSTALL) --upgrade --target $@ -r envs/lock-lens.txt
 	touch $@
 
 slurm: $(VENV)/.dev  ## larger studies through a private Slurm, killed and compared; root and apt-get, or Slurm itself
 	HEADROOM_SLURM=long pytest tests/slurm
+
+lock:  ## write the lock files anew from the requirements; needs uv
+	$(PYTHON) envs/lock.py
 
 clean:  ## remove results, resources and logs
 	rm -rf resources logs .snakemake

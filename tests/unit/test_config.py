@@ -4,9 +4,12 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import HeadroomError
@@ -255,11 +258,57 @@ def test_conda_environments_pin_what_pip_pins(name):
     assert {k: wanted.get(k) for k in found} == found
 
 
-def test_constraints_hold_every_direct_pin():
-    frozen = pins((ROOT / "envs" / "constraints.txt").read_text())
-    for file in ("requirements.txt", "requirements-dev.txt"):
-        for name, version in pins((ROOT / "envs" / file).read_text()).items():
-            assert frozen.get(name, version) == version, name
+LOCKS = {
+    "requirements.txt": ("lock.txt",),
+    "requirements-dev.txt": ("lock-dev.txt", "lock.txt"),
+    "requirements-lens.txt": ("lock-lens.txt",),
+}
+
+
+def locked(name):
+    """Package to version and digests of a lock file."""
+    blocks = re.split(r"^(?=[\w.-]+==)", (ROOT / "envs" / name).read_text(), flags=re.MULTILINE)[1:]
+    heads = [re.match(r"([\w.-]+)==([^\s;\\]+)", block).groups() for block in blocks]
+    return {
+        package.lower().replace("_", "-"): (version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block))
+        for (package, version), block in zip(heads, blocks, strict=True)
+    }
+
+
+@pytest.mark.parametrize("requirements", LOCKS)
+def test_lock_files_hold_every_direct_pin(requirements):
+    versions = {package: version for name in LOCKS[requirements] for package, (version, _) in locked(name).items()}
+    direct = pins((ROOT / "envs" / requirements).read_text())
+    assert direct
+    assert {package: versions.get(package) for package in direct} == direct
+
+
+def test_lock_files_name_a_digest_of_all_that_the_installed_packages_need():
+    """What pip does not resolve must be whole: each requirement of each locked package is locked, too."""
+    names = set()
+    for path in (ROOT / "envs").glob("lock*.txt"):
+        packages = locked(path.name)
+        assert packages
+        assert all(digests for _, digests in packages.values()), path.name
+        names |= set(packages)
+    runtime = set(locked("lock.txt"))
+    for package in runtime - {"torch"}:
+        try:
+            needed = [Requirement(text) for text in requires(package) or []]
+        except PackageNotFoundError:
+            continue  # Of another platform.
+        wanted = {canonicalize_name(r.name) for r in needed if not r.marker or r.marker.evaluate({"extra": ""})}
+        assert wanted <= {canonicalize_name(name) for name in runtime}, package
+
+
+def test_every_install_of_the_makefile_checks_digests():
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if re.search(r"pip install|\$\(PIP\)", line)]
+    assert len(lines) == 3
+    for line in lines:
+        # The package itself has no digest, and takes nothing from elsewhere.
+        assert line.startswith("PIP := ") or "--require-hashes" in line or line.endswith("--no-build-isolation -e ."), (
+            line
+        )
 
 
 def test_imports_of_an_environment_are_pinned_in_it():

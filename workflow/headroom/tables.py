@@ -6,6 +6,7 @@ import csv
 import hashlib
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def write_page(
     text = f"# {title}\n\n{markdown}"
     files = {".md": text, **(others or {})}
     digests = {suffix: hashlib.sha256(content.encode()).hexdigest() for suffix, content in files.items()}
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    # Names come from studies and checkpoints: what looks like HTML in them is text.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n{html_metadata(made, digests)}\n<style>{_STYLE}</style>\n</head>\n"
@@ -71,7 +73,7 @@ def write_table(
         page: columns and rows of the page, where it has others than the CSV: fewer, or in words.
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    csv.writer(text, lineterminator="\n").writerows([map(_as_text, row) for row in (columns, *rows)])
     columns, rows = page or (columns, rows)
     lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
     for note in notes:
@@ -79,9 +81,17 @@ def write_table(
     write_page(out, title, "\n".join([*lines, ""]), made, {".csv": text.getvalue()})
 
 
+def _as_text(value: object) -> object:
+    """A cell in one line, and none that a spreadsheet takes for a formula: an apostrophe goes before what looks so."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[\x00-\x1f]+", " ", value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
 def _line(values: Sequence[object]) -> str:
     shown = (f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value) for value in values)
-    return "| " + " | ".join(text.replace("|", "\\|") for text in shown) + " |"
+    return "| " + " | ".join(re.sub(r"[\x00-\x1f]+", " ", text).replace("|", "\\|") for text in shown) + " |"
 
 
 def size(parameters: float) -> str:
