@@ -173,6 +173,14 @@ def ffn_outputs(model: Any) -> list[Any]:
     return [norm or last for norm, last in zip(norms, last_maps(model), strict=True)]
 
 
+def attention_norms(model: Any) -> list[Any]:
+    """The norm behind each layer's attention, before the residual: where FFNs have one, attention has one, too."""
+    return [
+        layer.post_attention_layernorm if hasattr(layer, "post_feedforward_layernorm") else None
+        for layer in layers_of(model)
+    ]
+
+
 def last_maps(model: Any) -> list[Any]:
     """The last map of each FFN."""
     return [reduce(getattr, _places(model).last.split("."), layer) for layer in layers_of(model)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.families.cases import Case, ffn_outputs, last_maps, layers_of, output_projections
+from tests.families.cases import Case, attention_norms, ffn_outputs, last_maps, layers_of, output_projections
 
 
 def rows_first(linear: Any) -> Any:
@@ -79,12 +79,20 @@ def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[A
 
 
 def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Sum over tokens of the norm of W_O^h A_t, [document, layer, head]."""
+    """Sum over tokens of the norm of what each head adds to the residual, [document, layer, head].
+
+    That is W_O^h A_t, channel by channel times what a norm behind attention makes of the sum of all heads.
+    """
     caught: dict[int, Any] = {}
-    projections = output_projections(model)
+    factors: dict[int, Any] = {}
+    projections, norms = output_projections(model), attention_norms(model)
     handles = [
         module.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0][0]}))
         for layer, module in enumerate(projections)
+    ] + [
+        norm.register_forward_hook(lambda _, inputs, out, layer=layer: factors.update({layer: out[0] / inputs[0][0]}))
+        for layer, norm in enumerate(norms)
+        if norm is not None
     ]
     found = np.zeros((len(documents), len(projections), case.heads))
     for number, document in enumerate(documents):
@@ -92,9 +100,8 @@ def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any,
         for layer, module in enumerate(projections):
             for head in range(case.heads):
                 here = part(case, head)
-                found[number, layer, head] = sum(
-                    float((rows_first(module)[:, here] @ token).norm()) for token in caught[layer][:, here]
-                )
+                parts = caught[layer][:, here] @ rows_first(module)[:, here].T
+                found[number, layer, head] = float((parts * factors.get(layer, 1)).norm(dim=-1).sum())
     for handle in handles:
         handle.remove()
     return found

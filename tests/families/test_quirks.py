@@ -10,15 +10,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from headroom import anatomy, manner
 from headroom.checkpoints import load
 from headroom.errors import HeadroomError
+from headroom.importance import contributions
 from headroom.induction import prefix_matching_scores
 from headroom.likelihood import log_likelihoods
 from headroom.manner import Manner, biased
-from headroom.packing import Batches
+from headroom.packing import Batches, Document, Row
 from headroom.plan import measured_rates
 from headroom.readout import logits
 from headroom.seam import Seam, attach
 from headroom.shapes import model_from_config, with_layers
-from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW
+from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW, output_projections
 from tests.families.test_every_family import DOCUMENTS, TOKENS
 
 MAP = WIDTH * HIDDEN
@@ -123,6 +124,22 @@ class TestNormsAfterBlocks:
             loaded.model(input_ids=torch.tensor([TOKENS]), use_cache=False)
         assert torch.equal(inputs[2], inputs[1])
         assert not torch.equal(inputs[1], inputs[0])
+
+    @pytest.mark.parametrize("name", ["gemma2", "gemma3", "gemma3_text", "olmo2"])
+    def test_what_heads_write_is_what_reaches_the_residual(self, served, name):
+        """Heads that write ten times as much, all of them, write the same behind the norm."""
+        loaded = served(name)
+        documents = [Document(0, (Row(tuple(TOKENS), 2),))]
+        before = contributions(loaded, documents, 200).written
+        projection = output_projections(loaded.model)[1]
+        with torch.no_grad():
+            projection.weight *= 10
+        try:
+            after = contributions(loaded, documents, 200).written
+        finally:
+            with torch.no_grad():
+                projection.weight /= 10
+        np.testing.assert_allclose(after[:, 1], before[:, 1], rtol=1e-3)
 
     def test_norms_that_go(self, served):
         maps = 3 * 40 * HIDDEN

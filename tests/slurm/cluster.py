@@ -223,7 +223,7 @@ class Cluster:
     def _ask(self, *command: str) -> str:
         return subprocess.run(command, text=True, capture_output=True).stdout
 
-    def _wait(self, what: str, ready: object, seconds: float = 20.0) -> None:
+    def _wait(self, what: str, ready: object, seconds: float = 200.0) -> None:
         end = time.monotonic() + seconds
         while not ready():  # type: ignore[operator]
             if time.monotonic() > end:

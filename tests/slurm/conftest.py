@@ -128,4 +128,4 @@ def end(process: subprocess.Popen[str], number: int) -> str:
     # A job may have started before Snakemake has been told its number, and could not be cancelled.
     time.sleep(5)
     os.kill(process.pid, number)
-    return process.communicate(timeout=240)[0]
+    return process.communicate(timeout=2400)[0]

@@ -70,9 +70,9 @@ def test_a_study_through_slurm(cluster, cluster_study):
     study = prepared(cluster_study)
     # Cancelled in the middle of jobs: none is left, and what the local rules made is.
     first = study.start(*SLURM)
-    wait_for((study.notes / "calls").is_file, 120, first)
+    wait_for((study.notes / "calls").is_file, 1200, first)
     end(first, signal.SIGINT)
-    wait_for(lambda: not cluster.running(), 30)
+    wait_for(lambda: not cluster.running(), 300)
     cancelled = cluster.history()
     assert cancelled
     assert {entry.state for entry in cancelled} <= {"CANCELLED", "FAILED"}
@@ -82,9 +82,9 @@ def test_a_study_through_slurm(cluster, cluster_study):
         if (study.notes / fault).is_dir():
             (study.notes / fault).rmdir()
     process = study.start(*SLURM)
-    printed = process.communicate(timeout=420)[0]
+    printed = process.communicate(timeout=4200)[0]
     assert process.returncode == 0, printed
-    wait_for(lambda: not cluster.running(), 30)
+    wait_for(lambda: not cluster.running(), 300)
     jobs = cluster.history()[len(cancelled) :]
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build" / "slurm-history.md").write_text(table(cancelled + jobs))
@@ -129,20 +129,20 @@ def test_killed_snakemake_leaves_jobs_that_do_no_harm(cluster, cluster_study):
     study = prepared(cluster_study, faults="")
     before = len(cluster.history())
     first = study.start(*SLURM)
-    wait_for((study.notes / "calls").is_file, 120, first)
+    wait_for((study.notes / "calls").is_file, 1200, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     # Jobs go on, and end well, though nobody looks.
-    wait_for(lambda: not cluster.running(), 120)
+    wait_for(lambda: not cluster.running(), 1200)
     left = cluster.history()[before:]
     assert "COMPLETED" in {entry.state for entry in left}
     done = study.start(*SLURM)
-    printed = done.communicate(timeout=60)[0]
+    printed = done.communicate(timeout=600)[0]
     assert done.returncode == 1
     assert "LockException" in printed
     assert study.snakemake("--unlock").returncode == 0
     again = study.start(*SLURM)
-    printed = again.communicate(timeout=500)[0]
+    printed = again.communicate(timeout=5000)[0]
     assert again.returncode == 0, printed
     assert study.planned() == {}
 
@@ -156,7 +156,7 @@ def test_a_larger_study_through_slurm_is_that_of_one_machine(cluster, finished, 
     prepared(study, faults="")
     before = len(cluster.history())
     process = study.start(*SLURM)
-    printed = process.communicate(timeout=1500)[0]
+    printed = process.communicate(timeout=15000)[0]
     assert process.returncode == 0, printed
     jobs = cluster.history()[before:]
     assert {entry.state for entry in jobs} == {"COMPLETED"}

@@ -32,12 +32,12 @@ def test_jobs_through_a_plain_script(cluster_study):
 
     # Interrupted while a job sleeps, which takes the job with it; then to the end.
     process = study.start(*options)
-    wait_for((study.notes / "sleep").is_dir, 120, process)
+    wait_for((study.notes / "sleep").is_dir, 1200, process)
     end(process, signal.SIGINT)
     if (study.notes / "failure").is_dir():
         (study.notes / "failure").rmdir()
     process = study.start(*options)
-    printed = process.communicate(timeout=400)[0]
+    printed = process.communicate(timeout=4000)[0]
     assert process.returncode == 0, printed
     assert all((study.folder / target).is_file() for target in targets)
 

@@ -68,7 +68,7 @@ def test_an_interrupted_run_says_what_was_running(study):
             break
     time.sleep(2)
     os.killpg(run.pid, signal.SIGINT)
-    said += run.communicate(timeout=60)[0]
+    said += run.communicate(timeout=1200)[0]
     assert run.returncode != 0
     text = said[said.index("\nheadroom: ") :]
     assert re.match(r"\nheadroom: 0 jobs ran, \d+ were up to date, 1 were interrupted, \d+ did not run", text), said

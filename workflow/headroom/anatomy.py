@@ -37,6 +37,8 @@ class Family:
         head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
         ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
         ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
+        attention_output: from a layer to the norm that attention's output goes through before the residual takes it, if
+            any: one that divides by the root mean square.
         ffn_output: from a layer to the norm that the FFN's output goes through before the residual takes it, if any.
         residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
         readout: from the causal language model to what stands between last hidden state and output embedding.
@@ -59,6 +61,7 @@ class Family:
     head_norms: tuple[str, ...] = ()
     ffn: tuple[str, ...] = ("mlp",)
     ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    attention_output: str = ""
     ffn_output: str = ""
     residual_norm: tuple[str, bool] | None = None
     readout: str = ""
@@ -74,6 +77,7 @@ class Family:
 
 _AHEAD = "its tokens attend to later ones"
 _BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
+_AFTER_ATTENTION = "post_attention_layernorm"
 _AFTER_FFN = "post_feedforward_layernorm"
 _AFTER_BLOCKS = ("pre_feedforward_layernorm", _AFTER_FFN)
 
@@ -110,6 +114,7 @@ FAMILIES = {
     "gemma2": Family(
         layers="model.layers",
         ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
         ffn_output=_AFTER_FFN,
         softcap="final_logit_softcapping",
         # SDPA has no soft cap of attention scores.
@@ -120,12 +125,14 @@ FAMILIES = {
     "gemma3": Family(
         layers="model.language_model.layers",
         ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
         ffn_output=_AFTER_FFN,
         refused=(("text_config.use_bidirectional_attention", True, _AHEAD),),
     ),
     "gemma3_text": Family(
         layers="model.layers",
         ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
         ffn_output=_AFTER_FFN,
         softcap="final_logit_softcapping",
         refused=_BOTH_WAYS,
@@ -187,7 +194,13 @@ FAMILIES = {
             )
         ),
     ),
-    "olmo2": Family(layers="model.layers", joint_norms=True, ffn_norms=(_AFTER_FFN,), ffn_output=_AFTER_FFN),
+    "olmo2": Family(
+        layers="model.layers",
+        joint_norms=True,
+        ffn_norms=(_AFTER_FFN,),
+        attention_output=_AFTER_ATTENTION,
+        ffn_output=_AFTER_FFN,
+    ),
     # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
     "opt": Family(
         layers="model.decoder.layers",
@@ -342,6 +355,12 @@ def ffn_output_norms(model: Any) -> list[nn.Module] | None:
     """The norm between each layer's FFN and the residual, in order; None for families that have none there."""
     path = family(model).ffn_output
     return [_descend(layer, path) for layer in layers(model)] if path else None
+
+
+def attention_output_norms(model: Any) -> list[nn.Module | None]:
+    """The norm between each layer's attention and the residual, in order; None where there is none."""
+    path = family(model).attention_output
+    return [_descend(layer, path) if path else None for layer in layers(model)]
 
 
 def input_device(model: Any) -> Any:

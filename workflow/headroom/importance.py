@@ -55,7 +55,8 @@ class Contributions(Gradients):
     """What each document contributes to the scores of heads, with what the same passes tell beside them.
 
     Attributes:
-        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream.
+        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream, behind
+            the norm that some families put there.
         ffns: the same gradients of what FFNs add to the residual, [N, layer, 1].
     """
 
@@ -172,7 +173,7 @@ class Columns(NamedTuple):
 
     Attributes:
         heads: A_t . dL/dA_t, [column, head].
-        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream (before a norm
+        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream (behind a norm
             that the family puts there, and without the output bias, which is no head's).
         ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
     """
@@ -226,27 +227,42 @@ def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool
         gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
     found = []
-    for layer, projection in zip(layers, anatomy.output_projections(loaded.model), strict=True):
+    modules = zip(anatomy.output_projections(loaded.model), anatomy.attention_output_norms(loaded.model), strict=True)
+    for layer, (projection, norm) in enumerate(modules):
         of_heads, of_ffn = layer, len(layers) + layer
         outputs = captures[of_heads].value[0].to(wide)
         by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
         by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
-        found.append(Columns(by_head, _written(outputs, projection), by_ffn))
+        found.append(Columns(by_head, _written(outputs, projection, norm), by_ffn))
     return found
 
 
-def _written(outputs: Tensor, projection: nn.Module) -> Tensor:
-    """||A_t W_O^h||_2 of A [column, head, width], [column, head].
+def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> Tensor:
+    """The norm of each head's part of what attention adds to the residual, of A [column, head, width]: [column, head].
+
+    Without a norm in between the part is A_t W_O^h. A norm divides the sum o_t of all heads' parts and the bias by its
+    root mean square and multiplies channels by a gain g, so that the part is g (A_t W_O^h) / rms(o_t).
 
     By the Gram matrix G_h = W_O^h W_O^h', [width, width], as the root of A_t G_h A_t': nothing of the model's width is
     made per token and head.
     """
     with align_module_device(projection):
         slices = _slices(projection, outputs.shape[1]).to(outputs)
+        bias = None if norm is None or projection.bias is None else projection.bias.to(outputs)
+    scale = outputs.new_ones(())
+    if norm is not None:
+        whole = torch.einsum("chw,hwd->cd", outputs, slices)
+        if bias is not None:
+            whole = whole + bias
+        gain = norm(whole.new_ones(1, whole.shape[1])).to(whole)
+        slices = slices * gain
+        # 1 / rms(o_t), as the norm itself has it; where there is nothing to divide, nothing is written.
+        scale = norm(whole).to(whole).norm(dim=-1, keepdim=True)
+        scale = scale / (whole * gain).norm(dim=-1, keepdim=True).clamp_min(torch.finfo(whole.dtype).tiny)
     by_head = outputs.transpose(0, 1)
     squares = (by_head @ (slices @ slices.transpose(1, 2)) * by_head).sum(dim=-1)
     # Rounding may leave less than nothing of a head that writes nothing.
-    return squares.clamp_min(0).sqrt().transpose(0, 1)
+    return squares.clamp_min(0).sqrt().transpose(0, 1) * scale
 
 
 def _slices(projection: nn.Module, heads: int) -> Tensor:
