@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -328,8 +328,26 @@ def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes:
         "dataset_path": "parquet",
         "dataset_name": None,
         "custom_dataset": None,
-        "dataset_kwargs": {"data_files": used, "cache_dir": str(cache)},
+        "dataset_kwargs": {"data_files": _plain_names(used, cache), "cache_dir": str(cache)},
     }
+
+
+def _plain_names(files: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Links in ``folder`` to the files: datasets takes a path for a pattern, and ``$HOME`` in it for a variable.
+
+    Raises:
+        HeadroomError: the name of ``folder`` itself is none that datasets takes as it is.
+    """
+    odd = sorted(set("$*?[]{}") & set(str(folder)))
+    if odd:
+        raise HeadroomError(
+            f"the folder for temporary files, {folder.parent}, has {' '.join(odd)} in its name, which datasets "
+            "does not take as it is; set TMPDIR to another folder"
+        )
+    links = {split: folder / f"{split}.parquet" for split in files}
+    for split, link in links.items():
+        link.symlink_to(Path(files[split]).absolute())
+    return {split: str(link) for split, link in links.items()}
 
 
 def _check_records(name: str, file: str) -> None:

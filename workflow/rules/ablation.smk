@@ -27,10 +27,10 @@ rule ablate_induction:
     message:
         "Ablate induction heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ablate --model {input.model} --prompts {input.prompts} "
-        "--prefix-matching {input.prefix_matching} --copying {input.copying} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} --out {output} 2>&1 | tee {log}"
+        "python -m headroom ablate --model {input.model:q} --prompts {input.prompts:q} "
+        "--prefix-matching {input.prefix_matching:q} --copying {input.copying:q} {params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule write_ablation:
@@ -60,9 +60,9 @@ rule write_ablation:
     message:
         "Write what {wildcards.model} loses without induction heads."
     shell:
-        "python -m headroom ablation-table --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --ablated {params.ablated} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom ablation-table --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --ablated {params.ablated:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_ablation:
@@ -91,6 +91,6 @@ rule draw_ablation:
     message:
         "Draw what {wildcards.model} loses without induction heads."
     shell:
-        "python -m headroom ablation-figure --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --ablated {params.ablated} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom ablation-figure --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --ablated {params.ablated:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

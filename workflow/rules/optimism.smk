@@ -24,11 +24,11 @@ rule select_ffns:
     message:
         "Score the FFNs of {wildcards.model} on other documents of {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ffn-selection --model {input.model} --prompts {input.prompts} "
+        "python -m headroom ffn-selection --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--curve {output.curve} --out {output.scores} 2>&1 | tee {log}"
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--curve {output.curve:q} --out {output.scores:q} 2>&1 | tee {log:q}"
 
 
 rule write_optimism:
@@ -62,6 +62,6 @@ rule write_optimism:
     message:
         "Write how optimistic FFN rankings of {wildcards.model} are."
     shell:
-        "python -m headroom optimism --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom optimism --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

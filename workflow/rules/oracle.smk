@@ -21,11 +21,11 @@ rule score_head_knockouts:
     message:
         "Remove heads of {wildcards.model} one at a time on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom head-oracle --model {input.model} --prompts {input.prompts} "
+        "python -m headroom head-oracle --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {output} 2>&1 | tee {log}"
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--out {output:q} 2>&1 | tee {log:q}"
 
 
 rule correlate_oracle:
@@ -52,9 +52,9 @@ rule correlate_oracle:
     message:
         "Correlate gradient scores with the oracle, {wildcards.model}."
     shell:
-        "python -m headroom correlate-oracle --results results/{wildcards.model} --tasks {params.tasks} "
-        "--shots {params.shots} --head-tasks {params.head_tasks} --seed {wildcards.seed} --out {output} "
-        "2>&1 | tee {log}"
+        "python -m headroom correlate-oracle --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "--shots {params.shots:q} --head-tasks {params.head_tasks:q} --seed {wildcards.seed:q} --out {output:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule write_oracle:
@@ -80,7 +80,7 @@ rule write_oracle:
     message:
         "Write the table of gradient scores against the oracle, {wildcards.model}."
     shell:
-        "python -m headroom oracle-table {input} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom oracle-table {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_oracle:
@@ -112,6 +112,6 @@ rule draw_oracle:
     message:
         "Draw gradient scores against the oracle, {wildcards.model}."
     shell:
-        "python -m headroom oracle-figure --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom oracle-figure --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

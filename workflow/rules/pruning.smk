@@ -21,17 +21,17 @@ rule evaluate_own:
         parts=PARTS,
         code=code_digest("steps.evaluate_pruned"),
         rankings=OWN_RANKINGS,
-        scores=[f"--scores {path}" for path in CONTROL_SCORES],
+        scores=[f"--scores={path}" for path in CONTROL_SCORES],
         options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom prune --model {input.model} --prompts {input.prompts} --ranking-file {input.ranking} "
-        "--rankings {params.rankings} {params.scores} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {params.folder} 2>&1 | tee {log}"
+        "python -m headroom prune --model {input.model:q} --prompts {input.prompts:q} --ranking-file {input.ranking:q} "
+        "--rankings {params.rankings:q} {params.scores:q} {params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--out {params.folder:q} 2>&1 | tee {log:q}"
 
 
 use rule evaluate_own as evaluate_aggregate with:
@@ -87,11 +87,12 @@ rule evaluate_joint:
     message:
         "Prune heads and FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom joint --model {input.model} --prompts {input.prompts} --curve-ranking {input.aggregate} "
-        "--heads-ranking {input.heads} --ffns-ranking {input.ffns} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--curve {output.curve} --out {output.joint} 2>&1 | tee {log}"
+        "python -m headroom joint --model {input.model:q} --prompts {input.prompts:q} "
+        "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
+        "{params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--curve {output.curve:q} --out {output.joint:q} 2>&1 | tee {log:q}"
 
 
 rule evaluate_transfer:
@@ -119,9 +120,9 @@ rule evaluate_transfer:
     message:
         "Prune {wildcards.model} on {wildcards.task} by other tasks' rankings, {wildcards.shot}-shot."
     shell:
-        "python -m headroom transfer --model {input.model} --prompts {input.prompts} "
-        "--correlations {input.correlations} --ranking-folder results/{wildcards.model}/ranking/heads "
-        "--task {wildcards.task} --tasks {params.tasks} {params.options} "
-        "--device {resources.device} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts} "
-        "--out {params.folder} 2>&1 | tee {log}"
+        "python -m headroom transfer --model {input.model:q} --prompts {input.prompts:q} "
+        "--correlations {input.correlations:q} --ranking-folder results/{wildcards.model:q}/ranking/heads "
+        "--task {wildcards.task:q} --tasks {params.tasks:q} {params.options} "
+        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
+        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--out {params.folder:q} 2>&1 | tee {log:q}"

@@ -18,12 +18,12 @@ rule average_seeds:
         code=code_digest("steps.average_seeds"),
         tasks=TASKS,
         shots=SHOTS,
-        seeds=options("seeds"),
+        options=options("seeds"),
     message:
         "Average the head scores of {wildcards.model} over few-shot seeds."
     shell:
-        "python -m headroom average-seeds --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.seeds} --out {output} 2>&1 | tee {log}"
+        "python -m headroom average-seeds --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule write_seeds:
@@ -61,5 +61,5 @@ rule write_seeds:
     message:
         "Write the table of few-shot seeds of {wildcards.model}."
     shell:
-        "python -m headroom seeds --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} {params.options} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom seeds --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} --out {params.stem:q} 2>&1 | tee {log:q}"

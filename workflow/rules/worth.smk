@@ -31,6 +31,6 @@ rule write_worth:
     message:
         "Write what rankings of heads and FFNs are worth, {wildcards.model}."
     shell:
-        "python -m headroom worth --results results/{wildcards.model} "
-        "--tasks {params.tasks} --shots {params.shots} --controls {params.controls} "
-        "--seed {wildcards.seed} --out {params.stem} 2>&1 | tee {log}"
+        "python -m headroom worth --results results/{wildcards.model:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
+        "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
