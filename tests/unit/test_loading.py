@@ -16,7 +16,7 @@ from headroom.errors import HeadroomError
 from headroom.importance import contributions
 from headroom.induction import finite, prefix_matching
 from headroom.likelihood import encode, log_likelihoods
-from headroom.models import resolve
+from headroom.models import SHORTEST_WINDOW, resolve
 from headroom.packing import Batches
 from headroom.shapes import checkpoint_sizes, read_config
 from headroom.steps.read_prompts import tokenise
@@ -304,3 +304,17 @@ def test_advice_on_number_formats_fits_the_one_in_use(tokenizer, dtype, advice):
     loaded.model.to(getattr(torch, dtype))
     with pytest.raises(HeadroomError, match=f"layer 0 head 0 is not finite; {advice}"):
         finite(np.array([[np.nan]]), "copying", loaded)
+
+
+@pytest.mark.parametrize("case", ["opt", "llama", "gpt2", "mpt"])
+def test_the_shortest_window_that_is_taken_works(tokenizer, case):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    chosen = cases.CASES[case]
+    config = AutoConfig.for_model(chosen.family, **cases.SPECIAL | chosen.settings)
+    name = {"gpt2": "n_positions", "mpt": "max_seq_len"}.get(case, "max_position_embeddings")
+    setattr(config, name, SHORTEST_WINDOW)
+    loaded = prepare(AutoModelForCausalLM.from_config(config, attn_implementation="eager").double(), tokenizer)
+    assert loaded.window == SHORTEST_WINDOW
+    documents = encode(PAIRS, loaded.tokenizer, loaded.window)
+    assert np.isfinite(log_likelihoods(loaded, Batches(documents, 512, "cpu"))).all()

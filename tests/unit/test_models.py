@@ -14,6 +14,7 @@ from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, n
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.models import changes_since, digest, own_code, resolve
+from headroom.sequences import longest_input
 
 
 def checkpoint(folder, weight=0.0):
@@ -512,3 +513,37 @@ class TestContent:
         folder, record = made
         (folder / "model.safetensors").write_bytes(b"short")
         assert "is not a whole safetensors file" in changes_since(record)
+
+
+class TestWindow:
+    """What follows from a configuration is said when the model is resolved, before any job."""
+
+    def folder(self, tmp_path, window):
+        folder = checkpoint(tmp_path / "m")
+        settings = {"model_type": "opt", "max_position_embeddings": window, "hidden_size": 24, "num_attention_heads": 4}
+        (folder / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 2, "vocab_size": 50}))
+        return str(folder)
+
+    def test_a_window_of_eight_tokens(self, tmp_path):
+        with pytest.raises(HeadroomError, match="^model 'tiny': its window is 8 tokens, and each model is tried on 12"):
+            resolve("tiny", self.folder(tmp_path, 8), None, tmp_path / "model.json")
+        assert not (tmp_path / "model.json").exists()
+        resolve("tiny", self.folder(tmp_path, 12), None, tmp_path / "model.json")
+
+    @pytest.mark.parametrize(("window", "bos", "most"), [(256, True, 20), (893, True, 100), (892, False, 100)])
+    def test_a_window_too_short_for_induction_sequences(self, tmp_path, window, bos, most):
+        folder, out = self.folder(tmp_path, window), tmp_path / "model.json"
+        resolve("tiny", folder, None, out, (), most, bos)
+        assert longest_input(most, bos) <= window < longest_input(most + 1, bos)
+        message = (
+            f"^model 'tiny': an input of .* tokens, the longest of {most + 1} induction sequences, does not fit its "
+            f"window of {window}; set induction.sequences to at most {most}, or to 0 to leave induction out"
+        )
+        with pytest.raises(HeadroomError, match=message):
+            resolve("tiny", folder, None, out, (), most + 1, bos)
+
+    def test_a_window_too_short_for_the_first(self, tmp_path):
+        folder, out = self.folder(tmp_path, 100), tmp_path / "model.json"
+        with pytest.raises(HeadroomError, match="set induction.sequences to 0 to leave induction out: none fits"):
+            resolve("tiny", folder, None, out, (), 100)
+        resolve("tiny", folder, None, out, (), 0)

@@ -242,6 +242,31 @@ def test_a_new_level_of_the_grid_evaluates_the_grid(study):
     assert work(study.planned()) == {"evaluate_joint": 4}
 
 
+def test_a_study_may_leave_induction_out(study):
+    study.configure(induction={"sequences": 0})
+    assert study.planned() == {"write_findings": 1, "write_reference": 1}
+    study.run()
+    assert study.planned() == {}
+    text = study.result("tiny/findings/findings-seed1234.md").read_text()
+    assert "The study leaves induction scores out" in text
+    assert "3 x 4 = 12" in study.result("tiny/tables/reference-seed1234.md").read_text()
+    shutil.rmtree(study.result("tiny"))
+    rules = set(study.planned())
+    assert {"score_heads", "draw_fig03", "write_findings"} <= rules
+    assert not rules & {"score_induction", "retain_capacity", "draw_fig10", "draw_fig11", "draw_task_capacity"}
+
+
+def test_a_window_too_short_for_the_induction_sequences_is_said_before_any_job(study):
+    study.configure(induction={"sequences": 21})
+    done = study.snakemake("--dry-run")
+    assert done.returncode != 0
+    assert (
+        "model 'tiny': an input of 261 tokens, the longest of 21 induction sequences, does not fit its window of 256; "
+        "set induction.sequences to at most 20, or to 0 to leave induction out" in " ".join(done.stdout.split())
+    )
+    assert "Traceback" not in done.stdout
+
+
 def test_no_grid_leaves_the_aggregates_curve(study):
     """Without a grid another rule makes the same curve; what is there stays as it is only if it would be the same."""
     study.configure(joint={"heads": []})

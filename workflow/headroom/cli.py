@@ -116,6 +116,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--revision", help="branch, tag or commit on the hub")
     p.add_argument("--trust-remote-code", action="store_true", help="run the checkpoint's own code")
     p.add_argument("--allow-pickle", action="store_true", help="read weights from pickles where it has no safetensors")
+    p.add_argument("--sequences", type=_count, default=0, help="induction sequences of the study, which must fit it")
+    p.add_argument("--bos", action=argparse.BooleanOptionalAction, default=True, help="put BOS before them")
     _out(p, "the record, model.json")
 
     p = command("prompts", _prompts, "Render the prompts of a task with lm-eval.")
@@ -323,6 +325,7 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p)
     _joint_option(p)
     _margin_option(p)
+    _induction_option(p)
     _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("worth", _worth, "Measure what rankings of heads are worth over random order, from their curves.")
@@ -400,6 +403,7 @@ def parser() -> argparse.ArgumentParser:
     _margin_option(p)
     _ablated_option(p, required=False)
     p.add_argument("--optimism", action="store_true", help="FFNs were also ranked by other documents")
+    _induction_option(p)
     _out(p, "path without suffix; .md and .html are added")
 
     p = command("plan", _plan, "Estimate memory, operations and hours of a study's jobs before any of them runs.")
@@ -516,6 +520,10 @@ def _evaluated(p: argparse.ArgumentParser) -> None:
 
 def _joint_option(p: argparse.ArgumentParser) -> None:
     p.add_argument("--joint", action="store_true", help="heads and FFNs were also pruned together")
+
+
+def _induction_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--without-induction", action="store_true", help="heads have no induction scores")
 
 
 def _margin_option(p: argparse.ArgumentParser) -> None:
@@ -641,7 +649,7 @@ def _model(o: argparse.Namespace) -> None:
     from headroom.models import resolve
 
     allowed = [permission for permission in PERMISSIONS if getattr(o, permission)]
-    resolve(o.model_name, o.source, o.revision, o.out, allowed)
+    resolve(o.model_name, o.source, o.revision, o.out, allowed, o.sequences, o.bos)
 
 
 def _prompts(o: argparse.Namespace) -> None:
@@ -836,7 +844,7 @@ def _study(o: argparse.Namespace) -> Any:
     from headroom.figures.study import Study
 
     # Commands have the options that they need; what the others have is not in their study.
-    single = ("seed", "correlation", "joint", "margin", "optimism", "recomputed")
+    single = ("seed", "correlation", "joint", "margin", "optimism", "recomputed", "without_induction")
     given = {name: getattr(o, name) for name in single if hasattr(o, name)}
     lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}

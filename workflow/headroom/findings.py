@@ -437,13 +437,14 @@ def findings(study: Study) -> str:
         ],
         "5. Where the induction heads are, and whether pruning keeps them": [
             sentence
-            for score in SCORES
+            for score in (() if study.without_induction else SCORES)
             for sentence in (
                 induction_sentence(study, score),
                 *(capacity_sentence(study, score, shots) for shots in study.shots),
             )
         ]
-        + ablation_sentences(study),
+        + ablation_sentences(study)
+        + (["- The study leaves induction scores out (`induction.sequences: 0`)."] if study.without_induction else []),
     }
     intro = (
         f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "

@@ -17,7 +17,7 @@ from headroom.manner import Manner
 from headroom.parts import NO_PARTS, Parts, digest
 from headroom.progress import Progress
 from headroom.seam import Layout
-from headroom.sequences import COPIES, sequence_length
+from headroom.sequences import COPIES, most_sequences, sequence_length
 from headroom.settings import other_dtype
 
 CUT = 0.04
@@ -62,15 +62,15 @@ def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
     if length > len(pool):
         raise HeadroomError(
             f"induction sequence {seed} needs {length} distinct tokens, the vocabulary offers {len(pool)}; "
-            + _advice(len(pool) // times)
+            + _advice(len(pool) // times * COPIES)
         )
     chosen = np.random.default_rng(seed).choice(len(pool), size=length, replace=False)
     return [pool[int(i)] for i in chosen]
 
 
 def _advice(longest: int) -> str:
-    """What to set where L may be at most ``longest``."""
-    most = (longest - 23) // 2
+    """What to set where the copies of a sequence may have at most ``longest`` tokens."""
+    most = most_sequences(longest, bos=False)
     return f"set induction.sequences to at most {most}" if most > 0 else "this model cannot hold even the shortest one"
 
 
@@ -97,7 +97,7 @@ def input_ids(loaded: Loaded, tokens: list[int], start: int | None) -> list[int]
     if len(ids) > loaded.window:
         raise HeadroomError(
             f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.window}; "
-            + _advice((loaded.window - (start is not None)) // COPIES)
+            + _advice(loaded.window - (start is not None))
         )
     return ids
 

@@ -40,11 +40,14 @@ from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.hub import fetch
+from headroom.sequences import check_window
 
 _TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
 _VOCABULARY = {"vocab.json", "merges.txt"}
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
+SHORTEST_WINDOW = 12
+"""Tokens of the rows that the proofs at load take."""
 ORIGIN = "headroom.json"
 """File that headroom puts beside a checkpoint it made, saying what it is."""
 _PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
@@ -58,7 +61,15 @@ _DEQUANTISE = {
 """Formats that transformers can turn into plain weights, and by what."""
 
 
-def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Collection[str] = ()) -> dict[str, Any]:
+def resolve(
+    name: str,
+    source: str,
+    revision: str | None,
+    out: Path,
+    allowed: Collection[str] = (),
+    sequences: int = 0,
+    bos: bool = True,
+) -> dict[str, Any]:
     """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
 
     A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
@@ -70,10 +81,12 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
         revision: branch, tag or commit on the hub; None for the default branch.
         out: where the record goes.
         allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
+        sequences: induction sequences of the study, which the model's window must hold; 0 for none.
+        bos: whether a start token comes before them.
 
     Raises:
-        HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, it would do
-            what it may not, or the hub cannot be reached or does not know the name.
+        HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, its window
+            is too short, it would do what it may not, or the hub cannot be reached or does not know the name.
     """
     folder = _as_folder(source)
     if folder:
@@ -96,7 +109,15 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
             f"{REMOTE_CODE}: true runs it",
             file=sys.stderr,
         )
-    record, sizes = _describe(path, name, config, allowed, digests := digests_of(out))
+    sizes = _sizes(path, name, REMOTE_CODE in _used(path, config, allowed))
+    # Before the weights are read for their digest.
+    if sizes["window"] < SHORTEST_WINDOW:
+        raise HeadroomError(
+            f"model {name!r}: its window is {sizes['window']} tokens, and each model is tried on {SHORTEST_WINDOW} "
+            "before it is measured; take a model with a longer window"
+        )
+    check_window(name, sizes["window"], sequences, bos)
+    record = _describe(path, name, config, sizes, allowed, digests := digests_of(out))
     if commit:
         # Where a folder lies says nothing about what is in it.
         record |= {"source": source, "revision": commit}
@@ -109,12 +130,16 @@ def resolve(name: str, source: str, revision: str | None, out: Path, allowed: Co
 
 
 def _describe(
-    path: Path, name: str, config: dict[str, Any], allowed: Collection[str], digests: Digests
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """What the record says of a checkpoint in a folder, and the model's sizes."""
+    path: Path,
+    name: str,
+    config: dict[str, Any],
+    sizes: dict[str, int],
+    allowed: Collection[str],
+    digests: Digests,
+) -> dict[str, Any]:
+    """What the record says of a checkpoint in a folder."""
     used = _used(path, config, allowed)
-    sizes = _sizes(path, name, REMOTE_CODE in used)
-    record = {
+    return {
         "name": name,
         "source": None,
         "revision": None,
@@ -126,7 +151,6 @@ def _describe(
         # Only where it makes use of it: for other checkpoints nothing depends on the permission.
         **dict.fromkeys(used, True),
     }
-    return record, sizes
 
 
 def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
@@ -181,7 +205,8 @@ def changes_since(out: Path) -> str | None:
     try:
         allowed = [permission for permission in PERMISSIONS if record.get(permission)]
         config = check_checkpoint(path, record["name"], allowed)
-        found, sizes = _describe(path, record["name"], config, allowed, digests_of(out))
+        sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
+        found = _describe(path, record["name"], config, sizes, allowed, digests_of(out))
     except HeadroomError as error:
         return str(error)
     made = {key: value for key, value in found.items() if key not in ("source", "revision")}

@@ -14,6 +14,8 @@ import numpy as np
 
 from headroom import table1
 from headroom.artifacts.cross_task import CROSS_TASK
+from headroom.artifacts.model_record import NAME as RECORD
+from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import read, reads
 from headroom.certify import NOT_CERTIFIABLE, Certified, certify
 from headroom.chance import chances
@@ -55,7 +57,9 @@ class Row(NamedTuple):
 
 def rows(study: Study) -> list[Row]:
     """All rows, in the paper's order."""
-    parts = (sizes, prunable, inflections, joint, swings, between_shots, between_tasks, induction_layers)
+    parts = [sizes, prunable, inflections, joint, swings, between_shots, between_tasks]
+    if not study.without_induction:
+        parts.append(induction_layers)
     return [row for part in parts for row in part(study)]
 
 
@@ -70,7 +74,11 @@ def write(study: Study, out: Path) -> None:
 
 def sizes(study: Study) -> list[Row]:
     """Heads and parameters of the model."""
-    layers, heads = read_induction(study, "prefix_matching")[0].shape
+    if study.without_induction:
+        record = read_record(study.results / RECORD)
+        layers, heads = record["layers"], record["heads"]
+    else:
+        layers, heads = read_induction(study, "prefix_matching")[0].shape
     found = [Row("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")]
     papers: dict[Component, tuple[str, str]] = {
         "heads": ("attention parameters", "21.7 B"),

@@ -248,7 +248,7 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
         "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
-        "score_induction": [None],
+        "score_induction": [None] if study.induction.sequences else [],
         "ablate_induction": [p for p in prompts if p.task in ablated],
         "select_ffns": seen if study.ffn.optimism else [],
     }

@@ -16,12 +16,18 @@ from snakemake.logging import logger
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
-from headroom.checkpoint_place import PERMISSIONS, is_of_another_source, needs_resolving
+from headroom.checkpoint_place import (
+    PERMISSIONS,
+    is_of_another_source,
+    needs_resolving,
+    read_place,
+)
 from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
+from headroom.sequences import check_window
 from headroom.study.config import EMBEDDED
 from headroom.study.reading import read_merged
 from headroom.task_data import (
@@ -155,6 +161,17 @@ if COMPARED:
 write_matrix(MATRIX_SEEDS, SEEDS)
 
 
+def check_record_window(model, record):
+    """Refuse induction sequences that a model whose record is there cannot hold, whatever made the record."""
+    window = (read_place(record).get("sizes") or {}).get("window")
+    induction = STUDY.induction
+    if window is not None:
+        try:
+            check_window(model, window, induction.sequences, induction.bos)
+        except HeadroomError as error:
+            raise WorkflowError(str(error)) from None
+
+
 def resolve_again(model):
     """Make a model's record again before jobs are planned, where it may no longer be true.
 
@@ -163,6 +180,7 @@ def resolve_again(model):
     """
     place = model_source(model)
     record = Path(f"results/{model}/model.json")
+    check_record_window(model, record)
     if is_running() or not needs_resolving(
         record, place.source, place.revision, code_digest("models"), place.allowed
     ):
@@ -340,13 +358,23 @@ SEED_RESULTS = expand(
     [SEED_SCORES, *(f"{SEEDS_STEM}.{suffix}" for suffix in ("csv", "md", "html"))],
     model=MODELS if len(SEEDS) > 1 else [],
 )
-INDUCTION = expand(
+# The scores of a model's heads, and what pruning leaves of them; none where the study has no sequences.
+INDUCED = STUDY.induction.sequences > 0
+INDUCTION_FILES = expand(
     "results/{model}/induction/{score}.parquet",
-    model=MODELS,
-    score=["prefix_matching", "copying"],
-) + expand(
-    f"results/{{model}}/capacity/{CELL}.parquet", model=MODELS, shot=SHOTS, seed=SEEDS
+    score=["prefix_matching", "copying"] if INDUCED else [],
+    allow_missing=True,
 )
+CAPACITY_FILES = expand(
+    f"results/{{model}}/capacity/{CELL}.parquet",
+    shot=SHOTS if INDUCED else [],
+    allow_missing=True,
+)
+INDUCTION = [
+    *expand(INDUCTION_FILES, model=MODELS),
+    *expand(CAPACITY_FILES, model=MODELS, seed=SEEDS),
+]
+WITHOUT_INDUCTION = "" if INDUCED else "--without-induction"
 ABLATION = f"results/{{model}}/induction_ablation/{{task}}/{CELL}.parquet"
 ABLATION_FILES = expand(ABLATION, task=ABLATED, shot=SHOTS, allow_missing=True)
 INDUCTION += expand(ABLATION_FILES, model=MODELS, seed=SEEDS)
@@ -398,6 +426,7 @@ LACKING = {
     *([] if JOINT else ["fig07"]),
     *([] if TRANSFER or UNSEEN else ["fig09", "fig16", "fig17"]),
     *([] if ABLATED else ["induction_ablation"]),
+    *([] if INDUCED else ["fig10", "fig11", "fig18", "fig19"]),
 }
 FIGURES_OF = {
     name: sorted(
@@ -447,7 +476,7 @@ COMPARISONS_OF = {
         )
     )
     for name, artifact in COMPARISONS.items()
-    if COMPARED
+    if COMPARED and (INDUCED or name != "induction")
 }
 COMPARISON = sorted(set(chain.from_iterable(COMPARISONS_OF.values())))
 
@@ -553,13 +582,6 @@ TRANSFER_FILES = [
 ]
 FFN_FILES = cells("ffn_importance", TASKS, shot=SHOTS)
 HEAD_ORACLE_FILES = cells("head_oracle", ORACLE_TASKS, shot=SHOTS)
-INDUCTION_FILES = [
-    "results/{model}/induction/prefix_matching.parquet",
-    "results/{model}/induction/copying.parquet",
-]
-CAPACITY_FILES = expand(
-    f"results/{{model}}/capacity/{CELL}.parquet", shot=SHOTS, allow_missing=True
-)
 SHOT_CORRELATION_FILES = (
     ["results/{model}/correlation/cross_shot/seed{seed}.parquet"]
     if len(SHOTS) > 1
@@ -609,7 +631,9 @@ def source_options(model):
     place = model_source(model)
     revision = ["--revision", place.revision] if place.revision else []
     allowed = [f"--{permission.replace('_', '-')}" for permission in place.allowed]
-    return ["--source", place.source, *revision, *allowed]
+    # A window too short for the study's induction sequences is known from the configuration.
+    sequences = shlex.split(options("induction.sequences", "induction.bos"))
+    return ["--source", place.source, *revision, *allowed, *sequences]
 
 
 def get_model_options(wildcards):

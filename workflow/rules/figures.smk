@@ -375,6 +375,7 @@ rule write_findings:
         recomputed="--recomputed" if RECOMPUTES else "",
         ablated=ABLATED,
         optimism="--optimism" if OPTIMISM else "",
+        induction=WITHOUT_INDUCTION,
         stem=FINDINGS_STEM,
     message:
         "Write the findings of {wildcards.model}."
@@ -382,7 +383,7 @@ rule write_findings:
         "python -m headroom findings --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.options} {params.joint:q} "
-        "{params.recomputed:q} --ablated {params.ablated:q} {params.optimism:q} --seed {wildcards.seed:q} "
+        "{params.recomputed:q} --ablated {params.ablated:q} {params.optimism:q} {params.induction:q} --seed {wildcards.seed:q} "
         "--out {params.stem:q} 2>&1 | tee {log:q}"
 
 
@@ -509,12 +510,13 @@ rule write_reference:
         shots=SHOTS,
         options=options("margin"),
         joint="--joint" if JOINT else "",
+        induction=WITHOUT_INDUCTION,
         stem=REFERENCE_STEM,
     message:
         "Write the reference table of {wildcards.model}."
     shell:
         "python -m headroom reference --results results/{wildcards.model:q} "
-        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} "
+        "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} {params.induction:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 

@@ -38,6 +38,7 @@ class Study:
         margin: loss that counts as none, in percentage points; None for what does not depend on it.
         ablated: tasks that are also evaluated without induction heads.
         optimism: whether FFNs were also ranked by other documents, and that ranking's curve measured.
+        without_induction: whether heads have no induction scores.
     """
 
     results: Path
@@ -53,6 +54,7 @@ class Study:
     margin: float | None = None
     ablated: tuple[str, ...] = ()
     optimism: bool = False
+    without_induction: bool = False
 
     @property
     def model(self) -> str:

@@ -262,8 +262,10 @@ class Ablate(Section):
 class Induction(Section):
     """Random sequences for induction scores, Algorithms 1 and 2."""
 
-    sequences: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=100, description="Number of random sequences; sequence s has 2 s + 23 tokens, four times."
+    sequences: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=100,
+        description="Number of random sequences; sequence s has 2 s + 23 tokens, four times. 0 leaves induction out, "
+        "which a model needs whose window is too short for them.",
     )
     bos: bool = Field(default=True, description="Put BOS before a sequence, as released.")
     ablate: Ablate = Ablate()
@@ -409,6 +411,11 @@ class Study(Section):
         ablated = self.induction.ablate.tasks or []
         _check_known("induction.ablate.tasks", ablated, everything, "is in neither 'tasks' nor 'unseen'")
         _check_known("head_oracle.tasks", self.head_oracle.tasks, everything, "is not in 'tasks' or 'unseen'")
+        if self.induction.ablate.percents and not self.induction.sequences:
+            raise HeadroomError(
+                "config key 'induction.ablate.percents': without induction sequences no heads are known to ablate; set "
+                "induction.sequences to 1 or more, or leave the percents out"
+            )
         if self.data.source == "mirror" and not self.data.mirror:
             raise HeadroomError("config key 'data.mirror': data.source is mirror, so name the mirror folder here")
         return self
