@@ -158,7 +158,8 @@ class TestNotFinite:
     @pytest.mark.parametrize("layer", [0, 1])
     def test_the_layer(self, loaded, layer):
         anatomy.ffn_modules(loaded.model)[layer][-1].register_forward_hook(lambda *_: _[2] * float("inf"))
-        with pytest.raises(HeadroomError, match=f"document 10\\d: .* cease to be finite in layer {layer}: try dtype"):
+        message = f"document 10\\d: .* cease to be finite in layer {layer}: no number format holds more than float64"
+        with pytest.raises(HeadroomError, match=message):
             log_likelihoods(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))
 
     def test_after_the_layers(self, loaded):

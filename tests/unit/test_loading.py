@@ -318,3 +318,12 @@ def test_the_shortest_window_that_is_taken_works(tokenizer, case):
     assert loaded.window == SHORTEST_WINDOW
     documents = encode(PAIRS, loaded.tokenizer, loaded.window)
     assert np.isfinite(log_likelihoods(loaded, Batches(documents, 512, "cpu"))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_model_that_overflows_at_once_is_refused_with_fitting_advice(tokenizer, dtype):
+    model = tiny_model("opt").to(getattr(torch, dtype))
+    model.model.decoder.layers[0].fc2.weight.data.fill_(torch.finfo(model.dtype).max)
+    with pytest.raises(HeadroomError, match=f"logits are not finite in {dtype}") as caught:
+        prepare(model, tokenizer)
+    assert str(caught.value).endswith(settings.other_dtype(dtype))

@@ -247,7 +247,7 @@ def test_a_study_may_leave_induction_out(study):
     assert study.planned() == {"write_findings": 1, "write_reference": 1}
     study.run()
     assert study.planned() == {}
-    text = study.result("tiny/findings/findings-seed1234.md").read_text()
+    text = study.result("tiny/findings/seed1234.md").read_text()
     assert "The study leaves induction scores out" in text
     assert "3 x 4 = 12" in study.result("tiny/tables/reference-seed1234.md").read_text()
     shutil.rmtree(study.result("tiny"))

@@ -23,6 +23,7 @@ from headroom.checkpoints import Loaded, gates_without
 from headroom.errors import HeadroomError
 from headroom.pruned_model import Remainder, check_family, load_pruned, prune_for_good
 from headroom.rounding import Trace, agree, fault, spread_measured, traced
+from headroom.settings import other_dtype
 
 SHARD = "5GB"
 """Weight files are no larger, so that no machine needs much more than the model's memory to read or write them."""
@@ -88,7 +89,8 @@ def testify(loaded: Loaded, pruned: Pruned) -> Witness:
         logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise HeadroomError(
-            "with these heads and FFNs gone the model's logits are not finite in this number format; use dtype float32"
+            "with these heads and FFNs gone the model's logits are not finite in this number format; "
+            + other_dtype(str(model.dtype))
         )
     return Witness(tokens, logits.cpu(), trace, model.dtype, loaded.device)
 

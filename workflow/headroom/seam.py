@@ -27,6 +27,7 @@ from headroom.errors import HeadroomError
 from headroom.manner import Manner, attention, biased
 from headroom.readout import logits
 from headroom.rounding import TIMES_WRITTEN_OUT, Trace, agree, fault, spread_measured, traced
+from headroom.settings import other_dtype
 
 IMPLEMENTATION = "headroom"
 
@@ -408,7 +409,7 @@ def attach(model: Any) -> Seam:
     if not torch.isfinite(before).all():
         raise HeadroomError(
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
-            "use dtype float32 or bfloat16"
+            + other_dtype(str(before.dtype))
         )
     norms = anatomy.ffn_output_norms(model)
     seam = Seam(shape, row.returns_tuple, norms_ffns=norms is not None)
