@@ -325,3 +325,37 @@ def _(bench):
 
     bench.patch.setattr(importance, "products", overflow)
     return bench.score()
+
+
+@CASES.of("weights that the configuration takes from elsewhere")
+def _(bench):
+    return bench.resolve(bench.checkpoint(transformers_weights="sub/real.safetensors"))
+
+
+@CASES.of("an index that takes weights from elsewhere")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "model.safetensors").rename(bench.folder / "x.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "../x.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return bench.resolve(folder)
+
+
+@CASES.of("an adapter beside the weights")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "adapter_config.json").write_text("{}")
+    return bench.resolve(folder)
+
+
+@CASES.of("a window too short for the induction sequences")
+def _(bench):
+    return bench.resolve(bench.checkpoint(), None, "--sequences", "100")
+
+
+@CASES.of("a checkpoint that was changed after the model was resolved")
+def _(bench):
+    record = bench.record()
+    path = bench.folder / "checkpoint" / "tokenizer_config.json"
+    path.write_text(path.read_text() + " ")
+    return bench.score(record=record)
