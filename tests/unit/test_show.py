@@ -85,7 +85,7 @@ def test_provenance_survives_what_a_format_escapes(tmp_path):
 def test_a_file_apart_from_its_page_says_so(results, tmp_path):
     path = tmp_path / "table1.csv"
     path.write_text((results / "tables" / "table1.csv").read_text())
-    with pytest.raises(ArtifactError, match=r"table1.html, the page that says what made it, is not beside it"):
+    with pytest.raises(ArtifactError, match=r"table1.html, which would say what made it, is not beside it"):
         read_provenance(path)
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "e
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 1 with one sentence on standard error where the user can mend it."""
     options = parser().parse_args(arguments)
+    # Names and texts of files that this terminal's encoding lacks are no reason to stop.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A scheduler's time limit, or a cancelled run: as an exception, so that finished units are kept on the way out.
     signal.signal(signal.SIGTERM, _stop)
     try:

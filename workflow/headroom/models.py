@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headroom.anatomy import FAMILIES, check_config
-from headroom.artifacts.model_record import read_record
+from headroom.artifacts.model_record import read_record, write_record
 from headroom.artifacts.store import ArtifactError, write_json
 from headroom.checkpoint_files import (
     CONFIG,
@@ -122,7 +122,7 @@ def resolve(
         # Where a folder lies says nothing about what is in it.
         record |= {"source": source, "revision": commit}
     if not _is_same(out, record):
-        write_json(out, record)
+        write_record(out, record)
     place = describe_place(out, path, source, revision, code_digest("models"), allowed)
     write_json(place_file(out), {**place, "sizes": sizes})
     digests.keep()

@@ -83,6 +83,8 @@ def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[
 
 def code_now(step: str) -> str | None:
     """Digest of a step's code as it is installed; None where there is no such step any more."""
+    if not all(part.isidentifier() for part in step.split(".")):
+        return None
     try:
         return code_digest(step)
     except FileNotFoundError:

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from headroom.artifacts.model_record import read_record
+from headroom.artifacts.model_record import read_unedited_record
 from headroom.artifacts.pruned_checkpoint import MANIFEST, read_manifest
-from headroom.artifacts.store import run_facts
+from headroom.artifacts.store import read_unchecked, run_facts
 from headroom.checkpoint_place import checkpoint_folder, read_place
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
@@ -40,14 +38,14 @@ def describe(path: Path, n_rows: int) -> str:
 def _made(facts: Mapping[str, Any]) -> Iterator[str]:
     """The sections that all files have."""
     yield from ("", "Made by")
-    if "step" in facts:
+    if facts.get("step"):
         same = "as" if code_now(facts["step"]) == facts.get("code") else "not as"
         yield f"  {facts['step']}, code {facts.get('code')} ({same} installed now)"
     if facts.get("packages"):
         yield f"  {', '.join(f'{name} {version}' for name, version in sorted(facts['packages'].items()))}"
     if facts.get("inputs"):
         yield from ("", "From (name, place below the results folder, SHA-256)")
-    for name, source in facts.get("inputs", {}).items():
+    for name, source in (facts.get("inputs") or {}).items():
         place = source["path"] or "not in a results folder"
         yield f"  {'' if name == place else f'{name}: '}{place} {source['digest'][:16]}"
     if facts.get("options"):
@@ -63,7 +61,7 @@ def _values(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _artifact(path: Path, facts: Mapping[str, Any], n_rows: int) -> Iterator[str]:
-    table = pq.ParquetFile(path).read()
+    table = read_unchecked(path)
     yield f"{path}: {facts.get('kind')} artifact, {table.num_rows} rows"
     yield from _made(facts)
     took = run_facts(path)
@@ -71,14 +69,15 @@ def _artifact(path: Path, facts: Mapping[str, Any], n_rows: int) -> Iterator[str
         yield from ("", "Run", *_values(took))
     yield from ("", "Columns")
     for field in table.schema:
-        yield f"  {field.name} ({field.type}): {(field.metadata or {}).get(b'description', b'').decode()}"
+        description = (field.metadata or {}).get(b"description", b"").decode(errors="backslashreplace")
+        yield f"  {field.name} ({field.type}): {description}"
     yield from ("", f"First {min(n_rows, table.num_rows)} rows")
     for row in table.slice(0, n_rows).to_pylist():
         yield "  " + ", ".join(f"{name}={_short(value)}" for name, value in row.items())
 
 
 def _model(path: Path) -> Iterator[str]:
-    record = read_record(path)
+    record = read_unedited_record(path)
     yield f"{path}: record of model {record['name']}"
     yield from ("", "Model", *_values(record))
     yield from ("", "Checkpoint on this machine")

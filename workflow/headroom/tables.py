@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import html
 import io
 import re
@@ -14,7 +13,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from headroom.artifacts.store import atomic
-from headroom.file_provenance import html_metadata
+from headroom.file_provenance import vouching
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -39,17 +38,17 @@ def write_page(
     """
     text = f"# {title}\n\n{markdown}"
     files = {".md": text, **(others or {})}
-    digests = {suffix: hashlib.sha256(content.encode()).hexdigest() for suffix, content in files.items()}
     # Names come from studies and checkpoints: what looks like HTML in them is text.
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n{html_metadata(made, digests)}\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}</body>\n</html>\n"
     )
-    for suffix, content in {**files, ".html": page}.items():
+    beside = {suffix: content.encode() for suffix, content in files.items()}
+    for suffix, content in {**beside, ".html": vouching(".html", page.encode(), made, beside)}.items():
         with atomic(out.with_name(out.name + suffix)) as partial:
-            partial.write_text(content, encoding="utf-8")
+            partial.write_bytes(content)
 
 
 def write_table(

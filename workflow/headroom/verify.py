@@ -16,13 +16,15 @@ from typing import Any
 
 from headroom.artifacts.kinds import KINDS
 from headroom.artifacts.model_record import NAME as RECORD
-from headroom.artifacts.model_record import read_record
+from headroom.artifacts.model_record import read_unedited_record
 from headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
 from headroom.artifacts.pruned_checkpoint import read_file_provenance
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
 from headroom.compared import COMPARISONS
+from headroom.entries import entries
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
+from headroom.json_object import read_text
 from headroom.provenance import FOLDERS, code_now
 from headroom.ranking import AGGREGATE
 from headroom.study.config import Study
@@ -37,8 +39,11 @@ STATES = {
     "sound": "",
 }
 """States of a file, worst first, and what they mean."""
-# The lists of the study that the Snakefile keeps, and Snakemake's report.
-_UNJUDGED = ("matrix/", "report.html")
+UNJUDGED = "report.html"
+"""Snakemake's report, which holds copies of figures and pages: only making it again tells whether it is right."""
+LISTS = "matrix/"
+_LISTED = {f"{LISTS}{name}.txt": name for name in ("tasks", "shots", "unseen", "seeds", "models")}
+"""Place of each list of the study that the Snakefile keeps to its key."""
 _DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
 
 
@@ -50,12 +55,14 @@ class File:
         path: below the results folder.
         facts: what made it; empty for model records and what cannot be read.
         record: its content, if it is a model's record.
+        listed: its lines, if it is a list of the study.
         found: state to the reasons for it.
     """
 
     path: str
     facts: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    listed: list[str] | None = None
     found: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -87,35 +94,47 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
         raise HeadroomError(f"{results}: no such folder")
     if (results / RECORD).is_file():
         raise HeadroomError(f"{results}: this is one model's folder; name the results folder that holds it")
-    names = sorted(
-        path.as_posix()
-        for path in (found.relative_to(results) for found in results.rglob("*") if found.is_file())
-        if not any(part.startswith(".") for part in path.parts)
-    )
-    files = {name: _read(results, name) for name in names if not name.startswith(_UNJUDGED)}
-    if not files:
+    listed = sorted((entry for entry in entries(results) if entry.path != UNJUDGED), key=lambda entry: entry.path)
+    files = {entry.path: File(entry.path) for entry in listed}
+    for entry in listed:
+        if entry.problem:
+            files[entry.path].blame("damaged", entry.problem)
+        else:
+            _attempt(files[entry.path], _read, results)
+    if all(path.startswith(LISTS) for path in files):
         raise HeadroomError(f"{results}: no results here; expected prompts/ and a folder per model")
     records = {name.split("/")[0]: file.record for name, file in files.items() if file.record}
 
     @cache
-    def digest(path: str) -> str | None:
-        return file_digest(results / path) if (results / path).is_file() else None
+    def digest(path: str) -> str:
+        return file_digest(results / path)
 
     for file in files.values():
         if file.facts:
-            _check_place(file)
-            _check_model(file, records)
-            _check_compared(file, records)
-            _check_inputs(file, digest)
-            _check_code(file)
-            _check_study(file, study)
+            _attempt(file, _check_whole)
+            _attempt(file, _check_place)
+            _attempt(file, _check_model, records)
+            _attempt(file, _check_compared, records)
+            _attempt(file, _check_inputs, files, digest)
+            _attempt(file, _check_code)
+            _attempt(file, _check_study, study)
+        elif file.listed is not None:
+            _check_list(file, files.values(), study)
     _pass_on(files)
     return list(files.values())
 
 
-def _read(results: Path, name: str) -> File:
+def _attempt(file: File, check: Callable[..., None], *arguments: Any) -> None:
+    """Make a check; whatever a damaged file provokes there is this file's fault alone."""
+    try:
+        check(file, *arguments)
+    except Exception as error:
+        file.blame("damaged", f"it cannot be judged ({type(error).__name__}: {error})")
+
+
+def _read(file: File, results: Path) -> None:
     """Read a file as what its place says it is."""
-    file, path = File(name), results / name
+    name, path = file.path, results / file.path
     kind = next((kind for kind in KINDS if place_of(path, kind.place) == name), None)
     drawn = name.count("/") == 2 and name.split("/")[1] in FOLDERS.values() and path.suffix in _DRAWN
     try:
@@ -126,16 +145,47 @@ def _read(results: Path, name: str) -> File:
         elif place_of(path.parent, PRUNED_PLACE) == str(Path(name).parent):
             file.facts = read_file_provenance(path)
         elif name.count("/") == 1 and path.name == RECORD:
-            file.record = read_record(path)
+            file.record = read_unedited_record(path)
             if file.record["name"] != path.parent.name:
                 file.blame("foreign", f"it is the record of model {file.record['name']!r}")
+        elif name in _LISTED:
+            file.listed = _read_list(path)
         else:
             file.blame("foreign", "no file of headroom's has this place")
     except ForeignError as error:
         file.blame("foreign", _without_path(error, path))
     except ArtifactError as error:
         file.blame("damaged", _without_path(error, path))
-    return file
+
+
+def _read_list(path: Path) -> list[str]:
+    """The lines of a list of the study.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    try:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: it cannot be read ({error}); delete it and run the workflow again") from error
+    lines = text.split("\n")
+    if lines.pop() or not all(lines) or len(set(lines)) < len(lines):
+        raise ArtifactError(f"{path}: expected a value per line, each once; delete it and run the workflow again")
+    return lines
+
+
+def _check_list(file: File, files: Iterable[File], study: Mapping[str, Any] | None) -> None:
+    """Hold a list against the study; without one, some file must have been made with it, if any says with which."""
+    key = _LISTED[file.path]
+    if study is not None:
+        wanted = [str(value) for value in study[key]]
+        if file.listed != wanted:
+            file.blame("stale", f"it lists {', '.join(file.listed or ())}; the study has {', '.join(wanted)}")
+        return
+    recorded = [(other.facts.get("options") or {}).get(key) for other in files]
+    made_with = [sorted(map(str, values)) for values in recorded if isinstance(values, list)]
+    if made_with and sorted(file.listed or ()) not in made_with:
+        file.blame("stale", f"no file here was made with {key} {', '.join(file.listed or ())}")
 
 
 def _without_path(error: ArtifactError, path: Path) -> str:
@@ -146,6 +196,13 @@ def _check_place(file: File) -> None:
     place = file.facts.get("place")
     if place not in (file.path, str(Path(file.path).with_suffix(""))):
         file.blame("foreign", f"it was made for {place}" if place else "it was not made for a results folder")
+
+
+def _check_whole(file: File) -> None:
+    """Each file that headroom writes says all of this of itself."""
+    for key in ("step", "code", "inputs", "options"):
+        if file.facts.get(key) is None:
+            file.blame("damaged", f"its provenance has no {key}")
 
 
 def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
@@ -159,24 +216,32 @@ def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
     made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
     if made != there:
         file.blame("foreign", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+    for key in _differing(model, records[name]) - {"name", "digest"}:
+        now = records[name].get(key)
+        file.blame("stale", f"of a model whose {key} was {model.get(key)}; in {name}/{RECORD} it is {now}")
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """Keys in which two records of a model differ, apart from where its checkpoint was taken from."""
+    return {key for key in {*one, *other} - {"source", "revision"} if one.get(key) != other.get(key)}
 
 
 def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
-    for name, record in file.facts.get("compared", {}).items():
+    for name, record in (file.facts.get("compared") or {}).items():
         if name not in records:
             file.blame("orphaned", f"the record of model {name}, which it compares, is gone or damaged")
-        elif record.get("digest") != records[name]["digest"]:
+        elif _differing(record, records[name]):
             file.blame("stale", f"it compares another model than {name}/{RECORD} is of")
 
 
-def _check_inputs(file: File, digest: Callable[[str], str | None]) -> None:
-    for name, source in file.facts.get("inputs", {}).items():
+def _check_inputs(file: File, files: Mapping[str, File], digest: Callable[[str], str]) -> None:
+    for name, source in (file.facts.get("inputs") or {}).items():
         path = source["path"]
         if path is None:
             file.blame("orphaned", f"its input {name!r} did not lie in a results folder")
-        elif digest(path) is None:
+        elif path not in files:
             file.blame("orphaned", f"made from {path}, which is gone")
-        elif digest(path) != source["digest"]:
+        elif files[path].state != "damaged" and digest(path) != source["digest"]:
             file.blame("stale", f"made from another {path} than is there now")
 
 
@@ -207,7 +272,7 @@ def _check_study(file: File, study: Study | None) -> None:
     if study is None or not _belongs(file, study):
         return
     wanted = _wanted(study, file.facts.get("task", ""))
-    recorded = {**file.facts.get("options", {}), **_derived(file.facts)}
+    recorded = {**(file.facts.get("options") or {}), **_derived(file.facts)}
     options = {**_COMMON, **_OPTIONS.get(str(file.facts.get("step")), {})}
     for option, key in options.items():
         value = recorded.get(option)
@@ -299,7 +364,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
 def _belongs(file: File, study: Study) -> bool:
     """Whether the study makes this file: others, of a task that it had once, are judged by themselves."""
     facts = file.facts
-    options = facts.get("options", {})
+    options = facts.get("options") or {}
     model = file.path.split("/")[0]
     return (
         (model in ("comparison", "prompts") or model in study.models)
@@ -341,13 +406,13 @@ def _wanted(study: Study, task: str = "") -> dict[str, Any]:
 def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Options that are recorded as something else."""
     found = {name: facts[name] for name in ("dtype", "metric") if name in facts}
-    data = facts.get("data", {})
+    data = facts.get("data") or {}
     if data:
         found["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
     folder = str(facts.get("definition")).split("/")[0]
     if (TASK_FOLDERS / folder).is_dir():
         found["prompts"] = folder
-    ranking = facts.get("inputs", {}).get("head_ranking", {}).get("path")
+    ranking = (facts.get("inputs") or {}).get("head_ranking", {}).get("path")
     if ranking:
         # Of the joint grid: everything pruned by the aggregate, or by the task's own.
         found["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"
@@ -356,25 +421,26 @@ def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pass_on(files: Mapping[str, File]) -> None:
     """What is made from a file that is not sound is not sound either."""
-    judged: set[str] = set()
-
-    def judge(name: str) -> None:
-        judged.add(name)
-        unsound = []
-        for source in files[name].facts.get("inputs", {}).values():
-            path = source["path"]
-            if path in files:
-                if path not in judged:
-                    judge(path)
-                if files[path].state != "sound":
-                    unsound.append(path)
+    sources = {
+        name: [source["path"] for source in (file.facts.get("inputs") or {}).values() if source["path"] in files]
+        for name, file in files.items()
+    }
+    states = {name: file.state for name, file in files.items()}
+    made_from: dict[str, list[str]] = {}
+    for name, paths in sources.items():
+        for path in paths:
+            made_from.setdefault(path, []).append(name)
+    reached = [name for name, state in states.items() if state != "sound"]
+    while reached:
+        for name in made_from.get(reached.pop(), ()):
+            if states[name] == "sound":
+                states[name] = "stale"
+                reached.append(name)
+    for name, paths in sources.items():
+        unsound = [path for path in paths if states[path] != "sound"]
         if unsound:
             more = f", and {len(unsound) - 1} more that are not sound" if len(unsound) > 1 else ""
-            files[name].blame("stale", f"made from {unsound[0]}, which is {files[unsound[0]].state}{more}")
-
-    for name in files:
-        if name not in judged:
-            judge(name)
+            files[name].blame("stale", f"made from {unsound[0]}, which is {states[unsound[0]]}{more}")
 
 
 def count(files: Iterable[File]) -> dict[str, int]:
@@ -396,6 +462,13 @@ def report(results: Path, files: list[File]) -> Iterator[str]:
         if chosen:
             yield f"{state.capitalize()}: {meaning}"
         for file in chosen:
-            yield f"  {file.path}"
-            yield from (f"    {reason}" for reason in dict.fromkeys(file.reasons))
+            yield f"  {_on_one_line(file.path)}"
+            yield from (f"    {_on_one_line(reason)}" for reason in dict.fromkeys(file.reasons))
+    if (results / UNJUDGED).exists():
+        yield f"Not judged: {UNJUDGED}, Snakemake's report, which holds copies; make it again to be sure of it"
     yield f"{results}: {len(files)} files: {summary(files)}"
+
+
+def _on_one_line(text: str) -> str:
+    """A name or reason with line breaks, and what else no terminal shows, written out: it cannot pass for more."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headroom.artifacts.store import ArtifactError
+from headroom.artifacts.seal import KEY as SEAL
+from headroom.artifacts.seal import is_unchanged, sealed
+from headroom.artifacts.store import ArtifactError, write_json
 from headroom.json_object import read_object
 
 NAME = "model.json"
@@ -24,6 +27,26 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it is missing, or none.
     """
+    return {key: value for key, value in _read(path).items() if key != SEAL}
+
+
+def read_unedited_record(path: Path) -> dict[str, Any]:
+    """The same, if nobody has changed it since it was written.
+
+    Raises:
+        ArtifactError: it is missing, none, or has been changed.
+    """
+    if not is_unchanged(_read(path)):
+        raise ArtifactError(f"{path}: it has changed since it was written; delete it and run the workflow again")
+    return read_record(path)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a model's record with its seal."""
+    write_json(path, sealed(record))
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such model record; 'headroom model' makes one")
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from headroom.artifacts.store import ArtifactError, ForeignError, file_digest
+from headroom.artifacts.seal import KEY as SEAL
+from headroom.artifacts.seal import is_unchanged
+from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, parse_provenance
 from headroom.errors import HeadroomError
+from headroom.json_object import read_bytes
 
 KIND = "pruned_checkpoint"
 PLACE = "{model}/pruned/{task or aggregate}/heads{p}-ffns{q}/{k}shot-seed{s}"
@@ -29,18 +31,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What made a pruned checkpoint.
 
     Raises:
-        ArtifactError: the folder holds none.
+        ArtifactError: the folder holds none, or it has been changed.
     """
     path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'headroom export' made")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'headroom export' made") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is no JSON ({error}); delete the folder and export again") from error
-    if not isinstance(facts, dict) or facts.get("kind") != KIND or not isinstance(facts.get("files"), dict):
+        facts = parse_provenance(path, read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})") from error
+    if not is_unchanged(facts):
+        raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
+    if facts.get("kind") != KIND or not isinstance(facts.get("files"), dict):
         raise ForeignError(f"{path}: not of a pruned checkpoint")
-    return facts
+    return {key: value for key, value in facts.items() if key != SEAL}
 
 
 def read_file_provenance(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headroom.errors import HeadroomError
+from headroom.json_object import parse_object
 
 _KEY = b"headroom"
 _RUN_KEY = b"headroom_run"
@@ -278,7 +279,7 @@ def read(path: Path, kind: Kind, **expected: Any) -> pa.Table:
             lacks a column of the contract, rows are missing, or a number is not finite.
     """
     path = Path(path)
-    table = _open(path)
+    table = read_unchecked(path)
     facts = _provenance(path, table.schema)
     if facts.get("kind") != kind.name:
         found = facts.get("kind")
@@ -306,7 +307,7 @@ def read(path: Path, kind: Kind, **expected: Any) -> pa.Table:
 def _check_origin(path: Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse what was made of something else than its place says."""
     for name, wanted in expected.items():
-        found = digest_of(facts) if name == "model" else facts.get(name, facts.get("options", {}).get(name))
+        found = digest_of(facts) if name == "model" else facts.get(name, (facts.get("options") or {}).get(name))
         several = wanted if isinstance(wanted, frozenset) else (wanted,)
         if wanted is None or _unordered(found) in map(_unordered, several):
             continue
@@ -320,7 +321,7 @@ def _check_origin(path: Path, facts: Mapping[str, Any], expected: Mapping[str, A
 
 
 def _unordered(value: Any) -> Any:
-    return sorted(value) if isinstance(value, (list, tuple)) else value
+    return sorted(value, key=repr) if isinstance(value, (list, tuple)) else value
 
 
 def _said(name: str, value: Any) -> str:
@@ -371,7 +372,7 @@ def provenance(path: Path) -> dict[str, Any]:
 
 def made_by(table: pa.Table) -> dict[str, Any]:
     """What made an artifact that :func:`read` gave."""
-    return dict(json.loads(table.schema.metadata[_KEY]))
+    return parse_object(table.schema.metadata[_KEY])
 
 
 @contextmanager
@@ -386,11 +387,25 @@ def reads() -> Iterator[dict[Path, None]]:
 
 
 def run_facts(path: Path) -> dict[str, Any]:
-    """What the run that made an artifact took; empty where that was not recorded."""
-    return dict(json.loads((_schema(Path(path)).metadata or {}).get(_RUN_KEY, b"{}")))
+    """What the run that made an artifact took; empty where that was not recorded.
+
+    Raises:
+        ArtifactError: see :func:`provenance`; or the record cannot be read.
+    """
+    try:
+        return parse_object((_schema(Path(path)).metadata or {}).get(_RUN_KEY, b"{}"))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: what its run took cannot be read ({error}); delete the file and run again"
+        ) from error
 
 
-def _open(path: Path) -> pa.Table:
+def read_unchecked(path: Path) -> pa.Table:
+    """All columns of an artifact of any kind, as they are.
+
+    Raises:
+        ArtifactError: the file is missing, or no Parquet.
+    """
     with _file(path) as file:
         return file.read()
 
@@ -422,10 +437,50 @@ def _provenance(path: Path, schema: pa.Schema) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(_KEY)
     if raw is None:
         raise ForeignError(f"{path}: this Parquet file was not written by headroom (it carries no provenance)")
+    return parse_provenance(path, raw)
+
+
+_PROVENANCE = {
+    **dict.fromkeys(("kind", "place", "step", "code", "task", "definition", "definition_digest"), str),
+    **dict.fromkeys(("inputs", "options", "packages", "model", "compared", "data", "files"), dict),
+}
+"""Key of a provenance that readers look into to the type of its value."""
+
+
+def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
+    """What made a file, from the JSON that the file carries. Keys may be missing.
+
+    Raises:
+        ArtifactError: it is no JSON object, or a value in it is of another type than readers expect; names the key.
+    """
     try:
-        return dict(json.loads(raw))
+        facts = parse_object(text)
+        _expect(facts, "", _PROVENANCE)
+        for name, source in (facts.get("inputs") or {}).items():
+            _expect({name: source}, "inputs.", {name: dict})
+            _expect({"path": None, **source}, f"inputs.{name}.", {"path": str, "digest": str})
+            if not {"path", "digest"} <= set(source):
+                raise ValueError(f"inputs.{name} lacks its path or digest")
+        _expect(facts.get("model") or {}, "model.", {"name": str, "digest": str})
+        for name, record in (facts.get("compared") or {}).items():
+            _expect({name: record}, "compared.", {name: dict})
     except ValueError as error:
-        raise ArtifactError(f"{path}: its provenance is no JSON ({error}); delete the file and run again") from error
+        raise ArtifactError(
+            f"{path}: its provenance cannot be read ({error}); delete the file and run again"
+        ) from error
+    return facts
+
+
+def _expect(content: Mapping[str, Any], above: str, types: Mapping[str, type]) -> None:
+    """Refuse values of another type; those that are missing or null are no values.
+
+    Raises:
+        ValueError: names the key, with the keys above it.
+    """
+    for key, expected in types.items():
+        value = content.get(key)
+        if value is not None and not isinstance(value, expected):
+            raise ValueError(f"{above}{key} is of type {type(value).__name__}, expected {expected.__name__}")
 
 
 def digest_of(facts: Mapping[str, Any]) -> str | None:

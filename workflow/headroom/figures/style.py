@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -22,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from headroom.artifacts.store import atomic, reads
 from headroom.errors import HeadroomError
 from headroom.figures.study import Study
-from headroom.file_provenance import as_text, pdf_metadata, png_metadata
+from headroom.file_provenance import vouching
 from headroom.provenance import describe_drawn
 from headroom.uncertainty import Interval
 
@@ -147,7 +148,7 @@ class Shown(Protocol):
 
 
 def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
-    """Make of a function that draws a study one that writes ``out``.pdf and ``out``.png, with what made them in both.
+    """Make of a function that draws a study one that writes ``out``.pdf and ``out``.png, with what made them.
 
     The artifacts that are read while it draws are the figure's inputs.
     """
@@ -170,13 +171,15 @@ def save(figure: Figure, out: Path, made: Mapping[str, Any]) -> None:
         out: path without suffix.
         made: its provenance.
     """
-    text = as_text(made)
-    unwanted: dict[str, dict[str, str | None]] = {
-        # What matplotlib would put there by itself: the time, and its version, which the provenance has.
-        ".pdf": {"CreationDate": None, "Producer": None, **pdf_metadata(text)},
-        ".png": {"Software": None, **png_metadata(text)},
-    }
-    for suffix, metadata in unwanted.items():
-        with atomic(out.with_name(out.name + suffix)) as partial:
-            figure.savefig(partial, format=suffix[1:], dpi=200, metadata=metadata)
+    # What matplotlib would put there by itself: the time, and its version, which the provenance has.
+    unwanted = {".pdf": ("CreationDate", "Producer"), ".png": ("Software",)}
+    drawn = {}
+    for suffix, names in unwanted.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=200, metadata=dict.fromkeys(names))
+        drawn[suffix] = content.getvalue()
     plt.close(figure)
+    beside = {".pdf": drawn[".pdf"]}
+    for suffix, written in {**beside, ".png": vouching(".png", drawn[".png"], made, beside)}.items():
+        with atomic(out.with_name(out.name + suffix)) as partial:
+            partial.write_bytes(written)

@@ -15,6 +15,7 @@ from headroom.artifacts.heads import read_ranking
 from headroom.artifacts.model_record import read_record
 from headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, PLACE, check_target, digests
 from headroom.artifacts.ranking import FFN_RANKING, RANKING
+from headroom.artifacts.seal import sealed
 from headroom.artifacts.store import file_digest, place_of, provenance, write_json
 from headroom.checkpoint_place import checkpoint_folder
 from headroom.checkpoints import load
@@ -74,7 +75,7 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
         options = {f"percent_{component}": percent for component, (_, percent) in given.items()}
         facts = describe("steps.export_pruned", {c: path for c, (path, _) in given.items()}, options, facts)
         (folder / "README.md").write_text(card(facts), encoding="utf-8")
-        write_json(folder / MANIFEST, {**facts, "files": digests(folder)})
+        write_json(folder / MANIFEST, sealed({**facts, "files": digests(folder)}))
     before, after = (parameters[name] / 1e6 for name in ("before", "after"))
     print(
         f"{out}: {before:.1f} M parameters have become {after:.1f} M; logits are the masked model's to {far:.1g}",
