@@ -174,11 +174,11 @@ def _read_list(path: Path) -> list[str]:
     return lines
 
 
-def _check_list(file: File, files: Iterable[File], study: Mapping[str, Any] | None) -> None:
+def _check_list(file: File, files: Iterable[File], study: Study | None) -> None:
     """Hold a list against the study; without one, some file must have been made with it, if any says with which."""
     key = _LISTED[file.path]
     if study is not None:
-        wanted = [str(value) for value in study[key]]
+        wanted = [str(value) for value in getattr(study, key)]
         if file.listed != wanted:
             file.blame("stale", f"it lists {', '.join(file.listed or ())}; the study has {', '.join(wanted)}")
         return
