@@ -28,7 +28,7 @@ def checkpoint(folder, weight=0.0):
 def test_a_local_folder_becomes_a_record(tmp_path):
     folder = checkpoint(tmp_path / "m")
     record = resolve("tiny", str(folder), None, tmp_path / "out" / "model.json")
-    assert json.loads((tmp_path / "out" / "model.json").read_text()) == record
+    assert read_record(tmp_path / "out" / "model.json") == record
     assert checkpoint_folder(tmp_path / "out" / "model.json") == folder
     assert record["family"] == "opt"
     assert record["digest"] == digest(folder)
