@@ -80,6 +80,9 @@ bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; t
 	snakemake $(MODEL)
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(RECORDS) --model $(MODEL)
 
+tasks: $(VENV)/.dev  ## judge all of lm-eval's tasks and write docs/tasks.md: minutes
+	PYTHONPATH=workflow $(BIN)/python -m tests.served.make
+
 test: lint types unit  ## all checks: lint, types, tests
 
 lint: $(VENV)/.dev  ## ruff, snakefmt, snakemake --lint

@@ -1,0 +1,182 @@
+"""Which of lm-eval's tasks are served; ``python -m tests.served.make``, from the repository root, writes the page.
+
+Each of lm-eval's multiple-choice and loglikelihood tasks is judged by the code that a study meets. Those that are
+served are also rendered on records made up here, where texts, numbers and lists in the columns that their templates
+name will do; tasks whose functions read columns of their own are not. Takes minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from headroom import prompts
+from headroom.errors import HeadroomError
+from headroom.task_scoring import check_scoring
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "tasks.md"
+TYPES = ("multiple_choice", "loglikelihood")
+N = 12
+"""Documents of each split that are made up."""
+TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a task.
+
+    Attributes:
+        folder: below lm-eval's tasks.
+        refused: why it is refused; empty where it is served.
+        others: metrics that it defines and that are not computed.
+        shots: whether it can be asked with shots.
+        rendered: whether it was rendered on records made up here.
+    """
+
+    folder: str
+    refused: str = ""
+    others: tuple[str, ...] = ()
+    shots: bool = True
+    rendered: bool = False
+
+
+def built_in() -> dict[str, Path]:
+    """Name to YAML of lm-eval's tasks of the types that compare likelihoods."""
+    from lm_eval.tasks import TaskManager
+
+    return {
+        name: entry.yaml_path
+        for name, entry in sorted(TaskManager().task_index.items())
+        if entry.yaml_path and entry.kind.name == "TASK" and (entry.cfg or {}).get("output_type") in TYPES
+    }
+
+
+def verdict(name: str, path: Path, known: dict[str, bool] | None = None) -> Verdict:
+    """Judge one task; ``known`` keeps what was rendered by what the texts are made of."""
+    folder = path.as_posix().partition("/lm_eval/tasks/")[2].split("/")[0]
+    try:
+        config = prompts.load_config(name, path)
+        others = check_scoring(name, config, 0)
+    except HeadroomError as error:
+        text = str(error).removeprefix(f"task {name!r}").lstrip(": ")
+        return Verdict(folder, text.replace(str(path), path.name))
+    try:
+        check_scoring(name, config, 1)
+        shots = True
+    except HeadroomError:
+        shots = False
+    known = {} if known is None else known
+    key = repr([config.get(part) for part in (*TEMPLATES, "process_docs", "fewshot_config", "training_split")])
+    if key not in known:
+        known[key] = any(renders(config, record) for record in records(config))
+    return Verdict(folder, "", tuple(others), shots, known[key])
+
+
+def renders(config: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether lm-eval and headroom render the task on copies of a record."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    splits = {config.get(key) for key in ("training_split", "validation_split", "test_split", "fewshot_split")}
+    own = config.get("fewshot_config")
+    splits.add(own.get("split") if isinstance(own, dict) else None)
+    data = datasets.DatasetDict(
+        {split: datasets.Dataset.from_list([record | {"number": i} for i in range(N)]) for split in splits if split}
+    )
+    try:
+        task = ConfigurableTask(config=config | {"custom_dataset": lambda **_: data})
+        loaded = prompts.Task(task, config, "lm-eval")
+        columns, _ = prompts.render_task(loaded, 0, 1, 2, 2, "first", "question")
+    # Whatever a made-up record does to a template.
+    except Exception:
+        return False
+    return bool(columns["gold"])
+
+
+def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Records with the columns that the templates name, for as many readings of them as are worth a trial."""
+    from jinja2 import Environment, TemplateError, meta
+
+    texts = {key: config.get(key) for key in TEMPLATES}
+    if config.get("process_docs") or any(callable(text) for text in texts.values()):
+        return
+    columns: dict[str, set[str]] = defaultdict(set)
+    for key, text in texts.items():
+        for part in text if isinstance(text, list) else [text]:
+            if not isinstance(part, str):
+                continue
+            try:
+                named = meta.find_undeclared_variables(Environment().parse(part))
+            except TemplateError:
+                named = set()
+            for column in {*named, *([part] if re.fullmatch(r"\w+", part) else [])}:
+                columns[column].add(key)
+    targets = [column for column, keys in columns.items() if "doc_to_target" in keys]
+    listed = [column for column, keys in columns.items() if "doc_to_choice" in keys and column not in targets]
+    four = ["north", "east", "south", "west"]
+    for target, choice in product(
+        (0, "A", "0", "1", "north", "a", True), (four, "north", {"text": four, "label": list("ABCD")})
+    ):
+        made: dict[str, Any] = {column: f"{column} text" for column in columns}
+        yield made | dict.fromkeys(listed, choice) | dict.fromkeys(targets, target)
+
+
+def page(verdicts: dict[str, Verdict]) -> str:
+    """The page of all tasks."""
+    served = {name: found for name, found in verdicts.items() if not found.refused}
+    lines = [
+        "# Which of lm-eval's tasks are served",
+        "",
+        f"lm-eval {version('lm_eval')} has {len(verdicts)} tasks of the types {' and '.join(TYPES)}; {len(served)} are "
+        f"served and {len(verdicts) - len(served)} refused. `make tasks` judges each with the code that a study meets, "
+        "and writes this page.",
+        "",
+        "A task is served where its `acc` is the share of documents whose likeliest choice is a right one (of a "
+        "`loglikelihood` task: whose continuation greedy decoding gives). Several choices may be right. What a task "
+        "defines beside `acc` and `acc_norm` is not computed, which the log of `render_prompts` says. A task with "
+        "`num_fewshot: 0` is shown no examples by lm-eval, and is served without shots only. Shots come from where "
+        "lm-eval takes them: `fewshot_split`, `fewshot_config.samples`, in the order of its sampler.",
+        "",
+        "## Served",
+        "",
+        "*Rendered* counts tasks that were also rendered on made-up records; the others read columns that cannot be "
+        "made up from their templates alone.",
+        "",
+        "| folder of lm-eval | tasks | rendered | without shots only | defined and not computed |",
+        "|---|---|---|---|---|",
+    ]
+    folders = defaultdict(list)
+    for found in served.values():
+        folders[found.folder].append(found)
+    for folder, members in sorted(folders.items()):
+        others = sorted({other for found in members for other in found.others})
+        bare = sum(not found.shots for found in members)
+        made = sum(found.rendered for found in members)
+        lines.append(f"| {folder} | {len(members)} | {made} | {bare or ''} | {', '.join(others)} |")
+    lines += ["", "## Refused", "", "| folder of lm-eval | why | tasks |", "|---|---|---|"]
+    reasons = defaultdict(list)
+    for name, found in verdicts.items():
+        if found.refused:
+            reasons[found.folder, found.refused].append(f"`{name}`")
+    for (folder, why), names in sorted(reasons.items()):
+        lines.append(f"| {folder} | {why.replace('|', ' ')} | {', '.join(names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    logging.disable(logging.ERROR)
+    known: dict[str, bool] = {}
+    PAGE.write_text(page({name: verdict(name, path, known) for name, path in built_in().items()}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
