@@ -11,6 +11,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -74,7 +75,9 @@ def verdict(name: str, path: Path, known: dict[str, bool] | None = None) -> Verd
     except HeadroomError:
         shots = False
     known = {} if known is None else known
-    key = repr([config.get(part) for part in (*TEMPLATES, "process_docs", "fewshot_config", "training_split")])
+    # Of tasks that differ in words or languages alone, one is rendered.
+    columns, shape = named_columns(config), [config.get(part) for part in ("doc_to_target", "training_split")]
+    key = repr([folder, sorted(columns.items()), type(config.get("doc_to_choice")), shape])
     if key not in known:
         known[key] = any(renders(config, record) for record in records(config))
     return Verdict(folder, "", tuple(others), shots, known[key])
@@ -101,32 +104,37 @@ def renders(config: dict[str, Any], record: dict[str, Any]) -> bool:
     return bool(columns["gold"])
 
 
-def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Records with the columns that the templates name, for as many readings of them as are worth a trial."""
+def named_columns(config: dict[str, Any]) -> dict[str, list[str]]:
+    """Columns that the templates name, each with the keys that name it; none where functions read the records."""
     from jinja2 import Environment, TemplateError, meta
 
     texts = {key: config.get(key) for key in TEMPLATES}
     if config.get("process_docs") or any(callable(text) for text in texts.values()):
-        return
-    columns: dict[str, set[str]] = defaultdict(set)
+        return {}
+    found: dict[str, list[str]] = defaultdict(list)
     for key, text in texts.items():
+        named: set[str] = set()
         for part in text if isinstance(text, list) else [text]:
-            if not isinstance(part, str):
-                continue
-            try:
-                named = meta.find_undeclared_variables(Environment().parse(part))
-            except TemplateError:
-                named = set()
-            for column in {*named, *([part] if re.fullmatch(r"\w+", part) else [])}:
-                columns[column].add(key)
+            if isinstance(part, str):
+                with suppress(TemplateError):
+                    named |= meta.find_undeclared_variables(Environment().parse(part))
+                named |= {part} if re.fullmatch(r"\w+", part) and not isinstance(text, list) else set()
+        for column in named:
+            found[column].append(key)
+    return found
+
+
+def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Records with the columns that the templates name, for as many readings of them as are worth a trial."""
+    columns = named_columns(config)
     targets = [column for column, keys in columns.items() if "doc_to_target" in keys]
     listed = [column for column, keys in columns.items() if "doc_to_choice" in keys and column not in targets]
     four = ["north", "east", "south", "west"]
-    for target, choice in product(
-        (0, "A", "0", "1", "north", "a", True), (four, "north", {"text": four, "label": list("ABCD")})
-    ):
+    labels = (0, "A", "0", "1", "north", "a", True) if targets else (0,)
+    lists = (four, "north", {"text": four, "label": list("ABCD")}) if listed else (four,)
+    for label, choices in product(labels, lists) if columns else ():
         made: dict[str, Any] = {column: f"{column} text" for column in columns}
-        yield made | dict.fromkeys(listed, choice) | dict.fromkeys(targets, target)
+        yield made | dict.fromkeys(listed, choices) | dict.fromkeys(targets, label)
 
 
 def page(verdicts: dict[str, Verdict]) -> str:

@@ -25,8 +25,9 @@ from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.model_record import write_record
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import write
+from headroom.artifacts.store import read, write
 from headroom.cli import main
+from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.figures import fig03
@@ -36,6 +37,7 @@ from headroom.ranking import as_columns, rank_heads
 from headroom.readings import SCORED
 from headroom.steps import aggregate_importance, correlate_shots
 from headroom.study.reading import read_study
+from headroom.task_data import mirror_records
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 
@@ -658,3 +660,26 @@ def test_each_of_a_thousand_artifacts_is_read_once(made, tmp_path, monkeypatch):
     assert len(states(results)) == 1000
     assert set(opened.values()) == {1}
     assert len(opened) == len(list(results.rglob("[!.]*.parquet"))) - 1, "all but the hidden one"
+
+
+@pytest.mark.parametrize("source", ["embedded", "mirror"])
+def test_records_that_changed_make_prompts_stale_where_they_are_there(tmp_path, study, source):
+    results = tmp_path / "results"
+    folder = tmp_path / ("resources/data" if source == "embedded" else "mirror") / "copa"
+    folder.mkdir(parents=True)
+    (folder / "train.parquet").write_bytes(b"records")
+    path = prompts(results, "copa", 0)
+    said = {"source": "mirror", **({"package": "p"} if source == "embedded" else {})}
+    facts = {"task": "copa", "shots": 0, "seed": SEED, "data": said, "records": mirror_records(folder, Digests())}
+    options = {"limit_importance": 4, "limit_evaluation": 8, "sample": "first"}
+    columns = {name: read(path, PROMPTS).column(name).to_pylist() for name in (c.name for c in PROMPTS.columns)}
+    write(path, PROMPTS, columns, describe("steps.render_prompts", {}, options, facts))
+    config = study(data={"source": source, "mirror": str(tmp_path / "mirror")})
+    assert states(results, config) == {}
+    (folder / "train.parquet").write_bytes(b"RECORDS")
+    reason = "made from other records of task copa: train.parquet changed since"
+    assert states(results, config) == {"prompts/copa/0shot-seed7.parquet": ("stale", [reason])}
+    # Without the study nobody says where a mirror lies.
+    assert bool(states(results)) == (source == "embedded")
+    (folder / "train.parquet").unlink()
+    assert states(results, config) == {}, "records that are not here are not judged"

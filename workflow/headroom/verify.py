@@ -21,6 +21,7 @@ from headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
 from headroom.artifacts.pruned_checkpoint import read_file_provenance
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
 from headroom.compared import COMPARISONS
+from headroom.content import Digests
 from headroom.entries import entries
 from headroom.errors import HeadroomError
 from headroom.file_provenance import read_provenance
@@ -28,6 +29,7 @@ from headroom.json_object import read_text
 from headroom.provenance import FOLDERS, code_now
 from headroom.ranking import AGGREGATE
 from headroom.study.config import Study
+from headroom.task_data import RECORDS, mirror_records, own_records
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
 
@@ -109,6 +111,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
     def digest(path: str) -> str:
         return file_digest(results / path)
 
+    digests = Digests()
     for file in files.values():
         if file.facts:
             _attempt(file, _check_whole)
@@ -117,6 +120,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             _attempt(file, _check_compared, records)
             _attempt(file, _check_inputs, files, digest)
             _attempt(file, _check_code)
+            _attempt(file, _check_records, results, study, digests)
             _attempt(file, _check_study, study)
         elif file.listed is not None:
             _check_list(file, files.values(), study)
@@ -265,6 +269,28 @@ def _definition_now(facts: Mapping[str, Any]) -> str:
             return recorded
     folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
     return task_digest(facts["task"], folder) if folder.is_dir() else recorded
+
+
+def _check_records(file: File, results: Path, study: Study | None, digests: Digests) -> None:
+    """Hold the files that a task's records came from against those that are there, where they can be found."""
+    recorded = file.facts.get(RECORDS)
+    if not isinstance(recorded, dict) or not recorded:
+        return
+    now = _records_now(file.facts, results, study, digests)
+    changed = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if now and changed:
+        file.blame("stale", f"made from other records of task {file.facts['task']}: {', '.join(changed)} changed since")
+
+
+def _records_now(facts: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
+    """Digests of the files that a task's records come from; empty where they are not here."""
+    task, data = str(facts.get("task")), facts.get("data") or {}
+    if data.get("source") == "hub":
+        folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
+        return own_records(task, [folder] if folder.is_dir() else [], digests)
+    embedded = study.data.source == "embedded" if study else "package" in data
+    mirror = results.parent / "resources" / "data" if embedded else study.data.mirror_folder if study else None
+    return mirror_records(mirror / task, digests) if mirror else {}
 
 
 def _check_study(file: File, study: Study | None) -> None:
