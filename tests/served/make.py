@@ -68,7 +68,8 @@ def verdict(name: str, path: Path, known: dict[str, bool] | None = None) -> Verd
         others = check_scoring(name, config, 0)
     except HeadroomError as error:
         text = str(error).removeprefix(f"task {name!r}").lstrip(": ")
-        return Verdict(folder, text.replace(str(path), path.name))
+        # Neither its place on this machine, nor that of a package.
+        return Verdict(folder, re.sub(r" \(/[^)]*\)", "", text.replace(str(path), "its YAML")))
     try:
         check_scoring(name, config, 1)
         shots = True

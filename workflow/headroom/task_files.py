@@ -101,5 +101,5 @@ def _task_of(content: str) -> str | None:
 
 def _has_line(name: str, content: str) -> bool:
     return name in content and bool(
-        re.search(rf"^task:[ \t]*['\"]?{re.escape(name)}['\"]?[ \t]*(#.*)?$", content, re.MULTILINE)
+        re.search(rf"^['\"]?task['\"]?:[ \t]*['\"]?{re.escape(name)}['\"]?[ \t]*(#.*)?$", content, re.MULTILINE)
     )
