@@ -83,6 +83,8 @@ class Values:
     """Seeds of head and induction scores begin here: another model has others."""
     repeat: int = 1
     """How often each of the N questions is there, in curves and grids."""
+    selection: str = "evaluation"
+    """Which documents rank the FFNs."""
 
 
 def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
@@ -257,7 +259,7 @@ def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
     gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
     columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
     write(study.file("ffn_gradient", k, task), FFN_GRADIENT, columns_, made_of(study, k, task))
-    facts = made_of(study, k, task, options={"selection": "evaluation"})
+    facts = made_of(study, k, task, options={"selection": values.selection})
     write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
 
 
@@ -278,7 +280,7 @@ def write_joint(study: Study, k: int, task: str, values: Values) -> None:
 
 
 def write_prompts(study: Study, k: int, task: str) -> None:
-    """Evaluation prompts of one task: piqa has four choices, others two; the first is right."""
+    """Evaluation prompts of one task: piqa has four choices, others two; each is right in its turn."""
     choices = 4 if task == "piqa" else 2
     rows = N * choices
     columns = {
@@ -289,7 +291,7 @@ def write_prompts(study: Study, k: int, task: str) -> None:
         "choice": list(range(choices)) * N,
         "context": ["c"] * rows,
         "continuation": [" t"] * rows,
-        "gold": ([True] + [False] * (choices - 1)) * N,
+        "gold": [choice == document % choices for document in range(N) for choice in range(choices)],
         "metric": ["choice"] * rows,
         "choice_length": [None] * rows,
     }
@@ -297,9 +299,9 @@ def write_prompts(study: Study, k: int, task: str) -> None:
     write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
 
 
-def small(folder: Path, repeat: int = 1) -> Study:
+def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> Study:
     """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads; each question ``repeat`` times."""
     tasks, unseen, transfer = ("piqa", "copa", "record"), ("mathqa",), ("copa",)
     results = folder / "results" / "model"
     study = Study(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
-    return write_study(study, Values(repeat=repeat))
+    return write_study(study, Values(repeat=repeat, selection=selection))

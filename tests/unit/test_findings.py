@@ -8,7 +8,7 @@ import pytest
 from headroom.artifacts.prompts import PROMPTS
 from headroom.artifacts.pruned_eval import PRUNED_EVAL
 from headroom.artifacts.store import ArtifactError, write
-from headroom.chance import chances, guessing
+from headroom.chance import chance, chances
 from headroom.cli import main
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import average, difference, read_curve
@@ -24,7 +24,7 @@ def study(tmp_path):
 @pytest.fixture
 def many(tmp_path):
     """The same with each question forty times."""
-    return small(tmp_path / "many", repeat=40)
+    return small(tmp_path / "many", repeat=40, selection="scoring")
 
 
 def curves(study, shots, ranking="own", component="heads"):
@@ -71,19 +71,28 @@ class TestAccuracy:
 
 class TestGuessing:
     def test_it_is_the_share_of_right_choices(self, study):
-        assert chances(study) == {"piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5}
+        found = chances(study)
+        assert {task: of.guessing for task, of in found.items()} == {
+            "piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5,
+        }  # fmt: skip
+        assert [found[task].majority for task in ("piqa", "copa")] == pytest.approx([0.3, 0.5])
 
     @pytest.mark.parametrize(
-        ("metric", "question", "gold", "expected"),
+        ("metric", "question", "gold", "expected", "majority"),
         [
             # Three documents of two choices; the first two are one question: both must be right.
-            ("choice", [0, 0, 0, 0, 2, 2], [1, 0, 0, 1, 1, 0], (0.25 + 0.5) / 2),
+            ("choice", [0, 0, 0, 0, 2, 2], [1, 0, 0, 1, 1, 0], (0.25 + 0.5) / 2, 1 / 2),
+            ("choice", [0, 0, 0, 0, 2, 2], [1, 0, 1, 0, 1, 0], (0.25 + 0.5) / 2, 1),
             # Each document its own question; one has two right choices.
-            ("choice", [0, 0, 1, 1, 2, 2], [1, 1, 0, 1, 1, 0], 2 / 3),
-            ("greedy", [0, 0, 1, 1, 2, 2], [1, 0, 0, 1, 1, 0], 0.0),
+            ("choice", [0, 0, 1, 1, 2, 2], [1, 1, 0, 1, 1, 0], 2 / 3, 2 / 3),
+            # As in BoolQ, RTE and CB, one answer is right more often than the other.
+            ("choice", [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 1, 0], 1 / 2, 2 / 3),
+            ("greedy", [0, 0, 1, 1, 2, 2], [1, 0, 0, 1, 1, 0], 0.0, 0.0),
         ],
     )
-    def test_questions_of_several_documents_and_generated_answers(self, tmp_path, metric, question, gold, expected):
+    def test_questions_of_several_documents_and_generated_answers(
+        self, tmp_path, metric, question, gold, expected, majority
+    ):
         columns = {
             "doc_id": [0, 0, 1, 1, 2, 2],
             "question": question,
@@ -97,14 +106,20 @@ class TestGuessing:
             "choice_length": [None] * 6,
         }
         write(tmp_path / "p.parquet", PROMPTS, columns, {})
-        assert guessing(tmp_path / "p.parquet") == pytest.approx(expected)
+        found = chance(tmp_path / "p.parquet")
+        assert found[:2] == pytest.approx((expected, majority))
+        assert found.level == pytest.approx(max(expected, majority))
 
 
 class TestSentences:
     def test_heads(self, study, many):
         text = findings(study)
         assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90 %" in text
-        assert "(guessing: 0.42). How many can go at a loss of 2 points at most is not certifiable: too few" in text
+        # Of 10 questions of record 8 are right, as by chance in one case of 18.
+        assert (
+            "(chance: 0.43; guessing: 0.42). How many can go at a loss of 2 points at most on average over the 2 tasks "
+            "above chance (without record) is not certifiable: too few questions" in text
+        )
         assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50 %, where" in text
         text = findings(many)
         # Nothing is lost at 20 %, a question of ten at 50 %.
@@ -126,8 +141,18 @@ class TestSentences:
         assert largest_swing(study, 0, ["piqa"])[:3] == ("piqa", 0, 0.1)
         assert "FFNs are ranked on the questions that their curves are measured on" in text
 
-    def test_joint(self, study, many):
-        assert "heads and FFNs together: not certifiable, too few questions" in findings(study)
+    def test_ffns_ranked_by_their_judges_are_not_certified(self, tmp_path):
+        text = findings(small(tmp_path, repeat=40))
+        ranked = "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
+        assert f"No observed loss exceeds 2 points up to 0 % of them, which is no certificate: {ranked}." in text
+        assert (
+            "heads and FFNs together: no observed loss exceeds 2 points up to 50 % of heads with 0 % of FFNs "
+            f"(10.0 M parameters), which is no certificate: {ranked}." in text
+        )
+
+    def test_joint(self, study, many, tmp_path):
+        few = findings(small(tmp_path / "few", repeat=2, selection="scoring"))
+        assert "heads and FFNs together: not certifiable, too few questions" in few
         assert (
             "together: 50 % of heads with 0 % of FFNs (10.0 M parameters) are certified to go at a loss of 2 points "
             "at most (it is 0.0 points (0.0 to 0.0)), the most parameters" in findings(many)

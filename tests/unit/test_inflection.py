@@ -8,10 +8,14 @@ import pytest
 from scipy.stats import binomtest
 
 from headroom import inflection, losses
+from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from headroom.artifacts.prompts import PROMPTS
+from headroom.artifacts.store import by_column, read, write
 from headroom.cli import main
 from headroom.figures.accuracy import average, read_curve
+from headroom.figures.study import Study
 from headroom.inflection import AVERAGE, BOTH
-from tests.unit.fixture_study import HEAD_SIZE, Values, small, write_study
+from tests.unit.fixture_study import HEAD_SIZE, Values, made_of, small, write_study
 
 TASKS = "--tasks piqa copa record --shots 0 5 --joint"
 MATRIX = f"{TASKS} --seed 7"
@@ -19,8 +23,8 @@ MATRIX = f"{TASKS} --seed 7"
 
 @pytest.fixture
 def many(tmp_path):
-    """A study of 400 questions a task."""
-    return small(tmp_path, repeat=40)
+    """A study of 400 questions a task, whose FFNs are ranked by others."""
+    return small(tmp_path, repeat=40, selection="scoring")
 
 
 def certified(study):
@@ -40,10 +44,12 @@ class TestHeadroom:
 
     def test_the_average_is_certified_by_the_stated_rule(self, many):
         row = certified(many)[0, "heads", "own", AVERAGE]
-        assert (row.verdict, row.heads, row.ffns, row.estimate, row.below) == ("up to", 20, None, 20, 50)
+        assert (row.verdict, row.heads, row.ffns, row.estimate_heads, row.below) == ("up to", 20, None, 20, 50)
         assert (row.questions, row.parameters, row.loss) == (1200, 4 * HEAD_SIZE, 0)
         assert row.accuracy == pytest.approx(2.5 / 3)
         assert row.guessing == pytest.approx(1.25 / 3)
+        # Of ten questions of piqa the first choice is right three times.
+        assert (row.majority, row.chance) == pytest.approx((1.3 / 3, 1.3 / 3))
         assert row.paper == "about 70 %"
 
     def test_each_task_has_its_own_guess_and_share(self, many):
@@ -52,7 +58,8 @@ class TestHeadroom:
         assert found[0, "heads", "own", "piqa"].heads == 20
         assert found[5, "heads", "own", "piqa"].heads == 50
         assert found[0, "heads", "own", "piqa"].guessing == 0.25
-        assert found[0, "ffns", "own", "piqa"][9:12] == ("up to", None, 0)
+        row = found[0, "ffns", "own", "piqa"]
+        assert (row.verdict, row.heads, row.ffns) == ("up to", None, 0)
         assert found[0, "ffns", "own", "piqa"].paper == "30 %"
         # Under the aggregate ranking copa keeps nine at 50 %.
         assert found[0, "heads", "aggregate", "copa"].heads == 50
@@ -62,11 +69,92 @@ class TestHeadroom:
         assert (row.verdict, row.heads, row.ffns, row.loss) == ("certified", 50, 0, 0)
         assert BOTH not in {row.component for row in inflection.rows(replace(many, joint=False), [7])}
 
+    @pytest.mark.parametrize("shots", [0, 5])
+    def test_ffns_and_both_have_no_certificate_where_the_judges_have_ranked(self, tmp_path, shots):
+        found = certified(small(tmp_path, repeat=40))
+        ranked = "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
+        for task in (AVERAGE, "piqa", "copa", "record"):
+            row = found[shots, "ffns", "own", task]
+            assert (row.verdict, row.ffns, row.below, row.relative, row.loss) == ("estimate only", *[None] * 4)
+            assert row.reason == ranked
+            assert row.estimate_ffns is not None
+            words = inflection.in_words(row)
+            assert words[4] == f"estimate only, {row.estimate_ffns} %: {ranked}"
+        joint = found[shots, BOTH, "joint grid", AVERAGE]
+        assert (joint.verdict, joint.heads, joint.ffns, joint.reason) == ("estimate only", None, None, ranked)
+        assert (joint.estimate_heads, joint.estimate_ffns) == (50, 0)
+        assert inflection.in_words(joint)[4].startswith("estimate only, 50 % of heads and 0 % of FFNs: the questions")
+        assert found[shots, "heads", "own", AVERAGE].verdict == "up to"
+
+    def test_one_task_ranked_by_its_judges_spoils_its_row_and_the_average_alone(self, many):
+        path = many.file("ffn_importance", 0, "copa")
+        table = read(path, FFN_IMPORTANCE)
+        facts = made_of(many, 0, "copa", options={"selection": "evaluation"})
+        write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, facts)
+        found = certified(many)
+        verdicts = {task: found[0, "ffns", "own", task].verdict for task in (AVERAGE, *many.tasks)}
+        assert verdicts == {AVERAGE: "estimate only", "piqa": "up to", "copa": "estimate only", "record": "up to"}
+        assert found[0, BOTH, "joint grid", AVERAGE].verdict == "estimate only"
+        assert found[5, "ffns", "own", AVERAGE].verdict == "up to"
+
+    def test_heads_scored_on_a_question_that_judges_are_not_certified(self, many):
+        path = many.results.parent / "prompts" / "copa" / "0shot-seed7.parquet"
+        table = read(path, PROMPTS).to_pylist()
+        facts = {"task": "copa", "shots": 0, "seed": 7}
+        again = [{**row, "purpose": "importance"} for row in table if row["question"] == 3]
+        for split, verdict in (("train", "up to"), ("validation", "estimate only")):
+            rows = [*table, *({**row, "split": split} for row in again)]
+            write(path, PROMPTS, by_column(rows), facts)
+            found = certified(many)
+            assert found[0, "heads", "own", "copa"].verdict == verdict
+            assert found[0, "heads", "own", AVERAGE].verdict == verdict
+            # The aggregate ranks by the scores of all tasks, the own ranking of piqa by its own.
+            assert found[0, "heads", "aggregate", "piqa"].verdict == ("up to" if split == "train" else "estimate only")
+            assert found[0, "heads", "own", "piqa"].verdict == "up to"
+            assert found[0, BOTH, "joint grid", AVERAGE].verdict == ("certified" if split == "train" else verdict)
+
+    def test_tasks_at_chance_are_shown_in_an_average_and_left_out_of_what_is_certified(self, tmp_path):
+        study = Study(tmp_path / "results" / "m", ("piqa", "copa", "record"), (0,), 7, joint=True)
+        values = Values(
+            right=lambda k, c, task, r: [5, 5, 5, 5] if task == "record" else [8, 8, 7, 5],
+            joint=lambda task: [[5, 5]] * 3 if task == "record" else [[8, 8], [8, 2], [7, 2]],
+            repeat=40,
+            selection="scoring",
+        )
+        found = certified(write_study(study, values))
+        for component, ranking in (("heads", "own"), ("heads", "aggregate"), ("ffns", "own")):
+            both = [found[0, component, ranking, name] for name in (AVERAGE, inflection.ABOVE_CHANCE)]
+            assert [(row.verdict, row.tasks, row.questions) for row in both] == [
+                ("estimate only", 3, 1200), ("up to", 2, 800),
+            ]  # fmt: skip
+            assert both[0].reason == "1 of 3 tasks is at chance"
+            assert both[0].accuracy == pytest.approx(0.7)
+            assert both[1].accuracy == pytest.approx(0.8)
+            assert found[0, component, ranking, "record"].verdict == "not certifiable"
+        joint = [found[0, BOTH, "joint grid", name] for name in (AVERAGE, inflection.ABOVE_CHANCE)]
+        assert [(row.verdict, row.tasks) for row in joint] == [("estimate only", 3), ("certified", 2)]
+        assert inflection.in_words(both[1])[3] == "average above chance (2 tasks)"
+
+    def test_a_task_alone_has_one_row(self, tmp_path):
+        study = Study(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)
+        found = certified(write_study(study, Values(repeat=40, selection="scoring")))
+        assert [key[1:] for key in found] == [
+            ("heads", "own", "piqa"), ("heads", "aggregate", "piqa"), ("ffns", "own", "piqa"),
+            (BOTH, "joint grid", "piqa"),
+        ]  # fmt: skip
+
+    def test_the_limits_are_called_what_they_are(self, many, tmp_path):
+        inflection.write(many, [7], tmp_path / "headroom")
+        page = (tmp_path / "headroom.md").read_text()
+        assert "Each of the two limits is one-sided, at 95 %; together they are an interval of 90 %." in page
+        assert "a power of at least 0.8 to certify the next level if it lost nothing" in page
+        assert "the higher of guessing and of always giving the same choice" in page
+
     def test_a_margin_of_its_own(self, many):
         assert certified(replace(many, margin=15.0))[0, "heads", "own", AVERAGE].heads == 50
 
     def test_few_questions_are_not_certifiable_with_a_reason(self, tmp_path):
-        row = certified(small(tmp_path))[0, "heads", "own", AVERAGE]
+        row = certified(small(tmp_path, repeat=2))[0, "heads", "own", AVERAGE]
         assert (row.verdict, row.heads, row.parameters, row.loss) == ("not certifiable", None, None, None)
         assert "too few questions" in row.reason
         assert inflection.in_words(row)[4].startswith("not certifiable: too few questions")

@@ -9,7 +9,7 @@ from headroom.cli import main
 from headroom.figures.study import Study
 from headroom.reference import rows
 from headroom.tables import write_table
-from tests.unit.fixture_study import small, write_study
+from tests.unit.fixture_study import Values, small, write_study
 
 
 @pytest.fixture
@@ -59,13 +59,22 @@ def test_ours_is_computed(study):
 
 
 def test_what_can_go_is_certified_where_there_are_questions_enough(tmp_path):
-    found = table(small(tmp_path, repeat=40))
+    found = table(small(tmp_path, repeat=40, selection="scoring"))
     assert found["heads that go with minimal loss"].ours == (
         "0-shot: up to 20 % (estimate 20 %; less than 50 %); 5-shot: up to 20 % (estimate 20 %; less than 50 %)"
     )
     assert found["parameters of these heads"].ours == "0-shot: 4.0 M; 5-shot: 4.0 M"
     assert found["FFNs, inflection of the average, 0-shot"].ours == "up to 0 % (estimate 0 %; less than 20 %)"
     assert found["FFNs, piqa flat to"].ours.startswith("0-shot: up to 0 %")
+
+
+def test_of_ffns_ranked_by_their_judges_there_is_an_estimate(tmp_path):
+    found = table(small(tmp_path, repeat=40))
+    assert found["heads that go with minimal loss"].ours.startswith("0-shot: up to 20 %")
+    assert found["FFNs that go with minimal loss"].ours == "0-shot: estimate only, 0 %; 5-shot: estimate only, 20 %"
+    assert found["parameters of these FFNs"].ours == "0-shot: estimate only; 5-shot: estimate only"
+    assert found["FFNs, inflection of the average, 0-shot"].ours == "estimate only, 0 %"
+    assert found["FFNs, piqa flat to"].ours.startswith("0-shot: estimate only, 0 %")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_what_the_study_lacks_is_empty_with_a_reason(study, quantity, reason):
 
 
 def test_a_study_without_joint_grid_or_second_shot(tmp_path):
-    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 3))
+    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(selection="scoring"))
     found = table(study)
     assert "prunes no heads and FFNs together" in found["points lost with 70 % of heads and 20 % of FFNs, 0-shot"].note
     assert found["correlation between 0 and 5 shots, mean over tasks (Table 1)"].ours == ""
@@ -95,8 +104,6 @@ def test_a_study_without_joint_grid_or_second_shot(tmp_path):
 
 
 def test_no_level_prunes_an_ffn(tmp_path):
-    from tests.unit.fixture_study import Values
-
     study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(levels=(0, 5, 10, 15)))
     assert table(study)["FFN parameters"].ours == ""
     assert "no level of the study prunes one" in table(study)["FFN parameters"].note

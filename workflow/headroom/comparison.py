@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from headroom.certify import certify
+from headroom.certify import Certified
+from headroom.chance import Chance
 from headroom.compared import Compared
 from headroom.correlation import TaskScores, compare_pairs
 from headroom.figures.accuracy import AverageCurve
@@ -69,7 +70,7 @@ class Comparison:
 
 
 def prunable_row(
-    model: str, component: Component, shots: int, curve: AverageCurve, guess: float, margin: float
+    model: str, component: Component, shots: int, curve: AverageCurve, found: Certified, known: Sequence[Chance]
 ) -> dict[str, Any]:
     """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
 
@@ -77,11 +78,10 @@ def prunable_row(
         model: its name.
         component: what is pruned.
         shots: number of few-shot examples.
-        curve: accuracy averaged over tasks, each under its own ranking.
-        guess: accuracy of guessing, averaged over the same tasks.
-        margin: loss that counts as none, in percentage points.
+        curve: accuracy averaged over the tasks above chance, each under its own ranking.
+        found: what is certified of it.
+        known: chance of the same tasks.
     """
-    found = certify(curve.correct, guess, margin)
     at = found.level
     return {
         "model": model,
@@ -98,7 +98,10 @@ def prunable_row(
         "power": found.power,
         "accuracy": float(curve.accuracy[0]),
         "stderr": float(curve.stderr[0]),
-        "guessing": guess,
+        "guessing": float(np.mean([of.guessing for of in known])),
+        "majority": float(np.mean([of.majority for of in known])),
+        "chance": float(np.mean([of.level for of in known])),
+        "n_tasks": len(known),
         "n_questions": curve.questions,
         "reason": found.reason or None,
     }

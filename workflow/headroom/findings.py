@@ -17,8 +17,8 @@ from headroom.ablation import SELECTIONS
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.store import provenance, read, reads
-from headroom.certify import NOT_CERTIFIABLE, certify, certify_grid
-from headroom.chance import chances
+from headroom.certify import CERTIFIED, ESTIMATE_ONLY, NOT_CERTIFIABLE, certify_grid
+from headroom.chance import Chance, chances, judged_by_rankers
 from headroom.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
 from headroom.figures.ablation import ACCURACY, GAIN, Effect, effects, select
 from headroom.figures.accuracy import (
@@ -38,7 +38,7 @@ from headroom.figures.ffns import read_ffns
 from headroom.figures.induction import SCORES, Score, read_capacity, read_induction
 from headroom.figures.study import AVERAGE, COMPONENTS, HIGHEST, Component, Study
 from headroom.gain import gain
-from headroom.inflection import what_can_go
+from headroom.inflection import certifiable, certified_average, what_can_go, whole_of
 from headroom.optimism import optimism
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE, RECOMPUTED, count_at
@@ -50,23 +50,46 @@ from headroom.worth import worth_sentence
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def pruning_sentence(study: Study, shots: int, component: Component, guess: float) -> str:
+def pruning_sentence(study: Study, shots: int, component: Component, known: Mapping[str, Chance]) -> str:
     """Findings 1 and 2: how many heads (FFNs) can go, each task under its own ranking."""
-    curve = average(list(study_curves(study, shots, component=component).values()))
-    last, what, margin = len(curve.percent) - 1, COMPONENTS[component], study.margin or MARGIN
-    found = certify(curve.correct, guess, margin)
+    whole = average(list(study_curves(study, shots, component=component).values()))
+    last, what, margin = len(whole.percent) - 1, COMPONENTS[component], study.margin or MARGIN
+    tasks, curve, found = certified_average(study, shots, component, known)
     start = (
-        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(curve, 0)} with all "
-        f"{what} and {_accuracy(curve, last)} with {curve.percent[last]} % pruned (guessing: {guess:.2f}). "
+        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(whole, 0)} with all "
+        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]} % pruned ({_chance(study.tasks, known)}). "
     )
+    of = _above_chance(study, tasks)
+    if found.verdict == NOT_CERTIFIABLE:
+        return (
+            f"{start}How many can go at a loss of {margin:g} points at most{of} is {NOT_CERTIFIABLE}: {found.reason}."
+        )
     if found.level is None:
-        return f"{start}How many can go at a loss of {margin:g} points at most is {NOT_CERTIFIABLE}: {found.reason}."
+        share = f"{curve.percent[found.estimate or 0]} %"
+        return (
+            f"{start}No observed loss exceeds {margin:g} points up to {share} of them{of}, which is no certificate: "
+            f"{found.reason}."
+        )
     lost = (
         f"; the loss there is {_points(curve, found.level)}, {size(curve.removed[found.level])} parameters"
         if found.level
         else ""
     )
-    return f"{start}Of them {what_can_go(found, curve)} can go at a loss of {margin:g} points at most{lost}."
+    return f"{start}Of them {what_can_go(found, curve)} can go at a loss of {margin:g} points at most{of}{lost}."
+
+
+def _chance(tasks: Sequence[str], known: Mapping[str, Chance]) -> str:
+    """``chance: 0.44; guessing: 0.42``, or ``chance: 0.42`` where nothing but guessing makes it."""
+    level, guessing = (np.mean([getattr(known[task], name) for task in tasks]) for name in ("level", "guessing"))
+    return f"chance: {level:.2f}" + ("" if f"{level:.2f}" == f"{guessing:.2f}" else f"; guessing: {guessing:.2f}")
+
+
+def _above_chance(study: Study, tasks: Sequence[str]) -> str:
+    """Part of a sentence: which tasks are left out, being at chance."""
+    left_out = [task for task in study.tasks if task not in tasks]
+    if not left_out:
+        return ""
+    return f" on average over the {_count(len(tasks), 'task')} above chance (without {', '.join(left_out)})"
 
 
 def control_sentences(study: Study, shots: int, component: Component) -> str:
@@ -149,19 +172,28 @@ def optimism_sentence(study: Study, shots: int) -> str:
     )
 
 
-def joint_sentence(study: Study, shots: int, guess: float) -> str:
+def joint_sentence(study: Study, shots: int, known: Mapping[str, Chance]) -> str:
     """Finding 2, continued: heads and FFNs together."""
-    grid, margin = average_grid(study_grids(study, shots)), study.margin or MARGIN
-    found = certify_grid(grid.correct, grid.removed, guess, margin)
-    start, cell = f"- {shots}-shot, heads and FFNs together: ", found.cell
-    if cell is None:
-        return f"{start}{NOT_CERTIFIABLE}, {found.reason}."
+    grids, margin = dict(zip(study.tasks, study_grids(study, shots), strict=True)), study.margin or MARGIN
+    tasks = certifiable(study.tasks, whole_of(grids), known)
+    grid = average_grid([grids[task] for task in tasks])
+    chosen = judged_by_rankers(study, shots, "ffns", known)
+    found = certify_grid(grid.correct, grid.removed, [known[task].level for task in tasks], margin, chosen)
+    start, of = f"- {shots}-shot, heads and FFNs together: ", _above_chance(study, tasks)
+    if found.verdict == NOT_CERTIFIABLE:
+        return f"{start}{NOT_CERTIFIABLE}{of}, {found.reason}."
+    cell = found.cell or found.estimate or (0, 0)
+    what = (
+        f"{grid.heads[cell[0]]} % of heads with {grid.ffns[cell[1]]} % of FFNs ({size(grid.removed[cell])} parameters)"
+    )
+    if found.verdict == ESTIMATE_ONLY:
+        seen = f"no observed loss exceeds {margin:g} points up to {what}{of}"
+        return f"{start}{seen}, which is no certificate: {found.reason}."
     if cell == (0, 0):
-        return f"{start}no cell of the grid is certified to lose {margin:g} points at most."
+        return f"{start}no cell of the grid is {CERTIFIED} to lose {margin:g} points at most{of}."
     return (
-        f"{start}{grid.heads[cell[0]]} % of heads with {grid.ffns[cell[1]]} % of FFNs ({size(grid.removed[cell])} "
-        f"parameters) are certified to go at a loss of {margin:g} points at most (it is {_points(grid, cell)}), the "
-        "most parameters of all such cells."
+        f"{start}{what} are {CERTIFIED} to go at a loss of {margin:g} points at most{of} (it is "
+        f"{_points(grid, cell)}), the most parameters of all such cells."
     )
 
 
@@ -303,7 +335,7 @@ def aggregate_sentence(study: Study, shots: int) -> str:
     )
 
 
-def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, Curve], guess: float) -> str:
+def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, Curve], known: Chance) -> str:
     """Finding 4, continued: one task under other rankings than its own, averaged over levels."""
     levels = common_levels(curves.values())
     if not levels:
@@ -317,8 +349,8 @@ def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, 
     unseen = " (no part of the aggregate)" if task in study.unseen else ""
     return (
         f"- {shots}-shot, {task}{unseen}: averaged over {_levels(levels)} of heads pruned, accuracy is "
-        f"{over_levels(own, levels).mean():.2f} under its own ranking ({own.accuracy[0]:.2f} with all heads, guessing: "
-        f"{guess:.2f}). Other rankings change it by: {', '.join(changes)}."
+        f"{over_levels(own, levels).mean():.2f} under its own ranking ({own.accuracy[0]:.2f} with all heads, "
+        f"{_chance([task], {task: known})}). Other rankings change it by: {', '.join(changes)}."
     )
 
 
@@ -401,12 +433,11 @@ def _ablated(effect: Effect) -> str:
 
 def findings(study: Study) -> str:
     """The findings of one model and seed, as Markdown without a title."""
-    guesses = chances(study)
-    guess = float(np.mean([guesses[task] for task in study.tasks]))
+    known = chances(study)
     sections = {
         "1. How many attention heads can go": [
             *(
-                pruning_sentence(study, shots, "heads", guess) + control_sentences(study, shots, "heads")
+                pruning_sentence(study, shots, "heads", known) + control_sentences(study, shots, "heads")
                 for shots in study.shots
             ),
             *(sentence for shots in study.shots for sentence in worth_sentence(study, shots, "heads")),
@@ -414,12 +445,12 @@ def findings(study: Study) -> str:
         ],
         "2. How many FFNs can go, alone and together with heads": [
             *(
-                pruning_sentence(study, shots, "ffns", guess) + control_sentences(study, shots, "ffns")
+                pruning_sentence(study, shots, "ffns", known) + control_sentences(study, shots, "ffns")
                 for shots in study.shots
             ),
             *(sentence for shots in study.shots for sentence in worth_sentence(study, shots, "ffns")),
             *(swing_sentence(study, shots) for shots in study.shots),
-            *(joint_sentence(study, shots, guess) for shots in study.shots if study.joint),
+            *(joint_sentence(study, shots, known) for shots in study.shots if study.joint),
             *selection_note(study),
         ],
         "3. Whether tasks need the same heads": [
@@ -430,7 +461,7 @@ def findings(study: Study) -> str:
         "4. Whether other rankings serve as well": [
             *(aggregate_sentence(study, shots) for shots in study.shots),
             *(
-                transfer_sentence(study, shots, task, curves, guesses[task])
+                transfer_sentence(study, shots, task, curves, known[task])
                 for shots in study.shots
                 for task, curves in transfer_curves(study, shots).items()
             ),
@@ -448,7 +479,8 @@ def findings(study: Study) -> str:
     }
     intro = (
         f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
-        "95 % intervals of the same questions. What can go is certified with 95 % confidence, see the headroom table."
+        "95 % intervals of the same questions. What can go is certified with 95 % confidence at each limit, see the "
+        "headroom table."
     )
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +10,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headroom.artifacts.store import reads
-from headroom.certify import CONFIDENCE, NOT_CERTIFIABLE, Certified, certify, certify_grid
-from headroom.chance import chances
-from headroom.figures.accuracy import Average, AverageCurve, average, average_grid, study_curves, study_grids
+from headroom.certify import (
+    CERTIFIED,
+    CONFIDENCE,
+    ENOUGH_POWER,
+    ESTIMATE_ONLY,
+    NOT_CERTIFIABLE,
+    RELATIVE_MARGIN,
+    Certified,
+    certify,
+    certify_grid,
+    is_above_chance,
+)
+from headroom.chance import Chance, chances, judged_by_rankers
+from headroom.figures.accuracy import (
+    Average,
+    AverageCurve,
+    Curve,
+    Grid,
+    average,
+    average_grid,
+    study_curves,
+    study_grids,
+)
 from headroom.figures.study import AVERAGE, COMPONENTS, Component, Study
 from headroom.provenance import describe_drawn
 from headroom.ranking import AGGREGATE
@@ -20,7 +40,8 @@ from headroom.settings import MARGIN
 from headroom.tables import size, write_table
 
 BOTH = "heads and FFNs"
-CERTIFIED = "certified"
+ABOVE_CHANCE = "average above chance"
+"""What stands in a task's place for the average over the tasks above chance, where some are not."""
 CURVES: tuple[tuple[Component, str], ...] = (("heads", "own"), ("heads", AGGREGATE), ("ffns", "own"))
 """Components and the rankings that they are certified under."""
 PAPER = {
@@ -32,11 +53,20 @@ PAPER = {
 NOTES = (
     "*Certified*: the loss of accuracy against the whole model is shown to be less than {margin:g} points, with "
     f"{100 * CONFIDENCE:.0f} % confidence, at that level and at every level before it. *Up to*: there were enough "
-    "questions to show more, and they did not; *at least*: more questions or levels could. *Less than*: from there on "
-    "losses are shown to be more than the margin, with the same confidence; the two are the interval. *Estimate*: no "
-    "observed loss exceeds the margin up to there. Limits of the loss are of 95 %, from a bootstrap over questions.",
-    "*Not certifiable*: these questions cannot answer. The whole model is itself not told from guessing, or nothing is "
-    "certified and the power at the first level, the chance to certify it if it lost nothing, is below one half.",
+    f"questions to show more, a power of at least {ENOUGH_POWER} to certify the next level if it lost nothing, and "
+    "they did not; *at least*: more questions or levels could. *Less than*: from there on losses are shown to be more "
+    f"than the margin, with the same confidence. Each of the two limits is one-sided, at {100 * CONFIDENCE:.0f} %; "
+    f"together they are an interval of {100 * (2 * CONFIDENCE - 1):.0f} %. *Estimate*: no observed loss exceeds the "
+    "margin up to there. Limits of the loss are of 95 %, from a bootstrap over questions.",
+    "*Estimate only*: there is no certificate where the questions that judge have ranked, too (what was chosen on them "
+    "looks better there than it is), nor for an average that holds tasks at chance, which have nothing to lose; "
+    f"*{ABOVE_CHANCE}* is without these. A task is above chance if the whole model answers it better than the higher "
+    "of guessing and of always giving the same choice (exact one-sided binomial test at 5 %).",
+    "*Not certifiable*: these questions cannot answer. The whole model is itself not told from chance, or nothing is "
+    f"certified and the power at the first level, the chance to certify it if it lost nothing, is below "
+    f"{ENOUGH_POWER}.",
+    f"*{100 * RELATIVE_MARGIN:.0f} % of the accuracy above chance* is the other margin, which takes into account how "
+    "much there is to lose: certified with the same confidence, level by level.",
     "Each row has its confidence by itself. The paper reads its shares off the curves of OPT-66B by eye, without a "
     "margin; they are no prediction for another model.",
 )
@@ -45,7 +75,9 @@ NOTES = (
 class Row(NamedTuple):
     """What can go of a component, for one task or on average, at one few-shot seed.
 
-    Percents are of all heads or FFNs, losses and accuracies shares of 1; None where nothing can be said.
+    Percents are of all heads or FFNs, losses and accuracies shares of 1; None where nothing can be said. ``relative``
+    is certified by the margin that is a share of the accuracy above chance; ``chance`` is the mean over tasks of the
+    higher of ``guessing`` and ``majority``.
     """
 
     seed: int
@@ -53,10 +85,13 @@ class Row(NamedTuple):
     component: str
     ranking: str
     task: str
+    tasks: int
     questions: int
     accuracy: float
     stderr: float
     guessing: float
+    majority: float
+    chance: float
     verdict: str
     heads: int | None = None
     ffns: int | None = None
@@ -64,15 +99,17 @@ class Row(NamedTuple):
     loss: float | None = None
     loss_low: float | None = None
     loss_high: float | None = None
-    estimate: int | None = None
+    estimate_heads: int | None = None
+    estimate_ffns: int | None = None
     below: int | None = None
+    relative: int | None = None
     power: float | None = None
     paper: str = ""
     reason: str = ""
 
 
 def rows(study: Study, seeds: Sequence[int]) -> Iterator[Row]:
-    """All rows: per few-shot seed and shot heads, FFNs and both; the average, then each task.
+    """All rows: per few-shot seed and shot heads, FFNs and both; averages over tasks, then each task.
 
     Args:
         study: the matrix, of any seed.
@@ -83,56 +120,130 @@ def rows(study: Study, seeds: Sequence[int]) -> Iterator[Row]:
     """
     for seed in seeds:
         of = replace(study, seed=seed)
-        guesses = chances(of)
-        guess = float(np.mean([guesses[task] for task in of.tasks]))
+        known = chances(of)
         for shots in of.shots:
-            yield from _shot_rows(of, seed, shots, guesses, guess)
+            yield from _shot_rows(of, shots, known)
 
 
-def _shot_rows(study: Study, seed: int, shots: int, guesses: Mapping[str, float], guess: float) -> Iterator[Row]:
+def groups(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[str, Chance]) -> dict[str, list[str]]:
+    """Averages to the tasks that they are over: all, and those above chance where these are some, but not all.
+
+    A task alone is its own average.
+
+    Args:
+        tasks: all.
+        whole: outcomes of the whole model by task, [question].
+        known: chance by task.
+    """
+    able = [task for task in tasks if is_above_chance(whole[task], known[task].level)]
+    found = {AVERAGE: list(tasks)} | ({ABOVE_CHANCE: able} if 0 < len(able) < len(tasks) else {})
+    return found if len(tasks) > 1 else {}
+
+
+def certifiable(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[str, Chance]) -> list[str]:
+    """The tasks whose average is certified: those above chance; all where none is, of which nothing can be said."""
+    return groups(tasks, whole, known).get(ABOVE_CHANCE, list(tasks))
+
+
+def certified_average(
+    study: Study, shots: int, component: Component, known: Mapping[str, Chance], among: Sequence[str] = ()
+) -> tuple[list[str], AverageCurve, Certified]:
+    """What is certified of heads or FFNs under own rankings: the tasks above chance, their average, and the verdict.
+
+    Args:
+        study: of one seed.
+        shots: number of few-shot examples.
+        component: what is pruned.
+        known: chance by task.
+        among: some of the study's tasks; all where none is named.
+    """
+    curves = study_curves(study, shots, component=component)
+    tasks = certifiable(list(among or study.tasks), whole_of(curves), known)
+    curve = average([curves[task] for task in tasks])
+    chosen = judged_by_rankers(study, shots, component, known, tasks)
+    return tasks, curve, certify(curve.correct, [known[task].level for task in tasks], study.margin or MARGIN, chosen)
+
+
+def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
+    """Outcomes of the whole model by task, [question]."""
+    return {task: member.correct.reshape(-1, member.correct.shape[-1])[0] for task, member in members.items()}
+
+
+def _shot_rows(study: Study, shots: int, known: Mapping[str, Chance]) -> Iterator[Row]:
     for component, ranking in CURVES:
         curves = study_curves(study, shots, ranking, component)
-        cell = (seed, shots, component, ranking)
-        yield _row(study, (*cell, AVERAGE), average(list(curves.values())), guess)
-        for task, curve in curves.items():
-            yield _row(study, (*cell, task), average([curve]), guesses[task])
+        chosen = {task: judged_by_rankers(study, shots, component, known, [task]) for task in study.tasks}
+        if ranking == AGGREGATE:
+            chosen = dict.fromkeys(study.tasks, judged_by_rankers(study, shots, component, known))
+        found = groups(study.tasks, whole_of(curves), known) | {task: [task] for task in study.tasks}
+        for name, tasks in found.items():
+            curve = average([curves[task] for task in tasks])
+            cell = (study.seed or 0, shots, component, ranking, name)
+            yield _row(study, cell, curve, [known[task] for task in tasks], _first(chosen[task] for task in tasks))
     if study.joint:
-        yield _joint_row(study, seed, shots, guess)
+        grids = dict(zip(study.tasks, study_grids(study, shots), strict=True))
+        found = groups(study.tasks, whole_of(grids), known) or {task: [task] for task in study.tasks}
+        # The grid may be pruned by the aggregate of all tasks.
+        reason = judged_by_rankers(study, shots, "ffns", known)
+        for name, tasks in found.items():
+            members = [grids[task] for task in tasks]
+            yield _joint_row(study, shots, name, members, [known[task] for task in tasks], reason)
 
 
-def _row(study: Study, cell: tuple[int, int, Component, str, str], curve: AverageCurve, guess: float) -> Row:
+def _first(reasons: Iterable[str]) -> str:
+    return next(filter(None, reasons), "")
+
+
+def _row(
+    study: Study, cell: tuple[int, int, Component, str, str], curve: AverageCurve, known: Sequence[Chance], chosen: str
+) -> Row:
     *_, component, ranking, task = cell
-    found = certify(curve.correct, guess, study.margin or MARGIN)
+    found = certify(curve.correct, [of.level for of in known], study.margin or MARGIN, chosen)
     row = Row(
         *cell,
-        *_whole(curve, guess),
-        found.verdict,
-        estimate=_percent(curve, found.estimate),
+        **_whole(curve, known),
+        verdict=found.verdict,
         below=_percent(curve, found.below),
+        relative=_percent(curve, found.relative),
         power=found.power,
         paper=PAPER.get((component, task), "") if ranking == "own" else "",
         reason=found.reason,
     )
-    if found.level is None:
-        return row
-    gone = {component: curve.percent[found.level], **_gone(curve, curve.removed, found.level)}
-    return row._replace(**gone)
+    more: dict[str, Any] = {f"estimate_{component}": _percent(curve, found.estimate)}
+    if found.level is not None:
+        more |= {component: curve.percent[found.level], **_gone(curve, curve.removed, found.level)}
+    return row._replace(**more)
 
 
-def _joint_row(study: Study, seed: int, shots: int, guess: float) -> Row:
-    grid = average_grid(study_grids(study, shots))
-    found = certify_grid(grid.correct, grid.removed, guess, study.margin or MARGIN)
-    verdict = NOT_CERTIFIABLE if found.cell is None else CERTIFIED
-    whole = _whole(grid, guess)
-    row = Row(seed, shots, BOTH, "joint grid", AVERAGE, *whole, verdict, reason=found.reason)
+def _joint_row(
+    study: Study, shots: int, name: str, members: Sequence[Grid], known: Sequence[Chance], chosen: str
+) -> Row:
+    grid = average_grid(members)
+    found = certify_grid(grid.correct, grid.removed, [of.level for of in known], study.margin or MARGIN, chosen)
+    cell = (study.seed or 0, shots, BOTH, "joint grid", name)
+    row = Row(*cell, **_whole(grid, known), verdict=found.verdict, reason=found.reason)
+    if found.estimate is not None:
+        head, ffn = found.estimate
+        row = row._replace(estimate_heads=grid.heads[head], estimate_ffns=grid.ffns[ffn])
     if found.cell is None:
         return row
     head, ffn = found.cell
     return row._replace(heads=grid.heads[head], ffns=grid.ffns[ffn], **_gone(grid, grid.removed, found.cell))
 
 
-def _whole(found: Average, guess: float) -> tuple[int, float, float, float]:
-    return found.questions, float(found.accuracy.flat[0]), float(found.stderr.flat[0]), guess
+def _whole(found: Average, known: Sequence[Chance]) -> dict[str, Any]:
+    """What does not depend on what goes."""
+    chance = [(of.guessing, of.majority, of.level) for of in known]
+    guessing, majority, level = (float(value) for value in np.mean(chance, axis=0))
+    return {
+        "tasks": len(known),
+        "questions": found.questions,
+        "accuracy": float(found.accuracy.flat[0]),
+        "stderr": float(found.stderr.flat[0]),
+        "guessing": guessing,
+        "majority": majority,
+        "chance": level,
+    }
 
 
 def _gone(found: Average, removed: Any, at: Any) -> dict[str, Any]:
@@ -148,6 +259,8 @@ def _percent(curve: AverageCurve, level: int | None) -> int | None:
 
 def what_can_go(found: Certified, curve: AverageCurve) -> str:
     """In words: ``at least 20 % (estimate 40 %; less than 70 %)``; empty where nothing can be said."""
+    if found.verdict == ESTIMATE_ONLY:
+        return f"{ESTIMATE_ONLY}, {_percent(curve, found.estimate)} %"
     return _words(found.verdict, *(_percent(curve, level) for level in (found.level, found.estimate, found.below)))
 
 
@@ -161,17 +274,35 @@ def _words(verdict: str, share: int | None, estimate: int | None, below: int | N
 def in_words(row: Row) -> tuple[object, ...]:
     """A row of the page, which begins with the seed."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
-    if row.verdict == NOT_CERTIFIABLE:
-        found = f"{NOT_CERTIFIABLE}: {row.reason}"
-    elif row.component == BOTH:
-        found = f"{row.heads} % of heads and {row.ffns} % of FFNs"
-    else:
-        found = _words(row.verdict, row.ffns if row.heads is None else row.heads, row.estimate, row.below)
     lost = "" if row.loss is None else _points(row.loss, row.loss_low, row.loss_high)
     parameters = size(row.parameters) if row.parameters else ""
-    whole = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f} ({100 * row.guessing:.0f})"
-    shown = f"{component}, {row.ranking}"
-    return (row.seed, f"{row.shots}-shot", shown, row.task, found, parameters, lost, whole, row.questions, row.paper)
+    whole = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f} ({100 * row.guessing:.0f}, {100 * row.majority:.0f})"
+    relative = "" if row.relative is None else f"{row.relative} %"
+    task = row.task if row.task != ABOVE_CHANCE else f"{ABOVE_CHANCE} ({row.tasks} tasks)"
+    return (
+        *(row.seed, f"{row.shots}-shot", f"{component}, {row.ranking}", task, _certificate(row), parameters, lost),
+        *(relative, whole, row.questions, row.paper),
+    )
+
+
+def _certificate(row: Row) -> str:
+    estimates, shares = (row.estimate_heads, row.estimate_ffns), (row.heads, row.ffns)
+    if row.verdict == NOT_CERTIFIABLE:
+        return f"{NOT_CERTIFIABLE}: {row.reason}"
+    if row.verdict == ESTIMATE_ONLY:
+        return f"{ESTIMATE_ONLY}, {_share(estimates)}: {row.reason}"
+    if row.verdict == CERTIFIED:
+        return f"{_share(shares)} (estimate {_share(estimates)})"
+    share, estimate = (next(value for value in values if value is not None) for values in (shares, estimates))
+    return _words(row.verdict, share, estimate, row.below)
+
+
+def _share(percents: tuple[int | None, int | None]) -> str:
+    """``30 %``, or of both ``30 % of heads and 10 % of FFNs``."""
+    heads, ffns = percents
+    if heads is None or ffns is None:
+        return f"{ffns if heads is None else heads} %"
+    return f"{heads} % of heads and {ffns} % of FFNs"
 
 
 PAGE = (
@@ -182,7 +313,8 @@ PAGE = (
     "certified to go",
     "parameters",
     "points lost (95 %)",
-    "accuracy ± SE (guessing), %",
+    f"certified by {100 * RELATIVE_MARGIN:.0f} % of the accuracy above chance",
+    "accuracy ± SE (guessing, majority), %",
     "questions",
     "paper (OPT-66B)",
 )

@@ -17,22 +17,22 @@ from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.model_record import NAME as RECORD
 from headroom.artifacts.model_record import read_record
 from headroom.artifacts.store import read, reads
-from headroom.certify import NOT_CERTIFIABLE, Certified, certify
+from headroom.certify import ESTIMATE_ONLY, NOT_CERTIFIABLE, Certified
 from headroom.chance import chances
 from headroom.figures.accuracy import AverageCurve, average, average_grid, study_curves, study_grids
 from headroom.figures.induction import SCORES, Score, read_induction
 from headroom.figures.study import COMPONENTS, Component, Study
 from headroom.findings import largest_swing
-from headroom.inflection import what_can_go
+from headroom.inflection import certified_average, what_can_go
 from headroom.provenance import describe_drawn
-from headroom.settings import MARGIN
 from headroom.tables import size, write_table
 
 PAPER = "OPT-66B"
 OTHER_MODEL = "another model: the number differs with it"
 BY_EYE = (
     "the paper reads it off a curve by eye ('minimal loss'); ours is certified to lose no more than the margin, which "
-    "takes many questions; the headroom table has the margin and every task"
+    f"takes many questions and tasks above chance; {ESTIMATE_ONLY} where the questions that judge have ranked, too; "
+    "the headroom table has the margin and every task"
 )
 STATISTIC = (
     "the paper calls it SRCC, but its released code correlates argsort permutations, which is not SRCC: most likely "
@@ -103,16 +103,15 @@ def prunable(study: Study) -> list[Row]:
         "ffns": ("about 20 %", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
     }
     found = []
-    guess = _guess(study, study.tasks)
+    known = chances(study)
     for component, (share, parameters, arithmetic) in papers.items():
         what = COMPONENTS[component]
-        curves = {shots: _average(study, shots, component) for shots in study.shots}
-        certified = {shots: _certified(study, curve, guess) for shots, curve in curves.items()}
-        ours = _by_shot((shots, _share(curves[shots], result)) for shots, result in certified.items())
+        found_by_shot = {shots: certified_average(study, shots, component, known)[1:] for shots in study.shots}
+        ours = _by_shot((shots, _share(*result)) for shots, result in found_by_shot.items())
         found.append(Row(f"{what} that go with minimal loss", share, ours, BY_EYE))
         ours = _by_shot(
-            (shots, NOT_CERTIFIABLE if result.level is None else size(curves[shots].removed[result.level]))
-            for shots, result in certified.items()
+            (shots, result.verdict if result.level is None else size(curve.removed[result.level]))
+            for shots, (curve, result) in found_by_shot.items()
         )
         found.append(Row(f"parameters of these {what}", parameters, ours, f"paper: {arithmetic}; {OTHER_MODEL}"))
     return found
@@ -216,29 +215,18 @@ def induction_layers(study: Study) -> list[Row]:
     return found
 
 
-def _average(study: Study, shots: int, component: Component, tasks: Sequence[str] = ()) -> AverageCurve:
-    """Average curve under own rankings over all tasks of the study, or some."""
-    curves = study_curves(study, shots, component=component)
-    return average([curves[task] for task in tasks or study.tasks])
+def _average(study: Study, shots: int, component: Component) -> AverageCurve:
+    """Average curve under own rankings over all tasks of the study."""
+    return average(list(study_curves(study, shots, component=component).values()))
 
 
 def _flat(study: Study, shots: int, tasks: Sequence[str]) -> str:
     """Share of FFNs that is certified to go, of some tasks' average."""
-    curve = _average(study, shots, "ffns", tasks)
-    return _share(curve, _certified(study, curve, _guess(study, tasks)))
-
-
-def _certified(study: Study, curve: AverageCurve, guess: float) -> Certified:
-    return certify(curve.correct, guess, study.margin or MARGIN)
+    return _share(*certified_average(study, shots, "ffns", chances(study), tasks)[1:])
 
 
 def _share(curve: AverageCurve, found: Certified) -> str:
     return what_can_go(found, curve) or NOT_CERTIFIABLE
-
-
-def _guess(study: Study, tasks: Sequence[str]) -> float:
-    guesses = chances(study)
-    return float(np.mean([guesses[task] for task in tasks]))
 
 
 def _swings(study: Study, tasks: Sequence[str]) -> str:

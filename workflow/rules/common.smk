@@ -597,6 +597,8 @@ COMPARED_CURVES = expand(
     [
         *expand(HEAD_CURVE, task=TASKS, shot=SHOTS, ranking="own", allow_missing=True),
         *FFN_CURVE_FILES,
+        # Which documents ranked.
+        *FFN_FILES,
     ],
     model=MODELS,
     allow_missing=True,

@@ -401,6 +401,8 @@ rule write_certified:
                 ),
                 *AGGREGATE_CURVE_FILES,
                 *FFN_CURVE_FILES,
+                # Which documents ranked.
+                *FFN_FILES,
                 *JOINT_FILES,
             ],
             seed=SEEDS,

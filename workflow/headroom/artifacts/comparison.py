@@ -30,7 +30,8 @@ COMPARED_PRUNABLE = Kind(
         Column(
             "verdict",
             pa.string(),
-            "up to: enough questions do not show more; at least: more questions or levels could; not certifiable",
+            "up to: enough questions do not show more; at least: more questions or levels could; estimate only: the "
+            "questions that judge have ranked, too; not certifiable",
         ),
         Column(
             "percent", pa.int32(), "largest level shown to lose no more than the margin, as all before", nullable=True
@@ -42,11 +43,14 @@ COMPARED_PRUNABLE = Kind(
         Column("loss_low", pa.float64(), "lower 95 % limit of that loss, questions paired", nullable=True),
         Column("loss_high", pa.float64(), "upper limit", nullable=True),
         Column("power", pa.float64(), "chance to show the level after it, if that lost nothing", nullable=True),
-        Column("accuracy", pa.float64(), "average accuracy of the whole model"),
+        Column("accuracy", pa.float64(), "accuracy of the whole model, mean over the tasks above chance"),
         Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
         Column("guessing", pa.float64(), "average accuracy of guessing"),
-        Column("n_questions", pa.int32(), "questions over all tasks"),
-        Column("reason", pa.string(), "why it is not certifiable", nullable=True),
+        Column("majority", pa.float64(), "average accuracy of always giving the same choice, the best of them"),
+        Column("chance", pa.float64(), "average of the higher of both"),
+        Column("n_tasks", pa.int32(), "tasks above chance; all where none is"),
+        Column("n_questions", pa.int32(), "questions over these tasks"),
+        Column("reason", pa.string(), "why nothing is certified", nullable=True),
     ),
 )
 

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from headroom.artifacts.comparison import COMPARED_PRUNABLE
-from headroom.certify import AT_LEAST, NOT_CERTIFIABLE
+from headroom.certify import AT_LEAST, CONFIDENCE
 from headroom.comparison import Comparison
 from headroom.figures import comparison, style
 from headroom.figures.study import COMPONENTS, Component
 
 BELOW = -9.0
-"""Where models stand of which nothing can be said, in percent."""
+"""Where models stand of which nothing is certified, in percent."""
 
 
 def data(study: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
@@ -43,6 +43,7 @@ def draw(study: Comparison) -> Figure:
                 # From what is certified to the last level that is not refuted.
                 last = 100 if row["below"] is None else row["below"]
                 ax.vlines(x, row["percent"], last, color=colours[model.group], alpha=0.35, linewidth=3)
+            if row["estimate"] is not None:
                 ax.plot(x, row["estimate"], marker="_", color=colours[model.group], markersize=9, markeredgewidth=1.6)
             if row["verdict"] == AT_LEAST:
                 ax.annotate(
@@ -51,11 +52,11 @@ def draw(study: Comparison) -> Figure:
                     (x, row["percent"]),
                     arrowprops={"arrowstyle": "->", "color": colours[model.group], "linewidth": 1.4},
                 )
-            if row["verdict"] == NOT_CERTIFIABLE:
+            if row["percent"] is None:
                 ax.plot(x, BELOW, marker="x", color=colours[model.group], linestyle="", markersize=6)
         ax.axhline(BELOW / 2, color="grey", linewidth=0.6)
         ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}", ylim=(BELOW - 5, 105))
-        ax.set_yticks([BELOW, *range(0, 101, 20)], ["not certifiable", *map(str, range(0, 101, 20))])
+        ax.set_yticks([BELOW, *range(0, 101, 20)], ["not certified", *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)
     for ax in axes[:: len(study.shots)]:
@@ -64,9 +65,14 @@ def draw(study: Comparison) -> Figure:
     arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)
     dash = Line2D([], [], color="black", marker="_", linestyle="", markersize=9)
     open_part = Line2D([], [], color="black", alpha=0.35, linewidth=3)
+    names = [
+        "estimate",
+        f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f} %)",
+        "at least: more questions or levels could show more",
+    ]
     figure.legend(
         [*handles, dash, open_part, arrow],
-        [*labels, "estimate", "not refuted", "at least: more questions or levels could show more"],
+        [*labels, *names],
         loc="outside lower center",
         ncols=max(1, min(len(labels) + 3, int(figure.get_figwidth() / 2.4))),
         frameon=False,
