@@ -14,9 +14,13 @@ from headroom.correlation import (
     corrected_srcc,
     cross_shot,
     cross_task,
+    key_value_groups,
+    leave_one_out,
     noise_ceiling,
     permutation_p,
     reliability,
+    srcc,
+    srcc_within_layers,
     within_layer_shuffles,
 )
 from headroom.figures import fig08
@@ -118,6 +122,59 @@ def test_shuffles_stay_in_their_layers_and_are_the_same_each_time():
     assert len({row.tobytes() for row in shuffles}) == 50
     np.testing.assert_array_equal(shuffles, within_layer_shuffles((6, 4), 50))
     assert (shuffles != within_layer_shuffles((6, 4), 50, seed=1)).any()
+
+
+def test_shuffles_stay_in_their_key_value_groups():
+    shuffles = within_layer_shuffles((3, 6), 50, groups=2)
+    np.testing.assert_array_equal(shuffles // 3, np.repeat(np.arange(6), 3)[None].repeat(50, axis=0))
+    assert (np.sort(shuffles, axis=1) == np.arange(18)).all()
+    assert len({row.tobytes() for row in shuffles}) == 50
+    np.testing.assert_array_equal(within_layer_shuffles((3, 6), 50, groups=1), within_layer_shuffles((3, 6), 50))
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_value_heads", "groups"),
+    [(9, 3, 3), (32, 8, 8), (4, 2, 2), (12, 12, 1), (12, 1, 1), (1, 1, 1), (12, None, 1)],
+)
+def test_heads_are_grouped_where_some_but_not_all_of_a_layer_share_keys_and_values(heads, key_value_heads, groups):
+    assert key_value_groups({"model": {"heads": heads, "key_value_heads": key_value_heads}}) == groups
+    assert key_value_groups({}) == key_value_groups({"model": None}) == 1
+
+
+def test_a_profile_over_groups_is_told_from_agreement_inside_them():
+    """Three layers of four groups of five heads; the groups of a layer differ much, in both rankings alike."""
+    profile = 10 * np.random.default_rng(8).random((12, 4, 1)).repeat(5, axis=2).reshape(12, 20)
+    a, b = (TaskScores(*[profile + draw(i, (12, 20))] * 3, groups=4) for i in (1, 2))
+    (row,) = compare_pairs({"a": a, "b": b}, [("a", "b")])
+    assert row["p_permutation"] > 0.05
+    assert abs(row["srcc_within_layer"]) < 0.2
+    inside = [srcc(a.score[i, j : j + 5], b.score[i, j : j + 5])[0] for i in range(12) for j in range(0, 20, 5)]
+    assert row["srcc_within_layer"] == pytest.approx(np.mean(inside))
+    plain = {name: TaskScores(s.score, s.even, s.odd) for name, s in (("a", a), ("b", b))}
+    (blind,) = compare_pairs(plain, [("a", "b")])
+    assert blind["p_permutation"] < 0.01
+    assert blind["srcc_within_layer"] > 0.5
+    alone = leave_one_out({"a": a, "b": b})["a"]
+    assert alone["p_permutation_leave_one_out"] > 0.05
+    assert leave_one_out(plain)["a"]["p_permutation_leave_one_out"] < 0.01
+
+
+def test_models_with_other_groups_are_compared_inside_those_of_both():
+    scores = {
+        name: TaskScores(*[draw(i, (3, 12))] * 3, groups=n)
+        for i, (name, n) in enumerate({"a": 1, "b": 2, "c": 3}.items())
+    }
+    rows = dict(
+        zip(
+            [("a", "b"), ("b", "c"), ("a", "a")],
+            compare_pairs(scores, [("a", "b"), ("b", "c"), ("a", "a")]),
+            strict=True,
+        )
+    )
+    for (a, b), groups in ((("a", "b"), 2), (("b", "c"), 6), (("a", "a"), 1)):
+        shuffles = within_layer_shuffles((3, 12), groups=groups)
+        assert rows[a, b]["p_permutation"] == permutation_p([scores[a].score, scores[b].score], shuffles)[0, 1]
+        assert rows[a, b]["srcc_within_layer"] == srcc_within_layers(scores[a].score, scores[b].score, groups)
 
 
 def test_a_profile_is_told_from_agreement_inside_layers():

@@ -12,6 +12,7 @@ from headroom.correlation import (
     permutation_p,
     reliability,
     srcc,
+    within_layer_shuffles,
 )
 from headroom.figures.accuracy import Curve
 from headroom.gain import gain
@@ -105,6 +106,26 @@ def test_a_layer_profile_alone_passes_the_permutation_test_as_rarely_as_it_shoul
     for level in (0.05, 0.01):
         assert np.mean(np.array(by_layers) < level) <= sure(level)
     assert np.mean(np.array(plain) < 0.05) > 0.5, "the plain p finds the profile in most runs"
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(12, 2), (12, 4), (9, 3), (8, 4)])
+def test_a_profile_over_key_value_groups_passes_as_rarely_as_it_should(heads, groups):
+    """Rankings that share profiles over layers and over their groups, a third of the variance inside; n = 1000."""
+    rng = np.random.default_rng(heads + groups)
+    by_groups, by_layers = [], []
+    for _ in range(N // 50):
+        profile = np.linspace(0, 2, SHAPE[0])[:, None] + 0.7 * rng.standard_normal((SHAPE[0], groups)).repeat(
+            heads // groups, axis=1
+        )
+        scores = profile + rng.standard_normal((100, SHAPE[0], heads))
+        for found, n in ((by_groups, groups), (by_layers, 1)):
+            p_values = permutation_p(scores, within_layer_shuffles((SHAPE[0], heads), 199, groups=n))
+            found += [p_values[i, i + 50] for i in range(50)]
+    found = np.array(by_groups)
+    # Uniform: between the quantiles as often as it should be, by three binomial errors.
+    for level in (0.05, 0.25, 0.5, 0.75):
+        assert abs(np.mean(found <= level) - level) <= sure(level) - level, level
+    assert np.mean(np.array(by_layers) < 0.05) > 0.3, "layers alone take a profile over groups for agreement"
 
 
 def test_the_permutation_test_finds_what_heads_share_inside_layers():

@@ -64,6 +64,9 @@ def test_every_statistical_rule_has_a_simulation_and_says_how_large():
         sizes = [int(n) for n in re.findall(r"n = (\d+)", said)]
         assert sizes, title
         assert min(sizes) >= 1000, title
+        criterion = re.search(r"Criterion: (.*)", said, re.DOTALL)
+        assert criterion, title
+        assert re.search(r"at most|at least|within|more than|as likely|unbiased", " ".join(criterion[1].split())), title
 
 
 def cells_of(line):

@@ -35,10 +35,11 @@ class Agreement:
 
     Attributes:
         srcc, low, high: as measured, and limits for what as many other questions (and heads of a sample) would give.
-        within_layer: mean of the SRCC inside layers; None for FFNs.
+        within_layer: mean of the SRCC inside layers, or their key-value groups; None for FFNs.
         reliability_gradient, reliability_oracle: split-half, Spearman-Brown.
         noise_ceiling: the root of their product: what the SRCC of equal rankings would be, measured as noisily.
-        corrected, corrected_low, corrected_high: SRCC over noise ceiling: that of the scores without noise.
+        corrected, corrected_low, corrected_high: SRCC over noise ceiling: that of the scores without noise. Above 1 by
+            chance.
     """
 
     srcc: float | None
@@ -53,7 +54,7 @@ class Agreement:
     corrected_high: float | None
 
 
-def agreement(gradient: Gradient, outcomes: Array, layers: Array | None = None, sampled: bool = False) -> Agreement:
+def agreement(gradient: Gradient, outcomes: Array, blocks: Array | None = None, sampled: bool = False) -> Agreement:
     """Rank correlation of gradient scores with what the oracle lost.
 
     Questions are drawn anew within the two halves of them, gradient scores by their standard errors, and, where the
@@ -65,7 +66,7 @@ def agreement(gradient: Gradient, outcomes: Array, layers: Array | None = None, 
     Args:
         gradient: of n components.
         outcomes: what was lost without each, [component, question].
-        layers: the layer of each head; None for FFNs.
+        blocks: a number for the layer, or its key-value group, of each head; None for FFNs.
         sampled: whether the components are a random sample of the model's.
     """
     even, odd = outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)
@@ -84,9 +85,10 @@ def agreement(gradient: Gradient, outcomes: Array, layers: Array | None = None, 
     of_gradient, of_oracle = (_defined(reliability(side)) for side in sides)
     reliable = is_reliable(of_gradient) and is_reliable(of_oracle) and _mostly(np.isfinite(ratios))
     if statistic is not None and ceiling is not None and reliable:
-        corrected = _bounded(statistic / ceiling)
-        corrected_low, corrected_high = map(_bounded, interval(ratios[np.isfinite(ratios)]))
-    within = None if layers is None else _within(gradient.score, lost, layers)
+        # As every SRCC that is corrected for noise, not cut at 1: see correlation.corrected_srcc.
+        corrected = statistic / ceiling
+        corrected_low, corrected_high = map(float, interval(ratios[np.isfinite(ratios)]))
+    within = None if blocks is None else _within(gradient.score, lost, blocks)
     limits = corrected, corrected_low, corrected_high
     return Agreement(statistic, low, high, within, of_gradient, of_oracle, ceiling, *limits)
 
@@ -125,9 +127,9 @@ def _srcc_by_row(a: Array, b: Array) -> Array:
     return found
 
 
-def _within(score: Array, lost: Array, layers: Array) -> float | None:
-    """Mean over layers of the SRCC inside a layer, of layers that have one."""
-    values = [srcc(score[layers == layer], lost[layers == layer])[0] for layer in np.unique(layers)]
+def _within(score: Array, lost: Array, blocks: Array) -> float | None:
+    """Mean over blocks of the SRCC inside a block, of blocks that have one."""
+    values = [srcc(score[blocks == block], lost[blocks == block])[0] for block in np.unique(blocks)]
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else None
 

@@ -457,9 +457,10 @@ def sizes(model: Any) -> dict[str, int]:
     """What costs and memory follow from; a model on the meta device will do.
 
     Returns:
-        layers, heads, width (L, H and d_h), hidden and inner (of the residual and inside the FFN), vocabulary, window
-        (largest number of input tokens), parameters (all of the model), attention and ffn (of one layer's maps, on
-        average, which each token is multiplied by), readout (of the output embedding).
+        layers, heads, key_value_heads, width (L, H, those of keys and values, and d_h), hidden and inner (of the
+        residual and inside the FFN), vocabulary, window (largest number of input tokens), parameters (all of the
+        model), attention and ffn (of one layer's maps, on average, which each token is multiplied by), readout (of
+        the output embedding).
     """
     shape, readout = heads(model), model.get_output_embeddings().weight
     maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
@@ -468,6 +469,7 @@ def sizes(model: Any) -> dict[str, int]:
     return {
         "layers": shape.layers,
         "heads": shape.heads,
+        "key_value_heads": shape.key_value_heads,
         "width": shape.width,
         "hidden": text_config(model).hidden_size,
         "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),

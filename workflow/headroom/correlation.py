@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
+from math import lcm
 from typing import Any, Literal
 
 import numpy as np
@@ -23,17 +24,36 @@ MIN_RELIABILITY = 0.5
 PERMUTATIONS = 999
 """Shuffles of a permutation test, whose smallest p-value is 1 / (1 + PERMUTATIONS)."""
 LEVEL = 0.05
-"""Rankings with a p-value below it agree more than a profile over layers explains."""
+"""Rankings with a p-value below it agree more than a profile over layers (and key-value groups) explains."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class TaskScores:
-    """A task's head scores and its two half-sample scores, each [layer, head]."""
+    """A task's head scores and its two half-sample scores, each [layer, head].
+
+    Attributes:
+        score, even, odd: by all scoring documents, and by their halves.
+        groups: key-value groups of a layer (:func:`key_value_groups`).
+    """
 
     score: Array
     even: Array
     odd: Array
+    groups: int = 1
+
+
+def key_value_groups(facts: Mapping[str, Any]) -> int:
+    """Into how many groups a layer's heads fall that share keys and values, which makes their scores alike.
+
+    1 where each head has its own keys and values, or all share the same: then nothing inside a layer is grouped.
+
+    Args:
+        facts: provenance of the model's head scores. Heads of a group have successive numbers.
+    """
+    model = facts.get("model") or {}
+    heads, groups = model.get("heads") or 1, model.get("key_value_heads") or 1
+    return int(groups) if groups < heads else 1
 
 
 def srcc(a: Array, b: Array) -> tuple[float, float]:
@@ -64,12 +84,18 @@ def top_overlap(a: Array, b: Array, percent: int = TOP_PERCENT) -> float:
     return len(tops[0] & tops[1]) / count
 
 
-def srcc_within_layers(a: Array, b: Array) -> float | None:
+def srcc_within_layers(a: Array, b: Array, groups: int = 1) -> float | None:
     """Mean over layers of the SRCC inside a layer; None where no layer has both score rows varying.
 
-    A profile over layers alone makes SRCC high; this is what is left of it.
+    A profile over layers alone makes SRCC high; this is what is left of it. Where heads of a layer share keys and
+    values in groups, the same holds of a profile over groups, and the mean is over the SRCCs inside groups.
+
+    Args:
+        a, b: scores, [layer, head].
+        groups: of a layer.
     """
-    values = [srcc(a[layer], b[layer])[0] for layer in range(len(a))]
+    rows = zip(*(scores.reshape(len(scores) * groups, -1) for scores in (a, b)), strict=True)
+    values = [srcc(*pair)[0] for pair in rows]
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else None
 
@@ -121,25 +147,29 @@ def corrected_srcc(a: TaskScores, b: TaskScores, same_documents: bool = False) -
     return crossed / float(np.sqrt(srcc(a.even, a.odd)[0] * srcc(b.even, b.odd)[0]))
 
 
-def within_layer_shuffles(shape: tuple[int, int], n: int = PERMUTATIONS, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Permutations of head numbers that stay in their layers, [n, layer * head].
+def within_layer_shuffles(
+    shape: tuple[int, int], n: int = PERMUTATIONS, seed: int = 0, groups: int = 1
+) -> np.ndarray[Any, Any]:
+    """Permutations of head numbers that stay in their layers, and in their groups of these, [n, layer * head].
 
     Args:
         shape: layers, heads.
         n: how many.
         seed: the same seed gives the same permutations.
+        groups: of a layer, of successive heads.
     """
-    numbers = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
-    drawn = np.random.default_rng(seed).permuted(np.broadcast_to(numbers, (n, *shape)), axis=2)
+    numbers = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape[0] * groups, -1)
+    drawn = np.random.default_rng(seed).permuted(np.broadcast_to(numbers, (n, *numbers.shape)), axis=2)
     return drawn.reshape(n, -1)
 
 
 def permutation_p(scores: Sequence[Array], shuffles: np.ndarray[Any, Any] | None = None) -> Array:
     """p-values of the SRCC of each pair of scores against shuffles of the heads within layers, [i, j], symmetric.
 
-    The null hypothesis: given a head's layer, its place in one ranking says nothing of that in the other. A profile
-    over layers, which both may share, stays as it is in every shuffle. One-sided: the share of shuffles, the data
-    counted in, whose SRCC is as high as that of the data or higher. NaN where scores are constant.
+    The null hypothesis: given a head's layer (and key-value group, by the shuffles), its place in one ranking says
+    nothing of that in the other. A profile over them, which both may share, stays as it is in every
+    shuffle. One-sided: the share of shuffles, the data counted in, whose SRCC is as high as that of the data or higher.
+    NaN where scores are constant.
 
     Args:
         scores: each [layer, head], of one shape.
@@ -178,13 +208,14 @@ def compare_pairs(
         pairs: names of two rankings each.
         same_documents: the rankings of a pair are of the same documents, so that they share noise.
     """
-    names = list(scores)
-    shuffled = permutation_p([s.score for s in scores.values()]) if pairs else np.empty((0, 0))
+    names, values = list(scores), [s.score for s in scores.values()]
+    groups = {(a, b): _common_groups(scores[a], scores[b]) for a, b in pairs}
+    shuffled = {n: permutation_p(values, within_layer_shuffles(values[0].shape, groups=n)) for n in {*groups.values()}}
     reliabilities = {name: reliability(s) for name, s in scores.items()}
     return [
         {
             **_compare(scores[a], scores[b]),
-            "p_permutation": float(shuffled[names.index(a), names.index(b)]),
+            "p_permutation": float(shuffled[groups[a, b]][names.index(a), names.index(b)]),
             "reliability_a": reliabilities[a],
             "reliability_b": reliabilities[b],
             # Of a ranking with itself there is nothing to correct.
@@ -194,6 +225,11 @@ def compare_pairs(
     ]
 
 
+def _common_groups(a: TaskScores, b: TaskScores) -> int:
+    """Groups that are inside those of both."""
+    return lcm(a.groups, b.groups)
+
+
 def _compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
     statistic, p_value = srcc(a.score, b.score)
     return {
@@ -201,7 +237,7 @@ def _compare(a: TaskScores, b: TaskScores) -> dict[str, Any]:
         "p_value": p_value,
         "argsort_statistic": argsort_statistic(a.score, b.score),
         "overlap_top30": top_overlap(a.score, b.score),
-        "srcc_within_layer": srcc_within_layers(a.score, b.score),
+        "srcc_within_layer": srcc_within_layers(a.score, b.score, _common_groups(a, b)),
         "noise_ceiling": noise_ceiling(a, b),
     }
 
@@ -289,7 +325,10 @@ def leave_one_out(scores: Mapping[str, TaskScores], how: Aggregation = "mean") -
         return {task: dict(_NOT_LEFT_OUT) for task in scores}
     others = {task: _aggregate_without(scores, task, how) for task in scores}
     n = len(scores)
-    p_values = permutation_p([*(s.score for s in scores.values()), *(s.score for s in others.values())])
+    everything = [*scores.values(), *others.values()]
+    layers, heads = everything[0].score.shape
+    shuffles = within_layer_shuffles((layers, heads), groups=everything[0].groups)
+    p_values = permutation_p([s.score for s in everything], shuffles)
     return {
         task: {
             "srcc_leave_one_out": srcc(scores[task].score, others[task].score)[0],
@@ -304,7 +343,7 @@ def leave_one_out(scores: Mapping[str, TaskScores], how: Aggregation = "mean") -
 def _aggregate_without(scores: Mapping[str, TaskScores], task: str, how: Aggregation) -> TaskScores:
     """The aggregate of the other tasks, with its halves."""
     others = {name: of for name, of in scores.items() if name != task}
-    parts = (
+    score, even, odd = (
         aggregate({name: getattr(of, part) for name, of in others.items()}, how)[0] for part in ("score", "even", "odd")
     )
-    return TaskScores(*parts)
+    return TaskScores(score, even, odd, scores[task].groups)

@@ -234,7 +234,7 @@ def layers_part(n_beyond: int, n: int, noun: str) -> str:
     """Part of a sentence: how many SRCCs a profile over layers does not explain."""
     return (
         f"{n_beyond} of {_count(n, noun)} agree{'s' if n_beyond == 1 else ''} more than a profile over layers explains "
-        f"(p < {LEVEL} each, heads shuffled within layers; 1 in 20 would by chance)"
+        f"(p < {LEVEL} each, heads shuffled within layers and key-value groups; 1 in 20 would by chance)"
     )
 
 

@@ -146,6 +146,7 @@ def _describe(
         "family": config["model_type"],
         "layers": sizes["layers"],
         "heads": sizes["heads"],
+        "key_value_heads": sizes["key_value_heads"],
         "digest": digest(path, REMOTE_CODE in used, digests),
         "origin": _origin(path, name),
         # Only where it makes use of it: for other checkpoints nothing depends on the permission.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headroom.artifacts.store import ArtifactError, reads
-from headroom.correlation import MIN_RELIABILITY, TaskScores
+from headroom.correlation import MIN_RELIABILITY
 from headroom.errors import HeadroomError
 from headroom.figures.accuracy import Array, read_curve
 from headroom.figures.study import Study
@@ -90,7 +90,7 @@ def rows(study: Study, seeds: Sequence[int], same_documents: bool) -> list[Row]:
         counts = {task: values.shape[1] for task, values in outcomes.items()}
         counts[AGGREGATE] = sum(counts.values())
         for task, of in parts.items():
-            heads = [TaskScores(s.score, s.even, s.odd) for s in scores[task].values()]
+            heads = [s.by_halves for s in scores[task].values()]
             agreed = agreement(heads, same_documents)
             known = (
                 "" if agreed.ceiling is None else agreed.ceiling,

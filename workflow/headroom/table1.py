@@ -32,8 +32,8 @@ NOTES = (
     f"is at least {MIN_RELIABILITY} at both numbers of shots; as both are of the same documents, it is reckoned from "
     "halves of different ones. It may exceed 1 by chance.",
     f"Tasks beyond layers: SRCC is larger than a profile over layers explains, p below {LEVEL} in a one-sided "
-    "permutation test of heads within layers. As both numbers of shots are of the same documents, a part of that may "
-    "be their noise, of which the corrected SRCC is free.",
+    "permutation test of heads within layers and key-value groups. As both numbers of shots are of the same documents, "
+    "a part of that may be their noise, of which the corrected SRCC is free.",
 )
 
 

@@ -14,7 +14,7 @@ CEILINGS = (
     Column(
         "p_permutation",
         pa.float64(),
-        "one-sided p-value of srcc against shuffles of the heads within their layers",
+        "one-sided p-value of srcc against shuffles of the heads within their layers and key-value groups",
         undefined=True,
     ),
     Column(

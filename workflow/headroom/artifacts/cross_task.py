@@ -15,7 +15,7 @@ CROSS_TASK = Kind(
         Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)", undefined=True),
         Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
         Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
-        Column("srcc_within_layer", pa.float64(), "mean over layers of the SRCC inside a layer", nullable=True),
+        Column("srcc_within_layer", pa.float64(), "mean SRCC inside layers, or their key-value groups", nullable=True),
         *CEILINGS,
         Column(
             "srcc_leave_one_out",
@@ -33,7 +33,7 @@ CROSS_TASK = Kind(
         Column(
             "p_permutation_leave_one_out",
             pa.float64(),
-            "its one-sided p-value against shuffles within layers",
+            "its one-sided p-value against shuffles within layers and key-value groups",
             nullable=True,
             undefined=True,
         ),

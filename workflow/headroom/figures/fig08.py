@@ -26,8 +26,9 @@ from headroom.ranking import AGGREGATE
 
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 KEY = (
-    "Below the diagonal: SRCC, in parentheses where no larger than a profile over layers explains. Above: corrected "
-    "for noise. Framed: split-half reliability. Grey: too unreliable to say. Aggregate: of the other tasks."
+    "Below the diagonal: SRCC, in parentheses where no larger than a profile over layers and key-value groups "
+    "explains. Above: corrected for noise. Framed: split-half reliability. Grey: too unreliable to say. Aggregate: of "
+    "the other tasks."
 )
 """What the cells of a heatmap with ceilings are."""
 UNKNOWN = "–"

@@ -7,7 +7,6 @@ from typing import Any
 
 from headroom.artifacts.comparison import COMPARED_RANKINGS
 from headroom.comparison import Comparison, ranking_rows
-from headroom.correlation import TaskScores
 from headroom.steps.compare import write_rows
 from headroom.steps.read_scores import read_tasks
 
@@ -19,7 +18,7 @@ def rows(study: Comparison) -> list[dict[str, Any]]:
         scores = {}
         for model in study.models:
             tasks = read_tasks(study.results / model.name, study.tasks, shots, study.seed, aggregate=True)
-            scores[model.name] = {task: TaskScores(s.score, s.even, s.odd) for task, s in tasks.items()}
+            scores[model.name] = {task: s.by_halves for task, s in tasks.items()}
         found += ranking_rows(scores, shots)
     return found
 

@@ -44,7 +44,7 @@ def run(
 def _rows(component: str, task: str, shots: int, found: Compared) -> list[dict[str, Any]]:
     rows = []
     for measure, outcomes in found.outcomes.items():
-        of = agreement(found.gradient, outcomes, found.layers, found.sampled)
+        of = agreement(found.gradient, outcomes, found.blocks, found.sampled)
         n_components, n_questions = outcomes.shape
         names = {"component": component, "task": task, "shots": shots, "measure": measure}
         counts = {"n_components": n_components, "n_questions": n_questions}

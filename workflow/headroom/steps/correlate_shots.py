@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headroom.artifacts.cross_shot import CROSS_SHOT
 from headroom.artifacts.store import write
-from headroom.correlation import TaskScores, cross_shot
+from headroom.correlation import cross_shot
 from headroom.errors import HeadroomError
 from headroom.provenance import cell_facts, describe
 from headroom.ranking import AGGREGATE
@@ -23,7 +23,7 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], se
     if len(set(shots)) < 2:
         raise HeadroomError(f"correlations between shots need at least two numbers of shots, got {list(shots)}")
     found = {k: read_tasks(results, tasks, k, seed, aggregate=True) for k in shots}
-    scores = {k: {task: TaskScores(s.score, s.even, s.odd) for task, s in by.items()} for k, by in found.items()}
+    scores = {k: {task: s.by_halves for task, s in by.items()} for k, by in found.items()}
     inputs = {f"{task} {k}-shot": s.path for k, by in found.items() for task, s in by.items()}
     options = {"tasks": list(tasks), "shots": sorted(shots)}
     facts = cell_facts(found[shots[0]][AGGREGATE].facts, None, None, seed)

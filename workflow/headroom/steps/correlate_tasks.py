@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headroom.artifacts.cross_task import CROSS_TASK
 from headroom.artifacts.store import write
-from headroom.correlation import TaskScores, cross_task
+from headroom.correlation import cross_task
 from headroom.provenance import cell_facts, describe
 from headroom.ranking import AGGREGATE, Aggregation
 from headroom.steps.read_scores import read_tasks
@@ -16,7 +16,7 @@ from headroom.steps.read_scores import read_tasks
 def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation) -> None:
     """Write a cross-task artifact; ``how`` is the aggregate's, for its leave-one-out versions."""
     found = read_tasks(results, tasks, shots, seed, aggregate=True)
-    scores = {name: TaskScores(s.score, s.even, s.odd) for name, s in found.items()}
+    scores = {name: s.by_halves for name, s in found.items()}
     together = scores.pop(AGGREGATE)
     facts = cell_facts(found[AGGREGATE].facts, None, shots, seed)
     inputs = {name: s.path for name, s in found.items()}

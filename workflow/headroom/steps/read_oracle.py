@@ -13,6 +13,7 @@ from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from headroom.artifacts.ffns import layers
 from headroom.artifacts.head_oracle import HEAD_ORACLE
 from headroom.artifacts.store import ArtifactError, read
+from headroom.correlation import key_value_groups
 from headroom.figures.study import Study
 from headroom.steps.read_scores import read_scores
 
@@ -27,12 +28,14 @@ class Compared:
         gradient: their gradient scores.
         outcomes: measure of the oracle to what was lost without each, [component, question].
         layers: of heads, [component]; None for FFNs.
+        blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
         sampled: whether they are a sample of the model's heads.
     """
 
     gradient: Gradient
     outcomes: dict[str, Array]
     layers: Array | None = None
+    blocks: Array | None = None
     sampled: bool = False
 
 
@@ -77,7 +80,9 @@ def read_heads(study: Study, shots: int, task: str) -> Compared:
         "loss_change": np.abs(rises),
         "accuracy_lost": _lost(rows.to_pylist()),
     }
-    return Compared(gradient, outcomes, places[0], len(places[0]) < scores.score.size)
+    groups, n_heads = key_value_groups(scores.facts), scores.score.shape[1]
+    blocks = groups * places[0] + places[1] * groups // n_heads
+    return Compared(gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
 
 
 def _lost(rows: list[dict[str, Any]]) -> Array:

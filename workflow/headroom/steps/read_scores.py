@@ -13,6 +13,7 @@ from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.heads import grid
 from headroom.artifacts.model_record import recorded_digest
 from headroom.artifacts.store import ArtifactError, digest_of, made_by, read
+from headroom.correlation import TaskScores, key_value_groups
 from headroom.ranking import AGGREGATE
 from headroom.readings import SCORED
 
@@ -37,6 +38,11 @@ class HeadScores:
     even: Array
     odd: Array
     others: Mapping[str, Array]
+
+    @property
+    def by_halves(self) -> TaskScores:
+        """What rankings are correlated by."""
+        return TaskScores(self.score, self.even, self.odd, key_value_groups(self.facts))
 
 
 def place(results: Path, task: str, shots: int, seed: int | None) -> Path:
