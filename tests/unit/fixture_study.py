@@ -229,7 +229,9 @@ def write_curves(study: Study, k: int, task: str, values: Values) -> None:
     for component, ranking, levels in curves:
         size, count = (HEAD_SIZE, total) if component == "heads" else (FFN_SIZE, layers)
         pruned = [count_at(percent, count) for percent in levels]
-        partner = {"highest_srcc": (study.tasks[0], 0.75), "lowest_srcc": (study.tasks[-1], -0.25)}.get(ranking)
+        others = [name for name in study.tasks if name != task] or [task]
+        lowest = -0.25 if len(others) > 1 else 0.75
+        partner = {"highest_srcc": (others[0], 0.75), "lowest_srcc": (others[-1], lowest)}.get(ranking)
         columns = {
             "percent": list(levels),
             "n_pruned": pruned,

@@ -11,6 +11,7 @@ from headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from headroom.artifacts.store import ArtifactError, read, write
 from headroom.cli import main
+from headroom.correlation import TaskScores, corrected_srcc
 from headroom.figures import oracle as figure
 from headroom.figures.study import Study
 from headroom.findings import findings, oracle_sentences
@@ -65,6 +66,19 @@ class TestAgreement:
         assert found.within_layer is None
         sampled = agreement(exact(score), np.repeat(other[:, None], 8, axis=1), sampled=True)
         assert sampled.low < found.srcc - 0.05 < found.srcc + 0.02 < sampled.high
+
+    def test_what_is_above_one_is_kept_as_between_rankings(self):
+        """The score is the oracle's own mean, so that the SRCC is 1, above what its noise allows."""
+        rng = np.random.default_rng(4)
+        outcomes = rng.normal(size=(40, 1)) + 4 * rng.normal(size=(40, 60))
+        lost, even, odd = outcomes.mean(axis=1), outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)
+        found = agreement(Gradient(lost, np.full(40, 0.1), even, odd), outcomes)
+        scores = TaskScores(*(values[None] for values in (lost, even, odd)))
+        assert found.srcc == pytest.approx(1)
+        assert found.corrected == pytest.approx(corrected_srcc(scores, scores))
+        assert found.corrected > 1
+        assert found.corrected_high > 1
+        assert found.high == 1, "of a plain SRCC nothing is above 1"
 
     def test_constant_scores_have_none(self):
         found = agreement(exact(np.ones(5)), np.random.default_rng(0).normal(size=(5, 6)))

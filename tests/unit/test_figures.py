@@ -2,21 +2,26 @@
 
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from headroom import losses, worth
 from headroom.artifacts import ffns as ffn_artifacts
 from headroom.artifacts.pruned_eval import JOINT_EVAL
 from headroom.artifacts.ranking import FFN_RANKING
 from headroom.artifacts.store import ArtifactError, read, write
 from headroom.cli import FIGURES, main
+from headroom.correlation import partners
 from headroom.errors import HeadroomError
 from headroom.figures import fig03, fig04, fig05, fig07, fig08, fig09, fig10, fig11, fig12, fig18, style
 from headroom.figures.accuracy import read_curve, read_grid
-from tests.unit.fixture_study import PERCENTS, induction, outcomes, scores, small
+from headroom.figures.study import Study
+from headroom.findings import findings
+from tests.unit.fixture_study import PERCENTS, induction, outcomes, scores, small, write_study
 
 TASKS = ["piqa", "copa", "record"]
 
@@ -107,6 +112,68 @@ def test_figures_9_16_and_17_have_four_curves_per_transfer_task_and_two_per_unse
     assert fig09.label("highest_srcc", highest) == "highest: piqa (0.75)"
     assert fig09.label("lowest_srcc", panels["copa"]["lowest_srcc"]) == "lowest: record (-0.25)"
     assert fig09.label("own", panels["copa"]["own"]) == "own"
+
+
+def drawn(monkeypatch, module, study, *what):
+    """The figure that a module draws."""
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, out, made: figures.append(figure))
+    module.draw(study, Path("x"), *what)
+    return figures[0]
+
+
+def legend(figure):
+    """Labels of each legend."""
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    return [[text.get_text() for text in legend.get_texts()] for legend in legends]
+
+
+def test_a_partner_that_is_the_highest_and_the_lowest_is_drawn_once(tmp_path, monkeypatch):
+    study = Study(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7, transfer=("copa", "piqa"))
+    panels = fig09.data(write_study(study))
+    assert [list(panels[task]) for task in study.transfer] == [["own", "aggregate", "highest_and_lowest_srcc"]] * 2
+    figure = drawn(monkeypatch, fig09, study)
+    assert legend(figure) == [
+        ["own", "aggregate", "highest and lowest: piqa (0.75)"],
+        ["own", "aggregate", "highest and lowest: copa (0.75)"],
+    ]
+    assert [len(ax.lines) for ax in figure.axes] == [3, 3]
+    assert "piqa's (highest and lowest correlation, 0.75)" in findings(study)
+    lost = {row.ranking for row in losses.rows(study)}
+    assert "highest_and_lowest_srcc" in lost
+    assert not {"highest_srcc", "lowest_srcc"} & lost
+
+
+@pytest.mark.parametrize("values", [{"b": 0.4, "c": 0.4, "d": 0.4}, {"b": -1.0}, {"b": 0.0, "c": float("nan")}])
+def test_tied_partners_are_one(values):
+    found = partners("a", {"a": 1.0, **values})
+    assert found["highest_srcc"] == found["lowest_srcc"]
+
+
+@pytest.mark.parametrize(("module", "what"), [(fig04, ()), (fig05, ("heads",)), (fig05, ("ffns",))])
+def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what):
+    alone = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 7))
+    labels = legend(drawn(monkeypatch, module, alone, *what))[0]
+    assert labels == ["piqa, 95 % band"]
+    two = write_study(Study(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
+    assert legend(drawn(monkeypatch, module, two, *what))[0] == ["piqa", "copa", "average, 95 % band"]
+
+
+def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, monkeypatch):
+    alone = Study(tmp_path / "results" / "m", ("piqa",), (0,), 7, controls=("random_1",), joint=True)
+    write_study(alone)
+    assert {row.task for row in losses.rows(alone)} == {"piqa"}
+    assert {row[2] for row in worth.rows(alone)} == {"piqa"}
+    assert legend(drawn(monkeypatch, fig18, alone, "copying")) == [["piqa", "at random"]]
+    losses.write(alone, tmp_path / "losses")
+    assert "| 0-shot | heads, own | 50 % |" in (tmp_path / "losses.md").read_text()
+
+
+def test_of_two_tasks_there_is_one_correlation(tmp_path):
+    study = write_study(Study(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7))
+    (sentence,) = [line for line in findings(study).splitlines() if "SRCC between head importances" in line]
+    assert "on average" not in sentence.split(";")[0]
+    assert "1 pair)" not in sentence
 
 
 def test_figure_10_shows_the_means(study):

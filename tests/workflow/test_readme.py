@@ -86,6 +86,25 @@ def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
         assert cells_of(line) == [f"{shots}-shot", *("{:+.1f} ({:+.1f} to {:+.1f})".format(*v) for v in values)]
 
 
+def test_the_gradient_against_the_oracle_is_a_summary_of_all_rows():
+    page = (ROOT / "docs/smollm2/oracle.md").read_text()
+    lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in page.splitlines() if line[:1] == "|"]
+    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    text = " ".join(README.split())
+
+    def summary(measure, n_heads, n_rows):
+        found = [float(r["SRCC"]) for r in rows if (r["oracle"], r["components"]) == (measure, str(n_heads))]
+        assert len(found) == n_rows
+        return f"{sum(found) / n_rows:.2f}", f"({min(found):.2f} to {max(found):.2f})"
+
+    rise, change = "rise of the loss", "change of the loss, up or down"
+    (mean, limits), (other, others) = summary(rise, 270, 4), summary(change, 270, 4)
+    assert f"an SRCC of {mean} on average over the four {limits}, and" in text
+    assert f"up or down, one of {other} {others}: they say" in text
+    (mean, limits), (other, others) = summary(rise, 30, 6), summary(change, 30, 6)
+    assert f"samples of 30 heads of three other tasks it is {mean} {limits} and {other} {others}." in text
+
+
 def test_the_reversed_ranking_of_ffns_is_worth_what_the_page_says():
     folder = ROOT / "docs" / "smollm2"
     lines = [cells_of(line) for line in (folder / "ffns" / "worth.md").read_text().splitlines() if line[:1] == "|"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headroom.artifacts.store import reads
 from headroom.figures.ablation import Effect, effects
-from headroom.figures.study import Study
+from headroom.figures.study import AVERAGE, Study
 from headroom.provenance import describe_drawn
 from headroom.tables import write_table
 
@@ -41,6 +41,7 @@ def row(effect: Effect) -> list[object]:
 def write(study: Study, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        rows = [row(effect) for effect in effects(study)]
+        # A task alone is its own average.
+        rows = [row(effect) for effect in effects(study) if effect.task != AVERAGE or len(study.ablated) > 1]
     made = describe_drawn("table", "ablation_table", sources, study.options, out)
     write_table(out, f"Without induction heads: {study.model}", COLUMNS, rows, made, NOTES)

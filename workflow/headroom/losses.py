@@ -67,7 +67,8 @@ def rows(study: Study) -> Iterator[Row]:
         for component, ranking in (*heads, *ffns):
             curves = study_curves(study, shots, ranking, component)  # type: ignore[arg-type]
             places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]
-            yield from _rows((shots, component, ranking, AVERAGE), places, average(list(curves.values())))
+            for name in study.averages:
+                yield from _rows((shots, component, ranking, name), places, average(list(curves.values())))
             for task, curve in curves.items():
                 cell = (shots, component, ranking, task)
                 yield from _rows(cell, places, average([curve]), accuracy_band(curve))
@@ -84,7 +85,8 @@ def rows(study: Study) -> Iterator[Row]:
 def _joint_rows(study: Study, shots: int) -> Iterator[Row]:
     grids = study_grids(study, shots)
     places = [(h, f) for h in grids[0].heads for f in grids[0].ffns]
-    for task, members in {AVERAGE: grids, **{t: [g] for t, g in zip(study.tasks, grids, strict=True)}}.items():
+    of_tasks = {task: [grid] for task, grid in zip(study.tasks, grids, strict=True)}
+    for task, members in {**dict.fromkeys(study.averages, grids), **of_tasks}.items():
         yield from _rows((shots, BOTH, "joint grid", task), places, average_grid(members))
 
 
@@ -124,5 +126,6 @@ def write(study: Study, out: Path) -> None:
     with reads() as sources:
         found = list(rows(study))
     made = describe_drawn("table", "losses", sources, study.options, out)
-    page = (PAGE, [in_words(row) for row in found if row.task == AVERAGE])
+    shown = (study.averages or study.tasks)[0]
+    page = (PAGE, [in_words(row) for row in found if row.task == shown])
     write_table(out, f"Accuracies and losses of {study.model}", Row._fields, found, made, NOTES, page)

@@ -199,6 +199,7 @@ def write(study: Study, out: Path) -> None:
             *((*o.least[:2], *o.least[2]) if o.least else [""] * 5),
         ]
         for o in found
+        if o.task in (*study.averages, *study.tasks)
     ]
     made = describe_drawn("table", "optimism", sources, study.options, out)
     write_table(

@@ -168,7 +168,7 @@ def rows(study: Study) -> list[tuple[Any, ...]]:
         if table is None:
             continue
         # What is looked at first stands first.
-        for task in (AVERAGE, *study.tasks):
+        for task in (*study.averages, *study.tasks):
             by_ranking = table.worths[task]
             for ranking, worth in by_ranking.items():
                 over = ("", "", "") if ranking == OWN else (worth.gain, *worth.gain_limits)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.store import ArtifactError, read
 from headroom.errors import HeadroomError
-from headroom.figures.study import HIGHEST, LOWEST, Component, Study
+from headroom.figures.study import HIGHEST, LOWEST, ONE_PARTNER, Component, Study
 from headroom.uncertainty import Interval, interval, resample, wilson
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -162,14 +162,23 @@ def transfer_curves(study: Study, shots: int) -> dict[str, dict[str, Curve]]:
     """Curves per task and ranking, for tasks that are also evaluated under other rankings than their own.
 
     A transfer task has its own and the aggregate ranking and those of the tasks that correlate with it the most and the
-    least; an unseen task the first two.
+    least, once where that is the same task; an unseen task the first two.
     """
     plain = ("own", "aggregate")
     rankings = dict.fromkeys(study.transfer, (*plain, HIGHEST, LOWEST)) | dict.fromkeys(study.unseen, plain)
     return {
-        task: {name: read_curve(study.curve(task, shots, name), **study.of(shots, task, name)) for name in names}
+        task: _partners_once(
+            {name: read_curve(study.curve(task, shots, name), **study.of(shots, task, name)) for name in names}
+        )
         for task, names in rankings.items()
     }
+
+
+def _partners_once(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """One curve instead of two where the same task correlates the most and the least."""
+    if HIGHEST not in curves or curves[HIGHEST].partner != curves[LOWEST].partner:
+        return curves
+    return {ONE_PARTNER if name == HIGHEST else name: curve for name, curve in curves.items() if name != LOWEST}
 
 
 def average(curves: Sequence[Curve]) -> AverageCurve:

@@ -25,9 +25,10 @@ def draw(study: Study) -> Figure:
         numbers = np.arange(1, len(importance.average) + 1)
         every = max(1, len(numbers) // 16)  # markers enough to follow a line
         ax.axhline(0, color="grey", linewidth=0.8)
-        for task, scores in importance.tasks.items():
+        for task in style.beside_average(study.tasks):
+            scores = importance.tasks[task]
             ax.plot(numbers, 100 * scores, label=task, markersize=3, markevery=every, linewidth=1, **styles[task])
-        style.average_line(ax, numbers, importance.average, importance.band)
+        style.average_line(ax, numbers, importance.average, importance.band, study.tasks)
         ax.set(title=style.shot_title(shots), xlabel="layer", xlim=(0.5, len(numbers) + 0.5))
         style.whole_numbers(ax.xaxis, 9)
         ax.grid(alpha=0.3)

@@ -99,9 +99,10 @@ def draw(study: Study, component: Component) -> Figure:
     styles = style.task_styles(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
-        for task, accuracy in curves.tasks.items():
+        for task in style.beside_average(study.tasks):
+            accuracy = curves.tasks[task]
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
-        style.average_line(ax, curves.percent, curves.average, curves.band)
+        style.average_line(ax, curves.percent, curves.average, curves.band, study.tasks)
         draw_controls(ax, {name: of[shots] for name, of in others.items()})
         if recomputed:
             recomputed_line(ax, recomputed[shots])

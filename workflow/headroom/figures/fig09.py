@@ -6,10 +6,16 @@ from matplotlib.figure import Figure
 
 from headroom.figures import style
 from headroom.figures.accuracy import Curve, accuracy_band, transfer_curves
-from headroom.figures.study import HIGHEST, LOWEST, Study
+from headroom.figures.study import HIGHEST, LOWEST, ONE_PARTNER, Study
 from headroom.ranking import AGGREGATE
 
-NAMES = {"own": "own", AGGREGATE: "aggregate", HIGHEST: "highest", LOWEST: "lowest"}
+NAMES = {
+    "own": "own",
+    AGGREGATE: "aggregate",
+    HIGHEST: "highest",
+    LOWEST: "lowest",
+    ONE_PARTNER: "highest and lowest",
+}
 """Ranking to its name in the legend."""
 PANELS_PER_ROW = 3
 
@@ -29,7 +35,7 @@ def draw(study: Study) -> Figure:
     values = data(study)
     styles = style.task_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
-    dashes = dict(zip(NAMES, ("-", "--", "-.", ":"), strict=True))
+    dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
     figure, axes = style.panels(len(values), width=4.2, height=3.6, per_row=PANELS_PER_ROW)
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():

@@ -22,7 +22,9 @@ def draw(study: Study, score: Score) -> Figure:
     styles = style.task_styles(study.tasks) | {AGGREGATE: {"color": "black"}}
     figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, values.items(), strict=True):
-        for task, curve in curves.items():
+        # Of one task the aggregate is the same.
+        for task in (*study.tasks, AGGREGATE) if len(study.tasks) > 1 else study.tasks:
+            curve = curves[task]
             width = 2.2 if task == AGGREGATE else 1
             style.capacity_line(ax, curve.percent, curve.retained, label=task, linewidth=width, **styles[task])
         style.capacity_axes(ax, style.shot_title(shots))

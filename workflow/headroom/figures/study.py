@@ -15,6 +15,8 @@ AVERAGE = "average"
 """What tables and figures have in a task's place for the average over tasks."""
 HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
 """Rankings of a transfer task's partners."""
+ONE_PARTNER = "highest_and_lowest_srcc"
+"""What stands for both where they are one task: there is no other, or all correlate alike."""
 
 OTHER_DOCUMENTS = "other_documents"
 """Ranking of FFNs by other documents than the study ranks by."""
@@ -55,6 +57,11 @@ class Study:
     ablated: tuple[str, ...] = ()
     optimism: bool = False
     without_induction: bool = False
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """What tables show of all tasks together; nothing of a single one, which would be shown twice."""
+        return (AVERAGE,) if len(self.tasks) > 1 else ()
 
     @property
     def model(self) -> str:

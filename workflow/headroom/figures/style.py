@@ -93,10 +93,16 @@ def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
     axes.figure.colorbar(image, ax=axes, label=label)
 
 
-def average_line(axes: Axes, x: Any, values: Array, limits: Interval) -> None:
-    """The average over tasks in black, in percent, with its 95 % band."""
+def average_line(axes: Axes, x: Any, values: Array, limits: Interval, tasks: Sequence[str]) -> None:
+    """The average over tasks in black, in percent, with its 95 % band; a task alone is its own average, drawn once."""
+    name = "average" if len(tasks) > 1 else tasks[0]
     band(axes, x, limits, "black")
-    axes.plot(x, 100 * values, color="black", linewidth=2.2, label="average, 95 % band")
+    axes.plot(x, 100 * values, color="black", linewidth=2.2, label=f"{name}, 95 % band")
+
+
+def beside_average(tasks: Sequence[str]) -> Sequence[str]:
+    """Tasks that have a line beside that of their average."""
+    return tasks if len(tasks) > 1 else ()
 
 
 def band(axes: Axes, x: Any, limits: Interval, color: Any, alpha: float = 0.18) -> None:
