@@ -52,12 +52,13 @@ CONTROL_LOOKS: dict[str, dict[str, Any]] = {
 """Greys alone, with hollow markers: colours and filled ones are the tasks'."""
 
 
-def draw_controls(axes: Axes, controls: Mapping[str, Curves]) -> None:
+def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "average") -> None:
     """The average over tasks under control rankings: a line each, and one band of all random orders.
 
     Args:
         axes: to draw on, percent pruned against accuracy in percent.
         controls: curves of one number of shots by the name of their ranking.
+        whose: what the average is called.
     """
     drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
     if drawn:
@@ -68,7 +69,7 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves]) -> None:
             # Hatched: a shade is of an interval.
             low, high = found.min(axis=0), found.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
-        axes.plot(percent, found.mean(axis=0), color="grey", linewidth=2, label=f"average, {which}")
+        axes.plot(percent, found.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
     for name, look in CONTROL_LOOKS.items():
         if name in controls:
             axes.plot(
@@ -77,15 +78,15 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves]) -> None:
                 linewidth=1.4,
                 markersize=5,
                 markerfacecolor="white",
-                label=f"average, {name.replace('_', ' ')}",
+                label=f"{whose}, {name.replace('_', ' ')}",
                 **look,
             )
 
 
-def recomputed_line(axes: Axes, curves: Curves) -> None:
+def recomputed_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
     """The average under recomputed importance, beside the own ranking's in black, with its 95 % band."""
     style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
-    label = "average, importance recomputed"
+    label = f"{whose}, importance recomputed"
     axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
 
 
@@ -96,16 +97,16 @@ def draw(study: Study, component: Component) -> Figure:
     controls = study.controls if component == "heads" else ffn_controls(study.controls)
     others = {name: data(study, component, name) for name in controls}
     recomputed = data(study, component, RECOMPUTED) if component == "heads" and study.recomputed else {}
-    styles = style.task_styles(study.tasks)
+    styles, whose = style.task_styles(study.tasks), style.name_of_average(study.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
         for task in style.beside_average(study.tasks):
             accuracy = curves.tasks[task]
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
         style.average_line(ax, curves.percent, curves.average, curves.band, study.tasks)
-        draw_controls(ax, {name: of[shots] for name, of in others.items()})
+        draw_controls(ax, {name: of[shots] for name, of in others.items()}, whose)
         if recomputed:
-            recomputed_line(ax, recomputed[shots])
+            recomputed_line(ax, recomputed[shots], whose)
         pruned = f"{COMPONENTS[component]} pruned (%)"
         ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)

@@ -95,9 +95,14 @@ def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
 
 def average_line(axes: Axes, x: Any, values: Array, limits: Interval, tasks: Sequence[str]) -> None:
     """The average over tasks in black, in percent, with its 95 % band; a task alone is its own average, drawn once."""
-    name = "average" if len(tasks) > 1 else tasks[0]
+    name = name_of_average(tasks)
     band(axes, x, limits, "black")
     axes.plot(x, 100 * values, color="black", linewidth=2.2, label=f"{name}, 95 % band")
+
+
+def name_of_average(tasks: Sequence[str]) -> str:
+    """What the average over tasks is called: a task alone by its name."""
+    return "average" if len(tasks) > 1 else tasks[0]
 
 
 def beside_average(tasks: Sequence[str]) -> Sequence[str]:
