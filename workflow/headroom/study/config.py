@@ -126,7 +126,8 @@ class Ffn(Section):
     selection: Literal["evaluation", "scoring"] = Field(
         default="evaluation",
         description="Documents that the oracle scores are measured on: `evaluation`, as the paper did, which makes "
-        "curves under that ranking optimistic, or `scoring`, apart from those that curves are measured on.",
+        "curves under that ranking optimistic, so that nothing is certified of them, or `scoring`, apart from those "
+        "that curves are measured on.",
     )
     optimism: bool = Field(
         default=False,
