@@ -32,6 +32,7 @@ from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.figures import fig03
 from headroom.figures.study import Study
+from headroom.models import resolve
 from headroom.provenance import describe, model_facts
 from headroom.ranking import as_columns, rank_heads
 from headroom.readings import SCORED
@@ -40,6 +41,7 @@ from headroom.study.reading import read_study
 from headroom.task_data import mirror_records
 from headroom.task_digest import task_digest
 from headroom.task_files import TASK_FOLDERS
+from tests.unit.test_models import checkpoint
 
 RECORD = {"name": "m", "source": None, "revision": None, "family": "opt", "digest": "d" * 64, "origin": None}
 TASKS, SHOTS, SEED = ("copa", "piqa"), (0, 1), 7
@@ -354,6 +356,50 @@ def test_an_edited_list_of_the_study_is_named(results, study):
     assert states(results)["matrix/tasks.txt"][0] == "damaged"
     (results / "matrix/more.txt").write_text("x\n")
     assert states(results)["matrix/more.txt"][0] == "foreign"
+
+
+class TestOutside:
+    """What lies outside the results is judged by content, where it is still there."""
+
+    def test_records_in_a_mirror(self, results, study, tmp_path):
+        folder = tmp_path / "mirror" / "copa"
+        folder.mkdir(parents=True)
+        (folder / "train.parquet").write_bytes(b"one")
+        name = "prompts/copa/0shot-seed7.parquet"
+        records = mirror_records(folder, Digests())
+        change_facts(results / name, data={"sha": "x"}, records=records)
+        mirrored = study(data={"source": "mirror", "mirror": str(tmp_path / "mirror")})
+        assert name not in states(results)
+        assert name not in states(results, mirrored)
+        (folder / "train.parquet").write_bytes(b"two")
+        os.utime(folder / "train.parquet", (1, 1))
+        reason = "made from other records of task copa: train.parquet changed since"
+        assert states(results, mirrored)[name] == ("stale", [reason])
+        (folder / "train.parquet").write_bytes(b"one")
+        (folder / "validation.parquet").write_bytes(b"more")
+        assert states(results, mirrored)[name][0] == "stale"
+        shutil.rmtree(folder)
+        assert name not in states(results, mirrored), "it cannot be looked at"
+
+    def test_embedded_records(self, results):
+        folder = results.parent / "resources" / "data" / "copa"
+        folder.mkdir(parents=True)
+        (folder / "train.parquet").write_bytes(b"one")
+        name = "prompts/copa/0shot-seed7.parquet"
+        change_facts(results / name, data={"package": "x"}, records=mirror_records(folder, Digests()))
+        assert name not in states(results)
+        (folder / "train.parquet").write_bytes(b"two")
+        assert states(results)[name][0] == "stale"
+
+    def test_a_checkpoint_that_has_changed(self, results, tmp_path):
+        folder = checkpoint(tmp_path / "checkpoint")
+        resolve("m", str(folder), None, results / "m" / "model.json")
+        assert "m/model.json" not in states(results)
+        checkpoint(folder, 1.0)
+        state, reasons = states(results)["m/model.json"]
+        assert (state, reasons[0].startswith("digest is ")) == ("stale", True)
+        shutil.rmtree(folder)
+        assert "m/model.json" not in states(results), "it cannot be looked at"
 
 
 class TestLinks:

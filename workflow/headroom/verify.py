@@ -20,6 +20,7 @@ from headroom.artifacts.model_record import read_unedited_record
 from headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
 from headroom.artifacts.pruned_checkpoint import read_file_provenance
 from headroom.artifacts.store import ArtifactError, ForeignError, file_digest, made_by, place_of, read
+from headroom.checkpoint_place import checkpoint_folder
 from headroom.compared import COMPARISONS
 from headroom.content import Digests
 from headroom.entries import entries
@@ -122,6 +123,8 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             _attempt(file, _check_code)
             _attempt(file, _check_records, results, study, digests)
             _attempt(file, _check_study, study)
+        elif file.record:
+            _attempt(file, _check_checkpoint, results)
         elif file.listed is not None:
             _check_list(file, files.values(), study)
     _pass_on(files)
@@ -269,6 +272,20 @@ def _definition_now(facts: Mapping[str, Any]) -> str:
             return recorded
     folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
     return task_digest(facts["task"], folder) if folder.is_dir() else recorded
+
+
+def _check_checkpoint(file: File, results: Path) -> None:
+    """Hold a model's record against the checkpoint, where that is on this machine, with what it takes to read it."""
+    record = results / file.path
+    try:
+        checkpoint_folder(record)
+        # Imports torch.
+        from headroom.models import changes_since
+    except (HeadroomError, ImportError):
+        return
+    wrong = changes_since(record)
+    if wrong:
+        file.blame("stale", wrong)
 
 
 def _check_records(file: File, results: Path, study: Study | None, digests: Digests) -> None:

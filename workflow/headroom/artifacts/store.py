@@ -442,7 +442,7 @@ def _provenance(path: Path, schema: pa.Schema) -> dict[str, Any]:
 
 _PROVENANCE = {
     **dict.fromkeys(("kind", "place", "step", "code", "task", "definition", "definition_digest"), str),
-    **dict.fromkeys(("inputs", "options", "packages", "model", "compared", "data", "files"), dict),
+    **dict.fromkeys(("inputs", "options", "packages", "model", "compared", "data", "files", "records"), dict),
 }
 """Key of a provenance that readers look into to the type of its value."""
 
