@@ -358,6 +358,15 @@ def test_an_edited_list_of_the_study_is_named(results, study):
     assert states(results)["matrix/more.txt"][0] == "foreign"
 
 
+def test_a_list_is_longer_than_what_a_figure_shows_of_it(results):
+    """A study that has not ended yet may have nothing but figures of one number of shots."""
+    path = results / "matrix/shots.txt"
+    path.write_text("0\n1\n5\n")
+    assert states(results) == {}
+    path.write_text("5\n")
+    assert states(results)["matrix/shots.txt"][0] == "stale"
+
+
 class TestOutside:
     """What lies outside the results is judged by content, where it is still there."""
 
