@@ -40,6 +40,7 @@ def test_a_folder_of_any_name_is_a_mirror_and_a_model(tmp_path, tokenizer, monke
         limits={"importance": 4, "evaluation": 4},
         data={"source": "mirror", "mirror": f"./{ODD}"},
         pruning={"levels": [0, 50]},
+        induction={"sequences": 2},
     )
     prompts = "results/prompts/piqa/0shot-seed1234.parquet"
     study.run(prompts, "results/tiny/model.json")

@@ -49,7 +49,12 @@ def describe_place(
 
 def digests_of(record: Path) -> Digests:
     """Digests of the files of a record's checkpoint, kept beside the record so that each job need not read them all."""
-    return Digests(record.with_name(".model.digests.json"))
+    return Digests(digests_file(record))
+
+
+def digests_file(record: Path) -> Path:
+    """Where these are kept."""
+    return record.with_name(".model.digests.json")
 
 
 def checkpoint_folder(record: Path) -> Path:

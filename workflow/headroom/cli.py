@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from headroom.checkout import check_job
 from headroom.compared import COMPARISONS, Compared
 from headroom.errors import MORE_MEMORY, HeadroomError
 from headroom.places import check_writable
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A scheduler's time limit, or a cancelled run: as an exception, so that finished units are kept on the way out.
     signal.signal(signal.SIGTERM, _stop)
     try:
+        check_job()
         for output in OUTPUTS:
             if getattr(options, output, None):
                 folder = output == "parts" or options.name in FOLDER_COMMANDS

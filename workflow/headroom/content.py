@@ -90,6 +90,15 @@ class Digests:
         self._added = {}
 
 
+def state_of(path: Path) -> str:
+    """What a file is known by as long as nobody changes it.
+
+    Raises:
+        OSError: there is none.
+    """
+    return _key(path, os.stat(path))
+
+
 def _key(path: Path, found: os.stat_result) -> str:
     """What an unchanged file is known by. Its folder is no part of it: that may be moved."""
     return f"{path.name} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"

@@ -139,6 +139,27 @@ def _attempt(file: File, check: Callable[..., None], *arguments: Any) -> None:
         file.blame("damaged", f"it cannot be judged ({type(error).__name__}: {error})")
 
 
+def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterator[tuple[str, list[str]]]:
+    """Files of a study that were made with other options or by other code, by what they say alone, and why.
+
+    Args:
+        results: the results folder.
+        paths: files in it; those that do not say what made them are left to :func:`verify` and to who reads them.
+        study: the study.
+    """
+    for path in paths:
+        file = File(path.relative_to(results).as_posix())
+        try:
+            file.facts = read_provenance(path)
+            if _belongs(file, study):
+                _check_code(file)
+                _check_study(file, study)
+        except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
+            continue
+        if file.found:
+            yield str(path), file.reasons
+
+
 def _read(file: File, results: Path) -> None:
     """Read a file as what its place says it is."""
     name, path = file.path, results / file.path

@@ -2,22 +2,32 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.enums import RerunTrigger
 
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
+from headroom.checkout import (
+    check_places,
+    check_writable_for_snakemake,
+    job_environment,
+)
 from headroom.checkpoint_place import (
     PERMISSIONS,
+    digests_file,
     is_of_another_source,
     needs_resolving,
     read_place,
@@ -25,6 +35,8 @@ from headroom.checkpoint_place import (
 from headroom.content import Digests
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
+from headroom.invocation import is_alone, makes_results
+from headroom.outdated import Outdated
 from headroom.readings import SCORED
 from headroom.run_summary import Job, resume_command, summary
 from headroom.sequences import check_window
@@ -41,9 +53,10 @@ from headroom.workload import guess, hardware_of, request_from_files
 
 # Rules call `python -m headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
-os.environ.update(PYTHONPATH=str(WORKFLOW))
+os.environ.update(job_environment(WORKFLOW))
 
 try:
+    check_places(WORKFLOW, Path.cwd())
     # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
     # --config as text.
     STUDY = read_merged(
@@ -126,39 +139,64 @@ wildcard_constraints:
     ffns="100|[1-9]?[0-9]",
 
 
-MATRIX = ["results/matrix/tasks.txt", "results/matrix/shots.txt"]
-MATRIX_UNSEEN = "results/matrix/unseen.txt"
-MATRIX_MODELS = "results/matrix/models.txt"
-MATRIX_SEEDS = "results/matrix/seeds.txt"
+# The Snakemake processes of jobs find what their run has written.
+IS_RUN = workflow.is_main_process and makes_results(sys.argv)
+if IS_RUN:
+    try:
+        check_writable_for_snakemake(Path.cwd())
+    except HeadroomError as error:
+        raise WorkflowError(str(error)) from None
+# Another run's study may be another: what it works with is left alone.
+WRITES = IS_RUN and is_alone(Path(".snakemake"))
+# What a dry run would have to write, outside the results; it goes with the process.
+SCRATCH = tempfile.TemporaryDirectory(prefix="headroom-")
 
 
-def is_running():
-    """Whether a Snakemake run has this folder; its own jobs find it so, too."""
-    return any(Path(".snakemake/locks").glob("*.lock"))
-
-
-def write_matrix(path, values):
-    """Keep a list of the study as a file that gathering rules take as input.
+def list_of_study(name, values):
+    """Path of a list of the study as a file that gathering rules take as input.
 
     Missing intermediates are no reason to run, so without it a new task would leave aggregates and figures as they
-    are. Written beside and renamed, and only when it differs, since several Snakemake processes may parse at once; not
-    at all while a run goes on here, whose study may be another.
+    are. Written beside and renamed, and only when it differs, since several Snakemake processes may parse at once. A
+    dry run, which writes no results, plans with a list elsewhere that is as new as the one that a run would write.
     """
-    path, text = Path(path), "".join(f"{value}\n" for value in values)
-    if path.is_file() and (path.read_text() == text or is_running()):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path, text = Path(f"results/matrix/{name}.txt"), "".join(
+        f"{value}\n" for value in values
+    )
+    if path.is_file() and path.read_text() == text:
+        return str(path)
+    if not WRITES and (IS_RUN or not workflow.is_main_process):
+        return str(path)
+    place = path if WRITES else Path(SCRATCH.name, path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     partial.write_text(text)
-    partial.replace(path)
+    partial.replace(place)
+    return str(place)
 
 
-write_matrix(MATRIX[0], TASKS)
-write_matrix(MATRIX[1], SHOTS)
-write_matrix(MATRIX_UNSEEN, UNSEEN)
-if COMPARED:
-    write_matrix(MATRIX_MODELS, MODELS)
-write_matrix(MATRIX_SEEDS, SEEDS)
+MATRIX = [list_of_study("tasks", TASKS), list_of_study("shots", SHOTS)]
+MATRIX_UNSEEN = list_of_study("unseen", UNSEEN)
+MATRIX_MODELS = list_of_study("models", MODELS) if COMPARED else []
+MATRIX_SEEDS = list_of_study("seeds", SEEDS)
+# Snakemake makes jobs of these again, and of all that is made from them; a model's record, only in a dry run.
+OUTDATED = {}
+
+
+@cache
+def force_outdated():
+    """Hand Snakemake the outdated results as forced, once it plans jobs: it has no records of its own to compare."""
+    if workflow.is_main_process and RerunTrigger.PARAMS in workflow.rerun_triggers:
+        judged = Outdated(Path("results"), STUDY, Path(".snakemake"))
+        OUTDATED.update(judged.found)
+        for path, reasons in islice(judged.found.items(), 3):
+            logger.info(f"{path} is made again: {reasons[0]}.")
+        if len(judged.found) > 3:
+            logger.info(
+                f"So are {len(judged.found) - 3} more; headroom verify names them."
+            )
+        if WRITES:
+            judged.keep()
+    workflow.dag.forcefiles.update(OUTDATED)
 
 
 def check_record_window(model, record):
@@ -181,15 +219,27 @@ def resolve_again(model):
     place = model_source(model)
     record = Path(f"results/{model}/model.json")
     check_record_window(model, record)
-    if is_running() or not needs_resolving(
+    if not needs_resolving(
         record, place.source, place.revision, code_digest("models"), place.allowed
     ):
         return
+    if IS_RUN and not WRITES:
+        raise WorkflowError(
+            f"The checkpoint of {model} has to be looked at anew, but another run works in this folder. "
+            "Wait until it has ended."
+        )
     logger.info(f"Looking at the checkpoint of {model} anew.")
     command = ["python", "-m", "headroom", "model", "--model-name", model]
-    command += [*source_options(model), "--out", str(record)]
+    made = record if WRITES else Path(SCRATCH.name, record)
+    if not WRITES:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.copy2(digests_file(record), digests_file(made))
+    command += [*source_options(model), "--out", str(made)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
+        if record.is_file() and made.read_bytes() != record.read_bytes():
+            OUTDATED[str(record)] = ["the checkpoint is another"]
         return
     said = (done.stderr.strip().splitlines() or ["no message"])[-1]
     if is_of_another_source(record, place.source, place.revision, place.allowed):
@@ -645,6 +695,7 @@ def get_model_options(wildcards):
 
 def get_model_files(wildcards):
     """Files that must be there before a model can be resolved: those of the embedded one."""
+    force_outdated()
     is_embedded = STUDY.models[wildcards.model].source == EMBEDDED
     return (
         [f"{EMBEDDED_MODEL}/{name}" for name in ["config.json", *MODEL_FILES]]
@@ -667,6 +718,7 @@ def get_data_files(wildcards):
 
     A mirror's are no inputs: they are known by content, wherever the mirror lies.
     """
+    force_outdated()
     return [
         f"{EMBEDDED_DATA}/{wildcards.task}/{name}"
         for name in ["source.json", *DATA_FILES]

@@ -1,0 +1,68 @@
+"""What a Snakemake process was started for, and whether another one works in the same folder.
+
+The Snakefile asks while it is parsed, when Snakemake itself does not yet say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_LOOKING = {
+    *("dryrun", "lint", "list_rules", "list_target_rules", "print_compilation", "report", "reporter", "containerize"),
+    *("dag", "rulegraph", "filegraph", "d3dag", "summary", "detailed_summary", "archive", "generate_unit_tests"),
+    *("list_changes", "list_input_changes", "list_params_changes", "list_untracked", "list_conda_envs", "export_cwl"),
+    *("unlock", "cleanup_metadata", "cleanup_shadow", "conda_cleanup_envs", "conda_create_envs_only"),
+    *("container_cleanup_images", "delete_all_output", "delete_temp_output"),
+}
+"""Snakemake's options, as its parser names them, with which it runs no jobs."""
+
+
+def makes_results(command: Sequence[str]) -> bool:
+    """Whether a Snakemake command runs jobs: a dry run, a report or a list of rules writes nothing.
+
+    Args:
+        command: ``sys.argv``. That of a program which calls Snakemake as a library says nothing: taken to run jobs.
+    """
+    program = Path(command[0])
+    if program.name != "snakemake" and program.parent.name != "snakemake":
+        return True
+    from snakemake.cli import get_argument_parser
+
+    found = vars(get_argument_parser().parse_known_args(command[1:])[0])
+    if found.get("report_after_run"):
+        found = {**found, "report": None, "reporter": None}
+    # An option may be given with an empty value; what is not given is None, False or nothing at all.
+    return not any(found.get(option) not in (None, False, []) for option in _LOOKING)
+
+
+_held: list[int] = []
+
+
+def is_alone(folder: Path) -> bool:
+    """Whether no other live run works in a folder; from now on, this process does.
+
+    The kernel forgets such a lock with the process that holds it, however that ends; Snakemake's own lock files outlive
+    a run that was killed.
+
+    Args:
+        folder: Snakemake's, ``.snakemake`` in the working folder.
+    """
+    handle = None
+    try:
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder / "headroom.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)  # type: ignore[arg-type]
+        return False
+    except OSError:
+        # Read-only, or a file system without such locks: Snakemake's lock files are all that there is.
+        with suppress(OSError, TypeError):
+            os.close(handle)  # type: ignore[arg-type]
+        return not any(folder.glob("locks/*.lock"))
+    _held.append(handle)
+    return True
