@@ -361,4 +361,4 @@ class TestSnakemake:
         study = written(tmp_path, "tasks: [copa]\nshots: [0]\ndata: {source: mirror, mirror: ~/x}")
         done = self.plan(tmp_path, "--configfile", study, "--printshellcmds")
         assert done.returncode == 0, done.stdout
-        assert f"--data {tmp_path / 'x'}" in done.stdout
+        assert f"--data={tmp_path / 'x'}" in done.stdout
