@@ -10,7 +10,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from headroom.artifacts.model_record import read_record
-from headroom.checkpoint_place import checkpoint_folder, is_of_another_source, needs_resolving, read_place
+from headroom.checkpoint_place import (
+    checkpoint_folder,
+    has_kept_content,
+    is_of_another_source,
+    needs_resolving,
+    read_place,
+)
 from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.models import changes_since, digest, own_code, resolve
@@ -284,6 +290,30 @@ class TestMoving:
         resolve("tiny", "opt", None, self.record)
         os.utime("opt/model.safetensors", (1, 1))
         assert self.needs()
+
+    def test_a_dry_run_reads_what_has_other_times_instead_of_resolving_it(self, results):
+        """It may write nothing, and would ask a process that imports torch at each parse."""
+
+        def same(source="opt", code=self.CODE, allowed=()):
+            return has_kept_content(self.record, source, None, code, allowed)
+
+        os.utime("opt/model.safetensors", (1, 1))
+        files = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
+        assert self.needs()
+        assert same()
+        assert {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")} == files, "nothing is written"
+        assert not same(source="elsewhere")
+        assert not same(code="0123")
+        assert not same(allowed=["allow_pickle"])
+        with Path("opt/model.safetensors").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\x01")
+        assert not same()
+        resolve("tiny", "opt", None, self.record)
+        Path("opt/config.json").write_text("{")
+        assert not same()
+        self.record.unlink()
+        assert not same()
 
     def test_a_lost_record_is_made_again_only_where_there_are_results(self, results):
         content = self.record.read_bytes()

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from headroom.checkpoint_files import states
+from headroom.checkpoint_files import digest, states
 from headroom.content import Digests
 from headroom.errors import HeadroomError
 from headroom.json_object import read_object
@@ -84,12 +84,36 @@ def needs_resolving(record: Path, source: str, revision: str | None, code: str, 
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
     place = read_place(record)
+    if not _is_known(place, record, source, revision, code, allowed):
+        return True
+    return _files(_folder(record, place), allowed) != place.get("files")
+
+
+def has_kept_content(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
+    """Whether a checkpoint whose files have other times, or were copied, is still the one of its record.
+
+    All of it is read, and nothing is written: for a dry run, which may not make the record anew.
+
+    Args:
+        record, source, revision, code, allowed: as :func:`needs_resolving` takes them.
+    """
+    place = read_place(record)
+    if not record.is_file() or not _is_known(place, record, source, revision, code, allowed):
+        return False
+    try:
+        made = read_object(record)
+        return digest(_folder(record, place), bool(made.get(REMOTE_CODE)), digests_of(record)) == made.get("digest")
+    except (HeadroomError, OSError, ValueError):
+        return False
+
+
+def _is_known(
+    place: dict[str, Any], record: Path, source: str, revision: str | None, code: str, allowed: Collection[str]
+) -> bool:
+    """Whether a record that is there was made by this code from this source, and nobody has changed it."""
     if not place or is_of_another_source(record, source, revision, allowed) or place.get("code") != code:
-        return True
-    folder = _folder(record, place)
-    if not folder.is_dir() or _record_digest(record) != place.get("record"):
-        return True
-    return _files(folder, allowed) != place.get("files")
+        return False
+    return _folder(record, place).is_dir() and _record_digest(record) == place.get("record")
 
 
 def is_of_another_source(

@@ -28,6 +28,7 @@ from headroom.checkout import (
 from headroom.checkpoint_place import (
     PERMISSIONS,
     digests_file,
+    has_kept_content,
     is_of_another_source,
     needs_resolving,
     read_place,
@@ -219,9 +220,8 @@ def resolve_again(model):
     place = model_source(model)
     record = Path(f"results/{model}/model.json")
     check_record_window(model, record)
-    if not needs_resolving(
-        record, place.source, place.revision, code_digest("models"), place.allowed
-    ):
+    asked = (record, place.source, place.revision, code_digest("models"), place.allowed)
+    if not needs_resolving(*asked) or (not WRITES and has_kept_content(*asked)):
         return
     if IS_RUN and not WRITES:
         raise WorkflowError(
