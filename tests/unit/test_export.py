@@ -24,6 +24,7 @@ from headroom.artifacts.ranking import FFN_RANKING, RANKING
 from headroom.artifacts.store import file_digest, write
 from headroom.checkpoints import gates_without, load, prepare
 from headroom.cli import main
+from headroom.digest import code_digest
 from headroom.errors import HeadroomError
 from headroom.models import resolve
 from headroom.pruned_model import Headless, Remainder, load_pruned, prune_for_good
@@ -209,7 +210,9 @@ class Place:
             order = rank_heads(scores) if name == "heads" else rank_ffns(scores)
             columns = as_columns(order, scores) if name == "heads" else ffn_columns(order, scores)
             source = {"prompts": {"path": "prompts/copa/0shot-seed7.parquet", "digest": "0" * 64}}
-            facts = {"model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
+            step = "steps.aggregate_importance" if name == "heads" else "steps.aggregate_ffns"
+            made = {"step": step, "code": code_digest(step), "options": {}}
+            facts = {**made, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
             write(self.ranking(name, cell), kind, columns, facts)
             self.orders[name] = order
 

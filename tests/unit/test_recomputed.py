@@ -221,7 +221,7 @@ def test_the_table_of_losses_has_its_rows(study):
 
 def test_figure_5_has_both_averages_of_heads(study, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(fig05, "recomputed_line", lambda axes, curves: shown.append(curves))
+    monkeypatch.setattr(fig05, "recomputed_line", lambda axes, curves, *label: shown.append(curves))
     fig05.draw(study, tmp_path / "a", component="heads")
     assert len(shown) == 2, "a panel per shot"
     np.testing.assert_allclose(shown[0].average, [2.5 / 3, 2.5 / 3, 2.5 / 3, 2 / 3])
