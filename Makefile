@@ -38,13 +38,16 @@ demo: $(VENV)/.runtime  ## run the embedded study and say what it found
 	@echo "Figures: $$(ls -d results/*/figures)"
 	@echo "Report:  results/report.html"
 
+# A text as one word of a command, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
 # The study that made the results, and the folder they are in.
 STUDY ?= config.yaml
 DIRECTORY ?= .
 
 adopt: $(VENV)/.runtime  ## take results that were copied without file times as up to date: STUDY=my-study.yaml
-	PYTHONPATH=workflow python -m headroom verify $(DIRECTORY)/results --study $(STUDY)
-	snakemake --touch --forceall --directory $(DIRECTORY) --configfile $(STUDY)
+	PYTHONPATH=workflow python -m headroom verify $(call quoted,$(DIRECTORY)/results) --study $(call quoted,$(STUDY))
+	snakemake --touch --forceall --directory $(call quoted,$(DIRECTORY)) --configfile $(call quoted,$(STUDY))
 
 # Tests run in files beside each other.
 WORKERS ?= 2
@@ -66,7 +69,7 @@ SMOLLM2 := results/SmolLM2-135M-Instruct
 study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and keep what it found in docs/smollm2: two hours
 	mkdir -p studies/smollm2
 	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-statistics.yaml \
-		--config "data={source: mirror, mirror: $(abspath $(RECORDS))}"
+		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
 	$(call keep,studies/smollm2/$(SMOLLM2),smollm2,losses worth oracle optimism induction_ablation reference, \
 		fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation oracle \
 		induction_ablation)
@@ -78,7 +81,7 @@ study-ffns: $(VENV)/.runtime  ## run the SmolLM2 study of FFNs against chance, f
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released way; two hours of an idle machine
 	snakemake $(MODEL)
-	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(RECORDS) --model $(MODEL)
+	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(call quoted,$(RECORDS)) --model $(MODEL)
 
 tasks: $(VENV)/.dev  ## judge all of lm-eval's tasks and write docs/tasks.md: minutes
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.make
