@@ -576,4 +576,6 @@ def test_a_second_seed_makes_a_copy_of_the_matrix_and_what_seeds_change(study):
         "correlate_shots": 1, "retain_capacity": 2, "average_seeds": 1,
         "correlate_oracle": 1,
     }  # fmt: skip
+    assert study.result("matrix/seeds.txt").read_text() == "1234\n", "a dry run writes nothing"
+    study.run("results/tiny/model.json")
     assert study.result("matrix/seeds.txt").read_text() == "1234\n7\n"
