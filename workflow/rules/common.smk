@@ -238,7 +238,12 @@ def resolve_again(model):
     command += [*source_options(model), "--out", str(made)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
-        if record.is_file() and made.read_bytes() != record.read_bytes():
+        if not record.is_file():
+            logger.warning(
+                f"A run makes the record of {model}, which is lost, before it plans, and may then have less to do "
+                "than is listed here."
+            )
+        elif made.read_bytes() != record.read_bytes():
             OUTDATED[str(record)] = ["the checkpoint is another"]
         return
     said = (done.stderr.strip().splitlines() or ["no message"])[-1]
