@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,6 +231,9 @@ def load_config(name: str, path: Path) -> dict[str, Any]:
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    # Functions of a task may import modules of the working folder; last, so that none takes the place of a package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
     try:
         config = dict(load_yaml(path))
