@@ -8,6 +8,7 @@ import pytest
 from headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from headroom.artifacts.store import read, run_facts
+from tests.conftest import tiny_model
 
 
 def units(study):
