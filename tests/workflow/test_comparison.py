@@ -129,8 +129,9 @@ def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_pat
     study = compared.copy(tmp_path / "copy")
     study.configure(models={**MODELS, "opt-step1000": {"source": "llama", "group": "opt", "step": 1000}})
     plan = study.planned("comparison_induction")
-    assert plan == {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compared_induction": 1}
-    # The dry run has written nothing; a run makes the record anew.
+    rescored = {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compared_induction": 1}
+    # The dry run writes nothing, so it lists the record, too; a run makes the record anew.
+    assert plan == {"resolve_model": 1, **rescored}
     study.run("results/opt-step1000/model.json")
     files = {f.path: f for f in verify(study.folder / "results")}
     assert "stale" in files["comparison/induction.parquet"].state
