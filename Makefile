@@ -17,7 +17,7 @@ help:  ## list the targets
 
 $(VENV)/.runtime: $(wildcard envs/lock*.txt) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "headroom is pinned for Python 3.11; name one with make PYTHON=python3.11"; exit 1; }
+		{ echo "lm-headroom is pinned for Python 3.11; name one with make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
 	@$(INSTALL) -r envs/lock-cpu.txt 2> /dev/null || echo "pip knows no place with the CPU build of torch: taking the package index's build"
 	$(INSTALL) -r envs/lock.txt
@@ -46,7 +46,7 @@ STUDY ?= config.yaml
 DIRECTORY ?= .
 
 adopt: $(VENV)/.runtime  ## take results that were copied without file times as up to date: STUDY=my-study.yaml
-	PYTHONPATH=workflow python -m headroom verify $(call quoted,$(DIRECTORY)/results) --study $(call quoted,$(STUDY))
+	PYTHONPATH=workflow python -m lm_headroom verify $(call quoted,$(DIRECTORY)/results) --study $(call quoted,$(STUDY))
 	snakemake --touch --forceall --directory $(call quoted,$(DIRECTORY)) --configfile $(call quoted,$(STUDY))
 
 # Tests run in files beside each other.
@@ -95,10 +95,10 @@ lint: $(VENV)/.dev  ## ruff, snakefmt, snakemake --lint
 	snakemake --lint
 
 options: $(VENV)/.runtime  ## write the page and the schema of a study's options from the typed study
-	PYTHONPATH=workflow $(BIN)/python -m headroom.study.documentation
+	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.study.documentation
 
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and hold what comes out against an undisturbed one
-	HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py
+	LM_HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py
 
 types: $(VENV)/.dev  ## mypy
 	mypy
@@ -114,7 +114,7 @@ $(VENV)/lens: $(VENV)/.dev envs/lock-lens.txt
 	touch $@
 
 slurm: $(VENV)/.dev  ## larger studies through a private Slurm, killed and compared; root and apt-get, or Slurm itself
-	HEADROOM_SLURM=long pytest tests/slurm
+	LM_HEADROOM_SLURM=long pytest tests/slurm
 
 lock:  ## write the lock files anew from the requirements; needs uv
 	$(PYTHON) envs/lock.py

@@ -1,4 +1,4 @@
-# headroom: how much of a language model does in-context learning need?
+# lm-headroom: how much of a language model does in-context learning need?
 # Targets: all (default), prompts, importance, curves, correlations, induction, figures, tables, one per figure (fig05),
 # and, of several models, comparison and one per comparison (comparison_rankings).
 from snakemake.utils import min_version

@@ -18,20 +18,21 @@ from transformers import AutoModelForCausalLM
 from benchmarks.contest import contest, ratio, say
 from benchmarks.pair import run_pair
 from benchmarks.rivals import Harness, copying_by_vocabulary, released_importance
-from headroom import importance, prompts
-from headroom.artifacts.copying import COPYING
-from headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
-from headroom.artifacts.store import write
-from headroom.checkpoint_place import checkpoint_folder
-from headroom.checkpoints import Loaded, load
-from headroom.cli import TASK_FOLDERS
-from headroom.copying import copying_scores
-from headroom.induction import prefix_matching_scores, ranked_vocabulary, sequence, start_token
-from headroom.likelihood import encode, likelihoods, rows_of
-from headroom.memory import token_budget
-from headroom.oracle import knock_out_ffns
-from headroom.packing import Batches
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from lm_headroom.artifacts.store import write
+from lm_headroom.cli import TASK_FOLDERS
+from lm_headroom.engine.likelihood import encode, likelihoods, rows_of
+from lm_headroom.engine.loading import Loaded, load
+from lm_headroom.engine.memory import token_budget
+from lm_headroom.engine.packing import Batches
+from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.scoring import gradient
+from lm_headroom.scoring.copying import copying_scores
+from lm_headroom.scoring.knockout import knock_out_ffns
+from lm_headroom.scoring.prefix_matching import prefix_matching_scores, ranked_vocabulary, sequence, start_token
+from lm_headroom.tasks import prompts
 
 TASKS = (
     "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
@@ -183,7 +184,7 @@ def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[
 
             def by_documents(documents: Any = documents) -> np.ndarray:
                 budget = token_budget(ours.model, ours.device, differentiates=True)
-                total: np.ndarray = importance.contributions(ours, documents, budget).absolute.sum(axis=0)
+                total: np.ndarray = gradient.contributions(ours, documents, budget).absolute.sum(axis=0)
                 return total
 
             found = contest(
@@ -279,7 +280,7 @@ def pair(bench: Bench, shots: int = 5) -> Iterator[Row]:
             for what, expected, measured in (("time", planned, took), ("memory", planned_bytes, took_bytes)):
                 yield {
                     "measure": "g",
-                    "what": f"{what} of a job over what `headroom plan` says, float32",
+                    "what": f"{what} of a job over what `lm-headroom plan` says, float32",
                     "task": f"{rule}, {task}",
                     "shots": shots,
                     "ratio": round(measured / expected, 3),
@@ -291,7 +292,7 @@ def pair(bench: Bench, shots: int = 5) -> Iterator[Row]:
 
 def start_up(bench: Bench) -> Iterator[Row]:
     """f: commands that need no model, from the shell to their end, against the import of torch alone."""
-    from headroom.provenance import describe
+    from lm_headroom.artifacts.provenance import build_provenance
 
     columns: dict[str, list[Any]] = {"layer": [], "head": [], "mean": [], "variance": [], "n_sequences": []}
     for layer, head in np.ndindex(12, 12):
@@ -301,7 +302,10 @@ def start_up(bench: Bench) -> Iterator[Row]:
         results = Path(folder)
         for kind in (PREFIX_MATCHING, COPYING):
             write(
-                results / "induction" / f"{kind.name}.parquet", kind, columns, describe("steps.score_induction", {}, {})
+                results / "induction" / f"{kind.name}.parquet",
+                kind,
+                columns,
+                build_provenance("steps.score_induction", {}, {}),
             )
         commands = {
             "show": ["show", str(results / "induction" / "copying.parquet")],
@@ -312,14 +316,14 @@ def start_up(bench: Bench) -> Iterator[Row]:
         for name, arguments in commands.items():
             found = contest(
                 {
-                    "ours": partial(_process, ["-m", "headroom", *arguments]),
+                    "ours": partial(_process, ["-m", "lm_headroom", *arguments]),
                     "torch": partial(_process, ["-c", "import torch"]),
                 },
                 2 * bench.rounds,
             )
             yield {
                 "measure": "f",
-                "what": f"`headroom {name}`, whole, against `import torch`",
+                "what": f"`lm-headroom {name}`, whole, against `import torch`",
                 "task": "",
                 "shots": None,
                 **ratio(found["ours"], found["torch"]),

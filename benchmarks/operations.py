@@ -1,6 +1,7 @@
 """Floating-point operations of both sides: what a ratio would be if both computed at one rate, without any overhead.
 
-Counted on the prompts that were timed. What headroom does is counted as ``headroom plan`` does; what lm-eval's HFLM
+Counted on the prompts that were timed. What lm-headroom does is counted as ``lm-headroom plan`` does; what lm-eval's
+HFLM
 does, as its sources have it: requests of equal inputs once, the longest first, padded within batches, the vocabulary's
 logits at every place.
 """
@@ -15,15 +16,15 @@ from transformers import AutoConfig, AutoTokenizer
 
 from benchmarks.measures import Bench, Row, oracle_documents
 from benchmarks.pair import JOBS, n_evaluations, study_of
-from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
-from headroom.budget import MOST
-from headroom.checkpoint_place import checkpoint_folder
-from headroom.costs import BACKWARD_ATTENTION, BACKWARD_LINEAR, Costs, Load
-from headroom.likelihood import encode
-from headroom.packing import Batches, Document
-from headroom.plan import costs_of, load_of
-from headroom.shapes import model_from_config
-from headroom.workload import Prompts, operations
+from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from lm_headroom.engine.batch_size import MOST
+from lm_headroom.engine.likelihood import encode
+from lm_headroom.engine.packing import Batches, Document
+from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.models.sizes import model_from_config
+from lm_headroom.planning.costs import BACKWARD_ATTENTION, BACKWARD_LINEAR, Costs, Load
+from lm_headroom.planning.plan import costs_of, load_of
+from lm_headroom.planning.workload import Prompts, operations
 
 
 def with_operations(bench: Bench, rows: Sequence[Row]) -> list[Row]:
@@ -77,7 +78,7 @@ def _ratio(bench: Bench, costs: Costs, tokenizer: Any, window: int, row: Row) ->
 
 
 def load(documents: Sequence[Document], share: bool = True) -> Load:
-    """What documents ask of headroom."""
+    """What documents ask of lm-headroom."""
     return load_of(Batches(documents, MOST["cpu"], share=share))
 
 

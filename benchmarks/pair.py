@@ -54,10 +54,10 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     random ranking; the same curves of heads; the joint grid with a curve of heads under the aggregate of two tasks (of
     FFNs, the task's own). The other task's scores are there before.
     """
-    from headroom import anatomy
-    from headroom.artifacts.store import run_facts
+    from lm_headroom.artifacts.store import run_statistics
+    from lm_headroom.models import architectures
 
-    evaluations = n_evaluations(anatomy.heads(bench.loaded().model).layers)
+    evaluations = n_evaluations(architectures.heads(bench.loaded().model).layers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompts = folder / "prompts.parquet"
@@ -90,7 +90,7 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
                 planned[rule].longest,
                 statistics.median(seconds[rule] for seconds in each),
                 planned[rule].memory,
-                run_facts(folder / artifact)["peak_memory_mib"] * 2**20,
+                run_statistics(folder / artifact)["peak_memory_mib"] * 2**20,
             )
             for rule, artifact in {"score_heads": _scores(folder, task, shots), **ARTIFACTS}.items()
         }
@@ -104,7 +104,7 @@ def n_evaluations(layers: int) -> int:
 
 def study_of(task: str, shots: int) -> dict[str, Any]:
     """The study that has these jobs."""
-    from headroom import plan
+    from lm_headroom.planning import plan
 
     study = {
         "tasks": [task],
@@ -180,18 +180,18 @@ JOBS = ("score_heads", *ARTIFACTS)
 
 def _run(*arguments: Any) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "headroom", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "lm_headroom", *map(str, arguments)], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, Any]:
-    """What ``headroom plan`` says of the same jobs on this machine: rule to its job."""
+    """What ``lm-headroom plan`` says of the same jobs on this machine: rule to its job."""
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from headroom import plan
-    from headroom.checkpoint_place import checkpoint_folder
-    from headroom.shapes import model_from_config
+    from lm_headroom.models.location import checkpoint_folder
+    from lm_headroom.models.sizes import model_from_config
+    from lm_headroom.planning import plan
 
     path = checkpoint_folder(bench.record)
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
@@ -218,8 +218,8 @@ def _loops(bench: Bench, prompts: Path, folder: Path, evaluations: int) -> tuple
 
 def _equal(folder: Path, found: dict[str, Any]) -> bool:
     """Whether each document that no rounding could turn is right on both sides, or wrong on both."""
-    from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-    from headroom.artifacts.store import read
+    from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+    from lm_headroom.artifacts.store import read
 
     curve = {row["percent"]: row for row in read(folder / "curves" / "own.parquet", PRUNED_EVAL).to_pylist()}
     ffns = {row["percent"]: row for row in read(folder / "ffns" / "own.parquet", PRUNED_EVAL).to_pylist()}
@@ -240,12 +240,12 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
 
     from benchmarks.measures import NEAR, Bench, best_batch
     from benchmarks.rivals import Harness, released_importance
-    from headroom.artifacts.ffns import read_ffn_ranking
-    from headroom.artifacts.heads import read_ranking
-    from headroom.artifacts.prompts import EVALUATION, IMPORTANCE
-    from headroom.likelihood import encode
-    from headroom.ranking import count_at
-    from headroom.steps.read_prompts import first_gold, pairs, rows
+    from lm_headroom.analysis.ranking import count_at
+    from lm_headroom.artifacts.ffns import read_ffn_ranking
+    from lm_headroom.artifacts.heads import read_ranking
+    from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+    from lm_headroom.engine.likelihood import encode
+    from lm_headroom.steps.read_prompts import first_gold, pairs, rows
 
     torch.set_num_threads(2)
     rival = Harness(record, "float32")

@@ -18,18 +18,25 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from headroom.artifacts.ffns import read_ffn_ranking
-from headroom.artifacts.heads import read_ranking
-from headroom.checkpoint_place import checkpoint_folder
-from headroom.checkpoints import gates_without
-from headroom.likelihood import encode, likelihoods
-from headroom.memory import MIB, peak
-from headroom.packing import Batches
-from headroom.pruned_model import MODEL_TYPE, load_pruned
-from headroom.ranking import AGGREGATE, count_at
-from headroom.settings import Settings
-from headroom.steps import aggregate_ffns, aggregate_importance, export_pruned, render_prompts, score_ffns, score_heads
-from headroom.task_files import TASK_FOLDERS
+from lm_headroom.analysis.ranking import AGGREGATE, count_at
+from lm_headroom.artifacts.ffns import read_ffn_ranking
+from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.engine.likelihood import encode, likelihoods
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.memory import MIB, peak
+from lm_headroom.engine.packing import Batches
+from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
+from lm_headroom.settings import Settings
+from lm_headroom.steps import (
+    aggregate_ffns,
+    aggregate_importance,
+    export_pruned,
+    render_prompts,
+    score_ffns,
+    score_heads,
+)
+from lm_headroom.tasks.files import TASK_FOLDERS
 
 if TYPE_CHECKING:
     from benchmarks.measures import Bench, Row

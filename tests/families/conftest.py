@@ -1,4 +1,4 @@
-"""Checkpoints of the families on disk, and the models of headroom and of transformers that are read from them."""
+"""Checkpoints of the families on disk, and the models of lm-headroom and of transformers that are read from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.families.cases import CASES, Case, reference, save
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[[str], Path]:
     """The record of a case's checkpoint, which is made when it is first asked for."""
-    from headroom.models import resolve
+    from lm_headroom.models.resolve import resolve
 
     root = tmp_path_factory.mktemp("families")
 
@@ -29,8 +29,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
 
 @pytest.fixture(scope="session")
 def served(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
-    """headroom's model of a case, in float64; one for all tests, which leave it as it was."""
-    from headroom.checkpoints import load
+    """lm-headroom's model of a case, in float64; one for all tests, which leave it as it was."""
+    from lm_headroom.engine.loading import load
 
     kept: dict[str, Any] = {}
 
@@ -38,7 +38,7 @@ def served(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
         if name not in kept:
             kept[name] = load(checkpoint(name), dtype="float64", device="cpu")
             # Its attention is routed from the start, whichever test is first.
-            assert kept[name].seam.shape == kept[name].shape
+            assert kept[name].interventions.shape == kept[name].shape
         return kept[name]
 
     return loaded

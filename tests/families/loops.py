@@ -1,4 +1,4 @@
-"""What headroom computes, written as loops around transformers' own models; nothing of the project is used."""
+"""What lm-headroom computes, written as loops around transformers' own models; nothing of the project is used."""
 
 from __future__ import annotations
 

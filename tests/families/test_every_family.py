@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from headroom import anatomy
-from headroom.checkpoints import gates_without
-from headroom.copying import copying_scores
-from headroom.importance import contributions
-from headroom.induction import prefix_matching_scores
-from headroom.likelihood import log_likelihoods
-from headroom.oracle import knock_out_ffns
-from headroom.packing import Batches, Document, Row
+from lm_headroom.engine.likelihood import log_likelihoods
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.models import architectures
+from lm_headroom.scoring.copying import copying_scores
+from lm_headroom.scoring.gradient import contributions
+from lm_headroom.scoring.knockout import knock_out_ffns
+from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.conftest import ROOT
 from tests.families import loops
 from tests.families.cases import CASES, HIDDEN, LAYERS, output_projections
@@ -46,7 +46,7 @@ DOCUMENTS, SINGLE = documents(), documents((2,))
 def test_closed_heads_equal_zeroed_projection_columns(served, plain, name, case, pruned):
     loaded, pruned = served(name), [(layer, head) for layer, head in pruned if head < case.heads]
     ids = torch.tensor([TOKENS])
-    with loaded.seam.gates(gates_without(loaded.shape, pruned)):
+    with loaded.interventions.gates(gates_without(loaded.shape, pruned)):
         found = loaded.model(input_ids=ids, use_cache=False).logits
     expected = loops.close(plain(name), case, pruned)(input_ids=ids).logits
     torch.testing.assert_close(found, expected, **CLOSE)
@@ -120,7 +120,7 @@ def test_copying_equals_the_loops(served, plain, name, case, head_output):
 def test_the_rows_of_a_head_make_its_output_alone(plain, name, case):
     """Query rows of one head change its output alone, key and value rows those of its group."""
     model = plain(name)
-    ids, rows = torch.tensor([TOKENS]), anatomy.head_rows(model, 0)
+    ids, rows = torch.tensor([TOKENS]), architectures.head_rows(model, 0)
     kept = {}
     output_projections(model)[0].register_forward_pre_hook(lambda module, arguments: kept.update(a=arguments[0]))
 
@@ -147,17 +147,17 @@ def test_all_heads_take_all_of_attention_but_the_output_biases(served, name, cas
     model = served(name).skeleton
     everything = [(layer, head) for layer in range(LAYERS) for head in range(case.heads)]
     biases = sum(m.bias.numel() for m in output_projections(model) if m.bias is not None)
-    attention = sum(p.numel() for m in anatomy.attention_modules(model) for p in m.parameters())
-    assert anatomy.removed_parameters(model, everything) == attention - biases
+    attention = sum(p.numel() for m in architectures.attention_modules(model) for p in m.parameters())
+    assert architectures.removed_parameters(model, everything) == attention - biases
 
 
 def test_the_parameters_of_a_layer_are_attention_ffn_and_norms(served, name):
     """Nothing of a layer is counted twice: what is left are norms that attention has or shares, and the output bias."""
     model = served(name).skeleton
-    layer = anatomy.layers(model)[1]
+    layer = architectures.layers(model)[1]
     ffn, attention = (
-        anatomy.ffn_parameters(model, 1),
-        sum(p.numel() for p in anatomy.attention_modules(model)[1].parameters()),
+        architectures.ffn_parameters(model, 1),
+        sum(p.numel() for p in architectures.attention_modules(model)[1].parameters()),
     )
     left = sum(p.numel() for p in layer.parameters()) - ffn - attention
     assert 0 <= left <= 4 * HIDDEN
@@ -167,11 +167,11 @@ def test_the_parameters_of_a_layer_are_attention_ffn_and_norms(served, name):
 def test_every_family_is_tested_and_documented():
     page = (ROOT / "docs" / "models.md").read_text()
     rows = re.findall(r"^\| ([^|`]+) \| `(\w+)` \| (ours|transformers) \|", page, re.MULTILINE)
-    assert {case.family for case in CASES.values()} == set(anatomy.FAMILIES) == {name for _, name, _ in rows}
-    assert {name: "ours" if row.core else "transformers" for name, row in anatomy.FAMILIES.items()} == {
+    assert {case.family for case in CASES.values()} == set(architectures.ARCHITECTURES) == {name for _, name, _ in rows}
+    assert {name: "ours" if row.core else "transformers" for name, row in architectures.ARCHITECTURES.items()} == {
         name: core for _, name, core in rows
     }
-    for row in anatomy.FAMILIES.values():
+    for row in architectures.ARCHITECTURES.values():
         assert all(f"`{key.rsplit('.', 1)[-1]}" in page for key, _, _ in row.refused)
     (listed,) = re.findall(r"Supported families: (.*?);", (ROOT / "README.md").read_text(), re.DOTALL)
     for family, _, _ in rows:

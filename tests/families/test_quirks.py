@@ -7,18 +7,19 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from headroom import anatomy, manner
-from headroom.checkpoints import load
-from headroom.errors import HeadroomError
-from headroom.importance import contributions
-from headroom.induction import prefix_matching_scores
-from headroom.likelihood import log_likelihoods
-from headroom.manner import Manner, biased
-from headroom.packing import Batches, Document, Row
-from headroom.plan import measured_rates
-from headroom.readout import logits
-from headroom.seam import Seam, attach
-from headroom.shapes import model_from_config, with_layers
+from lm_headroom.engine import attention
+from lm_headroom.engine.attention import AttentionSpec, biased
+from lm_headroom.engine.interventions import Interventions, attach
+from lm_headroom.engine.likelihood import log_likelihoods
+from lm_headroom.engine.loading import load
+from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.unembedding import logits
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.models.sizes import model_from_config, with_layers
+from lm_headroom.planning.plan import measured_rates
+from lm_headroom.scoring.gradient import contributions
+from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW, output_projections
 from tests.families.test_every_family import DOCUMENTS, TOKENS
 
@@ -27,7 +28,7 @@ MAP = WIDTH * HIDDEN
 
 
 def removed(served, name, *heads):
-    return anatomy.removed_parameters(served(name).skeleton, [(1, head) for head in heads])
+    return architectures.removed_parameters(served(name).skeleton, [(1, head) for head in heads])
 
 
 class TestFusedProjections:
@@ -38,12 +39,12 @@ class TestFusedProjections:
         assert removed(served, name, 2) == 3 * (MAP + WIDTH) + MAP
 
     def test_a_transposed_weight_is_read_by_outputs(self, plain):
-        projection = anatomy.output_projections(plain("gpt2"))[0]
-        assert anatomy.rows_first(projection).data_ptr() == projection.weight.data_ptr()
+        projection = architectures.output_projections(plain("gpt2"))[0]
+        assert architectures.rows_first(projection).data_ptr() == projection.weight.data_ptr()
         row = torch.zeros(1, HIDDEN, dtype=torch.float64)
         row[0, 3] = 1
         written = (projection(row) - projection.bias)[0]
-        torch.testing.assert_close(anatomy.rows_first(projection)[:, 3], written)
+        torch.testing.assert_close(architectures.rows_first(projection)[:, 3], written)
 
 
 class TestSharedKeysAndValues:
@@ -92,7 +93,7 @@ class TestWidthsOfTheirOwn:
         model = plain("gpt2")
         model.config.n_head = 5
         with pytest.raises(HeadroomError, match="config says 5 heads, of width 4, but the c_attn of its layers have"):
-            anatomy.heads(model)
+            architectures.heads(model)
 
 
 class TestParallelBlocks:
@@ -107,8 +108,8 @@ class TestParallelBlocks:
     )  # fmt: skip
     def test_norms_that_go(self, served, name, norms):
         model = served(name).skeleton
-        maps = [p for n, p in anatomy.layers(model)[0].named_parameters() if n.startswith("mlp.")]
-        assert anatomy.ffn_parameters(model, 0) == sum(p.numel() for p in maps) + 2 * HIDDEN * norms
+        maps = [p for n, p in architectures.layers(model)[0].named_parameters() if n.startswith("mlp.")]
+        assert architectures.ffn_parameters(model, 0) == sum(p.numel() for p in maps) + 2 * HIDDEN * norms
 
 
 class TestNormsAfterBlocks:
@@ -120,7 +121,11 @@ class TestNormsAfterBlocks:
         loaded = served(name)
         gates = torch.ones(3, 4)
         gates[1] = 0
-        with loaded.seam.gates(gates), loaded.seam.without_ffns([1]), loaded.seam.layer_inputs() as inputs:
+        with (
+            loaded.interventions.gates(gates),
+            loaded.interventions.without_ffns([1]),
+            loaded.interventions.layer_inputs() as inputs,
+        ):
             loaded.model(input_ids=torch.tensor([TOKENS]), use_cache=False)
         assert torch.equal(inputs[2], inputs[1])
         assert not torch.equal(inputs[1], inputs[0])
@@ -143,9 +148,9 @@ class TestNormsAfterBlocks:
 
     def test_norms_that_go(self, served):
         maps = 3 * 40 * HIDDEN
-        assert anatomy.ffn_parameters(served("gemma2").skeleton, 1) == maps + 2 * HIDDEN
-        assert anatomy.ffn_parameters(served("gemma3_text").skeleton, 1) == maps + 2 * HIDDEN
-        assert anatomy.ffn_parameters(served("olmo2").skeleton, 1) == maps + HIDDEN
+        assert architectures.ffn_parameters(served("gemma2").skeleton, 1) == maps + 2 * HIDDEN
+        assert architectures.ffn_parameters(served("gemma3_text").skeleton, 1) == maps + 2 * HIDDEN
+        assert architectures.ffn_parameters(served("olmo2").skeleton, 1) == maps + HIDDEN
 
 
 class TestSlidingWindows:
@@ -163,7 +168,7 @@ class TestSlidingWindows:
         assert [layer for layer in range(3) if (found[layer] == 0).all()] == narrow
 
     def test_the_window_is_in_every_mask(self):
-        narrow = Manner(1.0, window=3)
+        narrow = AttentionSpec(1.0, window=3)
         unseen = narrow.unseen(2, 6, torch.device("cpu"))
         assert [row.nonzero()[:, 0].tolist() for row in ~unseen] == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
         q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 6, 2)
@@ -201,7 +206,7 @@ class TestSoftCaps:
 
     def test_blocks_of_queries_do_not_matter(self, served, monkeypatch):
         together = log_likelihoods(served("gemma2"), Batches(DOCUMENTS, 200))
-        monkeypatch.setattr(manner, "BLOCK", 4)
+        monkeypatch.setattr(attention, "BLOCK", 4)
         np.testing.assert_allclose(log_likelihoods(served("gemma2"), Batches(DOCUMENTS, 200)), together, rtol=1e-10)
 
 
@@ -226,7 +231,7 @@ class TestAlibi:
 
     def test_a_bias_by_columns_is_refused(self, plain, monkeypatch):
         """As it would be if positions of packed rows were forgotten."""
-        monkeypatch.setattr(Seam, "at_positions", lambda self, values: values)
+        monkeypatch.setattr(Interventions, "at_positions", lambda self, values: values)
         with pytest.raises(HeadroomError, match="family 'bloom': the hidden states of packed rows differ"):
             attach(plain("bloom"))
 
@@ -246,9 +251,9 @@ class TestAlibi:
 
     def test_the_window_is_that_of_training(self):
         config = AutoConfig.for_model("bloom")
-        assert anatomy.window(config) == 2048
+        assert architectures.window(config) == 2048
         config.seq_length = 512
-        assert anatomy.window(config) == 512
+        assert architectures.window(config) == 512
 
 
 class TestSixteenBits:
@@ -265,17 +270,20 @@ class TestLayersElsewhere:
 
     @pytest.mark.parametrize("name", ["bloom", "falcon-rw", "gpt2", "gptj", "mpt"])
     def test_likelihoods_are_those_in_memory(self, checkpoint, served, name):
-        from headroom.checkpoints import prepare
+        from lm_headroom.engine.loading import prepare
 
         folder = checkpoint(name).parent / "checkpoint"
         with torch.device("meta"):
             whole = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        path = anatomy.family(whole).layers
+        path = architectures.family(whole).layers
         stem, many = path.rsplit(".", 1)
         places = {f"{stem}.{part}": "cpu" for part, _ in whole.get_submodule(stem).named_children() if part != many}
         places |= {f"{path}.{n}": "disk" if n == 1 else "cpu" for n in range(3)} | {"lm_head": "cpu"}
         split = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float64, device_map=places, attn_implementation=anatomy.implementation(whole.config)
+            folder,
+            dtype=torch.float64,
+            device_map=places,
+            attn_implementation=architectures.implementation(whole.config),
         )
         assert {parameter.device.type for parameter in split.parameters()} == {"cpu", "meta"}
         found = log_likelihoods(prepare(split, None), Batches(DOCUMENTS, 200))
@@ -293,7 +301,7 @@ class TestRotationsByLength:
             rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": WINDOW}
             | factors,
         )  # fmt: skip
-        assert anatomy.window(config) == WINDOW
+        assert architectures.window(config) == WINDOW
 
 
 class TestWindows:
@@ -301,16 +309,16 @@ class TestWindows:
 
     def test_all_are_found(self, served, name):
         assert served(name).window == (2048 if name.startswith("bloom") else WINDOW)
-        assert anatomy.sizes(served(name).skeleton)["window"] == served(name).window
+        assert architectures.sizes(served(name).skeleton)["window"] == served(name).window
 
 
 class TestPlans:
-    """``headroom plan`` times models of one and three layers, whatever kinds of layers a config lists."""
+    """``lm-headroom plan`` times models of one and three layers, whatever kinds of layers a config lists."""
 
     def test_configs_of_any_number_of_layers(self, served, name):
         for n_layers in (1, 5):
             model = model_from_config(with_layers(served(name).skeleton.config, n_layers))
-            assert anatomy.heads(model).layers == n_layers
+            assert architectures.heads(model).layers == n_layers
 
     @pytest.mark.parametrize("name", ["gemma3_text", "gpt_neo"])
     def test_they_are_timed(self, served, name):
@@ -344,6 +352,6 @@ class TestRefused:
 
     def test_a_head_that_is_not_gated_is(self, plain, monkeypatch):
         """A gate that never reaches the output projection would prune in silence."""
-        monkeypatch.setattr(Seam, "gates", lambda self, gates: torch.no_grad())
+        monkeypatch.setattr(Interventions, "gates", lambda self, gates: torch.no_grad())
         with pytest.raises(HeadroomError, match="closing the first layer's heads changes nothing"):
             attach(plain("gpt_neox"))

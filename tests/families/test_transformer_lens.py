@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from headroom.induction import prefix_matching_scores
+from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.conftest import ROOT
 from tests.families.cases import CASES
 from tests.families.lens import START, TOKENS
 
-LENS = Path(os.environ.get("HEADROOM_LENS", ROOT / ".venv" / "lens"))
+LENS = Path(os.environ.get("LM_HEADROOM_LENS", ROOT / ".venv" / "lens"))
 UNABLE = {
     "opt-350m": "it does not load an OPT with projected embeddings and norms after blocks",
     "falcon-new": "it splits the fused projection as if there were one key-value head",

@@ -14,8 +14,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from headroom.cli import TASK_FOLDERS
-from headroom.prompts import render
+from lm_headroom.cli import TASK_FOLDERS
+from lm_headroom.tasks.prompts import render
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent

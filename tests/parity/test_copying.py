@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from headroom.copying import copying_scores
-from headroom.induction import ranked_vocabulary, sequence, start_token
-from tests.unit.test_copying import VARIANTS, looped
+from lm_headroom.scoring.copying import copying_scores
+from lm_headroom.scoring.prefix_matching import ranked_vocabulary, sequence, start_token
+from tests.unit.scoring.test_copying import VARIANTS, looped
 
 pytestmark = pytest.mark.slow
 

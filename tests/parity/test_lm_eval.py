@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from headroom import anatomy, prompts
-from headroom.artifacts.model_record import read_record
-from headroom.artifacts.prompts import EVALUATION, GREEDY
-from headroom.checkpoint_place import checkpoint_folder
-from headroom.checkpoints import gates_without
-from headroom.cli import TASK_FOLDERS
-from headroom.likelihood import Likelihoods, encode, likelihoods, rows_of
-from headroom.packing import Batches, Document
-from headroom.pruning import right_documents
-from headroom.statistics import Choices, correct_normalised
+from lm_headroom.analysis.metrics import Choices, correct_normalised
+from lm_headroom.artifacts.model_record import read_record
+from lm_headroom.artifacts.prompts import EVALUATION, GREEDY
+from lm_headroom.cli import TASK_FOLDERS
+from lm_headroom.engine.likelihood import Likelihoods, encode, likelihoods, rows_of
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.packing import Batches, Document
+from lm_headroom.models import architectures
+from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.scoring.pruned_evaluation import right_documents
+from lm_headroom.tasks import prompts
 
 CASES = [
     *((task, shots) for task in ("arc_easy", "hellaswag", "piqa", "winogrande", "boolq") for shots in (0, 5)),
@@ -204,7 +205,7 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
 
     rng = np.random.default_rng(0)
     pruned = [(layer, head) for layer in range(30) for head in range(9) if rng.random() < 0.33 or layer in (3, 17)]
-    projections = anatomy.output_projections(hflm.model)
+    projections = architectures.output_projections(hflm.model)
     kept = [projection.weight.detach().clone() for projection in projections]
     width = smollm2.shape.width
     try:
@@ -232,13 +233,13 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    import headroom
-    from headroom.artifacts.pruned_eval import JOINT_EVAL
-    from headroom.artifacts.ranking import FFN_RANKING
-    from headroom.artifacts.store import read, write
-    from headroom.ranking import ffn_columns, rank_ffns
-    from headroom.settings import Settings
-    from headroom.steps import evaluate_joint, export_pruned, render_prompts, score_heads
+    import lm_headroom
+    from lm_headroom.analysis.ranking import ffn_columns, rank_ffns
+    from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
+    from lm_headroom.artifacts.ranking import FFN_RANKING
+    from lm_headroom.artifacts.store import read, write
+    from lm_headroom.settings import Settings
+    from lm_headroom.steps import evaluate_joint, export_pruned, render_prompts, score_heads
 
     settings = Settings(device="cpu", threads=2)
     prompts_file, ranking, ffns, grid = (tmp_path / f"{name}.parquet" for name in ("prompts", "heads", "ffns", "grid"))
@@ -253,7 +254,7 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     assert (row["n_heads"], row["n_ffns"]) == (81, 1)
 
     export_pruned.run(tmp_path / "export", smollm2_record, [ranking, ffns], [30, 5], settings)
-    model, tokenizer = headroom.load_pruned(tmp_path / "export"), AutoTokenizer.from_pretrained(tmp_path / "export")
+    model, tokenizer = lm_headroom.load_pruned(tmp_path / "export"), AutoTokenizer.from_pretrained(tmp_path / "export")
     whole = sum(path.stat().st_size for path in checkpoint_folder(smollm2_record).glob("*.safetensors"))
     there = sum(path.stat().st_size for path in (tmp_path / "export").glob("*.safetensors"))
     # In float32; the header, with fewer names, is some kilobytes.

@@ -2,10 +2,10 @@
 
 import pytest
 
-from headroom import prompts
-from headroom.errors import HeadroomError
-from tests.unit.test_prompts import mirror
-from tests.unit.test_task_scoring import table
+from lm_headroom.errors import HeadroomError
+from lm_headroom.tasks import prompts
+from tests.unit.tasks.test_prompts import mirror
+from tests.unit.tasks.test_scoring import table
 
 BASE = (
     "task: mine\noutput_type: multiple_choice\nvalidation_split: validation\ntest_split: test\n"

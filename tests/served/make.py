@@ -18,9 +18,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from headroom import prompts
-from headroom.errors import HeadroomError
-from headroom.task_scoring import check_scoring
+from lm_headroom.errors import HeadroomError
+from lm_headroom.tasks import prompts
+from lm_headroom.tasks.scoring import check_scoring
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tasks.md"
@@ -85,7 +85,7 @@ def verdict(name: str, path: Path, known: dict[str, bool] | None = None) -> Verd
 
 
 def renders(config: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Whether lm-eval and headroom render the task on copies of a record."""
+    """Whether lm-eval and lm-headroom render the task on copies of a record."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
 

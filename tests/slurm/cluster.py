@@ -110,8 +110,8 @@ def install() -> None:
     Raises:
         Unavailable: it is not wanted, this user may not, there is no apt, or its packages cannot be had.
     """
-    if os.environ.get("HEADROOM_SLURM") == "off":
-        raise Unavailable("HEADROOM_SLURM=off")
+    if os.environ.get("LM_HEADROOM_SLURM") == "off":
+        raise Unavailable("LM_HEADROOM_SLURM=off")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if all(map(shutil.which, PROGRAMS)):
         return

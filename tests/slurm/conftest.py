@@ -59,7 +59,7 @@ class ClusterStudy(Study):
         return path
 
     def nodes(self, faults: str = "") -> None:
-        """Let jobs run headroom as a node would, with faults, given in shell."""
+        """Let jobs run lm-headroom as a node would, with faults, given in shell."""
         self.notes.mkdir(exist_ok=True)
         network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
         if subprocess.run([*network, "true"], capture_output=True).returncode:

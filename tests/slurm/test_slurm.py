@@ -25,7 +25,7 @@ case "$3" in
 esac
 """
 
-long = pytest.mark.skipif(os.environ.get("HEADROOM_SLURM") != "long", reason="long: `make slurm` runs it")
+long = pytest.mark.skipif(os.environ.get("LM_HEADROOM_SLURM") != "long", reason="long: `make slurm` runs it")
 
 
 @pytest.fixture(scope="module")

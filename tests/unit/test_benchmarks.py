@@ -14,15 +14,15 @@ from benchmarks.operations import harness, released, with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import page, stamp, write
 from benchmarks.rivals import Harness, released_importance
-from headroom.likelihood import encode
-from headroom.plan import costs_of
+from lm_headroom.engine.likelihood import encode
+from lm_headroom.planning.plan import costs_of
 from tests.conftest import ROOT, count_operations, tiny_model
 
 
 @pytest.fixture(scope="module")
 def bench(records, tokenizer, tmp_path_factory):
     """A tiny LLaMA in the place of SmolLM2, two documents, one round."""
-    from headroom.models import resolve
+    from lm_headroom.models.resolve import resolve
 
     folder = tmp_path_factory.mktemp("bench")
     tiny_model("llama").float().save_pretrained(folder / "model")
@@ -129,7 +129,7 @@ def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path,
     ids=lambda modules: modules[0],
 )
 def test_commands_that_need_no_model_import_no_torch(modules):
-    imports = "; ".join(f"import headroom.{module}" for module in modules)
+    imports = "; ".join(f"import lm_headroom.{module}" for module in modules)
     done = subprocess.run(
         [sys.executable, "-c", f"{imports}; import sys; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True, cwd=ROOT / "workflow",

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from headroom.artifacts.ranking import RANKING
-from headroom.artifacts.store import write
-from headroom.cli import main, parser
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import write
+from lm_headroom.cli import main, parser
 
 COMMANDS = [
     "prompts", "head-importance", "ffn-importance", "head-oracle", "correlate-oracle", "oracle-table", "oracle-figure",
@@ -26,7 +26,7 @@ def test_every_command_explains_itself(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"usage: headroom {command}")
+    assert printed.startswith(f"usage: lm-headroom {command}")
     assert len(printed.splitlines()) > 5
 
 
@@ -49,10 +49,10 @@ def test_show_prints_provenance_columns_and_rows(tmp_path, capsys):
 
 def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "headroom", "show", str(tmp_path / "none.parquet")], capture_output=True, text=True
+        [sys.executable, "-m", "lm_headroom", "show", str(tmp_path / "none.parquet")], capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"headroom show: error: .*none\.parquet: no such file\n", done.stderr)
+    assert re.fullmatch(r"lm-headroom show: error: .*none\.parquet: no such file\n", done.stderr)
 
 
 @pytest.mark.parametrize(

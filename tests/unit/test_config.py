@@ -11,11 +11,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from headroom.compared import COMPARISONS, Compared
-from headroom.errors import HeadroomError
-from headroom.study import documentation
-from headroom.study.reading import parse_study, read_study
-from headroom.task_files import task_yaml
+from lm_headroom.errors import HeadroomError
+from lm_headroom.study import documentation
+from lm_headroom.study.compared import COMPARISONS, Compared
+from lm_headroom.study.reading import parse_study, read_study
+from lm_headroom.tasks.files import task_yaml
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
@@ -319,7 +319,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
     """Each family of rules has what its steps import."""
     import ast
 
-    from headroom import digest
+    from lm_headroom.artifacts import code_digest
 
     steps = {
         "prompts": ["steps.render_prompts"],
@@ -337,14 +337,14 @@ def test_imports_of_an_environment_are_pinned_in_it():
             *(f"figures.compare_{what}" for what in COMPARISONS),
             "table1",
             "oracle_table",
-            "figures.oracle",
+            "report.figures.oracle",
             "reference",
             "findings",
             "ablation_table",
             "optimism",
-            "figures.induction_ablation",
+            "report.figures.induction_ablation",
         ]
-        + [f"figures.{path.stem}" for path in (digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
+        + [f"figures.{path.stem}" for path in (code_digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
     }
     provided = {
         "pytorch": "torch",
@@ -359,8 +359,8 @@ def test_imports_of_an_environment_are_pinned_in_it():
         while pending:
             module = pending.pop()
             if module not in closure:
-                closure[module] = digest._module_path(module, digest.PACKAGE_ROOT)
-                pending.extend(digest._imports(closure[module], module, digest.PACKAGE_ROOT))
+                closure[module] = code_digest._module_path(module, code_digest.PACKAGE_ROOT)
+                pending.extend(code_digest._imports(closure[module], module, code_digest.PACKAGE_ROOT))
         imported = set()
         for path in closure.values():
             for node in ast.walk(ast.parse(path.read_text())):
@@ -368,7 +368,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
                     imported |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     imported.add(node.module.split(".")[0])
-        third_party = {m for m in imported if m not in sys.stdlib_module_names} - {"headroom"}
+        third_party = {m for m in imported if m not in sys.stdlib_module_names} - {"lm-headroom"}
         listed = pins((ROOT / "envs" / f"{name}.yaml").read_text())
         available = {provided.get(p, p).replace("-", "_") for p in listed}
         # What lm-eval itself is built on.
@@ -378,10 +378,11 @@ def test_imports_of_an_environment_are_pinned_in_it():
 
 def test_steps_without_a_model_import_no_torch():
     code = (
-        "import sys; from headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, retain_capacity;"
-        "from headroom import ablation_table, findings, optimism, reference, cli, show, verify;"
-        "from headroom.figures import fig03, fig05, fig07, fig18;"
-        "from headroom.steps import compare_prunable, compare_rankings;"
+        "import sys; from lm_headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, "
+        "retain_capacity;"
+        "from lm_headroom import ablation_table, findings, optimism, reference, cli, show, verify;"
+        "from lm_headroom.figures import fig03, fig05, fig07, fig18;"
+        "from lm_headroom.steps import compare_prunable, compare_rankings;"
         "cli.parser(); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from headroom import progress as module
-from headroom.progress import Progress, duration
+from lm_headroom import progress as module
+from lm_headroom.progress import Progress, duration
 
 
 @pytest.fixture

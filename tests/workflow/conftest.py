@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from headroom.compared import COMPARISONS
+from lm_headroom.study.compared import COMPARISONS
 from tests.conftest import ROOT, one_at_a_time, tiny_model
 
 PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")

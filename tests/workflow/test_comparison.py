@@ -6,19 +6,19 @@ import re
 import numpy as np
 import pytest
 
-from headroom.artifacts.comparison import (
+from lm_headroom.analysis.correlation import srcc
+from lm_headroom.artifacts.comparison import (
     COMPARED_INDUCTION,
     COMPARED_MODELS,
     COMPARED_PROFILES,
     COMPARED_PRUNABLE,
     COMPARED_RANKINGS,
 )
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.store import provenance, read
-from headroom.compared import COMPARISONS
-from headroom.correlation import srcc
-from headroom.study.reading import read_study
-from headroom.verify import verify
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.store import provenance, read
+from lm_headroom.audit.verify import verify
+from lm_headroom.study.compared import COMPARISONS
+from lm_headroom.study.reading import read_study
 from tests.conftest import tiny_model
 from tests.workflow.conftest import new_study, write_hub_tokenizer, write_records
 
@@ -139,6 +139,6 @@ def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_pat
 
 def test_editing_a_comparison_draws_that_one(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    path = study.folder / "workflow" / "headroom" / "figures" / "compare_rankings.py"
+    path = study.folder / "workflow" / "lm_headroom" / "figures" / "compare_rankings.py"
     path.write_text(path.read_text() + "\n\nADDED = 1\n")
     assert study.planned("comparison") == {"draw_compared_rankings": 1}

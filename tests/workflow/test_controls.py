@@ -5,15 +5,15 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.heads import grid, read_ranking
-from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.ranking import FFN_RANKING
-from headroom.artifacts.store import file_digest, provenance, read
-from headroom.cli import main
-from headroom.ranking import random_ffns, rank_heads
-from headroom.readings import SCORED
+from lm_headroom.analysis.ranking import random_ffns, rank_heads
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import grid, read_ranking
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.ranking import FFN_RANKING
+from lm_headroom.artifacts.store import file_digest, provenance, read
+from lm_headroom.cli import main
+from lm_headroom.study.ranking_names import CRITERIA
 
 CELL = "winogrande/1shot-seed1234"
 CONTROLS = ["reversed", "random_1", "random_2", "token", "magnitude", "output_norm"]
@@ -30,13 +30,13 @@ def prune(finished, folder, *options, scores=f"head_importance/{CELL}"):
 @pytest.fixture(scope="module")
 def columns(finished):
     table = read(finished.result(f"tiny/head_importance/{CELL}.parquet"), HEAD_IMPORTANCE)
-    return {name: grid(table, name) for name in ("score", *SCORED)}
+    return {name: grid(table, name) for name in ("score", *CRITERIA)}
 
 
 def test_the_configured_reading_is_the_score(finished, columns):
     np.testing.assert_array_equal(columns["token"], columns["score"])
     assert read_ranking(finished.result(f"tiny/ranking/heads/{CELL}.parquet")) == rank_heads(columns["token"])
-    for name in set(SCORED) - {"token"}:
+    for name in set(CRITERIA) - {"token"}:
         assert not np.allclose(columns[name], columns["score"]), name
 
 
@@ -45,7 +45,7 @@ def test_the_aggregate_is_that_of_each_column(finished):
         read(finished.result(f"tiny/head_importance/{task}/1shot-seed1234.parquet"), HEAD_IMPORTANCE)
         for task in ("arc_easy", "winogrande", "aggregate")
     ]
-    for name in SCORED:
+    for name in CRITERIA:
         first, second, both = (grid(table, name) for table in tables)
         np.testing.assert_allclose(both, (first + second) / 2)
     np.testing.assert_array_equal(grid(tables[0], "magnitude"), grid(tables[1], "magnitude"))
@@ -53,18 +53,18 @@ def test_the_aggregate_is_that_of_each_column(finished):
 
 def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(finished, columns, tmp_path):
     ranking = finished.result(f"tiny/ranking/heads/{CELL}.parquet")
-    options = ["--rankings", "own", *SCORED, "--ranking-file", str(ranking), "--parts", str(tmp_path / "parts")]
+    options = ["--rankings", "own", *CRITERIA, "--ranking-file", str(ranking), "--parts", str(tmp_path / "parts")]
     assert prune(finished, tmp_path / "curves", *options) == 0
-    curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *SCORED)}
+    curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *CRITERIA)}
     assert curves["token"].to_pylist() == curves["own"].to_pylist()
-    sets = {frozenset(rank_heads(columns[name])[:6]) for name in SCORED}
+    sets = {frozenset(rank_heads(columns[name])[:6]) for name in CRITERIA}
     units = {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")}
     assert len(units) == 1 + len(sets)
     facts = provenance(tmp_path / "curves/magnitude.parquet")
     assert set(facts["inputs"]) == {"prompts", "scores"}
     assert facts["inputs"]["scores"]["digest"] == file_digest(finished.result(f"tiny/head_importance/{CELL}.parquet"))
     # What is pruned: the same heads, given as a ranking of that order.
-    for name in SCORED:
+    for name in CRITERIA:
         by_file = tmp_path / f"{name}.parquet"
         write_ranking(by_file, columns[name], provenance(ranking))
         again = ["--rankings", "own", "--ranking-file", str(by_file), "--parts", str(tmp_path / "parts")]
@@ -74,9 +74,9 @@ def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(f
 
 
 def write_ranking(path, scores, facts):
-    from headroom.artifacts.ranking import RANKING
-    from headroom.artifacts.store import write
-    from headroom.ranking import as_columns
+    from lm_headroom.analysis.ranking import as_columns
+    from lm_headroom.artifacts.ranking import RANKING
+    from lm_headroom.artifacts.store import write
 
     write(path, RANKING, as_columns(rank_heads(scores), scores), facts)
 

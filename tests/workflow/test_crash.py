@@ -22,8 +22,8 @@ import pytest
 
 from tests.workflow.conftest import same_artifacts
 
-KILLS = int(os.environ.get("HEADROOM_KILLS", 2))
-LONG = "HEADROOM_KILLS" in os.environ
+KILLS = int(os.environ.get("LM_HEADROOM_KILLS", 2))
+LONG = "LM_HEADROOM_KILLS" in os.environ
 SECONDS = (5.0, 25.0)
 """When to kill: Snakemake and the imports of a job take the first seconds."""
 

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from headroom.compared import COMPARISONS
+from lm_headroom.study.compared import COMPARISONS
 from tests.conftest import ROOT
 from tests.workflow.conftest import new_study
 
@@ -36,7 +36,7 @@ def drawn(plan):
 
 
 def edit(study, module, text="\n\nADDED = 1\n"):
-    path = study.folder / "workflow" / "headroom" / module
+    path = study.folder / "workflow" / "lm_headroom" / module
     path.write_text(path.read_text() + text)
 
 
@@ -52,7 +52,7 @@ def count(event, arguments):
     if event in ("open", "subprocess.Popen") or event == "compile" and len(arguments[0] or "") > 500:
         counts[event] += 1
 sys.addaudithook(count)
-path = os.environ["HEADROOM_TEST_COUNTS"]
+path = os.environ["LM_HEADROOM_TEST_COUNTS"]
 atexit.register(lambda: open(path, "a").write(json.dumps(counts) + chr(10)))
 """
 """What Python runs at its start: counts files opened, sources parsed and processes started, of each process."""
@@ -73,7 +73,7 @@ def test_the_papers_study_is_at_most_300_jobs_and_planned_at_once_for_ten_models
         command = [sys.executable, "-m", "snakemake", "--snakefile", checkout / "Snakefile", "--directory", tmp_path,
                    "--configfile", tmp_path / "study.yaml", "--dry-run", "--quiet", "rules"]  # fmt: skip
         log = tmp_path / f"{n_models}.json"
-        env = {**os.environ, "PYTHONPATH": path, "HEADROOM_TEST_COUNTS": str(log), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "PYTHONPATH": path, "LM_HEADROOM_TEST_COUNTS": str(log), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=env)
         totals.append(sum((Counter(json.loads(line)) for line in log.read_text().splitlines()), Counter()))
         counts.append(int(re.search(r"total\s+(\d+)", done.stdout + done.stderr)[1]))
@@ -135,7 +135,7 @@ def test_touching_and_commenting_is_no_reason(study):
 
 
 def test_a_changed_docstring_is_no_reason(study):
-    path = study.folder / "workflow" / "headroom" / "pruning.py"
+    path = study.folder / "workflow" / "lm_headroom" / "pruning.py"
     text = path.read_text()
     path.write_text(text.replace('"""Evaluation with', '"""What it does: evaluation with', 1))
     assert path.read_text() != text
@@ -463,7 +463,7 @@ def test_a_job_takes_the_gpus_of_the_study_whatever_the_limit_of_all(study):
     study.configure(device="auto", gpus=2)
     done = study.snakemake("--dry-run", "--forceall", "--printshellcmds")
     assert done.returncode == 0, done.stdout
-    commands = re.findall(r"python -m headroom .*--device .*", done.stdout)
+    commands = re.findall(r"python -m lm_headroom .*--device .*", done.stdout)
     assert len(commands) > 20
     assert all("--device auto --gpus 2 --threads 1" in command for command in commands)
 
@@ -549,7 +549,7 @@ def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(stu
     assert study.planned(target) == {}
     assert study.planned() == {}
     done = subprocess.run(
-        [sys.executable, "-m", "headroom", "verify", study.result("")], capture_output=True, text=True,
+        [sys.executable, "-m", "lm_headroom", "verify", study.result("")], capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(study.folder / "workflow")},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

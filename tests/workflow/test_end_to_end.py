@@ -7,21 +7,21 @@ import shutil
 import numpy as np
 import pytest
 
-from headroom.artifacts.capacity import CAPACITY
-from headroom.artifacts.copying import COPYING
-from headroom.artifacts.cross_shot import CROSS_SHOT
-from headroom.artifacts.cross_task import CROSS_TASK
-from headroom.artifacts.ffn_gradient import FFN_GRADIENT
-from headroom.artifacts.ffn_importance import FFN_IMPORTANCE
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.heads import grid, read_ranking
-from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
-from headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from headroom.artifacts.prompts import PROMPTS
-from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-from headroom.artifacts.ranking import FFN_RANKING, RANKING
-from headroom.artifacts.store import provenance, read, run_facts
-from headroom.ranking import count_at, random_ranking
+from lm_headroom.analysis.ranking import count_at, random_ranking
+from lm_headroom.artifacts.capacity import CAPACITY
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.cross_shot import CROSS_SHOT
+from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import grid, read_ranking
+from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from lm_headroom.artifacts.prompts import PROMPTS
+from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.store import provenance, read, run_statistics
 from tests.workflow.conftest import same_artifacts
 
 CELLS = ["0shot-seed1234", "1shot-seed1234"]
@@ -139,10 +139,10 @@ def test_ffn_scores_are_the_accuracy_lost(finished):
 
 def test_transfer_takes_the_ranking_of_the_partner(finished):
     """With two tasks the only partner is the other one, and its curve is the engine's under that ranking."""
-    from headroom.checkpoints import load
-    from headroom.packing import Batches
-    from headroom.pruning import Evaluation
-    from headroom.steps.read_prompts import choices, rows, tokenise
+    from lm_headroom.engine.loading import load
+    from lm_headroom.engine.packing import Batches
+    from lm_headroom.scoring.pruned_evaluation import Evaluation
+    from lm_headroom.steps.read_prompts import choices, rows, tokenise
 
     cell = "1shot-seed1234"
     loaded = load(finished.result("tiny/model.json"), device="cpu")
@@ -168,8 +168,8 @@ def test_greedy_documents_are_lm_evals_loglikelihood(finished):
 
 def test_a_hub_tokenizer_adds_nothing(finished):
     """OPT's tokenizer would put </s> before each text; prompts go to the model without it unless asked for."""
-    from headroom.checkpoints import load
-    from headroom.steps.read_prompts import rows, tokenise
+    from lm_headroom.engine.loading import load
+    from lm_headroom.steps.read_prompts import rows, tokenise
 
     loaded = load(finished.result("tiny/model.json"), device="cpu")
     assert loaded.tokenizer.bos_token == "</s>"
@@ -183,11 +183,11 @@ def test_a_hub_tokenizer_adds_nothing(finished):
 
 def test_a_curve_equals_the_engine_called_directly(finished):
     """Half the heads by the own, reversed and random rankings, evaluated here without the command line."""
-    from headroom.checkpoints import gates_without, load
-    from headroom.likelihood import log_likelihoods, rows_of
-    from headroom.packing import Batches
-    from headroom.statistics import correct
-    from headroom.steps.read_prompts import choices, rows, tokenise
+    from lm_headroom.analysis.metrics import correct
+    from lm_headroom.engine.likelihood import log_likelihoods, rows_of
+    from lm_headroom.engine.loading import gates_without, load
+    from lm_headroom.engine.packing import Batches
+    from lm_headroom.steps.read_prompts import choices, rows, tokenise
 
     cell = "winogrande/1shot-seed1234"
     record = json.loads(finished.result("tiny/model.json").read_text())
@@ -238,14 +238,14 @@ def test_artifacts_of_model_steps_say_what_they_took(finished):
         f"pruned_eval/heads/winogrande/{cell}/highest_srcc.parquet",
         "induction/copying.parquet",
     ):
-        took = run_facts(finished.result(f"tiny/{path}"))
+        took = run_statistics(finished.result(f"tiny/{path}"))
         assert 100 < took["peak_memory_mib"] < 20_000, path
         assert path.startswith("induction") or took["token_budget"] >= 16, path
 
 
 def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
-    from headroom.study.reading import read_study
-    from headroom.workload import SNAKEMAKE_BYTES, request_from_files
+    from lm_headroom.planning.workload import SNAKEMAKE_BYTES, request_from_files
+    from lm_headroom.study.reading import read_study
 
     cell, study = "0shot-seed1234.parquet", read_study(finished.config_path)
     made_by = {
@@ -258,7 +258,7 @@ def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
     model, prompts = (str(finished.result(name)) for name in ("tiny/model.json", f"prompts/arc_easy/{cell}"))
     for rule, path in made_by.items():
         asked = 1e6 * request_from_files(rule, study, model, prompts).mem_mb - SNAKEMAKE_BYTES
-        assert 2**20 * run_facts(finished.result(f"tiny/{path}"))["peak_memory_mib"] < asked, rule
+        assert 2**20 * run_statistics(finished.result(f"tiny/{path}"))["peak_memory_mib"] < asked, rule
 
 
 def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):

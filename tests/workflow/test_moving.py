@@ -18,9 +18,9 @@ MODEL_JOBS = {"score_heads": 6, "score_ffns": 4, "evaluate_own": 6, "score_induc
 
 
 def verify(study):
-    """``headroom verify`` with the study's own code, as a user runs it."""
+    """``lm-headroom verify`` with the study's own code, as a user runs it."""
     env = {**os.environ, "PYTHONPATH": str(study.folder / "workflow")}
-    command = [sys.executable, "-m", "headroom", "verify", "results", "--study", study.config_path.name]
+    command = [sys.executable, "-m", "lm_headroom", "verify", "results", "--study", study.config_path.name]
     return subprocess.run(command, cwd=study.folder, env=env, capture_output=True, text=True)
 
 

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 
-from headroom.artifacts.head_oracle import HEAD_ORACLE
-from headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
-from headroom.artifacts.pruned_eval import PRUNED_EVAL
-from headroom.artifacts.store import read
-from headroom.study.reading import read_study
-from headroom.verify import verify
+from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import read
+from lm_headroom.audit.verify import verify
+from lm_headroom.study.reading import read_study
 
 
 def test_heads_of_one_task_are_removed_one_at_a_time(study):
@@ -30,7 +30,7 @@ def test_heads_of_one_task_are_removed_one_at_a_time(study):
     )
     assert study.planned() == {}
     done = subprocess.run(
-        [sys.executable, "-m", "headroom", "verify", study.result(""), "--study", study.config_path],
+        [sys.executable, "-m", "lm_headroom", "verify", study.result(""), "--study", study.config_path],
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(study.folder / "workflow")},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -7,7 +7,7 @@ import os
 import pyarrow.parquet as pq
 import pytest
 
-from headroom.artifacts.store import provenance
+from lm_headroom.artifacts.store import provenance
 from tests.conftest import tiny_model
 from tests.workflow.conftest import Study, new_study, write_hub_tokenizer, write_records
 

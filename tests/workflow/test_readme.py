@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.contest import geometric_mean
-from headroom.artifacts.kinds import KINDS
+from lm_headroom.artifacts.catalogue import SCHEMAS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -31,7 +31,7 @@ def test_the_rule_graph_is_snakemakes():
 
 
 def test_the_artifact_table_is_the_schemas():
-    for kind in KINDS:
+    for kind in SCHEMAS:
         columns = ", ".join(column.name for column in kind.columns)
         assert f"| `{kind.place}` |" in README, kind.name
         assert f"| {columns} |" in README, kind.name

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headroom.artifacts.store import provenance
+from lm_headroom.artifacts.store import provenance
 from tests.workflow.conftest import new_study, write_records
 
 TARGET = "results/prompts/piqa/0shot-seed1234.parquet"

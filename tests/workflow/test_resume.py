@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-from headroom.artifacts.store import read, run_facts
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from lm_headroom.artifacts.store import read, run_statistics
 from tests.conftest import tiny_model
 
 
@@ -24,7 +24,7 @@ def test_another_reduction_needs_no_model(study):
     path = study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet")
     new = read(path, HEAD_IMPORTANCE)
     # A budget is asked for when the weights are there.
-    assert run_facts(path)["token_budget"] is None
+    assert run_statistics(path)["token_budget"] is None
     assert new.column("score") != old.column("score")
     assert units(study) == before
     assert "reused" in log
@@ -79,7 +79,7 @@ def test_what_does_not_match_is_computed_again(study, damage):
     """Another model, or other code: nothing that was kept is taken."""
     before = set(units(study))
     if damage == "code":
-        path = study.folder / "workflow" / "headroom" / "importance.py"
+        path = study.folder / "workflow" / "lm_headroom" / "importance.py"
         path.write_text(path.read_text() + "\n\nADDED = 1\n")
     else:
         tiny_model("opt", seed=1).float().save_pretrained(study.folder / "tiny-opt")
@@ -87,5 +87,5 @@ def test_what_does_not_match_is_computed_again(study, damage):
     done = study.snakemake("--cores", "2", "--forcerun", "score_heads", "--until", "score_heads", target)
     assert done.returncode == 0, done.stdout
     assert {path.name.split(".")[0] for path in set(units(study)) - before} == {"head-gradients", "head-magnitudes"}
-    took = run_facts(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
+    took = run_statistics(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
     assert took["token_budget"] is not None

@@ -27,7 +27,9 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     assert re.search(r"\n  draw_fig10 +1 +\d+ s +\d+ s\n", text)
     assert f"\nFailed\n  retain_capacity: results/tiny/capacity/{CELL}.parquet\n" in text
     assert f"    log: logs/tiny/retain_capacity/{CELL}.log\n" in text
-    said = f"headroom capacity: error: results/tiny/ranking/heads/aggregate/{CELL}.parquet: not a readable Parquet file"
+    said = (
+        f"lm-headroom capacity: error: results/tiny/ranking/heads/aggregate/{CELL}.parquet: not a readable Parquet file"
+    )
     assert f"    {said}" in text
     assert "\nResume with\n  snakemake --configfile study.yaml --cores 2\n" in text
     # The command that it names goes on, and says less when all is well.
@@ -40,7 +42,7 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     assert "Resume" not in text
     text = study.run()
     assert "Nothing to be done" in text
-    assert "headroom: " not in text
+    assert "lm-headroom: " not in text
 
 
 def test_a_dry_run_says_nothing_of_the_kind(study):

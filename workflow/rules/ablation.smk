@@ -27,7 +27,7 @@ rule ablate_induction:
     message:
         "Ablate induction heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ablate --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom ablate --model {input.model:q} --prompts {input.prompts:q} "
         "--prefix-matching {input.prefix_matching:q} --copying {input.copying:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} --out {output:q} 2>&1 | tee {log:q}"
@@ -52,7 +52,7 @@ rule write_ablation:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("ablation_table"),
+        code=code_digest("report.tables.induction_ablation"),
         tasks=TASKS,
         shots=SHOTS,
         ablated=ABLATED,
@@ -60,7 +60,7 @@ rule write_ablation:
     message:
         "Write what {wildcards.model} loses without induction heads."
     shell:
-        "python -m headroom ablation-table --results results/{wildcards.model:q} "
+        "python -m lm_headroom ablation-table --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --ablated {params.ablated:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -83,7 +83,7 @@ rule draw_ablation:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.induction_ablation"),
+        code=code_digest("report.figures.induction_ablation"),
         tasks=TASKS,
         shots=SHOTS,
         ablated=ABLATED,
@@ -91,6 +91,6 @@ rule draw_ablation:
     message:
         "Draw what {wildcards.model} loses without induction heads."
     shell:
-        "python -m headroom ablation-figure --results results/{wildcards.model:q} "
+        "python -m lm_headroom ablation-figure --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --ablated {params.ablated:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -20,12 +20,12 @@ from snakemake.settings.enums import RerunTrigger
 WORKFLOW = Path(f"{workflow.basedir}/workflow")
 sys.path.insert(0, str(WORKFLOW))
 
-from headroom.checkout import (
+from lm_headroom.checkout import (
     check_places,
     check_writable_for_snakemake,
     job_environment,
 )
-from headroom.checkpoint_place import (
+from lm_headroom.models.location import (
     PERMISSIONS,
     digests_file,
     has_kept_content,
@@ -33,26 +33,26 @@ from headroom.checkpoint_place import (
     needs_resolving,
     read_place,
 )
-from headroom.content import Digests
-from headroom.digest import code_digest
-from headroom.errors import HeadroomError
-from headroom.invocation import is_alone, makes_results
-from headroom.outdated import Outdated
-from headroom.readings import SCORED
-from headroom.run_summary import Job, resume_command, summary
-from headroom.sequences import check_window
-from headroom.study.config import EMBEDDED
-from headroom.study.reading import read_merged
-from headroom.task_data import (
+from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.errors import HeadroomError
+from lm_headroom.audit.invocation import is_alone, makes_results
+from lm_headroom.audit.outdated import Outdated
+from lm_headroom.study.ranking_names import CRITERIA
+from lm_headroom.audit.run_summary import Job, resume_command, summary
+from lm_headroom.analysis.sequences import check_window
+from lm_headroom.study.config import EMBEDDED
+from lm_headroom.study.reading import read_merged
+from lm_headroom.tasks.data import (
     digest_of_records,
     mirror_records,
     own_records,
     recorded_digest,
 )
-from headroom.task_digest import task_digest
-from headroom.workload import guess, hardware_of, request_from_files
+from lm_headroom.tasks.digest import task_digest
+from lm_headroom.planning.workload import guess, hardware_of, request_from_files
 
-# Rules call `python -m headroom`: the same command line that users call, from this checkout, in each rule's own
+# Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
 os.environ.update(job_environment(WORKFLOW))
 
@@ -107,7 +107,7 @@ MODEL_FILES = [
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
-    "headroom.json",
+    "lm_headroom.json",
 ]
 DATA_FILES = ["train.parquet", "validation.parquet"]
 TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
@@ -150,7 +150,7 @@ if IS_RUN:
 # Another run's study may be another: what it works with is left alone.
 WRITES = IS_RUN and is_alone(Path(".snakemake"))
 # What a dry run would have to write, outside the results; it goes with the process.
-SCRATCH = tempfile.TemporaryDirectory(prefix="headroom-")
+SCRATCH = tempfile.TemporaryDirectory(prefix="lm-headroom-")
 
 
 def list_of_study(name, values):
@@ -193,7 +193,7 @@ def force_outdated():
             logger.info(f"{path} is made again: {reasons[0]}.")
         if len(judged.found) > 3:
             logger.info(
-                f"So are {len(judged.found) - 3} more; headroom verify names them."
+                f"So are {len(judged.found) - 3} more; lm-headroom verify names them."
             )
         if WRITES:
             judged.keep()
@@ -220,7 +220,7 @@ def resolve_again(model):
     place = model_source(model)
     record = Path(f"results/{model}/model.json")
     check_record_window(model, record)
-    asked = (record, place.source, place.revision, code_digest("models"), place.allowed)
+    asked = (record, place.source, place.revision, code_digest("models.resolve"), place.allowed)
     if not needs_resolving(*asked) or (not WRITES and has_kept_content(*asked)):
         return
     if IS_RUN and not WRITES:
@@ -229,7 +229,7 @@ def resolve_again(model):
             "Wait until it has ended."
         )
     logger.info(f"Looking at the checkpoint of {model} anew.")
-    command = ["python", "-m", "headroom", "model", "--model-name", model]
+    command = ["python", "-m", "lm_headroom", "model", "--model-name", model]
     made = record if WRITES else Path(SCRATCH.name, record)
     if not WRITES:
         made.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ HEAD_CURVE = f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}/{{ranking}}.p
 # What the own curves take beside the task's ranking: its scores, where a control ranks by one of their columns.
 CONTROL_SCORES = (
     [f"results/{{model}}/head_importance/{{task}}/{CELL}.parquet"]
-    if set(SCORED) & set(CONTROLS)
+    if set(CRITERIA) & set(CONTROLS)
     else []
 )
 FFN_CURVE = f"results/{{model}}/pruned_eval/ffns/{{task}}/{CELL}/{{ranking}}.parquet"

@@ -22,7 +22,7 @@ rule compare_models:
     message:
         "Compare the models."
     shell:
-        "python -m headroom compare {params.what:q} --results results --models {params.models:q} {params.options} "
+        "python -m lm_headroom compare {params.what:q} --results results --models {params.models:q} {params.options} "
         "--out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -120,7 +120,7 @@ rule draw_compared_prunable:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.compare_prunable"),
+        code=code_digest("report.figures.compare_prunable"),
         what="prunable",
         models=COMPARED,
         options=f"{MATRIX_OPTIONS} --seed {{seed}}",
@@ -128,7 +128,7 @@ rule draw_compared_prunable:
     message:
         "Draw what can be pruned of the models."
     shell:
-        "python -m headroom compare-figure {params.what:q} --results results "
+        "python -m lm_headroom compare-figure {params.what:q} --results results "
         "--models {params.models:q} {params.options} "
         "--out results/comparison/figures/{params.stem:q} 2>&1 | tee {log:q}"
 
@@ -149,7 +149,7 @@ use rule draw_compared_prunable as draw_compared_rankings with:
     log:
         "logs/comparison/draw_rankings-seed{seed}.log",
     params:
-        code=code_digest("figures.compare_rankings"),
+        code=code_digest("report.figures.compare_rankings"),
         what="rankings",
         models=COMPARED,
         options=f"{MATRIX_OPTIONS} --seed {{seed}} {options('correlation')}",
@@ -174,7 +174,7 @@ use rule draw_compared_prunable as draw_compared_profiles with:
     log:
         "logs/comparison/draw_profiles-seed{seed}.log",
     params:
-        code=code_digest("figures.compare_profiles"),
+        code=code_digest("report.figures.compare_profiles"),
         what="profiles",
         models=COMPARED,
         options=f"{MATRIX_OPTIONS} --seed {{seed}}",
@@ -199,7 +199,7 @@ use rule draw_compared_prunable as draw_compared_induction with:
     log:
         "logs/comparison/draw_induction.log",
     params:
-        code=code_digest("figures.compare_induction"),
+        code=code_digest("report.figures.compare_induction"),
         what="induction",
         models=COMPARED,
         options="",

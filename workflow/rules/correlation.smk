@@ -21,7 +21,7 @@ rule correlate_tasks:
     message:
         "Correlate the tasks' head scores, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "python -m lm_headroom correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} "
         "--shots {wildcards.shot:q} --seed {wildcards.seed:q} {params.options} --out {output:q} "
         "2>&1 | tee {log:q}"
 
@@ -46,7 +46,7 @@ rule correlate_shots:
     message:
         "Correlate the shots' head scores, {wildcards.model}."
     shell:
-        "python -m headroom correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "python -m lm_headroom correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} "
         "--shots {params.shots:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -68,9 +68,9 @@ rule write_table1:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("table1"),
+        code=code_digest("report.tables.table1"),
         stem=TABLE1_STEM,
     message:
         "Write Table 1 of {wildcards.model}."
     shell:
-        "python -m headroom table1 {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"
+        "python -m lm_headroom table1 {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -21,6 +21,6 @@ rule export_pruned:
     message:
         "Export {wildcards.model} without {wildcards.heads} % of heads, {wildcards.ffns} % of FFNs ({wildcards.ranked})."
     shell:
-        "python -m headroom export --model {input.model:q} --ranking {input.rankings:q} --percent {params.percents:q} "
+        "python -m lm_headroom export --model {input.model:q} --ranking {input.rankings:q} --percent {params.percents:q} "
         "{params.options} --device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--out {output:q} 2>&1 | tee {log:q}"

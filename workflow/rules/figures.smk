@@ -25,14 +25,14 @@ rule draw_fig03:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig03"),
+        code=code_digest("report.figures.fig03"),
         tasks=TASKS,
         shots=SHOTS,
         stem=FIGURE_STEMS["fig03"],
     message:
         "Draw Figure 3 of {wildcards.model}."
     shell:
-        "python -m headroom figure 03 --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure 03 --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -55,14 +55,14 @@ rule draw_fig04:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig04"),
+        code=code_digest("report.figures.fig04"),
         tasks=TASKS,
         shots=SHOTS,
         stem=FIGURE_STEMS["fig04"],
     message:
         "Draw Figure 4 of {wildcards.model}."
     shell:
-        "python -m headroom figure 04 --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure 04 --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -88,7 +88,7 @@ rule draw_pruning:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig05"),
+        code=code_digest("report.figures.fig05"),
         tasks=TASKS,
         shots=SHOTS,
         controls=get_figure_controls,
@@ -97,7 +97,7 @@ rule draw_pruning:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "{params.recomputed:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
@@ -124,14 +124,14 @@ rule draw_fig07:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig07"),
+        code=code_digest("report.figures.fig07"),
         tasks=TASKS,
         shots=SHOTS,
         stem=FIGURE_STEMS["fig07"],
     message:
         "Draw Figure 7 of {wildcards.model}."
     shell:
-        "python -m headroom figure 07 --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure 07 --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -157,7 +157,7 @@ rule draw_correlation:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig08"),
+        code=code_digest("report.figures.fig08"),
         tasks=TASKS,
         shots=get_figure_shots,
         options=options("correlation"),
@@ -165,7 +165,7 @@ rule draw_correlation:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -191,7 +191,7 @@ rule draw_transfer:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig09"),
+        code=code_digest("report.figures.fig09"),
         tasks=TASKS,
         shots=get_figure_shots,
         transfer=TRANSFER,
@@ -201,7 +201,7 @@ rule draw_transfer:
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --transfer {params.transfer:q} --unseen {params.unseen:q} "
         "{params.options} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
@@ -224,12 +224,12 @@ rule draw_fig10:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig10"),
+        code=code_digest("report.figures.fig10"),
         stem=FIGURE_STEMS["fig10"],
     message:
         "Draw Figure 10 of {wildcards.model}."
     shell:
-        "python -m headroom figure 10 --results results/{wildcards.model:q} --out {params.stem:q} 2>&1 | tee {log:q}"
+        "python -m lm_headroom figure 10 --results results/{wildcards.model:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_fig11:
@@ -253,14 +253,14 @@ rule draw_fig11:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig11"),
+        code=code_digest("report.figures.fig11"),
         tasks=TASKS,
         shots=SHOTS,
         stem=FIGURE_STEMS["fig11"],
     message:
         "Draw Figure 11 of {wildcards.model}."
     shell:
-        "python -m headroom figure 11 --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure 11 --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -286,14 +286,14 @@ rule draw_task_importance:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig12"),
+        code=code_digest("report.figures.fig12"),
         tasks=TASKS,
         shots=get_figure_shots,
         stem="results/{model}/figures/fig{number}_task_importance-seed{seed}",
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -319,14 +319,14 @@ rule draw_task_capacity:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.fig18"),
+        code=code_digest("report.figures.fig18"),
         tasks=TASKS,
         shots=SHOTS,
         stem="results/{model}/figures/fig{number}_{score}_capacity-seed{seed}",
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
-        "python -m headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
+        "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -364,7 +364,7 @@ rule write_findings:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("findings"),
+        code=code_digest("report.findings"),
         tasks=TASKS,
         shots=SHOTS,
         controls=CONTROLS,
@@ -380,7 +380,7 @@ rule write_findings:
     message:
         "Write the findings of {wildcards.model}."
     shell:
-        "python -m headroom findings --results results/{wildcards.model:q} "
+        "python -m lm_headroom findings --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.options} {params.joint:q} "
         "{params.recomputed:q} --ablated {params.ablated:q} {params.optimism:q} {params.induction:q} --seed {wildcards.seed:q} "
@@ -424,7 +424,7 @@ rule write_certified:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("inflection"),
+        code=code_digest("report.tables.headroom"),
         tasks=TASKS,
         shots=SHOTS,
         options=options("seeds", "margin"),
@@ -433,7 +433,7 @@ rule write_certified:
     message:
         "Certify how much of {wildcards.model} can go."
     shell:
-        "python -m headroom certify --results results/{wildcards.model:q} "
+        "python -m lm_headroom certify --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} "
         "--out {params.stem:q} 2>&1 | tee {log:q}"
 
@@ -463,7 +463,7 @@ rule write_losses:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("losses"),
+        code=code_digest("report.tables.losses"),
         tasks=TASKS,
         shots=SHOTS,
         controls=CONTROLS,
@@ -475,7 +475,7 @@ rule write_losses:
     message:
         "Write the accuracies and losses of {wildcards.model}."
     shell:
-        "python -m headroom losses --results results/{wildcards.model:q} "
+        "python -m lm_headroom losses --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.joint:q} {params.recomputed:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
@@ -507,7 +507,7 @@ rule write_reference:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("reference"),
+        code=code_digest("report.tables.reference"),
         tasks=TASKS,
         shots=SHOTS,
         options=options("margin"),
@@ -517,7 +517,7 @@ rule write_reference:
     message:
         "Write the reference table of {wildcards.model}."
     shell:
-        "python -m headroom reference --results results/{wildcards.model:q} "
+        "python -m lm_headroom reference --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} {params.joint:q} {params.induction:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 

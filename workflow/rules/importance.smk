@@ -25,7 +25,7 @@ rule score_heads:
     message:
         "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom head-importance --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom head-importance --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} "
@@ -56,7 +56,7 @@ rule score_ffns:
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ffn-importance --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom ffn-importance --model {input.model:q} --prompts {input.prompts:q} "
         "--controls {params.controls:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} "
@@ -84,7 +84,7 @@ rule aggregate_importance:
     message:
         "Aggregate head importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom rank --results results/{wildcards.model:q} "
+        "python -m lm_headroom rank --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} {params.options} --scores-out {output.scores:q} --out {output.ranking:q} "
         "2>&1 | tee {log:q}"
 

@@ -27,7 +27,7 @@ rule score_induction:
     message:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
-        "python -m headroom induction --model {input.model:q} {params.options} "
+        "python -m lm_headroom induction --model {input.model:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         '--parts {params.parts:q} --out "$(dirname {output.copying:q})" 2>&1 | tee {log:q}'
 
@@ -53,5 +53,5 @@ rule retain_capacity:
     message:
         "Count the induction capacity that pruning leaves, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "python -m lm_headroom capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} "
         "--shots {wildcards.shot:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"

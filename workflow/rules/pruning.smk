@@ -27,7 +27,7 @@ rule evaluate_own:
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom prune --model {input.model:q} --prompts {input.prompts:q} --ranking-file {input.ranking:q} "
+        "python -m lm_headroom prune --model {input.model:q} --prompts {input.prompts:q} --ranking-file {input.ranking:q} "
         "--rankings {params.rankings:q} {params.scores:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} "
@@ -87,7 +87,7 @@ rule evaluate_joint:
     message:
         "Prune heads and FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom joint --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom joint --model {input.model:q} --prompts {input.prompts:q} "
         "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
@@ -120,7 +120,7 @@ rule evaluate_transfer:
     message:
         "Prune {wildcards.model} on {wildcards.task} by other tasks' rankings, {wildcards.shot}-shot."
     shell:
-        "python -m headroom transfer --model {input.model:q} --prompts {input.prompts:q} "
+        "python -m lm_headroom transfer --model {input.model:q} --prompts {input.prompts:q} "
         "--correlations {input.correlations:q} --ranking-folder results/{wildcards.model:q}/ranking/heads "
         "--task {wildcards.task:q} --tasks {params.tasks:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "

@@ -28,7 +28,7 @@ rule recompute_heads:
     message:
         "Score the heads of {wildcards.model} again and again on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m headroom recompute --model {input.model:q} --prompts {input.prompts:q} {params.options} "
+        "python -m lm_headroom recompute --model {input.model:q} --prompts {input.prompts:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
         "--token-budget {resources.token_budget} --parts {params.parts:q} --out {output:q} 2>&1 | tee {log:q}"
 

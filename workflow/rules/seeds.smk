@@ -22,7 +22,7 @@ rule average_seeds:
     message:
         "Average the head scores of {wildcards.model} over few-shot seeds."
     shell:
-        "python -m headroom average-seeds --results results/{wildcards.model:q} "
+        "python -m lm_headroom average-seeds --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -53,7 +53,7 @@ rule write_seeds:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("seeds_table"),
+        code=code_digest("report.tables.seeds"),
         tasks=TASKS,
         shots=SHOTS,
         options=options("seeds", "sample"),
@@ -61,5 +61,5 @@ rule write_seeds:
     message:
         "Write the table of few-shot seeds of {wildcards.model}."
     shell:
-        "python -m headroom seeds --results results/{wildcards.model:q} "
+        "python -m lm_headroom seeds --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} {params.options} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -23,7 +23,7 @@ rule write_worth:
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=code_digest("worth"),
+        code=code_digest("report.tables.gains"),
         tasks=TASKS,
         shots=SHOTS,
         controls=CONTROLS,
@@ -31,6 +31,6 @@ rule write_worth:
     message:
         "Write what rankings of heads and FFNs are worth, {wildcards.model}."
     shell:
-        "python -m headroom worth --results results/{wildcards.model:q} "
+        "python -m lm_headroom worth --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,308 @@
+"""Artifacts that are not what their place says.
+
+The study has the tasks piqa, copa and record at 0 and 5 shots, seed 7, and 4 layers of 5 heads.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm_headroom.analysis.ranking import as_columns, rank_heads
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import write
+from tests.errors.page import Cases
+from tests.support.ablated_study import ablated
+from tests.support.small_study import made_of
+
+CASES = Cases()
+
+
+def gather(bench, study, *command, out="out.parquet"):
+    """A command that gathers over the study's tasks."""
+    cell = ("--results", study.results, "--tasks", *study.tasks, "--shots", 0, "--seed", 7)
+    return bench.headroom(*command, *cell, "--out", bench.older(out))
+
+
+def correlate(bench, study):
+    return gather(bench, study, "correlate")
+
+
+def aggregate(bench, study, component="heads"):
+    return gather(bench, study, "rank", "--component", component, "--scores-out", bench.older("scores.parquet"))
+
+
+def figure(bench, study, number):
+    bench.older("fig.png")
+    return gather(bench, study, "figure", number, out="fig")
+
+
+def copy(source, target):
+    """A file put in another's place."""
+    target.write_bytes(source.read_bytes())
+
+
+def rewrite(path, kind, change=lambda columns: columns, **facts):
+    """An artifact with other columns or another provenance; unlike ``write``, with any numbers."""
+    table = pq.read_table(path)
+    columns = change({name: table.column(name).to_pylist() for name in table.column_names})
+    metadata = dict(table.schema.metadata)
+    metadata[b"lm_headroom"] = json.dumps(json.loads(metadata[b"lm_headroom"]) | facts).encode()
+    pq.write_table(pa.table(columns, schema=kind.schema.with_metadata(metadata)), path)
+
+
+def drop(*places):
+    """A change that removes rows."""
+    return lambda columns: {
+        name: [value for place, value in enumerate(values) if place not in places] for name, values in columns.items()
+    }
+
+
+@CASES.of("an artifact that is not there")
+def _(bench):
+    study = bench.study()
+    study.file("head_importance", 0, "copa").unlink()
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact that is no Parquet")
+def _(bench):
+    study = bench.study()
+    study.file("head_importance", 0, "copa").write_bytes(b"PAR1 not really PAR1")
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact with damaged bytes")
+def _(bench):
+    study = bench.study()
+    path = study.file("head_importance", 0, "copa")
+    column = pq.read_metadata(path).row_group(0).column(2)
+    data = bytearray(path.read_bytes())
+    # The last byte of the scores' page.
+    place = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+    data[place] ^= 1
+    path.write_bytes(data)
+    return correlate(bench, study)
+
+
+@CASES.of("a Parquet file of somebody else")
+def _(bench):
+    study = bench.study()
+    pq.write_table(pa.table({"layer": [0], "head": [0], "score": [0.5]}), study.file("head_importance", 0, "copa"))
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact of another kind")
+def _(bench):
+    study = bench.study()
+    copy(study.file("correlation", 0, "cross_task"), study.file("head_importance", 0, "copa"))
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact of another model")
+def _(bench):
+    study = bench.study()
+    other = {"name": "other", "digest": f"{'other':x>64}"}
+    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, model=other)
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact of another task")
+def _(bench):
+    study = bench.study()
+    copy(study.file("head_importance", 0, "piqa"), study.file("head_importance", 0, "copa"))
+    return correlate(bench, study)
+
+
+@CASES.of("an artifact of another number of shots")
+def _(bench):
+    study = bench.study()
+    place = study.results / "ranking" / "heads"
+    scores = np.random.default_rng(0).random((4, 5))
+    for task in (*study.tasks, "aggregate"):
+        facts = made_of(study, 5 if task == "copa" else 0, task)
+        write(place / task / "0shot-seed7.parquet", RANKING, as_columns(rank_heads(scores), scores), facts)
+    return gather(bench, study, "capacity")
+
+
+@CASES.of("an artifact of another seed")
+def _(bench):
+    study = bench.study()
+    rewrite(study.file("ffn_importance", 0, "copa"), FFN_IMPORTANCE, seed=8)
+    return aggregate(bench, study, "ffns")
+
+
+@CASES.of("FFN scores without a layer")
+def _(bench):
+    study = bench.study()
+    rewrite(study.file("ffn_importance", 0, "copa"), FFN_IMPORTANCE, drop(1))
+    return aggregate(bench, study, "ffns")
+
+
+@CASES.of("an aggregate over other tasks")
+def _(bench):
+    return figure(bench, replace(bench.study(), tasks=("piqa", "copa")), "03")
+
+
+@CASES.of("a curve of another task in a figure")
+def _(bench):
+    study = bench.study()
+    copy(study.curve("piqa", 0), study.curve("copa", 0))
+    return figure(bench, study, "05")
+
+
+@CASES.of("a curve under another ranking in a figure")
+def _(bench):
+    study = bench.study()
+    copy(study.curve("copa", 0, "random_1"), study.curve("copa", 0))
+    return figure(bench, study, "05")
+
+
+@CASES.of("prompts of another task in the findings")
+def _(bench):
+    study = bench.study()
+    folder = study.results.parent / "prompts"
+    copy(folder / "piqa" / "0shot-seed7.parquet", folder / "copa" / "0shot-seed7.parquet")
+    bench.older("page.md")
+    return gather(bench, study, "findings", out="page")
+
+
+@CASES.of("induction scores of another model")
+def _(bench):
+    study = bench.study()
+    other = {"name": "other", "digest": f"{'other':x>64}"}
+    rewrite(study.results / "induction" / "copying.parquet", COPYING, model=other)
+    return figure(bench, study, "10")
+
+
+@CASES.of("a score table without some heads")
+def _(bench):
+    study = bench.study()
+    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, drop(7))
+    return aggregate(bench, study)
+
+
+@CASES.of("a score table without the last layer")
+def _(bench):
+    """What is left is a grid; the provenance says how large the model is."""
+    assert bench.score().status == 0
+    path = bench.folder / "scores.parquet"
+    rewrite(path, HEAD_IMPORTANCE, drop(8, 9, 10, 11))
+    return bench.headroom("rank", "--scores", path, "--out", bench.older("ranking.parquet"))
+
+
+@CASES.of("a score that is not a number")
+def _(bench):
+    study = bench.study()
+
+    def change(columns):
+        columns["score"][7] = float("nan")
+        return columns
+
+    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, change)
+    return correlate(bench, study)
+
+
+@CASES.of("a ranking that does not fit the model")
+def _(bench):
+    record = bench.record()
+    digest = json.loads(record.read_text())["digest"]
+    ranking = bench.ranking((2, 2), model={"name": "mine", "digest": digest})
+    return bench.prune("--rankings", "own", "--ranking-file", ranking, record=record)
+
+
+@CASES.of("a ranking of another model")
+def _(bench):
+    ranking = bench.ranking(model={"name": "other", "digest": f"{'other':x>64}"})
+    return bench.prune("--rankings", "reversed", "--ranking-file", ranking)
+
+
+@CASES.of("a ranking of another task under the name own")
+def _(bench):
+    record = bench.record()
+    ranking = bench.ranking(model=json.loads(record.read_text()), task="piqa")
+    return bench.prune("--rankings", "own", "--ranking-file", ranking, record=record)
+
+
+@CASES.of("an export by a ranking of another model")
+def _(bench):
+    ranking = bench.ranking(model={"name": "other", "digest": f"{'other':x>64}"})
+    return bench.export("--ranking", ranking, "--percent", 50)
+
+
+@CASES.of("an export by a file that is no ranking")
+def _(bench):
+    return bench.export("--ranking", bench.prompts(), "--percent", 50)
+
+
+@CASES.of("an export by two rankings of heads")
+def _(bench):
+    ranking = bench.ranking()
+    return bench.export("--ranking", ranking, ranking, "--percent", 50, 20)
+
+
+@CASES.of("an export with fewer percents than rankings")
+def _(bench):
+    ranking = bench.ranking()
+    return bench.export("--ranking", ranking, ranking, "--percent", 50)
+
+
+@CASES.of("an export of more than 100 percent")
+def _(bench):
+    return bench.export("--ranking", bench.ranking(), "--percent", 101)
+
+
+@CASES.of("a partner's ranking of another seed")
+def _(bench):
+    record, prompts = bench.record(), bench.prompts()
+    model = json.loads(record.read_text())
+    names = ["copa", "piqa"]
+    pairs = [(a, b) for a in names for b in names]
+    columns = {column.name: [0.5] * 4 for column in CROSS_TASK.columns}
+    columns |= {"task_a": [a for a, _ in pairs], "task_b": [b for _, b in pairs]}
+    results = record.parent
+    write(results / "0shot-seed7.parquet", CROSS_TASK, columns, {"model": model, "shots": 0, "seed": 7})
+    scores = np.random.default_rng(0).random((3, 4))
+    facts = {"model": model, "task": "piqa", "shots": 0, "seed": 8}
+    place = results / "ranking" / "heads" / "piqa" / "0shot-seed7.parquet"
+    write(place, RANKING, as_columns(rank_heads(scores), scores), facts)
+    bench.older("curves/highest_srcc.parquet")
+    return bench.headroom(
+        "transfer", "--model", record, "--prompts", prompts, "--correlations", results / "0shot-seed7.parquet",
+        "--ranking-folder", results / "ranking" / "heads", "--task", "copa", "--tasks", *names, "--device", "cpu",
+        "--out", bench.folder / "curves",
+    )  # fmt: skip
+
+
+@CASES.of("a few-shot gain of other questions")
+def _(bench):
+    study = ablated(bench.study())
+
+    def others(columns):
+        return columns | {"doc_id": [[number + 1 for number in row] for row in columns["doc_id"]]}
+
+    rewrite(study.file("induction_ablation", 0, "copa"), INDUCTION_ABLATION, others)
+    cell = ("--results", study.results, "--tasks", *study.tasks, "--shots", 0, 5, "--seed", 7)
+    return bench.headroom("ablation-table", *cell, "--ablated", "piqa", "copa", "--out", bench.older("table"))
+
+
+@CASES.of("two FFN rankings by the same documents")
+def _(bench):
+    study = bench.study()
+    path, other = (study.file(step, 0, "piqa") for step in ("ffn_importance", "ffn_selection"))
+    table = pq.read_table(path)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    write(other, FFN_SELECTION, columns, made_of(study, 0, "piqa", options={"selection": "evaluation"}))
+    curve = study.curve("piqa", 0, "own", "ffns")
+    copy(curve, curve.with_name("other_documents.parquet"))
+    rewrite(curve.with_name("other_documents.parquet"), PRUNED_EVAL, ranking="other_documents")
+    return gather(bench, study, "optimism", out="table")

@@ -1,0 +1,152 @@
+"""A folder to go wrong in, and the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+
+from lm_headroom.analysis.ranking import as_columns, rank_heads
+from lm_headroom.artifacts.prompts import PROMPTS
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import write
+from lm_headroom.cli import main
+from tests.conftest import SENTENCES
+from tests.errors.page import Outcome, snapshot
+from tests.support.small_study import small
+from tests.unit.tasks.test_prompts import mirror
+
+CHOICES = [" the river", " a stone"]
+
+
+CLOSED = "http://127.0.0.1:9"
+"""A port that nobody listens on."""
+
+
+class Bench:
+    """A folder to go wrong in, and the command line, whose failures must leave every file as it was."""
+
+    def __init__(self, folder, capfd, monkeypatch, tokenizer, checkpoint):
+        self.folder, self.capfd, self.patch = folder, capfd, monkeypatch
+        self.tokenizer, self._checkpoint = tokenizer, checkpoint
+
+    def headroom(self, *arguments):
+        """A command in this process."""
+        before = snapshot(self.folder)
+        self.capfd.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            status = int(stopped.code)
+        return self._outcome(before, status, self.capfd.readouterr().err)
+
+    def unreachable_hub(self):
+        """No hub behind its address, and no waiting between attempts."""
+        self.patch.setattr("huggingface_hub.constants.ENDPOINT", CLOSED)
+        self.patch.setattr("datasets.config.HF_ENDPOINT", CLOSED)
+        self.patch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+
+    def _outcome(self, before, status, printed):
+        if status:
+            assert snapshot(self.folder) == before, "something was written"
+        return Outcome(status, printed)
+
+    def older(self, name):
+        """A file where the output goes."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"what was there")
+        return path
+
+    def checkpoint(self, name="checkpoint", **config):
+        """A tiny OPT's folder, with some settings changed; None removes one."""
+        folder = shutil.copytree(self._checkpoint, self.folder / name)
+        if config:
+            settings = json.loads((folder / "config.json").read_text()) | config
+            (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+        return folder
+
+    def resolve(self, folder, out=None, *options):
+        """The command that looks at a checkpoint first."""
+        out = out or self.older("m.json")
+        return self.headroom("model", "--model-name", "mine", "--source", folder, "--out", out, *options)
+
+    def record(self, folder=None, *options):
+        """model.json of a checkpoint folder."""
+        out = self.folder / "results" / "model.json"
+        assert self.resolve(folder or self.checkpoint(), out, *options).status == 0
+        return out
+
+    def spoil(self, change):
+        """A record of a checkpoint whose weights ``change`` alters in place, by name."""
+        from safetensors.torch import load_file, save_file
+
+        folder = self.checkpoint()
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return self.record(folder)
+
+    def prompts(self, contexts=SENTENCES[:4], choices=CHOICES, task="copa", shots=0, seed=7):
+        """A prompts artifact with the same documents for scoring (0, 1, ...) and evaluation (100, 101, ...)."""
+        table = [
+            {
+                "doc_id": start + i, "question": start + i, "purpose": purpose, "split": "s", "choice": choice,
+                "context": context, "continuation": text, "gold": choice == 0, "metric": "choice",
+                "choice_length": None,
+            }
+            for purpose, start in (("importance", 0), ("evaluation", 100))
+            for i, context in enumerate(contexts)
+            for choice, text in enumerate(choices)
+        ]  # fmt: skip
+        path = self.folder / "prompts.parquet"
+        columns = {column.name: [row[column.name] for row in table] for column in PROMPTS.columns}
+        write(path, PROMPTS, columns, {"task": task, "shots": shots, "seed": seed})
+        return path
+
+    def ranking(self, shape=(3, 4), **facts):
+        """A ranking artifact of the prompts' task, shots and seed, but for ``facts``."""
+        scores = np.random.default_rng(0).random(shape)
+        path = self.folder / "ranking.parquet"
+        made = {"task": "copa", "shots": 0, "seed": 7, **facts}
+        write(path, RANKING, as_columns(rank_heads(scores), scores), made)
+        return path
+
+    def score(self, *options, record=None, prompts=None):
+        """Head importance of the tiny model."""
+        return self.headroom(
+            "head-importance", "--model", record or self.record(), "--prompts", prompts or self.prompts(),
+            "--device", "cpu", "--out", self.older("scores.parquet"), *options,
+        )  # fmt: skip
+
+    def prune(self, *options, record=None, prompts=None):
+        """Accuracy of the tiny model with half of its heads pruned."""
+        self.older("curves/own.parquet")
+        return self.headroom(
+            "prune", "--model", record or self.record(), "--prompts", prompts or self.prompts(), "--levels", 50,
+            "--device", "cpu", "--out", self.folder / "curves", *(options or ("--rankings", "random_1")),
+        )  # fmt: skip
+
+    def export(self, *options, out="export"):
+        """A smaller checkpoint of the tiny model."""
+        return self.headroom(
+            "export", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
+        )
+
+    def render(self, task="piqa", data=None, shots=0, task_folder=None):
+        """Prompts of a task from a mirror."""
+        folder = ["--task-folder", task_folder] if task_folder else []
+        data = data if data is not None else mirror(self.folder / "data", "piqa", train=piqa(4), validation=piqa(4))
+        return self.headroom(
+            "prompts", "--task", task, "--shots", shots, "--data", data, "--out", self.older("prompts.parquet"), *folder
+        )
+
+    def study(self):
+        """Artifacts of a small study."""
+        return small(self.folder)
+
+
+def piqa(n, change=lambda i, row: row):
+    return pa.Table.from_pylist(
+        [change(i, {"goal": f"open window {i}", "sol1": "push it", "sol2": "wait", "label": 0}) for i in range(n)]
+    )

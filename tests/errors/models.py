@@ -1,0 +1,363 @@
+"""Checkpoints, and what models compute."""
+
+import json
+
+import torch
+
+from lm_headroom.engine import loading
+from lm_headroom.models import architectures
+from lm_headroom.scoring import gradient
+from tests.conftest import SENTENCES
+from tests.errors.page import Cases
+from tests.unit.models.test_resolve import refuse_by_hub
+
+CASES = Cases()
+
+
+# Models, at the command that looks at them first.
+
+
+@CASES.of("a model folder that is not there")
+def _(bench):
+    return bench.resolve("/no/such/folder")
+
+
+@CASES.of("a model, and the hub cannot be reached")
+def _(bench):
+    bench.unreachable_hub()
+    return bench.resolve("facebook/opt-125m")
+
+
+@CASES.of("a folder without configuration")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "config.json").unlink()
+    return bench.resolve(folder)
+
+
+@CASES.of("a configuration that is no JSON")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "config.json").write_text("{'model_type': 'opt'}")
+    return bench.resolve(folder)
+
+
+@CASES.of("a configuration that contradicts itself")
+def _(bench):
+    return bench.resolve(bench.checkpoint(hidden_size=25))
+
+
+@CASES.of("a folder without weights")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "model.safetensors").unlink()
+    return bench.resolve(folder)
+
+
+@CASES.of("a folder without a tokenizer")
+def _(bench):
+    folder = bench.checkpoint()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    return bench.resolve(folder)
+
+
+def pickled(bench):
+    """A checkpoint whose weights are a pickle."""
+    from safetensors.torch import load_file
+
+    folder = bench.checkpoint("pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def cut_short(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@CASES.of("weights cut short")
+def _(bench):
+    folder = bench.checkpoint()
+    cut_short(folder)
+    return bench.resolve(folder)
+
+
+@CASES.of("a weight file that is not there")
+def _(bench):
+    folder = bench.checkpoint()
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    (folder / "model.safetensors").rename(folder / names[0])
+    places = {f"w{n}": name for n, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return bench.resolve(folder)
+
+
+@CASES.of("a family that is not supported")
+def _(bench):
+    return bench.resolve(bench.checkpoint(model_type="xglm"))
+
+
+@CASES.of("a supported family with a setting that is not")
+def _(bench):
+    return bench.resolve(bench.checkpoint(model_type="mpt", attn_config={"alibi": False}))
+
+
+@CASES.of("a model that needs code of its own")
+def _(bench):
+    auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
+    return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map))
+
+
+@CASES.of("code of its own for a family that is not supported")
+def _(bench):
+    auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
+    return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map), None, "--trust-remote-code")
+
+
+@CASES.of("code of another repository")
+def _(bench):
+    auto_map = {"AutoModelForCausalLM": "somebody/code--modeling.OPTForCausalLM"}
+    return bench.resolve(bench.checkpoint(auto_map=auto_map), None, "--trust-remote-code")
+
+
+@CASES.of("a tokenizer that needs code of its own")
+def _(bench):
+    folder = bench.checkpoint()
+    path = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "MyTokenizer", "auto_map": {"AutoTokenizer": ["mine.MyTokenizer", None]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (folder / "mine.py").write_text("raise AssertionError('run')\n")
+    (folder / "tokenizer.json").unlink()
+    return bench.resolve(folder)
+
+
+@CASES.of("a model that is gated on the hub")
+def _(bench):
+    bench.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
+    refuse_by_hub(bench.patch, "GatedRepoError")
+    return bench.resolve("meta-llama/Llama-3.2-1B")
+
+
+@CASES.of("quantised weights")
+def _(bench):
+    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "gptq", "bits": 4}))
+
+
+@CASES.of("quantised weights that transformers can turn back")
+def _(bench):
+    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
+
+
+@CASES.of("quantised weights without a word of it in the configuration")
+def _(bench):
+    from safetensors.torch import load_file, save_file
+
+    folder = bench.checkpoint()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.decoder.layers.1.fc1.weight"] = weights["model.decoder.layers.1.fc1.weight"].to(torch.int8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return bench.resolve(folder)
+
+
+@CASES.of("weights in pickles")
+def _(bench):
+    return bench.resolve(pickled(bench))
+
+
+# Models, when they are loaded.
+
+
+@CASES.of("a model record that is none")
+def _(bench):
+    record = bench.record()
+    record.write_text(record.read_text()[:50])
+    return bench.score(record=record)
+
+
+@CASES.of("a checkpoint that was moved away")
+def _(bench):
+    record = bench.record()
+    (bench.folder / "checkpoint").rename(bench.folder / "elsewhere")
+    return bench.score(record=record)
+
+
+@CASES.of("weights cut short after the model was resolved")
+def _(bench):
+    record = bench.record()
+    cut_short(bench.folder / "checkpoint")
+    return bench.score(record=record)
+
+
+@CASES.of("a layer's weights are not there")
+def _(bench):
+    def change(weights):
+        for name in ("bias", "weight"):
+            del weights[f"model.decoder.layers.1.fc2.{name}"]
+
+    return bench.score(record=bench.spoil(change))
+
+
+def set_one(value):
+    """Change one number of one weight."""
+
+    def change(weights):
+        weights["model.decoder.layers.1.fc1.weight"][3, 4] = value
+
+    return change
+
+
+@CASES.of("weights that are not numbers")
+def _(bench):
+    return bench.score(record=bench.spoil(set_one(float("nan"))))
+
+
+@CASES.of("weights beyond the number format")
+def _(bench):
+    return bench.score("--dtype", "float16", record=bench.spoil(set_one(1e6)))
+
+
+@CASES.of("a tokenizer that cannot be loaded")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "tokenizer.json").write_text("{}")
+    return bench.score(record=bench.record(folder))
+
+
+@CASES.of("a GPU is asked for and there is none")
+def _(bench):
+    bench.patch.setattr(torch.cuda, "is_available", lambda: False)
+    return bench.score("--device", "cuda")
+
+
+@CASES.of("a number format that the device cannot compute")
+def _(bench):
+    def refuse(model):
+        raise RuntimeError("\"addmm\" not implemented for 'Half'")
+
+    bench.patch.setattr(loading, "attach", refuse)
+    return bench.score("--dtype", "float16")
+
+
+@CASES.of("a model that does not fit the memory")
+def _(bench):
+    def refuse(*arguments, **options):
+        raise torch.OutOfMemoryError("tried to allocate 132 GiB")
+
+    bench.patch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
+    return bench.score()
+
+
+def memory_for(most, function):
+    """``function`` of a model and a batch, out of memory where the batch has more than so many tokens."""
+
+    def limited(loaded, batch, *arguments, **options):
+        if batch.columns > most:
+            raise torch.OutOfMemoryError("tried to allocate too much")
+        return function(loaded, batch, *arguments, **options)
+
+    return limited
+
+
+@CASES.of("a document that does not fit the memory")
+def _(bench):
+    bench.patch.setattr(gradient, "products", memory_for(0, gradient.products))
+    return bench.score()
+
+
+@CASES.of("memory runs out elsewhere")
+def _(bench):
+    def refuse(*arguments):
+        raise MemoryError("tried to allocate too much")
+
+    bench.patch.setattr("lm_headroom.steps.score_heads.rank_heads", refuse)
+    bench.patch.setattr("lm_headroom.steps.score_heads.write", refuse)
+    return bench.score()
+
+
+@CASES.of("a continuation longer than the window")
+def _(bench):
+    contexts = [*SENTENCES[:2], "Say:"]
+    return bench.score(prompts=bench.prompts(contexts, [" " + " lamp" * 300, " a"]))
+
+
+@CASES.of("an empty context and no start token")
+def _(bench):
+    folder = bench.checkpoint()
+    path = folder / "tokenizer_config.json"
+    settings = {k: v for k, v in json.loads(path.read_text()).items() if not k.endswith("_token")}
+    path.write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    return bench.score(record=bench.record(folder), prompts=bench.prompts(["The lamp", "", "Light", "Rain"]))
+
+
+def overflow_after_loading(bench, layer):
+    """A model whose weights of one layer's FFN become NaN once it has been proved."""
+    attach = loading.attach
+
+    def spoiled(model):
+        interventions = attach(model)
+        architectures.ffn_modules(model)[layer][0].weight[:] = float("nan")
+        return interventions
+
+    bench.patch.setattr(loading, "attach", spoiled)
+
+
+@CASES.of("log-likelihoods that are not finite")
+def _(bench):
+    overflow_after_loading(bench, 1)
+    return bench.prune()
+
+
+@CASES.of("losses that are not finite")
+def _(bench):
+    overflow_after_loading(bench, 1)
+    return bench.score()
+
+
+@CASES.of("gradients that are not finite")
+def _(bench):
+    plain = gradient.products
+
+    def overflow(*arguments, **options):
+        found = plain(*arguments, **options)
+        found[1].heads[0, 2] = float("inf")
+        return found
+
+    bench.patch.setattr(gradient, "products", overflow)
+    return bench.score()
+
+
+@CASES.of("weights that the configuration takes from elsewhere")
+def _(bench):
+    return bench.resolve(bench.checkpoint(transformers_weights="sub/real.safetensors"))
+
+
+@CASES.of("an index that takes weights from elsewhere")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "model.safetensors").rename(bench.folder / "x.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "../x.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return bench.resolve(folder)
+
+
+@CASES.of("an adapter beside the weights")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "adapter_config.json").write_text("{}")
+    return bench.resolve(folder)
+
+
+@CASES.of("a window too short for the induction sequences")
+def _(bench):
+    return bench.resolve(bench.checkpoint(), None, "--sequences", "100")
+
+
+@CASES.of("a checkpoint that was changed after the model was resolved")
+def _(bench):
+    record = bench.record()
+    path = bench.folder / "checkpoint" / "tokenizer_config.json"
+    path.write_text(path.read_text() + " ")
+    return bench.score(record=record)

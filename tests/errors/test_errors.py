@@ -1,0 +1,62 @@
+"""Bad input, through the command line: each row of docs/errors.md is brought about and held against its message."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import provenance, read
+from tests.conftest import tiny_model
+from tests.errors import artifacts, handled, models, places, records
+from tests.errors.bench import Bench
+from tests.errors.page import check, rows
+from tests.support.small_study import small
+
+CASES = {**records.CASES, **models.CASES, **artifacts.CASES, **places.CASES, **handled.CASES}
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, tokenizer):
+    """A tiny OPT in float32, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    tiny_model("opt").float().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path, capfd, monkeypatch, tokenizer, tiny_checkpoint):
+    return Bench(tmp_path, capfd, monkeypatch, tokenizer, tiny_checkpoint)
+
+
+def test_two_commands_that_write_one_file_leave_the_one_or_the_other(tmp_path):
+    study = small(tmp_path)
+    out = tmp_path / "ranking.parquet"
+    loop = "import sys; from lm_headroom.cli import main; sys.exit(max(main(sys.argv[1:]) for _ in range(30)))"
+    scores = [study.file("head_importance", 0, task) for task in ("piqa", "copa")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", loop, "rank", "--scores", path, "--out", out], stderr=subprocess.PIPE)
+        for path in scores
+    ]
+    seen = set()
+    while any(process.poll() is None for process in running):
+        if out.exists():
+            read(out, RANKING)
+            seen.add(provenance(out)["task"])
+    assert [process.wait() for process in running] == [0, 0], [process.stderr.read() for process in running]
+    assert seen == {"piqa", "copa"}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("situation", list(CASES))
+def test_bad_input(situation, bench):
+    check(situation, CASES[situation](bench))
+
+
+def test_the_page_has_every_case_and_no_other():
+    from tests.errors import test_workflow_errors as workflow
+
+    assert not set(CASES) & set(workflow.CASES)
+    assert set(rows()) == set(CASES) | set(workflow.CASES)
+    assert len(rows()) >= 30

@@ -1,0 +1,309 @@
+"""A study's artifacts, written with known values: what figures, tables and findings are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm_headroom.analysis.correlation import TaskScores, cross_shot, cross_task
+from lm_headroom.analysis.ranking import AGGREGATE, count_at, rank_heads
+from lm_headroom.artifacts.capacity import CAPACITY
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.cross_shot import CROSS_SHOT
+from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from lm_headroom.artifacts.prompts import PROMPTS
+from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
+from lm_headroom.artifacts.store import write, write_json
+from lm_headroom.results.matrix import Study
+from lm_headroom.steps import correlate_oracle
+from lm_headroom.study.ranking_names import CRITERIA, ffn_controls
+
+N = 10
+"""Questions per task."""
+PERCENTS = [0, 20, 50, 90]
+TRANSFER_PERCENTS = [0, 50, 90]
+HEADS, FFNS = [0, 50, 70], [0, 20]
+"""Levels of the joint grid."""
+HEAD_SIZE, FFN_SIZE = 1_000_000, 5_000_000
+"""Parameters of a head and of an FFN."""
+# Right answers of 10 questions per level: shots -> (component, task, ranking) -> level; what is not here is DEFAULT.
+DEFAULT = [8, 8, 7, 5]
+RIGHT = {
+    0: {
+        ("heads", "copa", "own"): [9, 9, 8, 4],
+        ("heads", "piqa", "random_1"): [8, 5, 5, 5],
+        ("heads", "copa", "random_1"): [9, 6, 4, 5],
+        ("heads", "copa", "aggregate"): [9, 9, 9, 5],
+        ("heads", "copa", "highest_srcc"): [9, 8, 5],
+        ("heads", "copa", "lowest_srcc"): [9, 4, 4],
+        ("ffns", "piqa", "own"): [8, 3, 3, 3],
+        ("ffns", "copa", "own"): [9, 9, 5, 4],
+        ("ffns", "piqa", "random_1"): [8, 3, 2, 2],
+        ("ffns", "copa", "random_1"): [9, 5, 5, 4],
+    },
+    5: {
+        ("heads", "piqa", "own"): [7, 7, 7, 4],
+        ("heads", "copa", "own"): [8, 8, 3, 4],
+        ("heads", "piqa", "random_1"): [7, 4, 5, 5],
+        ("heads", "copa", "random_1"): [8, 5, 4, 5],
+        ("heads", "copa", "highest_srcc"): [8, 8, 5],
+        ("heads", "copa", "lowest_srcc"): [8, 4, 4],
+    },
+}
+# Per layer, right answers of 10 lost without its FFN on copa; on other tasks none but one at layer 1.
+LOST = {"copa": [-1, 0, 4, 0]}
+# Right answers of 10 in the joint grid: rows heads, columns FFNs.
+JOINT = {"piqa": [[8, 8], [8, 2], [7, 2]], "copa": [[9, 9], [9, 3], [4, 3]]}
+
+
+@dataclass(frozen=True)
+class Values:
+    """Where a study's numbers come from; the defaults are those above."""
+
+    shape: tuple[int, int] = (4, 5)
+    levels: tuple[int, ...] = tuple(PERCENTS)
+    transfer_levels: tuple[int, ...] = tuple(TRANSFER_PERCENTS)
+    heads: tuple[int, ...] = tuple(HEADS)
+    ffns: tuple[int, ...] = tuple(FFNS)
+    right: Callable[[int, str, str, str], list[int]] = lambda k, *key: RIGHT.get(k, {}).get(key, DEFAULT)
+    lost: Callable[[str], list[int]] = lambda task: LOST.get(task, [1, 0, 0, 0])
+    joint: Callable[[str], list[list[int]]] = lambda task: JOINT.get(task, JOINT["piqa"])
+    head_oracle: tuple[str, ...] = ("copa",)
+    """Tasks whose heads were removed one at a time: the rise of the loss is the score, give or take 45 %."""
+    offset: int = 0
+    """Seeds of head and induction scores begin here: another model has others."""
+    repeat: int = 1
+    """How often each of the N questions is there, in curves and grids."""
+    selection: str = "evaluation"
+    """Which documents rank the FFNs."""
+
+
+def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
+    """Head importances, [layer, head]."""
+    return np.random.default_rng(seed).random(shape)
+
+
+def task_scores(study: Study, shots: int, values: Values) -> dict[str, Any]:
+    """Head importances per task."""
+    return {task: scores(values.offset + 20 * shots + i, values.shape) for i, task in enumerate(study.tasks)}
+
+
+def outcomes(right: list[int], repeat: int = 1) -> dict[str, list[Any]]:
+    """Columns of an evaluation in which ``right`` of 10 questions, each ``repeat`` times, are answered right."""
+    total = N * repeat
+    correct = [[i < n * repeat for i in range(total)] for n in right]
+    return {
+        "accuracy": [n / N for n in right],
+        "stderr": [float(np.std(row, ddof=1) / np.sqrt(total)) for row in correct],
+        "accuracy_norm": [None] * len(right),
+        "stderr_norm": [None] * len(right),
+        "n_documents": [total] * len(right),
+        "n_truncated": [0] * len(right),
+        "doc_id": [list(range(total))] * len(right),
+        "correct": correct,
+        "correct_norm": [None] * len(right),
+    }
+
+
+def per_head(values: Any) -> dict[str, Any]:
+    """Columns that name the heads of [layer, head] values."""
+    layers, heads = np.indices(values.shape)
+    return {"layer": layers.ravel(), "head": heads.ravel()}
+
+
+def write_study(study: Study, values: Values | None = None) -> Study:
+    """Write all artifacts of a study."""
+    values = values or Values()
+    for k in study.shots:
+        write_scores(study, k, values)
+        for task in (*study.tasks, *study.unseen):
+            write_curves(study, k, task, values)
+            write_prompts(study, k, task)
+        for task in study.tasks:
+            write_ffns(study, k, task, values)
+            if study.joint:
+                write_joint(study, k, task, values)
+    halves = {k: {t: TaskScores(v, v, v) for t, v in task_scores(study, k, values).items()} for k in study.shots}
+    if len(study.shots) > 1:
+        path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
+        write(path, CROSS_SHOT, cross_shot(halves), made_of(study))
+    for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING)):
+        found = induction(name, values.shape, values.offset)
+        columns = {"mean": found.ravel(), "variance": [0.12] * found.size, "n_sequences": [3] * found.size}
+        write(
+            study.results / "induction" / f"{name}.parquet",
+            kind,
+            {**per_head(found), **columns},
+            {"model": made_of(study)["model"]},
+        )
+    write_json(study.results / "model.json", made_of(study)["model"])
+    write_oracle(study, values)
+    return study
+
+
+def write_oracle(study: Study, values: Values) -> None:
+    """The oracle of heads, and how far the gradient agrees with the oracles."""
+    tasks = [task for task in study.tasks if task in values.head_oracle]
+    for k in study.shots:
+        for task in tasks:
+            found = task_scores(study, k, values)[task].ravel()
+            rises = found[:, None] * (1 + 0.1 * (np.arange(N) - 4.5))
+            columns = {
+                **per_head(found.reshape(values.shape)),
+                **dict.fromkeys(("loss_rise", "loss_stderr", "loss_rise_even", "loss_rise_odd"), found),
+                **dict.fromkeys(("accuracy_lost", "accuracy_stderr"), [0.0] * len(found)),
+                "doc_id": [list(range(N))] * len(found),
+                "loss_rises": rises.tolist(),
+                **dict.fromkeys(("correct_dense", "correct_ablated"), [[True] * N] * len(found)),
+            }
+            write(study.file("head_oracle", k, task), HEAD_ORACLE, columns, made_of(study, k, task))
+    out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
+    correlate_oracle.run(out, study.results, study.tasks, tasks, study.shots, study.seed or 0)
+
+
+def made_of(
+    study: Study, shots: int | None = None, task: str | None = None, ranking: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """The provenance that says which cell of the matrix an artifact is."""
+    model = {"name": study.model, "family": "opt", "digest": f"{study.model:x>64}"}
+    cell = {"shots": shots, "task": task, "ranking": ranking}
+    return {
+        "model": model,
+        "dtype": "float32",
+        "seed": study.seed,
+        **{name: value for name, value in cell.items() if value is not None},
+        **more,
+    }
+
+
+def induction(name: str, shape: tuple[int, int] = (4, 5), offset: int = 0) -> Any:
+    """Induction scores [layer, head]: prefix matching highest at layer 3 head 4, copying at layer 4 head 1."""
+    found = scores(offset + (99 if name == "prefix_matching" else 98), shape) / 2
+    found[(2, 3) if name == "prefix_matching" else (3, 0)] = 2.0
+    return found
+
+
+def write_scores(study: Study, k: int, values: Values) -> None:
+    """Head importance, correlations and capacity of one shot."""
+    by_task = task_scores(study, k, values)
+    mean = np.mean(list(by_task.values()), axis=0)
+    for task, found in {**by_task, AGGREGATE: mean}.items():
+        columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
+        facts = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
+        write(study.file("head_importance", k, task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
+    halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}
+    table = cross_task(halves, TaskScores(mean, mean, mean))
+    write(study.file("correlation", k, "cross_task"), CROSS_TASK, table, made_of(study, k))
+    rows: dict[str, list[Any]] = {column.name: [] for column in CAPACITY.columns}
+    for task, found in {**by_task, AGGREGATE: mean}.items():
+        for name in ("prefix_matching", "copying"):
+            kept = induction(name, values.shape, values.offset)
+            gone = np.cumsum([0.0, *(kept[head] for head in rank_heads(found))]) / kept.sum()
+            rows["task"] += [task] * len(gone)
+            rows["score"] += [name] * len(gone)
+            rows["n_pruned"] += range(len(gone))
+            rows["percent"] += [100 * i / kept.size for i in range(len(gone))]
+            rows["retained"] += (1 - gone).tolist()
+    write(study.file("capacity", k), CAPACITY, rows, made_of(study, k))
+
+
+def write_curves(study: Study, k: int, task: str, values: Values) -> None:
+    """Accuracy curves of one task: heads under each ranking, FFNs under the own."""
+    layers, total = values.shape[0], values.shape[0] * values.shape[1]
+    known = task in study.tasks
+    rankings = ["own", "aggregate", *(study.controls if known else ())]
+    curves = [("heads", name, values.levels) for name in rankings]
+    if task in study.transfer:
+        curves += [("heads", name, values.transfer_levels) for name in ("highest_srcc", "lowest_srcc")]
+    if known:
+        curves += [("ffns", name, values.levels) for name in ("own", *ffn_controls(study.controls))]
+    for component, ranking, levels in curves:
+        size, count = (HEAD_SIZE, total) if component == "heads" else (FFN_SIZE, layers)
+        pruned = [count_at(percent, count) for percent in levels]
+        others = [name for name in study.tasks if name != task] or [task]
+        lowest = -0.25 if len(others) > 1 else 0.75
+        partner = {"highest_srcc": (others[0], 0.75), "lowest_srcc": (others[-1], lowest)}.get(ranking)
+        columns = {
+            "percent": list(levels),
+            "n_pruned": pruned,
+            "parameters_removed": [size * n for n in pruned],
+            "partner": [partner[0] if partner else None] * len(levels),
+            "correlation": [partner[1] if partner else None] * len(levels),
+            **outcomes(values.right(k, component, task, ranking), values.repeat),
+        }
+        write(study.curve(task, k, ranking, component), PRUNED_EVAL, columns, made_of(study, k, task, ranking))
+
+
+def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
+    """FFN importance of one task."""
+    lost = values.lost(task)
+    n = len(lost)
+    columns = {
+        "layer": list(range(n)),
+        "score": [x / N for x in lost],
+        "stderr": [0.1] * n,
+        "accuracy_dense": [0.8] * n,
+        "accuracy_ablated": [0.8 - x / N for x in lost],
+        "doc_id": [list(range(N))] * n,
+        "correct_dense": [[i < 8 for i in range(N)]] * n,
+        "correct_ablated": [[i < 8 - x for i in range(N)] for x in lost],
+    }
+    # The gradient ranks layers from the last to the first.
+    gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
+    columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
+    write(study.file("ffn_gradient", k, task), FFN_GRADIENT, columns_, made_of(study, k, task))
+    facts = made_of(study, k, task, options={"selection": values.selection})
+    write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
+
+
+def write_joint(study: Study, k: int, task: str, values: Values) -> None:
+    """The joint grid of one task."""
+    layers, total = values.shape[0], values.shape[0] * values.shape[1]
+    cells = [(h, f) for h in values.heads for f in values.ffns]
+    n_heads, n_ffns = [count_at(h, total) for h, _ in cells], [count_at(f, layers) for _, f in cells]
+    columns = {
+        "percent_heads": [h for h, _ in cells],
+        "percent_ffns": [f for _, f in cells],
+        "n_heads": n_heads,
+        "n_ffns": n_ffns,
+        "parameters_removed": [HEAD_SIZE * h + FFN_SIZE * f for h, f in zip(n_heads, n_ffns, strict=True)],
+        **outcomes([n for row in values.joint(task) for n in row], values.repeat),
+    }
+    write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, made_of(study, k, task))
+
+
+def write_prompts(study: Study, k: int, task: str) -> None:
+    """Evaluation prompts of one task: piqa has four choices, others two; each is right in its turn."""
+    choices = 4 if task == "piqa" else 2
+    rows = N * choices
+    columns = {
+        "doc_id": np.repeat(np.arange(N), choices),
+        "question": np.repeat(np.arange(N), choices),
+        "purpose": ["evaluation"] * rows,
+        "split": ["validation"] * rows,
+        "choice": list(range(choices)) * N,
+        "context": ["c"] * rows,
+        "continuation": [" t"] * rows,
+        "gold": [choice == document % choices for document in range(N) for choice in range(choices)],
+        "metric": ["choice"] * rows,
+        "choice_length": [None] * rows,
+    }
+    path = study.results.parent / "prompts" / task / f"{k}shot-seed{study.seed}.parquet"
+    write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
+
+
+def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> Study:
+    """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads; each question ``repeat`` times."""
+    tasks, unseen, transfer = ("piqa", "copa", "record"), ("mathqa",), ("copa",)
+    results = folder / "results" / "model"
+    study = Study(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
+    return write_study(study, Values(repeat=repeat, selection=selection))

@@ -1,0 +1,236 @@
+"""Gradient against oracle: the artifact, the table, the figure's data and the findings, from known values."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from lm_headroom.analysis.correlation import TaskScores, corrected_srcc
+from lm_headroom.analysis.oracle_agreement import Gradient, agreement
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.store import ArtifactError, read, write
+from lm_headroom.cli import main
+from lm_headroom.report.figures import oracle as figure
+from lm_headroom.report.findings import findings, oracle_sentences
+from lm_headroom.report.tables.oracle import NAMES
+from lm_headroom.results.matrix import Study
+from lm_headroom.results.oracle import read_ffns, read_heads
+from tests.support.small_study import Values, made_of, small, write_study
+
+
+@pytest.fixture
+def study(tmp_path):
+    return small(tmp_path)
+
+
+def agreed(study, **wanted):
+    path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
+    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def exact(values):
+    """Gradient scores without error."""
+    values = np.array(values, dtype=float)
+    return Gradient(values, np.zeros_like(values), values, values)
+
+
+class TestAgreement:
+    def test_by_hand(self):
+        rng = np.random.default_rng(0)
+        score, outcomes = rng.random(20), rng.normal(size=(20, 11))
+        found = agreement(exact(score), outcomes, np.repeat([0, 1], 10))
+        lost = outcomes.mean(axis=1)
+        assert found.srcc == pytest.approx(spearmanr(score, lost).statistic)
+        inside = [spearmanr(score[part], lost[part]).statistic for part in (slice(10), slice(10, 20))]
+        assert found.within_layer == pytest.approx(np.mean(inside))
+        r = spearmanr(outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)).statistic
+        assert found.reliability_gradient == pytest.approx(1)
+        if r > 0:
+            assert found.reliability_oracle == pytest.approx(2 * r / (1 + r))
+            assert found.noise_ceiling == pytest.approx(np.sqrt(2 * r / (1 + r)))
+        else:
+            assert found.reliability_oracle is found.noise_ceiling is found.corrected is None
+        assert found.low < found.srcc < found.high
+
+    def test_without_noise_the_limits_close(self):
+        score = np.random.default_rng(1).random(30)
+        other = score.copy()
+        other[:10] = other[:10][::-1]
+        found = agreement(exact(score), np.repeat(other[:, None], 8, axis=1))
+        assert found.low == pytest.approx(found.srcc) == pytest.approx(found.high)
+        assert found.noise_ceiling == pytest.approx(1)
+        assert found.corrected == pytest.approx(found.srcc)
+        assert found.within_layer is None
+        sampled = agreement(exact(score), np.repeat(other[:, None], 8, axis=1), sampled=True)
+        assert sampled.low < found.srcc - 0.05 < found.srcc + 0.02 < sampled.high
+
+    def test_what_is_above_one_is_kept_as_between_rankings(self):
+        """The score is the oracle's own mean, so that the SRCC is 1, above what its noise allows."""
+        rng = np.random.default_rng(4)
+        outcomes = rng.normal(size=(40, 1)) + 4 * rng.normal(size=(40, 60))
+        lost, even, odd = outcomes.mean(axis=1), outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)
+        found = agreement(Gradient(lost, np.full(40, 0.1), even, odd), outcomes)
+        scores = TaskScores(*(values[None] for values in (lost, even, odd)))
+        assert found.srcc == pytest.approx(1)
+        assert found.corrected == pytest.approx(corrected_srcc(scores, scores))
+        assert found.corrected > 1
+        assert found.corrected_high > 1
+        assert found.high == 1, "of a plain SRCC nothing is above 1"
+
+    def test_constant_scores_have_none(self):
+        found = agreement(exact(np.ones(5)), np.random.default_rng(0).normal(size=(5, 6)))
+        assert found.srcc is found.low is found.corrected is found.noise_ceiling is None
+        found = agreement(exact(np.arange(5)), np.zeros((5, 6)))
+        assert found.srcc is found.high is found.reliability_oracle is None
+
+    def test_the_same_data_give_the_same_limits(self):
+        rng = np.random.default_rng(2)
+        score, outcomes = rng.random(9), rng.normal(size=(9, 20))
+        assert agreement(exact(score), outcomes) == agreement(exact(score), outcomes)
+
+    def test_noise_only_corrects_nothing(self):
+        rng = np.random.default_rng(3)
+        found = agreement(exact(rng.random(30)), rng.normal(size=(30, 40)))
+        assert found.corrected is found.corrected_low is found.corrected_high is None
+        assert found.low < 0 < found.high
+
+
+class TestArtifact:
+    def test_rows_of_ffns_and_heads(self, study):
+        assert len(agreed(study, component="ffns")) == 6
+        (copa,) = agreed(study, component="ffns", task="copa", shots=0)
+        # Lost -1, 0, 4 and 0 of 10 without the FFNs that the gradient ranks 4, 3, 2 and 1.
+        assert copa["srcc"] == pytest.approx(spearmanr([4, 3, 2, 1], [-1, 0, 4, 0]).statistic)
+        assert (copa["n_components"], copa["n_questions"], copa["measure"]) == (4, 10, "accuracy_lost")
+        assert copa["srcc_within_layer"] is None
+        (rise,) = agreed(study, component="heads", shots=5, measure="loss_rise")
+        # The rise is the score: perfect agreement, in each layer, too.
+        assert (rise["srcc"], rise["srcc_within_layer"]) == (pytest.approx(1), pytest.approx(1))
+        assert (rise["task"], rise["n_components"]) == ("copa", 20)
+        (lost,) = agreed(study, component="heads", shots=5, measure="accuracy_lost")
+        assert lost["srcc"] is lost["corrected"] is None
+
+    def test_changes_have_no_sign(self, study):
+        from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+
+        path = study.file("head_oracle", 0, "copa")
+        table = read(path, HEAD_ORACLE)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        # Half of the heads do harm.
+        signs = [-1 if place % 2 else 1 for place in range(20)]
+        columns["loss_rises"] = [[s * x for x in row] for s, row in zip(signs, columns["loss_rises"], strict=True)]
+        write(path, HEAD_ORACLE, columns, made_of(study, 0, "copa"))
+        found = read_heads(study, 0, "copa")
+        of = {name: agreement(found.gradient, values).srcc for name, values in found.outcomes.items()}
+        assert of["loss_change"] == pytest.approx(1)
+        assert of["loss_rise"] < 0.5
+
+    def test_a_sample_of_heads_is_known_as_one(self, study):
+        from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+
+        path = study.file("head_oracle", 0, "copa")
+        assert not read_heads(study, 0, "copa").sampled
+        table = read(path, HEAD_ORACLE).take([17, 3, 8, 12, 0])
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        write(path, HEAD_ORACLE, columns, made_of(study, 0, "copa"))
+        found = read_heads(study, 0, "copa")
+        assert found.sampled
+        assert found.layers.tolist() == [0, 0, 1, 2, 3]
+        np.testing.assert_allclose(found.outcomes["loss_rise"].mean(axis=1), found.gradient.score, rtol=1e-6)
+
+    def test_other_layers_are_refused(self, study):
+        columns = {name: [0.1, 0.2] for name in ("score", "stderr", "score_even", "score_odd")}
+        path = study.file("ffn_gradient", 0, "copa")
+        write(path, FFN_GRADIENT, {"layer": [0, 1], **columns}, made_of(study, 0, "copa"))
+        with pytest.raises(ArtifactError, match="has 2 layers, .* has 4; run the workflow again"):
+            read_ffns(study, 0, "copa")
+
+    def test_other_heads_are_refused(self, study):
+        from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+
+        path = study.file("head_oracle", 0, "copa")
+        table = read(path, HEAD_ORACLE)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        write(path, HEAD_ORACLE, columns | {"head": [7] * 20}, made_of(study, 0, "copa"))
+        with pytest.raises(ArtifactError, match="has heads that .* has not"):
+            read_heads(study, 0, "copa")
+
+
+def test_the_table_has_the_artifacts_rows(study, tmp_path):
+    path = study.results / "correlation" / "oracle" / "seed7.parquet"
+    assert main(["oracle-table", str(path), "--out", str(tmp_path / "t")]) == 0
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines[0].split(",")[:3] == ["component", "task", "shots"]
+    # Six of FFNs, and three measures of the heads of one task at two shots.
+    assert len(lines) == 1 + 6 + 6
+    assert any(line.startswith("FFNs,copa,0,accuracy lost,4,10,-0.") for line in lines)
+    assert "| heads | copa | 5 | rise of the loss | 20 | 10 | 1.000 |" in (tmp_path / "t.md").read_text()
+    assert len(NAMES) == len(ORACLE_AGREEMENT.columns)
+
+
+def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
+    rows = figure.data(study)
+    assert {(component, task) for component, task, _ in rows} == {
+        ("heads", "copa"), ("ffns", "piqa"), ("ffns", "copa"), ("ffns", "record"),
+    }  # fmt: skip
+    assert rows["heads", "copa", 0]["measure"] == "loss_rise"
+    options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "f")]
+    assert main(["oracle-figure", "--results", str(study.results), *options]) == 0
+    assert (tmp_path / "f.png").stat().st_size > 20_000
+    assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+class TestFindings:
+    def test_known_values(self, study):
+        sentences = oracle_sentences(study)
+        assert len(sentences) == 6
+        srcc = [spearmanr([4, 3, 2, 1], lost).statistic for lost in ([1, 0, 0, 0], [-1, 0, 4, 0], [1, 0, 0, 0])]
+        assert (
+            f"an SRCC of {np.mean(srcc):.2f} on average over 3 tasks ({min(srcc):.2f} to {max(srcc):.2f})"
+            in (sentences[0])
+        )
+        rise, change = sentences[4:]
+        assert "- 5-shot, copa: over 20 heads, the gradient scores have with the rise of the loss when" in rise
+        assert "have with how much the loss of a question changes, up or down, when" in change
+        for sentence in (rise, change):
+            assert "an SRCC of 1.00" in sentence
+            assert "There is too much noise to say" in sentence, "a gradient score's error is as large as itself"
+            assert sentence in findings(study)
+
+    def rows(self, study, monkeypatch, **changes):
+        (row,) = agreed(study, component="heads", shots=0, measure="loss_rise")
+        from lm_headroom.report.findings import _head_agreement
+
+        return _head_agreement({**row, **changes})
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"srcc": None}, "no SRCC that is defined."),
+            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, "0.10 (95 % interval -0.20 to 0.40), 1.00 inside"),
+            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, ": not told from none."),
+            ({"srcc": 0.5, "srcc_low": None, "srcc_high": None}, ": not told from none."),
+            ({"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7, "corrected": None}, "too much noise to say"),
+            (
+                {"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7}
+                | {"corrected": 0.6, "corrected_low": 0.35, "corrected_high": 0.85},
+                "Without noise it would be 0.60 (0.35 to 0.85), less than full agreement.",
+            ),
+            (
+                {"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7}
+                | {"corrected": 0.8, "corrected_low": 0.5, "corrected_high": 1.0},
+                "0.80 (0.50 to 1.00), not told from full agreement.",
+            ),
+        ],
+    )
+    def test_sentences_say_no_more_than_the_interval(self, study, monkeypatch, changes, text):
+        assert text in self.rows(study, monkeypatch, **changes)
+
+    def test_without_heads_there_is_one_sentence_per_shot(self, tmp_path):
+        study = write_study(Study(tmp_path / "results" / "m", ("copa",), (1,), 3), replace(Values(), head_oracle=()))
+        (sentence,) = oracle_sentences(study)
+        assert sentence.startswith("- 1-shot: the gradient scores of FFNs")
+        assert "over 1 task;" in sentence

@@ -1,0 +1,479 @@
+"""Pruned checkpoints: the masked model's logits with fewer parameters, saved, loaded, generating, and refused."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, OPTForCausalLM
+
+import lm_headroom
+from lm_headroom.analysis.ranking import as_columns, count_at, ffn_columns, random_ranking, rank_ffns, rank_heads
+from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.store import file_digest, write
+from lm_headroom.audit.show import build_provenance as shown
+from lm_headroom.audit.verify import verify
+from lm_headroom.cli import main
+from lm_headroom.engine.loading import gates_without, load, prepare
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.models.resolve import resolve
+from lm_headroom.pruned import export as writing
+from lm_headroom.pruned import model as pruned_model
+from lm_headroom.pruned.model import Headless, Remainder, load_pruned, prune_for_good
+from lm_headroom.steps import export_pruned
+from tests.conftest import ROOT, tiny_model
+from tests.errors.places import disk
+from tests.families import cases as families
+
+ARCHITECTURES = ["opt", "opt-350m", "llama"]
+OTHERS = [
+    name
+    for name, case in families.CASES.items()
+    if case.family in pruned_model.ARCHITECTURES and name not in ARCHITECTURES
+]
+REFUSED = [name for name, case in families.CASES.items() if case.family not in pruned_model.ARCHITECTURES]
+EVERY = [(layer, head) for layer in range(3) for head in range(4)]
+CASES = {
+    # LLaMA's heads 0 and 1 share keys and values, as do 2 and 3.
+    "uneven layers and groups": ([(0, 0), (1, 0), (1, 1), (2, 3)], []),
+    "first layer without heads": ([(0, 0), (0, 1), (0, 2), (0, 3), (2, 1)], [1]),
+    "90 % of heads": (random_ranking(3, 4, 1)[: count_at(90, 12)], []),
+    "every head": (EVERY, []),
+    "every FFN": ([], [0, 1, 2]),
+    "nothing left": (EVERY, [0, 1, 2]),
+    "nothing pruned": ([], []),
+}
+TOKENS = torch.randint(3, 520, (3, 20), generator=torch.Generator().manual_seed(1))
+
+
+def removed(model, heads, ffns):
+    return architectures.removed_parameters(model, heads) + sum(
+        architectures.ffn_parameters(model, layer) for layer in ffns
+    )
+
+
+def tiny(family):
+    """A tiny model in float32."""
+    return tiny_model(family).float() if family in ARCHITECTURES else families.model_of(families.CASES[family]).float()
+
+
+@cache
+def masked(family, case):
+    """Logits of the model with closed gates and left-out FFNs."""
+    heads, ffns = CASES[case]
+    loaded = prepare(tiny(family), None)
+    gates = gates_without(loaded.shape, heads)
+    with torch.no_grad(), loaded.interventions.gates(gates), loaded.interventions.without_ffns(ffns):
+        return loaded.model(input_ids=TOKENS, use_cache=False).logits
+
+
+def logits(model, **options):
+    with torch.no_grad():
+        return model(input_ids=TOKENS, **options).logits
+
+
+PARAMS = [(f, c) for f in ARCHITECTURES for c in CASES] + [(f, c) for f in OTHERS for c in list(CASES)[:2]]
+
+
+@pytest.fixture(scope="module", params=PARAMS, ids=lambda p: ": ".join(p))
+def exported(request, tmp_path_factory):
+    """A tiny model, its folder, and the folder of the same model without what the case prunes."""
+    family, case = request.param
+    folder = tmp_path_factory.mktemp("exported")
+    model = tiny(family)
+    model.save_pretrained(folder / "whole")
+    left = Remainder.without(architectures.heads(model), *CASES[case])
+    prune_for_good(copy.deepcopy(model), left).save_pretrained(folder / "pruned")
+    return family, case, model, folder
+
+
+def test_logits_are_the_masked_models(exported):
+    family, case, _, folder = exported
+    torch.testing.assert_close(logits(load_pruned(folder / "pruned")), masked(family, case), atol=1e-5, rtol=0)
+    if case != "nothing pruned":
+        assert (masked(family, case) - masked(family, "nothing pruned")).abs().max() > 1e-3, "the mask matters"
+
+
+def test_parameters_and_bytes_fall_as_computed(exported):
+    _, case, model, folder = exported
+    gone = removed(model, *CASES[case])
+    assert load_pruned(folder / "pruned").num_parameters() == model.num_parameters() - gone
+    sizes = [weight_bytes(folder / name / "model.safetensors") for name in ("whole", "pruned")]
+    assert sizes[0] - sizes[1] == 4 * gone
+
+
+def weight_bytes(path):
+    """Of the numbers, without the file's header."""
+    with path.open("rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
+def test_generation_with_and_without_cache_agree(exported):
+    """Greedy, rows of unequal length padded on the left."""
+    _, _, _, folder = exported
+    model = load_pruned(folder / "pruned")
+    mask = torch.ones_like(TOKENS)
+    mask[0, :7] = mask[1, :3] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    found = [model.generate(TOKENS * mask, use_cache=use, **options) for use in (True, False)]
+    assert found[0].shape == (3, 32)
+    assert torch.equal(*found)
+    # By itself, without its padding, a row goes on the same way.
+    alone = model.generate(TOKENS[:1, 7:], max_new_tokens=12, do_sample=False, eos_token_id=None)
+    assert torch.equal(alone[0, 13:], found[0][0, 20:])
+
+
+def test_saved_and_loaded_again_it_is_the_same(exported):
+    _, _, whole, folder = exported
+    model = load_pruned(folder / "pruned")
+    model.save_pretrained(folder / "again", max_shard_size="20KB")
+    assert len(list((folder / "again").glob("model-*.safetensors"))) > 1
+    again = load_pruned(folder / "again")
+    assert torch.equal(logits(again), logits(model))
+    configs = [json.loads((folder / name / "config.json").read_text()) for name in ("pruned", "again")]
+    assert configs[0] == configs[1]
+    assert type(pickle.loads(pickle.dumps(again))) is type(model)
+    assert isinstance(model, type(whole))
+
+
+def test_transformers_own_loading_refuses_it(exported):
+    """By the model type, and a family's own class, if somebody names it, by a setting that is a sentence."""
+    _, _, model, folder = exported
+    with pytest.raises(ValueError, match="model type `lm_headroom_pruned` but Transformers does not recognize"):
+        AutoModelForCausalLM.from_pretrained(folder / "pruned")
+    for family in {OPTForCausalLM, LlamaForCausalLM, type(model)}:
+        with pytest.raises(Exception, match="pruned by lm-headroom: load it with lm_headroom.load_pruned"):
+            family.from_pretrained(folder / "pruned")
+
+
+def test_tied_embeddings_stay_tied(tmp_path):
+    """As in OPT, whose output embedding is its input embedding and is stored once."""
+    prune_for_good(
+        tiny_model("opt").float(), Remainder.without(architectures.HeadLayout(3, 4, 4, 6), [(0, 1)])
+    ).save_pretrained(tmp_path)
+    model = load_pruned(tmp_path)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if name.startswith("lm_head")]  # noqa: SIM118
+
+
+def test_number_formats_are_the_checkpoints_or_as_asked(tmp_path):
+    left = Remainder.without(architectures.HeadLayout(3, 4, 2, 6), [(0, 1)], [2])
+    prune_for_good(tiny_model("llama").bfloat16(), left).save_pretrained(tmp_path)
+    assert load_pruned(tmp_path).dtype == torch.bfloat16
+    assert load_pruned(tmp_path, dtype=torch.float32).dtype == torch.float32
+
+
+def test_beams_and_static_caches_work_without_heads_in_the_first_layer(tmp_path):
+    heads, ffns = CASES["first layer without heads"]
+    model = prune_for_good(
+        tiny_model("llama").float(), Remainder.without(architectures.HeadLayout(3, 4, 2, 6), heads, ffns)
+    )
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    greedy = model.generate(TOKENS, **options)
+    assert torch.equal(model.generate(TOKENS, cache_implementation="static", **options), greedy)
+    beams = [model.generate(TOKENS, num_beams=3, use_cache=use, **options) for use in (True, False)]
+    assert torch.equal(*beams)
+
+
+def test_the_package_starts_without_torch():
+    code = (
+        "import sys, lm_headroom;"
+        "print('torch' in sys.modules, callable(lm_headroom.load_pruned), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "workflow")
+    assert done.stdout == "False True True\n", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'load_prunned'"):
+        lm_headroom.load_prunned  # noqa: B018
+
+
+# Through the command line.
+
+
+class Place:
+    """A results folder with the record and rankings of a tiny model."""
+
+    def __init__(self, folder, family, tokenizer):
+        self.folder, self.model = folder, tiny_model(family).float()
+        self.results = folder / "results"
+        self.model.save_pretrained(folder / "checkpoint")
+        tokenizer.save_pretrained(folder / "checkpoint")
+        self.record = self.results / "tiny" / "model.json"
+        record = resolve("tiny", str(folder / "checkpoint"), None, self.record)
+        rng = np.random.default_rng(0)
+        self.orders = {}
+        cell = "aggregate/0shot-seed7.parquet"
+        for name, kind, shape in (("heads", RANKING, (3, 4)), ("ffns", FFN_RANKING, (3,))):
+            scores = rng.random(shape)
+            order = rank_heads(scores) if name == "heads" else rank_ffns(scores)
+            columns = as_columns(order, scores) if name == "heads" else ffn_columns(order, scores)
+            source = {"prompts": {"path": "prompts/copa/0shot-seed7.parquet", "digest": "0" * 64}}
+            step = "steps.aggregate_importance" if name == "heads" else "steps.aggregate_ffns"
+            made = {"step": step, "code": code_digest(step), "options": {}}
+            facts = {**made, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
+            write(self.ranking(name, cell), kind, columns, facts)
+            self.orders[name] = order
+
+    def ranking(self, component, cell="aggregate/0shot-seed7.parquet"):
+        return self.results / "tiny" / "ranking" / component / cell
+
+    @property
+    def out(self):
+        return self.results / "tiny" / "pruned" / "aggregate" / "heads50-ffns34" / "0shot-seed7"
+
+    def export(self, *options, out=None):
+        """The command, with half of the heads and a third of the FFNs pruned unless ``options`` say else."""
+        options = options or ("--ranking", self.ranking("heads"), self.ranking("ffns"), "--percent", 50, 34)
+        arguments = ["export", "--model", self.record, "--device", "cpu", *options, "--out", out or self.out]
+        return main([str(argument) for argument in arguments])
+
+    @property
+    def pruned(self):
+        return self.orders["heads"][:6], self.orders["ffns"][:1]
+
+
+@pytest.fixture
+def place(tmp_path, tokenizer, family):
+    return Place(tmp_path, family, tokenizer)
+
+
+@pytest.fixture
+def opt(tmp_path, tokenizer):
+    return Place(tmp_path, "opt", tokenizer)
+
+
+def test_an_export_is_the_masked_model_in_a_fresh_process(place, capsys):
+    assert place.export() == 0
+    assert "parameters have become" in capsys.readouterr().err
+    loaded = load(place.record, device="cpu")
+    heads, ffns = place.pruned
+    with (
+        torch.no_grad(),
+        loaded.interventions.gates(gates_without(loaded.shape, heads)),
+        loaded.interventions.without_ffns(ffns),
+    ):
+        expected = loaded.model(input_ids=TOKENS, use_cache=False).logits
+    torch.save(TOKENS, place.folder / "tokens.pt")
+    code = (
+        "import torch, lm_headroom; from transformers import AutoTokenizer; "
+        f"model = lm_headroom.load_pruned({str(place.out)!r}); tokens = torch.load('tokens.pt'); "
+        f"assert AutoTokenizer.from_pretrained({str(place.out)!r})('The fox')['input_ids'] == {loaded.tokenizer('The fox')['input_ids']}; "  # noqa: E501
+        "torch.save(model(input_ids=tokens).logits.detach(), 'logits.pt')"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=place.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(place.folder / "logits.pt"), expected, atol=1e-5, rtol=0)
+    # A temporary folder would be beside it.
+    assert [path.name for path in place.out.parent.iterdir()] == ["0shot-seed7"]
+
+
+def test_card_and_manifest_say_what_made_it(opt):
+    assert opt.export() == 0
+    front, page = (opt.out / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    matter = yaml.safe_load(front)
+    record = json.loads(opt.record.read_text())
+    assert matter["base_model"] == "tiny"
+    found = matter["lm-headroom"]
+    assert found["base"]["digest"] == record["digest"]
+    before = opt.model.num_parameters()
+    assert found["parameters"] == {"before": before, "after": before - removed(opt.model, *opt.pruned)}
+    place = "tiny/ranking/heads/aggregate/0shot-seed7.parquet"
+    digest = file_digest(opt.ranking("heads"))
+    part = {"percent": 50, "count": 6, "of": 12, "ranking": place, "ranking_digest": digest}
+    assert found["pruned"]["heads"] == part
+    assert found["pruned"]["ffns"]["count"] == 1
+    assert found["provenance"][place]["digest"] == digest
+    # What is not there any more is known by its digest alone.
+    assert found["provenance"]["prompts/copa/0shot-seed7.parquet"] == {"digest": "0" * 64}
+    assert found["made_by"]["commit"], "this checkout is under version control"
+    assert "load_pruned" in page
+    assert str(opt.folder) not in front + page
+    manifest = json.loads((opt.out / "lm_headroom.json").read_text())
+    assert set(manifest["files"]) | {"lm_headroom.json"} == {path.name for path in opt.out.iterdir()}
+    assert "steps.export_pruned" in shown(opt.out / "lm_headroom.json", 5)
+
+
+def test_verify_judges_exports(opt):
+    assert opt.export() == 0
+    # The rankings are made up, from prompts that never were.
+    name = "tiny/pruned/aggregate/heads50-ffns34/0shot-seed7"
+
+    def states():
+        found = {file.path: file for file in verify(opt.results)}
+        return {path.removeprefix(f"{name}/"): file for path, file in found.items() if path.startswith(name)}
+
+    whole = states()
+    assert set(whole) == {path.name for path in opt.out.iterdir()}
+    assert {file.state for file in whole.values()} == {"stale"}
+    assert {reason for file in whole.values() for reason in file.reasons} == {
+        "made from tiny/ranking/ffns/aggregate/0shot-seed7.parquet, which is orphaned, and 1 more that are not sound"
+    }
+    (opt.out / "config.json").write_text("{}")
+    (opt.out / "notes.txt").write_text("mine")
+    changed = states()
+    assert changed["config.json"].state == "damaged"
+    assert changed["notes.txt"].state == "foreign"
+    assert changed["model.safetensors"].state == "stale"
+
+
+def test_the_same_export_gives_the_same_bytes_and_replaces_an_older_one(opt):
+    assert opt.export() == 0
+    first = {path.name: path.read_bytes() for path in opt.out.iterdir()}
+    (opt.out / ".snakemake_timestamp").touch()
+    assert opt.export() == 0
+    assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == first
+    assert opt.export("--ranking", opt.ranking("heads"), "--percent", 90) == 0
+    assert len(load_pruned(opt.out).config.headroom_pruned["ffns_left"]) == 3
+
+
+def test_an_older_export_stays_where_the_new_one_fails(opt, monkeypatch, capsys):
+    assert opt.export() == 0
+    before = {path.name: path.read_bytes() for path in opt.out.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(export_pruned, "write_weights", full)
+    assert opt.export() == 1
+    assert "could not be written (No space left); what was there is as it was" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == before
+    assert [path.name for path in opt.out.parent.iterdir()] == ["0shot-seed7"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing(opt, monkeypatch, capsys):
+    """64 KiB of room, of which the check before the work is not told."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
+    with disk(opt.folder / "disk", "") as mounted:
+        if not mounted:
+            pytest.skip("no file system of its own can be mounted here")
+        assert opt.export(out=opt.folder / "disk" / "export") == 1
+        said = capsys.readouterr().err
+        assert "disk/export could not be written (" in said
+        assert "No space left on device" in said
+        assert not list((opt.folder / "disk").iterdir())
+
+
+def test_what_is_not_the_masked_model_is_not_kept(opt, monkeypatch, capsys):
+    """An export whose weights, sizes or cache are wrong is found before it gets its name."""
+    kept = writing.prune_for_good
+
+    def wrong(model, left):
+        pruned = kept(model, left)
+        with torch.no_grad():
+            pruned.model.decoder.layers[2].self_attn.out_proj.bias[0] += 0.1
+        return pruned
+
+    monkeypatch.setattr(writing, "prune_for_good", wrong)
+    assert opt.export() == 1
+    assert "the export's logits differ from the masked model's by up to" in capsys.readouterr().err
+    monkeypatch.setattr(writing, "prune_for_good", lambda model, left: kept(model, Remainder(left.heads, (0, 1, 2))))
+    assert opt.export() == 1
+    assert "parameters, expected" in capsys.readouterr().err
+    assert not opt.out.parent.exists() or not list(opt.out.parent.iterdir())
+
+
+def test_a_cache_that_forgets_the_first_layer_is_found(opt, monkeypatch, capsys):
+    kept = Headless.forward
+    monkeypatch.setattr(Headless, "forward", lambda self, hidden_states, **kwargs: kept(self, hidden_states))
+    # A ranking that begins with the first layer.
+    scores = np.arange(12.0).reshape(3, 4)
+    facts = {"model": json.loads(opt.record.read_text())}
+    write(opt.folder / "first.parquet", RANKING, as_columns(rank_heads(scores), scores), facts)
+    options = ("--ranking", opt.folder / "first.parquet", "--percent", 40)
+    assert opt.export(*options) == 1
+    assert "the export's logits with a cache differ" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert opt.export(*options) == 0
+
+
+def test_the_exports_own_number_format_is_the_checkpoints(opt):
+    """Run in bfloat16, the masked model's weights are rounded; the written ones are not."""
+    assert opt.export("--ranking", opt.ranking("ffns"), "--percent", 34, "--dtype", "bfloat16") == 0
+    whole, pruned = opt.model, load_pruned(opt.out)
+    assert pruned.dtype == torch.float32
+    assert torch.equal(pruned.model.decoder.layers[0].self_attn.q_proj.weight, layer_weight(whole))
+
+
+def layer_weight(model):
+    return model.model.decoder.layers[0].self_attn.q_proj.weight
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda folder: shutil.rmtree(folder),
+            "no config.json there; expected a folder that 'lm-headroom export' made",
+        ),
+        (lambda folder: (folder / "config.json").write_text("{"), "is no JSON"),
+        (
+            lambda folder: change(folder, model_type="llama"),
+            "this is no pruned checkpoint \\(model type 'llama'\\); load it with transformers' own",
+        ),
+        (lambda folder: change(folder, format=2), "format 2 of pruned checkpoints is not known here"),
+        (lambda folder: change(folder, heads_left=None), "does not say what is left of the model"),
+        (lambda folder: change(folder, ffns_left=[0, 1, 2]), "has no weights for model.decoder.layers"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
+        (lambda folder: cut(folder / "model.safetensors"), "cut short or damaged|cannot be loaded"),
+    ],
+)
+def test_a_folder_that_is_no_whole_export_is_refused(tmp_path, spoil, message):
+    left = Remainder.without(architectures.HeadLayout(3, 4, 4, 6), [(0, 1)], [2])
+    prune_for_good(tiny_model("opt").float(), left).save_pretrained(tmp_path / "pruned")
+    spoil(tmp_path / "pruned")
+    with pytest.raises(HeadroomError, match=message):
+        load_pruned(tmp_path / "pruned")
+
+
+def change(folder, **settings):
+    path = Path(folder / "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def test_an_attention_implementation_cannot_be_chosen(tmp_path):
+    with pytest.raises(HeadroomError, match="attn_implementation cannot be chosen"):
+        load_pruned(tmp_path, attn_implementation="eager")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_family_that_cannot_have_fewer_heads_in_a_layer_is_refused(name):
+    model = families.model_of(families.CASES[name])
+    shape = architectures.heads(model)
+    with pytest.raises(
+        HeadroomError, match=f"model family '{model.config.model_type}' cannot be exported.*gpt2, gpt_neox"
+    ):
+        prune_for_good(model, Remainder.without(shape))
+
+
+def test_a_tokenizer_in_the_hubs_files_survives(opt, tokenizer):
+    """OPT's: GPT-2's files with an automatic BOS, and no tokenizer.json."""
+    from tests.workflow.conftest import write_hub_tokenizer
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (opt.folder / "checkpoint" / name).unlink()
+    write_hub_tokenizer(tokenizer, opt.folder / "checkpoint")
+    resolve("tiny", str(opt.folder / "checkpoint"), None, opt.record)
+    record = json.loads(opt.record.read_text())
+    scores = np.arange(3.0)
+    write(opt.folder / "ffns.parquet", FFN_RANKING, ffn_columns([0, 1, 2], scores), {"model": record})
+    assert opt.export("--ranking", opt.folder / "ffns.parquet", "--percent", 34) == 0
+    ids = [AutoTokenizer.from_pretrained(p)("The fox")["input_ids"] for p in (opt.folder / "checkpoint", opt.out)]
+    assert ids[0] == ids[1]
+    assert ids[0][0] == 2, "BOS"

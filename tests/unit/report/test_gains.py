@@ -1,0 +1,166 @@
+"""The worth of rankings, on curves whose areas are known by hand."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import ArtifactError, made_by, read, write
+from lm_headroom.cli import main
+from lm_headroom.report.findings import control_sentences, findings
+from lm_headroom.report.tables.gains import AVERAGE, compare, gain_sentence, level_weights, measured
+from tests.support.small_study import RIGHT, Values, small, write_study
+
+MORE = ("example", "random_1", "random_2", "reversed", "token")
+TASKS = ["piqa", "copa", "record"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return small(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory):
+    """Two random orders and other controls; token is the own ranking."""
+    study = replace(small(tmp_path_factory.mktemp("study")), controls=MORE)
+
+    def right(k, component, task, ranking):
+        special = {"random_2": [8, 4, 4, 4], "reversed": [8, 2, 2, 2], "example": [8, 8, 6, 6]}
+        known = RIGHT[k].get((component, task, "own" if ranking == "token" else ranking), [8, 8, 7, 5])
+        # The whole model is the same under all rankings.
+        whole = RIGHT[k].get(("heads", task, "own"), [8])[0]
+        return [whole, *special.get(ranking, known)[1:]] if component == "heads" else known
+
+    return write_study(study, Values(right=right))
+
+
+def test_weights_are_the_trapezoid_rules():
+    percent, accuracy = [0, 20, 50, 90], np.array([0.8, 0.8, 0.7, 0.5])
+    assert level_weights(percent).sum() == pytest.approx(1)
+    assert level_weights(percent) @ accuracy == pytest.approx(np.trapezoid(accuracy, percent) / 90)
+
+
+def test_worth_by_hand(study):
+    """Piqa's own curve 8 8 7 5 of 10, random order's 8 5 5 5, at 0, 20, 50 and 90 %."""
+    table = measured(study, 0, "heads")
+    between = (3 * 20 / 2 + (3 + 2) / 2 * 30 + 2 * 40 / 2) / 90 * 10
+    assert table.worths["piqa"]["own"].worth == pytest.approx(between)
+    # Copa: 9 9 8 4 against 9 6 4 5; record: both 8 8 7 5.
+    copa = (3 * 20 / 2 + (3 + 4) / 2 * 30 + (4 - 1) / 2 * 40) / 90 * 10
+    assert table.worths["copa"]["own"].worth == pytest.approx(copa)
+    assert table.worths[AVERAGE]["own"].worth == pytest.approx((between + copa + 0) / 3)
+    assert table.orders == 1
+    assert np.isnan(table.spread["piqa"])
+    assert table.worths[AVERAGE]["own"].gain == 0
+    # The aggregate differs from the own ranking on copa alone.
+    gain = (0 + 1 / 2 * 30 + (1 + 1) / 2 * 40) / 90 * 10
+    assert table.worths[AVERAGE]["aggregate"].gain == pytest.approx(gain / 3)
+    assert table.questions == {"piqa": 10, "copa": 10, "record": 10, AVERAGE: 30}
+
+
+def test_worth_of_ffns_by_hand(study):
+    """Copa's own curve 9 9 5 4 of 10, random order's 9 5 5 4, at 0, 20, 50 and 90 %; piqa's 8 3 3 3, 8 3 2 2."""
+    table = measured(study, 0, "ffns")
+    copa, piqa = (4 * 20 / 2 + 4 / 2 * 30) / 90 * 10, (1 / 2 * 30 + 1 * 40) / 90 * 10
+    assert table.worths["copa"]["own"].worth == pytest.approx(copa)
+    assert table.worths["piqa"]["own"].worth == pytest.approx(piqa)
+    assert table.worths[AVERAGE]["own"].worth == pytest.approx((copa + piqa) / 3)
+    (sentence,) = gain_sentence(study, 0, "ffns")
+    said = "0 to 90 % of FFNs pruned and 3 tasks, accuracy under each task's own ranking differs from that under random"
+    assert f"{said} order by {(copa + piqa) / 3:+.1f} points" in sentence
+    assert sentence in findings(study)
+    # (2 + 5 + 7) / 30 and (3 + 5 + 7) / 30.
+    random = " With FFNs pruned at random (random_1) it is 0.47 ± 0.09 at 50 %, where the importance ranking has 0.50"
+    assert control_sentences(study, 0, "ffns").startswith(random)
+
+
+def test_several_orders_are_averaged_and_widen_the_interval(controlled):
+    table = measured(controlled, 0, "heads")
+    means = []
+    for task in TASKS:
+        curves = [
+            np.array(RIGHT[0].get(("heads", task, "random_1"), [8, 8, 7, 5])) / 10,
+            np.array([RIGHT[0].get(("heads", task, "random_1"), [8])[0], 4, 4, 4]) / 10,
+        ]
+        areas = [100 * np.trapezoid(curve, [0, 20, 50, 90]) / 90 for curve in curves]
+        own = 100 * np.trapezoid(RIGHT[0].get(("heads", task, "own"), [8, 8, 7, 5]), [0, 20, 50, 90]) / 900
+        assert table.worths[task]["own"].worth == pytest.approx(own - np.mean(areas))
+        assert table.spread[task] == pytest.approx(np.std(areas, ddof=1))
+        means.append(areas)
+    # Orders are the same for all tasks, so that their luck does not average out over them.
+    assert table.spread[AVERAGE] == pytest.approx(np.mean(means, axis=0).std(ddof=1))
+    own = table.worths[AVERAGE]["own"].limits
+    assert own.high - own.low > 2 * 4.3 * table.spread[AVERAGE] / np.sqrt(2)
+    assert table.worths[AVERAGE]["token"].gain_limits == (0, 0)
+    assert table.worths[AVERAGE]["reversed"].gain_limits.high < 0
+
+
+def test_a_difference_knows_nothing_of_random_orders():
+    rng = np.random.default_rng(0)
+    base = {"own": rng.random(50), "token": rng.random(50)}
+    gains = [
+        compare({"a": {**base, **orders}})[0]["a"]["token"]
+        for orders in ({"random_1": rng.random(50)}, {"random_1": rng.random(50), "random_2": rng.random(50) + 5})
+    ]
+    assert gains[0].gain == pytest.approx(gains[1].gain)
+    np.testing.assert_allclose(gains[0].gain_limits, gains[1].gain_limits, atol=0.02)
+    assert gains[1].limits.high - gains[1].limits.low > 10 * (gains[0].limits.high - gains[0].limits.low)
+
+
+def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
+    options = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", "7", "--controls", *MORE]
+    assert main(["worth", "--results", str(controlled.results), *options, "--out", str(tmp_path / "worth")]) == 0
+    with (tmp_path / "worth.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rankings = {"heads": ["own", "aggregate", "example", "reversed", "token"], "ffns": ["own", "reversed"]}
+    assert [(r["shots"], r["component"], r["task"], r["ranking"]) for r in rows] == [
+        (shots, component, task, ranking)
+        for shots in "05"
+        for component, names in rankings.items()
+        for task in (AVERAGE, *TASKS)
+        for ranking in names
+    ]
+    assert {r["random orders"] for r in rows} == {"2"}
+    average = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
+    assert float(rows[2]["worth"]) == average.worth
+    assert float(rows[2]["over own high"]) == average.gain_limits.high
+    assert rows[0]["over own"] == ""
+    assert "<h1>What rankings of heads and FFNs are worth" in (tmp_path / "worth.html").read_text()
+    assert "With one it is not" in (tmp_path / "worth.md").read_text()
+
+
+def test_without_a_random_order_nothing_is_said(study):
+    assert measured(replace(study, controls=()), 0, "heads") is None
+    assert gain_sentence(replace(study, controls=()), 0, "heads") == []
+
+
+def test_the_sentence_says_what_the_interval_holds(study, controlled):
+    (one,) = gain_sentence(study, 0, "heads")
+    assert "(one random order, whose luck is no part of the interval)" in one
+    assert "Other rankings" not in one
+    (two,) = gain_sentence(controlled, 0, "heads")
+    assert two in findings(controlled)
+    assert "(2 random orders, whose variance is part of the interval)" in two
+    # Token is the own ranking here; of one other, nothing has to be said of how many there are.
+    assert "Other rankings differ from the own by: example " in two
+    assert "token" not in two
+    gain = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
+    assert ("none is told from it" in two) == (gain.gain_limits.low <= 0 <= gain.gain_limits.high)
+
+
+def test_controls_that_are_not_random_are_not_called_so(controlled):
+    assert " over 2 random orders) at 50 %" in control_sentences(controlled, 0, "heads")
+    assert control_sentences(replace(controlled, controls=("reversed", "token")), 0, "heads") == ""
+
+
+def test_curves_of_other_questions_are_refused(study, tmp_path):
+    copied = replace(small(tmp_path), controls=("random_1",))
+    path = copied.curve("copa", 0, "random_1")
+    table = read(path, PRUNED_EVAL)
+    columns = table.to_pydict() | {"doc_id": [[n + 1 for n in row] for row in table.column("doc_id").to_pylist()]}
+    write(path, PRUNED_EVAL, columns, made_by(table))
+    with pytest.raises(ArtifactError, match="random_1.parquet and .*own.parquet hold different questions or levels"):
+        measured(copied, 0, "heads")

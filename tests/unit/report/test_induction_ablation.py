@@ -1,0 +1,237 @@
+"""Ablation of induction heads: which go, what is read off the outcomes, and what table, figure and findings say."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm_headroom.analysis.head_selection import SELECTIONS, control, strongest
+from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from lm_headroom.artifacts.store import ArtifactError, by_column, read, write
+from lm_headroom.cli import main
+from lm_headroom.errors import HeadroomError
+from lm_headroom.report.findings import ablation_sentences, findings
+from lm_headroom.results.ablation import ACCURACY, AVERAGE, GAIN, Cell, effects, select
+from lm_headroom.results.matrix import Study
+from tests.support.ablated_study import ablated, right, write_ablation
+from tests.support.small_study import made_of, small
+
+# Ranks by prefix matching 0 1 2 / 3 4 5, by copying 2 4 0 / 1 5 3.
+PREFIX = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
+COPYING = np.array([[0.4, 0.2, 0.6], [0.5, 0.1, 0.3]])
+
+
+class TestHeads:
+    def test_one_score_ranks_by_itself(self) -> None:
+        assert strongest(PREFIX, COPYING, "prefix_matching") == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+        assert strongest(PREFIX, COPYING, "copying") == [(0, 2), (1, 0), (0, 0), (1, 2), (0, 1), (1, 1)]
+
+    def test_both_ranks_by_the_worse_rank_then_the_better(self) -> None:
+        # Worse ranks 2 4 2 / 3 5 5: heads 0 and 2 of the first layer tie, (0, 0) and (0, 2), and so do 1 and 2 of the
+        # second, of which the last has the better rank.
+        assert strongest(PREFIX, COPYING, "both") == [(0, 0), (0, 2), (1, 0), (0, 1), (1, 2), (1, 1)]
+
+    @pytest.mark.parametrize("k", range(1, 60))
+    def test_by_both_are_heads_that_are_high_in_both(self, k: int) -> None:
+        scores = np.random.default_rng(1).random((2, 6, 10))
+        chosen = set(strongest(*scores, "both")[:k])
+        tops = [strongest(*scores, name) for name in ("prefix_matching", "copying")]
+        for r in range(1, 61):
+            together = set(tops[0][:r]) & set(tops[1][:r])
+            if len(together) <= k:
+                assert together <= chosen
+
+    def test_controls_are_of_the_same_layers_without_the_chosen(self) -> None:
+        chosen = [(0, 1), (3, 2), (0, 4), (3, 0), (3, 5)]
+        found = [control(chosen, "both", 8, number) for number in range(1, 200)]
+        for heads in found:
+            assert sorted(layer for layer, _ in heads) == [0, 0, 3, 3, 3]
+            assert len(set(heads)) == 5
+            assert not set(heads) & set(chosen)
+        counts = {head: sum(head in heads for heads in found) for heads in found for head in heads}
+        # Each of six others twice, of five others three times: 66 and 119 of 199.
+        assert len(counts) == 11
+        assert all(abs(n - (66 if layer == 0 else 119)) < 30 for (layer, _), n in counts.items())
+
+    def test_a_layer_with_too_few_others_gives_all_of_them_and_keeps_the_number(self) -> None:
+        chosen = [(2, head) for head in range(5)]
+        for number in range(1, 9):
+            found = control(chosen, "copying", 8, number)
+            assert len(set(found)) == 5
+            assert {(2, 5), (2, 6), (2, 7)} < set(found)
+        assert control([(1, 0), (1, 1)], "copying", 2, 1) == [(1, 0), (1, 1)]
+
+    def test_a_control_is_the_same_for_the_same_heads(self) -> None:
+        chosen = [(0, 1), (3, 2), (0, 4)]
+        assert control(chosen, "both", 9, 1) == control(chosen[::-1], "both", 9, 1)
+        assert control([], "both", 9, 1) == []
+        drawn = {str(control(chosen, name, 9, number)) for name in SELECTIONS for number in (1, 2, 3)}
+        assert len(drawn) > 6
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return ablated(small(tmp_path))
+
+
+def change(study: Study, shots: int, task: str, edit) -> None:  # type: ignore[no-untyped-def]
+    path = study.file("induction_ablation", shots, task)
+    rows = [row for row in map(edit, read(path, INDUCTION_ABLATION).to_pylist()) if row is not None]
+    write(path, INDUCTION_ABLATION, by_column(rows), made_of(study, shots, task))
+
+
+class TestEffects:
+    def test_losses_by_hand(self, study: Study) -> None:
+        found = select(effects(study), ACCURACY, 5)
+        assert list(found) == [Cell(name, percent) for name in SELECTIONS for percent in (10, 20)]
+        e = found[Cell("prefix_matching", 20)]
+        assert (e.task, e.n_heads, e.n_shared, e.n_controls, e.n_questions) == (AVERAGE, 4, 0.5, 2, 20)
+        assert e.whole.value == pytest.approx(0.9)
+        assert e.ablated.value == pytest.approx(0.4)
+        assert e.lost.value == pytest.approx(0.5)
+        # One control of two loses a question.
+        assert e.control.value == pytest.approx(0.85)
+        assert e.control_lost.value == pytest.approx(0.05)
+        assert (e.least, e.most) == pytest.approx((0, 0.1))
+        assert e.extra.value == pytest.approx(0.45)
+        assert e.p_value is None
+        assert e.extra.low > 0
+        assert e.beyond_controls
+        same = found[Cell("copying", 10)]
+        assert (same.lost, same.extra) == ((0, 0, 0), (0, 0, 0))
+        assert not same.beyond_controls
+
+    def test_one_task_has_mcnemars_test(self, study: Study) -> None:
+        e = select(effects(study), ACCURACY, 5, "copa")[Cell("prefix_matching", 20)]
+        assert e.n_questions == 10
+        # Five lost of five that changed: 2 / 2 ** 5.
+        assert e.p_value == pytest.approx(0.0625)
+
+    def test_gain_lost_is_the_loss_at_these_shots_minus_the_loss_at_none(self, study: Study) -> None:
+        e = select(effects(study), GAIN, 5)[Cell("prefix_matching", 20)]
+        assert e.whole.value == pytest.approx(0.1)
+        assert e.ablated.value == pytest.approx(0.4 - 0.6)
+        assert e.lost.value == pytest.approx(0.3)
+        assert e.control_lost.value == pytest.approx(0.05)
+        assert e.extra.value == pytest.approx(0.25)
+        assert e.p_value is None
+        assert not select(effects(study), GAIN, 0)
+
+    def test_gains_pair_questions(self, tmp_path: Path) -> None:
+        """A task that loses as much at both numbers of shots, on the same questions, loses no gain for certain."""
+        study = ablated(small(tmp_path), right=lambda k, task, s, p, c: 8 if s == "none" or c else 6)
+        e = select(effects(study), GAIN, 5)[Cell("copying", 20)]
+        assert (e.lost, e.extra) == ((0, 0, 0), (0, 0, 0))
+        at_5 = select(effects(study), ACCURACY, 5)[Cell("copying", 20)]
+        assert at_5.lost.low < at_5.lost.value < at_5.lost.high
+
+    def test_without_0_shots_there_is_no_gain(self, study: Study) -> None:
+        assert {e.outcome for e in effects(replace(study, shots=(5,)))} == {ACCURACY}
+
+    def test_more_than_the_average_control_is_not_yet_more_than_each(self, tmp_path: Path) -> None:
+        def lost(k: int, task: str, s: str, p: int, c: int | None) -> int:
+            return 9 if s == "none" or c == 1 else 3 if c == 2 else 4
+
+        e = select(effects(ablated(small(tmp_path), right=lost)), ACCURACY, 0)[Cell("both", 10)]
+        assert e.extra.low > 0
+        assert not e.beyond_controls
+
+    def test_other_questions_at_0_shots_are_refused(self, study: Study) -> None:
+        change(study, 0, "copa", lambda row: row | {"doc_id": [n + 1 for n in row["doc_id"]]})
+        with pytest.raises(
+            HeadroomError, match="the few-shot gain of copa compares the same questions at 5 and 0 shots"
+        ):
+            effects(study)
+
+    def test_other_questions_within_a_file_are_refused(self, study: Study) -> None:
+        def edit(row):  # type: ignore[no-untyped-def]
+            return row | {"doc_id": [n + 1 for n in row["doc_id"]]} if row["control"] == 1 else row
+
+        change(study, 0, "copa", edit)
+        with pytest.raises(ArtifactError, match="rows hold different questions"):
+            effects(study)
+
+    @pytest.mark.parametrize(
+        "gone",
+        [
+            lambda row: row["selection"] == "none",
+            lambda row: row["control"] is not None and row["selection"] == "both",
+            lambda row: row["control"] == 2 and row["percent"] == 20,
+            lambda row: row["control"] is None and row["percent"] == 20,
+        ],
+    )
+    def test_half_an_ablation_is_refused(self, study: Study, gone) -> None:  # type: ignore[no-untyped-def]
+        change(study, 0, "copa", lambda row: None if gone(row) else row)
+        with pytest.raises(
+            ArtifactError, match="copa/0shot-seed7.parquet: expected the whole model, then sets of heads"
+        ):
+            effects(study)
+
+    def test_tasks_of_different_heads_are_refused(self, study: Study) -> None:
+        write_ablation(study, 0, "copa", controls=3)
+        with pytest.raises(HeadroomError, match="ablate different sets of heads; run the study again"):
+            effects(study)
+
+    def test_another_tasks_artifact_is_refused(self, study: Study) -> None:
+        source, target = (study.file("induction_ablation", 0, task) for task in ("piqa", "copa"))
+        target.write_bytes(source.read_bytes())
+        with pytest.raises(ArtifactError, match="made from task piqa, expected copa"):
+            effects(study)
+
+
+OPTIONS = ["--tasks", "piqa", "copa", "record", "--shots", "0", "5", "--seed", "7", "--ablated", "piqa", "copa"]
+
+
+def test_the_table_has_a_row_per_effect(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    assert main(["ablation-table", "--results", str(study.results), *OPTIONS, "--out", str(out)]) == 0
+    rows = list(csv.DictReader(out.with_suffix(".csv").open()))
+    # Two numbers of shots and one gain, the average and two tasks, three selections, two percents.
+    assert len(rows) == 3 * 3 * 3 * 2
+    chosen = {"outcome": GAIN, "task": AVERAGE, "selection": "prefix_matching", "percent": "20"}
+    (row,) = (r for r in rows if chosen.items() <= r.items())
+    assert float(row["extra lost"]) == pytest.approx(0.25)
+    assert float(row["extra low"]) < 0.25 < float(row["extra high"])
+    assert row["McNemar p"] == ""
+    assert "Extra lost" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("shots", ["0 5", "5"])
+def test_the_figure_is_drawn(study: Study, tmp_path: Path, shots: str) -> None:
+    options = " ".join(OPTIONS).replace("--shots 0 5", f"--shots {shots}").split()
+    assert main(["ablation-figure", "--results", str(study.results), *options, "--out", str(tmp_path / "f")]) == 0
+    assert (tmp_path / "f.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+class TestSentences:
+    def test_say_what_intervals_allow(self, study: Study) -> None:
+        sentences = ablation_sentences(study)
+        assert len(sentences) == 4
+        draws = "2 random draws from the same layers"
+        assert sentences[1].startswith("- 5-shot: average accuracy over 2 tasks is 0.90 (0.75 to 1.00) with all heads.")
+        assert "Without the strongest 20 % (4 heads) by prefix matching it loses 50.0 points (" in sentences[1]
+        assert f"more than each of {draws}, and than their average by 45.0 points (" in sentences[1]
+        assert f"copying it loses 0.0 points (0.0 to 0.0), not told from the average of {draws}" in sentences[0]
+        assert sentences[2].startswith("- 5-shot minus 0-shot: average gain over 2 tasks is 10.0 points (0.0 to ")
+        assert "up to 0.5 of a random draw's heads are chosen ones" in sentences[3]
+        assert all(sentence in findings(study) for sentence in sentences)
+
+    def test_less_than_random_and_not_more_than_each(self, tmp_path: Path) -> None:
+        def lost(k: int, task: str, s: str, p: int, c: int | None) -> int:
+            if s == "copying":
+                return 9 if c is None else 4
+            return right(k, task, s, p, c) if s != "both" else 4 if c is None else 9 if c == 1 else 3
+
+        (at_0, *_) = ablation_sentences(ablated(small(tmp_path), right=lost))
+        assert "by copying it loses -10.0 points (" in at_0
+        assert "less than the average of 2 random draws from the same layers by 50.0 points (" in at_0
+        assert "by both it loses 40.0 points (" in at_0
+        assert ", but not than each" in at_0
+
+    def test_a_study_without_ablations_says_nothing(self, tmp_path: Path) -> None:
+        assert ablation_sentences(small(tmp_path)) == []

@@ -1,0 +1,168 @@
+"""The optimism of FFN rankings that are judged on the questions which made them, from artifacts with known values."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import write
+from lm_headroom.cli import main
+from lm_headroom.errors import HeadroomError
+from lm_headroom.report.findings import findings, selection_note
+from lm_headroom.report.tables.selection_bias import AVERAGE, optimism
+from lm_headroom.results.matrix import OTHER_DOCUMENTS, Study
+from tests.support.small_study import FFN_SIZE, PERCENTS, made_of, outcomes, small
+
+# Right answers of 10 questions: by the whole model, and without the FFN of each of four layers.
+WHOLE = {"evaluation": 8, "scoring": 7}
+WITHOUT = {"evaluation": [7, 8, 9, 5], "scoring": [4, 6, 5, 3]}
+RIGHT = {"own": [8, 8, 7, 6], OTHER_DOCUMENTS: [8, 8, 6, 3]}
+"""Of the curves, at 0, 20, 50 and 90 % of four FFNs: 0, 0, 2 and 3 go."""
+
+
+def scores(selection: str, layers: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, Any]:
+    whole = WHOLE[selection]
+    ablated = [WITHOUT[selection][layer] for layer in layers]
+    return {
+        "layer": list(layers),
+        "score": [(whole - n) / 10 for n in ablated],
+        "stderr": [0.1] * 4,
+        "accuracy_dense": [whole / 10] * 4,
+        "accuracy_ablated": [n / 10 for n in ablated],
+        "doc_id": [list(range(10))] * 4,
+        "correct_dense": outcomes([whole] * 4)["correct"],
+        "correct_ablated": outcomes(ablated)["correct"],
+    }
+
+
+def write_task(study: Study, k: int, task: str, selections: tuple[str, str] = ("evaluation", "scoring")) -> None:
+    """Scores and curves of both rankings; the study's own first."""
+    for step, kind, selection in zip(
+        ("ffn_importance", "ffn_selection"), (FFN_IMPORTANCE, FFN_SELECTION), selections, strict=True
+    ):
+        facts = made_of(study, k, task, options={"selection": selection})
+        # Rows in any order.
+        write(study.file(step, k, task), kind, scores(selection, (2, 0, 3, 1)), facts)
+    for ranking, right in RIGHT.items():
+        columns = {
+            "percent": PERCENTS,
+            "n_pruned": [0, 0, 2, 3],
+            "parameters_removed": [FFN_SIZE * n for n in (0, 0, 2, 3)],
+            "partner": [None] * 4,
+            "correlation": [None] * 4,
+            **outcomes(right),
+        }
+        write(study.curve(task, k, ranking, "ffns"), PRUNED_EVAL, columns, made_of(study, k, task, ranking))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    found = replace(small(tmp_path), optimism=True)
+    for k in found.shots:
+        for task in found.tasks:
+            write_task(found, k, task)
+    return found
+
+
+def test_both_rankings_are_judged_on_the_same_questions(study: Study) -> None:
+    rows = {(row.task, row.percent): row for row in optimism(study, 5)}
+    assert [percent for task, percent in rows if task == AVERAGE] == [50, 90, None], "at 20 % no FFN goes"
+    at_90, mean = rows[AVERAGE, 90], rows[AVERAGE, None]
+    assert (at_90.evaluation.value, at_90.scoring.value) == pytest.approx((0.6, 0.3))
+    assert at_90.difference.value == pytest.approx(0.3)
+    assert 0 < at_90.difference.low < 0.3 < at_90.difference.high
+    assert (at_90.srcc, at_90.least) == (None, None)
+    assert (mean.n_levels, mean.n_questions) == (2, 30)
+    assert mean.difference.value == pytest.approx((0.1 + 0.3) / 2)
+    # Ranks 2 1 0 3 and 2 0 1 3.
+    assert mean.srcc == pytest.approx(0.8)
+    assert rows["copa", None].n_questions == 10
+
+
+def test_the_least_ffn_is_measured_where_it_was_chosen_and_apart(study: Study) -> None:
+    row = next(row for row in optimism(study, 0) if row.task == "piqa" and row.percent is None)
+    assert row.least is not None
+    # Layer 2: 9 of 10 on the evaluation documents, where the whole model has 8; 5 and 7 on the others.
+    assert row.least[:2] == pytest.approx((-0.1, 0.2))
+    assert row.least[2].value == pytest.approx(0.3)
+    assert row.least[2].low < 0.3 < row.least[2].high
+
+
+def test_the_rankings_keep_their_names_where_the_study_ranks_by_scoring_documents(study: Study) -> None:
+    for k in study.shots:
+        for task in study.tasks:
+            write_task(study, k, task, ("scoring", "evaluation"))
+    row = next(row for row in optimism(study, 0) if row.task == "piqa" and row.percent is None)
+    assert row.difference.value == pytest.approx(-0.2)
+    assert row.least is not None
+    assert row.least[:2] == pytest.approx((-0.1, 0.2))
+    note = selection_note(study)
+    assert len(note) == 2
+    assert "the difference, -20.0 points (" in note[0]
+
+
+def test_two_rankings_by_the_same_documents_are_refused(study: Study) -> None:
+    write_task(study, 0, "copa", ("evaluation", "evaluation"))
+    with pytest.raises(HeadroomError, match="ffn_selection/copa/0shot-seed7.parquet: expected FFNs ranked by the eval"):
+        optimism(study, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"doc_id": [list(range(1, 11))] * 4}, "have different levels or questions; delete both and run again"),
+        ({"percent": [0, 20, 50, 80]}, "have different levels or questions; delete both and run again"),
+        ({"parameters_removed": [0] * 4}, None),
+    ],
+)
+def test_curves_that_cannot_be_compared_are_refused(study: Study, change: dict[str, Any], message: str | None) -> None:
+    for ranking, right in RIGHT.items():
+        columns = {
+            **{name: [0, 1, 2, 3] for name in ("n_pruned", "parameters_removed")},
+            "percent": PERCENTS,
+            **{name: [None] * 4 for name in ("partner", "correlation")},
+            **outcomes(right),
+        }
+        if ranking == OTHER_DOCUMENTS or message is None:
+            columns |= change
+        write(study.curve("copa", 0, ranking, "ffns"), PRUNED_EVAL, columns, made_of(study, 0, "copa", ranking))
+    with pytest.raises(HeadroomError, match=message or "no level prunes an FFN; give larger ones in pruning.levels"):
+        optimism(study, 0)
+
+
+def test_scores_without_outcomes_are_refused(study: Study) -> None:
+    columns = scores("scoring") | dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * 4)
+    facts = made_of(study, 0, "copa", options={"selection": "scoring"})
+    write(study.file("ffn_selection", 0, "copa"), FFN_SELECTION, columns, facts)
+    with pytest.raises(HeadroomError, match="ffn_selection/copa/0shot-seed7.parquet: no outcomes by question"):
+        optimism(study, 0)
+
+
+def test_the_table_is_written(study: Study, tmp_path: Path) -> None:
+    options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "t")]
+    assert main(["optimism", "--results", str(study.results), *options]) == 0
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert len(rows) == 2 * 4 * 3
+    (row,) = (r for r in rows if (r["task"], r["shots"], r["percent"]) == (AVERAGE, "5", "mean"))
+    assert float(row["optimism"]) == pytest.approx(0.2)
+    assert float(row["SRCC"]) == pytest.approx(0.8)
+    assert np.isclose(float(row["least FFN optimism"]), 0.3)
+
+
+def test_the_findings_cite_the_number(study: Study) -> None:
+    text = findings(study)
+    assert (
+        "- 5-shot, optimism: over 3 tasks and 2 levels, accuracy is 0.65 with FFNs ranked by the evaluation documents "
+        "themselves and 0.45 with FFNs ranked by the scoring documents; the difference, 20.0 points (" in text
+    )
+    assert "is told from 0." in text
+    assert "as in the paper: by how much, the lines above say." in text
+    assert "as in the paper: optimistic." in findings(replace(study, optimism=False))

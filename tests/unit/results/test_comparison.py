@@ -1,0 +1,276 @@
+"""What is compared between models: each number against loops over the artifacts, and the figures' data."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lm_headroom.analysis.non_inferiority import certify, is_above_chance
+from lm_headroom.artifacts.comparison import (
+    COMPARED_INDUCTION,
+    COMPARED_MODELS,
+    COMPARED_PROFILES,
+    COMPARED_PRUNABLE,
+    COMPARED_RANKINGS,
+)
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import ArtifactError, provenance, read, write_json
+from lm_headroom.cli import main
+from lm_headroom.report.figures import (
+    compare_induction,
+    compare_profiles,
+    compare_prunable,
+    compare_rankings,
+    comparison,
+)
+from lm_headroom.report.figures.comparison import Model
+from lm_headroom.results.comparison import Comparison, induction_row, profile_rows
+from lm_headroom.results.curves import average, read_curve
+from lm_headroom.results.matrix import Study
+from lm_headroom.study.compared import COMPARISONS, Compared
+from tests.support.small_study import Values, write_study
+
+TASKS, SHOTS, SEED = ("piqa", "copa", "record"), (0, 5), 7
+# early and late have the same shape, deep another. Of early nothing can be said: it is right as often as by guessing.
+MODELS = {
+    "early": Values(right=lambda k, *key: [4, 4, 4, 4]),
+    # Questions enough to certify something.
+    "late": Values(offset=1000, repeat=40, selection="scoring"),
+    "deep": Values(shape=(7, 4), lost=lambda task: [1, 0, 2, 0, -1, 4, 0], offset=2000),
+}
+LABELS = (Compared("early", "m", 0), Compared("late", "m", 1000), Compared("deep", "deep"))
+PARAMETERS = {"early": 10**6, "late": 10**6}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The artifacts of three models and, by the command line, what compares them."""
+    folder = tmp_path / "results"
+    for name, values in MODELS.items():
+        write_study(Study(folder / name, TASKS, SHOTS, SEED), values)
+        layers, heads = values.shape
+        record = {"name": name, "family": "opt", "digest": f"{name:x>64}", "layers": layers, "heads": heads}
+        write_json(folder / name / "model.json", record)
+        if name in PARAMETERS:
+            place = {"path": "x", "source": "x", "sizes": {"parameters": PARAMETERS[name]}}
+            write_json(folder / name / ".model.json", place)
+    for what in ("models", *COMPARISONS):
+        assert run(folder, "compare", what) == 0
+    return folder
+
+
+def run(folder, command, what, labels=LABELS):
+    by_seed = what not in ("models", "induction")
+    matrix = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", str(SEED)] if by_seed else []
+    path = folder / "comparison" / (f"{what}/seed{SEED}.parquet" if by_seed else f"{what}.parquet")
+    out = path if command == "compare" else folder / "comparison" / "figures" / what
+    models = [str(label) for label in labels]
+    return main([command, what, "--results", str(folder), "--models", *models, *matrix, "--out", str(out)])
+
+
+def study_of(folder, what):
+    by_seed = what not in ("models", "induction")
+    return Comparison(folder, LABELS, *((TASKS, SHOTS, SEED) if by_seed else ()))
+
+
+def rows(folder, what, kind):
+    return read(study_of(folder, what).artifact(what), kind).to_pylist()
+
+
+def table(folder, model, path, kind):
+    return read(folder / model / path, kind).to_pylist()
+
+
+def test_models_side_by_side(results):
+    found = rows(results, "models", COMPARED_MODELS)
+    labels = [(r["model"], r["group"], r["step"]) for r in found]
+    assert labels == [("early", "m", 0), ("late", "m", 1000), ("deep", "deep", None)]
+    assert [(r["layers"], r["heads"]) for r in found] == [(4, 5), (4, 5), (7, 4)]
+    assert [r["parameters"] for r in found] == [10**6, 10**6, None], "what is not known is left out"
+
+
+def test_what_can_be_pruned_is_the_stated_rule(results):
+    found = {(r["model"], r["component"], r["shots"]): r for r in rows(results, "prunable", COMPARED_PRUNABLE)}
+    assert len(found) == 3 * 2 * 2
+    guesses, chances = {"piqa": 0.25, "copa": 0.5, "record": 0.5}, {"piqa": 0.3, "copa": 0.5, "record": 0.5}
+    for (model, component, shots), row in found.items():
+        by_task = {
+            task: table(results, model, f"pruned_eval/{component}/{task}/{shots}shot-seed7/own.parquet", PRUNED_EVAL)
+            for task in TASKS
+        }
+        # 8 of 10 right of two choices may be chance.
+        able = [
+            task for task in TASKS if is_above_chance(np.array(by_task[task][0]["correct"]), chances[task])
+        ] or TASKS
+        curves = [by_task[task] for task in able]
+        assert len(able) == row["n_tasks"]
+        assert row["guessing"] == pytest.approx(np.mean([guesses[task] for task in able]))
+        assert row["chance"] == row["majority"] == pytest.approx(np.mean([chances[task] for task in able]))
+        assert row["n_questions"] == len(able) * (400 if model == "late" else 10)
+        dense = np.mean([np.mean(curve[0]["correct"]) for curve in curves])
+        assert row["accuracy"] == pytest.approx(dense)
+        if model == "early":
+            assert row["verdict"] == "not certifiable"
+            assert row["percent"] is row["loss"] is row["parameters_removed"] is None
+            assert "0.40 ± 0.09, is not told from chance on any task, 0.43" in row["reason"]
+            continue
+        # Each rule of certify has tests of its own: here, that it is given this model's curves and guesses.
+        paths = (results / model / f"pruned_eval/{component}/{task}/{shots}shot-seed7/own.parquet" for task in able)
+        curve = average([read_curve(path) for path in paths])
+        # FFNs of deep are ranked by the questions that judge.
+        chosen = "chosen" if (model, component) == ("deep", "ffns") else ""
+        found_here = certify(curve.correct, [chances[task] for task in able], 2.0, chosen)
+        assert row["verdict"] == found_here.verdict
+        at = found_here.level
+        assert row["percent"] == (None if at is None else curve.percent[at])
+        assert row["estimate"] == (None if found_here.estimate is None else curve.percent[found_here.estimate])
+        assert row["below"] == (None if found_here.below is None else curve.percent[found_here.below])
+        if at is not None:
+            assert row["loss"] == pytest.approx(
+                np.mean([np.mean(c[0]["correct"]) - np.mean(c[at]["correct"]) for c in curves])
+            )
+            assert row["loss_low"] <= row["loss"] <= row["loss_high"]
+            assert row["parameters_removed"] == np.mean([c[at]["parameters_removed"] for c in curves])
+    assert {r["verdict"] for r in found.values()} >= {"up to", "estimate only", "not certifiable"}
+
+
+def ranks(values):
+    return [sum(other < value for other in values) for value in values]
+
+
+def pearson(a, b):
+    a, b = np.subtract(a, np.mean(a)), np.subtract(b, np.mean(b))
+    return (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum())
+
+
+def test_rankings_of_models_of_equal_shape(results):
+    found = rows(results, "rankings", COMPARED_RANKINGS)
+    assert {(r["model_a"], r["model_b"]) for r in found} == {("early", "late")}
+    assert [(r["task"], r["shots"]) for r in found] == [(t, k) for k in SHOTS for t in (*TASKS, "aggregate")]
+    for row in found:
+        path = f"head_importance/{row['task']}/{row['shots']}shot-seed7.parquet"
+        a, b = (table(results, model, path, HEAD_IMPORTANCE) for model in ("early", "late"))
+        assert [(r["layer"], r["head"]) for r in a] == [(r["layer"], r["head"]) for r in b]
+        a, b = ([r["score"] for r in heads] for heads in (a, b))
+        assert row["srcc"] == pytest.approx(pearson(ranks(a), ranks(b)))
+        inside = [pearson(ranks(a[i : i + 5]), ranks(b[i : i + 5])) for i in range(0, 20, 5)]
+        assert row["srcc_within_layer"] == pytest.approx(np.mean(inside))
+        tops = [set(np.argsort(scores)[-6:]) for scores in (a, b)]
+        assert row["overlap_top30"] == pytest.approx(len(tops[0] & tops[1]) / 6)
+
+
+def test_induction_scores_in_a_few_numbers(results):
+    found = rows(results, "induction", COMPARED_INDUCTION)
+    assert [(r["model"], r["score"]) for r in found] == [(m, s) for m in MODELS for s in ("prefix_matching", "copying")]
+    for row in found:
+        kind = {"prefix_matching": PREFIX_MATCHING, "copying": COPYING}[row["score"]]
+        heads = table(results, row["model"], f"induction/{row['score']}.parquet", kind)
+        best = max(heads, key=lambda head: head["mean"])
+        assert (row["maximum"], row["layer"], row["head"]) == (best["mean"], best["layer"], best["head"])
+        assert row["stderr"] == pytest.approx(math.sqrt(0.12 / 3))
+        top = sorted((head["mean"] for head in heads), reverse=True)[: max(1, len(heads) // 10)]
+        assert row["n_top"] == len(top) == 2
+        assert row["top_mean"] == pytest.approx(sum(top) / len(top))
+        assert row["median"] == pytest.approx(np.median([head["mean"] for head in heads]))
+
+
+def test_the_top_tenth_of_few_heads_is_one():
+    row = induction_row("m", "copying", np.array([[0.1, 0.4]]), np.full((1, 2), np.nan), 1)
+    assert (row["n_top"], row["top_mean"], row["maximum"], row["head"], row["stderr"]) == (1, 0.4, 0.4, 1, None)
+
+
+def test_profiles_by_relative_depth(results):
+    found = rows(results, "profiles", COMPARED_PROFILES)
+    for model, values in MODELS.items():
+        layers = values.shape[0]
+        for shots in SHOTS:
+            mine = [r for r in found if (r["model"], r["shots"]) == (model, shots)]
+            heads, ffns = ([r for r in mine if r["component"] == c] for c in ("heads", "ffns"))
+            assert [r["depth"] for r in heads] == pytest.approx([(i + 0.5) / layers for i in range(layers)])
+            aggregate = table(results, model, f"head_importance/aggregate/{shots}shot-seed7.parquet", HEAD_IMPORTANCE)
+            means = [np.mean([h["score"] for h in aggregate if h["layer"] == i]) for i in range(layers)]
+            assert [r["importance"] for r in heads] == pytest.approx(means)
+            assert [r["relative"] for r in heads] == pytest.approx(np.array(means) / np.mean(means))
+            by_task = [
+                table(results, model, f"ffn_importance/{t}/{shots}shot-seed7.parquet", FFN_IMPORTANCE) for t in TASKS
+            ]
+            lost = [np.mean([task[i]["score"] for task in by_task]) for i in range(layers)]
+            assert [r["importance"] for r in ffns] == pytest.approx(lost)
+            assert {r["relative"] for r in ffns} == {None}
+    assert [r["relative"] for r in profile_rows("m", "heads", 0, [0.0, 0.0])] == [None, None], "no share of nothing"
+
+
+def test_artifacts_say_which_models_they_compare(results):
+    made = provenance(study_of(results, "rankings").artifact("rankings"))
+    assert list(made["compared"]) == sorted(MODELS)
+    assert made["compared"]["deep"]["digest"] == f"{'deep':x>64}"
+    assert made["options"] == {"models": list(MODELS), "tasks": list(TASKS), "shots": [0, 5], "seed": SEED}
+    assert "early/head_importance/copa/0shot-seed7.parquet" in made["inputs"]
+    assert len(made["inputs"]) == 3 * 2 * 4
+    made = provenance(study_of(results, "prunable").artifact("prunable"))
+    assert "prompts/copa/0shot-seed7.parquet" in made["inputs"]
+
+
+@pytest.mark.parametrize("what", COMPARISONS)
+def test_figures_are_drawn_from_the_comparing_artifacts_alone(results, what):
+    assert run(results, "compare-figure", what) == 0
+    folder = results / "comparison" / "figures"
+    assert {path.name for path in folder.iterdir()} == {f"{what}.pdf", f"{what}.png"}
+
+
+def test_figures_show_the_numbers(results):
+    prunable_ = compare_prunable.data(study_of(results, "prunable"))
+    assert list(prunable_) == [("heads", 0), ("heads", 5), ("ffns", 0), ("ffns", 5)]
+    assert prunable_["heads", 0]["early"]["percent"] is None
+    matrices = compare_rankings.data(study_of(results, "rankings"))
+    expected = [r for r in rows(results, "rankings", COMPARED_RANKINGS) if (r["task"], r["shots"]) == ("aggregate", 5)]
+    matrix = matrices["srcc", 5]
+    assert matrix[0, 1] == matrix[1, 0] == expected[0]["srcc"]
+    assert np.isnan(matrix[2]).all(), "another shape"
+    argsort = compare_rankings.data(replace(study_of(results, "rankings"), correlation="argsort"))
+    assert argsort["argsort_statistic", 5][0, 1] == expected[0]["argsort_statistic"]
+    assert compare_induction.data(study_of(results, "induction"))["copying"]["late"]["n_sequences"] == 3
+    depths, values = compare_profiles.data(study_of(results, "profiles"))["heads", 0]["deep"]
+    assert len(depths) == 7
+    assert values.mean() == pytest.approx(1)
+    depths, values = compare_profiles.in_parts((np.arange(24) + 0.5) / 24, np.arange(24.0))
+    np.testing.assert_allclose(depths, (np.arange(12) + 0.5) / 12)
+    np.testing.assert_allclose(values, 2 * np.arange(12) + 0.5)
+
+
+def test_artifacts_of_other_models_are_refused(results, capsys):
+    other = (LABELS[0], Compared("else", "m"))
+    with pytest.raises(ArtifactError, match="made from early, late, deep, expected early, else; delete it"):
+        comparison.read_models(replace(study_of(results, "models"), models=other))
+    assert run(results, "compare-figure", "rankings", other) == 1
+    assert "expected early, else" in capsys.readouterr().err
+    assert run(results, "compare", "models", LABELS[:1]) == 1
+    assert "a comparison needs two or more models, each once; got early" in capsys.readouterr().err
+    assert main(["compare", "rankings", "--results", "r", "--models", "a", "b", "--out", str(results / "x")]) == 1
+    assert "comparing rankings needs --tasks, --shots and --seed" in capsys.readouterr().err
+
+
+def test_models_stand_by_step_by_size_or_by_name():
+    steps = [Model("a", "m", 0, 10), Model("b", "m", 100, 10), Model("c", "n", 100, 20)]
+    found = comparison.axis(steps)
+    assert (found.kind, found.places) == ("step", {"a": 0, "b": 100, "c": 100})
+    sizes = [replace(model, step=None, parameters=10 ** (6 + i)) for i, model in enumerate(steps)]
+    assert comparison.axis(sizes).kind == "parameters"
+    assert comparison.axis([*sizes, Model("d", "m", None, None)]).kind == "name", "a size that is not known"
+    versions = [Model("base", "m", None, 10), Model("instruct", "m", None, 10), Model("base2", "n", None, 20)]
+    assert comparison.axis(versions).places == {"base": 0, "instruct": 1, "base2": 2}
+    assert comparison.axis([Model("a", "a", None, 10), Model("b", "b", None, 20)]).kind == "name", "nothing to join"
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_every_model_has_a_look_of_its_own(count):
+    one = [Model(str(i), "m", i, None) for i in range(count)]
+    two = [*one, *(Model(f"n{i}", "n", i, None) for i in range(count))]
+    for models in (one, two):
+        looks = comparison.styles(models)
+        assert len({str(look) for look in looks.values()}) == len(models)

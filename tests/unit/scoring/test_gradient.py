@@ -1,0 +1,347 @@
+"""Head importance against loops straight from eq. 8-9, and against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm_headroom.engine.likelihood import target_log_probabilities
+from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.resume_cache import ResumeCache
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.scoring.gradient import (
+    contributions,
+    magnitudes,
+    output_norms,
+    products,
+    readings,
+    scores,
+    zero_shares,
+)
+from lm_headroom.study.ranking_names import reading
+from tests.conftest import tiny_model
+
+
+def documents(n=7, seed=0):
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        n_target = int(rng.integers(1, 6))
+        tokens = rng.integers(3, 500, rng.integers(4, 25) + n_target).tolist()
+        found.append(Document(i, (Row(tuple(tokens), n_target),)))
+    return found
+
+
+def looped(family, documents):
+    """Eq. 8-9 written as loops over examples, heads and tokens, without any of the project's engine.
+
+    The model is transformers' own with its own attention; A is caught where it enters the output projection.
+    """
+    model = tiny_model(family).requires_grad_(False)
+    projections = architectures.output_projections(model)
+    shape = architectures.heads(model)
+    caught = {}
+
+    def catch(layer):
+        def hook(module, arguments):
+            (entering,) = arguments
+            if not entering.requires_grad:
+                entering = entering.detach().requires_grad_()
+            entering.retain_grad()
+            caught[layer] = entering
+            return (entering,)
+
+        return hook
+
+    for layer, projection in enumerate(projections):
+        projection.register_forward_pre_hook(catch(layer))
+    absolute = np.zeros((len(documents), shape.layers, shape.heads))
+    signed = np.zeros_like(absolute)
+    for i, document in enumerate(documents):
+        row = document.rows[0]
+        logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
+        loss = torch.zeros((), dtype=torch.float64)
+        for j in range(row.n_target):
+            position = len(row.tokens) - row.n_target + j
+            log_p = logits[position - 1] - logits[position - 1].logsumexp(0)
+            loss = loss - log_p[row.tokens[position]] / row.n_target
+        loss.backward()
+        for layer in range(shape.layers):
+            a, g = caught[layer].detach()[0], caught[layer].grad[0]
+            for head in range(shape.heads):
+                part = slice(head * shape.width, (head + 1) * shape.width)
+                for t in range(len(row.tokens) - 1):
+                    product = float(a[t, part] @ g[t, part])
+                    absolute[i, layer, head] += abs(product)
+                    signed[i, layer, head] += product
+    return absolute, signed
+
+
+def test_equals_the_loops(loaded, family):
+    chosen = documents()
+    absolute, signed = looped(family, chosen)
+    found = contributions(loaded, chosen, token_budget=64)
+    np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
+    lengths = np.array([len(d.rows[0].tokens) for d in chosen])
+    targets = np.array([d.rows[0].n_target for d in chosen])
+    token = scores(found, "token").score
+    np.testing.assert_allclose(token, absolute.sum(axis=0) / (lengths - 1).sum(), rtol=1e-8)
+    inflated = scores(found, "token", "target").score
+    np.testing.assert_allclose(inflated[:-1], token[:-1])
+    np.testing.assert_allclose(inflated[-1], absolute[:, -1].sum(axis=0) / targets.sum(), rtol=1e-8)
+    np.testing.assert_allclose(scores(found, "example").score, np.abs(signed).mean(axis=0), rtol=1e-8)
+
+
+def test_does_not_depend_on_batches_or_padding(loaded):
+    chosen = documents(9, seed=1)
+    alone = contributions(loaded, chosen, token_budget=1)
+    together = contributions(loaded, chosen, token_budget=10_000)
+    for name in ("absolute", "signed", "written"):
+        np.testing.assert_allclose(getattr(alone, name), getattr(together, name), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(("layer", "head"), [(0, 0), (1, 3), (2, 2)])
+def test_the_signed_form_is_the_derivative_of_a_gate(loaded, family, layer, head):
+    eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
+    (document,) = documents(1, seed=3)
+    (batch,) = Batches([document], 100)
+
+    def loss(gate):
+        gates = torch.ones(loaded.shape.layers, loaded.shape.heads, dtype=torch.float64)
+        gates[layer, head] = gate
+        with torch.no_grad(), loaded.interventions.gates(gates):
+            return -float(target_log_probabilities(loaded, batch).mean())
+
+    difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
+    signed = contributions(loaded, [document], 100).signed[0, layer, head]
+    assert signed == pytest.approx(difference, rel=tolerance)
+
+
+def test_the_last_layer_counts_only_predicting_positions(loaded):
+    """In the last layer nothing but the Ty predicting positions can reach the loss."""
+    (document,) = documents(1, seed=4)
+    row = document.rows[0]
+    (batch,) = Batches([document], 100)
+    silent = len(row.inputs) - row.n_target
+    found = products(loaded, batch, np.array([float(row.n_target)]))
+    for kind in ("heads", "ffn"):
+        first, *_, last = (getattr(columns, kind) for columns in found)
+        assert last[:silent].abs().max() == 0
+        assert last[silent:].abs().min() > 0
+        assert first[:silent].abs().max() > 0
+
+
+class TestFfns:
+    """The same of FFNs, F being what an FFN adds to the residual; tests/families holds it in every family."""
+
+    @pytest.mark.parametrize("layer", [0, 1, 2])
+    def test_the_signed_form_is_the_derivative_of_a_gate_on_the_output(self, loaded, family, layer):
+        """In float64, by a factor on the last map of the FFN."""
+        eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
+        (document,) = documents(1, seed=3)
+        (batch,) = Batches([document], 100)
+        signed = contributions(loaded, [document], 100).ffns.signed[0, layer, 0]
+        last = architectures.ffn_modules(loaded.model)[layer][-1]
+
+        def loss(gate):
+            handle = last.register_forward_hook(lambda module, arguments, output: gate * output)
+            with torch.no_grad():
+                found = -float(target_log_probabilities(loaded, batch).mean())
+            handle.remove()
+            return found
+
+        difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
+        assert signed == pytest.approx(difference, rel=tolerance)
+
+    def test_scores_are_eq_8(self, loaded):
+        found = contributions(loaded, documents(6, seed=5), 200).ffns
+        assert found.absolute.shape == (6, 3, 1)
+        token = found.absolute.sum(axis=0) / found.n_inputs.sum()
+        np.testing.assert_allclose(scores(found).score, token)
+        np.testing.assert_allclose(scores(found, "example").score, np.abs(found.signed).mean(axis=0))
+        # Only in the last layer may all tokens that count pull one way.
+        assert (found.absolute[:, :2] > np.abs(found.signed[:, :2])).all()
+
+    def test_an_ffn_that_gives_zeros_scores_zero_and_heads_stay_as_they_are(self, loaded):
+        chosen = documents(3, seed=6)
+        last = architectures.ffn_modules(loaded.model)[1][-1]
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.zero_()
+        found = contributions(loaded, chosen, 100)
+        assert (found.ffns.absolute[:, 1] == 0).all()
+        assert (found.ffns.absolute[:, [0, 2]] > 0).all()
+        with loaded.interventions.without_ffns([1]), pytest.raises(KeyError):
+            contributions(loaded, chosen, 100)
+
+
+def test_errors_and_halves_by_hand(loaded):
+    found = contributions(loaded, documents(6, seed=5), 200)
+    result = scores(found)
+    sizes = found.n_inputs
+    r = found.absolute.sum(axis=0) / sizes.sum()
+    np.testing.assert_allclose(result.even, found.absolute[[0, 2, 4]].sum(axis=0) / sizes[[0, 2, 4]].sum())
+    np.testing.assert_allclose(result.odd, found.absolute[[1, 3, 5]].sum(axis=0) / sizes[[1, 3, 5]].sum())
+    residual = (found.absolute - r * sizes[:, None, None]) ** 2
+    np.testing.assert_allclose(result.stderr, np.sqrt(6 / 5 * residual.sum(axis=0)) / sizes.sum())
+
+
+def test_the_standard_error_is_that_of_repeated_samples():
+    """Ratio of sums over documents drawn anew: the stated error is the spread of the estimates."""
+    from lm_headroom.scoring.gradient import GradientProducts
+
+    rng = np.random.default_rng(0)
+    estimates, errors = [], []
+    for _ in range(2000):
+        sizes = rng.integers(5, 50, 40).astype(float)
+        values = (rng.gamma(2, 1, 40) * sizes)[:, None, None]
+        result = scores(GradientProducts(values, values, np.zeros((40, 1)), sizes, sizes))
+        estimates.append(result.score[0, 0])
+        errors.append(result.stderr[0, 0])
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
+
+
+def test_one_document_is_too_few(loaded):
+    with pytest.raises(HeadroomError, match="at least two scoring documents .* got 1"):
+        scores(contributions(loaded, documents(1), 100))
+
+
+def test_a_loss_that_is_not_finite_names_document_and_layer(loaded):
+    with torch.no_grad():
+        architectures.output_projections(loaded.model)[1].weight[:] = float("inf")
+    with pytest.raises(HeadroomError, match="document 1: the log-likelihood .* is nan; .* in layer 1"):
+        contributions(loaded, documents(2), 100)
+
+
+def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypatch):
+    from lm_headroom.scoring import gradient
+
+    plain = gradient.products
+
+    def overflow(*arguments):
+        found = plain(*arguments)
+        found[1].heads[0, 2] = float("inf")
+        return found
+
+    monkeypatch.setattr(gradient, "products", overflow)
+    with pytest.raises(HeadroomError, match="document 1, layer 1: the gradient of the loss is not finite"):
+        contributions(loaded, documents(2), 1)
+
+
+class TestZeros:
+    """Products that are exactly zero, of those that reach the loss."""
+
+    def test_there_are_none(self, loaded):
+        found = contributions(loaded, documents(5, seed=9), 100)
+        np.testing.assert_array_equal(zero_shares(found), [0, 0, 0])
+
+    @pytest.mark.parametrize("layer", [0, 2])
+    def test_of_a_dead_head_all_are(self, loaded, layer):
+        width = loaded.shape.width
+        with torch.no_grad():
+            architectures.output_projections(loaded.model)[layer].weight[:, :width] = 0
+        expected = [0.0, 0.0, 0.0]
+        expected[layer] = 1 / 4
+        np.testing.assert_allclose(zero_shares(contributions(loaded, documents(5, seed=9), 100)), expected)
+
+
+class TestMemory:
+    """Where the backward pass does not fit: halves, then layers computed twice."""
+
+    def test_checkpointed_layers_give_the_same(self, loaded):
+        chosen = documents(4, seed=6)
+        targets = np.array([float(d.rows[0].n_target) for d in chosen])
+        (batch,) = Batches(chosen, 10_000, share=False)
+        kept = products(loaded, batch, targets)
+        again = products(loaded, batch, targets, checkpointing=True)
+        for ours, theirs in zip(again, kept, strict=True):
+            for name in ours._fields:
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-12)
+
+    def test_checkpointing_keeps_less_for_the_backward_pass(self, loaded):
+        (batch,) = Batches(documents(3, seed=7), 10_000, share=False)
+
+        def kept(checkpointing):
+            sizes = []
+
+            def pack_hook(tensor):
+                sizes.append(tensor.numel())
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
+                with torch.enable_grad(), loaded.interventions.capture(checkpointing):
+                    target_log_probabilities(loaded, batch)
+            return sum(sizes)
+
+        assert kept(True) < kept(False) / 2
+
+    def test_out_of_memory_halves_then_checkpoints(self, loaded, monkeypatch):
+        from lm_headroom.scoring import gradient
+
+        chosen = documents(6, seed=8)
+        expected = contributions(loaded, chosen, 10_000)
+        plain, calls = gradient.products, []
+
+        def short_of_memory(model, batch, n_targets, checkpointing=False):
+            calls.append((batch.n_documents, checkpointing))
+            if not checkpointing:
+                raise torch.OutOfMemoryError("no")
+            return plain(model, batch, n_targets, checkpointing)
+
+        monkeypatch.setattr(gradient, "products", short_of_memory)
+        found = contributions(loaded, chosen, 10_000)
+        assert (6, False) in calls
+        assert (6, True) not in calls
+        assert calls.count((1, True)) == 6
+        np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
+
+
+class TestOtherRankings:
+    """What the artifact holds beside the configured reading of eq. 8."""
+
+    @torch.no_grad()
+    def test_what_heads_write_equals_the_loops(self, loaded, family):
+        """||A_t W_O^h|| token by token, from what transformers' own model feeds its output projection."""
+        chosen = documents()
+        model = tiny_model(family)
+        found, tokens = np.zeros((loaded.shape.layers, loaded.shape.heads)), 0
+        caught = {}
+        for layer, projection in enumerate(architectures.output_projections(model)):
+            projection.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0]}))
+        for document in chosen:
+            model(input_ids=torch.tensor([document.rows[0].inputs]), use_cache=False)
+            tokens += len(document.rows[0].inputs)
+            for layer, entering in list(caught.items()):
+                projection = architectures.output_projections(model)[layer]
+                bias = projection(torch.zeros_like(entering[0, 0]))
+                for head in range(loaded.shape.heads):
+                    part = slice(head * loaded.shape.width, (head + 1) * loaded.shape.width)
+                    for token in entering[0]:
+                        alone = torch.zeros_like(token)
+                        alone[part] = token[part]
+                        found[layer, head] += float((projection(alone) - bias).norm())
+        np.testing.assert_allclose(output_norms(contributions(loaded, chosen, 64)), found / tokens, rtol=1e-8)
+
+    @torch.no_grad()
+    def test_magnitude_is_the_norm_of_the_weights_that_read_a_head(self, loaded, family):
+        projections, width = architectures.output_projections(tiny_model(family)), loaded.shape.width
+        found = magnitudes(loaded)
+        for layer, head in ((0, 0), (1, 2), (2, 3)):
+            columns = [projections[layer](row) for row in torch.eye(width * loaded.shape.heads).double()]
+            bias = projections[layer](torch.zeros(width * loaded.shape.heads).double())
+            squares = sum(float((c - bias).pow(2).sum()) for c in columns[head * width : (head + 1) * width])
+            assert found[layer, head] == pytest.approx(np.sqrt(squares))
+
+    def test_finished_parts_need_no_weights(self, loaded, tmp_path, monkeypatch):
+        kept = ResumeCache(tmp_path)
+        known = magnitudes(loaded, kept)
+        monkeypatch.setattr(architectures, "output_projections", None)
+        np.testing.assert_array_equal(magnitudes(loaded, kept), known)
+
+    def test_readings_are_the_scores_of_each_configuration(self, loaded):
+        found = contributions(loaded, documents(6, seed=5), 200)
+        result = readings(found)
+        assert list(result) == ["token", "example", "target"]
+        for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
+            np.testing.assert_array_equal(scores(found, *options).score, result[reading(*options)])

@@ -1,0 +1,238 @@
+"""Importance computed again while heads go: against loops, finite differences, and a study with known curves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+
+from lm_headroom.analysis.bootstrap import interval, resample
+from lm_headroom.analysis.ranking import RECOMPUTED, rank_heads
+from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import ArtifactError, read, write
+from lm_headroom.cli import main
+from lm_headroom.engine.likelihood import target_log_probabilities
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.packing import Batches
+from lm_headroom.engine.resume_cache import ResumeCache
+from lm_headroom.models import architectures
+from lm_headroom.planning.costs import Load
+from lm_headroom.planning.workload import Prompts, operations
+from lm_headroom.report.figures import fig05
+from lm_headroom.report.findings import findings
+from lm_headroom.report.tables import losses
+from lm_headroom.results.curves import study_curves
+from lm_headroom.results.gain import gain
+from lm_headroom.results.matrix import AVERAGE
+from lm_headroom.scoring import gradient
+from lm_headroom.scoring.gradient import contributions
+from lm_headroom.scoring.iterative import iterative_ranking, rounds
+from lm_headroom.study.reading import read_study
+from tests.conftest import tiny_model
+from tests.support.small_study import made_of, outcomes, small
+from tests.unit.scoring import test_gradient as test_importance
+from tests.unit.scoring.test_gradient import documents, looped
+
+# One of each layer, then all of the second.
+GONE = [(0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 3)]
+
+
+def looped_without(family, chosen, gone, monkeypatch):
+    """The loops on a model whose heads are gone for good: their part of the output projection is zero."""
+
+    def pruned(name):
+        model = tiny_model(name)
+        width = architectures.heads(model).width
+        with torch.no_grad():
+            for layer, head in gone:
+                architectures.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
+        return model
+
+    monkeypatch.setattr(test_importance, "tiny_model", pruned)
+    return looped(family, chosen)
+
+
+def test_gates_in_force_equal_loops_on_a_model_without_the_heads(loaded, family, monkeypatch):
+    chosen = documents(5)
+    absolute, signed = looped_without(family, chosen, GONE, monkeypatch)
+    found = contributions(loaded, chosen, 64, gates=gates_without(loaded.shape, GONE))
+    np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
+    assert all((found.absolute[:, layer, head] == 0).all() for layer, head in GONE)
+    whole = contributions(loaded, chosen, 64)
+    assert not np.allclose(found.absolute[:, 0, 0], whole.absolute[:, 0, 0], rtol=1e-3), "and it matters"
+    assert (whole.absolute[:, 1] > 0).all(), "the gates are open again"
+
+
+def test_it_is_the_derivative_of_a_gate_beside_closed_ones(loaded, family):
+    eps, tolerance = (1e-5, 1e-5) if family == "opt" else (1e-2, 1e-3)
+    (document,) = documents(1, seed=3)
+    (batch,) = Batches([document], 100)
+    closed = gates_without(loaded.shape, GONE).double()
+
+    def loss(gate):
+        gates = closed.clone()
+        gates[0, 0] = gate
+        with torch.no_grad(), loaded.interventions.gates(gates):
+            return -float(target_log_probabilities(loaded, batch).mean())
+
+    difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
+    signed = contributions(loaded, [document], 100, gates=closed).signed[0, 0, 0]
+    assert signed == pytest.approx(difference, rel=tolerance)
+
+
+def test_layers_that_are_computed_again_find_the_gates(loaded, monkeypatch):
+    chosen, gates = documents(3, seed=8), gates_without(loaded.shape, GONE)
+    expected = contributions(loaded, chosen, 10_000, gates=gates)
+    plain = gradient.products
+
+    def short_of_memory(model, batch, n_targets, checkpointing=False):
+        if not checkpointing:
+            raise torch.OutOfMemoryError("no")
+        return plain(model, batch, n_targets, checkpointing)
+
+    monkeypatch.setattr(gradient, "products", short_of_memory)
+    found = contributions(loaded, chosen, 10_000, gates=gates)
+    np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
+
+
+def test_rounds_by_hand():
+    assert rounds(10, 270) == [(p, 27 * p // 10, 27 * (p + 10) // 10) for p in range(0, 100, 10)]
+    assert rounds(30, 12) == [(0, 0, 3), (30, 3, 7), (60, 7, 10), (90, 10, 12)]
+    assert rounds(10, 4) == [(20, 0, 1), (40, 1, 2), (70, 2, 3), (90, 3, 4)], "rounds in which nothing goes are none"
+    assert rounds(100, 5) == [(0, 0, 5)]
+
+
+@pytest.mark.parametrize("reduction", ["token", "example"])
+def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, reduction):
+    chosen = documents(5, seed=2)
+    sizes = sum(len(d.rows[0].tokens) - 1 for d in chosen)
+    gone, expected = [], []
+    for before, after in ((0, 3), (3, 7), (7, 10), (10, 12)):
+        absolute, signed = looped_without(family, chosen, gone, monkeypatch)
+        score = absolute.sum(axis=0) / sizes if reduction == "token" else np.abs(signed).mean(axis=0)
+        left = sorted(
+            (score[layer, head], layer, head) for layer in range(3) for head in range(4) if (layer, head) not in gone
+        )
+        expected += left[: after - before]
+        gone = [(layer, head) for _, layer, head in expected]
+    found = iterative_ranking(loaded, chosen, 64, 30, reduction)
+    assert [ranked.head for ranked in found] == gone
+    np.testing.assert_allclose([ranked.score for ranked in found], [score for score, _, _ in expected], rtol=1e-7)
+    assert [ranked.percent for ranked in found] == [0] * 3 + [30] * 4 + [60] * 3 + [90] * 2
+    once = rank_heads(gradient.scores(contributions(loaded, chosen, 64), reduction).score)
+    assert [ranked.head for ranked in found[:3]] == once[:3]
+    assert {ranked.head for ranked in found} == set(once)
+
+
+def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
+    chosen, parts = documents(4), ResumeCache(tmp_path)
+    contributions(loaded, chosen, 64, parts=parts)
+    calls = []
+    plain = gradient.products
+
+    def counted(model, batch, *arguments):
+        calls.append(batch.n_documents)
+        return plain(model, batch, *arguments)
+
+    monkeypatch.setattr(gradient, "products", counted)
+    first = iterative_ranking(loaded, chosen, 64, 50, parts=parts)
+    assert sum(calls) == 4, "the first round is that of the plain scores"
+    assert iterative_ranking(loaded, chosen, 64, 50, parts=parts) == first
+    assert sum(calls) == 4
+
+
+def test_the_artifact_is_read_as_what_it_is(tmp_path):
+    columns = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.5, 0.1]}
+    write(tmp_path / "r", RECOMPUTED_RANKING, {**columns, "percent": [0, 50]}, {})
+    assert read_ranking(tmp_path / "r", RECOMPUTED_RANKING) == [(0, 1), (0, 0)]
+    with pytest.raises(ArtifactError, match="expected a ranking artifact, found 'recomputed_ranking'"):
+        read_ranking(tmp_path / "r", RANKING)
+
+
+def test_work_is_that_of_so_many_scoring_passes(tmp_path):
+    class Costs:
+        layers = 3
+
+        def forward(self, load, ffns=1.0):
+            return 2.0 * load.columns
+
+        def backward(self, load):
+            return 5.0 * load.columns
+
+    prompts = Prompts("t", 0, Load(10, 0, 0), Load(20, 0, 0), Load(30, 0, 0))
+    (tmp_path / "s.yaml").write_text("pruning: {schedule: recomputed, step: 30, levels: [0, 10, 50]}")
+    settings = read_study(tmp_path / "s.yaml")
+    assert operations("recompute_heads", settings, Costs(), prompts) == (4 * 20.0, 4 * 50.0)
+    assert operations("evaluate_recomputed", settings, Costs(), prompts) == (3 * 60.0, 0.0)
+
+
+# Right answers of 10 per level under recomputed importance; see fixture_study.RIGHT for the own ranking's.
+RECOMPUTED_RIGHT = {"piqa": [8, 8, 8, 7], "copa": [9, 9, 9, 8], "record": [8, 8, 8, 5]}
+
+
+@pytest.fixture
+def study(tmp_path):
+    found = replace(small(tmp_path), recomputed=True)
+    for k in found.shots:
+        for task, right in RECOMPUTED_RIGHT.items():
+            own = read(found.curve(task, k), PRUNED_EVAL)
+            kept = ("percent", "n_pruned", "parameters_removed", "partner", "correlation")
+            columns = {name: own.column(name).to_pylist() for name in kept} | outcomes(right)
+            write(found.curve(task, k, RECOMPUTED), PRUNED_EVAL, columns, made_of(found, k, task, RECOMPUTED))
+    return found
+
+
+def test_gain_by_hand(study):
+    own, other = (study_curves(study, 0, name) for name in ("own", RECOMPUTED))
+    mean, limits = gain(own, other, [20, 50, 90])
+    # Own: 8 7 5, 9 8 4, 8 7 5 of 10. Recomputed: 8 8 7, 9 9 8, 8 8 5.
+    assert mean == pytest.approx((3 + 5 + 1) / 3 / 30)
+    gained = [(other[task].correct[1:] - own[task].correct[1:]).mean(axis=0) for task in study.tasks]
+    assert tuple(limits) == pytest.approx(tuple(interval(resample(gained))))
+    assert 0 < limits.low < mean < limits.high
+
+
+def test_the_sentence_says_what_the_interval_allows(study):
+    text = findings(study)
+    assert (
+        "- 0-shot, importance computed again after each step of heads that go, instead of once: averaged over 3" in text
+    )
+    assert "and 3 tasks, accuracy changes by +10.0 points (+" in text
+    assert "), a gain." in text
+    assert "computed again" not in findings(replace(study, recomputed=False))
+    for k in study.shots:
+        for task in study.tasks:
+            table = read(study.curve(task, k), PRUNED_EVAL)
+            columns = {name: table.column(name).to_pylist() for name in table.column_names}
+            write(study.curve(task, k, RECOMPUTED), PRUNED_EVAL, columns, made_of(study, k, task, RECOMPUTED))
+    assert "changes by +0.0 points (+0.0 to +0.0), not told from no change." in findings(study)
+
+
+def test_the_table_of_losses_has_its_rows(study):
+    found = {row[:6]: row for row in losses.rows(study)}
+    own, again = (found[0, "heads", name, "copa", 90, 0] for name in ("own", RECOMPUTED))
+    # Of ten questions, nine right with all heads: four, and eight.
+    assert (own.loss, again.loss) == pytest.approx((0.5, 0.1))
+    assert found[0, "heads", RECOMPUTED, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
+    assert not any(row.ranking == RECOMPUTED for row in losses.rows(replace(study, recomputed=False)))
+
+
+def test_figure_5_has_both_averages_of_heads(study, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(fig05, "recomputed_line", lambda axes, curves, *label: shown.append(curves))
+    fig05.draw(study, tmp_path / "a", component="heads")
+    assert len(shown) == 2, "a panel per shot"
+    np.testing.assert_allclose(shown[0].average, [2.5 / 3, 2.5 / 3, 2.5 / 3, 2 / 3])
+    fig05.draw(study, tmp_path / "b", component="ffns")
+    fig05.draw(replace(study, recomputed=False), tmp_path / "c", component="heads")
+    assert len(shown) == 2
+
+
+def test_figure_5_is_drawn_with_the_option(study, tmp_path):
+    options = ["--results", str(study.results), "--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7"]
+    assert main(["figure", "05", *options, "--recomputed", "--out", str(tmp_path / "f")]) == 0
+    assert (tmp_path / "f.png").stat().st_size > 5000

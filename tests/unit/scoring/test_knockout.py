@@ -1,0 +1,146 @@
+"""FFN importance against plain evaluations, one per layer."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm_headroom.analysis.metrics import Choices
+from lm_headroom.engine import likelihood
+from lm_headroom.engine.likelihood import likelihoods
+from lm_headroom.engine.loading import prepare
+from lm_headroom.engine.packing import Batches
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.progress import Progress
+from lm_headroom.scoring.knockout import importance, knock_out_ffns, knock_out_heads
+from lm_headroom.scoring.pruned_evaluation import Evaluation
+from tests.conftest import tiny_model
+from tests.unit.engine.test_likelihood import random_documents
+
+
+@pytest.fixture(params=["opt", "llama", "opt-350m"])
+def narrow(request, tokenizer):
+    """A tiny model in float32: fc1 and fc2 on the layer, an mlp module, norms after their blocks."""
+    return prepare(tiny_model(request.param).float(), tokenizer)
+
+
+@pytest.mark.parametrize("budget", [70, 100_000])
+def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
+    documents = random_documents(np.random.default_rng(3))
+    batches = Batches(documents, budget)
+    found = knock_out_ffns(narrow, batches)
+    np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches).values)
+    assert len(found.ablated) == narrow.shape.layers == 3
+    for layer, ablated in enumerate(found.ablated):
+        whole = likelihoods(narrow, batches, without_ffns=[layer])
+        np.testing.assert_array_equal(ablated.values, whole.values)
+        np.testing.assert_array_equal(ablated.greedy, whole.greedy)
+        assert not np.allclose(ablated.values, found.dense.values, atol=1e-2)
+
+
+def test_layers_below_the_ablated_one_are_not_computed(narrow):
+    documents = random_documents(np.random.default_rng(4), n=3)
+    batches = Batches(documents, 100_000)
+    assert len(batches) == 1
+    narrow.interventions.calls.clear()
+    progress = Progress("x", 9, "y")
+    knock_out_ffns(narrow, batches, progress)
+    # One whole pass, and one from each layer on.
+    assert [narrow.interventions.calls[layer] for layer in range(3)] == [2, 3, 4]
+    assert progress.done == 9
+
+
+class TestLayers:
+    """A small study is one batch, and each of its layers a unit: a line of progress, and kept when it is done."""
+
+    DOCUMENTS = tuple(random_documents(np.random.default_rng(8), n=4))
+    HEADS = tuple((layer, head) for layer in range(3) for head in (0, 2))
+
+    def run(self, which, loaded, progress=None, parts=NO_PARTS):
+        batches = Batches(self.DOCUMENTS, 100_000)
+        assert len(batches) == 1
+        if which == "ffns":
+            return knock_out_ffns(loaded, batches, progress, parts)
+        return knock_out_heads(loaded, batches, self.HEADS, progress, parts)
+
+    @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
+    @pytest.mark.parametrize("done", [0, 1, 2])
+    def test_a_job_that_is_killed_after_some_layers_computes_the_rest(
+        self, narrow, tmp_path, monkeypatch, which, each, done
+    ):
+        monkeypatch.setattr("lm_headroom.engine.resume_cache.KEEP_EVERY", 0)
+        whole = self.run(which, narrow)
+        plain, passes = likelihood.predict, []
+
+        def counted(*arguments):
+            passes.append(1)
+            # Killed outright in the layer that follows, before anything is written at the end.
+            if len(passes) == stop:
+                raise SystemExit
+            return plain(*arguments)
+
+        monkeypatch.setattr(likelihood, "predict", counted)
+        with monkeypatch.context() as patched:
+            patched.setattr("lm_headroom.engine.resume_cache.WorkUnit.__exit__", lambda *_: None)
+            stop = 1 + done * each + 1
+            with pytest.raises(SystemExit):
+                self.run(which, narrow, parts=ResumeCache(tmp_path))
+        passes.clear()
+        stop = None
+        progress = Progress("x", 3 * each * len(self.DOCUMENTS), "y")
+        found = self.run(which, narrow, progress, ResumeCache(tmp_path))
+        # The whole model's pass, whose inputs of layers the others begin with.
+        assert len(passes) == 1 + (3 - done) * each
+        assert (progress.done, progress.reused) == (progress.total, done * each * len(self.DOCUMENTS))
+        for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+            np.testing.assert_array_equal(other.values, one.values)
+            np.testing.assert_array_equal(other.greedy, one.greedy)
+        passes.clear()
+        self.run(which, narrow, parts=ResumeCache(tmp_path))
+        assert passes == []
+
+    @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
+    def test_progress_is_reported_by_layer(self, narrow, capsys, which, each):
+        progress = Progress("oracle", 3 * each * len(self.DOCUMENTS), "evaluations", interval=0)
+        self.run(which, narrow, progress)
+        lines = capsys.readouterr().err.splitlines()
+        for layer in range(1, 4):
+            assert any(f" {layer * each * len(self.DOCUMENTS)}/{progress.total} " in line for line in lines)
+
+
+def test_scores_count_questions_and_pair_them(narrow):
+    """Accuracies from the evaluation of each model by itself; documents 0-1 and 2-4 make questions."""
+    documents = random_documents(np.random.default_rng(5), n=12)
+    rng = np.random.default_rng(6)
+    choices = [
+        Choices(
+            document.doc_id,
+            tuple(bool(i == rng.integers(len(document.rows))) for i in range(len(document.rows))) or (True,),
+            None,
+            question={0: 0, 1: 0, 2: 2, 3: 2, 4: 2}.get(number, number),
+        )
+        for number, document in enumerate(documents)
+    ]
+    batches = Batches(documents, 200)
+    evaluation = Evaluation(narrow, documents, choices, batches)
+    columns = importance(documents, choices, knock_out_ffns(narrow, batches))
+    dense = evaluation.outcomes()
+    assert dense["n_documents"] == 9
+    assert columns["layer"] == [0, 1, 2]
+    for layer in range(3):
+        ablated = evaluation.outcomes(ffns=[layer])
+        assert columns["score"][layer] == pytest.approx(dense["accuracy"] - ablated["accuracy"])
+        assert columns["correct_ablated"][layer] == ablated["correct"]
+        assert columns["correct_dense"][layer] == dense["correct"]
+        assert columns["doc_id"][layer] == dense["doc_id"] == [0, 2, *range(5, 12)]
+        difference = np.array(dense["correct"], float) - np.array(ablated["correct"], float)
+        assert columns["stderr"][layer] == pytest.approx(difference.std(ddof=1) / 3)
+
+
+def test_an_ffn_without_effect_scores_zero(tokenizer):
+    model = tiny_model("llama").float()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    loaded = prepare(model, tokenizer)
+    documents = random_documents(np.random.default_rng(7))
+    found = knock_out_ffns(loaded, Batches(documents, 200))
+    np.testing.assert_array_equal(found.ablated[1].values, found.dense.values)

@@ -1,0 +1,91 @@
+"""The aggregate of FFN scores over tasks, by hand."""
+
+import numpy as np
+import pytest
+
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffns import layers, read_ffn_ranking
+from lm_headroom.artifacts.ranking import FFN_RANKING
+from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
+from lm_headroom.steps.aggregate_ffns import run
+
+SCORES = {"copa": [0.3, -0.1, 0.0], "piqa": [0.1, 0.1, 0.2]}
+ERRORS = {"copa": [0.03, 0.04, 0.0], "piqa": [0.04, 0.03, 0.1]}
+
+
+def write_scores(results, task, scores, errors, digest="d"):
+    n = len(scores)
+    columns = {
+        "layer": list(range(n)),
+        "score": scores,
+        "stderr": errors,
+        "accuracy_dense": [0.8] * n,
+        "accuracy_ablated": [0.8 - score for score in scores],
+        "doc_id": [[0, 1]] * n,
+        "correct_dense": [[True, False]] * n,
+        "correct_ablated": [[True, True]] * n,
+    }
+    path = results / "ffn_importance" / task / "0shot-seed1.parquet"
+    facts = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}
+    write(path, FFN_IMPORTANCE, columns, facts)
+
+
+@pytest.fixture
+def results(tmp_path):
+    for task, scores in SCORES.items():
+        write_scores(tmp_path, task, scores, ERRORS[task])
+    return tmp_path
+
+
+@pytest.mark.parametrize("how", ["mean", "mean_normalised"])
+def test_the_mean_of_differences_of_accuracies(results, how):
+    """There is nothing to normalise: the scores of all tasks are on one scale, and may sum to nothing."""
+    out, ranking = results / "a.parquet", results / "r.parquet"
+    run(out, ranking, results, list(SCORES), 0, 1, how)
+    table = read(out, FFN_IMPORTANCE)
+    np.testing.assert_allclose(layers(table, "score"), [0.2, 0.0, 0.1])
+    np.testing.assert_allclose(layers(table, "stderr"), [0.025, 0.025, 0.05])
+    np.testing.assert_allclose(layers(table, "accuracy_ablated"), [0.6, 0.8, 0.7])
+    assert table.column("doc_id").null_count == 3
+    assert read_ffn_ranking(ranking) == [1, 2, 0]
+    facts = provenance(out)
+    assert facts["model"] == {"name": "m", "digest": "d"}
+    assert (facts["task"], facts["shots"], facts["seed"]) == ("aggregate", 0, 1)
+    assert read(ranking, FFN_RANKING).column("score").to_pylist() == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_the_mean_of_ranks(results):
+    """Ranks of copa 2, 0, 1; of piqa 0, 1, 2: the first of equals comes first."""
+    out, ranking = results / "a.parquet", results / "r.parquet"
+    run(out, ranking, results, list(SCORES), 0, 1, "mean_rank")
+    table = read(out, FFN_IMPORTANCE)
+    np.testing.assert_allclose(layers(table, "score"), [1.0, 0.5, 1.5])
+    assert table.column("stderr").null_count == 3
+    assert read_ffn_ranking(ranking) == [1, 0, 2]
+
+
+def test_scores_of_another_model_are_refused(results):
+    write_scores(results, "piqa", [0.1, 0.2], [0.0, 0.0])
+    with pytest.raises(ArtifactError, match="different models, layers: {'copa': 3, 'piqa': 2}"):
+        run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
+
+
+def test_without_a_record_all_must_be_of_the_first_ones_model(results):
+    write_scores(results, "piqa", SCORES["piqa"], ERRORS["piqa"], digest="e")
+    with pytest.raises(ArtifactError, match="piqa/0shot-seed1.parquet: made from model .* expected digest d;"):
+        run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
+
+
+def test_layers_that_are_not_all_are_refused(results):
+    path = results / "ffn_importance" / "copa" / "0shot-seed1.parquet"
+    table = read(path, FFN_IMPORTANCE).take([0, 2])
+    write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, provenance(path))
+    with pytest.raises(ArtifactError, match="2 rows do not number 3 layers from 0, each once"):
+        run(results / "a", results / "r", results, list(SCORES), 0, 1, "mean")
+
+
+def test_a_ranking_with_a_rank_twice_is_refused(tmp_path):
+    path = tmp_path / "r.parquet"
+    write(path, FFN_RANKING, {"rank": [0, 0], "layer": [0, 1], "score": [0.0, 0.1]}, {})
+    with pytest.raises(ArtifactError, match="2 rows do not number 1 ranks from 0, each once"):
+        read_ffn_ranking(path)

@@ -1,0 +1,177 @@
+"""Ablation of induction heads and the optimism of FFN rankings, turned on in a study that has run without them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from lm_headroom.analysis.head_selection import SELECTIONS, control, strongest
+from lm_headroom.artifacts.copying import COPYING
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
+from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import made_by, provenance, read
+from lm_headroom.engine.resume_cache import digest
+from tests.workflow.conftest import Study
+from tests.workflow.test_dag import drawn, edit, work
+
+ABLATE = {"sequences": 2, "ablate": {"percents": [10, 25], "random": 2, "tasks": ["winogrande", "lambada_openai"]}}
+CELLS = ["0shot-seed1234", "1shot-seed1234"]
+
+
+def test_only_what_is_new_runs(study: Study) -> None:
+    study.configure(induction=ABLATE)
+    plan = study.planned()
+    assert work(plan) == {"ablate_induction": 4}
+    assert drawn(plan) == {"draw_ablation", "write_ablation", "write_findings"}
+    assert work(study.planned("induction")) == {"ablate_induction": 4}
+    assert drawn(study.planned("induction_ablation")) == {"draw_ablation"}
+    study.configure(induction={**ABLATE, "ablate": {"percents": [10]}})
+    assert work(study.planned()) == {"ablate_induction": 4}
+    study.configure(induction={"sequences": 2}, ffn={"optimism": True})
+    plan = study.planned()
+    assert work(plan) == {"select_ffns": 4}
+    assert drawn(plan) == {"write_optimism", "write_findings"}
+
+
+@pytest.fixture(scope="module")
+def honest(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The finished study with both turned on, and run to the end."""
+    study = finished.copy(tmp_path_factory.mktemp("honest") / "copy")
+    study.configure(induction=ABLATE, ffn={"optimism": True})
+    study.log = study.run()  # type: ignore[attr-defined]
+    return study
+
+
+def verified(study: Study, name: str) -> str:
+    """What verify says of the results against a study file; empty where all is sound."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lm_headroom", "verify", "results", "--study", name],
+        cwd=study.folder, env=os.environ | {"PYTHONPATH": "workflow"}, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout if done.returncode else ""
+
+
+def test_nothing_is_left_and_all_is_sound(honest: Study) -> None:
+    assert honest.planned() == {}
+    assert verified(honest, honest.config_path.name) == ""
+    other = {
+        **honest.config,
+        "induction": {**ABLATE, "ablate": {"percents": [10, 25]}},
+        "ffn": {"selection": "scoring"},
+    }
+    (honest.folder / "other.yaml").write_text(yaml.safe_dump(other))
+    said = verified(honest, "other.yaml")
+    assert "made with random 2; the study has 3" in said
+    assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in said
+    assert "made with selection scoring; the study has evaluation" in said
+    assert "made with optimism True; the study has False" in said
+
+
+def test_each_row_is_the_engines(honest: Study) -> None:
+    """Heads by hand from the induction scores; outcomes evaluated here without the command line."""
+    from lm_headroom.engine.loading import load
+    from lm_headroom.engine.packing import Batches
+    from lm_headroom.scoring.pruned_evaluation import Evaluation
+    from lm_headroom.steps.read_prompts import choices, rows, tokenise
+
+    scores = [
+        grid(read(honest.result(f"tiny/induction/{name}.parquet"), kind), "mean")
+        for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING))
+    ]
+    loaded = load(honest.result("tiny/model.json"), device="cpu")
+    for cell in CELLS:
+        table = rows(honest.result(f"prompts/winogrande/{cell}.parquet"), "evaluation")
+        documents = tokenise(table, loaded, add_bos=False)
+        evaluation = Evaluation(loaded, documents, choices(table), Batches(documents, 1024))
+        path = honest.result(f"tiny/induction_ablation/winogrande/{cell}.parquet")
+        found = read(path, INDUCTION_ABLATION).to_pylist()
+        expected = [("none", 0, None, [])]
+        for name in SELECTIONS:
+            for percent, n in ((10, 1), (25, 3)):
+                chosen = strongest(*scores, name)[:n]
+                expected.append((name, percent, None, chosen))
+                expected += [(name, percent, i, control(chosen, name, 4, i)) for i in (1, 2)]
+        assert len(found) == len(expected) == 19
+        for row, (name, percent, number, heads) in zip(found, expected, strict=True):
+            assert (row["selection"], row["percent"], row["control"]) == (name, percent, number)
+            assert list(zip(row["layer"], row["head"], strict=True)) == heads
+            assert row["n_heads"] == len(heads)
+            assert row["correct"] == evaluation.outcomes(heads)["correct"]
+            assert (row["parameters_removed"] == 0) == (not heads)
+        dense = read(honest.result(f"tiny/pruned_eval/heads/winogrande/{cell}/own.parquet"), PRUNED_EVAL).to_pylist()[0]
+        assert found[0]["correct"] == dense["correct"]
+
+
+def test_the_whole_models_evaluation_is_not_made_again(honest: Study) -> None:
+    """One block of it, kept by the first job of the task that needed it."""
+    for cell in CELLS:
+        parts = honest.result(f"tiny/.parts/lambada_openai/{cell}")
+        assert len(list(parts.glob(f"*/likelihoods-{digest(None, [])}.*.npz"))) == 1
+        log = (honest.folder / f"logs/tiny/ablate_induction/lambada_openai/{cell}.log").read_text()
+        assert int(re.search(r"(\d+) reused", log)[1]) >= 8  # type: ignore[index]
+
+
+def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(honest: Study) -> None:
+    for cell in CELLS:
+        own = honest.result(f"tiny/ffn_importance/arc_easy/{cell}.parquet")
+        other = honest.result(f"tiny/ffn_selection/arc_easy/{cell}.parquet")
+        assert provenance(own)["options"]["selection"] == "evaluation"
+        table = read(other, FFN_SELECTION)
+        assert made_by(table)["options"]["selection"] == "scoring"
+        # 8 evaluation documents, 6 for scoring.
+        assert [len(read(own, FFN_IMPORTANCE)["doc_id"][0]), len(table["doc_id"][0])] == [8, 6]
+        folder = honest.result(f"tiny/pruned_eval/ffns/arc_easy/{cell}")
+        curves = {
+            name: read(folder / f"{name}.parquet", PRUNED_EVAL).to_pylist() for name in ("own", "other_documents")
+        }
+        for mine, others in zip(curves["own"], curves["other_documents"], strict=True):
+            assert (mine["percent"], mine["doc_id"]) == (others["percent"], others["doc_id"])
+        assert curves["own"][0]["correct"] == curves["other_documents"][0]["correct"]
+        # One FFN of three goes at 50 %: the least important one by the scoring documents.
+        least = min(table.to_pylist(), key=lambda row: (row["score"], row["layer"]))["layer"]
+        ablated = read(own, FFN_IMPORTANCE).to_pylist()[least]["correct_ablated"]
+        assert curves["other_documents"][2]["correct"] == ablated
+
+
+def rows_of(study: Study, name: str) -> list[dict[str, Any]]:
+    return list(csv.DictReader(study.result(f"tiny/tables/{name}-seed1234.csv").open()))
+
+
+def test_tables_and_findings_say_it(honest: Study) -> None:
+    found = rows_of(honest, "induction_ablation")
+    assert {row["task"] for row in found} == {"average", "winogrande", "lambada_openai"}
+    assert {(row["outcome"], row["shots"]) for row in found} == {
+        ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
+    }  # fmt: skip
+    levels = [row["percent"] for row in rows_of(honest, "optimism") if row["task"] == "average"]
+    # 5 % of three FFNs is none.
+    assert levels == ["50", "mean"] * 2
+    text = honest.result("tiny/findings/seed1234.md").read_text()
+    assert text.count("Without the strongest 25 % (3 heads) by prefix matching it loses") == 3
+    assert text.count("-shot, optimism: over 2 tasks and 1 level, accuracy is ") == 2
+    assert honest.result("tiny/figures/induction_ablation-seed1234.png").stat().st_size > 5000
+
+
+def test_other_code_evaluates_its_own(honest: Study, tmp_path: Any) -> None:
+    study = honest.copy(tmp_path / "copy")
+    edit(study, "ablation.py")
+    assert work(study.planned()) == {"ablate_induction": 4}
+    study = honest.copy(tmp_path / "other")
+    edit(study, "optimism.py")
+    # The reference table takes a number from the findings.
+    assert study.planned() == {"write_optimism": 1, "write_findings": 1, "write_reference": 1}
+    study.configure(pruning={"levels": [0, 50], "controls": ["reversed", "random_1"]})
+    assert work(study.planned())["select_ffns"] == 4
+    study.result("tiny/induction/copying.parquet").unlink()
+    assert work(study.planned("induction")) == {"score_induction": 1, "ablate_induction": 4, "retain_capacity": 2}

@@ -1,0 +1,113 @@
+"""Rankings of heads and FFNs, their aggregate over tasks (eq. 10), and how many a pruning level takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from lm_headroom.errors import HeadroomError
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+AGGREGATE = "aggregate"
+"""What stands in a task's place for the aggregate over tasks."""
+RECOMPUTED = "recomputed"
+"""Name of the ranking whose importance is computed again after each step of heads that go."""
+Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
+
+
+def rank_heads(scores: Array) -> list[tuple[int, int]]:
+    """(layer, head) pairs from the least to the most important; ties go by layer, then head.
+
+    Args:
+        scores: importance, [layer, head].
+
+    Raises:
+        HeadroomError: a score is not finite; names the head.
+    """
+    if not np.isfinite(scores).all():
+        layer, head = np.argwhere(~np.isfinite(scores))[0]
+        raise HeadroomError(f"layer {layer} head {head} has importance {scores[layer, head]}; nothing can be ranked")
+    layers, heads = np.indices(scores.shape)
+    order = np.lexsort((heads.ravel(), layers.ravel(), scores.ravel()))
+    return [(int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order]
+
+
+def rank_ffns(scores: Array) -> list[int]:
+    """Layers from the least to the most important FFN; ties go by layer.
+
+    Args:
+        scores: importance, [layer].
+    """
+    return [layer for layer, _ in rank_heads(scores[:, None])]
+
+
+def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:
+    """All heads in an order drawn at random: the control beside each curve."""
+    order = np.random.default_rng(seed).permutation(layers * heads)
+    return [(int(i) // heads, int(i) % heads) for i in order]
+
+
+def random_ffns(layers: int, seed: int) -> list[int]:
+    """The same for the FFNs of all layers."""
+    return [layer for layer, _ in random_ranking(layers, 1, seed)]
+
+
+def count_at(percent: int, total: int) -> int:
+    """How many of ``total`` components go at ``percent``: floor(percent * total / 100), in integers."""
+    return percent * total // 100
+
+
+def aggregate(scores: Mapping[str, Array], how: Aggregation = "mean") -> tuple[Array, dict[str, float]]:
+    """One score per head over a set of tasks (eq. 10).
+
+    Args:
+        scores: importance per task, each [layer, head].
+        how: ``mean`` of the raw scores; ``mean_normalised``: each task divided by its sum first; ``mean_rank``: mean
+            of the ranks, from 0.
+
+    Returns:
+        The aggregate [layer, head] and each task's share in it, which for raw scores is far from equal: they fall
+        with prompt length.
+    """
+    parts = {task: _weighted(values, how) for task, values in scores.items()}
+    total = sum(float(part.sum()) for part in parts.values())
+    shares = {task: float(part.sum()) / total if total else 1 / len(parts) for task, part in parts.items()}
+    mean: Array = np.mean(list(parts.values()), axis=0)
+    return mean, shares
+
+
+def _weighted(values: Array, how: Aggregation) -> Array:
+    if how == "mean":
+        return values
+    if how == "mean_normalised":
+        return values / values.sum()
+    ranks = np.empty(values.shape)
+    for rank, (layer, head) in enumerate(rank_heads(values)):
+        ranks[layer, head] = rank
+    return ranks
+
+
+def aggregation_weight(values: Array, how: Aggregation) -> float:
+    """Factor by which a task's scores enter a sum-like aggregate; standard errors scale by it too."""
+    return 1 / float(values.sum()) if how == "mean_normalised" else 1.0
+
+
+def as_columns(ranking: Sequence[tuple[int, int]], scores: Array) -> dict[str, list[Any]]:
+    """Columns of a ranking artifact."""
+    return {
+        "rank": list(range(len(ranking))),
+        "layer": [layer for layer, _ in ranking],
+        "head": [head for _, head in ranking],
+        "score": [float(scores[layer, head]) for layer, head in ranking],
+    }
+
+
+def ffn_columns(ranking: Sequence[int], scores: Array) -> dict[str, list[Any]]:
+    """Columns of an FFN-ranking artifact."""
+    return {
+        "rank": list(range(len(ranking))),
+        "layer": list(ranking),
+        "score": [float(scores[layer]) for layer in ranking],
+    }

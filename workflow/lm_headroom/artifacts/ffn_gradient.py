@@ -1,0 +1,18 @@
+"""The FFN-gradient artifact: a row per layer."""
+
+import pyarrow as pa
+
+from lm_headroom.artifacts.store import ArtifactSchema, Column
+
+FFN_GRADIENT = ArtifactSchema(
+    "ffn_gradient",
+    "{model}/ffn_gradient/{task}/{k}shot-seed{s}.parquet",
+    (
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("score", pa.float64(), "gradient score of its FFN, nats: eq. 8 for what the FFN adds to the residual"),
+        Column("stderr", pa.float64(), "standard error over documents"),
+        Column("score_even", pa.float64(), "score on the documents at even places"),
+        Column("score_odd", pa.float64(), "score on the documents at odd places"),
+    ),
+    grids=(("layer",),),
+)

@@ -1,0 +1,27 @@
+"""The FFN-importance artifact: a row per layer."""
+
+import pyarrow as pa
+
+from lm_headroom.artifacts.store import ArtifactSchema, Column
+
+FFN_IMPORTANCE = ArtifactSchema(
+    "ffn_importance",
+    "{model}/ffn_importance/{task or aggregate}/{k}shot-seed{s}.parquet",
+    (
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("score", pa.float64(), "accuracy of the model minus accuracy without this FFN (eq. 7; aggregate: mean)"),
+        Column(
+            "stderr",
+            pa.float64(),
+            "its standard error, questions paired; NaN for one question, missing for mean_rank",
+            nullable=True,
+            undefined=True,
+        ),
+        Column("accuracy_dense", pa.float64(), "accuracy of the whole model"),
+        Column("accuracy_ablated", pa.float64(), "accuracy without this FFN"),
+        Column("doc_id", pa.list_(pa.int64()), "the questions, in the order of the lists below", nullable=True),
+        Column("correct_dense", pa.list_(pa.bool_()), "per question: right by the whole model", nullable=True),
+        Column("correct_ablated", pa.list_(pa.bool_()), "per question: right without this FFN", nullable=True),
+    ),
+    grids=(("layer",),),
+)

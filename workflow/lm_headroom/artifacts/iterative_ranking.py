@@ -1,0 +1,18 @@
+"""The recomputed-ranking artifact: heads in the order in which they go, importance computed again in between."""
+
+import pyarrow as pa
+
+from lm_headroom.artifacts.store import ArtifactSchema, Column
+
+RECOMPUTED_RANKING = ArtifactSchema(
+    "recomputed_ranking",
+    "{model}/ranking/heads_recomputed/{task}/{k}shot-seed{s}.parquet",
+    (
+        Column("rank", pa.int32(), "0 = pruned first"),
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("head", pa.int32(), "query head, from 0"),
+        Column("score", pa.float64(), "importance when its round began, nats; rounds do not compare"),
+        Column("percent", pa.int32(), "percent of all heads that were gone then"),
+    ),
+    grids=(("layer", "head"), ("rank",)),
+)

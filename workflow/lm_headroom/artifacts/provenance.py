@@ -1,0 +1,107 @@
+"""What made an artifact: recorded in its metadata, the same for the same inputs (no times, no host names)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.store import file_digest, place_of, provenance
+
+COMPUTING = ("torch", "transformers", "lm_eval", "numpy", "scipy", "pyarrow")
+FOLDERS = {"figure": "figures", "table": "tables", "findings": "findings"}
+"""Kind of what is drawn and written to its folder below a model's results."""
+DRAWING = ("matplotlib", "seaborn", "numpy", "pyarrow")
+WRITING = ("markdown-it-py", "numpy", "pyarrow")
+
+
+def build_provenance(
+    step: str,
+    inputs: Mapping[str, Path],
+    options: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = COMPUTING,
+) -> dict[str, Any]:
+    """Provenance of one artifact.
+
+    Args:
+        step: module below ``lm-headroom`` whose code digest identifies what ran.
+        inputs: name to path of each artifact read; recorded by content digest, and by its place below the results
+            folder, so that it is found again where results have moved.
+        options: method options.
+        facts: more, such as the task or the model.
+        packages: those whose versions are recorded.
+    """
+    return {
+        "step": step,
+        "code": code_digest(step),
+        "inputs": {
+            name: {"path": provenance(path).get("place"), "digest": file_digest(path)} for name, path in inputs.items()
+        },
+        "options": dict(options),
+        "packages": _versions(packages),
+        **(facts or {}),
+    }
+
+
+def cell_provenance(
+    source: Mapping[str, Any], task: str | None, shots: int | None, seed: int | None = None
+) -> dict[str, Any]:
+    """Which cell of the matrix an artifact is that is made from artifacts: what readers hold it against.
+
+    Args:
+        source: provenance of one of them; all are of one model.
+        task: the task, or ``aggregate``; None for all tasks.
+        shots: None for several.
+        seed: the few-shot seed.
+    """
+    cell = {"task": task, "shots": shots, "seed": seed}
+    return {
+        "model": source.get("model"),
+        "dtype": source.get("dtype"),
+        **{name: value for name, value in cell.items() if value is not None},
+    }
+
+
+def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Provenance of a figure or page, which has no metadata of a schema.
+
+    Args:
+        kind: figure, table or findings.
+        step: module below ``lm-headroom`` that draws or writes it.
+        read: the artifacts it shows.
+        options: what of them it shows, and how.
+        out: path without suffix; its place in a results folder is recorded, if it has one.
+    """
+    inputs = {provenance(path).get("place") or str(path): path for path in read}
+    place = place_of(out, "{model}/" + FOLDERS[kind] + "/{name}")
+    facts = {"kind": kind, **({"place": place} if place else {})}
+    return build_provenance(step, inputs, options, facts, DRAWING if kind == "figure" else WRITING)
+
+
+def code_now(step: str) -> str | None:
+    """Digest of a step's code as it is installed; None where there is no such step any more."""
+    if not all(part.isidentifier() for part in step.split(".")):
+        return None
+    try:
+        return code_digest(step)
+    except FileNotFoundError:
+        return None
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            # Each family of rules may have an environment of its own; absent here means not used here.
+            continue
+    return found
+
+
+def model_provenance(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """What the provenance says of the model: its record, which does not say where the checkpoint lies."""
+    return {"model": dict(record), "dtype": dtype}

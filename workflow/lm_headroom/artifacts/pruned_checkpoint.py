@@ -1,0 +1,85 @@
+"""A pruned checkpoint: a folder of transformers' files, and the manifest that says what made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.json_object import read_bytes
+from lm_headroom.artifacts.seal import KEY as SEAL
+from lm_headroom.artifacts.seal import is_unchanged
+from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, parse_provenance
+from lm_headroom.errors import HeadroomError
+
+KIND = "pruned_checkpoint"
+PLACE = "{model}/pruned/{task or aggregate}/heads{p}-ffns{q}/{k}shot-seed{s}"
+"""Where the workflow keeps it, below the results folder."""
+MANIFEST = "lm_headroom.json"
+
+
+def visible_files(folder: Path) -> list[str]:
+    """Names of a folder's files and folders; hidden ones are Snakemake's."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a folder."""
+    return {name: file_digest(folder / name) for name in visible_files(folder)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What made a pruned checkpoint.
+
+    Raises:
+        ArtifactError: the folder holds none, or it has been changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'lm-headroom export' made")
+    try:
+        facts = parse_provenance(path, read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})") from error
+    if not is_unchanged(facts):
+        raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
+    if facts.get("kind") != KIND or not isinstance(facts.get("files"), dict):
+        raise UnrecognisedError(f"{path}: not of a pruned checkpoint")
+    return {key: value for key, value in facts.items() if key != SEAL}
+
+
+def read_file_provenance(path: Path) -> dict[str, Any]:
+    """What made a file of a pruned checkpoint, with the file's own place.
+
+    Raises:
+        ArtifactError: the checkpoint's manifest is missing, does not know the file, or knows it with other content.
+    """
+    facts = read_manifest(path.parent)
+    if path.name != MANIFEST:
+        known = facts["files"].get(path.name)
+        if known is None:
+            raise UnrecognisedError(f"{path}: {MANIFEST} beside it does not list this file")
+        if known != file_digest(path):
+            raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
+    place = facts.get("place")
+    return {**facts, "place": f"{place}/{path.name}" if place else None}
+
+
+def check_target(out: Path) -> None:
+    """Refuse a folder with files that an export may not replace.
+
+    Raises:
+        HeadroomError: it is no older export, or holds more than that.
+    """
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        known = {MANIFEST, *read_manifest(out)["files"]}
+    except ArtifactError:
+        raise HeadroomError(
+            f"{out} is not empty, and no export of lm-headroom's that could be replaced; name a new folder"
+        ) from None
+    others = [name for name in visible_files(out) if name not in known]
+    if others:
+        raise HeadroomError(
+            f"{out} holds {others[0]}, which is no part of the export there; move it away, or name a new folder"
+        )

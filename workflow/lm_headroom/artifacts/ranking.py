@@ -1,0 +1,28 @@
+"""The ranking artifacts: heads, and FFNs, from least to most important."""
+
+import pyarrow as pa
+
+from lm_headroom.artifacts.store import ArtifactSchema, Column
+
+RANKING = ArtifactSchema(
+    "ranking",
+    "{model}/ranking/heads/{task or aggregate}/{k}shot-seed{s}.parquet",
+    (
+        Column("rank", pa.int32(), "0 = least important, pruned first"),
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("head", pa.int32(), "query head, from 0"),
+        Column("score", pa.float64(), "importance that the rank comes from"),
+    ),
+    grids=(("layer", "head"), ("rank",)),
+)
+
+FFN_RANKING = ArtifactSchema(
+    "ffn_ranking",
+    "{model}/ranking/ffns/{task or aggregate}/{k}shot-seed{s}.parquet",
+    (
+        Column("rank", pa.int32(), "0 = least important, pruned first"),
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("score", pa.float64(), "importance that the rank comes from"),
+    ),
+    grids=(("layer",), ("rank",)),
+)

@@ -1,0 +1,95 @@
+"""Results that say of themselves that they were made with other options or by other code than the study's.
+
+Snakemake compares options and code with its own records, ``.snakemake/metadata``. Where these were lost, or results
+were copied here from elsewhere, the results' own provenance decides. Standard library only, until there is such a
+file: the Snakefile asks at every parse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.content import state_of
+from lm_headroom.artifacts.json_object import read_object
+from lm_headroom.study.config import Study
+
+_SUFFIXES = (".parquet", ".png", ".pdf", ".html", ".md", ".csv")
+
+
+class Outdated:
+    """Results of a folder that Snakemake's own records do not speak for, judged by their provenance.
+
+    Attributes:
+        found: path from the working folder to why it is outdated.
+    """
+
+    def __init__(self, results: Path, study: Study, snakemake: Path) -> None:
+        """Judge them.
+
+        Args:
+            results: the results folder.
+            study: the study.
+            snakemake: Snakemake's folder, ``.snakemake``; files that were judged before are remembered there.
+        """
+        self._store = snakemake / "headroom.judged.json"
+        self.found: dict[str, list[str]] = {}
+        unknown = [path for path in _visible(results) if not _is_recorded(path, snakemake / "metadata")]
+        # What is known of a file is the name of its folder, too: the same file elsewhere is another result.
+        self._states = {f"{path.parent} {state_of(path)}": path for path in unknown}
+        if not unknown:
+            return
+        text = json.dumps(study.model_dump(), sort_keys=True, default=str)
+        self._judge = hashlib.sha256(f"{text} {code_digest('cli')}".encode()).hexdigest()
+        self._sound = self._read()
+        left = [path for state, path in self._states.items() if state not in self._sound]
+        if left:
+            from lm_headroom.audit.verify import made_otherwise
+
+            self.found = dict(made_otherwise(results, left, study))
+        self._sound = {state for state, path in self._states.items() if str(path) not in self.found}
+
+    def keep(self) -> None:
+        """Remember which are not outdated, so that they need not be read again; not where nothing can be written."""
+        if not self._states:
+            return
+        partial = self._store.with_name(f".{self._store.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps({"judge": self._judge, "sound": sorted(self._sound)}), encoding="utf-8")
+            partial.replace(self._store)
+        except OSError:
+            partial.unlink(missing_ok=True)
+
+    def _read(self) -> set[str]:
+        try:
+            found = read_object(self._store)
+        except (OSError, ValueError):
+            return set()
+        same = found.get("judge") == self._judge and isinstance(found.get("sound"), list)
+        return {state for state in found["sound"] if isinstance(state, str)} if same else set()
+
+
+def _visible(results: Path) -> Iterator[Path]:
+    """Files that may hold provenance; hidden ones are nobody's results."""
+    for folder, folders, files in os.walk(results):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.endswith(_SUFFIXES) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _is_recorded(path: Path, metadata: Path) -> bool:
+    """Whether Snakemake has a record of a file, and the file did not arrive after it."""
+    name = urlsafe_b64encode(str(path).encode()).decode()
+    try:
+        length = os.pathconf(metadata, "PC_NAME_MAX") - 1
+        *folders, last = [name[start : start + length] for start in range(0, len(name), length)]
+        record = metadata.joinpath(*(f"@{part}" for part in folders), last)
+        return path.stat().st_ctime_ns <= record.stat().st_ctime_ns
+    except OSError:
+        return False

@@ -1,0 +1,98 @@
+"""Printing an artifact, figure, page or model record, and what made it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.file_provenance import read_provenance
+from lm_headroom.artifacts.model_record import read_unedited_record
+from lm_headroom.artifacts.provenance import code_now
+from lm_headroom.artifacts.pruned_checkpoint import MANIFEST, read_manifest
+from lm_headroom.artifacts.store import read_unchecked, run_statistics
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models.location import checkpoint_folder, read_place
+
+_SHOWN_APART = ("kind", "place", "step", "code", "inputs", "options", "packages", "files")
+
+
+def build_provenance(path: Path, n_rows: int) -> str:
+    """What made a file; of an artifact also its columns and first rows.
+
+    Raises:
+        HeadroomError: the file is missing, damaged or not lm-headroom's.
+    """
+    if path.name == MANIFEST:
+        facts = read_manifest(path.parent)
+        return "\n".join([f"{path}: {facts['kind']}", *_made({k: v for k, v in facts.items() if k != "lineage"})])
+    if path.suffix == ".json":
+        return "\n".join(_model(path))
+    facts = read_provenance(path)
+    if path.suffix == ".parquet":
+        return "\n".join([*_artifact(path, facts, n_rows)])
+    return "\n".join([f"{path}: {facts.get('kind')}", *_made(facts)])
+
+
+def _made(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The sections that all files have."""
+    yield from ("", "Made by")
+    if facts.get("step"):
+        same = "as" if code_now(facts["step"]) == facts.get("code") else "not as"
+        yield f"  {facts['step']}, code {facts.get('code')} ({same} installed now)"
+    if facts.get("packages"):
+        yield f"  {', '.join(f'{name} {version}' for name, version in sorted(facts['packages'].items()))}"
+    if facts.get("inputs"):
+        yield from ("", "From (name, place below the results folder, SHA-256)")
+    for name, source in (facts.get("inputs") or {}).items():
+        place = source["path"] or "not in a results folder"
+        yield f"  {'' if name == place else f'{name}: '}{place} {source['digest'][:16]}"
+    if facts.get("options"):
+        yield from ("", "Options", *_values(facts["options"]))
+    others = {name: value for name, value in facts.items() if name not in _SHOWN_APART}
+    if others:
+        yield from ("", "Facts", *_values(others))
+
+
+def _values(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in sorted(values.items()):
+        yield f"  {name}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
+
+
+def _artifact(path: Path, facts: Mapping[str, Any], n_rows: int) -> Iterator[str]:
+    table = read_unchecked(path)
+    yield f"{path}: {facts.get('kind')} artifact, {table.num_rows} rows"
+    yield from _made(facts)
+    took = run_statistics(path)
+    if took:
+        yield from ("", "Run", *_values(took))
+    yield from ("", "Columns")
+    for field in table.schema:
+        description = (field.metadata or {}).get(b"description", b"").decode(errors="backslashreplace")
+        yield f"  {field.name} ({field.type}): {description}"
+    yield from ("", f"First {min(n_rows, table.num_rows)} rows")
+    for row in table.slice(0, n_rows).to_pylist():
+        yield "  " + ", ".join(f"{name}={_short(value)}" for name, value in row.items())
+
+
+def _model(path: Path) -> Iterator[str]:
+    record = read_unedited_record(path)
+    yield f"{path}: record of model {record['name']}"
+    yield from ("", "Model", *_values(record))
+    yield from ("", "Checkpoint on this machine")
+    try:
+        folder = checkpoint_folder(path)
+    except HeadroomError:
+        yield "  none"
+        return
+    made = read_place(path)
+    yield from _values({"folder": str(folder), "resolved from": made["source"], "revision": made["revision"]})
+    yield from _made({"step": "models", "code": made.get("code"), "packages": made.get("packages", {})})
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]} ... {text[-15:]}"

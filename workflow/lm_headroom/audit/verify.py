@@ -1,0 +1,540 @@
+"""``lm-headroom verify``: whether results are what they say, and still belong together.
+
+Each file is read once: its schema, what made it (by the code installed now, from the files that now lie where its
+inputs lay, of the model whose record is there), and, given a study, whether it was made with that study's options.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.analysis.ranking import AGGREGATE
+from lm_headroom.artifacts.catalogue import SCHEMAS
+from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.file_provenance import read_provenance
+from lm_headroom.artifacts.json_object import read_text
+from lm_headroom.artifacts.model_record import NAME as RECORD
+from lm_headroom.artifacts.model_record import read_unedited_record
+from lm_headroom.artifacts.provenance import FOLDERS, code_now
+from lm_headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
+from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance
+from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, made_by, place_of, read
+from lm_headroom.audit.entries import entries
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.study.compared import COMPARISONS
+from lm_headroom.study.config import Study
+from lm_headroom.tasks.data import RECORDS, mirror_records, own_records
+from lm_headroom.tasks.digest import task_digest
+from lm_headroom.tasks.files import TASK_FOLDERS
+
+STATES = {
+    "damaged": "unreadable, or not of the schema of its place",
+    "foreign": "not lm-headroom's, of another place, or of another model",
+    "orphaned": "what it was made from is gone",
+    "stale": "made from what is no longer there, by other code or with other options",
+    "sound": "",
+}
+"""States of a file, worst first, and what they mean."""
+UNJUDGED = "report.html"
+"""Snakemake's report, which holds copies of figures and pages: only making it again tells whether it is right."""
+LISTS = "matrix/"
+_LISTED = {f"{LISTS}{name}.txt": name for name in ("tasks", "shots", "unseen", "seeds", "models")}
+"""Place of each list of the study that the Snakefile keeps to its key."""
+_DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
+
+
+@dataclass
+class File:
+    """A file of a results folder.
+
+    Attributes:
+        path: below the results folder.
+        facts: what made it; empty for model records and what cannot be read.
+        record: its content, if it is a model's record.
+        listed: its lines, if it is a list of the study.
+        found: state to the reasons for it.
+    """
+
+    path: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    listed: list[str] | None = None
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """The worst that was found."""
+        return next((state for state in STATES if state in self.found), "sound")
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not sound, worst first."""
+        return [reason for state in STATES for reason in self.found.get(state, ())]
+
+    def flag(self, state: str, reason: str) -> None:
+        """Note something that is wrong with it."""
+        self.found.setdefault(state, []).append(reason)
+
+
+def verify(results: Path, study: Study | None = None) -> list[File]:
+    """Judge all files of a results folder; hidden ones are nobody's results.
+
+    Args:
+        results: the folder that holds ``prompts`` and a folder per model.
+        study: the study; None judges files by themselves and each other.
+
+    Raises:
+        HeadroomError: it is no results folder.
+    """
+    if not results.is_dir():
+        raise HeadroomError(f"{results}: no such folder")
+    if (results / RECORD).is_file():
+        raise HeadroomError(f"{results}: this is one model's folder; name the results folder that holds it")
+    listed = sorted((entry for entry in entries(results) if entry.path != UNJUDGED), key=lambda entry: entry.path)
+    files = {entry.path: File(entry.path) for entry in listed}
+    for entry in listed:
+        if entry.problem:
+            files[entry.path].flag("damaged", entry.problem)
+        else:
+            _attempt(files[entry.path], _read, results)
+    if all(path.startswith(LISTS) for path in files):
+        raise HeadroomError(f"{results}: no results here; expected prompts/ and a folder per model")
+    records = {name.split("/")[0]: file.record for name, file in files.items() if file.record}
+
+    @cache
+    def digest(path: str) -> str:
+        return file_digest(results / path)
+
+    digests = Digests()
+    for file in files.values():
+        if file.facts:
+            _attempt(file, _check_whole)
+            _attempt(file, _check_place)
+            _attempt(file, _check_model, records)
+            _attempt(file, _check_compared, records)
+            _attempt(file, _check_inputs, files, digest)
+            _attempt(file, _check_code)
+            _attempt(file, _check_records, results, study, digests)
+            _attempt(file, _check_study, study)
+        elif file.record:
+            _attempt(file, _check_checkpoint, results)
+        elif file.listed is not None:
+            _check_list(file, files.values(), study)
+    _pass_on(files)
+    return list(files.values())
+
+
+def _attempt(file: File, check: Callable[..., None], *arguments: Any) -> None:
+    """Make a check; whatever a damaged file provokes there is this file's fault alone."""
+    try:
+        check(file, *arguments)
+    except Exception as error:
+        file.flag("damaged", f"it cannot be judged ({type(error).__name__}: {error})")
+
+
+def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterator[tuple[str, list[str]]]:
+    """Files of a study that were made with other options or by other code, by what they say alone, and why.
+
+    Args:
+        results: the results folder.
+        paths: files in it; those that do not say what made them are left to :func:`verify` and to who reads them.
+        study: the study.
+    """
+    for path in paths:
+        file = File(path.relative_to(results).as_posix())
+        try:
+            file.facts = read_provenance(path)
+            if _belongs(file, study):
+                _check_code(file)
+                _check_study(file, study)
+        except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
+            continue
+        if file.found:
+            yield str(path), file.reasons
+
+
+def _read(file: File, results: Path) -> None:
+    """Read a file as what its place says it is."""
+    name, path = file.path, results / file.path
+    kind = next((kind for kind in SCHEMAS if place_of(path, kind.place) == name), None)
+    drawn = name.count("/") == 2 and name.split("/")[1] in FOLDERS.values() and path.suffix in _DRAWN
+    try:
+        if kind:
+            file.facts = made_by(read(path, kind))
+        elif drawn:
+            file.facts = read_provenance(path)
+        elif place_of(path.parent, PRUNED_PLACE) == str(Path(name).parent):
+            file.facts = read_file_provenance(path)
+        elif name.count("/") == 1 and path.name == RECORD:
+            file.record = read_unedited_record(path)
+            if file.record["name"] != path.parent.name:
+                file.flag("foreign", f"it is the record of model {file.record['name']!r}")
+        elif name in _LISTED:
+            file.listed = _read_list(path)
+        else:
+            file.flag("foreign", "no file of lm-headroom's has this place")
+    except UnrecognisedError as error:
+        file.flag("foreign", _without_path(error, path))
+    except ArtifactError as error:
+        file.flag("damaged", _without_path(error, path))
+
+
+def _read_list(path: Path) -> list[str]:
+    """The lines of a list of the study.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    try:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: it cannot be read ({error}); delete it and run the workflow again") from error
+    lines = text.split("\n")
+    if lines.pop() or not all(lines) or len(set(lines)) < len(lines):
+        raise ArtifactError(f"{path}: expected a value per line, each once; delete it and run the workflow again")
+    return lines
+
+
+def _check_list(file: File, files: Iterable[File], study: Study | None) -> None:
+    """Hold a list against the study; without one, some file must have been made with it, if any says with which."""
+    key = _LISTED[file.path]
+    if study is not None:
+        wanted = [str(value) for value in getattr(study, key)]
+        if file.listed != wanted:
+            file.flag("stale", f"it lists {', '.join(file.listed or ())}; the study has {', '.join(wanted)}")
+        return
+    recorded = [(other.facts.get("options") or {}).get(key) for other in files]
+    made_with = [set(map(str, values)) for values in recorded if isinstance(values, list)]
+    listed = set(file.listed or ())
+    # Some figures show some numbers of shots only, and may be all that is there yet.
+    if made_with and not any(values == listed or (key == "shots" and values <= listed) for values in made_with):
+        file.flag("stale", f"no file here was made with {key} {', '.join(file.listed or ())}")
+
+
+def _without_path(error: ArtifactError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _check_place(file: File) -> None:
+    place = file.facts.get("place")
+    if place not in (file.path, str(Path(file.path).with_suffix(""))):
+        file.flag("foreign", f"it was made for {place}" if place else "it was not made for a results folder")
+
+
+def _check_whole(file: File) -> None:
+    """Each file that lm-headroom writes says all of this of itself."""
+    for key in ("step", "code", "inputs", "options"):
+        if file.facts.get(key) is None:
+            file.flag("damaged", f"its provenance has no {key}")
+
+
+def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
+    model = file.facts.get("model")
+    if not model:
+        return
+    name = file.path.split("/")[0]
+    if name not in records:
+        file.flag("orphaned", f"the model's record, {name}/{RECORD}, is gone or damaged")
+        return
+    made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
+    if made != there:
+        file.flag("foreign", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+    for key in _differing(model, records[name]) - {"name", "digest"}:
+        now = records[name].get(key)
+        file.flag("stale", f"of a model whose {key} was {model.get(key)}; in {name}/{RECORD} it is {now}")
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """Keys in which two records of a model differ, apart from where its checkpoint was taken from."""
+    return {key for key in {*one, *other} - {"source", "revision"} if one.get(key) != other.get(key)}
+
+
+def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
+    for name, record in (file.facts.get("compared") or {}).items():
+        if name not in records:
+            file.flag("orphaned", f"the record of model {name}, which it compares, is gone or damaged")
+        elif _differing(record, records[name]):
+            file.flag("stale", f"it compares another model than {name}/{RECORD} is of")
+
+
+def _check_inputs(file: File, files: Mapping[str, File], digest: Callable[[str], str]) -> None:
+    for name, source in (file.facts.get("inputs") or {}).items():
+        path = source["path"]
+        if path is None:
+            file.flag("orphaned", f"its input {name!r} did not lie in a results folder")
+        elif path not in files:
+            file.flag("orphaned", f"made from {path}, which is gone")
+        elif files[path].state != "damaged" and digest(path) != source["digest"]:
+            file.flag("stale", f"made from another {path} than is there now")
+
+
+def _check_code(file: File) -> None:
+    step, code = file.facts.get("step"), file.facts.get("code")
+    now = code_now(step) if step else None
+    if now is None or now != code:
+        file.flag("stale", f"made by other code: {step} was {code}, is {now or 'gone'}")
+    definition = file.facts.get("definition_digest")
+    if definition and definition != (now := _definition_now(file.facts)):
+        file.flag("stale", f"the definition of task {file.facts['task']} was {definition}, is {now}")
+
+
+def _definition_now(facts: Mapping[str, Any]) -> str:
+    """Digest of a task's definition; as recorded where it cannot be had here."""
+    recorded: str = facts["definition_digest"]
+    if recorded.startswith("lm-eval"):
+        try:
+            return f"lm-eval {version('lm_eval')}"
+        except PackageNotFoundError:
+            return recorded
+    folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
+    return task_digest(facts["task"], folder) if folder.is_dir() else recorded
+
+
+def _check_checkpoint(file: File, results: Path) -> None:
+    """Hold a model's record against the checkpoint, where that is on this machine, with what it takes to read it."""
+    record = results / file.path
+    try:
+        checkpoint_folder(record)
+        # Imports torch.
+        from lm_headroom.models.resolve import changes_since
+    except (HeadroomError, ImportError):
+        return
+    wrong = changes_since(record)
+    if wrong:
+        file.flag("stale", wrong)
+
+
+def _check_records(file: File, results: Path, study: Study | None, digests: Digests) -> None:
+    """Hold the files that a task's records came from against those that are there, where they can be found."""
+    recorded = file.facts.get(RECORDS)
+    if not isinstance(recorded, dict) or not recorded:
+        return
+    now = _records_now(file.facts, results, study, digests)
+    changed = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if now and changed:
+        file.flag("stale", f"made from other records of task {file.facts['task']}: {', '.join(changed)} changed since")
+
+
+def _records_now(facts: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
+    """Digests of the files that a task's records come from; empty where they are not here."""
+    task, data = str(facts.get("task")), facts.get("data") or {}
+    if data.get("source") == "hub":
+        folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
+        return own_records(task, [folder] if folder.is_dir() else [], digests)
+    embedded = study.data.source == "embedded" if study else "package" in data
+    mirror = results.parent / "resources" / "data" if embedded else study.data.mirror_folder if study else None
+    return mirror_records(mirror / task, digests) if mirror else {}
+
+
+def _check_study(file: File, study: Study | None) -> None:
+    """Compare what was recorded with the study's options, if the study has this file at all."""
+    if study is None or not _belongs(file, study):
+        return
+    wanted = _wanted(study, file.facts.get("task", ""))
+    recorded = {**(file.facts.get("options") or {}), **_derived(file.facts)}
+    options = {**_COMMON, **_OPTIONS.get(str(file.facts.get("step")), {})}
+    for option, key in options.items():
+        value = recorded.get(option)
+        if file.facts.get("kind") in FOLDERS and option not in _COMMON and value is None:
+            # Figures and pages record what they show, and not what they do not.
+            value = type(wanted[key])()
+        if value is not None and value != wanted[key]:
+            file.flag("stale", f"made with {option} {value}; the study has {wanted[key]}")
+
+
+_COMMON = {"add_bos": "add_bos", "dtype": "dtype", "tasks": "tasks"}
+"""Option of a step to key of the study, where a step has it."""
+_HEADS = {"reduction": "importance.reduction", "last_layer_tokens": "importance.last_layer_tokens"}
+_OPTIONS: dict[str, dict[str, str]] = {
+    "steps.render_prompts": {
+        "limit_importance": "limits.importance",
+        "limit_evaluation": "limits.evaluation",
+        "sample": "sample",
+        "metric": "metric",
+        "data": "data.source",
+        "prompts": "prompts",
+    },
+    "steps.score_heads": _HEADS,
+    "steps.score_ffns": {"selection": "ffn.selection", "levels": "pruning.levels"},
+    "steps.score_head_knockouts": {"heads": "oracle heads"},
+    "steps.aggregate_importance": {"aggregate": "aggregate"},
+    "steps.aggregate_ffns": {"aggregate": "aggregate"},
+    "steps.evaluate_pruned": {"levels": "pruning.levels"},
+    "steps.recompute_heads": {**_HEADS, "step": "pruning.step"},
+    "steps.evaluate_joint": {
+        "levels": "pruning.levels",
+        "heads": "joint.heads",
+        "ffns": "joint.ffns",
+        "grid ranking": "joint.ranking",
+    },
+    "steps.evaluate_transfer": {"levels": "transfer.levels", "correlation": "correlation"},
+    "steps.correlate_tasks": {"aggregate": "aggregate"},
+    "steps.correlate_shots": {"shots": "ascending shots"},
+    "steps.average_seeds": {"shots": "ascending shots", "seeds": "ascending seeds"},
+    "steps.correlate_oracle": {"shots": "ascending shots", "head_tasks": "oracle tasks"},
+    "steps.score_induction": {
+        "sequences": "induction.sequences",
+        "bos": "induction.bos",
+        "head_output": "copying.head_output",
+        "output_bias": "copying.output_bias",
+    },
+    "steps.ablate_induction": {"percents": "induction.ablate.percents", "random": "induction.ablate.random"},
+    "ablation_table": {"shots": "shots", "ablated": "ablated"},
+    "report.figures.induction_ablation": {"shots": "shots", "ablated": "ablated"},
+    "report.figures.fig08": {"correlation": "correlation"},
+    "report.figures.fig09": {"correlation": "correlation", "transfer": "transfer", "unseen": "unseen"},
+    "findings": {
+        "shots": "shots",
+        "controls": "controls",
+        "transfer": "transfer",
+        "unseen": "unseen",
+        "margin": "margin",
+        "joint": "joint",
+        "ablated": "ablated",
+        "optimism": "ffn.optimism",
+        "recomputed": "recomputed",
+        "without_induction": "without_induction",
+    },
+    "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
+    "optimism": {"shots": "shots"},
+    "inflection": {"shots": "shots", "seeds": "ascending seeds", "joint": "joint", "margin": "margin"},
+    "losses": {
+        "shots": "shots",
+        "controls": "controls",
+        "transfer": "transfer",
+        "unseen": "unseen",
+        "joint": "joint",
+        "recomputed": "recomputed",
+    },
+    "reference": {"shots": "shots", "joint": "joint", "margin": "margin", "without_induction": "without_induction"},
+    "worth": {"shots": "shots", "controls": "controls"},
+    "seeds_table": {"shots": "shots", "seeds": "ascending seeds"},
+    **{
+        f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
+        for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))
+        for what in compared
+    },
+    "steps.compare_prunable": {"models": "models", "shots": "shots", "margin": "margin"},
+    "report.figures.compare_rankings": {"models": "models", "shots": "shots", "correlation": "correlation"},
+}
+"""Step to its options that are keys of the study."""
+
+
+def _belongs(file: File, study: Study) -> bool:
+    """Whether the study makes this file: others, of a task that it had once, are judged by themselves."""
+    facts = file.facts
+    options = facts.get("options") or {}
+    model = file.path.split("/")[0]
+    return (
+        (model in ("comparison", "prompts") or model in study.models)
+        and facts.get("task", study.tasks[0]) in [*study.all_tasks, AGGREGATE]
+        and facts.get("shots", study.shots[0]) in study.shots
+        and facts.get("seed", options.get("seed", study.seeds[0])) in study.seeds
+    )
+
+
+def _wanted(study: Study, task: str = "") -> dict[str, Any]:
+    """The study's values as steps record them for a task, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in study.model_dump().items():
+        found |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    ablate = study.induction.ablate
+    return {
+        **found,
+        "pruning.levels": study.pruning.levels_with_zero,
+        "transfer.levels": study.transfer.levels_with_zero,
+        "joint.heads": study.joint.heads_with_zero,
+        "joint.ffns": study.joint.ffns_with_zero,
+        "joint": study.joint.has_grid,
+        "induction.ablate.percents": sorted(ablate.percents),
+        "induction.ablate.random": ablate.random,
+        "ablated": study.ablated_tasks,
+        "other selection": study.ffn.other_selection,
+        "controls": sorted(study.pruning.controls),
+        "transfer": study.transfer_tasks,
+        "ascending shots": sorted(study.shots),
+        "ascending seeds": sorted(study.seeds),
+        "recomputed": study.pruning.recomputes,
+        "without_induction": not study.induction.sequences,
+        "models": list(study.models),
+        "oracle tasks": study.oracle_tasks,
+        "oracle heads": study.oracle_heads(task),
+    }
+
+
+def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are recorded as something else."""
+    found = {name: facts[name] for name in ("dtype", "metric") if name in facts}
+    data = facts.get("data") or {}
+    if data:
+        found["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
+    folder = str(facts.get("definition")).split("/")[0]
+    if (TASK_FOLDERS / folder).is_dir():
+        found["prompts"] = folder
+    ranking = (facts.get("inputs") or {}).get("head_ranking", {}).get("path")
+    if ranking:
+        # Of the joint grid: everything pruned by the aggregate, or by the task's own.
+        found["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"
+    return found
+
+
+def _pass_on(files: Mapping[str, File]) -> None:
+    """What is made from a file that is not sound is not sound either."""
+    sources = {
+        name: [source["path"] for source in (file.facts.get("inputs") or {}).values() if source["path"] in files]
+        for name, file in files.items()
+    }
+    states = {name: file.state for name, file in files.items()}
+    made_from: dict[str, list[str]] = {}
+    for name, paths in sources.items():
+        for path in paths:
+            made_from.setdefault(path, []).append(name)
+    reached = [name for name, state in states.items() if state != "sound"]
+    while reached:
+        for name in made_from.get(reached.pop(), ()):
+            if states[name] == "sound":
+                states[name] = "stale"
+                reached.append(name)
+    for name, paths in sources.items():
+        unsound = [path for path in paths if states[path] != "sound"]
+        if unsound:
+            more = f", and {len(unsound) - 1} more that are not sound" if len(unsound) > 1 else ""
+            files[name].flag("stale", f"made from {unsound[0]}, which is {states[unsound[0]]}{more}")
+
+
+def count(files: Iterable[File]) -> dict[str, int]:
+    """Number of files per state."""
+    found = Counter(file.state for file in files)
+    return {state: found[state] for state in reversed(STATES)}
+
+
+def summary(files: Iterable[File]) -> str:
+    """``140 sound, 2 stale``, without the states that no file has, but always the sound."""
+    counts = count(files)
+    return ", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "sound")
+
+
+def report(results: Path, files: list[File]) -> Iterator[str]:
+    """Lines for a reader: what is not sound and why, then a summary."""
+    for state, meaning in STATES.items():
+        chosen = [file for file in files if file.state == state and state != "sound"]
+        if chosen:
+            yield f"{state.capitalize()}: {meaning}"
+        for file in chosen:
+            yield f"  {_on_one_line(file.path)}"
+            yield from (f"    {_on_one_line(reason)}" for reason in dict.fromkeys(file.reasons))
+    if (results / UNJUDGED).exists():
+        yield f"Not judged: {UNJUDGED}, Snakemake's report, which holds copies; make it again to be sure of it"
+    yield f"{results}: {len(files)} files: {summary(files)}"
+
+
+def _on_one_line(text: str) -> str:
+    """A name or reason with line breaks, and what else no terminal shows, written out: it cannot pass for more."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,85 @@
+"""Where the workflow's own code is: in this checkout, whatever else is installed.
+
+Standard library only: the Snakefile imports this module at every parse.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lm_headroom.errors import HeadroomError
+
+VARIABLE = "LM_HEADROOM_CHECKOUT"
+"""Names the workflow's folder to its jobs: each says so where it is of another."""
+
+
+def check_places(workflow: Path, working: Path) -> None:
+    """Refuse folders whose names the tools below would read as something else, and another copy's package.
+
+    Args:
+        workflow: the folder of the checkout that holds the package.
+        working: the folder that results go to.
+
+    Raises:
+        HeadroomError: a folder has such a name, or the package that was imported is not the checkout's.
+    """
+    if ":" in str(workflow):
+        raise HeadroomError(
+            f"the checkout's path {workflow.parent} has ':' in it, which separates folders in PYTHONPATH: its jobs "
+            "could run another copy of lm-headroom. Move the checkout"
+        )
+    for what, folder, advice in (
+        ("checkout's path", workflow.parent, "Move the checkout"),
+        ("path of the working folder", working, "Name another with --directory"),
+    ):
+        if set("{}") & set(str(folder)):
+            raise HeadroomError(f"the {what} {folder} has a brace in it, as wildcards of Snakemake have. {advice}")
+    check_package(workflow)
+
+
+def check_writable_for_snakemake(working: Path) -> None:
+    """Refuse a working folder where Snakemake cannot keep its records, before it fails there without a sentence.
+
+    Args:
+        working: the working folder.
+
+    Raises:
+        HeadroomError: it is read-only.
+    """
+    records = working / ".snakemake"
+    if not os.access(records if records.is_dir() else working, os.W_OK | os.X_OK):
+        raise HeadroomError(
+            f"the working folder {working} is read-only for you, and Snakemake keeps its records there. Name a "
+            "folder that can be written with --directory, and the study with --configfile"
+        )
+
+
+def check_package(workflow: Path) -> None:
+    """Refuse to run as another copy of the package than that in ``workflow``.
+
+    Raises:
+        HeadroomError: this is one.
+    """
+    here, there = Path(__file__).resolve().parent, (workflow / "lm-headroom").resolve()
+    if here != there:
+        raise HeadroomError(
+            f"the workflow is of {there.parent}, but Python imports lm-headroom from {here}. Uninstall that copy, or "
+            "take it out of PYTHONPATH"
+        )
+
+
+def job_environment(workflow: Path) -> dict[str, str]:
+    """Variables by which ``python -m lm_headroom`` is this checkout's, even beside a folder that is called
+    lm-headroom."""
+    return {"PYTHONPATH": str(workflow), "PYTHONSAFEPATH": "1", VARIABLE: str(workflow)}
+
+
+def check_job() -> None:
+    """Refuse to work for a run of another checkout.
+
+    Raises:
+        HeadroomError: a run of another started this process.
+    """
+    if VARIABLE in os.environ:
+        check_package(Path(os.environ[VARIABLE]))

@@ -1,0 +1,567 @@
+"""The one seam: an attention function registered with transformers, through which heads are gated and read.
+
+transformers calls the function once per layer with q, k, v and expects the per-head outputs A, [batch, time, head,
+width], back: exactly the tensor that enters the output projection. Multiplying A by a gate removes a head; keeping A
+and differentiating with respect to it scores one. FFNs are left out, and passes restarted at a layer, by wrapping the
+forward methods of the modules in question. No modelling file is patched. For families whose attention transformers does
+not route through its interface, :mod:`lm_headroom.engine.attention_adapters` makes the same call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from lm_headroom.engine import attention_adapters
+from lm_headroom.engine.attention import AttentionSpec, attention, biased
+from lm_headroom.engine.rounding import TIMES_WRITTEN_OUT, Trace, agree, fault, spread_measured, traced
+from lm_headroom.engine.unembedding import logits
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.settings import other_dtype
+
+IMPLEMENTATION = "lm_headroom"
+
+Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
+"""Called with layer, q and k, each [batch, head, time, width] (keys repeated for groups), and how they attend."""
+
+
+@dataclass(frozen=True)
+class TreeMask:
+    """How the columns of one tree of tokens may attend to each other.
+
+    The first ``trunk`` columns are causal. Each column after it is part of a branch and sees what leads to it.
+
+    Attributes:
+        columns: number n of columns.
+        trunk: number R of columns in the trunk.
+        branches: bool [n - R, n], which columns each branch column may attend to; None where n = R.
+    """
+
+    columns: int
+    trunk: int
+    branches: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Trees that lie end to end in the one row of a batch; none sees another.
+
+    Attributes:
+        trees: the trees.
+        needed: columns whose last hidden states are read; the last layer's FFN is computed there alone. None for all.
+        positions: of all columns, [n], from 0 in each row of a tree; None where they go on from column to column.
+    """
+
+    trees: tuple[TreeMask, ...]
+    needed: Tensor | None = None
+    positions: Tensor | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns of all trees."""
+        return sum(tree.columns for tree in self.trees)
+
+    @classmethod
+    def causal(cls, columns: int) -> Layout:
+        """One sequence."""
+        return cls((TreeMask(columns, columns),))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One layer's A, [batch, time, head, width], or what its FFN adds to the residual, [..., time, width].
+
+    Attributes:
+        value: the tensor, outside the graph of gradients.
+        probe: zeros that were added to it: the loss's gradient with respect to them is the one with respect to it.
+    """
+
+    value: Tensor
+    probe: Tensor
+
+
+class Interventions:
+    """State of one model's seam. Made by :func:`attach`; every change is undone when its context manager ends."""
+
+    def __init__(self, shape: architectures.HeadLayout, returns_tuple: bool = False, norms_ffns: bool = False) -> None:
+        self.shape = shape
+        self._returns_tuple = returns_tuple
+        self._norms_ffns = norms_ffns
+        self.calls: Counter[int] = Counter()
+        self._gates: Tensor | None = None
+        self._closed: list[bool] = []
+        self._empty: list[bool] = []
+        self._without_ffns: frozenset[int] = frozenset()
+        self._inputs: dict[int, Tensor] | None = None
+        self._restart: tuple[int, Tensor] | None = None
+        self._layout: Layout | None = None
+        self._observer: Observer | None = None
+        self._captures: dict[int, Capture] | None = None
+        self._ffn_captures: dict[int, Capture] | None = None
+        self._checkpointing = False
+
+    @contextmanager
+    def gates(self, gates: Tensor | None) -> Iterator[None]:
+        """Multiply head outputs by ``gates`` [layer, head]; None leaves the model as it is."""
+        if gates is not None and tuple(gates.shape) != (self.shape.layers, self.shape.heads):
+            raise HeadroomError(
+                f"gates have shape {tuple(gates.shape)}, the model has {self.shape.layers} layers of "
+                f"{self.shape.heads} heads"
+            )
+        self._gates = gates
+        # Known on the host once, so that layers without a closed gate cost nothing.
+        self._closed = [] if gates is None else (gates != 1).any(dim=1).tolist()
+        self._empty = [] if gates is None else (gates == 0).all(dim=1).tolist()
+        try:
+            yield
+        finally:
+            self._gates, self._closed, self._empty = None, [], []
+
+    @contextmanager
+    def without_ffns(self, layers: Iterable[int]) -> Iterator[None]:
+        """Leave out the FFNs of ``layers``, with their biases; the residual stays. They are not computed at all."""
+        self._without_ffns = frozenset(layers)
+        try:
+            yield
+        finally:
+            self._without_ffns = frozenset()
+
+    @contextmanager
+    def layer_inputs(self) -> Iterator[dict[int, Tensor]]:
+        """Keep what enters each layer, [batch, time, width], in the yielded dictionary."""
+        self._inputs = {}
+        try:
+            yield self._inputs
+        finally:
+            self._inputs = None
+
+    @contextmanager
+    def restart(self, layer: int, hidden: Tensor) -> Iterator[None]:
+        """Let passes begin at ``layer`` with ``hidden`` [batch, time, width] as its input; layers below are skipped.
+
+        The pass must have the input ids, positions and layout of the one that ``hidden`` was kept from.
+        """
+        self._restart = (layer, hidden)
+        try:
+            yield
+        finally:
+            self._restart = None
+
+    @contextmanager
+    def layout(self, layout: Layout) -> Iterator[None]:
+        """Attend by ``layout`` instead of by the mask that the model makes."""
+        global _layouts_in_force
+        self._layout = layout
+        _layouts_in_force += 1
+        try:
+            yield
+        finally:
+            self._layout = None
+            _layouts_in_force -= 1
+
+    @contextmanager
+    def capture(self, checkpointing: bool = False) -> Iterator[dict[int, Capture]]:
+        """Keep each layer's A in the yielded dictionary, with what gradients can be taken for.
+
+        Args:
+            checkpointing: keep nothing inside the layers for the backward pass but compute them again.
+        """
+        self._captures = {}
+        self._checkpointing = checkpointing
+        try:
+            yield self._captures
+        finally:
+            self._captures = None
+            self._checkpointing = False
+
+    @contextmanager
+    def capture_ffns(self) -> Iterator[dict[int, Capture]]:
+        """Keep what each layer's FFN adds to the residual: what :meth:`without_ffns` makes zero, behind its norm."""
+        self._ffn_captures = {}
+        try:
+            yield self._ffn_captures
+        finally:
+            self._ffn_captures = None
+
+    @contextmanager
+    def observe(self, observer: Observer) -> Iterator[None]:
+        """Show q and k of each layer to ``observer``."""
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        softcap: float | None = None,
+        window: int | None = None,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of one layer: A, [batch, time, head, width].
+
+        Args:
+            layer: its number.
+            query: [batch, head, time, width].
+            key, value: [batch, key-value head, time, width].
+            mask: what transformers made, bool (True: may attend) or added to scores; None: causal. A layout goes first.
+            scaling: of the products; None for one over the root of the width.
+            softcap: scores s become softcap tanh(s / softcap).
+            window: a token attends to so many tokens at most, itself the last.
+            key_bias: added to the scores of each key, after the scaling, [batch, head, time]: ALiBi.
+        """
+        self.calls[layer] += 1
+        if self._is_empty(layer):
+            return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+        if key.shape[1] != query.shape[1]:
+            repeats = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        attention_spec = AttentionSpec(scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, window)
+        width = value.shape[-1]
+        if key_bias is not None:
+            query, key, value = biased(query, key, value, key_bias, attention_spec.scaling)
+        if self._observer is not None:
+            self._observer(layer, query, key, attention_spec)
+        if self._layout is not None:
+            outputs = _attend_by_layout(query, key, value, self._layout, attention_spec)
+        else:
+            outputs = attention(query, key, value, attention_spec.narrowed(mask, query, key), attention_spec)
+        outputs = outputs[..., :width].transpose(1, 2)
+        if self._gates is not None and self._closed[layer]:
+            outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
+        if self._captures is not None:
+            outputs = _probe(self._captures, layer, outputs)
+        return outputs
+
+    def at_positions(self, values: Tensor) -> Tensor:
+        """``values`` [..., time], which transformers made for columns in a row, at the positions of the layout's."""
+        if self._layout is None or self._layout.positions is None:
+            return values
+        return values[..., self._layout.positions.to(values.device)]
+
+    def _is_empty(self, layer: int) -> bool:
+        """Whether all heads of a layer are gone and nobody looks: then there is nothing to compute."""
+        return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
+
+    def run_projection(
+        self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
+    ) -> Tensor:
+        """An attention projection, unless all heads of the layer are gone: then the last one gives its bias."""
+        if not self._is_empty(layer):
+            return forward(x)
+        if last:
+            return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
+        return x.new_zeros(*x.shape[:-1], architectures.n_outputs(module))
+
+    def run_layer(self, layer: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A decoder layer's forward pass, unless it is skipped."""
+        if self._restart is not None:
+            start, kept = self._restart
+            if layer < start:
+                return (hidden, None) if self._returns_tuple else hidden
+            if layer == start:
+                hidden = kept
+        if self._inputs is not None:
+            self._inputs[layer] = hidden
+        if self._checkpointing:
+            run = partial(self._as_laid_out, self._layout, forward)
+            return checkpoint(run, hidden, *args, use_reentrant=False, **kwargs)
+        return forward(hidden, *args, **kwargs)
+
+    def _as_laid_out(self, layout: Layout | None, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A forward pass with the layout of the pass that it repeats, whose context has ended by then."""
+        before, self._layout = self._layout, layout
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._layout = before
+
+    def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        """A part of an FFN, unless the FFN is left out: then parts hand their input on, and the last gives zeros."""
+        if layer in self._without_ffns:
+            return torch.zeros_like(hidden) if last else hidden
+        layout = self._layout
+        if layout is None or layout.needed is None or layer != self.shape.layers - 1:
+            found = forward(hidden)
+        else:
+            needed = layout.needed.to(hidden.device)
+            found = forward(hidden.index_select(-2, needed) if first else hidden)
+            if last:
+                whole = found.new_zeros(*found.shape[:-2], layout.columns, found.shape[-1])
+                found = whole.index_copy(-2, needed, found)
+        if last and self._ffn_captures is not None and not self._norms_ffns:
+            found = _probe(self._ffn_captures, layer, found)
+        return found
+
+    def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        """The norm between an FFN and the residual, which undoes any factor of what enters it: probed behind it."""
+        found = forward(hidden)
+        return found if self._ffn_captures is None else _probe(self._ffn_captures, layer, found)
+
+
+def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
+    """Keep a tensor. A layer that is computed again for the backward pass gets the probe that it had."""
+    if layer not in captures:
+        probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
+        captures[layer] = Capture(outputs.detach(), probe)
+    return outputs + captures[layer].probe
+
+
+def _attend_by_layout(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, attention_spec: AttentionSpec
+) -> Tensor:
+    """Attention within each tree: one causal call for its trunk and one masked call for its branches.
+
+    Cheaper than a mask over everything, whose entries between trees would be computed to be thrown away.
+    """
+    outputs = []
+    start = 0
+    for tree in layout.trees:
+        end, trunk = start + tree.columns, start + tree.trunk
+        if tree.trunk:
+            q, k, v = (x[:, :, start:trunk] for x in (query, key, value))
+            outputs.append(attention(q, k, v, attention_spec.narrowed(None, q, k), attention_spec))
+        if tree.branches is not None:
+            q, k, v = query[:, :, trunk:end], key[:, :, start:end], value[:, :, start:end]
+            mask = tree.branches.to(query.device)
+            # No position is beyond the last column's number.
+            if attention_spec.window is not None and tree.columns > attention_spec.window:
+                mask = mask & _near(layout, start, trunk, end, attention_spec.window).to(query.device)
+            outputs.append(attention(q, k, v, mask, attention_spec))
+        start = end
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+
+
+def _near(layout: Layout, start: int, trunk: int, end: int, window: int) -> Tensor:
+    """Which columns of a tree are within the window of each branch column, by their positions, bool [n - R, n]."""
+    places = torch.arange(end - start) if layout.positions is None else layout.positions[start:end]
+    return places[trunk - start :, None] - places < window
+
+
+def _attention_function(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls. ``scaling`` is used as given: OPT scales its queries itself and passes 1."""
+    interventions: Interventions = module.headroom_seam
+    return interventions.attend(
+        module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window
+    ), None
+
+
+_layouts_in_force = 0
+
+
+def _mask_function(*args: Any, **kwargs: Any) -> Any:
+    """The mask that transformers asks for: none where a layout says who attends to whom.
+
+    Positions that begin anew tell transformers of packed sequences; the mask that it then makes, n x n, is not used.
+    """
+    return None if _layouts_in_force else sdpa_mask(*args, **kwargs)
+
+
+def _tensor_mask_function(*args: Any, **kwargs: Any) -> Tensor:
+    """The mask for models that compute with it themselves: an empty tensor where a layout is in force."""
+    if _layouts_in_force:
+        return torch.empty(0, dtype=torch.bool)
+    mask: Tensor = sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
+    return mask
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention_function)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask_function)
+AttentionMaskInterface.register(f"{IMPLEMENTATION}-{attention_adapters.TENSOR_MASK}", _tensor_mask_function)
+
+
+def attach(model: Any) -> Interventions:
+    """Route a model's attention through a seam and prove that it works there.
+
+    Raises:
+        HeadroomError: the family is unknown, or cannot be served with the model's settings; logits are not finite; the
+            seam does not fire exactly once per layer; opening all gates changes the logits; closing a head or leaving
+            out FFNs does not; rows packed into a tree differ from rows apart; or a restarted pass ends elsewhere.
+    """
+    row = architectures.check_config(model.config.to_dict())
+    shape = architectures.heads(model)
+    tokens = _probe_tokens(model)
+    with torch.no_grad(), traced(model) as own:
+        before = model(input_ids=tokens, use_cache=False).logits
+    if not torch.isfinite(before).all():
+        raise HeadroomError(
+            f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
+            + other_dtype(str(before.dtype))
+        )
+    norms = architectures.ffn_output_norms(model)
+    interventions = Interventions(shape, row.returns_tuple, norms_ffns=norms is not None)
+    for module in architectures.attention_modules(model):
+        module.headroom_seam = interventions
+    for number, layer in enumerate(architectures.layers(model)):
+        layer.forward = partial(interventions.run_layer, number, layer.forward)
+    for number, projections in enumerate(architectures.projections(model)):
+        for projection in projections:
+            last = projection is projections[-1]
+            projection.forward = partial(interventions.run_projection, number, projection, last, projection.forward)
+    for number, modules in enumerate(architectures.ffn_modules(model)):
+        for module in modules:
+            first, last = module is modules[0], module is modules[-1]
+            module.forward = partial(interventions.run_ffn, number, first, last, module.forward)
+    for number, norm in enumerate(norms or ()):
+        norm.forward = partial(interventions.run_ffn_norm, number, norm.forward)
+    if row.core:
+        attention_adapters.install(row.core, interventions, architectures.attention_modules(model))
+        # Where transformers looks up who makes masks; it sets this only for families that look up attention there, too.
+        model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
+    else:
+        model.set_attn_implementation(IMPLEMENTATION)
+    _prove(model, interventions, tokens, own, before)
+    return interventions
+
+
+def _probe_tokens(model: Any) -> Tensor:
+    """Twelve tokens spread over the vocabulary, [1, 12]."""
+    device = architectures.input_device(model)
+    return torch.linspace(1, architectures.text_config(model).vocab_size - 1, 12, device=device).long()[None]
+
+
+@torch.no_grad()
+def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
+    """Prove that the seam serves a model.
+
+    Args:
+        model, seam: the model and its seam, attached.
+        tokens: what it is proved with, [1, pos].
+        own, before: what passed through the model's layers without the seam, and its logits.
+    """
+    interventions.calls.clear()
+    with traced(model) as opened, spread_measured(interventions, opened):
+        values = model(input_ids=tokens, use_cache=False).logits
+    if interventions.calls != Counter(range(interventions.shape.layers)):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: the attention function must be called once per layer, "
+            f"was called {dict(interventions.calls)} times for {interventions.shape.layers} layers; this model "
+            f"cannot be pruned here"
+        )
+    _prove_attention(model, interventions, tokens, replace(own, spread=opened.spread), before)
+    _prove_packing(model, interventions, tokens, opened)
+    _prove_gates(model, interventions, tokens, values)
+    _prove_restart(model, interventions, tokens, opened, values)
+    _prove_ffns(model, interventions, tokens, values)
+    interventions.calls.clear()
+
+
+def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
+    """With all gates open, the model against itself without the seam."""
+    with traced(model, own.inputs) as found:
+        values = model(input_ids=tokens, use_cache=False).logits
+    why = fault(found, own, TIMES_WRITTEN_OUT)
+    if not why and not agree(values, before):
+        why = "given the same input, the last layer's output gives others"
+    if why:
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: with all heads open the logits differ from the model's own ({why}); "
+            "this model cannot be served exactly"
+        )
+
+
+def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, first: Trace) -> None:
+    """Two rows that share six tokens, in a tree, and five tokens in a tree after it, against the rows apart."""
+    shared, own, n = 6, 4, tokens.shape[1]
+    row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
+    with traced(model) as second, spread_measured(interventions, second):
+        model.base_model(input_ids=row, use_cache=False)
+    expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
+    sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
+    sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
+    positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
+    trees = (TreeMask(n + own, n, sees.to(tokens.device)), TreeMask(5, 5))
+    with interventions.layout(Layout(trees, positions=positions)), traced(model, expected.inputs) as packed:
+        model.base_model(
+            input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
+            position_ids=positions[None],
+            use_cache=False,
+        )
+    if why := fault(packed, expected):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: the hidden states of packed rows differ from those of rows apart "
+            f"({why}); this model cannot be served exactly"
+        )
+
+
+def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opened: Tensor) -> None:
+    """Close every other head, then the rest: nothing of them reaches the output projections, and logits change.
+
+    Some heads, or all of some layers, may write nothing, as where another tool zeroed them; of some layer they must.
+    """
+    numbers = torch.arange(interventions.shape.layers)[:, None] + torch.arange(interventions.shape.heads)
+    tells = False
+    for rest in range(2):
+        gates = (numbers % 2 != rest).to(tokens.device, torch.float32)
+        with interventions.gates(gates), traced(model) as closed:
+            tells |= not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
+        for layer, outputs in enumerate(closed.heads):
+            heard = outputs.unflatten(-1, (interventions.shape.heads, -1)).any(dim=-1)[0].any(dim=0)
+            leaks = (heard & (gates[layer] == 0).to(heard.device)).nonzero().flatten().tolist()
+            if tells and leaks:
+                raise HeadroomError(
+                    f"family {model.config.model_type!r}: head {leaks[0]} of layer {layer} still reaches the output "
+                    "projection when it is closed; this model's heads cannot be pruned here"
+                )
+    if not tells:
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: closing the first layer's heads changes nothing, nor does closing "
+            "those of any other layer; this model's heads cannot be pruned here"
+        )
+
+
+def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
+    """A pass restarted at the last layer, and logits made from last hidden states."""
+    last = interventions.shape.layers - 1
+    with interventions.restart(last, kept.inputs[last]):
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    if agree(logits(model, hidden).to(opened.dtype), opened):
+        return
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    if agree(logits(model, hidden).to(opened.dtype), opened):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
+            "this model's FFNs cannot be scored here"
+        )
+    raise HeadroomError(
+        f"family {model.config.model_type!r}: logits are more than the output embedding of the last hidden state; "
+        "this model cannot be served exactly"
+    )
+
+
+def _prove_ffns(model: Any, interventions: Interventions, tokens: Tensor, opened: Tensor) -> None:
+    with interventions.without_ffns(range(interventions.shape.layers)):
+        without = model(input_ids=tokens, use_cache=False).logits
+    if torch.equal(without, opened):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
+            "this model's FFNs cannot be pruned here"
+        )

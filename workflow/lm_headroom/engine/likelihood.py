@@ -1,0 +1,285 @@
+"""The engine: log-likelihoods of continuations, from one pass over what a document's choices share.
+
+Vocabulary logits are computed only at positions that predict a continuation token, and once where several rows predict
+from the same position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm_headroom.engine.batch_size import LOGIT_ROWS
+from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.packing import Batch, Batches, Document, Row
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, WorkUnit, digest
+from lm_headroom.engine.unembedding import logits as logits_of
+from lm_headroom.errors import HeadroomError
+from lm_headroom.progress import Progress
+from lm_headroom.settings import other_dtype
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, add_bos: bool = False) -> list[Document]:
+    """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; rows of a document must be adjacent.
+
+    Trailing spaces of a context move to its continuation. Too long documents lose context on the left, once per
+    document by its longest row, so that its choices keep one context.
+
+    Args:
+        pairs: the triples.
+        tokenizer: a transformers tokenizer; no special tokens are added but ``add_bos``.
+        window: largest number of input tokens.
+        add_bos: put the BOS token (else EOS) before each context.
+
+    Raises:
+        HeadroomError: a continuation has no tokens or does not fit the window; or there is no start token where one
+            is needed.
+    """
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    ids = _tokenise(tokenizer, pairs)
+    documents: list[tuple[int, list[tuple[list[int], list[int]]]]] = []
+    for doc_id, context, continuation in pairs:
+        stripped = context.rstrip()
+        prefix = ids[stripped]
+        target = ids[context + continuation][len(prefix) :]
+        if add_bos or not prefix:
+            if start is None:
+                raise HeadroomError(
+                    f"document {doc_id}: {'add_bos' if add_bos else 'an empty context'} needs a start token, and the "
+                    "tokenizer has neither BOS nor EOS; "
+                    + ("set add_bos: false" if add_bos else "leave the document out, or take another model")
+                )
+            # An empty context is conditioned on the start token, as HFLM does.
+            prefix = [start, *prefix]
+        if not target:
+            continuation = context[len(stripped) :] + continuation
+            raise HeadroomError(f"document {doc_id}: the continuation {continuation!r} has no tokens of its own")
+        if not documents or documents[-1][0] != doc_id:
+            documents.append((doc_id, []))
+        documents[-1][1].append((prefix, target))
+    return [_fit(doc_id, rows, window) for doc_id, rows in documents]
+
+
+def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str, list[int]]:
+    """Token ids of each context and each whole row; a context that several rows share is tokenised once."""
+    texts = dict.fromkeys(text for _, context, rest in pairs for text in (context.rstrip(), context + rest))
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return dict(zip(texts, found, strict=True))
+
+
+def _fit(doc_id: int, rows: list[tuple[list[int], list[int]]], window: int) -> Document:
+    excess = max(0, max(len(prefix) + len(target) - 1 for prefix, target in rows) - window)
+    if excess >= min(len(prefix) for prefix, _ in rows):
+        longest = max(len(target) for _, target in rows)
+        raise HeadroomError(
+            f"document {doc_id}: a continuation of {longest} tokens leaves no room for its context in the model's "
+            f"window of {window} tokens; leave the document out or take a model with a longer window"
+        )
+    return Document(doc_id, tuple(Row((*p[excess:], *t), len(t)) for p, t in rows), excess)
+
+
+def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
+    """log p of each target token, [T], in at least float32. Differentiable where the model's activations are."""
+    return predict(loaded, batch)[0]
+
+
+def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
+    """log p of each target token, [T], and whether it is the likeliest token at its place, bool [T]."""
+    model = loaded.model
+    with loaded.interventions.layout(batch.layout()):
+        hidden = model.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+        ).last_hidden_state
+    needed = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
+    parts, greedy = [], []
+    sources = batch.sources.to(hidden.device)
+    # Targets are taken chunk by chunk of their positions, so that [positions, vocabulary] never exists whole.
+    order = torch.argsort(sources, stable=True)
+    bounds = torch.searchsorted(
+        sources[order], torch.arange(0, len(needed) + LOGIT_ROWS, LOGIT_ROWS, device=hidden.device)
+    )
+    for chunk, start in enumerate(range(0, len(needed), LOGIT_ROWS)):
+        logits = logits_of(model, needed[start : start + LOGIT_ROWS])
+        members = order[bounds[chunk] : bounds[chunk + 1]]
+        places = sources[members] - start
+        targets = batch.targets.to(hidden.device)[members]
+        aimed = logits[places, targets]
+        parts.append(aimed - torch.logsumexp(logits, dim=-1)[places])
+        greedy.append(_likeliest(logits.detach(), places, targets, aimed.detach()))
+    back = torch.argsort(order)
+    return torch.cat(parts)[back], torch.cat(greedy)[back]
+
+
+def _likeliest(logits: Tensor, places: Tensor, targets: Tensor, aimed: Tensor) -> Tensor:
+    """Whether each target is its row's argmax, which is looked for only where a target has the largest logit."""
+    likeliest = aimed == logits.amax(dim=-1)[places]
+    tied = likeliest.nonzero()[:, 0]
+    likeliest[tied] = logits[places[tied]].argmax(dim=-1) == targets[tied]
+    return likeliest
+
+
+Predicted = tuple[Tensor, Tensor, Tensor]
+"""Row number, log p and whether it is the likeliest, of each target token of a batch; on the CPU."""
+
+
+def predicted(loaded: Loaded, batch: Batch) -> Predicted:
+    """What :class:`Likelihoods` adds up for a batch.
+
+    Raises:
+        HeadroomError: see :func:`check_finite`.
+    """
+    values, greedy = predict(loaded, batch)
+    check_finite(loaded, batch, values)
+    return batch.rows.cpu(), values.double().cpu(), greedy.cpu()
+
+
+def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
+    """Refuse log p of target tokens, [T], that are not finite.
+
+    Raises:
+        HeadroomError: one is not; names its document, and the layer where the document's numbers go wrong.
+    """
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad) == 0:
+        return
+    row = int(batch.rows[bad[0, 0]])
+    start = 0
+    for tree in batch.trees:
+        for member in tree.members:
+            if member.first_row <= row < member.first_row + len(member.document.rows):
+                where = _overflow(loaded, batch, slice(start, start + tree.columns))
+                raise HeadroomError(
+                    f"document {member.document.doc_id}: the log-likelihood of a continuation is "
+                    f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: "
+                    + other_dtype(str(loaded.model.dtype))
+                )
+        start += tree.columns
+
+
+@torch.no_grad()
+def _overflow(loaded: Loaded, batch: Batch, columns: slice) -> str:
+    """Where these columns' hidden states first hold what is not finite, by another pass that keeps all of them."""
+    with loaded.interventions.layout(batch.layout()), loaded.interventions.layer_inputs() as inputs:
+        loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+    found = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
+    if not found:
+        return f"the last layer, {loaded.shape.layers - 1}, or after it"
+    return f"layer {found[0] - 1}" if found[0] else "the embedding"
+
+
+ENTRY = {"values": ("f", ()), "greedy": ("b", ())}
+"""Layout of a document's entry among the parts, a number per row; see :meth:`Likelihoods.entry`."""
+
+
+class Likelihoods:
+    """Log-likelihoods of rows, filled batch by batch.
+
+    Attributes:
+        values: nats, float64 [n_rows].
+        greedy: whether greedy decoding gives the row's continuation, bool [n_rows].
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._totals = torch.zeros(n_rows, dtype=torch.float64)
+        self._misses = torch.zeros(n_rows, dtype=torch.int64)
+
+    def add(self, found: Predicted) -> None:
+        """Count the rows of a batch in."""
+        rows, values, greedy = found
+        self._totals.index_add_(0, rows, values)
+        self._misses.index_add_(0, rows, (~greedy).long())
+
+    def entry(self, rows: slice) -> dict[str, np.ndarray[Any, Any]]:
+        """The rows of a document that has been counted in, as :meth:`restore` takes them."""
+        return {"values": self._totals[rows].numpy(), "greedy": (self._misses[rows] == 0).numpy()}
+
+    def restore(self, rows: slice, values: np.ndarray[Any, Any], greedy: np.ndarray[Any, Any]) -> None:
+        """Take the rows of a document as :meth:`entry` gave them."""
+        self._totals[rows] = torch.from_numpy(values)
+        self._misses[rows] = torch.from_numpy(~greedy).long()
+
+    @property
+    def values(self) -> Array:
+        """Log-likelihoods."""
+        result: Array = self._totals.numpy()
+        return result
+
+    @property
+    def greedy(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows that greedy decoding gives."""
+        result: np.ndarray[Any, np.dtype[np.bool_]] = (self._misses == 0).numpy()
+        return result
+
+
+@torch.no_grad()
+def likelihoods(
+    loaded: Loaded,
+    batches: Batches,
+    gates: Tensor | None = None,
+    without_ffns: Iterable[int] = (),
+    progress: Progress | None = None,
+    parts: ResumeCache = NO_PARTS,
+) -> Likelihoods:
+    """Each row's continuation given its context, with heads gated by ``gates`` and some layers' FFNs left out.
+
+    Args:
+        loaded: the model.
+        batches: the documents.
+        gates: [layer, head]; None for open ones.
+        without_ffns: layers.
+        progress: advanced by documents.
+        parts: where documents are kept that are done, and looked for.
+
+    Raises:
+        HeadroomError: a log-likelihood is not finite; names document and layer.
+    """
+    found = Likelihoods(batches.n_rows)
+    ffns = sorted(set(without_ffns))
+    with unit_of(parts, batches, gates, ffns) as unit:
+        for number, entry in unit.known.items():
+            found.restore(batches.rows_of(number), **entry)
+        if progress:
+            progress.reuse(len(unit.known))
+        if unit.complete:
+            return found
+        known = frozenset(unit.known)
+        with loaded.interventions.gates(gates), loaded.interventions.without_ffns(ffns):
+            for batch, values in batches.each(lambda batch: predicted(loaded, batch), known):
+                found.add(values)
+                for member in batch.members:
+                    unit.add(member.number, **found.entry(batches.rows_of(member.number)))
+                unit.keep_if_due()
+                if progress:
+                    progress.advance(batch.n_documents)
+    return found
+
+
+def unit_of(
+    parts: ResumeCache, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()
+) -> WorkUnit:
+    """The unit of an evaluation: an entry per document, as :meth:`Likelihoods.entry` gives it."""
+    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
+    return parts.unit(name, batches.keys, ENTRY, batches.sizes)
+
+
+def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = None) -> Array:
+    """Log-likelihood in nats of each row's continuation given its context, [n_rows].
+
+    Raises:
+        HeadroomError: a log-likelihood is not finite; names document and layer.
+    """
+    return likelihoods(loaded, batches, gates).values
+
+
+def rows_of(documents: Sequence[Document]) -> Iterator[tuple[int, slice]]:
+    """(doc_id, slice of its row numbers) for each document, in order."""
+    start = 0
+    for document in documents:
+        yield document.doc_id, slice(start, start + len(document.rows))
+        start += len(document.rows)

@@ -1,0 +1,257 @@
+"""Loading a resolved model, and gates for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import logging as transformers_logging
+
+from lm_headroom import settings
+from lm_headroom.artifacts.model_record import read_record
+from lm_headroom.engine.interventions import Interventions, attach
+from lm_headroom.engine.packing import out_of_memory
+from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
+from lm_headroom.models import architectures
+from lm_headroom.models.location import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
+from lm_headroom.models.resolve import check_agrees, check_checkpoint, check_record
+from lm_headroom.models.sizes import model_from_config, read_config
+
+DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
+UNREADABLE = "transformers cannot load this checkpoint"
+
+
+class Loaded:
+    """A model for a step. Its weights are read when they are first needed: a step may find all it needs in parts.
+
+    Attributes:
+        tokenizer: the model's.
+        record: what ``lm-headroom model`` wrote of it.
+        skeleton: the model without weights (or with them), for its shape and its parameters' sizes.
+    """
+
+    def __init__(self, tokenizer: Any, record: dict[str, Any], skeleton: Any, read: Callable[[], Any]) -> None:
+        self.tokenizer, self.record, self.skeleton = tokenizer, record, skeleton
+        self._read = read
+
+    @cached_property
+    def model(self) -> Any:
+        """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that.
+
+        Raises:
+            HeadroomError: it cannot be read, or a weight is missing or not finite.
+        """
+        model = self._read().eval().requires_grad_(False)
+        found = architectures.layers(model)
+        waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in found)
+        if waiting:
+            print(
+                f"{waiting} of {len(found)} layers do not fit the GPUs of this job and are fetched for each pass, many "
+                "times as slow; give it more GPUs (config key 'gpus', option --gpus) or a number format of 16 bits",
+                file=sys.stderr,
+            )
+        _check_finite(model)
+        return model
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the weights have been read."""
+        return "model" in self.__dict__
+
+    @cached_property
+    def interventions(self) -> Interventions:
+        """Where attention and FFNs of the model are governed.
+
+        Raises:
+            HeadroomError: see :func:`lm_headroom.engine.interventions.attach`; or the number format does not work on
+                the device.
+        """
+        with _explained(f"model {self.record.get('name')}", _name(self.model.dtype)):
+            return attach(self.model)
+
+    @cached_property
+    def shape(self) -> architectures.HeadLayout:
+        """Head counts."""
+        return architectures.heads(self.skeleton)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return torch.device(architectures.input_device(self.model))
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Tokens that the model has embeddings for."""
+        embeddings = (self.skeleton.get_input_embeddings(), self.skeleton.get_output_embeddings())
+        return min(int(embedding.weight.shape[0]) for embedding in embeddings)
+
+    def check_tokens(self, where: str, ids: Iterable[int]) -> None:
+        """Refuse tokens that the model has no embedding for, before they get to a device, which would not name them.
+
+        Args:
+            where: the document or sequence.
+            ids: its tokens.
+
+        Raises:
+            HeadroomError: names the token.
+        """
+        largest = max(ids, default=0)
+        if largest >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise HeadroomError(
+                f"{where}: token {token!r} has the id {largest}, but the model has embeddings for {self.vocabulary} "
+                f"tokens and its tokenizer has {len(self.tokenizer)}; take the tokenizer that belongs to this "
+                "checkpoint, or one without the tokens that were added to it"
+            )
+
+    @property
+    def window(self) -> int:
+        """Largest number of input tokens."""
+        return architectures.window(self.skeleton.config)
+
+
+def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> Loaded:
+    """The model of a ``model.json``; its weights are read when they are needed, and what is wrong with them said then.
+
+    Args:
+        record_path: the model record that ``lm-headroom model`` wrote.
+        dtype: float32, float64, bfloat16 or float16.
+        device: ``cpu``, ``cuda`` or ``auto``: all visible GPUs through accelerate's device map, else the CPU.
+        threads: CPU threads; None leaves torch's choice.
+
+    Raises:
+        HeadroomError: the record or the checkpoint is missing, damaged or unsupported, or the device is not to be had.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if threads:
+        torch.set_num_threads(threads)
+    record = read_record(Path(record_path))
+    path = checkpoint_folder(Path(record_path))
+    allowed = [permission for permission in PERMISSIONS if record.get(permission)]
+    check_checkpoint(path, record["name"], allowed)
+    # Before code of its own runs.
+    check_record(Path(record_path), record, path)
+    trust = REMOTE_CODE in allowed
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HeadroomError(
+            "device cuda: PyTorch sees no GPU here; set device to auto or cpu, or install its CUDA build"
+        )
+    use_gpu = device != "cpu" and torch.cuda.is_available()
+
+    def weights() -> Any:
+        with _explained(path, dtype, UNREADABLE):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=DTYPES[dtype],
+                attn_implementation=architectures.implementation(config),
+                local_files_only=True,
+                device_map="auto" if use_gpu else None,
+                trust_remote_code=trust,
+                use_safetensors=PICKLE not in allowed,
+                weights_only=True,
+                output_loading_info=True,
+            )
+            if info["missing_keys"]:
+                raise HeadroomError(
+                    f"{path}: the checkpoint has no weights for {first_of(info['missing_keys'])}, which would be made "
+                    "up at random; fetch it again"
+                )
+            return model
+
+    with _explained(path, dtype, UNREADABLE):
+        config = read_config(path, trust)
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=trust)
+        skeleton = model_from_config(config, DTYPES[dtype], trust=trust)
+    _check_tokenizer(tokenizer, path)
+    shape = architectures.heads(skeleton)
+    check_agrees(Path(record_path), record, path, {"layers": shape.layers, "heads": shape.heads})
+    return Loaded(tokenizer, record, skeleton, weights)
+
+
+def _check_tokenizer(tokenizer: Any, path: Path) -> None:
+    """Refuse a tokenizer without a vocabulary: transformers makes one up where it finds none of the files it wants."""
+    if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
+        raise HeadroomError(
+            f"{path}: the files of the tokenizer that are there give {type(tokenizer).__name__} no vocabulary; copy "
+            "all of the tokenizer's files there"
+        )
+
+
+@contextmanager
+def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[None]:
+    """Say of what goes wrong with a checkpoint which it was, and what to do.
+
+    Args:
+        what: the checkpoint.
+        dtype: number format.
+        otherwise: what to say of anything but known reasons; empty to let that pass as it is.
+    """
+    try:
+        yield
+    except HeadroomError:
+        raise
+    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    except Exception as error:
+        if out_of_memory(error):
+            reason = (
+                f"{what}: the model does not fit the memory in {dtype}; {MORE_MEMORY} ('lm-headroom plan' says "
+                f"how much "
+                "it takes)"
+            )
+        elif "not implemented for" in str(error):
+            other = "float32 or another device" if dtype != "float32" else "another device"
+            reason = f"dtype {dtype} does not work on this device ({error}); use {other}"
+        elif otherwise:
+            reason = f"{what}: {otherwise} ({type(error).__name__}: {error})"
+        else:
+            raise
+        raise HeadroomError(reason) from error
+
+
+def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> Loaded:
+    """A model that is in memory: frozen, set to evaluation, the seam attached.
+
+    Raises:
+        HeadroomError: a weight is not finite, or the model cannot be served here (see
+            :func:`lm_headroom.engine.interventions.attach`).
+    """
+    loaded = Loaded(tokenizer, record or {}, model, lambda: model)
+    # Now, so that a model that the seam does not work in is refused here.
+    _ = loaded.interventions
+    return loaded
+
+
+def _check_finite(model: Any) -> None:
+    for path, module in model.named_modules():
+        # Weights that wait outside the GPU are fetched.
+        with align_module_device(module):
+            for name, weight in module.named_parameters(recurse=False):
+                # Extremes carry NaN along, and take no memory.
+                if not all(torch.isfinite(extreme) for extreme in torch.aminmax(weight)):
+                    dtype = _name(weight.dtype)
+                    raise HeadroomError(
+                        f"weight {path}.{name} holds NaN or infinity in {dtype}: the checkpoint is damaged, or its "
+                        f"numbers are beyond that format: {settings.other_dtype(dtype)}"
+                    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def gates_without(shape: architectures.HeadLayout, pruned: Iterable[tuple[int, int]]) -> Tensor:
+    """Gates [layer, head]: 0 for the pruned heads, 1 for the others."""
+    gates = torch.ones(shape.layers, shape.heads)
+    for layer, head in pruned:
+        gates[layer, head] = 0
+    return gates

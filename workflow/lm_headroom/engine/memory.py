@@ -1,0 +1,73 @@
+"""How much memory there is, how much was used, and how many tokens fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm_headroom.engine import batch_size
+from lm_headroom.models import architectures
+
+MIB = 2**20
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free for one process: of the GPU, or of the machine within its container's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = machine_bytes("MemAvailable")
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return max(free, 0)
+
+
+def machine_bytes(entry: str) -> int:
+    """An entry of /proc/meminfo, such as MemTotal."""
+    return _entry(Path("/proc/meminfo"), entry)
+
+
+def _entry(path: Path, name: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
+    """What a token of a batch takes; see :func:`lm_headroom.engine.batch_size.bytes_per_token`."""
+    sizes = architectures.sizes(model)
+    return batch_size.bytes_per_token(
+        sizes["hidden"], sizes["inner"], sizes["layers"], _item_size(model), keeps_layers, differentiates
+    )
+
+
+def logit_bytes(model: Any) -> int:
+    """What the logits of one chunk of positions take."""
+    return batch_size.logit_bytes(architectures.sizes(model)["vocabulary"], _item_size(model))
+
+
+def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:
+    """Tokens per batch that the free memory holds."""
+    # Over several GPUs, the fullest one decides.
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"} or {device}
+    per_token = bytes_per_token(model, keeps_layers, differentiates)
+    return batch_size.fitting_tokens(
+        min(free_bytes(each) for each in devices), logit_bytes(model), per_token, device.type, differentiates
+    )
+
+
+def peak() -> dict[str, int]:
+    """Most memory that this process has held so far, in MiB."""
+    # Not getrusage: what it says begins with the memory of the process that started this one.
+    found = {"peak_memory_mib": _entry(Path("/proc/self/status"), "VmHWM") // MIB}
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        found["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_allocated(device) for device in devices) // MIB
+    return found
+
+
+def _item_size(model: Any) -> int:
+    size: int = model.get_input_embeddings().weight.element_size()
+    return size

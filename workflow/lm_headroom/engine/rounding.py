@@ -1,0 +1,208 @@
+"""Telling error from rounding: two ways of computing the same are held against each other layer by layer.
+
+Over many layers rounding grows to any size: in 16 bits, or where a few channels are thousands of times the others,
+logits of two exact orders of computing can be a tenth apart. So the second way gets, in each layer, the input that the
+first one had there, and what its heads and the layer make of that is compared. Then one layer's rounding is all that a
+sound model shows, and an error of one layer is not lost in that of the others. How much rounding can be is measured:
+attention is computed once more from queries, keys and values one unit in the last place off, which is how far two
+orders of computing may have them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lm_headroom.models import architectures
+
+if TYPE_CHECKING:
+    from lm_headroom.engine.interventions import Interventions
+
+TIMES = 2
+"""Heads may be this many times as far apart as the measured rounding. Sound models stay below 1.2; a token that is seen
+by mistake in one layer of SmolLM2 is above 2.3 in bfloat16, and at thousands in float32."""
+TIMES_WRITTEN_OUT = 4
+"""The same where one has its attention written out, which rounds scores and probabilities, too: sound below 1.7."""
+DRAWS = 4
+"""How often rounding is measured."""
+UNITS = 4
+"""Units in the last place, as a share of the norm, that other tensors may be apart."""
+LEAST = 1e-4
+"""The smallest share that counts as error: sums of thousands of terms come near it in float32."""
+
+
+@dataclass
+class Trace:
+    """What passes through the layers of a model; each list has a tensor per layer.
+
+    Attributes:
+        inputs: what enters the layer, [batch, pos, d_model].
+        heads: A of all heads, as it enters the output projection, [batch, pos, head * d_head].
+        outputs: what leaves the layer, [batch, pos, d_model].
+        spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; see :func:`spread_measured`.
+    """
+
+    inputs: list[Tensor] = field(default_factory=list)
+    heads: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    spread: list[Tensor] = field(default_factory=list)
+
+    def joined(self, other: Trace, join: Callable[[Tensor, Tensor], Tensor]) -> Trace:
+        """The trace whose tensors are made of those of two."""
+        both = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
+        return Trace(*([join(a, b) for a, b in zip(*each, strict=True)] for each in both))
+
+    def at(self, positions: slice) -> Trace:
+        """The trace of these positions alone."""
+        return Trace(*([tensor[:, positions] for tensor in getattr(self, part.name)] for part in fields(self)))
+
+
+@contextmanager
+def traced(model: Any, given: Sequence[Tensor] | None = None) -> Iterator[Trace]:
+    """Keep what passes through the layers in one pass.
+
+    Args:
+        model: a model of a supported family, its attention routed through a seam or not.
+        given: inputs of the layers, which replace the model's own, but in the first layer: that shows what embeddings
+            and positions are.
+    """
+    trace = Trace()
+    hooks = []
+
+    def enter(layer: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if given is not None and layer:
+            arguments = (given[layer].to(arguments[0]), *arguments[1:])
+        trace.inputs.append(arguments[0].clone())
+        return arguments
+
+    for number, layer in enumerate(architectures.layers(model)):
+        hooks.append(layer.register_forward_pre_hook(lambda _, arguments, number=number: enter(number, arguments)))
+        hooks.append(layer.register_forward_hook(lambda _, arguments, out: trace.outputs.append(_first(out).clone())))
+    for projection in architectures.output_projections(model):
+        hooks.append(
+            projection.register_forward_pre_hook(lambda _, arguments: trace.heads.append(arguments[0].clone()))
+        )
+    try:
+        yield trace
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first(output: Any) -> Tensor:
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
+
+
+@contextmanager
+def spread_measured(interventions: Interventions, trace: Trace) -> Iterator[None]:
+    """Measure in one pass how far rounding may move each head's output, into ``trace.spread``."""
+    generator = torch.Generator().manual_seed(0)
+    attend = interventions.attend
+
+    def measured(layer: int, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Tensor:
+        outputs = attend(layer, query, key, value, *rest, **named)
+        squares = torch.zeros(outputs.shape[:-1], dtype=torch.float64, device=outputs.device)
+        for _ in range(DRAWS):
+            near = [_one_unit_off(x, x.dtype, generator) for x in (query, key, value)]
+            if (bias := named.get("key_bias")) is not None:
+                named = named | {"key_bias": _one_unit_off(bias, outputs.dtype, generator)}
+            moved = attend(layer, *near, *rest, **named)
+            squares += (moved.double() - outputs.double()).square().sum(dim=-1)
+        interventions.calls[layer] -= DRAWS
+        trace.spread.append((squares / DRAWS).sqrt())
+        return outputs
+
+    interventions.attend = measured  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del interventions.attend
+
+
+def _one_unit_off(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Each number with one unit in the last place of ``dtype`` more or less, by chance."""
+    # Torch's own generator on the CPU, so that the numbers are the same on each machine.
+    signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
+    return values * (1 + unit(dtype) * signs).to(values)
+
+
+def unit(dtype: torch.dtype) -> float:
+    """A unit in the last place of what models of a number format compute, as a share.
+
+    Not less than that of float32, in which transformers computes norms and softmaxes whatever the format, and a few
+    times that, since sums of many terms round more than once.
+    """
+    return max(torch.finfo(dtype).eps, 8 * torch.finfo(torch.float32).eps)
+
+
+def most(dtype: torch.dtype) -> float:
+    """The share of a norm by which two ways of computing one thing from the same input may be apart."""
+    return max(UNITS * unit(dtype), LEAST)
+
+
+def agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether each row's difference, [..., row, channel], is rounding."""
+    far, size = (x.double().norm(dim=-1) for x in (found.to(expected.device) - expected, expected))
+    return bool((far <= most(expected.dtype) * size).all())
+
+
+def fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
+    """What is more than rounding between two ways of computing, the second of which gave the first its inputs.
+
+    Args:
+        found: traced with the inputs of the other.
+        expected: with the spread of its heads. Heads of ``found`` are compared where it has kept any.
+        times: how many times the spread heads may be apart.
+
+    Returns:
+        A clause for the sentence that refuses the model; empty where all is rounding.
+    """
+    for layer, spread in enumerate(expected.spread):
+        written = expected.heads[layer].double().unflatten(-1, (spread.shape[-1], -1))
+        if found.heads:
+            far = (found.heads[layer].to(written).unflatten(-1, (spread.shape[-1], -1)) - written).norm(dim=-1)
+            # A head's rows vouch for each other: one of few numbers may happen to move little.
+            allowed = times * torch.maximum(spread, spread.median(dim=-2, keepdim=True).values).to(far.device)
+            if not (far <= allowed).all():
+                return _clause(f"head {_worst(far - allowed)} of layer {layer}", far, allowed)
+        size = written.flatten(-2).norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
+        far, allowed = _apart(found, expected, layer, times * spread.norm(dim=-1).to(size.device) / size)
+        if not (far <= allowed).all():
+            return _clause(f"layer {layer}", far, allowed)
+    return ""
+
+
+def _apart(found: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
+    """How far a layer's outputs are apart beyond the rounding of the residual, and how far they may be, [batch, pos].
+
+    Args:
+        found, expected: see :func:`fault`.
+        layer: its number.
+        share: of the heads' outputs that rounding may be, [batch, pos].
+    """
+    before, after = expected.inputs[layer].double(), expected.outputs[layer].double()
+    before = before.to(after.device)
+    # Channels that are thousands of times the others round by more than a layer adds to these.
+    rounding = 2 * unit(expected.outputs[layer].dtype) * after.abs()
+    far = ((found.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
+    allowed = (most(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
+    return far, allowed
+
+
+def _worst(excess: Tensor) -> int:
+    """The head, [batch, pos, head], that is furthest beyond what it may be."""
+    return int(excess.argmax()) % excess.shape[-1]
+
+
+def _clause(what: str, far: Tensor, allowed: Tensor) -> str:
+    worst = int((far - allowed).argmax())
+    return (
+        f"given the same input, the vector that {what} gives is {float(far.flatten()[worst]):.3g} away, of which "
+        f"rounding explains {float(allowed.flatten()[worst]):.3g}"
+    )

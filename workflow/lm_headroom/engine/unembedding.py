@@ -1,0 +1,45 @@
+"""From the last hidden state to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor
+
+from lm_headroom.engine.attention import soft_cap
+from lm_headroom.models import architectures
+
+
+def logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits of last hidden states [..., width], in at least float32: [..., vocabulary]."""
+    return capped(model, wide(model.get_output_embeddings()(hidden)))
+
+
+def capped(model: Any, values: Tensor) -> Tensor:
+    """Logits as the model caps them."""
+    key = architectures.family(model).softcap
+    cap = getattr(architectures.text_config(model), key) if key else None
+    return values if cap is None else soft_cap(values, cap)
+
+
+def unembedding(model: Any, ids: Sequence[int]) -> Tensor:
+    """What the logit of each token reads from the model's width, [token, width]; norms and biases are left out."""
+    embedding = model.get_output_embeddings()
+    # Weights that wait outside the GPU are fetched.
+    with align_module_device(embedding):
+        rows = wide(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
+    path = architectures.family(model).readout
+    projection = attrgetter(path)(model) if path else None
+    if projection is None:
+        return rows
+    with align_module_device(projection):
+        return rows @ projection.weight.to(rows)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,547 @@
+"""Where attention and FFN sit in each model family: a table, and the check that refuses what is not in it.
+
+Only what differs between families is here and, for families whose attention transformers does not route through its
+interface, in :mod:`lm_headroom.engine.attention_adapters`; everything else is one code path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from lm_headroom.errors import HeadroomError
+
+if TYPE_CHECKING:
+    # The command that resolves a model asks for its family, and starts without torch.
+    from torch import Tensor, nn
+
+
+ANYTHING = object()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Attribute paths in one family, and how its weights are laid out.
+
+    Attributes:
+        layers: from the causal language model to the list of decoder layers.
+        attention: from a layer to its attention module.
+        output: from the attention module to its output projection.
+        inputs: from the attention module to its query, key and value projection, or to the one that is all three.
+        grouped: how the outputs of a fused projection lie: the queries of a group, its key and its value, group after
+            group; else all queries, all keys, all values.
+        joint_norms: the queries of all heads are normed together, and so are the keys: no head's rows can go alone.
+        head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
+        ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
+        ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
+        attention_output: from a layer to the norm that attention's output goes through before the residual takes it, if
+            any: one that divides by the root mean square.
+        ffn_output: from a layer to the norm that the FFN's output goes through before the residual takes it, if any.
+        residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
+        readout: from the causal language model to what stands between last hidden state and output embedding.
+        softcap: config key of the logits' soft cap.
+        window: config key of the largest number of input tokens; ``default_window`` where the config has none.
+        attends: the attention implementation of transformers that the family is compared with.
+        core: name of the function in :mod:`lm_headroom.engine.attention_adapters` that takes attention through the
+            seam; empty where transformers calls the seam.
+        mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
+        returns_tuple: whether a layer returns a tuple that begins with its hidden states.
+        refused: (config key, value, why) of what cannot be served exactly; ``ANYTHING`` for any value but null.
+    """
+
+    layers: str
+    attention: str = "self_attn"
+    output: str = "o_proj"
+    inputs: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    grouped: bool = False
+    joint_norms: bool = False
+    head_norms: tuple[str, ...] = ()
+    ffn: tuple[str, ...] = ("mlp",)
+    ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    attention_output: str = ""
+    ffn_output: str = ""
+    residual_norm: tuple[str, bool] | None = None
+    readout: str = ""
+    softcap: str = ""
+    window: str = "max_position_embeddings"
+    default_window: int = 0
+    attends: str = "sdpa"
+    core: str = ""
+    mask: str = ""
+    returns_tuple: bool = False
+    refused: tuple[tuple[str, Any, str], ...] = ()
+
+
+_AHEAD = "its tokens attend to later ones"
+_BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
+_AFTER_ATTENTION = "post_attention_layernorm"
+_AFTER_FFN = "post_feedforward_layernorm"
+_AFTER_BLOCKS = ("pre_feedforward_layernorm", _AFTER_FFN)
+
+ARCHITECTURES = {
+    "bloom": Architecture(
+        layers="transformer.h",
+        attention="self_attention",
+        output="dense",
+        inputs=("query_key_value",),
+        grouped=True,
+        # The module adds the residual, so that its maps are what is left out.
+        ffn=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+        residual_norm=("apply_residual_connection_post_layernorm", True),
+        # ALiBi has no largest position: the length of training, which older configs name.
+        window="seq_length",
+        default_window=2048,
+        attends="eager",
+        core="bloom",
+        returns_tuple=True,
+        refused=(("slow_but_exact", True, "its maps are computed in slices, past the modules"),),
+    ),
+    "falcon": Architecture(
+        layers="transformer.h",
+        attention="self_attention",
+        output="dense",
+        inputs=("query_key_value",),
+        grouped=True,
+        # Sequential blocks have the first; parallel ones with two norms the second; others share attention's.
+        ffn_norms=("post_attention_layernorm", "ln_mlp"),
+        core="falcon",
+        returns_tuple=True,
+    ),
+    "gemma": Architecture(layers="model.layers", refused=_BOTH_WAYS),
+    "gemma2": Architecture(
+        layers="model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
+        ffn_output=_AFTER_FFN,
+        softcap="final_logit_softcapping",
+        # SDPA has no soft cap of attention scores.
+        attends="eager",
+        refused=_BOTH_WAYS,
+    ),
+    # The larger ones come with eyes, which stay shut; the class around them does not cap logits.
+    "gemma3": Architecture(
+        layers="model.language_model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
+        ffn_output=_AFTER_FFN,
+        refused=(("text_config.use_bidirectional_attention", True, _AHEAD),),
+    ),
+    "gemma3_text": Architecture(
+        layers="model.layers",
+        ffn_norms=_AFTER_BLOCKS,
+        attention_output=_AFTER_ATTENTION,
+        ffn_output=_AFTER_FFN,
+        softcap="final_logit_softcapping",
+        refused=_BOTH_WAYS,
+    ),
+    "gpt2": Architecture(
+        layers="transformer.h",
+        attention="attn",
+        output="c_proj",
+        inputs=("c_attn",),
+        ffn_norms=("ln_2",),
+        refused=(("add_cross_attention", True, "its layers attend to an encoder"),),
+    ),
+    "gpt_neo": Architecture(
+        layers="transformer.h",
+        attention="attn.attention",
+        output="out_proj",
+        ffn_norms=("ln_2",),
+        attends="eager",
+        core="gpt_neo",
+        returns_tuple=True,
+    ),
+    "gpt_neox": Architecture(
+        layers="gpt_neox.layers", attention="attention", output="dense", inputs=("query_key_value",), grouped=True
+    ),
+    "gptj": Architecture(
+        layers="transformer.h",
+        attention="attn",
+        output="out_proj",
+        # The one norm of a layer feeds attention, too.
+        ffn_norms=(),
+        attends="eager",
+        core="gptj",
+        returns_tuple=True,
+    ),
+    "llama": Architecture(layers="model.layers"),
+    "mistral": Architecture(layers="model.layers"),
+    "mpt": Architecture(
+        layers="transformer.blocks",
+        attention="attn",
+        output="out_proj",
+        inputs=("Wqkv",),
+        # The module adds the residual, as BLOOM's does.
+        ffn=("ffn.up_proj", "ffn.down_proj"),
+        ffn_norms=("norm_2",),
+        window="max_seq_len",
+        attends="eager",
+        core="mpt",
+        mask="tensor",
+        returns_tuple=True,
+        refused=tuple(
+            (key, value, "transformers computes something else than this setting says")
+            for key, value in (
+                ("attn_config.alibi", False),
+                ("attn_config.qk_ln", True),
+                ("attn_config.prefix_lm", True),
+                ("attn_config.attn_type", "multiquery_attention"),
+                ("no_bias", False),
+                ("logit_scale", ANYTHING),
+            )
+        ),
+    ),
+    "olmo2": Architecture(
+        layers="model.layers",
+        joint_norms=True,
+        ffn_norms=(_AFTER_FFN,),
+        attention_output=_AFTER_ATTENTION,
+        ffn_output=_AFTER_FFN,
+    ),
+    # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
+    "opt": Architecture(
+        layers="model.decoder.layers",
+        output="out_proj",
+        ffn=("fc1", "fc2"),
+        ffn_norms=("final_layer_norm",),
+        residual_norm=("do_layer_norm_before", False),
+        readout="model.decoder.project_out",
+    ),
+    "phi3": Architecture(layers="model.layers", inputs=("qkv_proj",)),
+    "qwen2": Architecture(layers="model.layers"),
+    "qwen3": Architecture(layers="model.layers"),
+    "stablelm": Architecture(
+        layers="model.layers",
+        # Parallel blocks have no such norm; they share attention's.
+        ffn_norms=("post_attention_layernorm",),
+        head_norms=("q_layernorm.norms", "k_layernorm.norms"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Head counts of a model: layers, query heads and key-value heads per layer, and the width of a head."""
+
+    layers: int
+    heads: int
+    key_value_heads: int
+    width: int
+
+    @property
+    def total(self) -> int:
+        """All query heads of the model."""
+        return self.layers * self.heads
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key-value head."""
+        return self.heads // self.key_value_heads
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which outputs of a projection are whose: ``rows`` [head, width], or [key-value head, width]."""
+
+    module: nn.Module
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Which weights of a layer's attention belong to which head.
+
+    Query head h has the outputs ``query.rows[h]`` and reads key-value head ``h // group``. Fused projections are one
+    module in all three. See :func:`rows_first` for weights that lie the other way round.
+
+    Attributes:
+        query, key, value: the input projections.
+        output: the output projection; its inputs ``columns[h]`` are head h's output A^h.
+        columns: [head, width].
+        separable: whether rows of the queries and keys of some heads can go while others stay, changing nothing else.
+    """
+
+    query: Outputs
+    key: Outputs
+    value: Outputs
+    output: nn.Module
+    columns: Tensor
+    separable: bool
+
+
+def family(model: Any) -> Architecture:
+    """The table's row for a model.
+
+    Raises:
+        HeadroomError: the family is not supported.
+    """
+    return supported(model.config.model_type)
+
+
+def supported(name: str | None) -> Architecture:
+    """The table's row for a model type.
+
+    Raises:
+        HeadroomError: there is none.
+    """
+    if name not in ARCHITECTURES:
+        raise HeadroomError(f"model family {name!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))}")
+    return ARCHITECTURES[name]
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of a model, or of its language model where it has others beside it."""
+    return model.config.get_text_config()
+
+
+def check_config(config: Mapping[str, Any]) -> Architecture:
+    """The table's row for a model of this configuration.
+
+    Raises:
+        HeadroomError: the family is not supported, or not with these settings; says why and what is.
+    """
+    name = config.get("model_type")
+    row = supported(name)
+    for key, value, why in row.refused:
+        found: Any = config
+        for step in key.split("."):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        if found == value or (value is ANYTHING and found is not None):
+            raise HeadroomError(
+                f"model family {name!r} is not supported with {key} = {json.dumps(found)}: {why}; supported: this "
+                "family without that setting"
+            )
+    return row
+
+
+def implementation(config: Any) -> str:
+    """The attention implementation of transformers to load a model with."""
+    row = ARCHITECTURES.get(config.model_type)
+    return row.attends if row else "sdpa"
+
+
+def window(config: Any) -> int:
+    """Largest number of input tokens."""
+    row, text = supported(config.model_type), config.get_text_config()
+    most = getattr(text, row.window, None) or row.default_window
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Longer inputs are rotated otherwise, and so would be all that share a batch with one.
+        most = min(most, rope["original_max_position_embeddings"])
+    return int(most)
+
+
+def layers(model: Any) -> list[nn.Module]:
+    """The decoder layers, in order."""
+    return list(_descend(model, family(model).layers))
+
+
+def attention_modules(model: Any) -> list[nn.Module]:
+    """The attention module of each layer, in order."""
+    path = family(model).attention
+    return [_descend(layer, path) for layer in layers(model)]
+
+
+def ffn_modules(model: Any) -> list[list[nn.Module]]:
+    """The modules of each layer's FFN, in order."""
+    paths = family(model).ffn
+    return [[_descend(layer, path) for path in paths] for layer in layers(model)]
+
+
+def ffn_output_norms(model: Any) -> list[nn.Module] | None:
+    """The norm between each layer's FFN and the residual, in order; None for families that have none there."""
+    path = family(model).ffn_output
+    return [_descend(layer, path) for layer in layers(model)] if path else None
+
+
+def attention_output_norms(model: Any) -> list[nn.Module | None]:
+    """The norm between each layer's attention and the residual, in order; None where there is none."""
+    path = family(model).attention_output
+    return [_descend(layer, path) if path else None for layer in layers(model)]
+
+
+def input_device(model: Any) -> Any:
+    """Where token ids go; where the embedding itself waits outside the GPU, the device on which it is computed."""
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
+    return embedding._hf_hook.execution_device if device.type == "meta" and hasattr(embedding, "_hf_hook") else device
+
+
+def projections(model: Any) -> list[list[nn.Module]]:
+    """The linear maps of each layer's attention, the output projection last."""
+    row = family(model)
+    return [[_descend(attention, path) for path in (*row.inputs, row.output)] for attention in attention_modules(model)]
+
+
+def output_projections(model: Any) -> list[nn.Module]:
+    """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
+    row = family(model)
+    return [_descend(attention, row.output) for attention in attention_modules(model)]
+
+
+def rows_first(linear: nn.Module) -> Tensor:
+    """A linear map's weight as [outputs, inputs], in its own memory: GPT-2 has it the other way round."""
+    weight: Tensor = linear.weight
+    return weight.T if _is_transposed(linear) else weight
+
+
+def n_outputs(linear: nn.Module) -> int:
+    """Outputs of a linear map, without its weight."""
+    return int(linear.nf if _is_transposed(linear) else linear.out_features)
+
+
+def _is_transposed(linear: nn.Module) -> bool:
+    """Whether it is transformers' Conv1D."""
+    return hasattr(linear, "nf")
+
+
+def heads(model: Any) -> HeadLayout:
+    """Head counts, read from the config and checked against the projections' shapes.
+
+    Raises:
+        HeadroomError: the family is not supported, or the layers differ from each other.
+    """
+    row, config = family(model), text_config(model)
+    found = projections(model)
+    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in found}
+    query_heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
+    if len(row.inputs) == 1 and not hasattr(config, "num_key_value_heads"):
+        # Falcon's three layouts differ in this number alone.
+        key_value_heads = (min(counts)[0] // width - query_heads) // 2
+        told = ""
+    else:
+        key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
+        told = f"{key_value_heads} key-value heads "
+    parts = (query_heads * width, key_value_heads * width, key_value_heads * width)
+    expected = {parts if len(row.inputs) == len(parts) else (sum(parts),)}
+    if counts != expected or key_value_heads < 1 or query_heads % key_value_heads:
+        raise HeadroomError(
+            f"the config says {query_heads} heads, {told}of width {width}, "
+            f"but the {', '.join(row.inputs)} of its layers have {sorted(counts)} outputs"
+        )
+    return HeadLayout(len(found), query_heads, key_value_heads, width)
+
+
+def head_rows(model: Any, layer: int) -> HeadRows:
+    """Which weights of a layer's attention belong to which head."""
+    return _head_rows(family(model), heads(model), attention_modules(model)[layer])
+
+
+def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> HeadRows:
+    import torch
+
+    modules = [_descend(attention, path) for path in row.inputs]
+    queries, keys = torch.arange(shape.heads), torch.arange(shape.key_value_heads)
+    if len(modules) > 1:
+        starts = (queries, keys, keys)
+    elif row.grouped:
+        stride = shape.group + 2
+        first = keys * stride + shape.group
+        starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
+    else:
+        starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
+    within = torch.arange(shape.width)
+    query, key, value = (
+        Outputs(modules[place % len(modules)], start[:, None] * shape.width + within)
+        for place, start in enumerate(starts)
+    )
+    columns = queries[:, None] * shape.width + within
+    return HeadRows(query, key, value, _descend(attention, row.output), columns, not row.joint_norms)
+
+
+def sizes(model: Any) -> dict[str, int]:
+    """What costs and memory follow from; a model on the meta device will do.
+
+    Returns:
+        layers, heads, key_value_heads, width (L, H, those of keys and values, and d_h), hidden and inner (of the
+        residual and inside the FFN), vocabulary, window (largest number of input tokens), parameters (all of the
+        model), attention and ffn (of one layer's maps, on average, which each token is multiplied by), readout (of
+        the output embedding).
+    """
+    shape, readout = heads(model), model.get_output_embeddings().weight
+    maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
+    modules = ffn_modules(model)
+    ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
+    return {
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "key_value_heads": shape.key_value_heads,
+        "width": shape.width,
+        "hidden": text_config(model).hidden_size,
+        "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),
+        "vocabulary": readout.shape[0],
+        "window": window(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "attention": round(sum(maps) / len(maps)),
+        "ffn": round(sum(ffns) / len(ffns)),
+        "readout": readout.numel(),
+    }
+
+
+def ffn_parameters(model: Any, layer: int) -> int:
+    """Parameters that go with a layer's FFN: its own, and those of its norms unless they norm the residual."""
+    row, block = family(model), layers(model)[layer]
+    stay = row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
+    norms = [] if stay else [getattr(block, path, None) for path in row.ffn_norms]
+    modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
+    """Parameters that go with the pruned heads.
+
+    A query head takes its rows of the query projection (with biases), its columns of the output projection, and the
+    norm that it has of its own; a key-value head goes only when every query head that reads it is pruned. Where queries
+    and keys of all heads are normed together, theirs stay. A layer without heads loses all of its attention but the
+    output bias.
+
+    Args:
+        model: the language model.
+        pruned: (layer, head) pairs, from 0.
+    """
+    row, shape = family(model), heads(model)
+    total = 0
+    for layer, attention in enumerate(attention_modules(model)):
+        gone = {head for at, head in pruned if at == layer}
+        if gone:
+            total += _removed(row, shape, attention, gone)
+    return total
+
+
+def _removed(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: set[int]) -> int:
+    """Parameters that go with some heads of one layer."""
+    found = _head_rows(row, shape, attention)
+    if len(gone) == shape.heads:
+        bias = found.output.bias
+        return sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
+    groups = {head // shape.group for head in gone}
+    groups = {g for g in groups if gone >= set(range(g * shape.group, (g + 1) * shape.group))}
+    total = len(gone) * found.columns.shape[1] * n_outputs(found.output) + len(groups) * _behind(found.value)
+    if found.separable:
+        total += len(gone) * _behind(found.query) + len(groups) * _behind(found.key)
+    for path, members in zip(row.head_norms, (gone, groups), strict=False):
+        norms = _descend(attention, path, None)
+        if norms is not None:
+            total += sum(p.numel() for member in members for p in norms[member].parameters())
+    return total
+
+
+def _behind(outputs: Outputs) -> int:
+    """Parameters behind one head's outputs of a linear map."""
+    linear = outputs.module
+    return outputs.rows.shape[1] * (linear.weight.numel() // n_outputs(linear) + (linear.bias is not None))
+
+
+_MUST = object()
+
+
+def _descend(root: Any, path: str, default: Any = _MUST) -> Any:
+    """What a dotted path leads to; ``default``, where one is given, if it leads nowhere."""
+    steps = path.split(".")
+    if default is _MUST:
+        return reduce(getattr, steps, root)
+    return reduce(lambda at, step: getattr(at, step, default), steps, root)

@@ -1,0 +1,256 @@
+"""Which files of a checkpoint folder decide what it computes: those that transformers reads when it loads it.
+
+Weights are named exactly, in the order in which transformers looks for them. Of the small files (configuration and
+tokenizer) all are taken, since which of them a tokenizer reads depends on its class. What would make transformers read
+anything else is refused. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.json_object import read_object
+from lm_headroom.errors import HeadroomError
+
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+EXPLICIT = "transformers_weights"
+"""Key of a configuration that names the weights."""
+SAFETENSORS, BIN, INDEX = ".safetensors", ".bin", ".index.json"
+DEFAULTS = (f"model{SAFETENSORS}", f"model{SAFETENSORS}{INDEX}", f"pytorch_model{BIN}", f"pytorch_model{BIN}{INDEX}")
+"""Where transformers looks for weights, in this order."""
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.codes", "*.spm", "*.tiktoken", "*.tokenizer")
+TEMPLATES = "additional_chat_templates"
+_ADAPTER = "adapter_config.json"
+# Weights of torch's distributed checkpointing, which transformers prefers to all others.
+_DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a checkpoint.
+
+    Attributes:
+        main: the file that transformers looks for: the weights, or an index of them.
+        files: those that hold weights, in order.
+    """
+
+    main: str
+    files: tuple[str, ...]
+
+    @property
+    def pickles(self) -> bool:
+        """Whether they are pickles, which are code."""
+        return not all(file.endswith(SAFETENSORS) for file in self.files)
+
+
+def find_weights(names: Collection[str], config: Mapping[str, Any], folder: Path) -> Weights | None:
+    """The weights that transformers loads from a checkpoint; None where it finds none.
+
+    Args:
+        names: of the checkpoint's files, those that are in no sub-folder.
+        config: its configuration.
+        folder: where its index is, if it has one; the weights need not be there.
+
+    Raises:
+        HeadroomError: it would load an adapter, a distributed checkpoint, or files of another folder or format; or the
+            index is none.
+    """
+    _check_alternatives(names)
+    main = _main_file(names, config)
+    if main is None:
+        return None
+    return Weights(main, _shards(folder / main) if main.endswith(INDEX) else (main,))
+
+
+def _main_file(names: Collection[str], config: Mapping[str, Any]) -> str | None:
+    _check_nested(config)
+    named = config.get(EXPLICIT)
+    if named is None:
+        return next((name for name in DEFAULTS if name in names), None)
+    if not _is_plain_name(named) or not named.endswith((SAFETENSORS, SAFETENSORS + INDEX)):
+        raise HeadroomError(
+            f"{EXPLICIT} in {CONFIG} is {_short(named)}; expected the name of a file in the same folder that ends with "
+            f"{SAFETENSORS} or {SAFETENSORS}{INDEX}. Put the weights there, or remove the key"
+        )
+    if named not in names:
+        raise HeadroomError(f"the checkpoint lacks {named}, which {EXPLICIT} in {CONFIG} names; fetch it again")
+    return str(named)
+
+
+def _check_nested(config: Mapping[str, Any]) -> None:
+    """Refuse a name of weights, or a detour around it, where only transformers would look."""
+    # Of all keys, these two make transformers read another file, or another key, than is named.
+    for key in ("configuration_files", "attribute_map"):
+        if config.get(key):
+            raise HeadroomError(
+                f"{CONFIG} has {key}, so that transformers would read another configuration than this file; write the "
+                f"one that counts into {CONFIG} and remove the key"
+            )
+    for key, inner in config.items():
+        if isinstance(inner, Mapping) and EXPLICIT in inner:
+            raise HeadroomError(f"{EXPLICIT} stands in {key} of {CONFIG}; it may stand at the top alone")
+
+
+def _check_alternatives(names: Collection[str]) -> None:
+    """Refuse files that transformers takes in place of the weights, or on top of them."""
+    if _ADAPTER in names:
+        raise HeadroomError(
+            f"it has {_ADAPTER}: an adapter, which transformers adds to the model where the package peft is installed "
+            "and leaves out where it is not; merge it (merge_and_unload of peft) and save the whole model, or remove "
+            "that file to measure the model without it"
+        )
+    distributed = next((name for name in sorted(names) if _DISTRIBUTED.match(name)), None)
+    if distributed:
+        raise HeadroomError(
+            f"it has {distributed}, of a distributed checkpoint, which transformers takes before all other weights; "
+            f"load it and save it as plain weights ({DEFAULTS[0]})"
+        )
+
+
+def _shards(index: Path) -> tuple[str, ...]:
+    """Files that an index names, all in its own folder and of its own format.
+
+    Raises:
+        HeadroomError: it is no index, or names others.
+    """
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise HeadroomError(f"{index} has no weight_map of parameters to files; fetch the checkpoint again")
+    suffix = SAFETENSORS if index.name.endswith(SAFETENSORS + INDEX) else BIN
+    for parameter, file in places.items():
+        if not _is_plain_name(file) or not file.endswith(suffix):
+            raise HeadroomError(
+                f"{index} says that {_short(parameter)} is in {_short(file)}; expected the name of a *{suffix} file in "
+                "the same folder. Put the weights there and correct the index"
+            )
+    return tuple(sorted(set(places.values())))
+
+
+def check_index(index: Path) -> None:
+    """Refuse an index that transformers cannot read, though it names its files.
+
+    Raises:
+        HeadroomError: it has no metadata.
+    """
+    if not isinstance(read_json(index).get("metadata"), dict):
+        raise HeadroomError(f'{index} has no "metadata", which transformers needs; add "metadata": {{}}')
+
+
+def _is_plain_name(name: Any) -> bool:
+    """Whether it names a file of the folder itself; a backslash separates paths on other systems."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0\n")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint.
+
+    Raises:
+        HeadroomError: it is none; names the file.
+    """
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise HeadroomError(f"{path} is no JSON of settings ({error}); fetch the checkpoint again") from error
+    except OSError as error:
+        raise HeadroomError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a tokenizer whose configuration leads to files of another folder.
+
+    Raises:
+        HeadroomError: it does, or is none.
+    """
+    path = folder / TOKENIZER_CONFIG
+    versions = read_json(path).get("fast_tokenizer_files", []) if path.is_file() else []
+    for name in versions if isinstance(versions, list) else [versions]:
+        if not _is_plain_name(name):
+            raise HeadroomError(
+                f"{path} has {_short(name)} among its fast_tokenizer_files; expected names of files in the same folder"
+            )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the files in a folder; what is a folder, a pipe or a broken link is none."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def code_files(folder: Path) -> list[Path]:
+    """Python files at any depth, also behind links to folders; transformers takes helpers from sub-folders."""
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        found += [Path(place, name) for name in files if name.endswith(".py")]
+    return sorted(path for path in found if path.is_file())
+
+
+def small_files(folder: Path) -> list[Path]:
+    """Configuration, tokenizer and templates."""
+    found = [folder / name for name in names_in(folder)]
+    templates = (folder / TEMPLATES).glob("*.jinja")
+    small = (path for path in found if any(path.match(pattern) for pattern in SMALL_FILES))
+    return sorted([*small, *(path for path in templates if path.is_file())])
+
+
+def deciding_files(folder: Path, code: bool = False) -> list[Path]:
+    """The files that decide what a checkpoint computes, in order.
+
+    Args:
+        folder: the checkpoint.
+        code: its own code is run, and counts too.
+
+    Raises:
+        HeadroomError: see :func:`find_weights`.
+    """
+    weights = find_weights(names_in(folder), read_json(folder / CONFIG), folder)
+    large = [folder / name for name in weights.files] if weights else []
+    return sorted({*large, *small_files(folder), *(code_files(folder) if code else ())})
+
+
+def digest(folder: Path, code: bool = False, digests: Digests | None = None) -> str:
+    """SHA-256 over names and contents of the files that decide what a checkpoint computes.
+
+    Args:
+        folder: the checkpoint.
+        code: its own code is run, and counts too.
+        digests: of files, as far as they are known; None reads all.
+
+    Raises:
+        HeadroomError: a file cannot be read; or see :func:`find_weights`.
+    """
+    digests = digests or Digests()
+    total = hashlib.sha256()
+    for path in deciding_files(folder, code):
+        total.update(f"{path.relative_to(folder).as_posix()} {digests.of(path)}\n".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def states(folder: Path, code: bool = False) -> Iterator[list[Any]]:
+    """Name, size, times (of modification and of change) and inode of each file that may decide, lists for JSON.
+
+    More files than :func:`deciding_files`, and none of them is opened: a weight file that is new may be the one that
+    counts.
+    """
+    found = [*(folder / name for name in names_in(folder)), *(folder / TEMPLATES).glob("*.jinja")]
+    for path in sorted({*found, *(code_files(folder) if code else ())}):
+        stat = path.stat()
+        yield [
+            path.relative_to(folder).as_posix(),
+            *(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino),
+        ]

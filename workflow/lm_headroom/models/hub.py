@@ -1,0 +1,103 @@
+"""Fetching a checkpoint from the hub, or finding it in the hub's cache where the hub cannot be reached."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from lm_headroom.errors import HeadroomError
+
+CONNECTING, ANSWERING = 5.0, 20.0
+"""Seconds that the hub has for its first answer; what is in the cache needs none."""
+
+
+def fetch(
+    source: str,
+    revision: str | None,
+    wanted: Callable[[Iterable[str], Path], list[str]],
+    check: Callable[[Path], object],
+    commits: Sequence[str] = (),
+) -> Path:
+    """The folder of a checkpoint, named after its commit: from the hub, else from the hub's cache here.
+
+    Args:
+        source: its name on the hub.
+        revision: branch, tag or commit; None for the default branch.
+        wanted: of the names of its files, and the folder with configuration and index, those to fetch; empty where
+            none are weights. It may refuse them.
+        check: is given a folder with the configuration alone, before weights are fetched, and may refuse it.
+        commits: what the revision has stood for before, should the cache not know.
+
+    Raises:
+        HeadroomError: the hub cannot be reached, does not know the name or the revision, or does not give the files to
+            this user; and they are not in the cache.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        # One question without repetitions: the library's own listing asks for half a minute where nobody answers.
+        timeout = (CONNECTING, ANSWERING, ANSWERING, ANSWERING)
+        found = HfApi().model_info(source, revision=revision, timeout=timeout)
+        files = [file.rfilename for file in found.siblings or []]
+        # Weights are many gigabytes; a model that cannot be run is found before.
+        small = ["config.json", "*_config.json", "*.index.json"]
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=small))
+        check(folder)
+        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted(files, folder)))
+    except HeadroomError:
+        raise
+    # Wrong names, missing rights, no network, no space: from several libraries, with no base class in common.
+    except Exception as error:
+        cached = _cached(source, [revision, *commits], wanted)
+        if cached is None:
+            raise HeadroomError(_explained(source, revision, error)) from error
+        print(
+            f"{source}: going on with commit {cached.name} from the local cache, since the hub did not give it "
+            f"({type(error).__name__})",
+            file=sys.stderr,
+        )
+        return cached
+
+
+def _cached(
+    source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str], Path], list[str]]
+) -> Path | None:
+    """The folder of one of the revisions in the cache, if all that is wanted is there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    for revision in revisions:
+        try:
+            options = {"revision": revision, "local_files_only": True}
+            folder = Path(snapshot_download(source, allow_patterns=["config.json"], **options))
+            patterns = wanted([path.name for path in folder.iterdir()], folder)
+            if patterns:
+                # Again, so that a download that broke off is no checkpoint.
+                return Path(snapshot_download(source, allow_patterns=patterns, **options))
+        except LocalEntryNotFoundError:
+            continue
+    return None
+
+
+def _explained(source: str, revision: str | None, error: Exception) -> str:
+    """What went wrong with the hub, and what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    local = "give a local checkpoint folder as the model's source"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"model {source!r} is gated on the hub: accept the terms on the model's page, then 'hf auth login' here or "
+            f"set HF_TOKEN; or {local}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"model {source!r} has no revision {revision!r} on the hub; correct the model's revision in the study"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"model {source!r}: there is no such folder here and no such model on the hub, or it is private: correct "
+            f"the name, 'hf auth login' here or set HF_TOKEN; or {local}"
+        )
+    return (
+        f"model {source!r}: there is no such folder here, and it could not be fetched from the hub "
+        f"({type(error).__name__}: {error}), nor is it in the hub's cache here. Without a network, {local}"
+    )

@@ -1,0 +1,476 @@
+"""Resolving a model to a local checkpoint, with a digest of what it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.analysis.sequences import check_window
+from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.model_record import read_record, write_record
+from lm_headroom.artifacts.store import ArtifactError, write_json
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architectures import ARCHITECTURES, check_config
+from lm_headroom.models.checkpoint_files import (
+    CONFIG,
+    DEFAULTS,
+    SAFETENSORS,
+    SMALL_FILES,
+    TOKENIZER_CONFIG,
+    Weights,
+    check_index,
+    check_tokenizer,
+    digest,
+    find_weights,
+    names_in,
+    read_json,
+)
+from lm_headroom.models.hub import fetch
+from lm_headroom.models.location import (
+    PERMISSIONS,
+    PICKLE,
+    REMOTE_CODE,
+    checkpoint_folder,
+    describe_place,
+    digests_of,
+    is_of_another_source,
+    place_file,
+    read_place,
+)
+
+_TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
+_VOCABULARY = {"vocab.json", "merges.txt"}
+_PLAIN = {"F64", "F32", "F16", "BF16"}
+"""Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
+SHORTEST_WINDOW = 12
+"""Tokens of the rows that the proofs at load take."""
+ORIGIN = "lm_headroom.json"
+"""File that lm-headroom puts beside a checkpoint it made, saying what it is."""
+_PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
+_DEQUANTISE = {
+    "bitsandbytes": ".dequantize() of the loaded model",
+    "higgs": ".dequantize() of the loaded model",
+    "fp8": "FineGrainedFP8Config(dequantize=True)",
+    "mxfp4": "Mxfp4Config(dequantize=True)",
+    "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
+}
+"""Formats that transformers can turn into plain weights, and by what."""
+
+
+def resolve(
+    name: str,
+    source: str,
+    revision: str | None,
+    out: Path,
+    allowed: Collection[str] = (),
+    sequences: int = 0,
+    bos: bool = True,
+) -> dict[str, Any]:
+    """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
+
+    A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
+    from it stay valid.
+
+    Args:
+        name: the model's name in the study.
+        source: a local folder, or a hub name such as ``facebook/opt-125m``.
+        revision: branch, tag or commit on the hub; None for the default branch.
+        out: where the record goes.
+        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
+        sequences: induction sequences of the study, which the model's window must hold; 0 for none.
+        bos: whether a start token comes before them.
+
+    Raises:
+        HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, its window
+            is too short, it would do what it may not, or the hub cannot be reached or does not know the name.
+    """
+    folder = _as_folder(source)
+    if folder:
+        path, commit = folder.resolve(), None
+    else:
+        _check_hub_name(source, name)
+        path = fetch(
+            source,
+            revision,
+            lambda files, folder: _wanted(files, folder, source, name, allowed),
+            lambda folder: _read_config(folder, name, allowed),
+            _commit_before(out, source, revision),
+        )
+        commit = path.name
+    config = check_checkpoint(path, name, allowed)
+    code = own_code(path)
+    if code and REMOTE_CODE not in allowed:
+        print(
+            f"model {name!r}: code of its own ({code[0]}) is not run, but transformers' own for this family; "
+            f"{REMOTE_CODE}: true runs it",
+            file=sys.stderr,
+        )
+    sizes = _sizes(path, name, REMOTE_CODE in _used(path, config, allowed))
+    # Before the weights are read for their digest.
+    if sizes["window"] < SHORTEST_WINDOW:
+        raise HeadroomError(
+            f"model {name!r}: its window is {sizes['window']} tokens, and each model is tried on {SHORTEST_WINDOW} "
+            "before it is measured; take a model with a longer window"
+        )
+    check_window(name, sizes["window"], sequences, bos)
+    record = _describe(path, name, config, sizes, allowed, digests := digests_of(out))
+    if commit:
+        # Where a folder lies says nothing about what is in it.
+        record |= {"source": source, "revision": commit}
+    if not _is_same(out, record):
+        write_record(out, record)
+    place = describe_place(out, path, source, revision, code_digest("models.resolve"), allowed)
+    write_json(place_file(out), {**place, "sizes": sizes})
+    digests.keep()
+    return record
+
+
+def _describe(
+    path: Path,
+    name: str,
+    config: dict[str, Any],
+    sizes: dict[str, int],
+    allowed: Collection[str],
+    digests: Digests,
+) -> dict[str, Any]:
+    """What the record says of a checkpoint in a folder."""
+    used = _used(path, config, allowed)
+    return {
+        "name": name,
+        "source": None,
+        "revision": None,
+        "family": config["model_type"],
+        "layers": sizes["layers"],
+        "heads": sizes["heads"],
+        "key_value_heads": sizes["key_value_heads"],
+        "digest": digest(path, REMOTE_CODE in used, digests),
+        "origin": _origin(path, name),
+        # Only where it makes use of it: for other checkpoints nothing depends on the permission.
+        **dict.fromkeys(used, True),
+    }
+
+
+def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
+    """Refuse a record that is not of the checkpoint, by the content of its files, which are read where they changed.
+
+    Args:
+        out: the record's file.
+        record: what it says.
+        path: the checkpoint.
+
+    Raises:
+        HeadroomError: names what differs.
+    """
+    digests = digests_of(out)
+    found = digest(path, bool(record.get(REMOTE_CODE)), digests)
+    check_agrees(out, record, path, {"digest": found, "family": read_json(path / CONFIG).get("model_type")})
+    digests.keep()
+
+
+def check_agrees(out: Path, record: dict[str, Any], path: Path, found: dict[str, Any]) -> None:
+    """Refuse a record that says something else than was found in the checkpoint.
+
+    Raises:
+        HeadroomError: names what differs.
+    """
+    for key, value in found.items():
+        if record.get(key, value) != value:
+            raise HeadroomError(
+                f"{out}: {key} is {record[key]}, but the checkpoint in {path} has {value}: one of them was changed "
+                "after the model was resolved. Run the workflow again: it resolves the model anew, and then makes what "
+                "depends on it"
+            )
+
+
+def changes_since(out: Path) -> str | None:
+    """What a record says otherwise than the checkpoint on this machine, in a sentence; None where they agree.
+
+    Reads the content of files that changed since the model was resolved, and writes nothing. None, too, where the
+    checkpoint is not on this machine.
+
+    Args:
+        out: the record's file.
+
+    Raises:
+        ArtifactError: it is no record.
+    """
+    record, place = read_record(out), read_place(out)
+    try:
+        path = checkpoint_folder(out)
+    except HeadroomError:
+        return None
+    try:
+        allowed = [permission for permission in PERMISSIONS if record.get(permission)]
+        config = check_checkpoint(path, record["name"], allowed)
+        sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
+        found = _describe(path, record["name"], config, sizes, allowed, digests_of(out))
+    except HeadroomError as error:
+        return str(error)
+    made = {key: value for key, value in found.items() if key not in ("source", "revision")}
+    wrong = next((key for key, value in made.items() if record.get(key) != value), None)
+    if wrong:
+        return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {made[wrong]}"
+    return None if place.get("sizes", sizes) == sizes else f"the sizes beside it are not those of {path}"
+
+
+def _as_folder(source: str) -> Path | None:
+    """The folder that a source names, if it does."""
+    try:
+        folder = Path(source).expanduser()
+        return folder if source and folder.is_dir() else None
+    # No such home folder, a name that is too long, a folder above that may not be entered.
+    except (RuntimeError, OSError):
+        return None
+
+
+def _check_hub_name(source: str, name: str) -> None:
+    """Refuse a source that the hub would not take as a name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise HeadroomError(
+            f"model {name!r}: {source!r} is neither a folder nor a hub name such as facebook/opt-125m ({reason})"
+        ) from None
+
+
+@contextmanager
+def _of_model(name: str, path: Path | str) -> Iterator[None]:
+    """Say of what is wrong with a checkpoint's files which model it is."""
+    try:
+        yield
+    except HeadroomError as error:
+        said = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise HeadroomError(f"model {name!r}: {said}") from error
+
+
+def _origin(path: Path, name: str) -> dict[str, Any] | None:
+    """What a checkpoint that lm-headroom made says of where it came from; None for others."""
+    file = path / ORIGIN
+    if not file.is_file():
+        return None
+    with _of_model(name, path):
+        origin = read_json(file)
+    wrong = next((key for key, value in origin.items() if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise HeadroomError(
+            f"model {name!r}: {file}: {wrong!r} is {type(origin[wrong]).__name__}, expected text; the file says where "
+            "a checkpoint came from: mend or remove it"
+        )
+    return origin
+
+
+def _is_same(out: Path, record: dict[str, Any]) -> bool:
+    """Whether the record that is there differs in nothing but where its checkpoint was taken from."""
+    try:
+        found = read_record(out)
+    except ArtifactError:
+        return False
+    apart = dict.fromkeys(("source", "revision"))
+    return found | apart == record | apart
+
+
+def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
+    """The commit that this revision stood for when the record was made; none where it is of another source."""
+    try:
+        commit = read_record(out).get("revision")
+    except ArtifactError:
+        return []
+    return [commit] if commit and not is_of_another_source(out, source, revision) else []
+
+
+def _used(path: Path, config: dict[str, Any], allowed: Collection[str]) -> list[str]:
+    """Of what a checkpoint may do, what it does."""
+    weights = find_weights(names_in(path), config, path)
+    uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weights is not None and weights.pickles}
+    return [permission for permission, does in uses.items() if does and permission in allowed]
+
+
+def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
+    """The configuration of a checkpoint folder that is whole and of a supported family; reads no weights.
+
+    Args:
+        path: the folder.
+        name: the model's name in the study.
+        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
+
+    Raises:
+        HeadroomError: a file is missing or cut short, the family is not supported, the weights are quantised, or it
+            would do what it may not.
+    """
+    config = _read_config(path, name, allowed)
+    found = names_in(path)
+    with _of_model(name, path):
+        weights = find_weights(found, config, path)
+        check_tokenizer(path)
+    if not weights:
+        raise HeadroomError(
+            f"model {name!r}: {path} holds no weights that transformers loads ({' or '.join(DEFAULTS)})"
+        )
+    _check_pickles(weights, path, name, allowed)
+    missing = [file for file in weights.files if file not in found]
+    if missing:
+        raise HeadroomError(
+            f"model {name!r}: {path} lacks {missing[0]}, one of {len(weights.files)} weight files that {weights.main} "
+            "names; fetch the checkpoint again"
+        )
+    if weights.main not in weights.files:
+        with _of_model(name, path):
+            check_index(path / weights.main)
+    for file in weights.files:
+        if file.endswith(SAFETENSORS):
+            _check_safetensors(path / file, name)
+    if not (_TOKENIZERS & set(found) or set(found) >= _VOCABULARY or any(file.endswith(".model") for file in found)):
+        raise HeadroomError(
+            f"model {name!r}: {path} holds no tokenizer ({' or '.join(sorted(_TOKENIZERS))}, *.model, or "
+            f"{' with '.join(sorted(_VOCABULARY, reverse=True))})"
+        )
+    own = _named_code(path / TOKENIZER_CONFIG)
+    if own and "tokenizer.json" not in found and REMOTE_CODE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: its tokenizer is code in the checkpoint itself ({own[0]}, auto_map in "
+            f"tokenizer_config.json), which is not run without {REMOTE_CODE}: true for this model"
+        )
+    return config
+
+
+def _check_pickles(weights: Weights, where: Path | str, name: str, allowed: Collection[str]) -> None:
+    """Refuse weights that are pickles, if they may not be."""
+    if weights.pickles and PICKLE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: the weights in {where} are pickles ({weights.files[0]}), which are code; give a revision "
+            f"or a copy with safetensors, or set {PICKLE}: true for this model (then torch.load reads them with "
+            "weights_only)"
+        )
+
+
+def _check_safetensors(file: Path, name: str) -> None:
+    """Refuse a file whose length is not what its header says, or whose weights are quantised."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as weights:
+            for key in weights.keys():  # noqa: SIM118 (no mapping)
+                kind = weights.get_slice(key).get_dtype()
+                # Masks and positions, which old checkpoints hold too, have other names.
+                if key.endswith("weight") and kind not in _PLAIN:
+                    raise HeadroomError(f"model {name!r}: {key} in {file} is quantised ({kind}); {_PLAIN_WEIGHTS}")
+    except (SafetensorError, OSError) as error:
+        raise HeadroomError(
+            f"model {name!r}: {file} is not a whole safetensors file ({error}); it is cut short or damaged: fetch the "
+            "checkpoint again"
+        ) from error
+
+
+def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
+    """The configuration of a model that can be run here.
+
+    Raises:
+        HeadroomError: there is none, or the model is of another family, is quantised, or needs code that may not run.
+    """
+    if not (path / CONFIG).is_file():
+        raise HeadroomError(f"model {name!r}: {path} has no {CONFIG}; expected a transformers checkpoint folder")
+    with _of_model(name, path):
+        config = read_json(path / CONFIG)
+        family = config.get("model_type")
+        if family is not None and not isinstance(family, str):
+            raise HeadroomError(f"{path / CONFIG}: model_type is {type(family).__name__}, expected text")
+    _check_code(path, name, family, allowed)
+    try:
+        check_config(config)
+    except HeadroomError as error:
+        raise HeadroomError(f"model {name!r}: {error}") from None
+    _check_plain(config, name)
+    return config
+
+
+def own_code(path: Path) -> list[str]:
+    """What a checkpoint names as code of its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
+    return [code for name in (CONFIG, TOKENIZER_CONFIG) for code in _named_code(path / name)]
+
+
+def _named_code(file: Path) -> list[str]:
+    """Code that a configuration names; none where there is no such file."""
+    named = (read_json(file).get("auto_map") or {}) if file.is_file() else {}
+    values = named.values() if isinstance(named, dict) else [named]
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    wrong = next((part for part in parts if not isinstance(part, str)), None)
+    if wrong is not None:
+        raise HeadroomError(f"{file}: auto_map names {type(wrong).__name__} as code, expected text")
+    return parts
+
+
+def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
+    """Refuse a checkpoint that needs code of its own which it may not run, or which is not its own."""
+    with _of_model(name, path):
+        code = own_code(path)
+    if REMOTE_CODE in allowed:
+        elsewhere = next((part for part in code if "--" in part), None)
+        if elsewhere:
+            raise HeadroomError(
+                f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
+                "covers; copy the code beside a local checkpoint and name it without the part before '--'"
+            )
+    elif family not in ARCHITECTURES and (code := _named_code(path / CONFIG)):
+        raise HeadroomError(
+            f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
+            f"config.json), which is not run without {REMOTE_CODE}: true; nor is the family among those that "
+            f"lm-headroom "
+            f"knows: {', '.join(sorted(ARCHITECTURES))}"
+        )
+
+
+def _check_plain(config: dict[str, Any], name: str) -> None:
+    """Refuse quantised weights."""
+    # A model with several parts may say it of its language model alone.
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    quantised = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    if not quantised:
+        return
+    kind = str(quantised.get("quant_method", "of no known method")) if isinstance(quantised, dict) else str(quantised)
+    by = _DEQUANTISE.get(kind)
+    back = f", or let transformers turn it back ({by}) and save that into a folder" if by else ""
+    raise HeadroomError(
+        f"model {name!r}: its weights are quantised ({kind}, quantization_config in config.json); "
+        f"{_PLAIN_WEIGHTS}{back}"
+    )
+
+
+def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
+    # Imported late: all else here starts without torch.
+    from lm_headroom.models.sizes import checkpoint_sizes
+
+    try:
+        return checkpoint_sizes(path, trust)
+    except HeadroomError:
+        raise
+    # Code of a checkpoint's own raises whatever comes up.
+    except Exception as error:
+        raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
+
+
+def _wanted(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
+    """Patterns of the files of a checkpoint to fetch: small ones and the weights; empty without weights.
+
+    Args:
+        files: what the checkpoint holds.
+        folder: what has been fetched: the configuration and the index.
+
+    Raises:
+        HeadroomError: the weights are pickles, and may not be; or see
+            :func:`lm_headroom.models.checkpoint_files.find_weights`.
+    """
+    with _of_model(name, source):
+        weights = find_weights([file for file in files if "/" not in file], read_json(folder / CONFIG), folder)
+    if not weights:
+        return []
+    _check_pickles(weights, source, name, allowed)
+    code = ["*.py"] if REMOTE_CODE in allowed else []
+    return [*SMALL_FILES, *code, *weights.files]

@@ -1,0 +1,253 @@
+"""``lm-headroom plan``: what the jobs of a study will take on a given machine, before any of them runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
+from lm_headroom.engine.batch_size import MOST
+from lm_headroom.engine.likelihood import encode, predict
+from lm_headroom.engine.loading import DTYPES, prepare
+from lm_headroom.engine.memory import machine_bytes
+from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.models.sizes import model_from_config, read_config, with_layers
+from lm_headroom.planning.costs import Costs, Load
+from lm_headroom.planning.workload import (
+    GIB,
+    Hardware,
+    Job,
+    Prompts,
+    Request,
+    hardware_line,
+    hardware_of,
+    jobs,
+    recorded_prompts,
+    request,
+)
+from lm_headroom.progress import duration
+from lm_headroom.scoring.gradient import products
+from lm_headroom.steps.read_prompts import first_gold, pairs, rows
+from lm_headroom.study.config import Study
+from lm_headroom.study.reading import read_study
+
+REPEATS = 5
+"""Timed passes of a measurement."""
+
+
+def costs_of(model: Any) -> Costs:
+    """Costs of a model; one on the meta device will do."""
+    return Costs.of(architectures.sizes(model), model.get_output_embeddings().weight.element_size())
+
+
+def load_of(batches: Batches) -> Load:
+    """The load of documents that are packed."""
+    trees = [tree for batch in batches for tree in batch.trees]
+    pairs = sum(t.trunk * (t.trunk + 1) / 2 + (t.columns - t.trunk) * t.columns for t in trees)
+    return Load(batches.columns, pairs, sum(len(batch.positions) for batch in batches))
+
+
+def measured(config: Any, dtype: str, threads: int) -> Hardware:
+    """This machine, with its first GPU where there is one."""
+    forward, backward = measured_rates(config, DTYPES[dtype], threads)
+    if torch.cuda.is_available():
+        return Hardware("here", 1, float(torch.cuda.mem_get_info()[1]), forward, backward, 1e9)
+    return Hardware("here", 0, float(machine_bytes("MemTotal")), forward, backward, 1e9)
+
+
+def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int = 1024) -> tuple[float, float]:
+    """Operations per second of this machine's passes, forward and backward, in layers of a model's shape.
+
+    From what two layers more add to the time of a pass over documents of 128 tokens, the median of several: what is
+    spent outside the layers weighs little in a whole model. Random weights: speed needs no trained ones.
+    """
+    torch.set_num_threads(threads)
+    few, more = (_time_layers(config, dtype, n, columns) for n in (1, 3))
+    forward, both = (_rate(a, b) for a, b in zip(few, more, strict=True))
+    return forward, both
+
+
+@dataclass(frozen=True)
+class _Pass:
+    operations: float
+    seconds: float
+
+
+def _rate(few: _Pass, more: _Pass) -> float:
+    """What the added layers reach; the larger pass as a whole where a machine busy otherwise made that nonsense."""
+    whole = more.operations / more.seconds
+    seconds = more.seconds - few.seconds
+    added = (more.operations - few.operations) / seconds if seconds > 0 else 0.0
+    return added if whole <= added <= 3 * whole else whole
+
+
+def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -> tuple[_Pass, _Pass]:
+    """A forward pass, and a forward pass with its backward pass, of a model of so many layers."""
+    small = with_layers(config, n_layers)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = prepare(model_from_config(small, dtype, device), None)
+    costs = costs_of(loaded.model)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(10, config.get_text_config().vocab_size, (columns // 128, 129))
+    batches = Batches([Document(n, (Row(tuple(row), 1),)) for n, row in enumerate(rows.tolist())], columns, device)
+    (batch,) = batches
+    load = load_of(batches)
+
+    def median(work: Callable[[], Any]) -> float:
+        seconds = []
+        for _ in range(REPEATS + 1):
+            start = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        # The first one warms up.
+        return statistics.median(seconds[1:])
+
+    with torch.no_grad():
+        ahead = _Pass(costs.forward(load), median(lambda: predict(loaded, batch)))
+    both = median(lambda: products(loaded, batch, np.ones(len(rows))))
+    return ahead, _Pass(ahead.operations + costs.backward(load), both)
+
+
+def read_prompts(study: Study, results: Path, tokenizer: Any, window: int, sample: int) -> list[Prompts]:
+    """Loads of all tasks and shots, counted on the first ``sample`` documents of each prompts file and scaled.
+
+    Raises:
+        HeadroomError: prompts are missing; says how to render them.
+    """
+    found = []
+    for task, shots, path in _prompt_files(study, results):
+        scoring = rows(path, IMPORTANCE)
+        tables = [(first_gold(scoring), False), (scoring, True), (rows(path, EVALUATION), True)]
+        loads = [_sampled(table, tokenizer, window, sample, study, share) for table, share in tables]
+        found.append(Prompts(task, shots, *loads))
+    return found
+
+
+def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
+    for task in study.all_tasks:
+        for shots in study.shots:
+            path = results / "prompts" / task / f"{shots}shot-seed{study.seeds[0]}.parquet"
+            if not path.is_file():
+                raise HeadroomError(
+                    f"{path}: no such prompts; tokens are counted on them. Render them first, which needs no model: "
+                    "snakemake prompts --configfile STUDY"
+                )
+            yield task, shots, path
+
+
+def requests(study: Study, results: Path, costs: Costs) -> dict[str, Request]:
+    """What the longest job of each rule asks a cluster for at first, as the workflow's resource functions reckon it.
+
+    Raises:
+        HeadroomError: prompts are missing, or do not say how much text they hold.
+    """
+    files = [path for _, _, path in _prompt_files(study, results)]
+    prompts = [recorded_prompts(str(path), path.stat().st_mtime_ns) for path in files]
+    hardware = hardware_of(study)
+    planned = jobs(study, prompts, costs, hardware)
+    return {job.rule: request(job.rule, study, costs, hardware, job.longest) for job in planned}
+
+
+def _sampled(table: Any, tokenizer: Any, window: int, sample: int, study: Study, share: bool) -> Load:
+    ids = table.column("doc_id").to_pylist()
+    kept = set(list(dict.fromkeys(ids))[:sample])
+    part = table.take([place for place, doc_id in enumerate(ids) if doc_id in kept])
+    documents = encode(pairs(part), tokenizer, window, study.add_bos)
+    return load_of(Batches(documents, MOST["cpu"], share=share)).times(len(set(ids)) / len(kept))
+
+
+def build_provenance(
+    model: Any,
+    dtype: str,
+    costs: Costs,
+    hardware: Hardware,
+    planned: Sequence[Job],
+    asked: Mapping[str, Request],
+) -> str:
+    """The plan as text."""
+    need = max(job.memory for job in planned)
+    where = f"{hardware.devices} GPUs" if hardware.devices > 1 else ("1 GPU" if hardware.devices else "CPU")
+    lines = [
+        f"{model.config.model_type}, {costs.parameters / 1e9:.3g} B parameters, {costs.layers} layers x {costs.heads} "
+        f"heads, {dtype}: {costs.weight_bytes / GIB:.1f} GiB of weights",
+        f"{hardware.name}: {where}, {hardware.forward / 1e12:.3g} TFLOP/s reached"
+        + ("" if math.isinf(hardware.total) else f", {hardware.total / GIB:.0f} GiB"),
+        "",
+        "| rule | jobs | PFLOP | GiB | longest job | all jobs | asks for |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for job in planned:
+        most = asked[job.rule]
+        lines.append(
+            f"| {job.rule} | {job.count} | {job.operations / 1e15:.3g} | {job.memory / GIB:.1f} "
+            f"| {duration(job.longest)} | {duration(job.seconds)} "
+            f"| {most.mem_mb / 1000:.0f} GB, {duration(60 * most.minutes)} |"
+        )
+    together = duration(sum(job.seconds for job in planned))
+    lines += [
+        "",
+        f"{sum(job.count for job in planned)} jobs that run the model, {together} one after the other. The last column "
+        "is what the longest of them asks a cluster for, by the study's device and hardware: memory of the host, time.",
+    ]
+    if costs.weight_bytes > hardware.total:
+        enough = math.ceil(1.2 * need / hardware.memory)
+        lines.append(
+            f"The weights do not fit: {costs.weight_bytes / GIB:.0f} of {hardware.total / GIB:.0f} GiB. About {enough} "
+            "such devices would hold them (config key 'gpus'); with fewer, layers wait in the host's memory, many "
+            "times as slow."
+        )
+    return "\n".join(lines)
+
+
+def plan(
+    source: str,
+    study: Path,
+    results: Path,
+    hardware: str,
+    dtype: str | None,
+    gpus: int | None,
+    threads: int,
+    sample: int,
+) -> str:
+    """The plan of a study for one model.
+
+    Args:
+        source: a checkpoint folder (its config and tokenizer are read, no weights) or a hub name.
+        study: the study file.
+        results: the results folder, which has the prompts.
+        hardware: a line of ``workflow/hardware.yaml``, or ``here``.
+        dtype: number format; None for the study's.
+        gpus: GPUs of a job; None for the study's.
+        threads: CPU threads, for ``here`` and the line ``cpu``.
+        sample: documents of each prompts file that tokens are counted on.
+    """
+    from transformers import AutoTokenizer
+
+    settings = read_study(study)
+    settings = settings.model_copy(update={"dtype": dtype or settings.dtype, "gpus": gpus or settings.gpus})
+    try:
+        config = read_config(source, local=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
+    model = model_from_config(config, DTYPES[settings.dtype])
+    costs = costs_of(model)
+    found = read_prompts(settings, results, tokenizer, architectures.window(config), sample)
+    if hardware == "here":
+        node = measured(config, settings.dtype, threads)
+    else:
+        node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
+    planned = jobs(settings, found, costs, node)
+    return build_provenance(model, settings.dtype, costs, node, planned, requests(settings, results, costs))

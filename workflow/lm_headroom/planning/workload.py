@@ -1,0 +1,353 @@
+"""What the jobs that run a model will take: operations, time and memory of each rule, and what to ask a cluster for.
+
+One set of formulas for ``lm-headroom plan``, which counts tokens and may measure the machine, and for the workflow's
+resource functions, which know how large the model is and how much text the prompts hold. No torch: the Snakefile
+imports this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from lm_headroom.analysis.sequences import COPIES, sequence_length
+from lm_headroom.engine.batch_size import ITEM_SIZES, fitting_tokens
+from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.models.location import place_file, read_place
+from lm_headroom.planning.costs import Costs, Load
+from lm_headroom.study.config import Study
+
+WORKFLOW = Path(__file__).resolve().parents[2]
+GIB = 2**30
+MB = 10**6
+START_UP = 6.0
+"""Seconds until a job's work begins: imports and the proofs at load."""
+RUNTIME_BYTES = 0.5 * GIB
+"""Of a process that has imported torch and transformers."""
+GPU_RUNTIME_BYTES = 4 * GIB
+"""The same with CUDA's libraries, on the host."""
+SNAKEMAKE_BYTES = 0.5 * GIB
+"""A cluster job carries two processes of Snakemake."""
+CHARACTERS_PER_TOKEN = 3.0
+"""Fewer than in English prose, so that times are rather too long than too short."""
+MEMORY_FACTOR, MEMORY_GROWTH = 1.2, 1.5
+"""What is asked for over what is reckoned, and over the attempt before."""
+TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
+"""The same for time, and seconds that every job is given."""
+GUESS = (32_000, 24 * 60)
+"""MB and minutes where nothing is known."""
+PASS, ORACLE, BACKWARD = range(3)
+SCHEMAS = {"score_heads": BACKWARD, "recompute_heads": BACKWARD} | dict.fromkeys(
+    ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
+)
+"""What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a job runs on.
+
+    Attributes:
+        name: its line in ``workflow/hardware.yaml``, or ``here``.
+        devices: GPUs of a job; 0 for a CPU.
+        memory: bytes of each of them, or of the machine; infinite where they are not known.
+        forward, backward: operations per second that a pass reaches. Layers are spread over GPUs, which therefore
+            compute one after the other.
+        load: bytes per second at which weights are read.
+    """
+
+    name: str
+    devices: int
+    memory: float
+    forward: float
+    backward: float
+    load: float
+
+    @property
+    def total(self) -> float:
+        """Bytes of all devices."""
+        return self.memory * max(1, self.devices)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The jobs of one rule.
+
+    Attributes:
+        rule: its name.
+        count: how many jobs.
+        operations: floating-point operations of all, forward and backward passes apart.
+        seconds: of all jobs, and of the longest.
+        memory: bytes of one job on the device (or of the process, on a CPU).
+    """
+
+    rule: str
+    count: int
+    operations: float
+    seconds: float
+    longest: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One task and shot: loads of its scoring documents with the first right choice and with all, and of evaluation."""
+
+    task: str
+    shots: int
+    scoring: Load
+    scoring_choices: Load
+    evaluation: Load
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks a cluster for: memory of the host in MB, and minutes."""
+
+    mem_mb: int
+    minutes: int
+
+
+@cache
+def hardware_table() -> dict[str, dict[str, float]]:
+    """``workflow/hardware.yaml``."""
+    return dict(yaml.safe_load((WORKFLOW / "hardware.yaml").read_text(encoding="utf-8")))
+
+
+def hardware_line(name: str, dtype: str, gpus: int = 1, threads: int = 1) -> Hardware:
+    """A line of the table.
+
+    Args:
+        name: of the line.
+        dtype: number format.
+        gpus: GPUs of a job.
+        threads: of a job on a CPU, whose lines are per thread.
+
+    Raises:
+        HeadroomError: no such line.
+    """
+    table = hardware_table()
+    if name not in table:
+        raise HeadroomError(f"hardware {name!r} is unknown{nearest(name, table)}; known: {', '.join(table)}")
+    line = table[name]
+    # The table has 16 and 32 bits; in 64 there is no more than half of the latter.
+    rate = line["tflops"] if ITEM_SIZES[dtype] == 2 else line["tflops_float32"] * 4 / ITEM_SIZES[dtype]
+    rate *= 1e12 * line["reached"] * (threads if name == "cpu" else 1)
+    memory = line["memory_gib"] * GIB if "memory_gib" in line else math.inf
+    return Hardware(name, 0 if name == "cpu" else gpus, memory, rate, rate, line["load_gib_per_second"] * GIB)
+
+
+def hardware_of(study: Study) -> Hardware:
+    """What a study's jobs run on: a CPU of no great speed, or its ``hardware`` key, else the table's slowest GPU.
+
+    Raises:
+        HeadroomError: there is no such hardware.
+    """
+    gpus = [name for name in hardware_table() if name != "cpu"]
+    slowest = min(gpus, key=lambda name: hardware_table()[name]["tflops"])
+    # A name that is none is refused on a CPU, too.
+    gpu = hardware_line(study.hardware or slowest, study.dtype, study.gpus)
+    return hardware_line("cpu", study.dtype, threads=study.threads) if study.device == "cpu" else gpu
+
+
+def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -> tuple[float, float]:
+    """Floating-point operations of one job, in forward and in backward passes.
+
+    Args:
+        rule: a rule that runs the model.
+        study: the configuration.
+        costs: of the model.
+        prompts: of the job; None for induction and exports, which have none.
+    """
+    if rule == "export_pruned":
+        # A few dozen tokens.
+        return 0.0, 0.0
+    if rule == "score_induction" or prompts is None:
+        lengths = [COPIES * sequence_length(seed) for seed in range(1, study.induction.sequences + 1)]
+        return costs.induction(lengths), 0.0
+    if rule == "score_heads":
+        return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
+    if rule == "recompute_heads":
+        n_rounds = math.ceil(100 / study.pruning.step)
+        return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
+    if rule == "score_head_knockouts":
+        n_heads = study.oracle_heads(prompts.task)
+        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads)), 0.0
+    # Imported where it is needed, since it imports numpy.
+    from lm_headroom.analysis.head_selection import SELECTIONS
+    from lm_headroom.analysis.ranking import count_at
+
+    def remaining(percent: int) -> float:
+        return 1 - count_at(percent, costs.layers) / costs.layers
+
+    load, levels = prompts.evaluation, study.pruning.levels_with_zero
+    if rule in ("score_ffns", "select_ffns"):
+        on_evaluation = study.ffn.selection == ("evaluation" if rule == "score_ffns" else "scoring")
+        judged = load if on_evaluation else prompts.scoring_choices
+        curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
+        curves = 1 + (len(study.pruning.ffn_controls) if rule == "score_ffns" else 0)
+        return costs.oracle(judged) + curves * curve, 0.0
+    if rule == "evaluate_joint":
+        heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero
+        # The edge without FFNs pruned and the curve of heads share their levels.
+        cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
+        return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
+    # All rankings of a job share the whole model's evaluation, and the reading that is configured has the own ranking.
+    ablate = study.induction.ablate
+    passes = {
+        "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
+        "evaluate_own": 1 + len({study.importance.reading, *study.pruning.controls}) * (len(levels) - 1),
+        "evaluate_aggregate": len(levels),
+        "evaluate_recomputed": len(levels),
+        "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
+    }[rule]
+    return passes * costs.forward(load), 0.0
+
+
+def seconds(work: tuple[float, float], costs: Costs, hardware: Hardware) -> float:
+    """Time of a job with so many forward and backward operations."""
+    ahead, back = work
+    # A backward pass has a rate of its own, measured with the forward pass that it needs.
+    computing = (ahead + back) / hardware.backward if back else ahead / hardware.forward
+    return START_UP + costs.weight_bytes / hardware.load + computing
+
+
+def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
+    """Bytes of a job: weights, a batch of the budget that the free memory gives, logits, and on a CPU the process.
+
+    Args:
+        costs: of the model.
+        hardware: the node.
+        kind: a pass, the FFN oracle, or a backward pass.
+    """
+    device = "cuda" if hardware.devices else "cpu"
+    free = hardware.total - costs.weight_bytes
+    tokens = fitting_tokens(free, costs.logit_bytes, costs.token_bytes[kind], device, kind == BACKWARD)
+    process = 0.0 if hardware.devices else RUNTIME_BYTES
+    return costs.weight_bytes + tokens * costs.token_bytes[kind] + costs.logit_bytes + process
+
+
+def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
+    """The jobs of the rules that run the model, for one model and one seed."""
+    tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
+    seen = [p for p in prompts if p.task in tasks]
+    recomputed = seen if study.pruning.recomputes else []
+    has_grid = study.joint.has_grid
+    of_rule: dict[str, Sequence[Prompts | None]] = {
+        "score_heads": prompts,
+        "score_ffns": seen,
+        "evaluate_own": prompts,
+        "recompute_heads": recomputed,
+        "evaluate_recomputed": recomputed,
+        "evaluate_joint": seen if has_grid else [],
+        "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
+        "evaluate_transfer": [p for p in prompts if p.task in transfer],
+        "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
+        "score_induction": [None] if study.induction.sequences else [],
+        "ablate_induction": [p for p in prompts if p.task in ablated],
+        "select_ffns": seen if study.ffn.optimism else [],
+    }
+    found = []
+    for rule, members in of_rule.items():
+        work = [operations(rule, study, costs, p) for p in members]
+        times = [seconds(each, costs, hardware) for each in work]
+        if work:
+            most = memory(costs, hardware, SCHEMAS.get(rule, PASS))
+            found.append(Job(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
+    return found
+
+
+def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: float, attempt: int = 1) -> Request:
+    """What a job asks a cluster for.
+
+    Args:
+        rule: its rule.
+        study: the configuration; its ``max_hours`` is the most that is asked for.
+        costs: of the model.
+        hardware: what it runs on.
+        took: seconds that it is reckoned to take.
+        attempt: from 1; each asks for more than the one before.
+    """
+    if hardware.devices:
+        # Weights pass through the host's memory, and stay there where the GPUs do not hold them.
+        needed = float(GPU_RUNTIME_BYTES + costs.weight_bytes)
+    else:
+        # A weight that is read is there twice, as the file has it and as the model does.
+        needed = memory(costs, hardware, SCHEMAS.get(rule, PASS)) + costs.weight_bytes
+    if rule == "export_pruned":
+        # Sliced on the host in the checkpoint's own format, of 32 bits at most; a layer is there twice, a file, too.
+        needed = max(needed, RUNTIME_BYTES + 2 * ITEM_SIZES["float32"] * costs.parameters)
+    return _asked(
+        study, (MEMORY_FACTOR * needed + SNAKEMAKE_BYTES) / MB, (TIME_FACTOR * took + TIME_BASE) / 60, attempt
+    )
+
+
+def guess(study: Study, attempt: int) -> Request:
+    """What a job asks for of which nothing is known."""
+    return _asked(study, *GUESS, attempt)
+
+
+def _asked(study: Study, mem_mb: float, minutes: float, attempt: int) -> Request:
+    memory, time = mem_mb * MEMORY_GROWTH ** (attempt - 1), minutes * TIME_GROWTH ** (attempt - 1)
+    most = study.max_hours
+    return Request(math.ceil(memory), math.ceil(time if most is None else min(time, 60 * most)))
+
+
+def request_from_files(rule: str, study: Study, model: str, prompts: str | None, attempt: int = 1) -> Request:
+    """The same from files alone: the model's record, and the prompts as far as their size is recorded.
+
+    Raises:
+        FileNotFoundError: one of them is not there yet.
+        HeadroomError: one of them does not say what is needed.
+    """
+    Path(model).stat()
+    costs = record_costs(Path(model), ITEM_SIZES[study.dtype])
+    found = None if prompts is None else recorded_prompts(prompts, Path(prompts).stat().st_mtime_ns)
+    hardware = hardware_of(study)
+    took = seconds(operations(rule, study, costs, found), costs, hardware)
+    return request(rule, study, costs, hardware, took, attempt)
+
+
+def record_costs(record: Path, item_size: int) -> Costs:
+    """Costs of the model of a record, in numbers of ``item_size`` bytes.
+
+    Raises:
+        HeadroomError: how large it is was not noted when its checkpoint was looked at.
+    """
+    try:
+        return Costs.of(read_place(record)["sizes"], item_size)
+    except (KeyError, TypeError) as error:
+        raise HeadroomError(
+            f"{record}: how large this model is is not known here. Delete {place_file(record)} and run the workflow "
+            "again, which looks at the checkpoint anew"
+        ) from error
+
+
+@cache
+def recorded_prompts(path: str, changed: int) -> Prompts:
+    """Loads of a prompts artifact by its characters; ``changed`` is the file's time.
+
+    Raises:
+        HeadroomError: it is no such artifact, or does not say how much text it holds.
+    """
+    # Imported where it is needed, since it imports pyarrow.
+    from lm_headroom.artifacts.store import provenance
+
+    facts = provenance(Path(path))
+    if "text" not in facts:
+        raise HeadroomError(
+            f"{path}: these prompts do not say how much text they hold; an older lm-headroom may have made "
+            f"them. Delete "
+            "the file and run the workflow again, which renders it anew"
+        )
+    return Prompts(facts["task"], facts["shots"], **{name: _load(sizes) for name, sizes in facts["text"].items()})
+
+
+def _load(sizes: Mapping[str, int]) -> Load:
+    ratio = CHARACTERS_PER_TOKEN
+    return Load(sizes["columns"] / ratio, sizes["pairs"] / ratio**2, sizes["logits"] / ratio)

@@ -1,0 +1,70 @@
+"""The page of a pruned checkpoint, README.md: front matter that model hubs read, and what a reader should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+
+def card(facts: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        facts: the checkpoint's manifest; see :mod:`lm_headroom.steps.export_pruned`.
+    """
+    matter = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{matter}---\n\n" + "\n".join(_page(facts)) + "\n"
+
+
+def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
+    model = facts["model"]
+    licence = (model.get("origin") or {}).get("licence")
+    return {
+        "base_model": model.get("source") or model["name"],
+        **({"license": licence.lower()} if licence else {}),
+        "library_name": "lm-headroom",
+        "pipeline_tag": "text-generation",
+        "tags": ["lm-headroom", "pruned"],
+        "lm-headroom": {
+            "base": {name: model.get(name) for name in ("name", "source", "revision", "digest")},
+            "pruned": facts["pruned"],
+            "parameters": facts["parameters"],
+            "made_by": {**facts["made_by"], "code": facts["code"], "packages": facts["packages"]},
+            "provenance": facts["lineage"],
+        },
+    }
+
+
+def _page(facts: Mapping[str, Any]) -> Iterator[str]:
+    model, parameters = facts["model"], facts["parameters"]
+    parts = " and ".join(f"{part['percent']} % of its {what}" for what, part in facts["pruned"].items())
+    yield f"# {model['name']} without {parts}"
+    yield ""
+    yield (
+        f"{model['name']} ({model.get('family')}, checkpoint digest `{model['digest'][:16]}`) with its least "
+        "important attention heads or feed-forward networks (FFNs) removed for good: their weights are gone."
+    )
+    yield from ("", "| | pruned | of | percent | ranking |", "|---|---|---|---|---|")
+    for what, part in facts["pruned"].items():
+        yield f"| {what} | {part['count']} | {part['of']} | {part['percent']} | `{part['ranking']}` |"
+    before, after = parameters["before"], parameters["after"]
+    yield ""
+    yield f"Parameters: {before:,} before, {after:,} after ({(before - after) / before:.1%} removed)."
+    yield from ("", "## Load", "", "```python", "import lm_headroom", "from transformers import AutoTokenizer", "")
+    yield 'model = lm_headroom.load_pruned("FOLDER")  # forward, generate, save_pretrained as any transformers model'
+    yield from ('tokenizer = AutoTokenizer.from_pretrained("FOLDER")', "```", "")
+    yield (
+        "transformers' own `AutoModelForCausalLM.from_pretrained` does not know the model type "
+        "`lm_headroom_pruned` and "
+        "refuses the folder: layers have different numbers of heads."
+    )
+    made = facts["made_by"]
+    commit = f", commit `{made['commit']}`" if made["commit"] else ""
+    yield from ("", "## What made it", "")
+    yield f"lm-headroom {made['version'] or '(version unknown)'}{commit}, code `{facts['code']}`, from:"
+    yield from ("", "| file of the study | SHA-256 | made by |", "|---|---|---|")
+    for place, source in facts["lineage"].items():
+        step = f"{source['step']} `{source['code']}`" if "step" in source else "no longer there, or changed since"
+        yield f"| {place} | `{source['digest'][:16]}` | {step} |"

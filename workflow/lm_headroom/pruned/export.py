@@ -1,0 +1,231 @@
+"""Writing a checkpoint without its pruned heads and FFNs, and holding it against the masked model before it counts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_headroom.artifacts.pruned_checkpoint import check_target
+from lm_headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove_abandoned
+from lm_headroom.engine.loading import Loaded, gates_without
+from lm_headroom.engine.rounding import Trace, agree, fault, spread_measured, traced
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.pruned.model import Remainder, check_architecture, load_pruned, prune_for_good
+from lm_headroom.settings import other_dtype
+
+SHARD = "5GB"
+"""Weight files are no larger, so that no machine needs much more than the model's memory to read or write them."""
+_TEXTS = (
+    "Question: what boils at 100 degrees?\nAnswer:",
+    " Zwölf naïve   foxes\n\n",
+    "def f(x): return x ** 2  # 3.14",
+)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is taken out of a model.
+
+    Attributes:
+        heads: (layer, head) pairs, from 0.
+        ffns: layers whose FFN goes.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+    ffns: tuple[int, ...]
+
+    def left(self, shape: architectures.HeadLayout) -> Remainder:
+        """What stays."""
+        return Remainder.without(shape, self.heads, self.ffns)
+
+    def parameters(self, model: Any) -> int:
+        """How many parameters go; a model on the meta device will do."""
+        ffns = sum(architectures.ffn_parameters(model, layer) for layer in self.ffns)
+        return architectures.removed_parameters(model, list(self.heads)) + ffns
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What the masked model says to some tokens: the export must say the same.
+
+    Attributes:
+        tokens: [row, pos].
+        logits: [row, pos, vocabulary], on the CPU.
+        trace: what passed through the model's layers.
+        dtype: number format of the model that said it.
+        device: where that was.
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    trace: Trace
+    dtype: torch.dtype
+    device: torch.device
+
+
+@torch.no_grad()
+def testify(loaded: Loaded, pruned: Pruned) -> Witness:
+    """Logits of the model with closed gates and left-out FFNs, on tokens from all over the vocabulary."""
+    model = loaded.model
+    # Torch's own generator, so that the tokens are the same on each machine.
+    tokens = torch.randint(
+        model.config.vocab_size, (2, min(24, loaded.window)), generator=torch.Generator().manual_seed(0)
+    )
+    gates = gates_without(loaded.shape, pruned.heads)
+    interventions = loaded.interventions
+    with (
+        interventions.gates(gates),
+        interventions.without_ffns(pruned.ffns),
+        traced(model) as trace,
+        spread_measured(interventions, trace),
+    ):
+        logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise HeadroomError(
+            "with these heads and FFNs gone the model's logits are not finite in this number format; "
+            + other_dtype(str(model.dtype))
+        )
+    return Witness(tokens, logits.cpu(), trace, model.dtype, loaded.device)
+
+
+def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
+    """Write configuration, weights and tokenizer of a checkpoint without what is pruned, in its own number format.
+
+    The weights are read anew, on the CPU: those that the masked model was run with may be of another format. Layers are
+    made smaller one by one, so that the model is in memory once.
+
+    Args:
+        checkpoint: the whole model's folder.
+        pruned: what goes.
+        out: an empty folder.
+
+    Raises:
+        HeadroomError: its family cannot be served, or its tokenizer is not the same when it is loaded from ``out``.
+    """
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
+    )
+    check_architecture(model)
+    prune_for_good(model, pruned.left(architectures.heads(model))).save_pretrained(out, max_shard_size=SHARD)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    tokenizer.save_pretrained(out)
+    again = AutoTokenizer.from_pretrained(out, local_files_only=True, trust_remote_code=False)
+    for text in _TEXTS:
+        if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
+            raise HeadroomError(
+                f"{checkpoint}: its tokenizer does not survive being saved: {text!r} becomes other tokens; this model "
+                "cannot be exported"
+            )
+
+
+@torch.no_grad()
+def check(folder: Path, witness: Witness, parameters: int) -> float:
+    """Load what was written and hold it against the masked model.
+
+    Args:
+        folder: the export.
+        witness: what the masked model said.
+        parameters: how many the export must have.
+
+    Returns:
+        The largest difference between their logits.
+
+    Raises:
+        HeadroomError: sizes or logits differ, or generation with a cache goes other ways than without.
+    """
+    placing = {"device_map": "auto"} if witness.device.type == "cuda" else {}
+    model = load_pruned(folder, dtype=witness.dtype, **placing)
+    found = model.num_parameters()
+    if found != parameters:
+        raise HeadroomError(
+            f"the export has {found} parameters, expected {parameters}; this model cannot be exported exactly"
+        )
+    tokens = witness.tokens.to(witness.device)
+    natural = model(input_ids=tokens, use_cache=False).logits.cpu()
+    # The cache holds all tokens but the last: what one that miscounts its tokens would get wrong.
+    for what, parts in (("", (slice(None),)), (" with a cache", (slice(-1), slice(-1, None)))):
+        cache = None
+        for part in parts:
+            expected = witness.trace.at(part)
+            with traced(model, expected.inputs) as found:
+                said = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
+            cache = said.past_key_values
+            why = fault(replace(found, heads=[]), expected)
+            if not why and not agree(said.logits.cpu(), witness.logits[:, part]):
+                why = "given the same input, the last layer's output gives others"
+            if why:
+                raise HeadroomError(
+                    f"the export's logits{what} differ from the masked model's by up to "
+                    f"{(natural - witness.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
+                )
+    return float((natural.float() - witness.logits.float()).abs().max())
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields a folder beside ``out`` that takes its place when all went well, and is removed when not.
+
+    Args:
+        out: what will be there: nothing, an empty folder, or an older export, which is replaced as a whole.
+
+    Raises:
+        HeadroomError: the disk is full, or the place cannot be written. What was there stays.
+    """
+    out = out.absolute()
+    partial: Path | None = None
+    held: int | None = None
+    prefix = f".{out.name}."
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out.parent, prefix)
+        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix, suffix=partial_suffix()))
+        held = os.open(partial, os.O_RDONLY)
+        lock(held)
+        new, older = partial / "new", partial / "older"
+        new.mkdir()
+        yield new
+        # Once more: files may have come in the meantime.
+        check_target(out)
+        if out.is_dir():
+            out.rename(older)
+        try:
+            new.rename(out)
+        except OSError:
+            if older.is_dir():
+                older.rename(out)
+            raise
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(f"{out} could not be written ({said}); what was there is as it was") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def check_room(out: Path, needed: int) -> None:
+    """Refuse to begin where the disk has no room for the result.
+
+    Raises:
+        HeadroomError: it has not.
+    """
+    above = next(place for place in out.absolute().parents if place.exists())
+    free = shutil.disk_usage(above).free
+    if free < needed:
+        raise HeadroomError(
+            f"{out}: the export takes {needed / 1e9:.3g} GB, and its disk has {free / 1e9:.3g} GB free; make room or "
+            "write elsewhere"
+        )

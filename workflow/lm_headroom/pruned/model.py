@@ -1,0 +1,388 @@
+"""Models without their pruned heads and FFNs: smaller projections, no FFN modules, and a configuration that says so.
+
+A pruned model is the family's own class with fewer rows and columns. A query head takes its rows of the query
+projection and its columns of the output projection along, a key-value head goes with the last query head that reads it,
+a layer without heads keeps its output bias, and an FFN goes with its norm unless that norms the residual: what
+:func:`lm_headroom.models.architectures.removed_parameters` and :func:`lm_headroom.models.architectures.ffn_parameters`
+count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.pytorch_utils import Conv1D
+
+from lm_headroom.errors import HeadroomError, first_of
+from lm_headroom.models import architectures
+
+MODEL_TYPE = "lm_headroom_pruned"
+"""Model type of a pruned checkpoint. transformers does not know it, and so refuses what it cannot load right."""
+IMPLEMENTATION = "lm_headroom_pruned"
+ARCHITECTURES = ("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
+"""Families whose attention takes the number of heads from the shapes of its maps, and from what is named next."""
+HEAD_COUNTS = {"opt": "num_heads"}
+"""Attribute of attention that is its number of heads."""
+HEAD_WIDTHS = {"gpt2": "split_size"}
+"""Attribute of attention that is the width of all its heads together."""
+_PREFIX = "Pruned"
+_FORMAT = 1
+_HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """What is left of a model.
+
+    Attributes:
+        heads: the query heads that are left, by layer, in order.
+        ffns: the layers whose FFN is left, in order.
+    """
+
+    heads: tuple[tuple[int, ...], ...]
+    ffns: tuple[int, ...]
+
+    @classmethod
+    def without(
+        cls, shape: architectures.HeadLayout, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()
+    ) -> Remainder:
+        """What is left without these (layer, head) pairs and the FFNs of these layers."""
+        gone, gone_ffns = set(heads), set(ffns)
+        return cls(
+            tuple(
+                tuple(head for head in range(shape.heads) if (layer, head) not in gone) for layer in range(shape.layers)
+            ),
+            tuple(layer for layer in range(shape.layers) if layer not in gone_ffns),
+        )
+
+
+class Groups:
+    """Which key-value head each query head of a layer reads, where groups are uneven."""
+
+    def __init__(self, key_value_heads: Iterable[int]) -> None:
+        self._heads = tuple(key_value_heads)
+        self._index: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The key-value head of each query head, [head], as an index there. No buffer: those of no file get lost."""
+        if device not in self._index:
+            self._index[device] = torch.tensor(self._heads, device=device)
+        return self._index[device]
+
+
+class Headless(nn.Module):
+    """Attention without heads: nothing, or the bias of its output projection. The cache still counts the tokens."""
+
+    def __init__(self, output: str, projection: nn.Linear, layer: int) -> None:
+        super().__init__()
+        self.layer_idx = layer
+        self.add_module(output, Bias(projection))
+        self._output = output
+
+    def forward(self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+        """Zeros or the bias, [batch, time, width]."""
+        # As GPT-NeoX calls it.
+        past_key_values = kwargs.get("layer_past", past_key_values)
+        if past_key_values is not None:
+            # One number per token: an empty tensor would count as no tokens, and the first layer's count for all.
+            token = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
+            past_key_values.update(token, token, self.layer_idx)
+        return self.get_submodule(self._output)(hidden_states), None
+
+
+class Bias(nn.Module):
+    """What an output projection without inputs gives."""
+
+    def __init__(self, projection: nn.Linear) -> None:
+        super().__init__()
+        self.bias = projection.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The bias at each position."""
+        return torch.zeros_like(hidden) if self.bias is None else self.bias.to(hidden.dtype).expand_as(hidden)
+
+
+class Nothing(nn.Module):
+    """An FFN that is gone."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Zeros, which leave the residual as it is."""
+        return torch.zeros_like(hidden)
+
+
+def check_architecture(model: Any) -> None:
+    """Refuse a model whose attention cannot have fewer heads in some layers.
+
+    Raises:
+        HeadroomError: its family is not one of those whose pruned checkpoints are tested.
+    """
+    family = model.config.model_type
+    if family not in ARCHITECTURES:
+        raise HeadroomError(
+            f"model family {family!r} cannot be exported without its pruned heads, since its attention expects as many "
+            f"heads in each layer; families that can: {', '.join(ARCHITECTURES)}"
+        )
+
+
+def shrink(model: Any, left: Remainder) -> None:
+    """Take all but the remainder out of a model, in place; its weights may be on the meta device.
+
+    Raises:
+        HeadroomError: its family cannot be served.
+    """
+    check_architecture(model)
+    row, shape = architectures.family(model), architectures.heads(model)
+    # Before any layer is another than the rest.
+    found = [architectures.head_rows(model, number) for number in range(shape.layers)]
+    norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
+    modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
+    for number, (layer, attention, heads) in enumerate(modules):
+        if not heads:
+            _replace(layer, row.attention, Headless(row.output, found[number].output, number))
+        elif len(heads) < shape.heads:
+            _shrink_attention(attention, found[number], shape, heads)
+            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.width)):
+                if model.config.model_type in names:
+                    setattr(attention, names[model.config.model_type], size)
+        if number not in left.ffns:
+            for path in row.ffn[:-1]:
+                _replace(layer, path, nn.Identity())
+            _replace(layer, row.ffn[-1], Nothing())
+            for path in norms[number]:
+                _replace(layer, path, nn.Identity())
+
+
+def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
+    """The norms of a layer that go with its FFN: not those that norm the residual."""
+    row = architectures.family(model)
+    if row.residual_norm and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]:
+        return []
+    return [path for path in row.ffn_norms if getattr(layer, path, None) is not None]
+
+
+def _shrink_attention(
+    attention: nn.Module, found: architectures.HeadRows, shape: architectures.HeadLayout, heads: tuple[int, ...]
+) -> None:
+    read = [head // shape.group for head in heads]
+    key_value_heads = sorted(set(read))
+    rows: dict[nn.Module, list[Tensor]] = {}
+    for outputs, members in (
+        (found.query, list(heads)), (found.key, key_value_heads), (found.value, key_value_heads)
+    ):  # fmt: skip
+        rows.setdefault(outputs.module, []).append(outputs.rows[members].flatten())
+    for module, indices in rows.items():
+        # In their order: a fused projection keeps its layout.
+        _select(module, torch.cat(indices).sort().values, outputs=True)
+    _select(found.output, found.columns[list(heads)].flatten(), outputs=False)
+    if shape.group > 1:
+        even = len(heads) // len(key_value_heads)
+        if read == [head for head in key_value_heads for _ in range(even)]:
+            attention.num_key_value_groups = even
+        else:
+            # One to one, once the function below has gathered them; no other function takes them as they are.
+            attention.num_key_value_groups = 1
+            attention.headroom_groups = Groups(key_value_heads.index(head) for head in read)
+
+
+def _select(linear: Any, index: Tensor, outputs: bool) -> None:
+    """Keep some outputs of a linear map, with their biases, or some inputs."""
+    # GPT-2's maps have inputs first.
+    transposed = isinstance(linear, Conv1D)
+    index = index.to(linear.weight.device)
+    weight = linear.weight.detach().index_select(int(outputs == transposed), index)
+    linear.weight = nn.Parameter(weight, linear.weight.requires_grad)
+    if outputs and linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach().index_select(0, index), linear.bias.requires_grad)
+    if transposed:
+        linear.nx, linear.nf = linear.weight.shape
+    else:
+        linear.out_features, linear.in_features = linear.weight.shape
+
+
+def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _attention_function(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls: its own function, after each query head has been given its key-value head."""
+    groups: Groups | None = getattr(module, "headroom_groups", None)
+    if groups is not None:
+        index = groups.on(key.device)
+        key, value = key.index_select(1, index), value.index_select(1, index)
+    outputs: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return outputs
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention_function)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+class PrunedConfig:
+    """What makes a family's configuration one of a pruned model: the file that it writes."""
+
+    headroom_pruned: dict[str, Any]
+    attribute_map: dict[str, str]
+
+    @property
+    def left(self) -> Remainder:
+        """What is left of the model."""
+        found = self.headroom_pruned
+        return Remainder(tuple(map(tuple, found["heads_left"])), tuple(found["ffns_left"]))
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write ``config.json``: the family's configuration is inside, so that nobody takes it for the whole."""
+        base = json.loads(self.to_json_string(use_diff))  # type: ignore[attr-defined]
+        pruned = base.pop("lm_headroom_pruned")
+        names = base.get("architectures") or []
+        base["architectures"] = [name.removeprefix(_PREFIX) for name in names]
+        content = {
+            "model_type": MODEL_TYPE,
+            "architectures": [_PREFIX + name for name in base["architectures"]],
+            # Any family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
+            "num_hidden_layers": _HINT,
+            self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
+            "format": _FORMAT,
+            **pruned,
+            # Apart from the rest, in which transformers would look for a configuration of that type.
+            "base_model_type": base.pop("model_type"),
+            "base": base,
+        }
+        Path(json_file_path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class PrunedModel:
+    """What makes a family's class one of pruned models."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+        shrink(self, config.left)
+
+
+_classes: dict[type, Any] = {}
+
+
+def pruned_class(base: type) -> Any:
+    """The class of a family's pruned models, or of their configurations; the same each time."""
+    if base not in _classes:
+        extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
+        _classes[base] = type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
+    return _classes[base]
+
+
+def __getattr__(name: str) -> Any:
+    """The classes by their names, for pickle."""
+    base = getattr(transformers, name.removeprefix(_PREFIX), None) if name.startswith(_PREFIX) else None
+    if isinstance(base, type):
+        return pruned_class(base)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def pruned_config(base: Any, left: Remainder) -> Any:
+    """The configuration of a model that is pruned to ``left``; ``base`` is the whole model's."""
+    content = {"heads_left": [list(heads) for heads in left.heads], "ffns_left": list(left.ffns)}
+    return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": content})
+
+
+def prune_for_good(model: Any, left: Remainder) -> Any:
+    """A model in memory without what is pruned: the same object, smaller, of a pruned class."""
+    whole = model.config
+    shrink(model, left)
+    model.__class__ = pruned_class(type(model))
+    config = pruned_config(whole, left)
+    for module in model.modules():
+        # One object for all, as it was.
+        if getattr(module, "config", None) is whole:
+            module.config = config
+    model.set_attn_implementation(IMPLEMENTATION)
+    return model
+
+
+def load_pruned(folder: str | Path, **options: Any) -> Any:
+    """The model of a folder that ``lm-headroom export`` (or its ``save_pretrained``) wrote.
+
+    Args:
+        folder: the checkpoint.
+        options: what ``from_pretrained`` takes, such as ``dtype`` and ``device_map``.
+
+    Returns:
+        The model, set to evaluation: the family's own class with fewer heads and FFNs.
+
+    Raises:
+        HeadroomError: it is no such folder, damaged, or an attention implementation is asked for.
+    """
+    folder = Path(folder)
+    if "attn_implementation" in options:
+        raise HeadroomError(
+            "load_pruned: attn_implementation cannot be chosen: layers have different numbers of heads, which only "
+            "lm-headroom's own function takes; leave it out"
+        )
+    config = read_config(folder)
+    (base,) = (found for found in type(config).__bases__ if found is not PrunedConfig)
+    model_class = pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[base])
+    wanted_info = options.pop("output_loading_info", False)
+    try:
+        model, info = model_class.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=IMPLEMENTATION,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except HeadroomError:
+        raise
+    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise HeadroomError(f"{folder}: this pruned checkpoint cannot be loaded ({error})") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise HeadroomError(f"{folder}: a weight file is cut short or damaged ({error}); export it again") from error
+    if info["missing_keys"]:
+        missing = first_of(info["missing_keys"])
+        raise HeadroomError(f"{folder}: the checkpoint has no weights for {missing}; export it again")
+    return (model, info) if wanted_info else model
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a pruned checkpoint.
+
+    Raises:
+        HeadroomError: there is none, or it is not one of a pruned checkpoint.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise HeadroomError(f"{folder}: no config.json there; expected a folder that 'lm-headroom export' made")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HeadroomError(f"{path} is no JSON ({error}); export the model again") from error
+    if not isinstance(content, dict) or content.get("model_type") != MODEL_TYPE:
+        found = content.get("model_type") if isinstance(content, dict) else None
+        raise HeadroomError(
+            f"{folder}: this is no pruned checkpoint (model type {found!r}); load it with transformers' own "
+            "AutoModelForCausalLM.from_pretrained"
+        )
+    if content.get("format") != _FORMAT:
+        raise HeadroomError(
+            f"{folder}: format {content.get('format')!r} of pruned checkpoints is not known here (only {_FORMAT}); "
+            "another version of lm-headroom made it: load it with that one"
+        )
+    try:
+        base = AutoConfig.for_model(content["base_model_type"], **content["base"])
+        return pruned_config(base, Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeadroomError(f"{path} does not say what is left of the model ({error}); export it again") from error

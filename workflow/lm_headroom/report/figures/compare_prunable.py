@@ -1,0 +1,81 @@
+"""How much of each model's heads and FFNs can go by the stated rule: a row per component, a panel per shot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lm_headroom.analysis.non_inferiority import AT_LEAST, CONFIDENCE
+from lm_headroom.artifacts.comparison import COMPARED_PRUNABLE
+from lm_headroom.report.figures import comparison, style
+from lm_headroom.results.comparison import Comparison
+from lm_headroom.results.matrix import COMPONENTS, Component
+
+BELOW = -9.0
+"""Where models stand of which nothing is certified, in percent."""
+
+
+def data(study: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
+    """Component and shots to model to its row of the artifact."""
+    rows = comparison.read_rows(study, "prunable", COMPARED_PRUNABLE)
+    return {
+        (component, shots): {
+            row["model"]: row for row in rows if (row["component"], row["shots"]) == (component, shots)
+        }
+        for component in COMPONENTS
+        for shots in study.shots
+    }
+
+
+@style.drawing
+def draw(study: Comparison) -> Figure:
+    """Draw the figure."""
+    models, values = comparison.read_models(study), data(study)
+    place, colours = comparison.axis(models), comparison.group_colours(models)
+    figure, axes = style.panels(len(values), width=4.6, height=3.6, share_y=True, per_row=len(study.shots))
+    for ax, ((component, shots), rows) in zip(axes, values.items(), strict=True):
+        comparison.join(ax, models, place, {name: row["percent"] for name, row in rows.items()})
+        for model in models:
+            row, x = rows[model.name], place.places[model.name]
+            if row["percent"] is not None:
+                # From what is certified to the last level that is not refuted.
+                last = 100 if row["below"] is None else row["below"]
+                ax.vlines(x, row["percent"], last, color=colours[model.group], alpha=0.35, linewidth=3)
+            if row["estimate"] is not None:
+                ax.plot(x, row["estimate"], marker="_", color=colours[model.group], markersize=9, markeredgewidth=1.6)
+            if row["verdict"] == AT_LEAST:
+                ax.annotate(
+                    "",
+                    (x, row["percent"] + 9),
+                    (x, row["percent"]),
+                    arrowprops={"arrowstyle": "->", "color": colours[model.group], "linewidth": 1.4},
+                )
+            if row["percent"] is None:
+                ax.plot(x, BELOW, marker="x", color=colours[model.group], linestyle="", markersize=6)
+        ax.axhline(BELOW / 2, color="grey", linewidth=0.6)
+        ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}", ylim=(BELOW - 5, 105))
+        ax.set_yticks([BELOW, *range(0, 101, 20)], ["not certified", *map(str, range(0, 101, 20))])
+        ax.grid(alpha=0.3)
+        comparison.set_axis(ax, place)
+    for ax in axes[:: len(study.shots)]:
+        ax.set_ylabel("prunable (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)
+    dash = Line2D([], [], color="black", marker="_", linestyle="", markersize=9)
+    open_part = Line2D([], [], color="black", alpha=0.35, linewidth=3)
+    names = [
+        "estimate",
+        f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f} %)",
+        "at least: more questions or levels could show more",
+    ]
+    figure.legend(
+        [*handles, dash, open_part, arrow],
+        [*labels, *names],
+        loc="outside lower center",
+        ncols=max(1, min(len(labels) + 3, int(figure.get_figwidth() / 2.4))),
+        frameon=False,
+    )
+    style.headline(figure, "Largest share certified to go within the margin, own rankings")
+    return figure

@@ -1,0 +1,116 @@
+"""Figures 5 and 6: accuracy against the share of heads (FFNs) pruned, a line per task, the average in black."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lm_headroom.analysis.bootstrap import Interval
+from lm_headroom.analysis.ranking import RECOMPUTED
+from lm_headroom.report.figures import style
+from lm_headroom.results.curves import average, study_curves
+from lm_headroom.results.matrix import COMPONENTS, Component, Study
+from lm_headroom.study.ranking_names import RANDOM, ffn_controls
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Accuracy curves of one shot: per task and their average with its 95 % band, against percent pruned."""
+
+    percent: list[int]
+    tasks: dict[str, Array]
+    average: Array
+    band: Interval
+
+
+def data(study: Study, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
+    """Curves per shot under a ranking."""
+    found = {}
+    for shots in study.shots:
+        curves = study_curves(study, shots, ranking, component)
+        mean = average(list(curves.values()))
+        accuracies = {task: curve.accuracy for task, curve in curves.items()}
+        found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
+    return found
+
+
+CONTROL_LOOKS: dict[str, dict[str, Any]] = {
+    "reversed": {"color": "0.55", "marker": "v", "linestyle": (0, (1, 1))},
+    "token": {"color": "0.35", "marker": "o", "linestyle": ":"},
+    "example": {"color": "0.35", "marker": "^", "linestyle": "--"},
+    "target": {"color": "0.35", "marker": "s", "linestyle": "-."},
+    "magnitude": {"color": "0.55", "marker": "D", "linestyle": "--"},
+    "output_norm": {"color": "0.55", "marker": "P", "linestyle": "-."},
+}
+"""Greys alone, with hollow markers: colours and filled ones are the tasks'."""
+
+
+def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "average") -> None:
+    """The average over tasks under control rankings: a line each, and one band of all random orders.
+
+    Args:
+        axes: to draw on, percent pruned against accuracy in percent.
+        controls: curves of one number of shots by the name of their ranking.
+        whose: what the average is called.
+    """
+    drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
+    if drawn:
+        percent, found = drawn[0].percent, 100 * np.array([curves.average for curves in drawn])
+        which = "random order"
+        if len(drawn) > 1:
+            which = f"random (range of {len(drawn)})"
+            # Hatched: a shade is of an interval.
+            low, high = found.min(axis=0), found.max(axis=0)
+            axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
+        axes.plot(percent, found.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
+    for name, look in CONTROL_LOOKS.items():
+        if name in controls:
+            axes.plot(
+                controls[name].percent,
+                100 * controls[name].average,
+                linewidth=1.4,
+                markersize=5,
+                markerfacecolor="white",
+                label=f"{whose}, {name.replace('_', ' ')}",
+                **look,
+            )
+
+
+def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
+    """The average under recomputed importance, beside the own ranking's in black, with its 95 % band."""
+    style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
+    label = f"{whose}, importance recomputed"
+    axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
+
+
+@style.drawing
+def draw(study: Study, component: Component) -> Figure:
+    """Draw the figure."""
+    own = data(study, component)
+    controls = study.controls if component == "heads" else ffn_controls(study.controls)
+    others = {name: data(study, component, name) for name in controls}
+    recomputed = data(study, component, RECOMPUTED) if component == "heads" and study.recomputed else {}
+    styles, whose = style.task_styles(study.tasks), style.name_of_average(study.tasks)
+    figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
+    for ax, (shots, curves) in zip(axes, own.items(), strict=True):
+        for task in style.beside_average(study.tasks):
+            accuracy = curves.tasks[task]
+            ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
+        style.average_line(ax, curves.percent, curves.average, curves.band, study.tasks)
+        draw_controls(ax, {name: of[shots] for name, of in others.items()}, whose)
+        if recomputed:
+            iterative_line(ax, recomputed[shots], whose)
+        pruned = f"{COMPONENTS[component]} pruned (%)"
+        ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy (%)")
+    style.legend_below(figure, axes[0])
+    style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {study.model}")
+    return figure

@@ -1,0 +1,168 @@
+"""Figures 8 and 15: rank correlation of head importance between all tasks and the aggregate, a heatmap per shot.
+
+With ``spearman`` also what noise and layers make of it: SRCC below the diagonal, SRCC corrected for attenuation above,
+and each ranking's reliability on it. The aggregate's cells leave the task out. With ``argsort`` the statistic alone, as
+the paper's figure.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lm_headroom.analysis.correlation import LEVEL, STATISTICS, is_reliable
+from lm_headroom.analysis.ranking import AGGREGATE
+from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.store import ArtifactError, read
+from lm_headroom.report.figures import style
+from lm_headroom.results.matrix import Study
+
+LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
+KEY = (
+    "Below the diagonal: SRCC, in parentheses where no larger than a profile over layers and key-value groups "
+    "explains. Above: corrected for noise. Framed: split-half reliability. Grey: too unreliable to say. Aggregate: of "
+    "the other tasks."
+)
+"""What the cells of a heatmap with ceilings are."""
+UNKNOWN = "–"
+"""Stands where the data do not allow to say."""
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a heatmap shows of one shot, [task or aggregate, task or aggregate].
+
+    Attributes:
+        values: SRCC below the diagonal, corrected SRCC above, reliabilities on it; NaN where the data do not allow to
+            say.
+        texts: what is written in the cells.
+    """
+
+    values: Array
+    texts: np.ndarray[Any, Any]
+
+
+def rows(study: Study, shots: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of the artifact of one shot by pair.
+
+    Raises:
+        ArtifactError: it lacks a pair.
+    """
+    names = [*study.tasks, AGGREGATE]
+    path = study.file("correlation", shots, "cross_task")
+    found = {(row["task_a"], row["task_b"]): row for row in read(path, CROSS_TASK, **study.of(shots)).to_pylist()}
+    missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in found]
+    if missing:
+        raise ArtifactError(f"{path}: no correlation of {missing[0][0]} and {missing[0][1]}; delete it, run again")
+    return found
+
+
+def data(study: Study) -> dict[int, Array]:
+    """Matrices of the study's statistic per shot, rows and columns the study's tasks and then the aggregate.
+
+    Raises:
+        ArtifactError: an artifact lacks a pair.
+    """
+    names = [*study.tasks, AGGREGATE]
+    column = STATISTICS[study.correlation]
+    by_shot = {shots: rows(study, shots) for shots in study.shots}
+    return {shots: np.array([[found[a, b][column] for b in names] for a in names]) for shots, found in by_shot.items()}
+
+
+def ceilings(study: Study) -> dict[int, Ceilings]:
+    """The same with what noise and layers make of it.
+
+    Raises:
+        ArtifactError: an artifact lacks a pair.
+    """
+    names = [*study.tasks, AGGREGATE]
+    shown = {}
+    for shots in study.shots:
+        found = rows(study, shots)
+        values, texts = np.full((len(names), len(names)), np.nan), np.full((len(names), len(names)), UNKNOWN, object)
+        for i, a in enumerate(names):
+            for j, b in enumerate(names):
+                value, text = _cell(found[a, b], "above" if i < j else "below" if i > j else "on")
+                values[i, j], texts[i, j] = np.nan if value is None else value, text
+        shown[shots] = Ceilings(values, texts)
+    return shown
+
+
+def _cell(row: dict[str, Any], place: str) -> tuple[float | None, str]:
+    """Value and text of a cell above, below or on the diagonal."""
+    if place == "on":
+        reliability = row["reliability_a"]
+        text = UNKNOWN if reliability is None else _said(reliability)
+        return (reliability if is_reliable(reliability) else None), text
+    left_out = "_leave_one_out" if AGGREGATE in (row["task_a"], row["task_b"]) else ""
+    if place == "above":
+        value = row[f"srcc{left_out}_corrected"]
+        return value, UNKNOWN if value is None else _said(value)
+    value, p_value = row[f"srcc{left_out}"], row[f"p_permutation{left_out}"]
+    if value is None or np.isnan(value):
+        return None, UNKNOWN
+    return value, _said(value) if p_value < LEVEL else f"({_said(value)})"
+
+
+def _said(value: float) -> str:
+    return f"{value:.2f}"
+
+
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
+    with_ceilings = study.correlation == "spearman"
+    if with_ceilings:
+        shown = {shots: (found.values, found.texts) for shots, found in ceilings(study).items()}
+    else:
+        shown = {shots: (matrix, np.vectorize(_said)(matrix)) for shots, matrix in data(study).items()}
+    names = [*study.tasks, AGGREGATE]
+    size = max(4.0, 0.5 * len(names) + 2)
+    figure, axes = style.panels(len(shown), width=size, height=size * 0.85)
+    for ax, (shots, (matrix, texts)) in zip(axes, shown.items(), strict=True):
+        # Grey shows where a heatmap leaves out what the data do not allow to say.
+        ax.set_facecolor("0.88")
+        sns.heatmap(
+            matrix,
+            ax=ax,
+            vmin=min(0.0, float(np.nanmin(matrix, initial=0.0))),
+            vmax=1,
+            cmap="cividis",
+            annot=texts,
+            fmt="",
+            annot_kws={"size": 8},
+            square=True,
+            xticklabels=names,
+            yticklabels=names,
+            cbar_kws={"label": LABELS[study.correlation], "shrink": 0.8},
+        )
+        # The aggregate is set apart: every task is part of it.
+        ax.axhline(len(study.tasks), color="white", linewidth=2)
+        ax.axvline(len(study.tasks), color="white", linewidth=2)
+        if with_ceilings:
+            _mark(ax, matrix, texts)
+        ax.set_title(style.shot_title(shots))
+        ax.tick_params(axis="x", rotation=60)
+        ax.tick_params(axis="y", rotation=0)
+    if with_ceilings:
+        # About 15 characters of 9 points per inch.
+        figure.supxlabel(textwrap.fill(KEY, int(15 * figure.get_figwidth())), fontsize=9)
+    style.headline(figure, f"Rank correlation of head importance between tasks, {study.model}")
+    return figure
+
+
+def _mark(ax: Axes, matrix: Array, texts: np.ndarray[Any, Any]) -> None:
+    """Frame the diagonal, and write into the grey cells, which a heatmap leaves empty."""
+    for i in range(len(matrix)):
+        ax.add_patch(Rectangle((i + 0.04, i + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.2))
+        for j in range(len(matrix)):
+            if np.isnan(matrix[i, j]):
+                ax.text(j + 0.5, i + 0.5, texts[i, j], ha="center", va="center", size=8, color="0.3")

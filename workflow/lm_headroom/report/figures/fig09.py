@@ -1,0 +1,65 @@
+"""Figures 9, 16 and 17: heads pruned by other rankings than a task's own, a panel per task; 0, 1 and 5 shots."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from lm_headroom.analysis.ranking import AGGREGATE
+from lm_headroom.report.figures import style
+from lm_headroom.results.curves import Curve, accuracy_band, transfer_curves
+from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, Study
+
+NAMES = {
+    "own": "own",
+    AGGREGATE: "aggregate",
+    HIGHEST: "highest",
+    LOWEST: "lowest",
+    ONE_PARTNER: "highest and lowest",
+}
+"""Ranking to its name in the legend."""
+PANELS_PER_ROW = 3
+
+
+def data(study: Study) -> dict[str, dict[str, Curve]]:
+    """Curves per task and ranking.
+
+    Raises:
+        HeadroomError: the study has several numbers of shots; each has a figure of its own.
+    """
+    return transfer_curves(study, style.one_shot(study))
+
+
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
+    values = data(study)
+    styles = style.task_styles([*NAMES])
+    # Curves may lie on each other: dashes show what is below.
+    dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
+    figure, axes = style.panels(len(values), width=4.2, height=3.6, per_row=PANELS_PER_ROW)
+    for ax, (task, curves) in zip(axes, values.items(), strict=True):
+        for name, curve in curves.items():
+            look = styles[name] | {"linestyle": dashes[name]}
+            ax.plot(curve.percent, 100 * curve.accuracy, label=label(name, curve), markersize=4, linewidth=1.4, **look)
+            style.band(ax, curve.percent, accuracy_band(curve), look["color"], alpha=0.1)
+        title = f"{task} (unseen)" if task in study.unseen else task
+        ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
+        # Where all accuracies are the same, the limits would be a hair's breadth around it.
+        low, high = ax.get_ylim()
+        if high - low < 1:
+            ax.set_ylim(low - 5, high + 5)
+        ax.grid(alpha=0.3)
+        # Below the panel: curves cross, so that no corner is free for sure.
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
+    statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[study.correlation]
+    shots = style.shot_title(study.shots[0])
+    style.headline(figure, f"Heads pruned by other tasks' rankings (partners by {statistic}), {study.model}, {shots}")
+    return figure
+
+
+def label(ranking: str, curve: Curve) -> str:
+    """``highest: piqa (0.93)``; a ranking without a partner by its name alone."""
+    name = NAMES[ranking]
+    if curve.partner is None:
+        return name
+    return f"{name}: {curve.partner}" + (f" ({curve.correlation:.2f})" if curve.correlation is not None else "")

@@ -1,0 +1,25 @@
+"""Figure 10: prefix-matching (a) and copying (b) scores of all heads."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from lm_headroom.report.figures import style
+from lm_headroom.results.induction import SCORES, Array, Score, read_induction
+from lm_headroom.results.matrix import Study
+
+
+def data(study: Study) -> dict[Score, Array]:
+    """Mean scores [layer, head] per induction score."""
+    return {score: read_induction(study, score)[0] for score in SCORES}
+
+
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
+    values = data(study)
+    figure, axes = style.panels(len(values), width=5.0, height=4.2)
+    for ax, letter, (score, scores) in zip(axes, "ab", values.items(), strict=True):
+        style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score")
+    style.headline(figure, f"Induction heads, {study.model}")
+    return figure

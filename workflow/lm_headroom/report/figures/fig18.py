@@ -1,0 +1,34 @@
+"""Figures 18 and 19: prefix-matching (copying) capacity retained under each task's ranking, a panel per shot."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from lm_headroom.analysis.ranking import AGGREGATE
+from lm_headroom.report.figures import style
+from lm_headroom.results.induction import SCORES, Capacity, Score, read_capacity
+from lm_headroom.results.matrix import Study
+
+
+def data(study: Study, score: Score) -> dict[int, dict[str, Capacity]]:
+    """Curves per shot and task, the aggregate last."""
+    return {shots: read_capacity(study, shots, score, *study.tasks, AGGREGATE) for shots in study.shots}
+
+
+@style.drawing
+def draw(study: Study, score: Score) -> Figure:
+    """Draw the figure."""
+    values = data(study, score)
+    styles = style.task_styles(study.tasks) | {AGGREGATE: {"color": "black"}}
+    figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
+    for ax, (shots, curves) in zip(axes, values.items(), strict=True):
+        # Of one task the aggregate is the same.
+        for task in (*study.tasks, AGGREGATE) if len(study.tasks) > 1 else study.tasks:
+            curve = curves[task]
+            width = 2.2 if task == AGGREGATE else 1
+            style.capacity_line(ax, curve.percent, curve.retained, label=task, linewidth=width, **styles[task])
+        style.capacity_axes(ax, style.shot_title(shots))
+    axes[0].set_ylabel(f"total {SCORES[score]} score retained (%)")
+    style.legend_below(figure, axes[0])
+    style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {study.model}")
+    return figure

@@ -1,0 +1,84 @@
+"""Accuracy and few-shot gain without the strongest induction heads, averaged over tasks, with 95 % bands.
+
+A row of panels per choice of heads, so that at most two bands lie over each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lm_headroom.analysis.head_selection import SELECTIONS
+from lm_headroom.report.figures import style
+from lm_headroom.results.ablation import ACCURACY, GAIN, Effect, effects, select
+from lm_headroom.results.estimates import Estimate
+from lm_headroom.results.matrix import Study
+
+
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure: a column of panels per number of shots, then one per few-shot gain."""
+    found = effects(study)
+    columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in found))
+    figure, axes = style.panels(len(SELECTIONS) * len(columns), width=3.1, height=2.9, per_row=len(columns))
+    colours = style.task_styles([*SELECTIONS])
+    panels = {
+        (selection, *column): ax
+        for (selection, column), ax in zip(((s, c) for s in SELECTIONS for c in columns), axes, strict=True)
+    }
+    for (selection, outcome, shots), ax in panels.items():
+        cells = [e for cell, e in select(found, outcome, shots).items() if cell.selection == selection]
+        if outcome == GAIN:
+            ax.axhline(0, color="black", linewidth=0.8)
+        _band(ax, cells, [e.control for e in cells], "grey")
+        _band(ax, cells, [e.ablated for e in cells], colours[selection]["color"])
+        _markers(ax, cells, colours[selection]["color"])
+        title = style.shot_title(shots) + ("" if outcome == ACCURACY else " gain")
+        ax.set(title=f"{title}, {SELECTIONS[selection]}", xlabel="heads ablated (%)")
+        ax.set_ylabel("accuracy (%)" if outcome == ACCURACY else "few-shot gain (points)")
+        ax.grid(alpha=0.3)
+    for shown in (ACCURACY, GAIN):
+        _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == shown])
+    _legend(figure)
+    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95 % bands, {study.model}")
+    return figure
+
+
+def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour: object) -> None:
+    """A line from the whole model on, in percent, and its band."""
+    percent = [0, *(effect.cell.percent for effect in cells)]
+    value, low, high = 100 * np.array([cells[0].whole, *values]).T
+    ax.fill_between(percent, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(percent, value, color=colour, linewidth=1.5, linestyle="--" if colour == "grey" else "-")
+
+
+def _markers(ax: Axes, cells: Sequence[Effect], colour: object) -> None:
+    """Filled where more is lost than without random heads, hollow where that is not told."""
+    for effect in cells:
+        fill = colour if effect.beyond_controls else "white"
+        point = effect.cell.percent, 100 * effect.ablated.value
+        ax.plot(*point, marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=fill, linestyle="none")
+
+
+def _legend(figure: Figure) -> None:
+    """What lines, bands and markers are; colours tell rows apart, and their titles name them."""
+    dark: Any = {"color": "black", "markeredgecolor": "black"}
+    handles = {
+        "strongest heads": Line2D([], [], color="black"),
+        "random heads of the same layers, mean of draws": Line2D([], [], color="grey", linestyle="--"),
+        "loses more than random heads": Line2D([], [], marker="o", linestyle="none", **dark),
+        "not told to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
+    }
+    columns = 4 if figure.get_figwidth() > 11 else 2
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _share_y(axes: Sequence[Axes]) -> None:
+    limits = np.array([ax.get_ylim() for ax in axes])
+    for ax in axes:
+        ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())

@@ -1,0 +1,111 @@
+"""Gradient scores against the oracle: FFNs with a panel per shot, then heads with a panel per task and shot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.store import read
+from lm_headroom.report.figures import style
+from lm_headroom.results.matrix import Study
+from lm_headroom.results.oracle import read_ffns, read_heads
+
+Row = dict[str, Any]
+
+
+def data(study: Study) -> dict[tuple[str, str, int], Row]:
+    """Rows of the agreement by component, task and shots: heads by the rise of the loss, FFNs by accuracy."""
+    path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
+    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    measures = {"heads": "loss_rise", "ffns": "accuracy_lost"}
+    chosen = [row for row in rows if row["measure"] == measures[row["component"]]]
+    return {(row["component"], row["task"], row["shots"]): row for row in chosen}
+
+
+def _scores_across(ax: Axes) -> None:
+    """Gradient scores on a logarithmic axis, with numbers that do not overlap."""
+    ax.set(xscale="log", xlabel="gradient score (nats)")
+    low, high = ax.get_xlim()
+    if high < 100 * low:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+@style.drawing
+def draw(study: Study) -> Figure:
+    """Draw the figure."""
+    rows = data(study)
+    head_tasks = list(dict.fromkeys(task for component, task, _ in rows if component == "heads"))
+    n_shots = len(study.shots)
+    figure, axes = style.panels(n_shots * (1 + len(head_tasks)), width=4.8, height=4.2, per_row=n_shots)
+    for ax, shots in zip(axes, study.shots, strict=False):
+        _ffns(ax, study, shots, [rows["ffns", task, shots] for task in study.tasks])
+    cells = [(task, shots) for task in head_tasks for shots in study.shots]
+    for ax, (task, shots) in zip(axes[n_shots:], cells, strict=True):
+        _heads(ax, study, shots, task, rows["heads", task, shots])
+    style.legend_below(figure, axes[0])
+    style.headline(figure, f"Gradient scores against the oracle, {study.model}")
+    return figure
+
+
+def _ffns(ax: Axes, study: Study, shots: int, rows: list[Row]) -> None:
+    """All tasks, a point per layer."""
+    ax.axhline(0, color="grey", linewidth=0.8)
+    for task, look in style.task_styles(study.tasks).items():
+        found = read_ffns(study, shots, task)
+        lost = 100 * found.outcomes["accuracy_lost"].mean(axis=1)
+        ax.plot(found.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
+    _scores_across(ax)
+    ax.set_ylabel("accuracy lost without the FFN (points)")
+    ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
+    ax.grid(alpha=0.3)
+
+
+def _heads(ax: Axes, study: Study, shots: int, task: str, row: Row) -> None:
+    """One task, a point per head in the colour of its layer, with the error of the oracle."""
+    found = read_heads(study, shots, task)
+    assert found.layers is not None
+    rises = found.outcomes["loss_rise"]
+    rise, error = rises.mean(axis=1), rises.std(axis=1, ddof=1) / np.sqrt(rises.shape[1])
+    ax.axhline(0, color="grey", linewidth=0.8)
+    score = found.gradient.score
+    ax.errorbar(score, rise, error, fmt="none", ecolor="grey", elinewidth=0.6, alpha=0.4, zorder=1)
+    points = ax.scatter(score, rise, c=found.layers + 1, cmap="viridis", s=12, zorder=2)
+    # Most heads hardly matter and a few matter much: linear where the noise is, logarithmic beyond.
+    least = float(np.median(error)) or 1e-6
+    _scores_across(ax)
+    ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
+    ax.set_ylabel("rise of the loss without the head (nats)")
+    ax.set_title(f"heads, {task}, {style.shot_title(shots)}\n{_srcc(row)}")
+    ax.grid(alpha=0.3)
+    style.whole_numbers(ax.figure.colorbar(points, ax=ax, label="layer").ax.yaxis, 7)
+
+
+def _srcc(row: Row) -> str:
+    """``SRCC 0.62 (0.55 to 0.69), noise ceiling 0.95``."""
+    if row["srcc"] is None:
+        return "SRCC not defined"
+    limits = "" if row["srcc_low"] is None else f" ({row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
+    return f"SRCC {row['srcc']:.2f}{limits}, noise ceiling {_maybe(row['noise_ceiling'])}"
+
+
+def _average(rows: list[Row]) -> str:
+    """The same of several tasks: their average."""
+    if len(rows) == 1:
+        return _srcc(rows[0])
+    known = [row["srcc"] for row in rows if row["srcc"] is not None]
+    ceilings = [row["noise_ceiling"] for row in rows if row["noise_ceiling"] is not None]
+    if not known:
+        return "SRCC not defined"
+    of = f" ({len(ceilings)} of {len(rows)} tasks)" if len(ceilings) < len(rows) else ""
+    return f"average SRCC {np.mean(known):.2f}, ceiling {f'{np.mean(ceilings):.2f}{of}' if ceilings else 'not defined'}"
+
+
+def _maybe(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.2f}"

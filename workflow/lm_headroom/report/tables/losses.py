@@ -1,0 +1,131 @@
+"""The table of losses: every accuracy with its interval, what is lost against the whole model, and McNemar's test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lm_headroom.analysis.bootstrap import Interval, mcnemar
+from lm_headroom.analysis.ranking import AGGREGATE, RECOMPUTED
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import reads
+from lm_headroom.report.pages import write_table
+from lm_headroom.report.tables.headroom import BOTH
+from lm_headroom.results.curves import (
+    Average,
+    accuracy_band,
+    average,
+    average_grid,
+    study_curves,
+    study_grids,
+    transfer_curves,
+)
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Study
+from lm_headroom.study.ranking_names import ffn_controls
+
+NOTES = (
+    "The page has the averages over tasks; the CSV has every task, with the two-sided p-value of the exact McNemar "
+    "test of its loss. Intervals are of 95 %: an average's from a bootstrap over questions within tasks, a task's "
+    "accuracy by Wilson, a loss from a bootstrap of the same questions with and without what is pruned.",
+    "Each ranking has draws of its own, so that limits of one and the same accuracy differ a little between rankings.",
+    "p-values are of single tests. Of many, one in twenty is below 0.05 where nothing is lost.",
+)
+
+
+class Row(NamedTuple):
+    """Accuracy and loss of one task or the average at one level; shares of 1, percents of all heads or FFNs."""
+
+    shots: int
+    component: str
+    ranking: str
+    task: str
+    percent_heads: int
+    percent_ffns: int
+    questions: int
+    accuracy: float
+    stderr: float
+    low: float
+    high: float
+    loss: float
+    loss_stderr: float
+    loss_low: float
+    loss_high: float
+    mcnemar_p: float | None
+
+
+def rows(study: Study) -> Iterator[Row]:
+    """All rows: per shot and ranking the average over tasks and each task, then transfer, then the joint grid.
+
+    Raises:
+        ArtifactError: an artifact of the study is missing or not its own.
+    """
+    for shots in study.shots:
+        again = (RECOMPUTED,) if study.recomputed else ()
+        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *study.controls))]
+        ffns = [("ffns", name) for name in ("own", *ffn_controls(study.controls))]
+        for component, ranking in (*heads, *ffns):
+            curves = study_curves(study, shots, ranking, component)  # type: ignore[arg-type]
+            places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]
+            for name in study.averages:
+                yield from _rows((shots, component, ranking, name), places, average(list(curves.values())))
+            for task, curve in curves.items():
+                cell = (shots, component, ranking, task)
+                yield from _rows(cell, places, average([curve]), accuracy_band(curve))
+        for task, by_ranking in transfer_curves(study, shots).items():
+            for ranking, curve in by_ranking.items():
+                # Tasks of the study have their own and the aggregate ranking above.
+                if task in study.unseen or ranking not in ("own", AGGREGATE):
+                    places = [(p, 0) for p in curve.percent]
+                    yield from _rows((shots, "heads", ranking, task), places, average([curve]), accuracy_band(curve))
+        if study.joint:
+            yield from _joint_rows(study, shots)
+
+
+def _joint_rows(study: Study, shots: int) -> Iterator[Row]:
+    grids = study_grids(study, shots)
+    places = [(h, f) for h in grids[0].heads for f in grids[0].ffns]
+    of_tasks = {task: [grid] for task, grid in zip(study.tasks, grids, strict=True)}
+    for task, members in {**dict.fromkeys(study.averages, grids), **of_tasks}.items():
+        yield from _rows((shots, BOTH, "joint grid", task), places, average_grid(members))
+
+
+def _rows(
+    cell: tuple[int, str, str, str], places: list[tuple[int, int]], found: Average, band: Interval | None = None
+) -> Iterator[Row]:
+    limits = band or found.band
+    columns = (
+        found.accuracy, found.stderr, limits.low, limits.high,
+        found.loss, found.loss_stderr, found.loss_interval.low, found.loss_interval.high,
+    )  # fmt: skip
+    alone = cell[-1] != AVERAGE
+    outcomes = found.correct[0].reshape(len(places), -1)
+    for number, (place, *values) in enumerate(zip(places, *(column.ravel() for column in columns), strict=True)):
+        p = mcnemar(outcomes[0], outcomes[number]) if alone else None
+        yield Row._make((*cell, *place, found.questions, *map(float, values), p))
+
+
+PAGE = ("shots", "component, ranking", "pruned", "accuracy in % (95 %)", "points lost (95 %)")
+
+
+def in_words(row: Row) -> tuple[object, ...]:
+    """A row of the page."""
+    component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
+    pruned = {"heads": f"{row.percent_heads} %", "ffns": f"{row.percent_ffns} %"}.get(
+        row.component, f"{row.percent_heads} % and {row.percent_ffns} %"
+    )
+    accuracy, lost = (
+        f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        for value, low, high in ((row.accuracy, row.low, row.high), (row.loss, row.loss_low, row.loss_high))
+    )
+    return (f"{row.shots}-shot", f"{component}, {row.ranking}", pruned, accuracy, lost)
+
+
+def write(study: Study, out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+    with reads() as sources:
+        found = list(rows(study))
+    made = describe_drawn("table", "losses", sources, study.options, out)
+    shown = (study.averages or study.tasks)[0]
+    page = (PAGE, [in_words(row) for row in found if row.task == shown])
+    write_table(out, f"Accuracies and losses of {study.model}", Row._fields, found, made, NOTES, page)

@@ -1,0 +1,62 @@
+"""Table: how far the gradient ranks heads and FFNs as the oracle does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import read
+from lm_headroom.report import pages
+
+NAMES = {
+    "component": "component",
+    "task": "task",
+    "shots": "shots",
+    "measure": "oracle",
+    "n_components": "components",
+    "n_questions": "questions",
+    "srcc": "SRCC",
+    "srcc_low": "low",
+    "srcc_high": "high",
+    "srcc_within_layer": "inside layers",
+    "reliability_gradient": "reliability, gradient",
+    "reliability_oracle": "reliability, oracle",
+    "noise_ceiling": "noise ceiling",
+    "corrected": "without noise",
+    "corrected_low": "its low",
+    "corrected_high": "its high",
+}
+"""Column of the artifact to column of the table."""
+LABELS = {
+    "heads": "heads",
+    "ffns": "FFNs",
+    "loss_rise": "rise of the loss",
+    "loss_change": "change of the loss, up or down",
+    "accuracy_lost": "accuracy lost",
+}
+NOTES = (
+    "SRCC of the gradient scores with what the oracle lost without each head or FFN alone. Limits are of 95 %, over "
+    "the oracle's questions, the gradient's error and, of a sample of heads, heads: what as many others would give.",
+    "The noise ceiling is what equal rankings would show that are measured as noisily; 'without noise' is the SRCC "
+    "over it, which may exceed 1 by chance. 'Inside layers' is inside their key-value groups where heads share keys. "
+    "Empty is what is not defined: all scores are equal, or there is too much noise to say.",
+)
+
+
+def data(path: Path, **expected: Any) -> list[list[object]]:
+    """Rows of the table."""
+    rows = read(path, ORACLE_AGREEMENT, **expected).to_pylist()
+    return [[_shown(row[name]) for name in NAMES] for row in rows]
+
+
+def _shown(value: Any) -> object:
+    return "" if value is None else LABELS.get(value, value)
+
+
+def write_table(path: Path, out: Path) -> None:
+    """Write the table of an oracle-agreement artifact to ``out``.csv, ``out``.md and ``out``.html."""
+    made = describe_drawn("table", "oracle_table", [path], {}, out)
+    title = "Gradient scores against the oracle"
+    pages.write_table(out, title, list(NAMES.values()), data(path), made, NOTES)

@@ -1,0 +1,258 @@
+"""The reference table: each number that the paper prints, ours beside it, and what can be compared.
+
+The paper prints no accuracy; its curves are images. What is here are its counts, the shares it reads off its curves,
+losses, correlations and layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, NOT_CERTIFIABLE, Prunable
+from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.model_record import NAME as RECORD
+from lm_headroom.artifacts.model_record import read_record
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import read, reads
+from lm_headroom.report.findings import largest_swing
+from lm_headroom.report.pages import size, write_table
+from lm_headroom.report.tables import table1
+from lm_headroom.report.tables.headroom import certified_average, what_can_go
+from lm_headroom.results.chance import chances
+from lm_headroom.results.curves import AverageCurve, average, average_grid, study_curves, study_grids
+from lm_headroom.results.induction import SCORES, Score, read_induction
+from lm_headroom.results.matrix import COMPONENTS, Component, Study
+
+PAPER = "OPT-66B"
+OTHER_MODEL = "another model: the number differs with it"
+BY_EYE = (
+    "the paper reads it off a curve by eye ('minimal loss'); ours is certified to lose no more than the margin, which "
+    f"takes many questions and tasks above chance; {ESTIMATE_ONLY} where the questions that judge have ranked, too; "
+    "the headroom table has the margin and every task"
+)
+STATISTIC = (
+    "the paper calls it SRCC, but its released code correlates argsort permutations, which is not SRCC: most likely "
+    "comparable with the argsort statistic alone"
+)
+NOTES = (
+    f"The paper's model is {PAPER} with all questions of 14 tasks; a study of another model, fewer tasks or fewer "
+    "questions shows the method, and agreement or not says little of the paper. An empty cell is a number that this "
+    "study does not have; the last column says why.",
+    "The paper prints no accuracy: its curves exist as images only, so that there is none to compare here.",
+)
+
+
+class Row(NamedTuple):
+    """A number of the paper: what it is, its value there, ours (empty where the study lacks it), and a note."""
+
+    quantity: str
+    paper: str
+    ours: str
+    note: str
+
+
+def rows(study: Study) -> list[Row]:
+    """All rows, in the paper's order."""
+    parts = [sizes, prunable, inflections, joint, swings, between_shots, between_tasks]
+    if not study.without_induction:
+        parts.append(induction_layers)
+    return [row for part in parts for row in part(study)]
+
+
+def write(study: Study, out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+    columns = ("quantity", f"paper ({PAPER})", f"ours ({study.model})", "note")
+    with reads() as sources:
+        found = rows(study)
+    made = describe_drawn("table", "reference", sources, study.options, out)
+    write_table(out, f"The paper's numbers beside those of {study.model}", columns, found, made, NOTES)
+
+
+def sizes(study: Study) -> list[Row]:
+    """Heads and parameters of the model."""
+    if study.without_induction:
+        record = read_record(study.results / RECORD)
+        layers, heads = record["layers"], record["heads"]
+    else:
+        layers, heads = read_induction(study, "prefix_matching")[0].shape
+    found = [Row("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")]
+    papers: dict[Component, tuple[str, str]] = {
+        "heads": ("attention parameters", "21.7 B"),
+        "ffns": ("FFN parameters", "43.4 B"),
+    }
+    for component, (quantity, paper) in papers.items():
+        curve = _average(study, study.shots[0], component)
+        pruned, last = curve.percent[-1], curve.removed[-1]
+        total = {"heads": layers * heads, "ffns": layers}[component]
+        count = pruned * total // 100
+        note = f"ours scaled up from the {count} of {total} {COMPONENTS[component]} that go at {pruned} %"
+        note += "; exact unless query heads share keys and values" if component == "heads" else ""
+        ours = size(last * total / count) if count else ""
+        found.append(Row(quantity, paper, ours, note if count else "no level of the study prunes one"))
+    return [row._replace(note="; ".join(filter(None, (OTHER_MODEL, row.note)))) for row in found]
+
+
+def prunable(study: Study) -> list[Row]:
+    """Shares of heads and FFNs that can go, and their parameters."""
+    papers: dict[Component, tuple[str, str, str]] = {
+        "heads": ("about 70 %", "15.7 B", "15.2 B by arithmetic, 70 % of 21.7 B"),
+        "ffns": ("about 20 %", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
+    }
+    found = []
+    known = chances(study)
+    for component, (share, parameters, arithmetic) in papers.items():
+        what = COMPONENTS[component]
+        found_by_shot = {shots: certified_average(study, shots, component, known)[1:] for shots in study.shots}
+        ours = _by_shot((shots, _share(*result)) for shots, result in found_by_shot.items())
+        found.append(Row(f"{what} that go with minimal loss", share, ours, BY_EYE))
+        ours = _by_shot(
+            (shots, result.verdict if result.level is None else size(curve.removed[result.level]))
+            for shots, (curve, result) in found_by_shot.items()
+        )
+        found.append(Row(f"parameters of these {what}", parameters, ours, f"paper: {arithmetic}; {OTHER_MODEL}"))
+    return found
+
+
+def inflections(study: Study) -> list[Row]:
+    """Where accuracy starts to fall with FFNs pruned."""
+    found = []
+    # The paper has one number for "few-shot".
+    for shots, paper in ((0, "20 %"), (1, "10 %"), (5, "10 %")):
+        ours = _flat(study, shots, study.tasks) if shots in study.shots else ""
+        note = BY_EYE if ours else _no_shots(shots)
+        found.append(Row(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
+    for task in ("piqa", "winogrande", "rte"):
+        lacks = _lacks_tasks(study, task)
+        flat = "" if lacks else _by_shot((k, _flat(study, k, [task])) for k in study.shots)
+        found.append(Row(f"FFNs, {task} flat to", "30 %", flat, lacks or BY_EYE))
+    return found
+
+
+def joint(study: Study) -> list[Row]:
+    """Points of accuracy lost with heads and FFNs pruned together."""
+    found = []
+    for shots, heads, ffns, paper in ((0, 70, 20, 5), (1, 70, 10, 6), (5, 60, 20, 4)):
+        quantity = f"points lost with {heads} % of heads and {ffns} % of FFNs, {shots}-shot"
+        ours, note = "", ""
+        if shots not in study.shots:
+            note = _no_shots(shots)
+        elif not study.joint:
+            note = "not computed: the study prunes no heads and FFNs together"
+        else:
+            grid = average_grid(study_grids(study, shots))
+            if heads in grid.heads and ffns in grid.ffns:
+                cell = grid.heads.index(heads), grid.ffns.index(ffns)
+                ours = _points(grid.loss[cell], grid.loss_stderr[cell])
+                note = "average over the study's tasks, not the paper's 14; the paper has no error"
+            else:
+                note = "not computed: the cell is not in the study's joint grid"
+        found.append(Row(quantity, str(paper), ours, note))
+    return found
+
+
+def swings(study: Study) -> list[Row]:
+    """Largest loss from a single FFN."""
+    found = []
+    for task in ("wsc", "multirc"):
+        lacks = _lacks_tasks(study, task)
+        ours = "" if lacks else _swings(study, [task])
+        found.append(Row(f"largest loss from one FFN in points, {task}", "up to 20", ours, lacks or OTHER_MODEL))
+    note = "over all tasks of the study; the largest of many noisy numbers is too large"
+    return [*found, Row("largest loss from one FFN in points, any task", "up to 20", _swings(study, study.tasks), note)]
+
+
+def between_shots(study: Study) -> list[Row]:
+    """Table 1."""
+    path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
+    ours = {row.shots: row for row in table1.data(path, **study.of())} if len(study.shots) > 1 else {}
+    found = []
+    for pair, paper in (("0-1", "0.39"), ("0-5", "0.37"), ("1-5", "0.41")):
+        row = ours.get(pair)
+        absent = f"not computed: the study lacks one of {pair.replace('-', ' and ')} shots"
+        mean = _both(row.srcc_mean, row.argsort_mean) if row else ""
+        variance = _both(row.srcc_variance, row.argsort_variance, 4) if row else ""
+        names = f"between {pair.replace('-', ' and ')} shots, {{}} over tasks (Table 1)"
+        found.append(Row(f"correlation {names.format('mean')}", paper, mean, STATISTIC if row else absent))
+        found.append(Row(f"correlation {names.format('variance')}", "0.001", variance, STATISTIC if row else absent))
+    return found
+
+
+def between_tasks(study: Study) -> list[Row]:
+    """Correlation and overlap of ReCoRD with COPA and Winogrande."""
+    found = []
+    for other, overlap in (("copa", "71 %"), ("winogrande", "76 %")):
+        lacks = _lacks_tasks(study, "record", other) or ("" if 0 in study.shots else _no_shots(0))
+        correlation = shared = ""
+        if not lacks:
+            table = read(study.file("correlation", 0, "cross_task"), CROSS_TASK, **study.of(0)).to_pylist()
+            row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
+            correlation = _both(row["srcc"], row["argsort_statistic"])
+            shared = f"{100 * row['overlap_top30']:.0f} %"
+        found.append(Row(f"correlation of record and {other}, 0-shot", "0.13", correlation, lacks or STATISTIC))
+        note = lacks or "same definition; 30 % by chance"
+        found.append(Row(f"overlap of the top 30 % heads of record and {other}, 0-shot", overlap, shared, note))
+    return found
+
+
+def induction_layers(study: Study) -> list[Row]:
+    """From which layer on heads have high induction scores."""
+    papers: dict[Score, str] = {"prefix_matching": "31 of 64", "copying": "41 of 64"}
+    note = (
+        "the paper reads it off Figure 10 by eye; ours is the lowest layer with a head that reaches half of the "
+        "highest score; layers count from 1, and are compared as shares of the depth"
+    )
+    found = []
+    for score, paper in papers.items():
+        scores, _ = read_induction(study, score)
+        high = np.flatnonzero((scores >= scores.max() / 2).any(axis=1))
+        found.append(
+            Row(f"heads with high {SCORES[score]} scores from layer", paper, f"{high[0] + 1} of {len(scores)}", note)
+        )
+    return found
+
+
+def _average(study: Study, shots: int, component: Component) -> AverageCurve:
+    """Average curve under own rankings over all tasks of the study."""
+    return average(list(study_curves(study, shots, component=component).values()))
+
+
+def _flat(study: Study, shots: int, tasks: Sequence[str]) -> str:
+    """Share of FFNs that is certified to go, of some tasks' average."""
+    return _share(*certified_average(study, shots, "ffns", chances(study), tasks)[1:])
+
+
+def _share(curve: AverageCurve, found: Prunable) -> str:
+    return what_can_go(found, curve) or NOT_CERTIFIABLE
+
+
+def _swings(study: Study, tasks: Sequence[str]) -> str:
+    found = {shots: largest_swing(study, shots, tasks) for shots in study.shots}
+    return _by_shot(
+        (shots, f"{_points(loss, error)} (layer {layer + 1} on {task})")
+        for shots, (task, layer, loss, error) in found.items()
+    )
+
+
+def _by_shot(values: Iterable[tuple[int, str]]) -> str:
+    return "; ".join(f"{shots}-shot: {value}" for shots, value in values)
+
+
+def _both(srcc: float, argsort: float, digits: int = 2) -> str:
+    return f"argsort statistic {argsort:.{digits}f}; SRCC {srcc:.{digits}f}"
+
+
+def _points(loss: float, error: float) -> str:
+    return f"{100 * loss:.1f} ± {100 * error:.1f}"
+
+
+def _lacks_tasks(study: Study, *tasks: str) -> str:
+    missing = [task for task in tasks if task not in study.tasks]
+    return f"not computed: {' and '.join(missing)} not in the study" if missing else ""
+
+
+def _no_shots(shots: int) -> str:
+    return f"not computed: the study has no {shots}-shot"

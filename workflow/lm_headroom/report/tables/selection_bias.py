@@ -1,0 +1,207 @@
+"""How optimistic curves are that are measured on the questions which ranked their FFNs: two rankings, one judge.
+
+FFNs are ranked by the evaluation documents and by the scoring documents; both curves are measured on the evaluation
+documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lm_headroom.analysis.bootstrap import interval, resample
+from lm_headroom.analysis.correlation import srcc
+from lm_headroom.analysis.ranking import rank_ffns
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
+from lm_headroom.artifacts.ffns import layers
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import ArtifactError, ArtifactSchema, made_by, read, reads
+from lm_headroom.errors import HeadroomError
+from lm_headroom.report.pages import write_table
+from lm_headroom.results.curves import read_curve
+from lm_headroom.results.estimates import Estimate, estimates
+from lm_headroom.results.matrix import AVERAGE, OTHER_DOCUMENTS, Study
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+COLUMNS = (
+    *("task", "shots", "percent", "questions", "ranked by evaluation", "ranked by scoring", "optimism", "low", "high"),
+    *("SRCC", "least FFN lost where ranked", "least FFN lost apart", "least FFN optimism"),
+    *("least FFN low", "least FFN high"),
+)
+NOTES = (
+    "Accuracy on the evaluation documents with FFNs pruned, ranked by the evaluation documents themselves (the paper's "
+    "way) and by the scoring documents, which are apart. Optimism: the former minus the latter, with its paired 95 % "
+    "bootstrap interval over questions. It holds what the first ranking gains from having seen its judge, and whatever "
+    "else makes it better or worse, such as a larger number of documents. `mean` is over all levels at which an FFN "
+    "goes.",
+    "SRCC: between the two vectors of FFN scores. The least FFN is the one that the evaluation documents rank least "
+    "important: accuracy lost without it there, where the least of many noisy numbers was chosen, and on the scoring "
+    "documents; the difference has an interval of two independent samples.",
+)
+
+
+@dataclass(frozen=True)
+class Least:
+    """What goes with the least important FFN by the evaluation documents.
+
+    Attributes:
+        selected: accuracy lost there, by question.
+        apart: accuracy lost on the scoring documents, by question.
+    """
+
+    selected: Array
+    apart: Array
+
+
+@dataclass(frozen=True)
+class Selections:
+    """One task and number of shots under both rankings.
+
+    Attributes:
+        percents: levels at which an FFN goes.
+        correct: 1 where a question is right under the ranking by evaluation documents, under that by scoring documents,
+            and the difference; per level, then as the mean over levels; [level, 3, question].
+        srcc: between the two score vectors; NaN where one is constant.
+        least: the FFN that would go first.
+    """
+
+    percents: list[int]
+    correct: Array
+    srcc: float
+    least: Least
+
+
+@dataclass(frozen=True)
+class SelectionBias:
+    """A row of the table: one level, or the mean over levels, of a task or the average over tasks.
+
+    Attributes:
+        task: or ``average``.
+        shots: few-shot examples.
+        percent: None for the mean over levels.
+        n_levels: how many levels that is a mean over, or 1.
+        n_questions: of the task, or of all.
+        evaluation, scoring: accuracy, ranked by these documents.
+        difference: the former minus the latter.
+        srcc: between the score vectors, of the mean over levels; averaged over tasks.
+        least: accuracy lost without the least FFN where it was ranked, apart, and their difference; likewise.
+    """
+
+    task: str
+    shots: int
+    percent: int | None
+    n_levels: int
+    n_questions: int
+    evaluation: Estimate
+    scoring: Estimate
+    difference: Estimate
+    srcc: float | None = None
+    least: tuple[float, float, Estimate] | None = None
+
+
+def read_selections(study: Study, shots: int, task: str) -> Selections:
+    """Both rankings of one task.
+
+    Raises:
+        HeadroomError: the curves differ in levels or questions, both rankings are by the same documents, or scores are
+            without outcomes.
+    """
+    paths = [study.curve(task, shots, ranking, "ffns") for ranking in ("own", OTHER_DOCUMENTS)]
+    curves = [read_curve(path, **study.of(shots, task, path.stem)) for path in paths]
+    if curves[0].percent != curves[1].percent or curves[0].questions != curves[1].questions:
+        raise HeadroomError(f"{paths[0]} and {paths[1]} have different levels or questions; delete both and run again")
+    kinds: dict[str, ArtifactSchema] = {"ffn_importance": FFN_IMPORTANCE, "ffn_selection": FFN_SELECTION}
+    tables = {}
+    for (step, kind), curve in zip(kinds.items(), curves, strict=True):
+        path = study.file(step, shots, task)
+        table = read(path, kind, **study.of(shots, task))
+        tables[str(made_by(table).get("options", {}).get("selection"))] = path, table, curve
+    if set(tables) != {"evaluation", "scoring"}:
+        raise HeadroomError(
+            f"{study.file('ffn_selection', shots, task)}: expected FFNs ranked by the evaluation and by the scoring "
+            f"documents, found {' and '.join(sorted(tables))}; delete the file and run the workflow again"
+        )
+    (path, evaluation, first), (other_path, scoring, second) = tables["evaluation"], tables["scoring"]
+    kept = [i for i, removed in enumerate(first.removed) if removed]
+    if not kept:
+        raise HeadroomError(f"{first.path}: no level prunes an FFN; give larger ones in pruning.levels")
+    pair = np.stack([first.correct[kept], second.correct[kept]], axis=1)
+    pair = np.concatenate([pair, pair.mean(axis=0, keepdims=True)])
+    correct = np.concatenate([pair, pair[:, :1] - pair[:, 1:]], axis=1)
+    scores = [layers(table, "score") for table in (evaluation, scoring)]
+    layer = rank_ffns(scores[0])[0]
+    least = Least(_lost(path, evaluation, layer), _lost(other_path, scoring, layer))
+    return Selections([first.percent[i] for i in kept], correct, srcc(*scores)[0], least)
+
+
+def _lost(path: Path, table: pa.Table, layer: int) -> Array:
+    """Accuracy lost without an FFN by question: 1, 0 or -1."""
+    row = next(row for row in table.to_pylist() if row["layer"] == layer)
+    if row["correct_dense"] is None or row["correct_ablated"] is None:
+        raise ArtifactError(f"{path}: no outcomes by question; delete the file and run the workflow again")
+    return np.array(row["correct_dense"], dtype=float) - np.array(row["correct_ablated"], dtype=float)
+
+
+def optimism(study: Study, shots: int) -> list[SelectionBias]:
+    """Rows of one number of shots: levels and their mean, of the average over tasks and then of each task.
+
+    Raises:
+        HeadroomError: see :func:`read_selections`; or tasks have different levels.
+    """
+    tasks = {task: read_selections(study, shots, task) for task in study.tasks}
+    first, *others = tasks.values()
+    if any(other.percents != first.percents for other in others):
+        raise HeadroomError(f"{study.results}: tasks have FFN curves of different levels; run the study again")
+    found = []
+    for group, members in {AVERAGE: list(tasks.values()), **{task: [one] for task, one in tasks.items()}}.items():
+        n_questions = sum(one.correct.shape[-1] for one in members)
+        for percent, row in zip([*first.percents, None], estimates([one.correct for one in members]), strict=True):
+            mean = percent is None
+            evaluation, scoring, difference = row
+            found.append(
+                SelectionBias(
+                    task=group,
+                    shots=shots,
+                    percent=percent,
+                    n_levels=len(first.percents) if mean else 1,
+                    n_questions=n_questions,
+                    evaluation=evaluation,
+                    scoring=scoring,
+                    difference=difference,
+                    srcc=float(np.mean([one.srcc for one in members])) if mean else None,
+                    least=first_gone([one.least for one in members]) if mean else None,
+                )
+            )
+    return found
+
+
+def first_gone(members: list[Least]) -> tuple[float, float, Estimate]:
+    """Averages over tasks; the two sets of documents are independent samples, hence other draws for each."""
+    selected, apart = ([getattr(one, name) for one in members] for name in ("selected", "apart"))
+    values = [float(np.mean([lost.mean() for lost in losses])) for losses in (selected, apart)]
+    limits = interval(resample(apart, seed=1) - resample(selected, seed=2))
+    return values[0], values[1], Estimate(values[1] - values[0], float(limits.low), float(limits.high))
+
+
+def write(study: Study, out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+    with reads() as sources:
+        found = [row for shots in study.shots for row in optimism(study, shots)]
+    rows = [
+        [
+            *(o.task, o.shots, "mean" if o.percent is None else o.percent, o.n_questions),
+            *(o.evaluation.value, o.scoring.value, *o.difference, "" if o.srcc is None else o.srcc),
+            *((*o.least[:2], *o.least[2]) if o.least else [""] * 5),
+        ]
+        for o in found
+        if o.task in (*study.averages, *study.tasks)
+    ]
+    made = describe_drawn("table", "optimism", sources, study.options, out)
+    write_table(
+        out, f"FFNs ranked on the documents that judge them, or apart: {study.model}", COLUMNS, rows, made, NOTES
+    )

@@ -1,0 +1,186 @@
+"""What is compared between the models of a study: shares that can go, rankings, induction scores, layer profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lm_headroom.analysis.correlation import TaskScores, compare_pairs
+from lm_headroom.analysis.non_inferiority import Prunable
+from lm_headroom.results.chance import Chance
+from lm_headroom.results.curves import AverageCurve
+from lm_headroom.results.matrix import Component, Study
+from lm_headroom.study.compared import Compared
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The models of a study and the matrix that they are compared on.
+
+    Attributes:
+        results: the results folder, which has a folder per model.
+        models: in the order of the study.
+        tasks, shots: in the order of the figures.
+        seed: few-shot seed; None for what does not depend on it.
+        correlation: which statistic a figure of rankings shows, ``spearman`` or ``argsort``; None elsewhere.
+        margin: loss that counts as none, in percentage points; None for what does not depend on it.
+    """
+
+    results: Path
+    models: tuple[Compared, ...]
+    tasks: tuple[str, ...] = ()
+    shots: tuple[int, ...] = ()
+    seed: int | None = None
+    correlation: Literal["spearman", "argsort"] | None = None
+    margin: float | None = None
+
+    def study(self, model: Compared) -> Study:
+        """One model's part."""
+        return Study(self.results / model.name, self.tasks, self.shots, self.seed)
+
+    def artifact(self, what: str) -> Path:
+        """The artifact of a comparison."""
+        folder = self.results / "comparison"
+        return folder / (f"{what}.parquet" if self.seed is None else f"{what}/seed{self.seed}.parquet")
+
+    @property
+    def matrix(self) -> dict[str, Any]:
+        """What is compared, as its artifacts record it."""
+        return {name: value for name, value in self.options.items() if name not in ("correlation", "margin")}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is compared, and how it is shown, for the provenance."""
+        found = {
+            "models": [model.name for model in self.models],
+            "tasks": list(self.tasks),
+            "shots": list(self.shots),
+            "seed": self.seed,
+            "correlation": self.correlation,
+            "margin": self.margin,
+        }
+        return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def prunable_row(
+    model: str, component: Component, shots: int, curve: AverageCurve, found: Prunable, known: Sequence[Chance]
+) -> dict[str, Any]:
+    """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
+
+    Args:
+        model: its name.
+        component: what is pruned.
+        shots: number of few-shot examples.
+        curve: accuracy averaged over the tasks above chance, each under its own ranking.
+        found: what is certified of it.
+        known: chance of the same tasks.
+    """
+    at = found.level
+    return {
+        "model": model,
+        "component": component,
+        "shots": shots,
+        "verdict": found.verdict,
+        "percent": None if at is None else curve.percent[at],
+        "estimate": None if found.estimate is None else curve.percent[found.estimate],
+        "below": None if found.below is None else curve.percent[found.below],
+        "parameters_removed": None if at is None else float(curve.removed[at]),
+        "loss": None if at is None else float(curve.loss[at]),
+        "loss_low": None if at is None else float(curve.loss_interval.low[at]),
+        "loss_high": None if at is None else float(curve.loss_interval.high[at]),
+        "power": found.power,
+        "accuracy": float(curve.accuracy[0]),
+        "stderr": float(curve.stderr[0]),
+        "guessing": float(np.mean([of.guessing for of in known])),
+        "majority": float(np.mean([of.majority for of in known])),
+        "chance": float(np.mean([of.level for of in known])),
+        "n_tasks": len(known),
+        "n_questions": curve.questions,
+        "reason": found.reason or None,
+    }
+
+
+def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> list[dict[str, Any]]:
+    """A row per pair of models with as many layers and heads, and task; none where no two models are alike.
+
+    Heads are compared number by number: of models that did not start from the same weights, only the profile over
+    layers can agree.
+
+    Args:
+        scores: model to task to its head scores, the same tasks for each.
+        shots: number of few-shot examples.
+    """
+    shapes = {model: next(iter(of.values())).score.shape for model, of in scores.items()}
+    rows = []
+    for shape in dict.fromkeys(shapes.values()):
+        alike = [model for model in scores if shapes[model] == shape]
+        pairs = list(combinations(alike, 2))
+        by_task = {
+            # Models are scored on the same documents.
+            task: compare_pairs({model: scores[model][task] for model in alike}, pairs, same_documents=True)
+            for task in scores[alike[0]]
+        }
+        rows += [
+            {"model_a": a, "model_b": b, "task": task, "shots": shots, **found[i]}
+            for i, (a, b) in enumerate(pairs)
+            for task, found in by_task.items()
+        ]
+    return rows
+
+
+def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequences: int) -> dict[str, Any]:
+    """A row of the artifact: one induction score of one model's heads.
+
+    Args:
+        model: its name.
+        score: ``prefix_matching`` or ``copying``.
+        mean, variance: over sequences, each [layer, head]; the variance NaN for one sequence.
+        n_sequences: number of sequences.
+    """
+    layer, head = (int(index) for index in np.unravel_index(int(np.argmax(mean)), mean.shape))
+    n_top = max(1, mean.size // 10)
+    spread = float(variance[layer, head])
+    return {
+        "model": model,
+        "score": score,
+        "maximum": float(mean[layer, head]),
+        "layer": layer,
+        "head": head,
+        "stderr": None if np.isnan(spread) else float(np.sqrt(spread / n_sequences)),
+        "top_mean": float(np.sort(mean, axis=None)[-n_top:].mean()),
+        "n_top": n_top,
+        "median": float(np.median(mean)),
+        "n_sequences": n_sequences,
+    }
+
+
+def profile_rows(model: str, component: Component, shots: int, by_layer: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of the artifact: one model's importance by layer.
+
+    Args:
+        model: its name.
+        component: ``heads`` (scores are not negative, and compared as shares of their mean) or ``ffns``.
+        shots: number of few-shot examples.
+        by_layer: importance, [layer].
+    """
+    count, mean = len(by_layer), float(np.mean(by_layer))
+    has_share = component == "heads" and mean > 0
+    return [
+        {
+            "model": model,
+            "component": component,
+            "shots": shots,
+            "layer": layer,
+            "depth": (layer + 0.5) / count,
+            "importance": float(value),
+            "relative": float(value) / mean if has_share else None,
+        }
+        for layer, value in enumerate(by_layer)
+    ]

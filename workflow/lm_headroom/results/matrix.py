@@ -1,0 +1,99 @@
+"""The matrix of a study that figures gather over, and where its artifacts are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lm_headroom.artifacts.model_record import recorded_digest
+
+Component = Literal["heads", "ffns"]
+COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
+"""What can be pruned, and what figures and findings call it."""
+AVERAGE = "average"
+"""What tables and figures have in a task's place for the average over tasks."""
+HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
+"""Rankings of a transfer task's partners."""
+ONE_PARTNER = "highest_and_lowest_srcc"
+"""What stands for both where they are one task: there is no other, or all correlate alike."""
+
+OTHER_DOCUMENTS = "other_documents"
+"""Ranking of FFNs by other documents than the study ranks by."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One model's part of a study.
+
+    Attributes:
+        results: the model's results folder.
+        tasks, shots: in the order of the figures.
+        seed: few-shot seed; None for what does not depend on it.
+        correlation: which statistic figures show, ``spearman`` or ``argsort``.
+        controls: control rankings evaluated beside the own one: ``random_N``, ``reversed``,
+            and the columns of :data:`lm_headroom.study.ranking_names.CRITERIA`.
+        unseen: tasks that are evaluated, but are no part of the aggregate.
+        transfer: tasks that are also evaluated under the rankings of other tasks.
+        joint: whether heads and FFNs were also pruned together.
+        recomputed: whether heads were also pruned by recomputed importance.
+        margin: loss that counts as none, in percentage points; None for what does not depend on it.
+        ablated: tasks that are also evaluated without induction heads.
+        optimism: whether FFNs were also ranked by other documents, and that ranking's curve measured.
+        without_induction: whether heads have no induction scores.
+    """
+
+    results: Path
+    tasks: tuple[str, ...]
+    shots: tuple[int, ...]
+    seed: int | None = None
+    correlation: Literal["spearman", "argsort"] = "spearman"
+    controls: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    transfer: tuple[str, ...] = ()
+    joint: bool = False
+    recomputed: bool = False
+    margin: float | None = None
+    ablated: tuple[str, ...] = ()
+    optimism: bool = False
+    without_induction: bool = False
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """What tables show of all tasks together; nothing of a single one, which would be shown twice."""
+        return (AVERAGE,) if len(self.tasks) > 1 else ()
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.results.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is shown, for the provenance; what the study does not have is left out."""
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        # Where results lie says nothing about them.
+        del found["results"]
+        # A seed of 0 is one.
+        return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the model whose results these are; None where no record says which it is."""
+        return recorded_digest(self.results)
+
+    def of(self, shots: int | None = None, task: str | None = None, ranking: str | None = None) -> dict[str, Any]:
+        """What an artifact of this study must be of (see :func:`lm_headroom.artifacts.store.read`)."""
+        return {"model": self.digest, "seed": self.seed, "shots": shots, "task": task, "ranking": ranking}
+
+    def cell(self, step: str, shots: int, *parts: str) -> Path:
+        """A step's folder or file for one shot, without suffix."""
+        return self.results.joinpath(step, *parts, f"{shots}shot-seed{self.seed}")
+
+    def file(self, step: str, shots: int, *parts: str) -> Path:
+        """A step's artifact for one shot."""
+        return self.cell(step, shots, *parts).with_suffix(".parquet")
+
+    def curve(self, task: str, shots: int, ranking: str = "own", component: Component = "heads") -> Path:
+        """A task's accuracy curve under a ranking."""
+        return self.cell("pruned_eval", shots, component, task) / f"{ranking}.parquet"

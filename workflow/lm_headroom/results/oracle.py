@@ -1,0 +1,91 @@
+"""Gradient scores and oracle outcomes of the same heads or FFNs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lm_headroom.analysis.correlation import key_value_groups
+from lm_headroom.analysis.oracle_agreement import Gradient
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffns import layers
+from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+from lm_headroom.artifacts.store import ArtifactError, read
+from lm_headroom.results.matrix import Study
+from lm_headroom.results.scores import read_scores
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Heads or FFNs of one task and shot.
+
+    Attributes:
+        gradient: their gradient scores.
+        outcomes: measure of the oracle to what was lost without each, [component, question].
+        layers: of heads, [component]; None for FFNs.
+        blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
+        sampled: whether they are a sample of the model's heads.
+    """
+
+    gradient: Gradient
+    outcomes: dict[str, Array]
+    layers: Array | None = None
+    blocks: Array | None = None
+    sampled: bool = False
+
+
+def read_ffns(study: Study, shots: int, task: str) -> Compared:
+    """FFNs of a task.
+
+    Raises:
+        ArtifactError: an artifact is missing or another's, or they are of different numbers of layers.
+    """
+    path = study.file("ffn_gradient", shots, task)
+    table = read(path, FFN_GRADIENT, **study.of(shots, task))
+    gradient = Gradient(*(layers(table, name) for name in ("score", "stderr", "score_even", "score_odd")))
+    oracle = study.file("ffn_importance", shots, task)
+    rows = read(oracle, FFN_IMPORTANCE, **study.of(shots, task)).sort_by("layer").to_pylist()
+    if len(rows) != len(gradient.score):
+        raise ArtifactError(
+            f"{path}: has {len(gradient.score)} layers, {oracle} has {len(rows)}; run the workflow again"
+        )
+    if any(row["correct_dense"] is None or row["correct_ablated"] is None for row in rows):
+        raise ArtifactError(f"{oracle}: does not say which questions were answered right; delete it and run again")
+    return Compared(gradient, {"accuracy_lost": _lost(rows)})
+
+
+def read_heads(study: Study, shots: int, task: str) -> Compared:
+    """Heads of a task that the oracle removed.
+
+    Raises:
+        ArtifactError: an artifact is missing or another's, or the oracle has heads that the scores have not.
+    """
+    path = study.file("head_oracle", shots, task)
+    rows = read(path, HEAD_ORACLE, **study.of(shots, task)).sort_by([("layer", "ascending"), ("head", "ascending")])
+    places = tuple(rows.column(name).to_numpy() for name in ("layer", "head"))
+    expected = {name: value for name, value in study.of(shots, task).items() if name != "ranking"}
+    scores = read_scores(study.file("head_importance", shots, task), **expected)
+    if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
+        raise ArtifactError(f"{path}: has heads that {scores.path} has not; run the workflow again")
+    gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))
+    rises = np.array(rows.column("loss_rises").to_pylist(), dtype=float)
+    outcomes = {
+        "loss_rise": rises,
+        # A gradient score has no sign: it says how much a question's loss changes, up or down.
+        "loss_change": np.abs(rises),
+        "accuracy_lost": _lost(rows.to_pylist()),
+    }
+    groups, n_heads = key_value_groups(scores.facts), scores.score.shape[1]
+    blocks = groups * places[0] + places[1] * groups // n_heads
+    return Compared(gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
+
+
+def _lost(rows: list[dict[str, Any]]) -> Array:
+    """Questions that went wrong (1) or came right (-1) without each component, [component, question]."""
+    found: Array = np.array([np.array(row["correct_dense"], float) - row["correct_ablated"] for row in rows])
+    return found

@@ -1,0 +1,202 @@
+"""Copying scores of heads on random sequences (Algorithm 2, Figure 10b), from the logits that they need alone.
+
+The sequences. Algorithm 2 takes a sequence of random tokens without repeats; the released code makes it four times as
+long as the one that prefix matching repeats (``length = 4 * length`` before the draw, and "sequence is not repeated
+for copying score"). So a sequence here has 4L = 4 (2 seed + 23) distinct tokens and as many as the four copies there.
+
+The input. Algorithm 2 asks what a layer does with token embeddings as such: each layer gets what enters the first one
+(for OPT with its positions), normed as that layer norms its input.
+
+The logits. What reads a head's output is its slice of the output projection and the output embedding, with the model's
+soft cap on the logits where it has one. Norms on the way, the final one and those that some families put after
+attention, are of all heads' sum and are left out, and so are biases of the output embedding. A head is judged by
+ReLU(p - mean p) at one token over its sum, p the softmax over the vocabulary. The softmax's normaliser cancels in that
+ratio, so only the logits of the sequence's own tokens are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+from lm_headroom.engine.attention import AttentionSpec
+from lm_headroom.engine.interventions import Layout, TreeMask
+from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.engine.unembedding import capped, unembedding, wide
+from lm_headroom.models import architectures
+from lm_headroom.scoring.prefix_matching import BLOCK, COPIES, Array, finite, input_ids, over_sequences, run
+
+HeadOutput = Literal["attention", "value"]
+
+
+def copying(
+    loaded: Loaded,
+    n_sequences: int,
+    bos: bool = True,
+    head_output: HeadOutput = "attention",
+    output_bias: bool = False,
+    parts: ResumeCache = NO_PARTS,
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Columns of a copying artifact over sequences with seeds 1 to ``n_sequences``, and facts about them.
+
+    Args:
+        loaded: the model.
+        n_sequences: number of sequences; the last is the longest.
+        bos: put the start token first; it can be attended to and is no query.
+        head_output: ``attention``: softmax(q k) V, as in Algorithm 2; ``value``: V alone, as in the released code.
+        output_bias: add the output projection's bias to every head's output, as in the released code.
+        parts: where sequences are kept that are done, and looked for.
+
+    Raises:
+        HeadroomError: the vocabulary or the window is too small for the longest sequence.
+    """
+    score = partial(copying_scores, head_output=head_output, output_bias=output_bias)
+    kept = parts.below(f"{head_output}{'-bias' if output_bias else ''}")
+    return over_sequences(loaded, "copying", n_sequences, bos, score, COPIES, kept)
+
+
+@torch.no_grad()
+def copying_scores(
+    loaded: Loaded,
+    tokens: list[int],
+    start: int | None,
+    head_output: HeadOutput = "attention",
+    output_bias: bool = False,
+) -> Array:
+    """Algorithm 2 for one sequence: how much of a head's raised probability goes to the token it attends to most.
+
+    Args:
+        loaded: the model.
+        tokens: the sequence.
+        start: token put first (BOS), or None.
+        head_output: see :func:`copying`.
+        output_bias: see :func:`copying`.
+
+    Returns:
+        Scores in [0, 1], [layer, head].
+
+    Raises:
+        HeadroomError: the sequence is longer than the model's window, or a score is not finite.
+    """
+    ids = input_ids(loaded, tokens, start)
+    offset = len(ids) - len(tokens)
+    found = np.zeros((loaded.shape.layers, loaded.shape.heads))
+    readout = unembedding(loaded.model, ids)
+    cap = partial(capped, loaded.model)
+    reads = [Unembedding(readout, projection, cap) for projection in architectures.output_projections(loaded.model)]
+    seen: list[Attending] = []
+
+    def observe(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
+        seen[:] = [Attending(wide(q[0]) * attention_spec.scaling, wide(k[0]), attention_spec)]
+
+    def score(layer: int) -> None:
+        v = wide(outputs.pop(layer).value[0]).transpose(0, 1)
+        found[layer] = _head_scores(seen[0], v, reads[layer], head_output, output_bias, offset)
+
+    # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
+    itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
+    interventions = loaded.interventions
+    with (
+        interventions.layout(Layout((TreeMask(len(ids), 0, itself),))),
+        interventions.observe(observe),
+        interventions.capture() as outputs,
+    ):
+        with (
+            interventions.without_ffns(range(interventions.shape.layers)),
+            _embeddings_enter(architectures.layers(loaded.model), score),
+        ):
+            run(loaded, ids)
+    return finite(found, "copying", loaded)
+
+
+@contextmanager
+def _embeddings_enter(layers: Sequence[nn.Module], after: Callable[[int], None]) -> Iterator[None]:
+    """Give every layer the input of the first one, and call ``after`` with a layer's number when it has run."""
+    first: list[Tensor] = []
+
+    def enter(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        first[:] = first or [arguments[0]]
+        return (first[0].to(arguments[0].device), *arguments[1:])
+
+    handles = [layer.register_forward_pre_hook(enter) for layer in layers]
+    handles += [
+        layer.register_forward_hook(lambda *_, number=number: after(number)) for number, layer in enumerate(layers)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Attending:
+    """q (scaled) and k of a layer's heads, each [head, time, width], and how they attend."""
+
+    q: Tensor
+    k: Tensor
+    attention_spec: AttentionSpec
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """What reads the outputs of a layer's heads.
+
+    Attributes:
+        tokens: what the logit of each token reads from the model's width, [time, model width].
+        projection: the layer's output projection.
+        cap: what the model makes of logits.
+    """
+
+    tokens: Tensor
+    projection: nn.Module
+    cap: Callable[[Tensor], Tensor]
+
+
+def _head_scores(
+    seen: Attending, v: Tensor, readout: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
+) -> Array:
+    """Scores of one layer, [head]; v is [head, time, width]."""
+    q, k, attention_spec, projection = seen.q, seen.k, seen.attention_spec, readout.projection
+    heads, time, width = v.shape
+    tokens = readout.tokens.to(q)
+    with align_module_device(projection):
+        reads = (tokens @ architectures.rows_first(projection).to(q)).unflatten(1, (heads, width)).transpose(0, 1)
+        has_bias = output_bias and projection.bias is not None
+        bias = tokens @ projection.bias.to(q) if has_bias else tokens.new_zeros(time)
+    total = tokens.new_zeros(heads)
+    for begin in range(offset, time, BLOCK):
+        end = min(begin + BLOCK, time)
+        unseen = attention_spec.unseen(begin, end, q.device)
+        scores = attention_spec.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
+        outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
+        logits = readout.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
+        total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)
+    found: Array = (total / (time - offset)).double().cpu().numpy()
+    return found
+
+
+def _copied(attended: Tensor, logits: Tensor, unseen: Tensor) -> Tensor:
+    """Share of the raised probability that each query gives to the token it attends to most, [head, query].
+
+    Args:
+        attended: index of that token, [head, query].
+        logits: of the sequence's tokens, [head, query, token].
+        unseen: tokens that a query cannot attend to, [query, token].
+    """
+    logits = logits.masked_fill(unseen, float("-inf"))
+    # Probabilities over the largest attendable one, less 1, which the mean takes away again: no logit overflows.
+    raised = torch.expm1(logits - logits.amax(dim=-1, keepdim=True)).masked_fill_(unseen, 0)
+    mean = raised.sum(dim=-1, keepdim=True) / (~unseen).sum(dim=-1, keepdim=True)
+    raised = (raised - mean).relu_().masked_fill_(unseen, 0)
+    total = raised.sum(dim=-1)
+    return torch.where(total == 0, 0, raised.gather(-1, attended[..., None])[..., 0] / total)

@@ -1,0 +1,358 @@
+"""Gradient importance of heads (eq. 8 and 9 of arXiv 2212.09095), and of FFNs.
+
+For a document (x, y) with y the gold continuation, L(y|x) is the mean over y's tokens of -log p. A^h is head h's
+output, and its importance |A^h . dL/dA^h| is what a first-order expansion says removing the head does to the loss.
+Of an FFN it is |F . dL/dF|, F being what the FFN adds to the residual. Weights are frozen: only activations carry
+gradients. Two measures need no gradient: how much a head writes to the residual stream on the same documents, and how
+large its slice of the output projection is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
+from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, digest
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.progress import Progress
+from lm_headroom.settings import other_dtype
+from lm_headroom.study.ranking_names import VARIANTS, LastLayerTokens, Reduction
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class GradientProducts:
+    """What each document contributes to the scores of heads, or of FFNs, one "head" per layer (N documents).
+
+    Attributes:
+        absolute: sum over tokens of |A_t . dL/dA_t|, [N, layer, head], nats.
+        signed: sum over tokens of A_t . dL/dA_t, [N, layer, head], nats: dL/d(gate of the head) at an open gate.
+        zeros: how many of the products A_t . dL/dA_t are exactly zero though the loss depends on A_t, [N, layer].
+        n_inputs: input tokens, N_i - 1 of a document of N_i tokens, [N].
+        n_targets: target tokens, [N].
+    """
+
+    absolute: Array
+    signed: Array
+    zeros: Array
+    n_inputs: Array
+    n_targets: Array
+
+
+@dataclass(frozen=True)
+class Contributions(GradientProducts):
+    """What each document contributes to the scores of heads, with what the same passes tell beside them.
+
+    Attributes:
+        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream, behind
+            the norm that some families put there.
+        ffns: the same gradients of what FFNs add to the residual, [N, layer, 1].
+    """
+
+    written: Array
+    ffns: GradientProducts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of all heads, each [layer, head], nats."""
+
+    score: Array
+    stderr: Array
+    even: Array
+    odd: Array
+
+
+def contributions(
+    loaded: Loaded,
+    documents: Sequence[Document],
+    token_budget: int | Callable[[], int],
+    progress: Progress | None = None,
+    parts: ResumeCache = NO_PARTS,
+    gates: Tensor | None = None,
+) -> Contributions:
+    """One forward and backward pass per document.
+
+    Args:
+        loaded: the model.
+        documents: one row each: the gold continuation.
+        token_budget: tokens per batch; batches change nothing but speed and memory. A function is called when the
+            model is needed.
+        progress: advanced by documents.
+        parts: where documents are kept that are done, and looked for.
+        gates: [layer, head], in force in both passes; a head whose gate is 0 has no output and contributes nothing.
+            None for open ones.
+
+    Raises:
+        HeadroomError: a gradient or loss is not finite; names document and layer.
+    """
+    shape = (len(documents), loaded.shape.layers)
+    heads = loaded.shape.heads
+    n_inputs = np.array([len(document.rows[0].inputs) for document in documents], dtype=float)
+    n_targets = np.array([document.rows[0].n_target for document in documents], dtype=float)
+    arrays = Sums(
+        *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, (*shape, heads))),
+        *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
+    )
+    ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
+    found = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
+
+    def differentiate(batch: Batch) -> list[Sums]:
+        # Layers that are computed again in the backward pass must find the gates, too.
+        with loaded.interventions.gates(gates):
+            try:
+                return _contributions(loaded, batch, n_targets)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or batch.n_documents > 1:
+                    raise
+            # One document alone: layers are computed twice rather than kept.
+            return _contributions(loaded, batch, n_targets, checkpointing=True)
+
+    # Every document has its own gradient, so none shares a tree.
+    batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
+    which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
+    layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
+    with parts.unit(which, batches.keys, layout) as unit:
+        known = frozenset(unit.known)
+        for number in known:
+            for name, values in arrays._asdict().items():
+                values[number] = unit.known[number][name][0]
+        if progress:
+            progress.reuse(len(known))
+        if unit.complete:
+            return found
+        for batch, sums in batches.each(differentiate, known):
+            members = [member.number for member in batch.members]
+            for layer, of_layer in enumerate(sums):
+                for into, values in zip(arrays, of_layer, strict=True):
+                    if not np.isfinite(values).all():
+                        place = int(np.argwhere(~np.isfinite(values))[0][0])
+                        raise HeadroomError(
+                            f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is "
+                            f"not finite; {other_dtype(str(loaded.model.dtype))}"
+                        )
+                    into[members, layer] = values
+            for place, number in enumerate(members):
+                stacked = {name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in Sums._fields}
+                unit.add(number, **stacked)
+            unit.keep_if_due()
+            if progress:
+                progress.advance(batch.n_documents)
+    return found
+
+
+class Sums(NamedTuple):
+    """Sums over the tokens of each document; see :class:`Contributions`.
+
+    Of one layer and the documents of a batch, or with both as leading indices: ``absolute``, ``signed`` and ``written``
+    are [document, head], ``zeros`` is [document]; of the layer's FFN [document, 1] and [document].
+    """
+
+    absolute: Array
+    signed: Array
+    zeros: Array
+    written: Array
+    ffn_absolute: Array
+    ffn_signed: Array
+    ffn_zeros: Array
+
+
+class Columns(NamedTuple):
+    """What one layer does in each column of a batch, in at least float32.
+
+    Attributes:
+        heads: A_t . dL/dA_t, [column, head].
+        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream (behind a norm
+            that the family puts there, and without the output bias, which is no head's).
+        ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
+    """
+
+    heads: Tensor
+    written: Tensor
+    ffn: Tensor
+
+
+def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Sums]:
+    """The sums of each layer."""
+    # Each document has a tree of its own.
+    owners = batch.owners()
+    sums = []
+    for layer, found in enumerate(products(loaded, batch, n_targets, checkpointing)):
+        # In the last layer, only columns that predict can reach the loss.
+        reached = batch.positions if layer == loaded.shape.layers - 1 else torch.arange(len(owners))
+        places = owners.to(found.written.device)
+        written = found.written.new_zeros(batch.n_documents, found.written.shape[1]).index_add(0, places, found.written)
+        of_heads, of_ffn = (_sums(values, owners, reached, batch.n_documents) for values in (found.heads, found.ffn))
+        sums.append(Sums(*of_heads, written.cpu().numpy(), *of_ffn))
+    return sums
+
+
+def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> tuple[Array, Array, Array]:
+    """Sums over the columns [column, head] of each document: absolute, signed, and how many of them are zero."""
+    places, reached = places.to(values.device), reached.to(values.device)
+    empty = values.new_zeros(n_documents, values.shape[1])
+    absolute, signed = (empty.index_add(0, places, part).cpu().numpy() for part in (values.abs(), values))
+    silent = (values[reached] == 0).to(values.dtype)
+    return absolute, signed, empty.index_add(0, places[reached], silent).sum(dim=1).cpu().numpy()
+
+
+def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Columns]:
+    """Products of activations and gradients for each layer, and what heads write.
+
+    Args:
+        loaded: the model.
+        batch: trees of one document each.
+        n_targets: target tokens of each row.
+        checkpointing: compute layers again in the backward pass rather than keep what it needs.
+    """
+    layers = range(loaded.shape.layers)
+    with (
+        torch.enable_grad(),
+        loaded.interventions.capture(checkpointing) as heads,
+        loaded.interventions.capture_ffns() as ffns,
+    ):
+        log_p = target_log_probabilities(loaded, batch)
+        check_finite(loaded, batch, log_p.detach())
+        weights = torch.as_tensor(1 / n_targets[batch.rows.cpu().numpy()], device=log_p.device, dtype=log_p.dtype)
+        # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
+        loss = -(log_p * weights).sum()
+        captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
+        gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
+    wide = torch.promote_types(captures[0].value.dtype, torch.float32)
+    found = []
+    modules = zip(
+        architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
+    )
+    for layer, (projection, norm) in enumerate(modules):
+        of_heads, of_ffn = layer, len(layers) + layer
+        outputs = captures[of_heads].value[0].to(wide)
+        by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
+        by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
+        found.append(Columns(by_head, _written(outputs, projection, norm), by_ffn))
+    return found
+
+
+def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> Tensor:
+    """The norm of each head's part of what attention adds to the residual, of A [column, head, width]: [column, head].
+
+    Without a norm in between the part is A_t W_O^h. A norm divides the sum o_t of all heads' parts and the bias by its
+    root mean square and multiplies channels by a gain g, so that the part is g (A_t W_O^h) / rms(o_t).
+
+    By the Gram matrix G_h = W_O^h W_O^h', [width, width], as the root of A_t G_h A_t': nothing of the model's width is
+    made per token and head.
+    """
+    with align_module_device(projection):
+        slices = _slices(projection, outputs.shape[1]).to(outputs)
+        bias = None if norm is None or projection.bias is None else projection.bias.to(outputs)
+    scale = outputs.new_ones(())
+    if norm is not None:
+        whole = torch.einsum("chw,hwd->cd", outputs, slices)
+        if bias is not None:
+            whole = whole + bias
+        gain = norm(whole.new_ones(1, whole.shape[1])).to(whole)
+        slices = slices * gain
+        # 1 / rms(o_t), as the norm itself has it; where there is nothing to divide, nothing is written.
+        scale = norm(whole).to(whole).norm(dim=-1, keepdim=True)
+        scale = scale / (whole * gain).norm(dim=-1, keepdim=True).clamp_min(torch.finfo(whole.dtype).tiny)
+    by_head = outputs.transpose(0, 1)
+    squares = (by_head @ (slices @ slices.transpose(1, 2)) * by_head).sum(dim=-1)
+    # Rounding may leave less than nothing of a head that writes nothing.
+    return squares.clamp_min(0).sqrt().transpose(0, 1) * scale
+
+
+def _slices(projection: nn.Module, heads: int) -> Tensor:
+    """W_O^h of all heads of a layer, [head, width, model width]: what multiplies A_t."""
+    return architectures.rows_first(projection).unflatten(1, (heads, -1)).permute(1, 2, 0)
+
+
+def magnitudes(loaded: Loaded, parts: ResumeCache = NO_PARTS) -> Array:
+    """Frobenius norm of each head's slice of the output projection, ||W_O^h||_F, [layer, head].
+
+    Args:
+        loaded: the model, whose weights are read if the norms are not known.
+        parts: where they are kept, and looked for.
+    """
+    layout = {"magnitude": ("f", (loaded.shape.layers, loaded.shape.heads))}
+    with parts.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
+        if not unit.complete:
+            norms = []
+            for projection in architectures.output_projections(loaded.model):
+                with align_module_device(projection):
+                    slices = _slices(projection, loaded.shape.heads).flatten(1)
+                    wide = torch.promote_types(slices.dtype, torch.float32)
+                    norms.append(slices.to(wide).norm(dim=1).double().cpu().numpy())
+            unit.add(0, magnitude=np.stack(norms)[None])
+        found: Array = unit.known[0]["magnitude"][0]
+    return found
+
+
+def zero_shares(found: GradientProducts) -> Array:
+    """Share of the products A_t . dL/dA_t that are exactly zero though the loss depends on A_t, [layer].
+
+    Next to none, unless a head is dead or gradients underflow, as they do in float16.
+    """
+    n_products = np.repeat(found.n_inputs.sum() * found.absolute.shape[2], found.absolute.shape[1])
+    n_products[-1] = found.n_targets.sum() * found.absolute.shape[2]
+    shares: Array = found.zeros.sum(axis=0) / n_products
+    return shares
+
+
+def scores(
+    found: GradientProducts, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all"
+) -> Scores:
+    """Reduce documents to head scores.
+
+    ``token`` divides the sum over documents and tokens of |A_t . dL/dA_t| by the sum of N_i - 1, as the released code
+    does; ``example`` is eq. 8 read literally, the mean over documents of |sum over tokens A_t . dL/dA_t|.
+    ``last_layer_tokens="target"`` divides the last layer by the number of target tokens instead, which the released
+    code did and which inflates that layer (token reduction only).
+
+    Raises:
+        HeadroomError: fewer than two documents, so that a half of them would be empty.
+    """
+    n = len(found.n_inputs)
+    if n < 2:
+        raise HeadroomError(f"head importance needs at least two scoring documents for its half scores, got {n}")
+    if reduction == "example":
+        values = np.abs(found.signed)
+        return Scores(
+            values.mean(axis=0),
+            values.std(axis=0, ddof=1) / np.sqrt(n),
+            values[::2].mean(axis=0),
+            values[1::2].mean(axis=0),
+        )
+    sizes = np.repeat(found.n_inputs[:, None], found.absolute.shape[1], axis=1)
+    if last_layer_tokens == "target":
+        sizes[:, -1] = found.n_targets
+    sizes = sizes[:, :, None]
+
+    def ratio(part: slice) -> Array:
+        result: Array = found.absolute[part].sum(axis=0) / sizes[part].sum(axis=0)
+        return result
+
+    score = ratio(slice(None))
+    residuals = found.absolute - score * sizes
+    stderr = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / sizes.sum(axis=0)
+    return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
+
+
+def readings(found: Contributions) -> dict[str, Array]:
+    """The scores by each reading of eq. 8 (:data:`lm_headroom.study.ranking_names.VARIANTS`), each [layer, head]."""
+    return {name: scores(found, *how).score for name, how in VARIANTS.items()}
+
+
+def output_norms(found: Contributions) -> Array:
+    """Mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
+    norms: Array = found.written.sum(axis=0) / found.n_inputs.sum()
+    return norms

@@ -1,0 +1,250 @@
+"""Prefix-matching scores of heads on repeated random sequences (Algorithm 1, Figure 10a)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm_headroom.analysis.sequences import COPIES, most_sequences, sequence_length
+from lm_headroom.engine.attention import AttentionSpec
+from lm_headroom.engine.interventions import Layout
+from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, digest
+from lm_headroom.errors import HeadroomError
+from lm_headroom.progress import Progress
+from lm_headroom.settings import other_dtype
+
+CUT = 0.04
+"""Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
+BLOCK = 64
+"""Query rows that are computed at once, so that no N x N map is kept."""
+BY_MERGES = "BPE merge order"
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
+    """Token ids by BPE merge order (the most frequent first), and the name of the order.
+
+    A tokenizer without merges is ranked by token id, special tokens left out.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"] if tokenizer.is_fast else {}
+    merges = model.get("merges")
+    if merges:
+        vocabulary = model["vocab"]
+        pairs = [merge if isinstance(merge, list) else merge.split(" ", 1) for merge in merges]
+        # Two merges may make the same token; it keeps its first place.
+        ids = dict.fromkeys(vocabulary[a + b] for a, b in pairs if a + b in vocabulary)
+        return list(ids), BY_MERGES
+    special = set(tokenizer.all_special_ids)
+    return [i for i in sorted(tokenizer.get_vocab().values()) if i not in special], "token id"
+
+
+def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
+    """Distinct tokens drawn from the middle of the ranked vocabulary (4 % cut at both ends), not yet repeated.
+
+    Args:
+        ranked: token ids, the most frequent first.
+        seed: from 1; sets the draw and the length L.
+        times: length of the sequence in units of L.
+
+    Raises:
+        HeadroomError: the vocabulary has too few tokens.
+    """
+    cut = int(CUT * len(ranked))
+    pool = ranked[cut : len(ranked) - cut]
+    length = times * sequence_length(seed)
+    if length > len(pool):
+        raise HeadroomError(
+            f"induction sequence {seed} needs {length} distinct tokens, the vocabulary offers {len(pool)}; "
+            + _advice(len(pool) // times * COPIES)
+        )
+    chosen = np.random.default_rng(seed).choice(len(pool), size=length, replace=False)
+    return [pool[int(i)] for i in chosen]
+
+
+def _advice(longest: int) -> str:
+    """What to set where the copies of a sequence may have at most ``longest`` tokens."""
+    most = most_sequences(longest, bos=False)
+    return f"set induction.sequences to at most {most}" if most > 0 else "this model cannot hold even the shortest one"
+
+
+def start_token(tokenizer: Any) -> tuple[int, str]:
+    """The token put before a sequence, BOS or else EOS, and which of the two it is.
+
+    Raises:
+        HeadroomError: the tokenizer has neither.
+    """
+    if tokenizer.bos_token_id is not None:
+        return int(tokenizer.bos_token_id), "BOS"
+    if tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id), "EOS (the tokenizer has no BOS)"
+    raise HeadroomError("the tokenizer has neither BOS nor EOS; set induction.bos: false")
+
+
+def input_ids(loaded: Loaded, tokens: list[int], start: int | None) -> list[int]:
+    """``tokens``, after the start token where there is one.
+
+    Raises:
+        HeadroomError: they are longer than the model's window.
+    """
+    ids = ([] if start is None else [start]) + tokens
+    if len(ids) > loaded.window:
+        raise HeadroomError(
+            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.window}; "
+            + _advice(loaded.window - (start is not None))
+        )
+    return ids
+
+
+@torch.no_grad()
+def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None) -> Array:
+    """Algorithm 1 for one sequence: attention from repeated tokens to what followed their earlier copies.
+
+    For each token t of the copies after the first, the attention to the successors of its earlier occurrences,
+    summed, over 3L.
+
+    Args:
+        loaded: the model.
+        tokens: the L tokens of the sequence.
+        start: token put first (BOS), or None.
+
+    Returns:
+        Scores in [0, 1], [layer, head].
+
+    Raises:
+        HeadroomError: the repeated sequence is longer than the model's window, or a score is not finite.
+    """
+    length = len(tokens)
+    offset = 0 if start is None else 1
+    ids = input_ids(loaded, tokens * COPIES, start)
+    queries, keys = _matches(length, offset)
+    found = np.zeros((loaded.shape.layers, loaded.shape.heads))
+
+    def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
+        found[layer] = _matched_attention(q[0], k[0], attention_spec, queries.to(q.device), keys.to(q.device)) / (
+            3 * length
+        )
+
+    with loaded.interventions.layout(Layout.causal(len(ids))), loaded.interventions.observe(observer):
+        run(loaded, ids)
+    return finite(found, "prefix-matching", loaded)
+
+
+def run(loaded: Loaded, ids: list[int]) -> None:
+    """One pass of the model without its output embedding; the seam sees what is wanted of it."""
+    positions = torch.arange(len(ids), device=loaded.device)[None]
+    loaded.model.base_model(
+        input_ids=torch.tensor([ids], device=loaded.device), position_ids=positions, use_cache=False
+    )
+
+
+def finite(scores: Array, name: str, loaded: Loaded) -> Array:
+    """``scores`` [layer, head] as they are.
+
+    Raises:
+        HeadroomError: one is not finite; names the head.
+    """
+    if not np.isfinite(scores).all():
+        layer, head = np.argwhere(~np.isfinite(scores))[0]
+        raise HeadroomError(
+            f"the {name} score of layer {layer} head {head} is not finite; {other_dtype(str(loaded.model.dtype))}"
+        )
+    return scores
+
+
+def _matches(length: int, offset: int) -> tuple[Tensor, Tensor]:
+    """(query, key) index pairs: a repeated token and the successor of each of its earlier copies, each [6 L]."""
+    pairs = [
+        (t + offset, copy * length + t % length + 1 + offset)
+        for t in range(length, COPIES * length)
+        for copy in range(t // length)
+    ]
+    queries, keys = zip(*pairs, strict=True)
+    return torch.tensor(queries), torch.tensor(keys)
+
+
+def _matched_attention(q: Tensor, k: Tensor, attention_spec: AttentionSpec, queries: Tensor, keys: Tensor) -> Array:
+    """Sum over the pairs of softmax attention, [head]; q and k are [head, time, width]."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q, k = q.to(wide) * attention_spec.scaling, k.to(wide)
+    if attention_spec.window is not None:
+        near = queries - keys < attention_spec.window
+        queries, keys = queries[near], keys[near]
+    time = q.shape[1]
+    normalisers = torch.empty(q.shape[:2], dtype=wide, device=q.device)
+    for begin in range(0, time, BLOCK):
+        end = min(begin + BLOCK, time)
+        scores = attention_spec.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2))
+        unseen = attention_spec.unseen(begin, end, q.device)
+        normalisers[:, begin:end] = scores.masked_fill(unseen, float("-inf")).logsumexp(dim=-1)
+    matched = attention_spec.capped((q[:, queries] * k[:, keys]).sum(dim=-1)) - normalisers[:, queries]
+    result: Array = matched.exp().sum(dim=1).double().cpu().numpy()
+    return result
+
+
+def prefix_matching(
+    loaded: Loaded, n_sequences: int, bos: bool = True, parts: ResumeCache = NO_PARTS
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Columns of a prefix-matching artifact over sequences with seeds 1 to ``n_sequences``, and facts about them."""
+    return over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores, parts=parts)
+
+
+def over_sequences(
+    loaded: Loaded,
+    label: str,
+    n_sequences: int,
+    bos: bool,
+    score: Callable[[Loaded, list[int], int | None], Array],
+    times: int = 1,
+    parts: ResumeCache = NO_PARTS,
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Means and variances of head scores over sequences.
+
+    Args:
+        loaded: the model.
+        label: of the progress lines.
+        n_sequences: their seeds are 1 to this.
+        bos: put the start token first.
+        score: gives the scores [layer, head] for one sequence and its start token.
+        times: length of the sequences in units of L.
+        parts: where sequences are kept that are done, and looked for; of this score and its options alone.
+
+    Returns:
+        Columns of an artifact with a row per head, and facts about the sequences.
+    """
+    ranked, order = ranked_vocabulary(loaded.tokenizer)
+    if order != BY_MERGES:
+        print(f"{label}: the tokenizer has no BPE merges: its vocabulary is ranked by {order}", file=sys.stderr)
+    start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
+    # All are drawn first, so that a vocabulary or a window that is too small is found before hours of work.
+    sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
+    input_ids(loaded, sequences[-1] * (COPIES // times), start)
+    for seed, tokens in enumerate(sequences, start=1):
+        loaded.check_tokens(f"induction sequence {seed}", tokens if start is None else [start, *tokens])
+    progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
+    layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
+    found = []
+    for tokens in sequences:
+        with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
+            if unit.complete:
+                progress.reuse(1)
+            else:
+                unit.add(0, scores=score(loaded, tokens, start)[None])
+                progress.advance()
+            found.append(unit.known[0]["scores"][0])
+    scores = np.stack(found)
+    layers, heads = np.indices(scores.shape[1:])
+    columns = {
+        "layer": layers.ravel().tolist(),
+        "head": heads.ravel().tolist(),
+        "mean": scores.mean(axis=0).ravel().tolist(),
+        "variance": scores.var(axis=0, ddof=1).ravel().tolist() if n_sequences > 1 else [None] * layers.size,
+        "n_sequences": [n_sequences] * layers.size,
+    }
+    return columns, {"vocabulary": order, "start_token": start_name}

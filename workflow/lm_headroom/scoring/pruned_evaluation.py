@@ -1,0 +1,142 @@
+"""Evaluation with the least important heads, FFNs, or both, pruned level by level (Figures 5 to 7, 9, 16, 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lm_headroom.analysis.metrics import Choices, by_question, correct, correct_normalised, mean_and_error
+from lm_headroom.analysis.ranking import count_at
+from lm_headroom.artifacts.store import by_column
+from lm_headroom.engine.likelihood import Likelihoods, likelihoods, rows_of, unit_of
+from lm_headroom.engine.loading import Loaded, gates_without
+from lm_headroom.engine.packing import Batches, Document
+from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.models import architectures
+from lm_headroom.progress import Progress
+
+Head = tuple[int, int]
+Columns = dict[str, list[Any]]
+
+
+def right_documents(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> list[bool]:
+    """Which documents are answered right."""
+    values, greedy = found.values, found.greedy
+    return [
+        bool(greedy[rows][0]) if document.greedy else correct(document, values[rows])
+        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+    ]
+
+
+def outcomes(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> dict[str, Any]:
+    """Columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
+    right = by_question(choices, right_documents(documents, choices, found))
+    values = found.values
+    normalised = [
+        correct_normalised(document, values[rows])
+        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+    ]
+    right_norm = None if None in normalised else list(by_question(choices, [bool(r) for r in normalised]).values())
+    cut = by_question(choices, [document.truncated == 0 for document in documents])
+    accuracy, stderr = mean_and_error(list(right.values()))
+    accuracy_norm, stderr_norm = mean_and_error(right_norm) if right_norm is not None else (None, None)
+    return {
+        "accuracy": accuracy,
+        "stderr": stderr,
+        "accuracy_norm": accuracy_norm,
+        "stderr_norm": stderr_norm,
+        "n_documents": len(right),
+        "n_truncated": sum(not whole for whole in cut.values()),
+        "doc_id": list(right),
+        "correct": list(right.values()),
+        "correct_norm": right_norm,
+    }
+
+
+class Evaluation:
+    """Documents ready to be evaluated under any set of pruned heads and FFNs; a set is evaluated once."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        documents: Sequence[Document],
+        choices: Sequence[Choices],
+        batches: Batches,
+        progress: Progress | None = None,
+        parts: ResumeCache = NO_PARTS,
+    ) -> None:
+        self.loaded, self.documents, self.choices = loaded, documents, choices
+        self.batches, self.progress, self.parts = batches, progress, parts
+        self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
+
+    def remember(self, found: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
+        """Take what has been evaluated elsewhere on the same documents."""
+        self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, found)
+
+    def keep_whole(self, found: Likelihoods) -> None:
+        """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
+        with unit_of(self.parts, self.batches) as unit:
+            for number in range(len(self.documents)):
+                if number not in unit.known:
+                    unit.add(number, **found.entry(self.batches.rows_of(number)))
+
+    def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
+        """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
+        key = (frozenset(heads), frozenset(ffns))
+        if key not in self._known:
+            gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
+            found = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.parts)
+            self._known[key] = outcomes(self.documents, self.choices, found)
+        elif self.progress:
+            self.progress.reuse(len(self.documents))
+        return self._known[key]
+
+    def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
+        """Columns of a pruned-evaluation artifact: a row per level, the first heads of ``ranking`` pruned.
+
+        Args:
+            ranking: all heads, least important first.
+            levels: percents of all heads, each from 0 to 100.
+        """
+        return by_column([self._level(percent, ranking, ()) for percent in levels])
+
+    def ffn_curve(self, ranking: Sequence[int], levels: Sequence[int]) -> Columns:
+        """The same for FFNs: ``ranking`` holds all layers, those with the least important FFNs first."""
+        return by_column([self._level(percent, (), ranking) for percent in levels])
+
+    def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
+        gone = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
+        return {
+            "percent": percent,
+            "n_pruned": len(gone[0]) + len(gone[1]),
+            "parameters_removed": self._parameters(*gone),
+            "partner": None,
+            "correlation": None,
+            **self.outcomes(*gone),
+        }
+
+    def grid(
+        self, heads: Sequence[Head], ffns: Sequence[int], head_levels: Sequence[int], ffn_levels: Sequence[int]
+    ) -> Columns:
+        """Columns of a joint-evaluation artifact: a row per pair of levels (Figure 7)."""
+        rows = []
+        for percent_heads in head_levels:
+            for percent_ffns in ffn_levels:
+                gone = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
+                rows.append(
+                    {
+                        "percent_heads": percent_heads,
+                        "percent_ffns": percent_ffns,
+                        "n_heads": len(gone[0]),
+                        "n_ffns": len(gone[1]),
+                        "parameters_removed": self._parameters(*gone),
+                        **self.outcomes(*gone),
+                    }
+                )
+        return by_column(rows)
+
+    def _parameters(self, heads: Sequence[Head], ffns: Sequence[int]) -> int:
+        model = self.loaded.skeleton
+        return architectures.removed_parameters(model, heads) + sum(
+            architectures.ffn_parameters(model, layer) for layer in ffns
+        )

@@ -1,0 +1,55 @@
+"""Step: aggregate head importance over tasks (eq. 10), and rankings of given scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, aggregation_weight, as_columns, rank_heads
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import write
+from lm_headroom.results.scores import read_scores, read_tasks
+from lm_headroom.study.ranking_names import CRITERIA
+
+
+def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation) -> None:
+    """Write the aggregate's head-importance artifact and its ranking."""
+    scores = read_tasks(results, tasks, shots, seed)
+    mean, shares = aggregate({task: s.score for task, s in scores.items()}, how)
+    halves = [aggregate({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in ("even", "odd")]
+    others = {name: aggregate({t: s.others[name] for t, s in scores.items()}, how)[0] for name in CRITERIA}
+    if how == "mean_rank":
+        # A rank's standard error does not follow from the scores'.
+        stderr: Sequence[float | None] = [None] * mean.size
+    else:
+        weights = {task: aggregation_weight(s.score, how) for task, s in scores.items()}
+        variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
+        stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
+    first = next(iter(scores.values())).facts
+    facts = {**cell_provenance(first, AGGREGATE, shots, seed), "shares": shares}
+    inputs = {task: s.path for task, s in scores.items()}
+    record = build_provenance("steps.aggregate_importance", inputs, {"aggregate": how, "tasks": list(tasks)}, facts)
+    layers, heads = np.indices(mean.shape)
+    columns = {
+        "layer": layers.ravel(),
+        "head": heads.ravel(),
+        "score": mean.ravel(),
+        "stderr": stderr,
+        "score_even": halves[0].ravel(),
+        "score_odd": halves[1].ravel(),
+        **{name: values.ravel() for name, values in others.items()},
+    }
+    write(out, HEAD_IMPORTANCE, columns, record)
+    write(ranking, RANKING, as_columns(rank_heads(mean), mean), record)
+
+
+def rank_one(out: Path, scores: Path) -> None:
+    """Write the ranking of one head-importance artifact."""
+    found = read_scores(scores)
+    facts = {key: value for key, value in found.facts.items() if key in ("model", "dtype", "task", "shots", "seed")}
+    record = build_provenance("steps.aggregate_importance", {"scores": scores}, {}, facts)
+    write(out, RANKING, as_columns(rank_heads(found.score), found.score), record)

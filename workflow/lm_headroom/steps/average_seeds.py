@@ -1,0 +1,44 @@
+"""Step: head scores averaged over few-shot seeds, with the variance that the seed causes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm_headroom.analysis.correlation import TaskScores
+from lm_headroom.analysis.variance import head_components
+from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
+from lm_headroom.artifacts.seed_scores import SEED_SCORES
+from lm_headroom.artifacts.store import write
+from lm_headroom.errors import HeadroomError
+from lm_headroom.results.scores import read_seeds
+
+
+def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> None:
+    """Write a seed-scores artifact.
+
+    Raises:
+        HeadroomError: fewer than two seeds.
+    """
+    if len(set(seeds)) < 2:
+        raise HeadroomError(f"a variance over seeds needs at least two seeds, got {list(seeds)}")
+    columns: dict[str, list[Any]] = {column.name: [] for column in SEED_SCORES.columns}
+    inputs: dict[str, Path] = {}
+    facts: dict[str, Any] = {}
+    for k in shots:
+        for task, by_seed in read_seeds(results, tasks, k, seeds).items():
+            found = head_components([TaskScores(s.score, s.even, s.odd) for s in by_seed.values()])
+            layers, heads = np.indices(found.mean.shape)
+            columns["task"] += [task] * layers.size
+            columns["shots"] += [k] * layers.size
+            columns["layer"] += layers.ravel().tolist()
+            columns["head"] += heads.ravel().tolist()
+            for name, values in (("score", found.mean), ("variance", found.total), ("seed_variance", found.seed)):
+                columns[name] += values.ravel().tolist()
+            inputs |= {f"{task} {k}-shot seed {seed}": s.path for seed, s in by_seed.items()}
+            facts = cell_provenance(by_seed[seeds[0]].facts, None, None)
+    options = {"tasks": list(tasks), "shots": sorted(shots), "seeds": sorted(seeds)}
+    write(out, SEED_SCORES, columns, build_provenance("steps.average_seeds", inputs, options, facts))

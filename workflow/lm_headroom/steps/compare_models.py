@@ -1,0 +1,31 @@
+"""Step: the models of a study side by side: what they are, how large, and what they are checkpoints of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.comparison import COMPARED_MODELS
+from lm_headroom.artifacts.model_record import NAME, read_record
+from lm_headroom.models.location import read_place
+from lm_headroom.results.comparison import Comparison
+from lm_headroom.steps.compare import write_rows
+
+
+def rows(study: Comparison) -> list[dict[str, Any]]:
+    """A row per model."""
+    found = []
+    for model in study.models:
+        path = study.results / model.name / NAME
+        record = read_record(path)
+        # Sizes stand beside the record, and are lost where hidden files are not copied.
+        sizes = read_place(path).get("sizes") or {}
+        facts = {name: record.get(name) for name in ("family", "revision", "layers", "heads")}
+        labels = {"model": model.name, "group": model.group, "step": model.step}
+        found.append({**labels, **facts, "parameters": sizes.get("parameters")})
+    return found
+
+
+def run(out: Path, study: Comparison) -> None:
+    """Write the artifact."""
+    write_rows(out, COMPARED_MODELS, "steps.compare_models", study, lambda: rows(study))

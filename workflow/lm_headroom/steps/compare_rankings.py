@@ -1,0 +1,28 @@
+"""Step: rank correlations of head scores between models with as many layers and heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.artifacts.comparison import COMPARED_RANKINGS
+from lm_headroom.results.comparison import Comparison, ranking_rows
+from lm_headroom.results.scores import read_tasks
+from lm_headroom.steps.compare import write_rows
+
+
+def rows(study: Comparison) -> list[dict[str, Any]]:
+    """A row per pair of models, task and number of shots."""
+    found = []
+    for shots in study.shots:
+        scores = {}
+        for model in study.models:
+            tasks = read_tasks(study.results / model.name, study.tasks, shots, study.seed, aggregate=True)
+            scores[model.name] = {task: s.by_halves for task, s in tasks.items()}
+        found += ranking_rows(scores, shots)
+    return found
+
+
+def run(out: Path, study: Comparison) -> None:
+    """Write the artifact."""
+    write_rows(out, COMPARED_RANKINGS, "steps.compare_rankings", study, lambda: rows(study))

@@ -1,0 +1,101 @@
+"""What is generated from the typed study: the schema by which editors complete and check, and the page of options.
+
+``python -m lm_headroom.study.documentation`` writes both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.study.config import Study
+
+_ROOT = Path(__file__).resolve().parents[3]
+SCHEMA, PAGE = _ROOT / "workflow" / "schemas" / "config.schema.json", _ROOT / "docs" / "options.md"
+_HEAD = """# Options of a study
+
+Every key that a study file may hold, made by `make options` from `workflow/lm_headroom/study/config.py`. Editors that
+know
+YAML schemas complete and check these keys by the first line of a study file. Numbers are written in decimal digits,
+truth values as `true` or `false`, and names that look like either in quotes. Keys that begin with `x-` hold YAML
+anchors and are not read.
+
+| key | values | default | what it is |
+|---|---|---|---|
+"""
+_TYPES = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "object": "keys with values"}
+
+
+def texts() -> dict[Path, str]:
+    """The generated files and what they hold."""
+    schema = build_provenance()
+    rows = "".join(_row(key, part) for key, part in options(schema))
+    return {SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n", PAGE: _HEAD + rows}
+
+
+def build_provenance() -> dict[str, Any]:
+    """The JSON schema of a study, each section written out where it stands."""
+    schema = Study.model_json_schema()
+    sections = schema.pop("$defs")
+
+    def written_out(part: Any) -> Any:
+        if isinstance(part, list):
+            return [written_out(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        part = {**sections[part["$ref"].split("/")[-1]], **part} if "$ref" in part else part
+        # Titles are keys once more.
+        return {
+            key: " ".join(value.split()) if key == "description" and isinstance(value, str) else written_out(value)
+            for key, value in part.items()
+            if key != "$ref" and not (key == "title" and isinstance(value, str))
+        }
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A lm-headroom study",
+        **written_out(schema),
+    }
+
+
+def options(schema: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Dotted key and schema of each option; a model's name is written NAME."""
+    for key, part in schema["properties"].items():
+        yield f"{above}{key}", part
+        if "properties" in part:
+            yield from options(part, f"{above}{key}.")
+        for named in part.get("patternProperties", {}).values():
+            yield from options(named, f"{above}{key}.NAME.")
+
+
+def _row(key: str, part: dict[str, Any]) -> str:
+    # A section's default is those of its keys.
+    default = f"`{json.dumps(part['default'])}`" if "default" in part and "properties" not in part else ""
+    cells = (f"`{key}`", _values(part), default, part["description"])
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _values(part: dict[str, Any]) -> str:
+    """What a value can be, in words."""
+    if "anyOf" in part:
+        return " or ".join(_values(each) for each in part["anyOf"])
+    if "enum" in part:
+        return ", ".join(f"`{value}`" for value in part["enum"])
+    if "const" in part:
+        return f"`{part['const']}`"
+    if part["type"] == "array":
+        items = re.sub(r"\b(number|text)\b", r"\1s", _values(part["items"]), count=1)
+        return f"list of {items}" + (", not empty" if part.get("minItems") else "")
+    if part["type"] in ("integer", "number"):
+        lowest = f"above {part['exclusiveMinimum']:g}" if "exclusiveMinimum" in part else f"from {part['minimum']}"
+        return f"{'whole ' * (part['type'] == 'integer')}number {lowest} to {part['maximum']:,.0f}"
+    return _TYPES[part["type"]]
+
+
+if __name__ == "__main__":
+    for path, text in texts().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,40 @@
+"""Names of control rankings, and of those that a head-importance artifact holds. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+Reduction = Literal["token", "example"]
+LastLayerTokens = Literal["all", "target"]
+
+VARIANTS: dict[str, tuple[Reduction, LastLayerTokens]] = {
+    "token": ("token", "all"),
+    "example": ("example", "all"),
+    "target": ("token", "target"),
+}
+"""The readings of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
+GRADIENT_FREE = ("magnitude", "output_norm")
+"""Rankings that need no gradient: the size of a head's slice of the output projection, and of what it writes."""
+RANDOM = "random_"
+"""How names of rankings in random order begin; the seed follows."""
+REVERSED = "reversed"
+"""The own ranking from its end: the most important first."""
+CRITERIA = (*VARIANTS, *GRADIENT_FREE)
+"""Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
+
+
+def reading(reduction: str, last_layer_tokens: str) -> str:
+    """Which reading these options are; by example, every layer is divided by the number of documents."""
+    return "example" if reduction == "example" else "target" if last_layer_tokens == "target" else "token"
+
+
+def drawn_with(name: str) -> int | None:
+    """The seed of a ranking in random order; None for any other ranking."""
+    seed = name.removeprefix(RANDOM)
+    return int(seed) if seed != name and seed.isdecimal() else None
+
+
+def ffn_controls(controls: Iterable[str]) -> list[str]:
+    """Which of these control rankings FFNs have, too: orders that no column of heads' scores makes."""
+    return [name for name in controls if name == REVERSED or drawn_with(name) is not None]

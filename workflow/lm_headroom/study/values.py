@@ -1,0 +1,134 @@
+"""Types of a study's values. Each refuses with a sentence; no text holds what a path or a command could misread."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+
+from lm_headroom.study.ranking_names import CRITERIA, RANDOM, REVERSED
+
+LONGEST_NAME, LONGEST_TEXT = 100, 4096
+"""Characters of a name, which becomes a folder, and of other text, which may be a path."""
+RESERVED_TASKS = ("aggregate", "own", "recomputed", REVERSED, f"{RANDOM}N", "highest_srcc", "lowest_srcc", *CRITERIA)
+"""Folders and rankings that stand where a task's name could; N stands for digits."""
+RESERVED_MODELS = ("comparison", "matrix", "prompts")
+"""Folders of results that are no model's."""
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" else name for name in RESERVED_TASKS))
+# Snakemake refuses such a wildcard as a loop of rules.
+_REPEATED = re.compile(r"(.+)\1{19}\Z")
+_CONTROL = rf"{REVERSED}|{RANDOM}(0|[1-9][0-9]{{0,8}})|{'|'.join(CRITERIA)}"
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories: control characters, halves of characters, separators of lines and paragraphs."""
+
+
+def _check_name(name: str, what: str, others: str = "") -> str:
+    if not re.fullmatch(_NAME, name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"{shown(name)} cannot be a {what} here; it must be letters, digits, '.', '_', '-', at most "
+            f"{LONGEST_NAME}, the first a letter or digit{others}"
+        )
+    if _REPEATED.search(name):
+        raise ValueError(f"{shown(name)} cannot be a {what} here; its end is the same 20 times, which no path may be")
+    return name
+
+
+def _check_tasks(names: list[str]) -> list[str]:
+    others = f", and not {', '.join(RESERVED_TASKS[:-1])} or {RESERVED_TASKS[-1]}"
+    for name in names:
+        _check_name(name, "task name", others)
+        if _RESERVED_TASK.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be a task name here; it must be letters, digits, '.', '_', '-'{others}")
+    return names
+
+
+def _check_models(models: dict[str, Any]) -> dict[str, Any]:
+    others = f", and none of {', '.join(RESERVED_MODELS)}"
+    for name in models:
+        _check_name(name, "model name", others)
+        if name in RESERVED_MODELS:
+            raise ValueError(f"{name!r} cannot be a model name here; it must be letters, digits, '.', '_', '-'{others}")
+    return models
+
+
+def _check_controls(names: list[str]) -> list[str]:
+    for name in names:
+        if not re.fullmatch(_CONTROL, name):
+            raise ValueError(
+                f"{shown(name)} is no control ranking; expected {REVERSED}, {RANDOM}N with a number N of at most nine "
+                f"digits, {', '.join(CRITERIA[:-1])} or {CRITERIA[-1]}"
+                f"{_without_zeros(name)}"
+            )
+    return names
+
+
+def _without_zeros(name: str) -> str:
+    """`` (did you mean random_1?)`` for ``random_01``, which would be the same order once more."""
+    number = re.fullmatch(rf"{RANDOM}0+(\d{{1,9}})", name)
+    return f" (did you mean {RANDOM}{number[1]}?)" if number else ""
+
+
+def _check_text(text: str) -> str:
+    """Spaces and quotes may be: whoever puts a text into a command quotes it."""
+    if not text.strip():
+        raise ValueError(f"{text!r} should be non-empty")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{shown(text)} is longer than {LONGEST_TEXT} characters")
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
+        raise ValueError(f"{shown(text)} holds a line break or another control character")
+    if text.startswith("-"):
+        raise ValueError(f"{shown(text)} begins with '-', as options do; a folder of this name is given as './-...'")
+    return text
+
+
+def _check_unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{shown(values)} has non-unique elements")
+    return values
+
+
+def _as_written(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """The number as it was given: a whole one stays whole in commands and provenance."""
+    check(value)
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _named(what: str) -> Callable[[str], str]:
+    return lambda name: _check_name(name, what)
+
+
+def _text_schema(pattern: str, longest: int) -> WithJsonSchema:
+    # For some readers of schemas, `$` alone would also be before a line break at the end.
+    return WithJsonSchema({"type": "string", "pattern": rf"^(?:{pattern})$(?!\n)", "maxLength": longest})
+
+
+_UNIQUE = (AfterValidator(_check_unique), Field(json_schema_extra={"uniqueItems": True}))
+_CHARACTER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
+Name = Annotated[str, _text_schema(_NAME, LONGEST_NAME)]
+"""A key or an item; what holds it checks it, and is named where it is refused."""
+Text = Annotated[str, AfterValidator(_check_text), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
+"""A path, a revision: one line that does not begin with a dash."""
+Group = Annotated[str, AfterValidator(_named("group")), _text_schema(_NAME, LONGEST_NAME)]
+Tasks = Annotated[list[Name], AfterValidator(_check_tasks), *_UNIQUE]
+ModelNames = AfterValidator(_check_models)
+"""Of a mapping whose keys are models' names."""
+Controls = Annotated[
+    list[Annotated[str, _text_schema(_CONTROL, LONGEST_NAME)]], AfterValidator(_check_controls), *_UNIQUE
+]
+Percent = Annotated[int, Field(ge=0, le=100)]
+Percents = Annotated[list[Percent], *_UNIQUE]
+AsWritten = WrapValidator(_as_written)
+Shots = Annotated[list[Annotated[int, Field(ge=0, le=1000)]], *_UNIQUE]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=2**32 - 1)]], *_UNIQUE]
+Count = Annotated[int, Field(le=10**9)]
+"""Of documents, heads, tokens."""

@@ -1,0 +1,131 @@
+"""Digest of a task's YAML by its parsed content: includes are merged, functions count by their code.
+
+Comments and formatting change nothing, nor does the place of data that lie in files: these count by their content (see
+:mod:`lm_headroom.tasks.data`). Standard library and PyYAML only: the Snakefile uses it at every parse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm_headroom.artifacts.code_digest import source_digest, source_imports
+from lm_headroom.errors import HeadroomError
+from lm_headroom.tasks.files import read_task_yaml, task_yaml
+
+PLACES = ("data_files", "data_dir", "cache_dir")
+"""Keys of ``dataset_kwargs`` that say where data lie."""
+
+
+def task_digest(name: str, folder: Path) -> str:
+    """Digest of a task: its own YAML in ``folder``, or lm-eval's version for tasks that lm-eval brings.
+
+    Raises:
+        HeadroomError: the YAML, a file that it includes or a module of its functions cannot be read.
+    """
+    path = task_yaml(name, folder)
+    if path is None:
+        try:
+            return f"lm-eval {version('lm_eval')}"
+        except PackageNotFoundError:
+            # The scheduling host may do without lm-eval; then its pinned version is the environment's business.
+            return "lm-eval"
+    content = task_config(name, path)
+    if has_local_data(content):
+        kwargs = content.get("dataset_kwargs") or {}
+        content["dataset_kwargs"] = {key: value for key, value in kwargs.items() if key not in PLACES}
+        if Path(str(content["dataset_path"])).is_dir():
+            content["dataset_path"] = "a folder"
+    try:
+        text = json.dumps(content, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HeadroomError(f"task {name!r}: the keys of {path} have no order, or it holds itself ({error})") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def task_config(name: str, path: Path) -> dict[str, Any]:
+    """A task's keys with its includes merged; a function is its name and the digests of the modules it comes from.
+
+    Raises:
+        HeadroomError: names the task, and the file that cannot be read.
+    """
+    try:
+        return _load(path, ())
+    except HeadroomError as error:
+        raise HeadroomError(f"task {name!r}: {error}") from error
+
+
+def has_local_data(config: dict[str, Any]) -> bool:
+    """Whether a task reads its data set from files of this machine: through a reader such as ``json``, or a folder."""
+    path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not isinstance(path, str) or not isinstance(kwargs, dict):
+        return False
+    named = json.dumps([kwargs.get("data_files"), kwargs.get("data_dir")])
+    return Path(path).is_dir() or ("/" not in path and "://" not in named and named != "[null, null]")
+
+
+def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise HeadroomError(f"{path}: the task YAML includes itself")
+
+    class Loader(yaml.SafeLoader):
+        """Knows ``!function module.name``, relative to this YAML."""
+
+    def function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> dict[str, Any]:
+        name = str(loader.construct_scalar(node))
+        return {"function": name, "code": _code(name.rpartition(".")[0], path.parent)}
+
+    Loader.add_constructor("!function", function)
+    content = read_task_yaml(path, Loader)
+    includes = content.pop("include", [])
+    merged: dict[str, Any] = {}
+    for include in includes if isinstance(includes, list) else [includes]:
+        if not isinstance(include, str):
+            raise HeadroomError(f"{path}: include names {include!r}; expected the path of a YAML")
+        merged.update(_load(path.parent / include, (*seen, path)))
+    return {**merged, **content}
+
+
+def _code(module: str, folder: Path) -> dict[str, str]:
+    """Digests of a module and of the local modules that it imports, by name; installed packages count by their names.
+
+    Raises:
+        HeadroomError: one of them cannot be read, or is no Python.
+    """
+    found: dict[str, str] = {}
+    pending = [(module, folder)]
+    while pending:
+        name, beside = pending.pop()
+        path = _module_file(name, beside)
+        if path is None or str(path) in found:
+            continue
+        try:
+            found[str(path)] = source_digest(path)
+            imports = source_imports(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise HeadroomError(f"{path}, which its functions need, cannot be read ({error}); mend the file") from error
+        pending += [(imported, path.parent) for imported in imports]
+    # Their folders may be moved.
+    return {f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(found.items())}
+
+
+def _module_file(name: str, folder: Path) -> Path | None:
+    """The file of a module of the user's own: relative to the file that names it, as lm-eval looks for it, or to where
+    Python does in a job: the working folder and this checkout."""
+    dots = len(name) - len(name.lstrip("."))
+    if dots:
+        folder = folder.joinpath(*[".."] * (dots - 1))
+    parts = name.lstrip(".").split(".")
+    roots = [folder] if dots else [folder, Path.cwd(), Path(__file__).resolve().parents[2]]
+    for root in roots:
+        base = root.joinpath(*parts)
+        for candidate in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if candidate.is_file():
+                return candidate.resolve()
+    return None

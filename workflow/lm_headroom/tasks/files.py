@@ -1,0 +1,105 @@
+"""Finding and reading the YAML that defines a task. PyYAML alone: the Snakefile uses it at every parse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm_headroom.errors import HeadroomError
+
+TASK_FOLDERS = Path(__file__).resolve().parents[2] / "tasks"
+"""A folder of task YAMLs for each value of the study's ``prompts``."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def task_yaml(name: str, folder: Path) -> Path | None:
+    """The YAML below ``folder`` that defines a task, or None. What other files hold does not matter, be they broken.
+
+    Raises:
+        HeadroomError: several do.
+    """
+    found = [path for path, task in _named(folder, name) if task == name]
+    if len(found) > 1:
+        names = " and ".join(str(path.relative_to(folder)) for path in found)
+        raise HeadroomError(f"task {name!r} is defined twice in {folder}, by {names}; rename one of them, or remove it")
+    return found[0] if found else None
+
+
+def task_names(folder: Path) -> list[str]:
+    """The names of all tasks that YAMLs below ``folder`` define."""
+    return sorted({task for _, task in _named(folder, "")})
+
+
+def built_in_yaml(name: str, folder: Path) -> Path | None:
+    """As :func:`task_yaml`, for lm-eval's own folder: the first YAML with a ``task:`` line of this name.
+
+    A text search: five times as fast on lm-eval's 14,000 files as its own index over them, which also takes the first.
+    """
+    return next((path for path in _sorted(folder) if _has_line(name, _text(path))), None)
+
+
+def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
+    """A YAML's keys.
+
+    Raises:
+        HeadroomError: it is missing, no text, no YAML, or holds something else than keys.
+    """
+    try:
+        # As bytes, so that YAML itself tells the encoding.
+        content = yaml.load(path.read_bytes(), Loader=loader)
+    except OSError as error:
+        raise HeadroomError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise HeadroomError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}; mend the file") from error
+    if not isinstance(content, dict):
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise HeadroomError(f"{path} holds {held}; expected the keys of a task, such as 'task: NAME'")
+    return content
+
+
+def _named(folder: Path, text: str) -> Iterator[tuple[Path, str]]:
+    """The YAMLs below a folder that hold this text and name a task, each with the name."""
+    for path in _sorted(folder):
+        content = _text(path)
+        # Most files do not hold the name at all, which is quicker to see than to parse.
+        if text in content:
+            task = _task_of(content)
+            if task is not None:
+                yield path, task
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.rglob("*.yaml") if path.is_file()), key=Path.as_posix)
+
+
+def _text(path: Path) -> str:
+    """A file's text, for looking at what it names; what is no text becomes replacement characters."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return ""
+    return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig", errors="replace")
+
+
+def _task_of(content: str) -> str | None:
+    """The value of the key ``task`` in a YAML's text; of a broken one, that of its ``task:`` line."""
+    try:
+        # Composed, not constructed: functions and includes are not looked at.
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        line = re.search(r"^task[ \t]*:[ \t]*(['\"]?)(.*?)\1[ \t]*(#.*)?$", content, re.MULTILINE)
+        return line[2] if line else None
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value == "task" and isinstance(value, yaml.ScalarNode):
+            return str(value.value)
+    return None
+
+
+def _has_line(name: str, content: str) -> bool:
+    return name in content and bool(
+        re.search(rf"^['\"]?task['\"]?:[ \t]*['\"]?{re.escape(name)}['\"]?[ \t]*(#.*)?$", content, re.MULTILINE)
+    )

@@ -1,0 +1,644 @@
+"""Prompts, rendered by lm-eval: description, few-shot examples, separators, choices.
+
+Everything later reads the prompts artifact: no later step needs lm-eval, the data, or a network.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.json_object import read_object
+from lm_headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
+from lm_headroom.errors import HeadroomError, nearest, with_causes
+from lm_headroom.tasks.data import RECORDS, SOURCE, mirror_records, own_records
+from lm_headroom.tasks.digest import has_local_data, task_config
+from lm_headroom.tasks.files import built_in_yaml, task_names, task_yaml
+from lm_headroom.tasks.scoring import beyond, check_scoring, checked_choices, described, right_choices
+
+HUB = "hub"
+QUESTION, ANSWER = "question", "answer"
+LOOKED_AT = 200
+"""Documents of a split, spread over all of it, whose labels are looked at before any is rendered."""
+METRICS = (QUESTION, ANSWER)
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
+_SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
+_REFUSED = {
+    "generate_until": "its answers are generated text",
+    "loglikelihood_rolling": "it scores whole texts, of which none is right or wrong",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """An lm-eval task with its data.
+
+    Attributes:
+        task: lm-eval's task.
+        config: its merged configuration, with the splits that there are.
+        definition: what defines it.
+        notes: what about its data is not as its definition says.
+    """
+
+    task: Any
+    config: dict[str, Any]
+    definition: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents of one split, and of each the number of the first document of its question."""
+
+    name: str
+    documents: Sequence[dict[str, Any]]
+    questions: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The documents of one purpose: their split and their numbers in it."""
+
+    purpose: str
+    split: Split
+    doc_ids: Sequence[int]
+
+
+def render(
+    name: str,
+    shots: int,
+    seed: int,
+    data: str = HUB,
+    limit_importance: int | None = None,
+    limit_evaluation: int | None = None,
+    sample: str = "first",
+    folders: Sequence[Path] = (),
+    metric: str = QUESTION,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Columns of a prompts artifact, and facts about the task for its provenance.
+
+    Args:
+        name: a task of output type multiple_choice or loglikelihood, in one of ``folders`` or in lm-eval.
+        shots: few-shot examples per prompt, drawn at random by lm-eval's sampler.
+        seed: of that sampler; same seed, same prompts.
+        data: ``hub``, or a mirror folder with ``{task}/{split}.parquet`` in the columns of the task's data set.
+        limit_importance: scoring documents; None for all.
+        limit_evaluation: evaluation questions; None for all.
+        sample: which scoring documents: the ``first``, or the first of them ``shuffled`` by the seed.
+        folders: folders of task YAMLs that go before lm-eval's own, in this order.
+        metric: ``question``: documents that the task's ``metadata.question`` puts together are one question;
+            ``answer``: each document is its own.
+
+    Raises:
+        HeadroomError: the task is unknown, of a type that cannot be scored or scored otherwise than by accuracy, the
+            mirror lacks it, its records change meanwhile, there are fewer documents than shots, labels count from 1, or
+            no document of a split has a right choice.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        records = _records(name, data, folders)
+        loaded = load_task(name, data, folders, Path(cache), shots)
+        columns, facts = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
+        if _records(name, data, folders) != records:
+            raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
+    return columns, {**facts, "data": _source(name, data), RECORDS: records}
+
+
+def render_task(
+    loaded: Task,
+    shots: int,
+    seed: int,
+    limit_importance: int | None,
+    limit_evaluation: int | None,
+    sample: str,
+    metric: str,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Columns of the prompts of a task that is loaded, and facts about them; see :func:`render`."""
+    task, config, name = loaded.task, loaded.config, loaded.config["task"]
+    columns: dict[str, list[Any]] = {column.name: [] for column in PROMPTS.columns}
+    documents, splits, notes = {}, {}, list(loaded.notes)
+    for selection in select(task, config, limit_importance, limit_evaluation, sample, seed, metric, notes):
+        _check_shots(task, shots, name, selection)
+        # As simple_evaluate: one seeded sampler goes through the documents in order.
+        task.set_fewshot_seed(seed)
+        rendered = [i for i in selection.doc_ids if _add_document(columns, task, selection, i, shots)]
+        documents[selection.purpose] = _counts(name, task, selection, rendered, notes)
+        splits[selection.purpose] = selection.split.name
+    if shots:
+        splits["shots"] = _shots_split(task) or "the task's own examples"
+    others = check_scoring(name, config, shots)
+    if others:
+        notes.append(f"beside acc the task defines {', '.join(others)}, which lm-headroom does not compute")
+    facts = {
+        "task": name,
+        "task_version": str((config.get("metadata") or {}).get("version", "unknown")),
+        "definition": loaded.definition,
+        "shots": shots,
+        "seed": seed,
+        "metric": metric,
+        "documents": documents,
+        "splits": splits,
+        "notes": notes,
+    }
+    return columns, facts
+
+
+def _records(name: str, data: str, folders: Sequence[Path]) -> dict[str, str]:
+    """Digests of the files that a task's records come from."""
+    digests = Digests()
+    return own_records(name, folders, digests) if data == HUB else mirror_records(Path(data, name), digests)
+
+
+def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int], notes: list[str]) -> dict[str, Any]:
+    """Facts about one purpose. Documents without a right choice are left out; if all are, their labels are hidden."""
+    split, numbers = selection.split, selection.doc_ids
+    there = set(rendered)
+    left_out = next((i for i in numbers if i not in there), None)
+    if left_out is not None:
+        label = f"the first label is {described(_label(task, split.documents[left_out]))}, of document {left_out}"
+    if not rendered:
+        raise HeadroomError(
+            f"task {name!r}, split {split.name!r}: no choice is marked right in any of {len(numbers)} "
+            f"documents, the first of which is document {numbers[0]}; {label}, where the number of a choice, from 0, "
+            "or its text is expected; is this a split with hidden labels?"
+        )
+    if left_out is not None:
+        notes.append(
+            f"{len(numbers) - len(rendered)} of {len(numbers)} {selection.purpose} documents of split {split.name!r} "
+            f"have no right choice and are left out; {label}"
+        )
+    return {
+        "split": split.name,
+        "count": len(rendered),
+        "questions": len({split.questions[i] for i in rendered}),
+        "left_out": len(numbers) - len(rendered),
+    }
+
+
+def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots: int) -> Task:
+    """An lm-eval task with its data.
+
+    Raises:
+        HeadroomError: there is no such task, its YAML cannot be read, it cannot be scored, or its data do not load.
+    """
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    datasets.disable_progress_bars()
+    path, definition = find_task(name, folders)
+    config = load_config(name, path)
+    check_scoring(name, config, shots)
+    notes: list[str] = []
+    if data != HUB:
+        config.update(_mirror(name, Path(data), config, cache, notes))
+    elif has_local_data(config):
+        # datasets takes what it has kept of a file for the file as long as its time is the same.
+        config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache)}
+    task = ConfigurableTask.__new__(ConfigurableTask)
+    try:
+        task.__init__(config=config)
+        return Task(task, config, definition, tuple(notes))
+    except IndexError as error:
+        # The first document's label is looked at while the task is made.
+        if hasattr(task, "multiple_target"):
+            label, choices = _label(task, task.task_docs[0]), task.doc_to_choice(task.task_docs[0])
+            why = beyond(label, choices) if choices else "it has no choices"
+            raise HeadroomError(f"task {name!r}, its first document: {why}") from error
+        raise HeadroomError(f"task {name!r} could not be loaded: {with_causes(error)}") from error
+    # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
+    except Exception as error:
+        raise HeadroomError(
+            f"task {name!r} could not be loaded: {with_causes(error)}. {_hint(name, data, config)}"
+        ) from error
+
+
+def load_config(name: str, path: Path) -> dict[str, Any]:
+    """The configuration of a task that can be scored, with its includes merged and its functions imported.
+
+    Raises:
+        HeadroomError: the YAML cannot be read, or the task is of a type that cannot be scored.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    # Functions of a task may import modules of the working folder; last, so that none takes the place of a package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
+    try:
+        config = dict(load_yaml(path))
+    # Functions that a YAML names are imported here, whatever they need.
+    except Exception as error:
+        raise HeadroomError(f"task {name!r}: {path} cannot be read: {with_causes(error)}") from error
+    _check_type(name, config)
+    for key in ("tag", "group", "task_list"):
+        config.pop(key, None)
+    return config
+
+
+def _hint(name: str, data: str, config: dict[str, Any]) -> str:
+    """What to do about data that do not load."""
+    if data != HUB:
+        return _columns(name, Path(data))
+    if has_local_data(config):
+        return "Its records are files of its own: mend them, or what dataset_path and dataset_kwargs say of them"
+    return "Without a network, set data.source to embedded or mirror"
+
+
+def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
+    """The YAML that defines a task, and its name for the provenance: in one of ``folders``, else in lm-eval.
+
+    Raises:
+        HeadroomError: there is none (the message suggests the nearest known name), or a folder is missing.
+    """
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise HeadroomError(f"task {name!r}: there is no folder {folder} of task YAMLs")
+        path = task_yaml(name, folder)
+        if path is not None:
+            # What is wrong with it is said in its own words, before lm-eval's.
+            task_config(name, path)
+            return path, f"{folder.resolve().name}/{path.relative_to(folder)}"
+    theirs = f"lm-eval {version('lm_eval')}"
+    path = built_in_yaml(name, Path(lm_eval.__file__).parent / "tasks")
+    if path is not None:
+        return path, theirs
+    manager = TaskManager()
+    entry = manager.task_index.get(name)
+    if entry is None:
+        known = [*manager.all_subtasks, *(task for folder in folders for task in task_names(folder))]
+        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, known)}")
+    if entry.yaml_path is None or entry.kind.name == "GROUP":
+        raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval, not a task; name one of its tasks")
+    return Path(entry.yaml_path), theirs
+
+
+def _check_type(name: str, config: dict[str, Any]) -> None:
+    if "class" in config:
+        raise HeadroomError(
+            f"task {name!r} is written in Python and makes requests of its own; "
+            "lm-headroom takes tasks that are defined by YAML templates"
+        )
+    # lm-eval's own default.
+    output_type = config.get("output_type", "generate_until")
+    if output_type not in _SCORED:
+        why = _REFUSED.get(output_type, "lm-eval knows no such type")
+        raise HeadroomError(
+            f"task {name!r} has output type {output_type!r}: {why}; lm-headroom compares the likelihoods of given "
+            f"continuations and takes {' and '.join(_SCORED)} tasks"
+        )
+
+
+def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes: list[str]) -> dict[str, Any]:
+    """Configuration that reads a task from a mirror folder; splits without a file are switched off, which is noted."""
+    files = {path.stem: str(path) for path in sorted((mirror / name).glob("*.parquet"))}
+    wanted = {key: config.get(key) for key in _SPLITS}
+    kept = {key: split if split in files else None for key, split in wanted.items()}
+    if not any(kept[key] for key in ("validation_split", "test_split")):
+        names = sorted({split for split in wanted.values() if split})
+        raise HeadroomError(
+            f"data mirror {mirror}: task {name!r} needs {mirror / name}/{{split}}.parquet for one of the splits "
+            f"{', '.join(names)}; found {', '.join(files) or 'no such folder'}"
+        )
+    fewshot = config.get("fewshot_config")
+    shots = fewshot.get("split") if isinstance(fewshot, dict) else None
+    missing = {key: split for key, split in [*wanted.items(), ("fewshot_config.split", shots)] if split not in files}
+    notes += [
+        f"the mirror has no records of split {split!r} ({key}), so that another takes its place"
+        for key, split in missing.items()
+        if split
+    ]
+    used = {split: files[split] for split in (*kept.values(), shots) if split in files}
+    for file in used.values():
+        _check_records(name, file)
+    if isinstance(fewshot, dict) and shots not in files:
+        fewshot = {**fewshot, "split": kept["fewshot_split"]}
+    return {
+        **kept,
+        "fewshot_config": fewshot,
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "custom_dataset": None,
+        "dataset_kwargs": {"data_files": _plain_names(used, cache), "cache_dir": str(cache)},
+    }
+
+
+def _plain_names(files: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Links in ``folder`` to the files: datasets takes a path for a pattern, and ``$HOME`` in it for a variable.
+
+    Raises:
+        HeadroomError: the name of ``folder`` itself is none that datasets takes as it is.
+    """
+    odd = sorted(set("$*?[]{}") & set(str(folder)))
+    if odd:
+        raise HeadroomError(
+            f"the folder for temporary files, {folder.parent}, has {' '.join(odd)} in its name, which datasets "
+            "does not take as it is; set TMPDIR to another folder"
+        )
+    links = {split: folder / f"{split}.parquet" for split in files}
+    for split, link in links.items():
+        link.symlink_to(Path(files[split]).absolute())
+    return {split: str(link) for split, link in links.items()}
+
+
+def _check_records(name: str, file: str) -> None:
+    """Refuse a mirror's file that datasets could not read; its messages lack the file."""
+    try:
+        n_records = pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise HeadroomError(f"task {name!r}: {file} is not a readable Parquet file ({error}); make it again") from error
+    if n_records == 0:
+        raise HeadroomError(f"task {name!r}: {file} holds no records; remove the file, or fill it")
+
+
+def _columns(name: str, mirror: Path) -> str:
+    """What a mirror's files hold, for who has to compare it with what the task reads."""
+    found = [
+        f"{path} has {', '.join(pq.read_schema(path).names)}" for path in sorted((mirror / name).glob("*.parquet"))
+    ]
+    return f"Records must have the columns of the task's data set on the hub; {'; '.join(found)}"
+
+
+def _source(name: str, data: str) -> dict[str, Any]:
+    """What the data are, for the provenance."""
+    if data == HUB:
+        return {"source": HUB}
+    origin = Path(data) / name / SOURCE
+    try:
+        said = read_object(origin) if origin.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise HeadroomError(
+            f"task {name!r}: {origin} is no JSON object ({error}); mend the file, or remove it"
+        ) from error
+    # Not the folder: records that are moved stay what they are.
+    return {**said, "source": "mirror"}
+
+
+def select(
+    task: Any,
+    config: dict[str, Any],
+    limit_importance: int | None,
+    limit_evaluation: int | None,
+    sample: str,
+    seed: int,
+    metric: str,
+    notes: list[str],
+) -> Iterator[Selection]:
+    """Scoring documents (training split, else validation) and evaluation documents (labelled test, else validation).
+
+    Where both would be the same split, its first third is for scoring and for shots, the rest for evaluation. What is
+    not as the task says is added to ``notes``.
+    """
+    names = (
+        config.get("training_split") or config.get("validation_split") or config.get("test_split"),
+        _evaluation_split(task, config, notes),
+    )
+    splits = {name: _split(task, config, name, metric) for name in dict.fromkeys(names)}
+    scoring, evaluated = (splits[name] for name in names)
+    pool, held_out = range(len(scoring.documents)), list(range(len(evaluated.documents)))
+    if scoring is evaluated:
+        pool = pool[: len(pool) // 3]
+        notes.append(f"split {scoring.name!r} is for both: its first {len(pool)} documents score, the others evaluate")
+        # A question whose first documents are in the pool is not evaluated.
+        held_out = [i for i in held_out if evaluated.questions[i] >= len(pool)]
+        if _shots_split(task) == scoring.name:
+            task.sampler.replace_df([scoring.documents[i] for i in pool])
+    chosen = list(pool)
+    if sample == "shuffled":
+        random.Random(seed).shuffle(chosen)
+    for purpose, split, numbers in (
+        (IMPORTANCE, scoring, chosen[:limit_importance]),
+        (EVALUATION, evaluated, _first_questions(evaluated, held_out, limit_evaluation)),
+    ):
+        if not numbers:
+            raise HeadroomError(f"task {config['task']!r}: split {split.name!r} has no documents for {purpose}")
+        # Labels that count from 1 are wrong in all documents, and seen in some that may not be chosen.
+        _labelled(task, config["task"], split.name, split.documents)
+        yield Selection(purpose, split, numbers)
+
+
+def _first_questions(split: Split, doc_ids: Iterable[int], limit: int | None) -> list[int]:
+    """The documents of the first questions, those of a question together."""
+    questions: dict[int, list[int]] = {}
+    for doc_id in doc_ids:
+        questions.setdefault(split.questions[doc_id], []).append(doc_id)
+    return [doc_id for members in islice(questions.values(), limit) for doc_id in members]
+
+
+def _split(task: Any, config: dict[str, Any], name: str | None, metric: str) -> Split:
+    for key, reader in (
+        ("training_split", task.training_docs),
+        ("validation_split", task.validation_docs),
+        ("test_split", task.test_docs),
+    ):
+        if name is not None and config.get(key) == name:
+            documents = reader()
+            template = (config.get("metadata") or {}).get("question") if metric == QUESTION else None
+            return Split(name, documents, _questions(config["task"], name, documents, template))
+    raise HeadroomError(f"task {config['task']!r} has no split {name!r}")
+
+
+def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], template: str | None) -> Sequence[int]:
+    """Of each document the number of the first one for which the template renders the same text."""
+    if template is None:
+        return range(len(documents))
+    from jinja2 import TemplateError
+    from lm_eval.utils import env
+
+    first: dict[str, int] = {}
+    found = []
+    # Compiled once, where lm-eval would for every document.
+    compiled = env.from_string(template)
+    for number, document in enumerate(documents):
+        try:
+            found.append(first.setdefault(compiled.render(**document), number))
+        except TemplateError as error:
+            raise HeadroomError(
+                f"task {task!r}, split {split!r}, document {number}: metadata.question {template!r} does not fit its "
+                f"columns {', '.join(document)}: {error}"
+            ) from error
+    return found
+
+
+def _evaluation_split(task: Any, config: dict[str, Any], notes: list[str]) -> str | None:
+    """The test split where at least half of it has labels (hidden ones are -1 or empty), else the validation split."""
+    test, validation = config.get("test_split"), config.get("validation_split")
+    if not test or not validation or test == validation:
+        return test or validation
+    labelled = _labelled(task, config["task"], test, task.test_docs())
+    if 2 * sum(labelled) >= len(labelled):
+        return str(test)
+    notes.append(
+        f"split {validation!r} is evaluated, not {test!r}, where {len(labelled) - sum(labelled)} of {len(labelled)} "
+        "documents that were looked at have no right choice"
+    )
+    return str(validation)
+
+
+def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, Any]]) -> list[bool]:
+    """Of documents spread over a split, whether they have a right choice.
+
+    Raises:
+        HeadroomError: labels count from 1.
+    """
+    found = []
+    for number in range(0, len(documents), max(1, math.ceil(len(documents) / LOOKED_AT))):
+        document = documents[number]
+        try:
+            # An empty record says more of itself where it is rendered.
+            found.append(not _is_empty(document) and bool(_gold(task, document)))
+        except HeadroomError as error:
+            raise HeadroomError(f"task {name!r}, split {split!r}, document {number}: {error}") from error
+        # Where labels are hidden, templates may not fit; a document that is chosen says what is wrong with it.
+        except Exception:
+            found.append(False)
+    return found
+
+
+def _check_shots(task: Any, shots: int, name: str, selection: Selection) -> None:
+    pool = len(task.sampler.fewshot_docs())
+    # Where the document may be among them, one more than the shots is drawn, so that it can be left out.
+    needed = shots + (_may_be_among_shots(task, selection.split.name) or _leaves_out(task))
+    if shots and pool < needed:
+        raise HeadroomError(
+            f"task {name!r}: {shots} shots need at least {needed} documents to draw from, the split has {pool}"
+        )
+
+
+def _leaves_out(task: Any) -> bool:
+    """Whether lm-eval itself leaves a document out of its shots, having drawn one more than needed.
+
+    It does so, too, where neither a split for shots nor a test split is named.
+    """
+    first = type(task.sampler).__name__ == "FirstNSampler"
+    return not first and bool(task.fewshot_cfg.split == task.config.test_split)
+
+
+def _may_be_among_shots(task: Any, split: str) -> bool:
+    """Whether shots are drawn from the split of the document itself."""
+    return _shots_split(task) == split
+
+
+def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, shots: int) -> bool:
+    """Add a row per choice; False, and nothing added, where no choice is right.
+
+    ReCoRD, for one, has documents whose answer is not among the entities.
+    """
+    split = selection.split
+    document = split.documents[doc_id]
+    where = f"task {task.task_name!r}, split {split.name!r}, document {doc_id}"
+    if _is_empty(document):
+        raise HeadroomError(f"{where}: the record is empty: {document}; leave it out of the data")
+    try:
+        # Shots are drawn for documents that are left out, too, so that the others' are those that lm-eval draws.
+        context = _context(task, split.name, document, shots)
+        requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
+        gold = _gold(task, document)
+        lengths = _choice_lengths(task, document)
+    except HeadroomError as error:
+        raise HeadroomError(f"{where}: {error}") from error
+    # A record that does not fit the task's templates; their messages lack the record.
+    except Exception as error:
+        raise HeadroomError(f"{where}: lm-eval cannot render it: {with_causes(error)}") from error
+    if not gold:
+        return False
+    # Tasks that also measure mutual information append unconditional requests after those of the choices.
+    for number, (request, length) in enumerate(
+        zip(requests if isinstance(requests, list) else [requests], lengths, strict=False)
+    ):
+        text, continuation = request.args[:2]
+        if not continuation.strip():
+            raise HeadroomError(f"{where}: choice {number} has an empty continuation")
+        row = {
+            "doc_id": doc_id,
+            "question": split.questions[doc_id],
+            "purpose": selection.purpose,
+            "split": split.name,
+            "choice": number,
+            "context": text,
+            "continuation": continuation,
+            "gold": number in gold,
+            "metric": _SCORED[task.OUTPUT_TYPE],
+            "choice_length": length,
+        }
+        for column, value in row.items():
+            columns[column].append(value)
+    return True
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a record holds nothing but missing values and blanks, at any depth."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_empty, value))
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any:
+    """The rendered context(s); the document itself is never among its shots.
+
+    lm-eval leaves the document out only where it knows that shots come from the evaluated split; here it is left out
+    also where shots and scoring documents share a split.
+    """
+    sampler = task.sampler
+    draw = sampler.sample
+    if task.fewshot_cfg.split != task.config.test_split and _may_be_among_shots(task, split):
+        sampler.sample = lambda n, eval_doc=None, **kwargs: draw(n, eval_doc=document, **kwargs)
+    try:
+        return task.fewshot_context(document, num_fewshot=shots, gen_prefix=task.doc_to_prefix(document))
+    finally:
+        sampler.sample = draw
+
+
+def _shots_split(task: Any) -> str | None:
+    """The split that lm-eval draws shots from: the task's own choice, else training, validation, test.
+
+    None where the task brings its examples along.
+    """
+    config, own = task.config, task.fewshot_cfg
+    if own.split is None and own.samples is not None:
+        return None
+    split: str | None = own.split or config.training_split or config.validation_split or config.test_split
+    return split
+
+
+def _choice_lengths(task: Any, document: dict[str, Any]) -> list[int | None]:
+    """Of each choice its characters, where the task defines acc_norm; a loglikelihood task has one continuation."""
+    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
+        return [None]
+    normalised = "acc_norm" in task._metric_fn_list
+    return [len(choice) if normalised else None for choice in task.doc_to_choice(document)]
+
+
+def _label(task: Any, document: dict[str, Any]) -> Any:
+    """What a document says is right."""
+    # Tasks whose choices are contexts (Winogrande) name the right context where others put the question.
+    return task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+
+
+def _gold(task: Any, document: dict[str, Any]) -> set[int]:
+    """Numbers of the right choices; empty where the label is hidden or out of range.
+
+    Raises:
+        HeadroomError: the label counts from 1, or the choices or the continuation are no text.
+    """
+    label = _label(task, document)
+    if _SCORED[task.OUTPUT_TYPE] == GREEDY:
+        if not isinstance(label, str):
+            raise HeadroomError(f"its continuation (doc_to_target) is {described(label)}; expected text")
+        return {0} if label.strip() else set()
+    return right_choices(label, checked_choices(task.doc_to_choice(document)))
