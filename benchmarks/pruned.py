@@ -97,7 +97,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                 yield {
                     "measure": "h",
                     "what": "pruned checkpoints against the whole model",
-                    "task": f"heads {percent_heads} %, FFNs {percent_ffns} %",
+                    "task": f"heads {percent_heads}%, FFNs {percent_ffns}%",
                     "shots": 0,
                     **ratio(prefill["pruned"], prefill["whole"]),
                     "decode": ratio(decode["pruned"], decode["whole"]),

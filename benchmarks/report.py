@@ -24,7 +24,7 @@ TITLES = {
     "d": "Induction scores",
     "e": "A whole (task, shot) pair",
     "f": "Start-up",
-    "g": "The plan (equal: within 25 %)",
+    "g": "The plan (equal: within 25%)",
     "h": "Pruned checkpoints",
 }
 

@@ -229,7 +229,7 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
 
 
 def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, records, tmp_path):
-    """SmolLM2 exported without 30 % of its heads and one FFN, loaded, and judged by lm-eval's own simple_evaluate."""
+    """SmolLM2 exported without 30% of its heads and one FFN, loaded, and judged by lm-eval's own simple_evaluate."""
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 

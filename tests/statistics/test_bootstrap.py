@@ -28,7 +28,7 @@ def test_bootstrap_intervals_of_averages_cover_the_truth(sizes: tuple[int, ...],
 
 def test_bootstrap_intervals_of_paired_losses_cover_the_truth() -> None:
     rng, hits, n = np.random.default_rng(2), 0, 80
-    # 8 % of the questions are lost, 3 % gained, on each of three tasks.
+    # 8% of the questions are lost, 3% gained, on each of three tasks.
     for _ in range(N):
         changes = [rng.choice([1.0, -1.0, 0.0], p=[0.08, 0.03, 0.89], size=(1, n)) for _ in range(3)]
         low, high = interval(resample(changes))
@@ -38,7 +38,7 @@ def test_bootstrap_intervals_of_paired_losses_cover_the_truth() -> None:
 
 @pytest.mark.parametrize(("n", "share"), [(16, 0.5), (16, 0.9), (100, 0.7), (100, 0.97)])
 def test_wilson_intervals_cover_the_truth_on_average(n: int, share: float) -> None:
-    # At single shares it swings around 95 %, as every interval of a binomial does: over near ones it must hold.
+    # At single shares it swings around 95%, as every interval of a binomial does: over near ones it must hold.
     shares = np.linspace(max(0.02, share - 0.02), min(0.99, share + 0.02), 20)
     right = np.random.default_rng(3).binomial(n, np.repeat(shares, N // 20))
     known = {int(k): wilson(int(k), n) for k in np.unique(right)}

@@ -24,7 +24,7 @@ SIZES = {"a": 120, "b": 80}
 
 
 def at_most(rate: float, n: int = N) -> float:
-    """A rate and its binomial error, one-sided at 99 %: what a rule of that rate may show in ``n`` simulations."""
+    """A rate and its binomial error, one-sided at 99%: what a rule of that rate may show in ``n`` simulations."""
     return rate + 2.33 * np.sqrt(rate * (1 - rate) / n)
 
 

@@ -63,7 +63,7 @@ def outcomes(rng: np.random.Generator, accuracy: float, losses: Any, changed: An
 
 
 def test_certified_and_refuted_levels_hold_the_truth() -> None:
-    # 20 % can go: at 30 % the loss is beyond the margin by a hair, from 50 % on by much.
+    # 20% can go: at 30% the loss is beyond the margin by a hair, from 50% on by much.
     losses = np.array([0.0, 0.01, 0.0201, 0.03, 0.08, 0.2])
     changed = np.array([0.03, 0.05, 0.1, 0.15, 0.2, 0.3])
     truth, too_much, too_little, informative = 2, 0, 0, 0

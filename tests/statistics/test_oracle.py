@@ -25,7 +25,7 @@ def true_scores(rng, n, rho):
 
 
 def measured(rng, gradient, oracle, noise):
-    """Gradient scores with errors of 10 %; outcomes by question, which are more or less hard for all components."""
+    """Gradient scores with errors of 10%; outcomes by question, which are more or less hard for all components."""
     n = len(gradient)
     halves = [gradient * (1 + np.sqrt(2) * 0.1 * rng.standard_normal(n)) for _ in range(2)]
     outcomes = oracle[:, None] * (1 + 0.5 * rng.standard_normal(QUESTIONS))

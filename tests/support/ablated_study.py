@@ -19,7 +19,7 @@ Right = Callable[[int, str, str, int, int | None], int]
 
 def right(shots: int, task: str, selection: str, percent: int, control: int | None) -> int:
     """Whole: 8 at 0 shots, 9 at 5; prefix matching loses 1 and 2, 2 and 5 of these, all else and every control nothing;
-    but control 2 loses 1 with 5 shots and 20 %."""
+    but control 2 loses 1 with 5 shots and 20%."""
     whole = 9 if shots else 8
     if control is not None:
         return whole - (control == 2 and percent == 20 and shots > 0)

@@ -78,7 +78,7 @@ class Values:
     lost: Callable[[str], list[int]] = lambda task: LOST.get(task, [1, 0, 0, 0])
     joint: Callable[[str], list[list[int]]] = lambda task: JOINT.get(task, JOINT["piqa"])
     head_oracle: tuple[str, ...] = ("copa",)
-    """Tasks whose heads were removed one at a time: the rise of the loss is the score, give or take 45 %."""
+    """Tasks whose heads were removed one at a time: the rise of the loss is the score, give or take 45%."""
     offset: int = 0
     """Seeds of head and induction scores begin here: another model has others."""
     repeat: int = 1

@@ -31,9 +31,9 @@ def test_durations():
 def test_lines_have_share_rate_and_time_left(capsys):
     progress = Progress("prune copa 0-shot", 200, "documents", interval=0)
     progress.advance(50)
-    assert progress.line(10) == "prune copa 0-shot: 50/200 documents (25 %), 5.0/s, 30 s left"
+    assert progress.line(10) == "prune copa 0-shot: 50/200 documents (25%), 5.0/s, 30 s left"
     progress.advance(150)
-    assert progress.line(40).endswith("200/200 documents (100 %), 5.0/s, done in 40 s")
+    assert progress.line(40).endswith("200/200 documents (100%), 5.0/s, done in 40 s")
     printed = capsys.readouterr().err
     assert printed.count("\n") == 2
     assert "\r" not in printed
@@ -67,7 +67,7 @@ def test_rate_and_time_left_follow_recent_work(clock, capsys):
     for _ in range(100):
         clock.now += 1
         progress.advance()
-    assert "300/300 documents (100 %), 1.4/s, done in 3 min 32 s" in capsys.readouterr().err
+    assert "300/300 documents (100%), 1.4/s, done in 3 min 32 s" in capsys.readouterr().err
 
 
 def test_reused_units_are_done_but_say_nothing_of_the_rate(clock, capsys):
@@ -76,19 +76,19 @@ def test_reused_units_are_done_but_say_nothing_of_the_rate(clock, capsys):
     assert capsys.readouterr().err == ""
     clock.now += 10
     progress.advance(20)
-    assert capsys.readouterr().err == ("prune copa: 320/400 documents (80 %), 300 reused, 2.0/s, 40 s left\n")
+    assert capsys.readouterr().err == ("prune copa: 320/400 documents (80%), 300 reused, 2.0/s, 40 s left\n")
     progress.reuse(80)
-    assert capsys.readouterr().err == "prune copa: 400/400 documents (100 %), 380 reused, 2.0/s, done in 10 s\n"
+    assert capsys.readouterr().err == "prune copa: 400/400 documents (100%), 380 reused, 2.0/s, done in 10 s\n"
 
 
 def test_a_job_of_which_everything_is_reused_says_so(clock, capsys):
     progress = Progress("prune copa", 40, "documents")
     progress.reuse(40)
-    assert capsys.readouterr().err == "prune copa: 40/40 documents (100 %), 40 reused, done in 0 s\n"
+    assert capsys.readouterr().err == "prune copa: 40/40 documents (100%), 40 reused, done in 0 s\n"
 
 
 def test_slow_work_is_told_by_the_minute(clock, capsys):
     progress = Progress("ffn", 10, "layers")
     clock.now += 60
     progress.advance()
-    assert capsys.readouterr().err == "ffn: 1/10 layers (10 %), 1.0/min, 9 min 00 s left\n"
+    assert capsys.readouterr().err == "ffn: 1/10 layers (10%), 1.0/min, 9 min 00 s left\n"

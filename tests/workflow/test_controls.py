@@ -96,7 +96,7 @@ def test_ffns_go_in_the_control_orders_too(finished):
     scores = read(finished.result("tiny/ffn_importance/winogrande/1shot-seed1234.parquet"), FFN_IMPORTANCE)
     ablated = dict(zip(scores["layer"].to_pylist(), scores["correct_ablated"].to_pylist(), strict=True))
     own = ranking["layer"].to_pylist()
-    # Of three FFNs, one goes at 50 % and none at 5 %.
+    # Of three FFNs, one goes at 50% and none at 5%.
     orders = {"own": own, "reversed": own[::-1], "random_1": random_ffns(3, 1)}
     assert sorted(orders["random_1"]) == [0, 1, 2]
     whole = scores["correct_dense"][0].as_py()

@@ -530,7 +530,7 @@ def test_a_pruned_checkpoint_is_one_job(finished, levels):
     "levels", ["aggregate/heads101-ffns0", "aggregate/heads050-ffns0", "piqa/heads50-ffns0", "aggregate/heads50"]
 )
 def test_a_pruned_checkpoint_that_cannot_be_is_no_target(finished, levels):
-    """Above 100 %, the same by another name, of no task of the study, or half a name."""
+    """Above 100%, the same by another name, of no task of the study, or half a name."""
     done = finished.snakemake("--dry-run", "--cores", "1", EXPORT.format(levels))
     assert done.returncode == 1
     assert "MissingRuleException" in done.stdout or "MissingInputException" in done.stdout

@@ -94,7 +94,7 @@ def test_the_dense_accuracy_is_the_same_under_every_ranking(finished):
             for name in ("accuracy", "correct", "n_documents", "doc_id"):
                 assert len({str(table[0][name]) for table in [*rows.values(), *transfer]}) == 1
             for name, table in rows.items():
-                # 5 % of 12 heads, or of 3 FFNs, is none: the level is the dense one.
+                # 5% of 12 heads, or of 3 FFNs, is none: the level is the dense one.
                 assert table[1]["n_pruned"] == 0
                 assert table[1]["correct"] == table[0]["correct"]
                 assert table[2]["n_pruned"] == count_at(50, 3 if name == "ffns" else 12)
@@ -262,7 +262,7 @@ def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
 
 
 def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):
-    line = r"head-importance tiny, winogrande 1-shot: 6/6 documents \(100 %\), [\d.]+/s, done in"
+    line = r"head-importance tiny, winogrande 1-shot: 6/6 documents \(100%\), [\d.]+/s, done in"
     assert re.search(line, finished.log)
     logs = list((finished.folder / "logs" / "tiny" / "score_heads" / "winogrande").iterdir())
     assert any(re.search(line, path.read_text()) for path in logs)

@@ -136,6 +136,6 @@ def test_the_speeds_are_the_benchmarks(row, measure, what):
 def test_missed_goals_are_said_to_be():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     missed = re.findall(r"^\| .*\| ([\d.]+) \| ([\d.]+) \| \*\*no\*\* \| ([\d.]+) \|$", page, re.MULTILINE)
-    assert f"{len(missed)} goals at 5 shots are missed by less than 5 %" in README
+    assert f"{len(missed)} goals at 5 shots are missed by less than 5%" in README
     for asked, found, count in missed:
         assert float(asked) * 0.95 < float(found) < float(asked) < float(count)

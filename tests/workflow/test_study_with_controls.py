@@ -138,7 +138,7 @@ def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(honest: S
         for mine, others in zip(curves["own"], curves["other_documents"], strict=True):
             assert (mine["percent"], mine["doc_id"]) == (others["percent"], others["doc_id"])
         assert curves["own"][0]["correct"] == curves["other_documents"][0]["correct"]
-        # One FFN of three goes at 50 %: the least important one by the scoring documents.
+        # One FFN of three goes at 50%: the least important one by the scoring documents.
         least = min(table.to_pylist(), key=lambda row: (row["score"], row["layer"]))["layer"]
         ablated = read(own, FFN_IMPORTANCE).to_pylist()[least]["correct_ablated"]
         assert curves["other_documents"][2]["correct"] == ablated
@@ -155,10 +155,10 @@ def test_tables_and_findings_say_it(honest: Study) -> None:
         ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
     }  # fmt: skip
     levels = [row["percent"] for row in rows_of(honest, "optimism") if row["task"] == "average"]
-    # 5 % of three FFNs is none.
+    # 5% of three FFNs is none.
     assert levels == ["50", "mean"] * 2
     text = honest.result("tiny/findings/seed1234.md").read_text()
-    assert text.count("Without the strongest 25 % (3 heads) by prefix matching it loses") == 3
+    assert text.count("Without the strongest 25% (3 heads) by prefix matching it loses") == 3
     assert text.count("-shot, optimism: over 2 tasks and 1 level, accuracy is ") == 2
     assert honest.result("tiny/figures/induction_ablation-seed1234.png").stat().st_size > 5000
 

@@ -52,7 +52,7 @@ class Progress:
         """
         computed = self.done - self.reused
         share = 100 * self.done / max(self.total, 1)
-        state = f"{self.label}: {self.done}/{self.total} {self.unit} ({share:.0f} %)"
+        state = f"{self.label}: {self.done}/{self.total} {self.unit} ({share:.0f}%)"
         if self.reused:
             state += f", {self.reused} reused"
         if self.done >= self.total:

@@ -19,7 +19,7 @@ rule export_pruned:
         percents=get_pruned_percents,
         options=options("dtype"),
     message:
-        "Export {wildcards.model} without {wildcards.heads} % of heads, {wildcards.ffns} % of FFNs ({wildcards.ranked})."
+        "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."
     shell:
         "python -m lm_headroom export --model {input.model:q} --ranking {input.rankings:q} --percent {params.percents:q} "
         "{params.options} --device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "

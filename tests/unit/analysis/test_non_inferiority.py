@@ -118,7 +118,7 @@ def test_the_grid_certifies_down_each_level_of_ffns() -> None:
 
 
 def test_enough_questions_are_a_power_of_four_fifths() -> None:
-    """15 % of the questions change at the second level, too many to certify it: 1000 have a power of 0.50."""
+    """15% of the questions change at the second level, too many to certify it: 1000 have a power of 0.50."""
     for n, verdict in ((1000, AT_LEAST), (2000, AT_LEAST), (2500, UP_TO)):
         found = certify([task(n, 3 * n // 4, (1, 1), (17 * n // 200, 13 * n // 200))], chance=[0.25])
         assert (found.level, found.below, found.verdict) == (1, None, verdict), found.power

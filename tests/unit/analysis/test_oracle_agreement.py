@@ -210,7 +210,7 @@ class TestFindings:
         ("changes", "text"),
         [
             ({"srcc": None}, "no SRCC that is defined."),
-            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, "0.10 (95 % interval -0.20 to 0.40), 1.00 inside"),
+            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, "0.10 (95% interval -0.20 to 0.40), 1.00 inside"),
             ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, ": not told from none."),
             ({"srcc": 0.5, "srcc_low": None, "srcc_high": None}, ": not told from none."),
             ({"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7, "corrected": None}, "too much noise to say"),

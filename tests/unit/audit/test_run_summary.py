@@ -67,7 +67,7 @@ def test_the_line_that_says_what_went_wrong(tmp_path):
 
 def test_units_that_jobs_took_from_earlier_runs_are_summed(tmp_path):
     logs = []
-    for name, text in (("a", "p: 5/9 u (1 %), 5 reused, 1.0/s\np: 9/9 u (100 %), 5 reused, done\n"), ("b", "no\n")):
+    for name, text in (("a", "p: 5/9 u (1%), 5 reused, 1.0/s\np: 9/9 u (100%), 5 reused, done\n"), ("b", "no\n")):
         logs.append(str(tmp_path / name))
         (tmp_path / name).write_text(text)
     assert [reused_units(log) for log in (*logs, None)] == [5, 0, 0]

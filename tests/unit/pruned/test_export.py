@@ -49,7 +49,7 @@ CASES = {
     # LLaMA's heads 0 and 1 share keys and values, as do 2 and 3.
     "uneven layers and groups": ([(0, 0), (1, 0), (1, 1), (2, 3)], []),
     "first layer without heads": ([(0, 0), (0, 1), (0, 2), (0, 3), (2, 1)], [1]),
-    "90 % of heads": (random_ranking(3, 4, 1)[: count_at(90, 12)], []),
+    "90% of heads": (random_ranking(3, 4, 1)[: count_at(90, 12)], []),
     "every head": (EVERY, []),
     "every FFN": ([], [0, 1, 2]),
     "nothing left": (EVERY, [0, 1, 2]),

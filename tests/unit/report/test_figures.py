@@ -71,7 +71,7 @@ def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
     grid = fig07.data(study)[0]
     assert (grid.heads, grid.ffns) == ([0, 50, 70], [0, 20])
     np.testing.assert_allclose(grid.accuracy, [[2.5 / 3, 2.5 / 3], [2.5 / 3, 0.7 / 3], [1.8 / 3, 0.7 / 3]])
-    assert grid.removed[1].tolist() == [10e6, 10e6], "20 % of 4 FFNs is none"
+    assert grid.removed[1].tolist() == [10e6, 10e6], "20% of 4 FFNs is none"
     accuracy, half = fig07.labels(grid)[2, 0].split("\n±")
     assert accuracy == "60.0"
     assert 12 < float(half) < 22
@@ -153,9 +153,9 @@ def test_tied_partners_are_one(values):
 def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what):
     alone = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 7))
     labels = legend(drawn(monkeypatch, module, alone, **what))[0]
-    assert labels == ["piqa, 95 % band"]
+    assert labels == ["piqa, 95% band"]
     two = write_study(Study(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
-    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", "average, 95 % band"]
+    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", "average, 95% band"]
 
 
 def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, m
     assert {row[2] for row in gains.rows(alone)} == {"piqa"}
     assert legend(drawn(monkeypatch, fig18, alone, score="copying")) == [["piqa", "at random"]]
     losses.write(alone, tmp_path / "losses")
-    assert "| 0-shot | heads, own | 50 % |" in (tmp_path / "losses.md").read_text()
+    assert "| 0-shot | heads, own | 50% |" in (tmp_path / "losses.md").read_text()
 
 
 def test_of_two_tasks_there_is_one_correlation(tmp_path):

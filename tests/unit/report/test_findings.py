@@ -37,7 +37,7 @@ class TestAccuracy:
         np.testing.assert_allclose(curve.loss, [0, 0, 0.1, 1.1 / 3])
         # One question of ten lost per task: variance 0.09 * 10 / 9 over 10, three tasks.
         assert curve.loss_stderr[2] == pytest.approx(np.sqrt(3 * 0.1 / 10) / 3)
-        # Nothing changes at 20 %: no draw of questions loses anything.
+        # Nothing changes at 20%: no draw of questions loses anything.
         assert (curve.loss_interval.low[1], curve.loss_interval.high[1]) == (0, 0)
         assert curve.loss_interval.low[2] == 0
         assert curve.loss_interval.high[2] == pytest.approx(0.2, abs=0.07)
@@ -114,27 +114,25 @@ class TestGuessing:
 class TestSentences:
     def test_heads(self, study, many):
         text = findings(study)
-        assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90 %" in text
+        assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90%" in text
         # Of 10 questions of record 8 are right, as by chance in one case of 18.
         assert (
             "(chance: 0.43; guessing: 0.42). How many can go at a loss of 2 points at most on average over the 2 tasks "
             "above chance (without record) is not certifiable: too few questions" in text
         )
-        assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50 %, where" in text
+        assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50%, where" in text
         text = findings(many)
-        # Nothing is lost at 20 %, a question of ten at 50 %.
-        assert "Of them up to 20 % (estimate 20 %; less than 50 %) can go at a loss of 2 points at most" in text
+        # Nothing is lost at 20%, a question of ten at 50%.
+        assert "Of them up to 20% (estimate 20%; less than 50%) can go at a loss of 2 points at most" in text
         assert "; the loss there is 0.0 points (0.0 to 0.0), 4.0 M parameters." in text
         wide = findings(replace(many, margin=15.0))
-        assert "Of them up to 50 % (estimate 50 %; less than 90 %) can go at a loss of 15 points at most" in wide
+        assert "Of them up to 50% (estimate 50%; less than 90%) can go at a loss of 15 points at most" in wide
         assert "the loss there is 10.0 points (8.3 to 11.7), 10.0 M parameters." in wide
 
     def test_ffns(self, study, many):
         text = findings(study)
         assert "with all FFNs" in text
-        assert "Of them up to 0 % (estimate 0 %; less than 20 %) can go at a loss of 2 points at most." in findings(
-            many
-        )
+        assert "Of them up to 0% (estimate 0%; less than 20%) can go at a loss of 2 points at most." in findings(many)
         assert (
             "largest loss is 0.40 ± 0.10, without the FFN of layer 3 on copa (counted from 1; the largest of 12" in text
         )
@@ -144,9 +142,9 @@ class TestSentences:
     def test_ffns_ranked_by_their_judges_are_not_certified(self, tmp_path):
         text = findings(small(tmp_path, repeat=40))
         ranked = "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
-        assert f"No observed loss exceeds 2 points up to 0 % of them, which is no certificate: {ranked}." in text
+        assert f"No observed loss exceeds 2 points up to 0% of them, which is no certificate: {ranked}." in text
         assert (
-            "heads and FFNs together: no observed loss exceeds 2 points up to 50 % of heads with 0 % of FFNs "
+            "heads and FFNs together: no observed loss exceeds 2 points up to 50% of heads with 0% of FFNs "
             f"(10.0 M parameters), which is no certificate: {ranked}." in text
         )
 
@@ -154,17 +152,17 @@ class TestSentences:
         few = findings(small(tmp_path / "few", repeat=2, selection="scoring"))
         assert "heads and FFNs together: not certifiable, too few questions" in few
         assert (
-            "together: 50 % of heads with 0 % of FFNs (10.0 M parameters) are certified to go at a loss of 2 points "
+            "together: 50% of heads with 0% of FFNs (10.0 M parameters) are certified to go at a loss of 2 points "
             "at most (it is 0.0 points (0.0 to 0.0)), the most parameters" in findings(many)
         )
         assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
 
     def test_transfer_and_unseen(self, study):
         text = findings(study)
-        assert "- 0-shot, copa: averaged over 2 levels from 50 to 90 % of heads pruned, accuracy is 0.60 under" in text
+        assert "- 0-shot, copa: averaged over 2 levels from 50 to 90% of heads pruned, accuracy is 0.60 under" in text
         assert "piqa's (highest correlation, 0.75) +0.05 ± 0.05" in text
         assert "record's (lowest correlation, -0.25) -0.20 ± 0.08" in text
-        assert "- 0-shot, mathqa (no part of the aggregate): averaged over 3 levels from 20 to 90 %" in text
+        assert "- 0-shot, mathqa (no part of the aggregate): averaged over 3 levels from 20 to 90%" in text
         # Own 0.8 + 0.7 + 0.5, 0.9 + 0.8 + 0.4, 0.8 + 0.7 + 0.5; the aggregate gains 0.1 twice on copa.
         assert (
             "accuracy is 0.68 under each task's own ranking; the aggregate ranking changes it by +0.02 ± 0.01" in text
@@ -184,7 +182,7 @@ class TestSentences:
         assert "Layer 3 head 4 (counted from 1) has the highest prefix-matching score, 2.00" in text
         assert "Layer 4 head 1 (counted from 1) has the highest copying score, 2.00" in text
         assert "(3 sequences)" in text
-        assert text.count("(at random: 70, 50, 30 %)") == 4
+        assert text.count("(at random: 70, 50, 30%)") == 4
 
 
 def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(study, tmp_path):

@@ -44,7 +44,7 @@ def test_weights_are_the_trapezoid_rules():
 
 
 def test_worth_by_hand(study):
-    """Piqa's own curve 8 8 7 5 of 10, random order's 8 5 5 5, at 0, 20, 50 and 90 %."""
+    """Piqa's own curve 8 8 7 5 of 10, random order's 8 5 5 5, at 0, 20, 50 and 90%."""
     table = measured(study, 0, "heads")
     between = (3 * 20 / 2 + (3 + 2) / 2 * 30 + 2 * 40 / 2) / 90 * 10
     assert table.worths["piqa"]["own"].worth == pytest.approx(between)
@@ -62,18 +62,18 @@ def test_worth_by_hand(study):
 
 
 def test_worth_of_ffns_by_hand(study):
-    """Copa's own curve 9 9 5 4 of 10, random order's 9 5 5 4, at 0, 20, 50 and 90 %; piqa's 8 3 3 3, 8 3 2 2."""
+    """Copa's own curve 9 9 5 4 of 10, random order's 9 5 5 4, at 0, 20, 50 and 90%; piqa's 8 3 3 3, 8 3 2 2."""
     table = measured(study, 0, "ffns")
     copa, piqa = (4 * 20 / 2 + 4 / 2 * 30) / 90 * 10, (1 / 2 * 30 + 1 * 40) / 90 * 10
     assert table.worths["copa"]["own"].worth == pytest.approx(copa)
     assert table.worths["piqa"]["own"].worth == pytest.approx(piqa)
     assert table.worths[AVERAGE]["own"].worth == pytest.approx((copa + piqa) / 3)
     (sentence,) = gain_sentence(study, 0, "ffns")
-    said = "0 to 90 % of FFNs pruned and 3 tasks, accuracy under each task's own ranking differs from that under random"
+    said = "0 to 90% of FFNs pruned and 3 tasks, accuracy under each task's own ranking differs from that under random"
     assert f"{said} order by {(copa + piqa) / 3:+.1f} points" in sentence
     assert sentence in findings(study)
     # (2 + 5 + 7) / 30 and (3 + 5 + 7) / 30.
-    random = " With FFNs pruned at random (random_1) it is 0.47 ± 0.09 at 50 %, where the importance ranking has 0.50"
+    random = " With FFNs pruned at random (random_1) it is 0.47 ± 0.09 at 50%, where the importance ranking has 0.50"
     assert control_sentences(study, 0, "ffns").startswith(random)
 
 
@@ -152,7 +152,7 @@ def test_the_sentence_says_what_the_interval_holds(study, controlled):
 
 
 def test_controls_that_are_not_random_are_not_called_so(controlled):
-    assert " over 2 random orders) at 50 %" in control_sentences(controlled, 0, "heads")
+    assert " over 2 random orders) at 50%" in control_sentences(controlled, 0, "heads")
     assert control_sentences(replace(controlled, controls=("reversed", "token")), 0, "heads") == ""
 
 

@@ -50,7 +50,7 @@ class TestHeadroom:
         assert row.guessing == pytest.approx(1.25 / 3)
         # Of ten questions of piqa the first choice is right three times.
         assert (row.majority, row.chance) == pytest.approx((1.3 / 3, 1.3 / 3))
-        assert row.paper == "about 70 %"
+        assert row.paper == "about 70%"
 
     def test_each_task_has_its_own_guess_and_share(self, many):
         found = certified(many)
@@ -60,8 +60,8 @@ class TestHeadroom:
         assert found[0, "heads", "own", "piqa"].guessing == 0.25
         row = found[0, "ffns", "own", "piqa"]
         assert (row.verdict, row.heads, row.ffns) == ("up to", None, 0)
-        assert found[0, "ffns", "own", "piqa"].paper == "30 %"
-        # Under the aggregate ranking copa keeps nine at 50 %.
+        assert found[0, "ffns", "own", "piqa"].paper == "30%"
+        # Under the aggregate ranking copa keeps nine at 50%.
         assert found[0, "heads", "aggregate", "copa"].heads == 50
 
     def test_heads_and_ffns_together(self, many):
@@ -79,11 +79,11 @@ class TestHeadroom:
             assert row.reason == ranked
             assert row.estimate_ffns is not None
             words = headroom.in_words(row)
-            assert words[4] == f"estimate only, {row.estimate_ffns} %: {ranked}"
+            assert words[4] == f"estimate only, {row.estimate_ffns}%: {ranked}"
         joint = found[shots, BOTH, "joint grid", AVERAGE]
         assert (joint.verdict, joint.heads, joint.ffns, joint.reason) == ("estimate only", None, None, ranked)
         assert (joint.estimate_heads, joint.estimate_ffns) == (50, 0)
-        assert headroom.in_words(joint)[4].startswith("estimate only, 50 % of heads and 0 % of FFNs: the questions")
+        assert headroom.in_words(joint)[4].startswith("estimate only, 50% of heads and 0% of FFNs: the questions")
         assert found[shots, "heads", "own", AVERAGE].verdict == "up to"
 
     def test_one_task_ranked_by_its_judges_spoils_its_row_and_the_average_alone(self, many):
@@ -146,7 +146,7 @@ class TestHeadroom:
     def test_the_limits_are_called_what_they_are(self, many, tmp_path):
         headroom.write(many, [7], tmp_path / "lm-headroom")
         page = (tmp_path / "headroom.md").read_text()
-        assert "Each of the two limits is one-sided, at 95 %; together they are an interval of 90 %." in page
+        assert "Each of the two limits is one-sided, at 95%; together they are an interval of 90%." in page
         assert "a power of at least 0.8 to certify the next level if it lost nothing" in page
         assert "the higher of guessing and of always giving the same choice" in page
 
@@ -168,9 +168,9 @@ class TestHeadroom:
         shown = {name: lines[0][name] for name in ("seed", "verdict", "heads", "ffns", "below")}
         assert shown == {"seed": "7", "verdict": "up to", "heads": "20", "ffns": "", "below": "50"}
         page = (tmp_path / "headroom.md").read_text()
-        assert "| 0-shot | heads, own | average | up to 20 % (estimate 20 %; less than 50 %) | 4.0 M |" in page
+        assert "| 0-shot | heads, own | average | up to 20% (estimate 20%; less than 50%) | 4.0 M |" in page
         assert "less than 2 points" in page
-        assert "about 70 %" in page
+        assert "about 70%" in page
 
     def test_several_seeds_are_told_apart(self, many, tmp_path):
         flat = Values(right=lambda *key: [8] * (3 if "srcc" in key[-1] else 4), repeat=40)
@@ -179,8 +179,8 @@ class TestHeadroom:
         assert found == [*headroom.rows(many, [7]), *headroom.rows(other, [8])]
         headroom.write(many, [7, 8], tmp_path / "lm-headroom")
         page = (tmp_path / "headroom.md").read_text()
-        assert "| 7 | 0-shot | heads, own | average | up to 20 %" in page
-        assert "| 8 | 0-shot | heads, own | average | at least 90 % (estimate 90 %; no level refuted)" in page
+        assert "| 7 | 0-shot | heads, own | average | up to 20%" in page
+        assert "| 8 | 0-shot | heads, own | average | at least 90% (estimate 90%; no level refuted)" in page
 
     @pytest.mark.parametrize("margin", ["0", "-1", "101", "two"])
     def test_a_margin_is_percentage_points(self, many, tmp_path, capsys, margin):
@@ -228,6 +228,6 @@ class TestLosses:
         assert main(options.split()) == 0
         assert len(list(csv.reader((tmp_path / "losses.csv").open()))) == len(lost(many)) + 1
         page = (tmp_path / "losses.md").read_text()
-        assert "| 0-shot | heads, own | 50 % |" in page
-        assert "| 0-shot | heads and FFNs, joint grid | 50 % and 20 % |" in page
+        assert "| 0-shot | heads, own | 50% |" in page
+        assert "| 0-shot | heads and FFNs, joint grid | 50% and 20% |" in page
         assert "copa" not in page

@@ -214,7 +214,7 @@ class TestSentences:
         assert len(sentences) == 4
         draws = "2 random draws from the same layers"
         assert sentences[1].startswith("- 5-shot: average accuracy over 2 tasks is 0.90 (0.75 to 1.00) with all heads.")
-        assert "Without the strongest 20 % (4 heads) by prefix matching it loses 50.0 points (" in sentences[1]
+        assert "Without the strongest 20% (4 heads) by prefix matching it loses 50.0 points (" in sentences[1]
         assert f"more than each of {draws}, and than their average by 45.0 points (" in sentences[1]
         assert f"copying it loses 0.0 points (0.0 to 0.0), not told from the average of {draws}" in sentences[0]
         assert sentences[2].startswith("- 5-shot minus 0-shot: average gain over 2 tasks is 10.0 points (0.0 to ")

@@ -25,7 +25,7 @@ from tests.support.small_study import FFN_SIZE, PERCENTS, made_of, outcomes, sma
 WHOLE = {"evaluation": 8, "scoring": 7}
 WITHOUT = {"evaluation": [7, 8, 9, 5], "scoring": [4, 6, 5, 3]}
 RIGHT = {"own": [8, 8, 7, 6], OTHER_DOCUMENTS: [8, 8, 6, 3]}
-"""Of the curves, at 0, 20, 50 and 90 % of four FFNs: 0, 0, 2 and 3 go."""
+"""Of the curves, at 0, 20, 50 and 90% of four FFNs: 0, 0, 2 and 3 go."""
 
 
 def scores(selection: str, layers: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def study(tmp_path: Path) -> Study:
 
 def test_both_rankings_are_judged_on_the_same_questions(study: Study) -> None:
     rows = {(row.task, row.percent): row for row in optimism(study, 5)}
-    assert [percent for task, percent in rows if task == AVERAGE] == [50, 90, None], "at 20 % no FFN goes"
+    assert [percent for task, percent in rows if task == AVERAGE] == [50, 90, None], "at 20% no FFN goes"
     at_90, mean = rows[AVERAGE, 90], rows[AVERAGE, None]
     assert (at_90.evaluation.value, at_90.scoring.value) == pytest.approx((0.6, 0.3))
     assert at_90.difference.value == pytest.approx(0.3)

@@ -56,7 +56,7 @@ def test_a_set_is_evaluated_once(evaluation, monkeypatch):
     inner = pruned_evaluation.likelihoods
     monkeypatch.setattr(pruned_evaluation, "likelihoods", lambda *a, **k: calls.append(a) or inner(*a, **k))
     heads = random_ranking(3, 4, 1)
-    # 1 % of 12 heads is none, as is 0 %.
+    # 1% of 12 heads is none, as is 0%.
     evaluation.curve(heads, [0, 1, 50])
     evaluation.grid(heads, [0, 1, 2], [0, 50], [0, 10, 40])
     assert len(calls) == 4

@@ -1,6 +1,6 @@
 """How much of a model can go by a stated rule, instead of by eye: a loss within a margin, shown level by level.
 
-A share is certified where the loss of accuracy is shown, with 95 % confidence, to be within the margin at that level
+A share is certified where the loss of accuracy is shown, with 95% confidence, to be within the margin at that level
 and at every level before it. Levels are tested in this order and the first that fails ends it (a fixed sequence), so
 that the confidence is that of the whole statement. It holds only where the questions that judge took no part in the
 ranking, and says something only of tasks that the whole model answers better than chance; elsewhere the estimate stands
@@ -136,7 +136,7 @@ def within_share(
 
 
 def is_above_chance(whole: Array, chance: float) -> bool:
-    """Whether the whole model answers a task better than chance: exact one-sided binomial test at 5 %.
+    """Whether the whole model answers a task better than chance: exact one-sided binomial test at 5%.
 
     Args:
         whole: right (1) or wrong (0), [question].
@@ -283,7 +283,7 @@ def certify_grid(
     """How much can go of heads and FFNs together.
 
     Each level of FFNs is a fixed sequence over the levels of heads, at the error rate shared among these sequences
-    (Bonferroni), so that with 95 % confidence no certified cell loses more than the margin.
+    (Bonferroni), so that with 95% confidence no certified cell loses more than the margin.
 
     Args:
         correct: per task, right (1) or wrong (0), [head level, FFN level, question]; the first cell is the whole model.

@@ -14,7 +14,7 @@ CROSS_TASK = ArtifactSchema(
         Column("srcc", pa.float64(), "Spearman's rank correlation of the two score vectors", undefined=True),
         Column("p_value", pa.float64(), "its two-sided p-value (assumes independent heads)", undefined=True),
         Column("argsort_statistic", pa.float64(), "the released code's statistic: Pearson of the argsort permutations"),
-        Column("overlap_top30", pa.float64(), "share of the top 30 % heads that the two have in common"),
+        Column("overlap_top30", pa.float64(), "share of the top 30% heads that the two have in common"),
         Column("srcc_within_layer", pa.float64(), "mean SRCC inside layers, or their key-value groups", nullable=True),
         *CEILINGS,
         Column(

@@ -39,7 +39,7 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page(facts: Mapping[str, Any]) -> Iterator[str]:
     model, parameters = facts["model"], facts["parameters"]
-    parts = " and ".join(f"{part['percent']} % of its {what}" for what, part in facts["pruned"].items())
+    parts = " and ".join(f"{part['percent']}% of its {what}" for what, part in facts["pruned"].items())
     yield f"# {model['name']} without {parts}"
     yield ""
     yield (

@@ -57,7 +57,7 @@ def pruning_sentence(study: Study, shots: int, component: Component, known: Mapp
     tasks, curve, found = certified_average(study, shots, component, known)
     start = (
         f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(whole, 0)} with all "
-        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]} % pruned ({_chance(study.tasks, known)}). "
+        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]}% pruned ({_chance(study.tasks, known)}). "
     )
     of = _above_chance(study, tasks)
     if found.verdict == NOT_CERTIFIABLE:
@@ -65,7 +65,7 @@ def pruning_sentence(study: Study, shots: int, component: Component, known: Mapp
             f"{start}How many can go at a loss of {margin:g} points at most{of} is {NOT_CERTIFIABLE}: {found.reason}."
         )
     if found.level is None:
-        share = f"{curve.percent[found.estimate or 0]} %"
+        share = f"{curve.percent[found.estimate or 0]}%"
         return (
             f"{start}No observed loss exceeds {margin:g} points up to {share} of them{of}, which is no certificate: "
             f"{found.reason}."
@@ -111,7 +111,7 @@ def control_sentences(study: Study, shots: int, component: Component) -> str:
         found = [curve.accuracy[level] for curve in drawn.values()]
         said = f"it is {np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f} over {len(found)} random orders)"
     return (
-        f" With {COMPONENTS[component]} pruned at random {said} at {own.percent[level]} %, where the importance "
+        f" With {COMPONENTS[component]} pruned at random {said} at {own.percent[level]}%, where the importance "
         f"ranking has {_accuracy(own, level)}."
     )
 
@@ -183,9 +183,7 @@ def joint_sentence(study: Study, shots: int, known: Mapping[str, Chance]) -> str
     if found.verdict == NOT_CERTIFIABLE:
         return f"{start}{NOT_CERTIFIABLE}{of}, {found.reason}."
     cell = found.cell or found.estimate or (0, 0)
-    what = (
-        f"{grid.heads[cell[0]]} % of heads with {grid.ffns[cell[1]]} % of FFNs ({size(grid.removed[cell])} parameters)"
-    )
+    what = f"{grid.heads[cell[0]]}% of heads with {grid.ffns[cell[1]]}% of FFNs ({size(grid.removed[cell])} parameters)"
     if found.verdict == ESTIMATE_ONLY:
         seen = f"no observed loss exceeds {margin:g} points up to {what}{of}"
         return f"{start}{seen}, which is no certificate: {found.reason}."
@@ -212,8 +210,8 @@ def overlap_sentence(study: Study, shots: int) -> str:
     return (
         f"- {shots}-shot: SRCC between head importances of two tasks is {_over_pairs(srcc)}; "
         f"{corrected_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), 'pair')}. {inside}; "
-        f"{layers_part(n_beyond_layers(pairs), len(pairs), 'pair')}. The top 30 % of heads overlap by "
-        f"{100 * overlap:.0f} % (30 % by chance). The released code's argsort statistic, which is not SRCC, reads "
+        f"{layers_part(n_beyond_layers(pairs), len(pairs), 'pair')}. The top 30% of heads overlap by "
+        f"{100 * overlap:.0f}% (30% by chance). The released code's argsort statistic, which is not SRCC, reads "
         f"{argsort:.2f}."
     )
 
@@ -254,7 +252,7 @@ def shot_sentences(study: Study) -> list[str]:
         f"on average over {_count(row.tasks, 'task')}; "
         f"{corrected_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}; "
         f"{layers_part(row.n_beyond_layers, row.tasks, 'task')}. The scores are of the same documents at both numbers "
-        f"of shots. The top 30 % of heads overlap by {100 * row.overlap:.0f} %."
+        f"of shots. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
         for row in table1.data(path, **study.of())
     ]
 
@@ -293,7 +291,7 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     text = f"{start}an SRCC of {srcc.mean():.2f} on average over {_count(len(known), 'task')}"
     if len(known) > 1:
         text += f" ({srcc.min():.2f} to {srcc.max():.2f})"
-    text += f"; its 95 % interval is above 0 on {above} and below 0 on {below} of them."
+    text += f"; its 95% interval is above 0 on {above} and below 0 on {below} of them."
     if not clear:
         return f"{text} There is too much noise to say what it would be without noise."
     return (
@@ -312,7 +310,7 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
         return f"{start}no SRCC that is defined."
     text = f"{start}an SRCC of {row['srcc']:.2f}"
     if row["srcc_low"] is not None:
-        text += f" (95 % interval {row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
+        text += f" (95% interval {row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
     if row["srcc_within_layer"] is not None:
         text += f", {row['srcc_within_layer']:.2f} inside layers"
     if row["srcc_low"] is None or row["srcc_low"] <= 0 <= row["srcc_high"]:
@@ -377,7 +375,7 @@ def induction_sentence(study: Study, score: Score) -> str:
     return (
         f"- Layer {layer + 1} head {head + 1} (counted from 1) has the highest {name} score, "
         f"{scores.max():.2f}; the median head has {np.median(scores):.3f}. {_count(strong, 'head')} of {scores.size} "
-        f"reach half of the highest, and the top tenth of heads holds {100 * share:.0f} % of the total "
+        f"reach half of the highest, and the top tenth of heads holds {100 * share:.0f}% of the total "
         f"({_count(n_sequences, 'sequence')})."
     )
 
@@ -387,10 +385,10 @@ def capacity_sentence(study: Study, score: Score, shots: int) -> str:
     retained = read_capacity(study, shots, score, AGGREGATE)[AGGREGATE].retained
     total = len(retained) - 1
     kept = {percent: 100 * retained[count_at(percent, total)] for percent in (30, 50, 70)}
-    shares = ", ".join(f"{value:.0f} % with {percent} % of heads pruned" for percent, value in kept.items())
+    shares = ", ".join(f"{value:.0f}% with {percent}% of heads pruned" for percent, value in kept.items())
     return (
         f"- {shots}-shot: of the total {SCORES[score].replace(' ', '-')} score, the aggregate ranking keeps {shares} "
-        "(at random: 70, 50, 30 %)."
+        "(at random: 70, 50, 30%)."
     )
 
 
@@ -409,7 +407,7 @@ def ablation_sentences(study: Study) -> list[str]:
             GAIN: f"{shots}-shot minus 0-shot: average gain {of} is {_in_points(first.whole)}",
         }
         sentences.append(
-            f"- {what[outcome]} with all heads. Without the strongest {percent} % "
+            f"- {what[outcome]} with all heads. Without the strongest {percent}% "
             f"({_count(first.n_heads, 'head')}) " + "; ".join(map(_ablated, cells)) + "."
         )
     shared = max(effect.n_shared for effect in found)
@@ -485,7 +483,7 @@ def findings(study: Study) -> str:
     }
     intro = (
         f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
-        "95 % intervals of the same questions. What can go is certified with 95 % confidence at each limit, see the "
+        "95% intervals of the same questions. What can go is certified with 95% confidence at each limit, see the "
         "lm-headroom table."
     )
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
@@ -521,12 +519,12 @@ def _pm(value: float, error: float) -> str:
 
 
 def _range(estimate: Estimate) -> str:
-    """``0.62 (0.55 to 0.69)``, an accuracy and its 95 % interval."""
+    """``0.62 (0.55 to 0.69)``, an accuracy and its 95% interval."""
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
 def _in_points(estimate: Estimate) -> str:
-    """A difference of accuracies in points with its 95 % interval."""
+    """A difference of accuracies in points with its 95% interval."""
     value, low, high = (100 * number for number in estimate)
     return f"{value:.1f} points ({low:.1f} to {high:.1f})"
 
@@ -537,10 +535,10 @@ def _signed(value: float, error: float) -> str:
 
 
 def _levels(levels: Sequence[int]) -> str:
-    """``9 levels from 10 to 90 %``, or ``1 level, 50 %,``."""
+    """``9 levels from 10 to 90%``, or ``1 level, 50%,``."""
     if len(levels) == 1:
-        return f"1 level, {levels[0]} %,"
-    return f"{_count(len(levels), 'level')} from {levels[0]} to {levels[-1]} %"
+        return f"1 level, {levels[0]}%,"
+    return f"{_count(len(levels), 'level')} from {levels[0]} to {levels[-1]}%"
 
 
 def _count(n: int, noun: str) -> str:

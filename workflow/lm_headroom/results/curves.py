@@ -73,7 +73,7 @@ class Average:
     Attributes:
         accuracy, stderr: with standard errors over questions.
         loss, loss_stderr: the same of what is lost, questions paired.
-        band, loss_interval: 95 % limits of both, from a bootstrap over questions within tasks.
+        band, loss_interval: 95% limits of both, from a bootstrap over questions within tasks.
         correct: per task, right (1) or wrong (0), [level ..., question].
     """
 
@@ -209,7 +209,7 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
 
 
 def accuracy_band(curve: Curve) -> Interval:
-    """95 % limits of one task's accuracy, each [level]."""
+    """95% limits of one task's accuracy, each [level]."""
     limits = [wilson(int(right.sum()), len(right)) for right in curve.correct]
     return Interval(*np.transpose(limits))
 

@@ -1,4 +1,4 @@
-"""Means over questions, averaged over tasks, with their 95 % intervals."""
+"""Means over questions, averaged over tasks, with their 95% intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval."""
+    """A number with its 95% interval."""
 
     value: float
     low: float

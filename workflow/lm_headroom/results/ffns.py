@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class FfnImportance:
-    """Accuracy lost without each FFN (eq. 7): per task with standard errors, and their average with its 95 % band.
+    """Accuracy lost without each FFN (eq. 7): per task with standard errors, and their average with its 95% band.
 
     Each is [layer].
     """

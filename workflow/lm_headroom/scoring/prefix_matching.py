@@ -46,7 +46,7 @@ def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
 
 
 def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
-    """Distinct tokens drawn from the middle of the ranked vocabulary (4 % cut at both ends), not yet repeated.
+    """Distinct tokens drawn from the middle of the ranked vocabulary (4% cut at both ends), not yet repeated.
 
     Args:
         ranked: token ids, the most frequent first.

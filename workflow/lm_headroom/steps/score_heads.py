@@ -78,8 +78,8 @@ def run(
     }
     if settings.dtype == "float16" and zeros.mean() > UNDERFLOW:
         print(
-            f"{progress.label}: {100 * zeros.mean():.0f} % of the products of activations and gradients are exactly "
-            f"zero, most in layer {zeros.argmax()} ({100 * zeros.max():.0f} %): gradients underflow in float16, and "
+            f"{progress.label}: {100 * zeros.mean():.0f}% of the products of activations and gradients are exactly "
+            f"zero, most in layer {zeros.argmax()} ({100 * zeros.max():.0f}%): gradients underflow in float16, and "
             "scores come out too small; use dtype bfloat16 or float32",
             file=sys.stderr,
         )

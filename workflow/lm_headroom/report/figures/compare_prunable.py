@@ -67,7 +67,7 @@ def draw(study: Comparison) -> Figure:
     open_part = Line2D([], [], color="black", alpha=0.35, linewidth=3)
     names = [
         "estimate",
-        f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f} %)",
+        f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)",
         "at least: more questions or levels could show more",
     ]
     figure.legend(

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy curves of one shot: per task and their average with its 95 % band, against percent pruned."""
+    """Accuracy curves of one shot: per task and their average with its 95% band, against percent pruned."""
 
     percent: list[int]
     tasks: dict[str, Array]
@@ -84,7 +84,7 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "aver
 
 
 def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
-    """The average under recomputed importance, beside the own ranking's in black, with its 95 % band."""
+    """The average under recomputed importance, beside the own ranking's in black, with its 95% band."""
     style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
     label = f"{whose}, importance recomputed"
     axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)

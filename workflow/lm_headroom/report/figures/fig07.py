@@ -1,4 +1,4 @@
-"""Figure 7: average accuracy over heads and FFNs pruned together with half of its 95 % interval, a heatmap per shot."""
+"""Figure 7: average accuracy over heads and FFNs pruned together with half of its 95% interval, a heatmap per shot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy and few-shot gain without the strongest induction heads, averaged over tasks, with 95 % bands.
+"""Accuracy and few-shot gain without the strongest induction heads, averaged over tasks, with 95% bands.
 
 A row of panels per choice of heads, so that at most two bands lie over each other.
 """
@@ -45,7 +45,7 @@ def draw(study: Study) -> Figure:
     for shown in (ACCURACY, GAIN):
         _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == shown])
     _legend(figure)
-    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95 % bands, {study.model}")
+    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95% bands, {study.model}")
     return figure
 
 

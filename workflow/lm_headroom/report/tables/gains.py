@@ -36,9 +36,9 @@ class Gain(NamedTuple):
 
     Attributes:
         worth: mean accuracy over the range of percents less that of random orders.
-        limits: its 95 % interval.
+        limits: its 95% interval.
         gain: worth less the own ranking's.
-        gain_limits: its 95 % interval, questions paired.
+        gain_limits: its 95% interval, questions paired.
     """
 
     worth: float
@@ -186,7 +186,7 @@ def write(study: Study, out: Path) -> None:
     notes = [
         "Worth is the area between a ranking's curve of accuracy and the mean curve of heads (FFNs) pruned in random "
         "order, over the percents pruned (trapezoids, divided by the range), in percentage points of accuracy. "
-        "Limits are of 95 % intervals: a bootstrap over questions within tasks, questions paired over rankings.",
+        "Limits are of 95% intervals: a bootstrap over questions within tasks, questions paired over rankings.",
         "The variance between random orders is part of the interval of worth where there are several. With one it is "
         "not: worth is then against that order, and another would move all rankings alike.",
         "Over own: how much more a ranking is worth than the task's own; the random orders cancel. The reading of eq. "
@@ -216,7 +216,7 @@ def gain_sentence(study: Study, shots: int, component: Component) -> list[str]:
     )
     tasks = f"{len(study.tasks)} task" + ("s" if len(study.tasks) > 1 else "")
     text = (
-        f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]} % of "
+        f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]}% of "
         f"{COMPONENTS[component]} pruned and {tasks}, accuracy under each task's own ranking differs from that under "
         f"random order by {_points(worths[OWN].worth, worths[OWN].limits)} ({luck})."
     )
@@ -231,7 +231,7 @@ def gain_sentence(study: Study, shots: int, component: Component) -> list[str]:
             if told
             else ("none is told from it")
         )
-        text += f" ({len(others)} comparisons, each at 95 %)." if len(others) > 1 else "."
+        text += f" ({len(others)} comparisons, each at 95%)." if len(others) > 1 else "."
     return [text]
 
 

@@ -45,27 +45,27 @@ ABOVE_CHANCE = "average above chance"
 CURVES: tuple[tuple[Component, str], ...] = (("heads", "own"), ("heads", AGGREGATE), ("ffns", "own"))
 """Components and the rankings that they are certified under."""
 PAPER = {
-    ("heads", AVERAGE): "about 70 %",
-    ("ffns", AVERAGE): "about 20 %",
-    **dict.fromkeys([("ffns", task) for task in ("piqa", "winogrande", "rte")], "30 %"),
+    ("heads", AVERAGE): "about 70%",
+    ("ffns", AVERAGE): "about 20%",
+    **dict.fromkeys([("ffns", task) for task in ("piqa", "winogrande", "rte")], "30%"),
 }
 """What the paper reads off its curves of OPT-66B by eye, where accuracy starts to fall."""
 NOTES = (
     "*Certified*: the loss of accuracy against the whole model is shown to be less than {margin:g} points, with "
-    f"{100 * CONFIDENCE:.0f} % confidence, at that level and at every level before it. *Up to*: there were enough "
+    f"{100 * CONFIDENCE:.0f}% confidence, at that level and at every level before it. *Up to*: there were enough "
     f"questions to show more, a power of at least {ENOUGH_POWER} to certify the next level if it lost nothing, and "
     "they did not; *at least*: more questions or levels could. *Less than*: from there on losses are shown to be more "
-    f"than the margin, with the same confidence. Each of the two limits is one-sided, at {100 * CONFIDENCE:.0f} %; "
-    f"together they are an interval of {100 * (2 * CONFIDENCE - 1):.0f} %. *Estimate*: no observed loss exceeds the "
-    "margin up to there. Limits of the loss are of 95 %, from a bootstrap over questions.",
+    f"than the margin, with the same confidence. Each of the two limits is one-sided, at {100 * CONFIDENCE:.0f}%; "
+    f"together they are an interval of {100 * (2 * CONFIDENCE - 1):.0f}%. *Estimate*: no observed loss exceeds the "
+    "margin up to there. Limits of the loss are of 95%, from a bootstrap over questions.",
     "*Estimate only*: there is no certificate where the questions that judge have ranked, too (what was chosen on them "
     "looks better there than it is), nor for an average that holds tasks at chance, which have nothing to lose; "
     f"*{ABOVE_CHANCE}* is without these. A task is above chance if the whole model answers it better than the higher "
-    "of guessing and of always giving the same choice (exact one-sided binomial test at 5 %).",
+    "of guessing and of always giving the same choice (exact one-sided binomial test at 5%).",
     "*Not certifiable*: these questions cannot answer. The whole model is itself not told from chance, or nothing is "
     f"certified and the power at the first level, the chance to certify it if it lost nothing, is below "
     f"{ENOUGH_POWER}.",
-    f"*{100 * RELATIVE_MARGIN:.0f} % of the accuracy above chance* is the other margin, which takes into account how "
+    f"*{100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance* is the other margin, which takes into account how "
     "much there is to lose: certified with the same confidence, level by level.",
     "Each row has its confidence by itself. The paper reads its shares off the curves of OPT-66B by eye, without a "
     "margin; they are no prediction for another model.",
@@ -258,17 +258,17 @@ def _percent(curve: AverageCurve, level: int | None) -> int | None:
 
 
 def what_can_go(found: Prunable, curve: AverageCurve) -> str:
-    """In words: ``at least 20 % (estimate 40 %; less than 70 %)``; empty where nothing can be said."""
+    """In words: ``at least 20% (estimate 40%; less than 70%)``; empty where nothing can be said."""
     if found.verdict == ESTIMATE_ONLY:
-        return f"{ESTIMATE_ONLY}, {_percent(curve, found.estimate)} %"
+        return f"{ESTIMATE_ONLY}, {_percent(curve, found.estimate)}%"
     return _words(found.verdict, *(_percent(curve, level) for level in (found.level, found.estimate, found.below)))
 
 
 def _words(verdict: str, share: int | None, estimate: int | None, below: int | None) -> str:
     if share is None:
         return ""
-    limit = "no level refuted" if below is None else f"less than {below} %"
-    return f"{verdict} {share} % (estimate {estimate} %; {limit})"
+    limit = "no level refuted" if below is None else f"less than {below}%"
+    return f"{verdict} {share}% (estimate {estimate}%; {limit})"
 
 
 def in_words(row: Row) -> tuple[object, ...]:
@@ -277,7 +277,7 @@ def in_words(row: Row) -> tuple[object, ...]:
     lost = "" if row.loss is None else _points(row.loss, row.loss_low, row.loss_high)
     parameters = size(row.parameters) if row.parameters else ""
     whole = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f} ({100 * row.guessing:.0f}, {100 * row.majority:.0f})"
-    relative = "" if row.relative is None else f"{row.relative} %"
+    relative = "" if row.relative is None else f"{row.relative}%"
     task = row.task if row.task != ABOVE_CHANCE else f"{ABOVE_CHANCE} ({row.tasks} tasks)"
     return (
         *(row.seed, f"{row.shots}-shot", f"{component}, {row.ranking}", task, _certificate(row), parameters, lost),
@@ -298,11 +298,11 @@ def _certificate(row: Row) -> str:
 
 
 def _share(percents: tuple[int | None, int | None]) -> str:
-    """``30 %``, or of both ``30 % of heads and 10 % of FFNs``."""
+    """``30%``, or of both ``30% of heads and 10% of FFNs``."""
     heads, ffns = percents
     if heads is None or ffns is None:
-        return f"{ffns if heads is None else heads} %"
-    return f"{heads} % of heads and {ffns} % of FFNs"
+        return f"{ffns if heads is None else heads}%"
+    return f"{heads}% of heads and {ffns}% of FFNs"
 
 
 PAGE = (
@@ -312,8 +312,8 @@ PAGE = (
     "task",
     "certified to go",
     "parameters",
-    "points lost (95 %)",
-    f"certified by {100 * RELATIVE_MARGIN:.0f} % of the accuracy above chance",
+    "points lost (95%)",
+    f"certified by {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance",
     "accuracy ± SE (guessing, majority), %",
     "questions",
     "paper (OPT-66B)",

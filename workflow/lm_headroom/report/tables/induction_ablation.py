@@ -22,7 +22,7 @@ NOTES = (
     "the number that a claim about induction heads rests on.",
     "Few-shot gain: accuracy at these shots minus accuracy at 0 shots, on the same questions; what is lost of it is "
     "the loss at these shots minus the loss at 0 shots.",
-    "low and high: 95 % bootstrap intervals over questions, paired; they are of the control sets that were drawn, and "
+    "low and high: 95% bootstrap intervals over questions, paired; they are of the control sets that were drawn, and "
     "of this table's many none is corrected for the number of them. McNemar's exact test is of lost, per task. Heads "
     "shared: of a control's heads, how many are chosen ones, because their layer has too few others.",
 )

@@ -26,7 +26,7 @@ from lm_headroom.study.ranking_names import ffn_controls
 
 NOTES = (
     "The page has the averages over tasks; the CSV has every task, with the two-sided p-value of the exact McNemar "
-    "test of its loss. Intervals are of 95 %: an average's from a bootstrap over questions within tasks, a task's "
+    "test of its loss. Intervals are of 95%: an average's from a bootstrap over questions within tasks, a task's "
     "accuracy by Wilson, a loss from a bootstrap of the same questions with and without what is pruned.",
     "Each ranking has draws of its own, so that limits of one and the same accuracy differ a little between rankings.",
     "p-values are of single tests. Of many, one in twenty is below 0.05 where nothing is lost.",
@@ -105,14 +105,14 @@ def _rows(
         yield Row._make((*cell, *place, found.questions, *map(float, values), p))
 
 
-PAGE = ("shots", "component, ranking", "pruned", "accuracy in % (95 %)", "points lost (95 %)")
+PAGE = ("shots", "component, ranking", "pruned", "accuracy in % (95%)", "points lost (95%)")
 
 
 def in_words(row: Row) -> tuple[object, ...]:
     """A row of the page."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
-    pruned = {"heads": f"{row.percent_heads} %", "ffns": f"{row.percent_ffns} %"}.get(
-        row.component, f"{row.percent_heads} % and {row.percent_ffns} %"
+    pruned = {"heads": f"{row.percent_heads}%", "ffns": f"{row.percent_ffns}%"}.get(
+        row.component, f"{row.percent_heads}% and {row.percent_ffns}%"
     )
     accuracy, lost = (
         f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"

@@ -37,7 +37,7 @@ LABELS = {
     "accuracy_lost": "accuracy lost",
 }
 NOTES = (
-    "SRCC of the gradient scores with what the oracle lost without each head or FFN alone. Limits are of 95 %, over "
+    "SRCC of the gradient scores with what the oracle lost without each head or FFN alone. Limits are of 95%, over "
     "the oracle's questions, the gradient's error and, of a sample of heads, heads: what as many others would give.",
     "The noise ceiling is what equal rankings would show that are measured as noisily; 'without noise' is the SRCC "
     "over it, which may exceed 1 by chance. 'Inside layers' is inside their key-value groups where heads share keys. "

@@ -89,7 +89,7 @@ def sizes(study: Study) -> list[Row]:
         pruned, last = curve.percent[-1], curve.removed[-1]
         total = {"heads": layers * heads, "ffns": layers}[component]
         count = pruned * total // 100
-        note = f"ours scaled up from the {count} of {total} {COMPONENTS[component]} that go at {pruned} %"
+        note = f"ours scaled up from the {count} of {total} {COMPONENTS[component]} that go at {pruned}%"
         note += "; exact unless query heads share keys and values" if component == "heads" else ""
         ours = size(last * total / count) if count else ""
         found.append(Row(quantity, paper, ours, note if count else "no level of the study prunes one"))
@@ -99,8 +99,8 @@ def sizes(study: Study) -> list[Row]:
 def prunable(study: Study) -> list[Row]:
     """Shares of heads and FFNs that can go, and their parameters."""
     papers: dict[Component, tuple[str, str, str]] = {
-        "heads": ("about 70 %", "15.7 B", "15.2 B by arithmetic, 70 % of 21.7 B"),
-        "ffns": ("about 20 %", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
+        "heads": ("about 70%", "15.7 B", "15.2 B by arithmetic, 70% of 21.7 B"),
+        "ffns": ("about 20%", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
     }
     found = []
     known = chances(study)
@@ -121,14 +121,14 @@ def inflections(study: Study) -> list[Row]:
     """Where accuracy starts to fall with FFNs pruned."""
     found = []
     # The paper has one number for "few-shot".
-    for shots, paper in ((0, "20 %"), (1, "10 %"), (5, "10 %")):
+    for shots, paper in ((0, "20%"), (1, "10%"), (5, "10%")):
         ours = _flat(study, shots, study.tasks) if shots in study.shots else ""
         note = BY_EYE if ours else _no_shots(shots)
         found.append(Row(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
     for task in ("piqa", "winogrande", "rte"):
         lacks = _lacks_tasks(study, task)
         flat = "" if lacks else _by_shot((k, _flat(study, k, [task])) for k in study.shots)
-        found.append(Row(f"FFNs, {task} flat to", "30 %", flat, lacks or BY_EYE))
+        found.append(Row(f"FFNs, {task} flat to", "30%", flat, lacks or BY_EYE))
     return found
 
 
@@ -136,7 +136,7 @@ def joint(study: Study) -> list[Row]:
     """Points of accuracy lost with heads and FFNs pruned together."""
     found = []
     for shots, heads, ffns, paper in ((0, 70, 20, 5), (1, 70, 10, 6), (5, 60, 20, 4)):
-        quantity = f"points lost with {heads} % of heads and {ffns} % of FFNs, {shots}-shot"
+        quantity = f"points lost with {heads}% of heads and {ffns}% of FFNs, {shots}-shot"
         ours, note = "", ""
         if shots not in study.shots:
             note = _no_shots(shots)
@@ -184,17 +184,17 @@ def between_shots(study: Study) -> list[Row]:
 def between_tasks(study: Study) -> list[Row]:
     """Correlation and overlap of ReCoRD with COPA and Winogrande."""
     found = []
-    for other, overlap in (("copa", "71 %"), ("winogrande", "76 %")):
+    for other, overlap in (("copa", "71%"), ("winogrande", "76%")):
         lacks = _lacks_tasks(study, "record", other) or ("" if 0 in study.shots else _no_shots(0))
         correlation = shared = ""
         if not lacks:
             table = read(study.file("correlation", 0, "cross_task"), CROSS_TASK, **study.of(0)).to_pylist()
             row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
             correlation = _both(row["srcc"], row["argsort_statistic"])
-            shared = f"{100 * row['overlap_top30']:.0f} %"
+            shared = f"{100 * row['overlap_top30']:.0f}%"
         found.append(Row(f"correlation of record and {other}, 0-shot", "0.13", correlation, lacks or STATISTIC))
-        note = lacks or "same definition; 30 % by chance"
-        found.append(Row(f"overlap of the top 30 % heads of record and {other}, 0-shot", overlap, shared, note))
+        note = lacks or "same definition; 30% by chance"
+        found.append(Row(f"overlap of the top 30% heads of record and {other}, 0-shot", overlap, shared, note))
     return found
 
 

@@ -35,7 +35,7 @@ COLUMNS = (
 )
 NOTES = (
     "Accuracy on the evaluation documents with FFNs pruned, ranked by the evaluation documents themselves (the paper's "
-    "way) and by the scoring documents, which are apart. Optimism: the former minus the latter, with its paired 95 % "
+    "way) and by the scoring documents, which are apart. Optimism: the former minus the latter, with its paired 95% "
     "bootstrap interval over questions. It holds what the first ranking gains from having seen its judge, and whatever "
     "else makes it better or worse, such as a larger number of documents. `mean` is over all levels at which an FFN "
     "goes.",

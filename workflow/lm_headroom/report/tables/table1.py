@@ -21,7 +21,7 @@ COLUMNS = (
     "SRCC variance",
     "argsort mean",
     "argsort variance",
-    "top-30 % overlap",
+    "top-30% overlap",
     "corrected SRCC mean",
     "tasks corrected",
     "tasks beyond layers",
