@@ -61,7 +61,7 @@ def check_package(workflow: Path) -> None:
     Raises:
         HeadroomError: this is one.
     """
-    here, there = Path(__file__).resolve().parent, (workflow / "lm-headroom").resolve()
+    here, there = Path(__file__).resolve().parent, (workflow / "lm_headroom").resolve()
     if here != there:
         raise HeadroomError(
             f"the workflow is of {there.parent}, but Python imports lm-headroom from {here}. Uninstall that copy, or "

@@ -885,7 +885,7 @@ def _figure(o: argparse.Namespace) -> None:
     if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
         raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
     module, what = FIGURES[o.number]
-    import_module(f"lm_headroom.figures.{module}").draw(_study(o), o.out, **what)
+    import_module(f"lm_headroom.report.figures.{module}").draw(_study(o), o.out, **what)
 
 
 def _comparison(o: argparse.Namespace) -> Any:
@@ -908,7 +908,7 @@ def _compare(o: argparse.Namespace) -> None:
 
 
 def _compare_figure(o: argparse.Namespace) -> None:
-    import_module(f"lm_headroom.figures.compare_{o.what}").draw(_comparison(o), o.out)
+    import_module(f"lm_headroom.report.figures.compare_{o.what}").draw(_comparison(o), o.out)
 
 
 def _findings(o: argparse.Namespace) -> None:

@@ -386,11 +386,11 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "output_bias": "copying.output_bias",
     },
     "steps.ablate_induction": {"percents": "induction.ablate.percents", "random": "induction.ablate.random"},
-    "ablation_table": {"shots": "shots", "ablated": "ablated"},
+    "report.tables.induction_ablation": {"shots": "shots", "ablated": "ablated"},
     "report.figures.induction_ablation": {"shots": "shots", "ablated": "ablated"},
     "report.figures.fig08": {"correlation": "correlation"},
     "report.figures.fig09": {"correlation": "correlation", "transfer": "transfer", "unseen": "unseen"},
-    "findings": {
+    "report.findings": {
         "shots": "shots",
         "controls": "controls",
         "transfer": "transfer",
@@ -403,9 +403,9 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "without_induction": "without_induction",
     },
     "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
-    "optimism": {"shots": "shots"},
-    "inflection": {"shots": "shots", "seeds": "ascending seeds", "joint": "joint", "margin": "margin"},
-    "losses": {
+    "report.tables.selection_bias": {"shots": "shots"},
+    "report.tables.headroom": {"shots": "shots", "seeds": "ascending seeds", "joint": "joint", "margin": "margin"},
+    "report.tables.losses": {
         "shots": "shots",
         "controls": "controls",
         "transfer": "transfer",
@@ -413,12 +413,17 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "joint": "joint",
         "recomputed": "recomputed",
     },
-    "reference": {"shots": "shots", "joint": "joint", "margin": "margin", "without_induction": "without_induction"},
-    "worth": {"shots": "shots", "controls": "controls"},
-    "seeds_table": {"shots": "shots", "seeds": "ascending seeds"},
+    "report.tables.reference": {
+        "shots": "shots",
+        "joint": "joint",
+        "margin": "margin",
+        "without_induction": "without_induction",
+    },
+    "report.tables.gains": {"shots": "shots", "controls": "controls"},
+    "report.tables.seeds": {"shots": "shots", "seeds": "ascending seeds"},
     **{
         f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
-        for part, compared in (("steps", ("models", *COMPARISONS)), ("figures", COMPARISONS))
+        for part, compared in (("steps", ("models", *COMPARISONS)), ("report.figures", COMPARISONS))
         for what in compared
     },
     "steps.compare_prunable": {"models": "models", "shots": "shots", "margin": "margin"},

@@ -493,7 +493,7 @@ def write(study: Study, out: Path) -> None:
     """Write the findings to ``out``.md and ``out``.html."""
     with reads() as sources:
         text = findings(study)
-    made = describe_drawn("findings", "findings", sources, study.options, out)
+    made = describe_drawn("findings", "report.findings", sources, study.options, out)
     write_page(out, f"Findings: {study.model}, few-shot seed {study.seed}", text, made)
 
 

@@ -168,7 +168,7 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
     def write(study: Shown, out: Path, **what: Any) -> None:
         with reads() as read:
             figure = draw(study, **what)
-        step = draw.__module__.removeprefix("lm-headroom.")
+        step = draw.__module__.removeprefix("lm_headroom.")
         save(figure, out, describe_drawn("figure", step, read, {**study.options, **what}, out))
 
     return write

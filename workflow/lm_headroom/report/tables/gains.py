@@ -182,7 +182,7 @@ def write(study: Study, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         table = rows(study)
-    made = describe_drawn("table", "worth", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.gains", sources, study.options, out)
     notes = [
         "Worth is the area between a ranking's curve of accuracy and the mean curve of heads (FFNs) pruned in random "
         "order, over the percents pruned (trapezoids, divided by the range), in percentage points of accuracy. "

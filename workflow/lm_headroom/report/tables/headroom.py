@@ -328,7 +328,7 @@ def write(study: Study, seeds: Sequence[int], out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
         found: Sequence[Row] = list(rows(study, seeds))
-    made = describe_drawn("table", "inflection", sources, {**study.options, "seeds": sorted(seeds)}, out)
+    made = describe_drawn("table", "report.tables.headroom", sources, {**study.options, "seeds": sorted(seeds)}, out)
     notes = [note.format(margin=study.margin or MARGIN) for note in NOTES]
     first = 0 if len(seeds) > 1 else 1
     page = (PAGE[first:], [in_words(row)[first:] for row in found])

@@ -43,5 +43,5 @@ def write(study: Study, out: Path) -> None:
     with reads() as sources:
         # A task alone is its own average.
         rows = [row(effect) for effect in effects(study) if effect.task != AVERAGE or len(study.ablated) > 1]
-    made = describe_drawn("table", "ablation_table", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.induction_ablation", sources, study.options, out)
     write_table(out, f"Without induction heads: {study.model}", COLUMNS, rows, made, NOTES)

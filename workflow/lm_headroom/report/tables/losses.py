@@ -125,7 +125,7 @@ def write(study: Study, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         found = list(rows(study))
-    made = describe_drawn("table", "losses", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.losses", sources, study.options, out)
     shown = (study.averages or study.tasks)[0]
     page = (PAGE, [in_words(row) for row in found if row.task == shown])
     write_table(out, f"Accuracies and losses of {study.model}", Row._fields, found, made, NOTES, page)

@@ -57,6 +57,6 @@ def _shown(value: Any) -> object:
 
 def write_table(path: Path, out: Path) -> None:
     """Write the table of an oracle-agreement artifact to ``out``.csv, ``out``.md and ``out``.html."""
-    made = describe_drawn("table", "oracle_table", [path], {}, out)
+    made = describe_drawn("table", "report.tables.oracle", [path], {}, out)
     title = "Gradient scores against the oracle"
     pages.write_table(out, title, list(NAMES.values()), data(path), made, NOTES)

@@ -68,7 +68,7 @@ def write(study: Study, out: Path) -> None:
     columns = ("quantity", f"paper ({PAPER})", f"ours ({study.model})", "note")
     with reads() as sources:
         found = rows(study)
-    made = describe_drawn("table", "reference", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.reference", sources, study.options, out)
     write_table(out, f"The paper's numbers beside those of {study.model}", columns, found, made, NOTES)
 
 

@@ -129,5 +129,5 @@ def write(study: Study, seeds: Sequence[int], same_documents: bool, out: Path) -
         found = rows(study, seeds, same_documents)
     options = {**study.options, "seeds": sorted(seeds), "same_documents": same_documents}
     notes = [*NOTES, *([ZERO_SHOT] if 0 in study.shots else [])]
-    made = describe_drawn("table", "seeds_table", sources, options, out)
+    made = describe_drawn("table", "report.tables.seeds", sources, options, out)
     write_table(out, f"Few-shot seeds: what they change, {study.model}", COLUMNS, found, made, notes)

@@ -201,7 +201,7 @@ def write(study: Study, out: Path) -> None:
         for o in found
         if o.task in (*study.averages, *study.tasks)
     ]
-    made = describe_drawn("table", "optimism", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.selection_bias", sources, study.options, out)
     write_table(
         out, f"FFNs ranked on the documents that judge them, or apart: {study.model}", COLUMNS, rows, made, NOTES
     )

@@ -82,4 +82,6 @@ def _moments(values: list[float]) -> tuple[float, float]:
 def write_table(path: Path, out: Path) -> None:
     """Write the table of a cross-shot artifact to ``out``.csv, ``out``.md and ``out``.html."""
     title = "Table 1: rank correlation of head importance between numbers of shots"
-    pages.write_table(out, title, COLUMNS, data(path), describe_drawn("table", "table1", [path], {}, out), NOTES)
+    pages.write_table(
+        out, title, COLUMNS, data(path), describe_drawn("table", "report.tables.table1", [path], {}, out), NOTES
+    )
