@@ -1,4 +1,4 @@
-"""The README is true: its rule graph, its artifact table, its targets, its findings."""
+"""The README and the pages beside it are true: rule graph, artifact table, targets, results, examples."""
 
 import json
 import re
@@ -9,9 +9,15 @@ import pytest
 
 from benchmarks.contest import geometric_mean
 from lm_headroom.artifacts.catalogue import SCHEMAS
+from lm_headroom.results.matrix import Study
+from lm_headroom.study.reading import read_study
 from tests.conftest import ROOT
+from tests.support.small_study import write_study
 
 README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("results", "statistics", "studies")}
+TEXT = " ".join(README.split())
+SMOLLM2 = ROOT / "docs" / "smollm2"
 
 
 def rule_graph():
@@ -26,7 +32,7 @@ def rule_graph():
 
 
 def test_the_rule_graph_is_snakemakes():
-    graph = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)[1]
+    graph = re.search(r"```mermaid\n(.*?)```", PAGES["studies"], re.DOTALL)[1]
     assert set(re.findall(r"(\w+) --> (\w+)", graph)) == rule_graph()
 
 
@@ -43,22 +49,49 @@ def test_named_make_targets_exist():
     assert {"demo", "test", "help"} <= named <= targets
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/smollm2/README.md"])
-def test_the_findings_are_those_of_the_committed_runs(page):
-    folder = ROOT / "docs" / "smollm2"
-    committed = {line for name in (".", "ffns") for line in (folder / name / "findings.md").read_text().splitlines()}
-    lines = (ROOT / page).read_text().splitlines()
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in PAGES)])
+def test_linked_files_exist(page):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_the_example_study_is_a_study(tmp_path):
+    (text,) = re.findall(r"```yaml\n(# yaml-language-server.*?)```", README, re.DOTALL)
+    (tmp_path / "study.yaml").write_text(text)
+    assert (ROOT / text.split("$schema=")[1].split()[0]).is_file()
+    assert read_study(tmp_path / "study.yaml").shots == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        ("README", "ranking  aggregate   own  random_1"),
+        ("results", "5 questions are answered by the whole model"),
+    ],
+)
+def test_the_pandas_example_reads_a_finished_study(page, printed, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results" / "SmolLM2-135M-Instruct"
+    write_study(Study(results, ("piqa", "copa"), (0, 1), 1234, "spearman", ("random_1",)))
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES.get(page, README), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, f"{page}.md", "exec"), {})
+    assert printed in capsys.readouterr().out
+
+
+def test_the_quoted_findings_are_those_of_the_committed_runs():
+    committed = {line for name in (".", "ffns") for line in (SMOLLM2 / name / "findings.md").read_text().splitlines()}
+    lines = (SMOLLM2 / "README.md").read_text().splitlines()
     quoted = [line for line in lines if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
     assert len(quoted) >= 5
     assert set(quoted) <= committed
 
 
 def test_every_statistical_rule_has_a_simulation_and_says_how_large():
-    sections = (ROOT / "docs" / "statistics.md").read_text().split("\n## ")[1:]
+    sections = PAGES["statistics"].split("\n## ")[1:]
     assert len(sections) >= 10
     for section in sections:
         title, said = section.splitlines()[0], section[section.find("Simulated") :]
-        tests = re.findall(r"`(tests/unit/test_simulations_\w+\.py)`", said)
+        tests = re.findall(r"`(tests/statistics/test_\w+\.py)`", said)
         assert tests, title
         assert all((ROOT / path).is_file() for path in tests), title
         sizes = [int(n) for n in re.findall(r"n = (\d+)", said)]
@@ -70,15 +103,108 @@ def test_every_statistical_rule_has_a_simulation_and_says_how_large():
 
 
 def cells_of(line):
-    return [cell.strip() for cell in line.strip("|\n ").split("|")]
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
+
+
+def rows_of(name, **cells):
+    """Rows of a table of the committed studies; ``cells`` are values of columns, spaces written as underscores."""
+    head, _, *lines = [cells_of(line) for line in (SMOLLM2 / f"{name}.md").read_text().splitlines() if line[:1] == "|"]
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
+    return [row for row in rows if all(row[column.replace("_", " ")] == value for column, value in cells.items())]
+
+
+def with_limits(row, column, scale=1):
+    """A value in points with its interval, as the README prints it."""
+    return "{:.1f} points ({:.1f} to {:.1f})".format(*(scale * float(row[column + x]) for x in ("", " low", " high")))
+
+
+def significant(row, column):
+    return float(row[f"{column} low"]) * float(row[f"{column} high"]) > 0
+
+
+def test_the_number_of_heads_is_that_of_the_committed_study():
+    zero, five = (
+        row["certified to go"]
+        for row in rows_of("headroom", task="average")
+        if row["component, ranking"] == "heads, own"
+    )
+    least, estimate, above = re.findall(r"(\d+) %", zero)
+    whole, pruned, guessing = re.search(
+        r"0-shot: average accuracy .*? is (\S+ ± \S+) with all heads and (\S+ ± \S+) with 70 % .*?guessing: (\S+)\)",
+        (SMOLLM2 / "findings.md").read_text(),
+    ).groups()
+    power = re.search("power ([0-9.]+)", five)[1]
+    assert (
+        f"**At least {least}% of heads can be pruned** at 0 shots while losing no more than 2 points (point estimate "
+        f"{estimate}%, upper bound {above}%, 95% confidence). Average accuracy is {whole} with all heads and {pruned} "
+        f"with 70% pruned; random guessing scores {guessing}. At 5 shots the test is inconclusive: too few questions "
+        f"(power {power} at the lowest pruning level)."
+    ) in TEXT
+
+
+def test_the_number_of_ffns_is_that_of_the_committed_studies():
+    powers = [
+        re.search("too few questions: power ([0-9.]+)", row["certified to go"])[1]
+        for row in rows_of("headroom", task="average")
+        if row["component, ranking"] == "FFNs, own"
+    ]
+    (gain,) = rows_of("ffns/worth", component="ffns", task="average", ranking="own")
+    assert not significant(gain, "worth")
+    assert (
+        f"**How many FFNs can be pruned is inconclusive**: too few questions (power {powers[0]} at 0 shots and "
+        f"{powers[1]} at 5). In a second study, of three tasks, ranking FFNs by the oracle gains "
+        f"{with_limits(gain, 'worth')} over random order, which is not significant."
+    ) in TEXT
+
+
+def test_the_gain_of_the_gradient_ranking_is_that_of_the_committed_study():
+    zero, five = rows_of("worth", task="average", ranking="own")
+    assert [significant(row, "worth") for row in (zero, five)] == [True, False]
+    assert (
+        f"**The gradient ranking is better than random order at 0 shots**, by {with_limits(zero, 'worth')} averaged "
+        f"over 0 to 70% pruned. At 5 shots the gain is not significant, {with_limits(five, 'worth')}."
+    ) in TEXT
+
+
+def test_the_correlation_of_tasks_is_that_of_the_committed_study():
+    zero, five = re.findall(
+        r"importances of two tasks is (\S+) on average \((\S+ to \S+) over 10 pairs\).*?; (10 of 10) pairs agree more",
+        (SMOLLM2 / "findings.md").read_text(),
+    )
+    assert (
+        f"importances is {zero[0]} on average ({zero[1]}) at 0 shots and {five[0]} ({five[1]}) at 5. All 10 pairs "
+        "agree beyond a shared layer-wise trend."
+    ) in TEXT
+
+
+def test_the_effect_of_induction_heads_is_that_of_the_committed_study():
+    (row,) = rows_of("induction_ablation", outcome="few-shot gain", task="average", selection="prefix_matching")
+    extra = with_limits(row | {"extra": row["extra lost"]}, "extra", 100)
+    assert not significant(row, "extra")
+    assert (
+        f"Without the strongest {row['percent']}% by prefix matching, the few-shot gain of "
+        f"{100 * float(row['whole']):.1f} points falls by {with_limits(row, 'lost', 100)}, "
+        f"{extra} more than without random heads."
+    ) in TEXT
+
+
+def test_the_agreement_of_gradient_and_oracle_is_a_summary_of_all_rows():
+    def summary(measure, n_heads, n_rows):
+        found = [float(row["SRCC"]) for row in rows_of("oracle", oracle=measure, components=n_heads)]
+        assert len(found) == n_rows
+        return f"{sum(found) / n_rows:.2f} ({min(found):.2f} to {max(found):.2f})"
+
+    rise, change = "rise of the loss", "change of the loss, up or down"
+    assert (
+        f"it has an SRCC of {summary(change, '270', 4)} with the size of the change in loss and of "
+        f"{summary(rise, '270', 4)} with the rise in loss, on average over both tasks and numbers of shots. On samples "
+        f"of 30 heads of the other tasks these are {summary(change, '30', 6)} and {summary(rise, '30', 6)}."
+    ) in TEXT
 
 
 def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
-    folder = ROOT / "docs" / "smollm2"
-    head, *rows = [cells_of(line) for line in (folder / "worth.md").read_text().splitlines() if line.startswith("| ")]
-    worth = {(row["shots"], row["task"]): row for row in (dict(zip(head, r, strict=True)) for r in rows)
-             if row["ranking"] == "example"}  # fmt: skip
-    lines = (folder / "README.md").read_text().splitlines()
+    worth = {(row["shots"], row["task"]): row for row in rows_of("worth", ranking="example")}
+    lines = (SMOLLM2 / "README.md").read_text().splitlines()
     start = lines.index("| shots | average | hellaswag | piqa | arc_easy | winogrande | copa |")
     tasks = cells_of(lines[start])[1:]
     for shots, line in zip("05", lines[start + 2 : start + 4], strict=True):
@@ -86,32 +212,10 @@ def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
         assert cells_of(line) == [f"{shots}-shot", *("{:+.1f} ({:+.1f} to {:+.1f})".format(*v) for v in values)]
 
 
-def test_the_gradient_against_the_oracle_is_a_summary_of_all_rows():
-    page = (ROOT / "docs/smollm2/oracle.md").read_text()
-    lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in page.splitlines() if line[:1] == "|"]
-    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-    text = " ".join(README.split())
-
-    def summary(measure, n_heads, n_rows):
-        found = [float(r["SRCC"]) for r in rows if (r["oracle"], r["components"]) == (measure, str(n_heads))]
-        assert len(found) == n_rows
-        return f"{sum(found) / n_rows:.2f}", f"({min(found):.2f} to {max(found):.2f})"
-
-    rise, change = "rise of the loss", "change of the loss, up or down"
-    (mean, limits), (other, others) = summary(rise, 270, 4), summary(change, 270, 4)
-    assert f"an SRCC of {mean} on average over the four {limits}, and" in text
-    assert f"up or down, one of {other} {others}: they say" in text
-    (mean, limits), (other, others) = summary(rise, 30, 6), summary(change, 30, 6)
-    assert f"samples of 30 heads of three other tasks it is {mean} {limits} and {other} {others}." in text
-
-
 def test_the_reversed_ranking_of_ffns_is_worth_what_the_page_says():
-    folder = ROOT / "docs" / "smollm2"
-    lines = [cells_of(line) for line in (folder / "ffns" / "worth.md").read_text().splitlines() if line[:1] == "|"]
-    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-    (row,) = [r for r in rows if (r["component"], r["task"], r["ranking"]) == ("ffns", "average", "reversed")]
+    (row,) = rows_of("ffns/worth", component="ffns", task="average", ranking="reversed")
     less, low, high = (-float(row[f"over own{limit}"]) for limit in ("", " high", " low"))
-    assert f"worth {less:.1f} points less ({low:.1f} to {high:.1f})" in (folder / "README.md").read_text()
+    assert f"worth {less:.1f} points less ({low:.1f} to {high:.1f})" in (SMOLLM2 / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
