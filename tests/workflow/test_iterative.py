@@ -1,8 +1,7 @@
 """Recomputed importance in the workflow: what it adds, and a small study run for real."""
 
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
-
 from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read

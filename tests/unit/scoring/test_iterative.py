@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
 
 from lm_headroom.analysis.bootstrap import interval, resample
 from lm_headroom.analysis.ranking import RECOMPUTED, rank_heads
 from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactError, read, write
