@@ -220,7 +220,13 @@ def resolve_again(model):
     place = model_source(model)
     record = Path(f"results/{model}/model.json")
     check_record_window(model, record)
-    asked = (record, place.source, place.revision, code_digest("models.resolve"), place.allowed)
+    asked = (
+        record,
+        place.source,
+        place.revision,
+        code_digest("models.resolve"),
+        place.allowed,
+    )
     if not needs_resolving(*asked) or (not WRITES and has_kept_content(*asked)):
         return
     if IS_RUN and not WRITES:
