@@ -8,7 +8,7 @@ from dataclasses import replace
 from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.store import by_column, write
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import made_of, outcomes
 
 PERCENTS = (10, 20)
@@ -28,7 +28,7 @@ def right(shots: int, task: str, selection: str, percent: int, control: int | No
     return whole - ({10: 2, 20: 5} if shots else {10: 1, 20: 2})[percent]
 
 
-def write_ablation(study: Study, shots: int, task: str, right: Right = right, controls: int = 2) -> None:
+def write_ablation(study: ResultsMatrix, shots: int, task: str, right: Right = right, controls: int = 2) -> None:
     """One task's artifact."""
     sets = [
         ("none", 0, None),
@@ -58,7 +58,7 @@ def write_ablation(study: Study, shots: int, task: str, right: Right = right, co
     )
 
 
-def ablated(study: Study, tasks: tuple[str, ...] = ("piqa", "copa"), right: Right = right) -> Study:
+def ablated(study: ResultsMatrix, tasks: tuple[str, ...] = ("piqa", "copa"), right: Right = right) -> ResultsMatrix:
     """The study with ablations of some tasks at all its numbers of shots."""
     for shots in study.shots:
         for task in tasks:

@@ -23,7 +23,7 @@ from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write, write_json
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps import correlate_oracle
 from lm_headroom.study.ranking_names import CRITERIA, ffn_controls
 
@@ -92,7 +92,7 @@ def scores(seed: int, shape: tuple[int, int] = (4, 5)) -> Any:
     return np.random.default_rng(seed).random(shape)
 
 
-def task_scores(study: Study, shots: int, values: Values) -> dict[str, Any]:
+def task_scores(study: ResultsMatrix, shots: int, values: Values) -> dict[str, Any]:
     """Head importances per task."""
     return {task: scores(values.offset + 20 * shots + i, values.shape) for i, task in enumerate(study.tasks)}
 
@@ -120,7 +120,7 @@ def per_head(values: Any) -> dict[str, Any]:
     return {"layer": layers.ravel(), "head": heads.ravel()}
 
 
-def write_study(study: Study, values: Values | None = None) -> Study:
+def write_study(study: ResultsMatrix, values: Values | None = None) -> ResultsMatrix:
     """Write all artifacts of a study."""
     values = values or Values()
     for k in study.shots:
@@ -150,7 +150,7 @@ def write_study(study: Study, values: Values | None = None) -> Study:
     return study
 
 
-def write_oracle(study: Study, values: Values) -> None:
+def write_oracle(study: ResultsMatrix, values: Values) -> None:
     """The oracle of heads, and how far the gradient agrees with the oracles."""
     tasks = [task for task in study.tasks if task in values.head_oracle]
     for k in study.shots:
@@ -171,7 +171,7 @@ def write_oracle(study: Study, values: Values) -> None:
 
 
 def made_of(
-    study: Study, shots: int | None = None, task: str | None = None, ranking: str | None = None, **more: Any
+    study: ResultsMatrix, shots: int | None = None, task: str | None = None, ranking: str | None = None, **more: Any
 ) -> dict[str, Any]:
     """The provenance that says which cell of the matrix an artifact is."""
     model = {"name": study.model, "family": "opt", "digest": f"{study.model:x>64}"}
@@ -192,7 +192,7 @@ def induction(name: str, shape: tuple[int, int] = (4, 5), offset: int = 0) -> An
     return found
 
 
-def write_scores(study: Study, k: int, values: Values) -> None:
+def write_scores(study: ResultsMatrix, k: int, values: Values) -> None:
     """Head importance, correlations and capacity of one shot."""
     by_task = task_scores(study, k, values)
     mean = np.mean(list(by_task.values()), axis=0)
@@ -216,7 +216,7 @@ def write_scores(study: Study, k: int, values: Values) -> None:
     write(study.file("capacity", k), CAPACITY, rows, made_of(study, k))
 
 
-def write_curves(study: Study, k: int, task: str, values: Values) -> None:
+def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     """Accuracy curves of one task: heads under each ranking, FFNs under the own."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
     known = task in study.tasks
@@ -243,7 +243,7 @@ def write_curves(study: Study, k: int, task: str, values: Values) -> None:
         write(study.curve(task, k, ranking, component), PRUNED_EVAL, columns, made_of(study, k, task, ranking))
 
 
-def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
+def write_ffns(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     """FFN importance of one task."""
     lost = values.lost(task)
     n = len(lost)
@@ -265,7 +265,7 @@ def write_ffns(study: Study, k: int, task: str, values: Values) -> None:
     write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
 
 
-def write_joint(study: Study, k: int, task: str, values: Values) -> None:
+def write_joint(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     """The joint grid of one task."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
     cells = [(h, f) for h in values.heads for f in values.ffns]
@@ -281,7 +281,7 @@ def write_joint(study: Study, k: int, task: str, values: Values) -> None:
     write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, made_of(study, k, task))
 
 
-def write_prompts(study: Study, k: int, task: str) -> None:
+def write_prompts(study: ResultsMatrix, k: int, task: str) -> None:
     """Evaluation prompts of one task: piqa has four choices, others two; each is right in its turn."""
     choices = 4 if task == "piqa" else 2
     rows = N * choices
@@ -301,9 +301,9 @@ def write_prompts(study: Study, k: int, task: str) -> None:
     write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
 
 
-def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> Study:
+def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> ResultsMatrix:
     """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads; each question ``repeat`` times."""
     tasks, unseen, transfer = ("piqa", "copa", "record"), ("mathqa",), ("copa",)
     results = folder / "results" / "model"
-    study = Study(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
+    study = ResultsMatrix(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
     return write_study(study, Values(repeat=repeat, selection=selection))

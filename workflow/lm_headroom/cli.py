@@ -847,14 +847,14 @@ def _capacity(o: argparse.Namespace) -> None:
 
 
 def _study(o: argparse.Namespace) -> Any:
-    from lm_headroom.results.matrix import Study
+    from lm_headroom.results.matrix import ResultsMatrix
 
     # Commands have the options that they need; what the others have is not in their study.
     single = ("seed", "correlation", "joint", "margin", "optimism", "recomputed", "without_induction")
     given = {name: getattr(o, name) for name in single if hasattr(o, name)}
     lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
-    return Study(o.results, **given)
+    return ResultsMatrix(o.results, **given)
 
 
 def _certify(o: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from lm_headroom.cli import main
 from lm_headroom.report.figures import oracle as figure
 from lm_headroom.report.findings import findings, oracle_sentences
 from lm_headroom.report.tables.oracle import NAMES
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
 from tests.support.small_study import Values, made_of, small, write_study
 
@@ -27,7 +27,7 @@ def study(tmp_path):
 
 def agreed(study, **wanted):
     path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
-    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    rows = read(path, ORACLE_AGREEMENT, **study.expected()).to_pylist()
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
@@ -230,7 +230,9 @@ class TestFindings:
         assert text in self.rows(study, monkeypatch, **changes)
 
     def test_without_heads_there_is_one_sentence_per_shot(self, tmp_path):
-        study = write_study(Study(tmp_path / "results" / "m", ("copa",), (1,), 3), replace(Values(), head_oracle=()))
+        study = write_study(
+            ResultsMatrix(tmp_path / "results" / "m", ("copa",), (1,), 3), replace(Values(), head_oracle=())
+        )
         (sentence,) = oracle_sentences(study)
         assert sentence.startswith("- 1-shot: the gradient scores of FFNs")
         assert "over 1 task;" in sentence

@@ -35,7 +35,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.resolve import resolve
 from lm_headroom.report.figures import fig03
 from lm_headroom.report.tables import table1
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps import aggregate_importance, correlate_shots
 from lm_headroom.study.ranking_names import CRITERIA
 from lm_headroom.study.reading import read_study
@@ -86,7 +86,7 @@ def made(tmp_path_factory):
     cross_shot = model / f"correlation/cross_shot/seed{SEED}.parquet"
     correlate_shots.run(cross_shot, model, TASKS, SHOTS, SEED)
     table1.write_table(cross_shot, model / f"tables/table1-seed{SEED}")
-    fig03.draw(Study(model, TASKS, SHOTS, SEED), model / f"figures/fig03_head_importance-seed{SEED}")
+    fig03.draw(ResultsMatrix(model, TASKS, SHOTS, SEED), model / f"figures/fig03_head_importance-seed{SEED}")
     write_record(model / "model.json", RECORD)
     (results / "matrix").mkdir()
     (results / "matrix" / "tasks.txt").write_text("copa\npiqa\n")

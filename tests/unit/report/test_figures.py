@@ -20,7 +20,7 @@ from lm_headroom.report.figures import fig03, fig04, fig05, fig07, fig08, fig09,
 from lm_headroom.report.findings import findings
 from lm_headroom.report.tables import gains, losses
 from lm_headroom.results.curves import read_curve, read_grid
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import PERCENTS, induction, outcomes, scores, small, write_study
 
 TASKS = ["piqa", "copa", "record"]
@@ -129,7 +129,7 @@ def legend(figure):
 
 
 def test_a_partner_that_is_the_highest_and_the_lowest_is_drawn_once(tmp_path, monkeypatch):
-    study = Study(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7, transfer=("copa",))
+    study = ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7, transfer=("copa",))
     panels = fig09.data(write_study(study))
     assert list(panels["copa"]) == ["own", "aggregate", "highest_and_lowest_srcc"]
     figure = drawn(monkeypatch, fig09, study)
@@ -151,15 +151,15 @@ def test_tied_partners_are_one(values):
     ("module", "what"), [(fig04, {}), (fig05, {"component": "heads"}), (fig05, {"component": "ffns"})]
 )
 def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what):
-    alone = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 7))
+    alone = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7))
     labels = legend(drawn(monkeypatch, module, alone, **what))[0]
     assert labels == ["piqa, 95% band"]
-    two = write_study(Study(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
+    two = write_study(ResultsMatrix(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
     assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", "average, 95% band"]
 
 
 def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, monkeypatch):
-    alone = Study(tmp_path / "results" / "m", ("piqa",), (0,), 7, controls=("random_1",), joint=True)
+    alone = ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7, controls=("random_1",), joint=True)
     write_study(alone)
     assert {row.task for row in losses.rows(alone)} == {"piqa"}
     assert {row[2] for row in gains.rows(alone)} == {"piqa"}
@@ -169,7 +169,7 @@ def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, m
 
 
 def test_of_two_tasks_there_is_one_correlation(tmp_path):
-    study = write_study(Study(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7))
+    study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7))
     (sentence,) = [line for line in findings(study).splitlines() if "SRCC between head importances" in line]
     assert "on average" not in sentence.split(";")[0]
     assert "1 pair)" not in sentence

@@ -206,10 +206,10 @@ def test_what_rounds_to_nothing_has_no_minus(value, said):
 
 
 def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
-    from lm_headroom.results.matrix import Study
+    from lm_headroom.results.matrix import ResultsMatrix
     from tests.support.small_study import write_study
 
-    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (1,), 3))
+    study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (1,), 3))
     text = findings(study)
     assert "one task alone, nothing to correlate" in text
     assert "Between" not in text

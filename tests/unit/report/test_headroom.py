@@ -14,7 +14,7 @@ from lm_headroom.cli import main
 from lm_headroom.report.tables import headroom, losses
 from lm_headroom.report.tables.headroom import AVERAGE, BOTH
 from lm_headroom.results.curves import average, read_curve
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import HEAD_SIZE, Values, made_of, small, write_study
 
 TASKS = "--tasks piqa copa record --shots 0 5 --joint"
@@ -114,7 +114,7 @@ class TestHeadroom:
             assert found[0, BOTH, "joint grid", AVERAGE].verdict == ("certified" if split == "train" else verdict)
 
     def test_tasks_at_chance_are_shown_in_an_average_and_left_out_of_what_is_certified(self, tmp_path):
-        study = Study(tmp_path / "results" / "m", ("piqa", "copa", "record"), (0,), 7, joint=True)
+        study = ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa", "record"), (0,), 7, joint=True)
         values = Values(
             right=lambda k, c, task, r: [5, 5, 5, 5] if task == "record" else [8, 8, 7, 5],
             joint=lambda task: [[5, 5]] * 3 if task == "record" else [[8, 8], [8, 2], [7, 2]],
@@ -136,7 +136,7 @@ class TestHeadroom:
         assert headroom.in_words(both[1])[3] == "average above chance (2 tasks)"
 
     def test_a_task_alone_has_one_row(self, tmp_path):
-        study = Study(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)
+        study = ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)
         found = certified(write_study(study, Values(repeat=40, selection="scoring")))
         assert [key[1:] for key in found] == [
             ("heads", "own", "piqa"), ("heads", "aggregate", "piqa"), ("ffns", "own", "piqa"),

@@ -16,7 +16,7 @@ from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import ablation_sentences, findings
 from lm_headroom.results.ablation import ACCURACY, AVERAGE, GAIN, Cell, effects, select
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.ablated_study import ablated, right, write_ablation
 from tests.support.small_study import made_of, small
 
@@ -74,18 +74,18 @@ class TestHeads:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
+def study(tmp_path: Path) -> ResultsMatrix:
     return ablated(small(tmp_path))
 
 
-def change(study: Study, shots: int, task: str, edit) -> None:  # type: ignore[no-untyped-def]
+def change(study: ResultsMatrix, shots: int, task: str, edit) -> None:  # type: ignore[no-untyped-def]
     path = study.file("induction_ablation", shots, task)
     rows = [row for row in map(edit, read(path, INDUCTION_ABLATION).to_pylist()) if row is not None]
     write(path, INDUCTION_ABLATION, by_column(rows), made_of(study, shots, task))
 
 
 class TestEffects:
-    def test_losses_by_hand(self, study: Study) -> None:
+    def test_losses_by_hand(self, study: ResultsMatrix) -> None:
         found = select(effects(study), ACCURACY, 5)
         assert list(found) == [Cell(name, percent) for name in SELECTIONS for percent in (10, 20)]
         e = found[Cell("prefix_matching", 20)]
@@ -105,13 +105,13 @@ class TestEffects:
         assert (same.lost, same.extra) == ((0, 0, 0), (0, 0, 0))
         assert not same.beyond_controls
 
-    def test_one_task_has_mcnemars_test(self, study: Study) -> None:
+    def test_one_task_has_mcnemars_test(self, study: ResultsMatrix) -> None:
         e = select(effects(study), ACCURACY, 5, "copa")[Cell("prefix_matching", 20)]
         assert e.n_questions == 10
         # Five lost of five that changed: 2 / 2 ** 5.
         assert e.p_value == pytest.approx(0.0625)
 
-    def test_gain_lost_is_the_loss_at_these_shots_minus_the_loss_at_none(self, study: Study) -> None:
+    def test_gain_lost_is_the_loss_at_these_shots_minus_the_loss_at_none(self, study: ResultsMatrix) -> None:
         e = select(effects(study), GAIN, 5)[Cell("prefix_matching", 20)]
         assert e.whole.value == pytest.approx(0.1)
         assert e.ablated.value == pytest.approx(0.4 - 0.6)
@@ -129,7 +129,7 @@ class TestEffects:
         at_5 = select(effects(study), ACCURACY, 5)[Cell("copying", 20)]
         assert at_5.lost.low < at_5.lost.value < at_5.lost.high
 
-    def test_without_0_shots_there_is_no_gain(self, study: Study) -> None:
+    def test_without_0_shots_there_is_no_gain(self, study: ResultsMatrix) -> None:
         assert {e.outcome for e in effects(replace(study, shots=(5,)))} == {ACCURACY}
 
     def test_more_than_the_average_control_is_not_yet_more_than_each(self, tmp_path: Path) -> None:
@@ -140,14 +140,14 @@ class TestEffects:
         assert e.extra.low > 0
         assert not e.beyond_controls
 
-    def test_other_questions_at_0_shots_are_refused(self, study: Study) -> None:
+    def test_other_questions_at_0_shots_are_refused(self, study: ResultsMatrix) -> None:
         change(study, 0, "copa", lambda row: row | {"doc_id": [n + 1 for n in row["doc_id"]]})
         with pytest.raises(
             HeadroomError, match="the few-shot gain of copa compares the same questions at 5 and 0 shots"
         ):
             effects(study)
 
-    def test_other_questions_within_a_file_are_refused(self, study: Study) -> None:
+    def test_other_questions_within_a_file_are_refused(self, study: ResultsMatrix) -> None:
         def edit(row):  # type: ignore[no-untyped-def]
             return row | {"doc_id": [n + 1 for n in row["doc_id"]]} if row["control"] == 1 else row
 
@@ -164,19 +164,19 @@ class TestEffects:
             lambda row: row["control"] is None and row["percent"] == 20,
         ],
     )
-    def test_half_an_ablation_is_refused(self, study: Study, gone) -> None:  # type: ignore[no-untyped-def]
+    def test_half_an_ablation_is_refused(self, study: ResultsMatrix, gone) -> None:  # type: ignore[no-untyped-def]
         change(study, 0, "copa", lambda row: None if gone(row) else row)
         with pytest.raises(
             ArtifactError, match="copa/0shot-seed7.parquet: expected the whole model, then sets of heads"
         ):
             effects(study)
 
-    def test_tasks_of_different_heads_are_refused(self, study: Study) -> None:
+    def test_tasks_of_different_heads_are_refused(self, study: ResultsMatrix) -> None:
         write_ablation(study, 0, "copa", controls=3)
         with pytest.raises(HeadroomError, match="ablate different sets of heads; run the study again"):
             effects(study)
 
-    def test_another_tasks_artifact_is_refused(self, study: Study) -> None:
+    def test_another_tasks_artifact_is_refused(self, study: ResultsMatrix) -> None:
         source, target = (study.file("induction_ablation", 0, task) for task in ("piqa", "copa"))
         target.write_bytes(source.read_bytes())
         with pytest.raises(ArtifactError, match="made from task piqa, expected copa"):
@@ -186,7 +186,7 @@ class TestEffects:
 OPTIONS = ["--tasks", "piqa", "copa", "record", "--shots", "0", "5", "--seed", "7", "--ablated", "piqa", "copa"]
 
 
-def test_the_table_has_a_row_per_effect(study: Study, tmp_path: Path) -> None:
+def test_the_table_has_a_row_per_effect(study: ResultsMatrix, tmp_path: Path) -> None:
     out = tmp_path / "table"
     assert main(["ablation-table", "--results", str(study.results), *OPTIONS, "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.with_suffix(".csv").open()))
@@ -201,7 +201,7 @@ def test_the_table_has_a_row_per_effect(study: Study, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shots", ["0 5", "5"])
-def test_the_figure_is_drawn(study: Study, tmp_path: Path, shots: str) -> None:
+def test_the_figure_is_drawn(study: ResultsMatrix, tmp_path: Path, shots: str) -> None:
     options = " ".join(OPTIONS).replace("--shots 0 5", f"--shots {shots}").split()
     assert main(["ablation-figure", "--results", str(study.results), *options, "--out", str(tmp_path / "f")]) == 0
     assert (tmp_path / "f.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -209,7 +209,7 @@ def test_the_figure_is_drawn(study: Study, tmp_path: Path, shots: str) -> None:
 
 
 class TestSentences:
-    def test_say_what_intervals_allow(self, study: Study) -> None:
+    def test_say_what_intervals_allow(self, study: ResultsMatrix) -> None:
         sentences = ablation_sentences(study)
         assert len(sentences) == 4
         draws = "2 random draws from the same layers"

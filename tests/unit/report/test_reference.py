@@ -8,7 +8,7 @@ import pytest
 from lm_headroom.cli import main
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.reference import rows
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import Values, small, write_study
 
 
@@ -96,7 +96,7 @@ def test_what_the_study_lacks_is_empty_with_a_reason(study, quantity, reason):
 
 
 def test_a_study_without_joint_grid_or_second_shot(tmp_path):
-    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(selection="scoring"))
+    study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(selection="scoring"))
     found = table(study)
     assert "prunes no heads and FFNs together" in found["points lost with 70% of heads and 20% of FFNs, 0-shot"].note
     assert found["correlation between 0 and 5 shots, mean over tasks (Table 1)"].ours == ""
@@ -104,7 +104,7 @@ def test_a_study_without_joint_grid_or_second_shot(tmp_path):
 
 
 def test_no_level_prunes_an_ffn(tmp_path):
-    study = write_study(Study(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(levels=(0, 5, 10, 15)))
+    study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(levels=(0, 5, 10, 15)))
     assert table(study)["FFN parameters"].ours == ""
     assert "no level of the study prunes one" in table(study)["FFN parameters"].note
 

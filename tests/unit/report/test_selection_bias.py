@@ -18,7 +18,7 @@ from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import findings, selection_note
 from lm_headroom.report.tables.selection_bias import AVERAGE, optimism
-from lm_headroom.results.matrix import OTHER_DOCUMENTS, Study
+from lm_headroom.results.matrix import OTHER_DOCUMENTS, ResultsMatrix
 from tests.support.small_study import FFN_SIZE, PERCENTS, made_of, outcomes, small
 
 # Right answers of 10 questions: by the whole model, and without the FFN of each of four layers.
@@ -43,7 +43,9 @@ def scores(selection: str, layers: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, 
     }
 
 
-def write_task(study: Study, k: int, task: str, selections: tuple[str, str] = ("evaluation", "scoring")) -> None:
+def write_task(
+    study: ResultsMatrix, k: int, task: str, selections: tuple[str, str] = ("evaluation", "scoring")
+) -> None:
     """Scores and curves of both rankings; the study's own first."""
     for step, kind, selection in zip(
         ("ffn_importance", "ffn_selection"), (FFN_IMPORTANCE, FFN_SELECTION), selections, strict=True
@@ -64,7 +66,7 @@ def write_task(study: Study, k: int, task: str, selections: tuple[str, str] = ("
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
+def study(tmp_path: Path) -> ResultsMatrix:
     found = replace(small(tmp_path), optimism=True)
     for k in found.shots:
         for task in found.tasks:
@@ -72,7 +74,7 @@ def study(tmp_path: Path) -> Study:
     return found
 
 
-def test_both_rankings_are_judged_on_the_same_questions(study: Study) -> None:
+def test_both_rankings_are_judged_on_the_same_questions(study: ResultsMatrix) -> None:
     rows = {(row.task, row.percent): row for row in optimism(study, 5)}
     assert [percent for task, percent in rows if task == AVERAGE] == [50, 90, None], "at 20% no FFN goes"
     at_90, mean = rows[AVERAGE, 90], rows[AVERAGE, None]
@@ -87,7 +89,7 @@ def test_both_rankings_are_judged_on_the_same_questions(study: Study) -> None:
     assert rows["copa", None].n_questions == 10
 
 
-def test_the_least_ffn_is_measured_where_it_was_chosen_and_apart(study: Study) -> None:
+def test_the_least_ffn_is_measured_where_it_was_chosen_and_apart(study: ResultsMatrix) -> None:
     row = next(row for row in optimism(study, 0) if row.task == "piqa" and row.percent is None)
     assert row.least is not None
     # Layer 2: 9 of 10 on the evaluation documents, where the whole model has 8; 5 and 7 on the others.
@@ -96,7 +98,7 @@ def test_the_least_ffn_is_measured_where_it_was_chosen_and_apart(study: Study) -
     assert row.least[2].low < 0.3 < row.least[2].high
 
 
-def test_the_rankings_keep_their_names_where_the_study_ranks_by_scoring_documents(study: Study) -> None:
+def test_the_rankings_keep_their_names_where_the_study_ranks_by_scoring_documents(study: ResultsMatrix) -> None:
     for k in study.shots:
         for task in study.tasks:
             write_task(study, k, task, ("scoring", "evaluation"))
@@ -109,7 +111,7 @@ def test_the_rankings_keep_their_names_where_the_study_ranks_by_scoring_document
     assert "the difference, -20.0 points (" in note[0]
 
 
-def test_two_rankings_by_the_same_documents_are_refused(study: Study) -> None:
+def test_two_rankings_by_the_same_documents_are_refused(study: ResultsMatrix) -> None:
     write_task(study, 0, "copa", ("evaluation", "evaluation"))
     with pytest.raises(HeadroomError, match="ffn_selection/copa/0shot-seed7.parquet: expected FFNs ranked by the eval"):
         optimism(study, 0)
@@ -123,7 +125,9 @@ def test_two_rankings_by_the_same_documents_are_refused(study: Study) -> None:
         ({"parameters_removed": [0] * 4}, None),
     ],
 )
-def test_curves_that_cannot_be_compared_are_refused(study: Study, change: dict[str, Any], message: str | None) -> None:
+def test_curves_that_cannot_be_compared_are_refused(
+    study: ResultsMatrix, change: dict[str, Any], message: str | None
+) -> None:
     for ranking, right in RIGHT.items():
         columns = {
             **{name: [0, 1, 2, 3] for name in ("n_pruned", "parameters_removed")},
@@ -138,7 +142,7 @@ def test_curves_that_cannot_be_compared_are_refused(study: Study, change: dict[s
         optimism(study, 0)
 
 
-def test_scores_without_outcomes_are_refused(study: Study) -> None:
+def test_scores_without_outcomes_are_refused(study: ResultsMatrix) -> None:
     columns = scores("scoring") | dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * 4)
     facts = made_of(study, 0, "copa", options={"selection": "scoring"})
     write(study.file("ffn_selection", 0, "copa"), FFN_SELECTION, columns, facts)
@@ -146,7 +150,7 @@ def test_scores_without_outcomes_are_refused(study: Study) -> None:
         optimism(study, 0)
 
 
-def test_the_table_is_written(study: Study, tmp_path: Path) -> None:
+def test_the_table_is_written(study: ResultsMatrix, tmp_path: Path) -> None:
     options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "t")]
     assert main(["optimism", "--results", str(study.results), *options]) == 0
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
@@ -157,7 +161,7 @@ def test_the_table_is_written(study: Study, tmp_path: Path) -> None:
     assert np.isclose(float(row["least FFN optimism"]), 0.3)
 
 
-def test_the_findings_cite_the_number(study: Study) -> None:
+def test_the_findings_cite_the_number(study: ResultsMatrix) -> None:
     text = findings(study)
     assert (
         "- 5-shot, optimism: over 3 tasks and 2 levels, accuracy is 0.65 with FFNs ranked by the evaluation documents "

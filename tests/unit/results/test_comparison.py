@@ -31,7 +31,7 @@ from lm_headroom.report.figures import (
 from lm_headroom.report.figures.comparison import Model
 from lm_headroom.results.comparison import Comparison, induction_row, profile_rows
 from lm_headroom.results.curves import average, read_curve
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.compared import COMPARISONS, Compared
 from tests.support.small_study import Values, write_study
 
@@ -52,7 +52,7 @@ def results(tmp_path):
     """The artifacts of three models and, by the command line, what compares them."""
     folder = tmp_path / "results"
     for name, values in MODELS.items():
-        write_study(Study(folder / name, TASKS, SHOTS, SEED), values)
+        write_study(ResultsMatrix(folder / name, TASKS, SHOTS, SEED), values)
         layers, heads = values.shape
         record = {"name": name, "family": "opt", "digest": f"{name:x>64}", "layers": layers, "heads": heads}
         write_json(folder / name / "model.json", record)

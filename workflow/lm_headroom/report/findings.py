@@ -43,23 +43,23 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.gain import gain
 from lm_headroom.results.induction import SCORES, Score, read_capacity, read_induction
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, HIGHEST, LOWEST, ONE_PARTNER, Component, Study
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, HIGHEST, LOWEST, ONE_PARTNER, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.ranking_names import RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def pruning_sentence(study: Study, shots: int, component: Component, known: Mapping[str, Chance]) -> str:
+def pruning_sentence(matrix: ResultsMatrix, shots: int, component: Component, known: Mapping[str, Chance]) -> str:
     """Findings 1 and 2: how many heads (FFNs) can go, each task under its own ranking."""
-    whole = average(list(study_curves(study, shots, component=component).values()))
-    last, what, margin = len(whole.percent) - 1, COMPONENTS[component], study.margin or MARGIN
-    tasks, curve, found = certified_average(study, shots, component, known)
+    whole = average(list(study_curves(matrix, shots, component=component).values()))
+    last, what, margin = len(whole.percent) - 1, COMPONENTS[component], matrix.margin or MARGIN
+    tasks, curve, found = certified_average(matrix, shots, component, known)
     start = (
-        f"- {shots}-shot: average accuracy over {_count(len(study.tasks), 'task')} is {_accuracy(whole, 0)} with all "
-        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]}% pruned ({_chance(study.tasks, known)}). "
+        f"- {shots}-shot: average accuracy over {_count(len(matrix.tasks), 'task')} is {_accuracy(whole, 0)} with all "
+        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]}% pruned ({_chance(matrix.tasks, known)}). "
     )
-    of = _above_chance(study, tasks)
+    of = _above_chance(matrix, tasks)
     if found.verdict == NOT_CERTIFIABLE:
         return (
             f"{start}How many can go at a loss of {margin:g} points at most{of} is {NOT_CERTIFIABLE}: {found.reason}."
@@ -84,22 +84,22 @@ def _chance(tasks: Sequence[str], known: Mapping[str, Chance]) -> str:
     return f"chance: {level:.2f}" + ("" if f"{level:.2f}" == f"{guessing:.2f}" else f"; guessing: {guessing:.2f}")
 
 
-def _above_chance(study: Study, tasks: Sequence[str]) -> str:
+def _above_chance(matrix: ResultsMatrix, tasks: Sequence[str]) -> str:
     """Part of a sentence: which tasks are left out, being at chance."""
-    left_out = [task for task in study.tasks if task not in tasks]
+    left_out = [task for task in matrix.tasks if task not in tasks]
     if not left_out:
         return ""
     return f" on average over the {_count(len(tasks), 'task')} above chance (without {', '.join(left_out)})"
 
 
-def control_sentences(study: Study, shots: int, component: Component) -> str:
+def control_sentences(matrix: ResultsMatrix, shots: int, component: Component) -> str:
     """Findings 1 and 2, continued: what heads (FFNs) drawn at random cost instead."""
-    own = average(list(study_curves(study, shots, component=component).values()))
+    own = average(list(study_curves(matrix, shots, component=component).values()))
     # The levels between nothing and everything are what rankings are told apart at.
     level = len(own.percent) // 2
     drawn = {
-        name: average(list(study_curves(study, shots, name, component).values()))
-        for name in study.controls
+        name: average(list(study_curves(matrix, shots, name, component).values()))
+        for name in matrix.controls
         if name.startswith(RANDOM)
     }
     if not drawn:
@@ -116,9 +116,9 @@ def control_sentences(study: Study, shots: int, component: Component) -> str:
     )
 
 
-def iterative_sentence(study: Study, shots: int) -> str:
+def iterative_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 1, continued: what is gained by computing importance again while heads go."""
-    own, other = (study_curves(study, shots, ranking) for ranking in ("own", RECOMPUTED))
+    own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", RECOMPUTED))
     levels = common_levels([*own.values(), *other.values()])
     if not levels:
         return f"- {shots}-shot: no level above 0 was evaluated under recomputed importance."
@@ -127,59 +127,59 @@ def iterative_sentence(study: Study, shots: int) -> str:
     told = "a gain" if low > 0 else "a loss" if high < 0 else "not told from no change"
     return (
         f"- {shots}-shot, importance computed again after each step of heads that go, instead of once: averaged over "
-        f"{_levels(levels)} of heads pruned and {_count(len(study.tasks), 'task')}, accuracy changes by "
+        f"{_levels(levels)} of heads pruned and {_count(len(matrix.tasks), 'task')}, accuracy changes by "
         f"{100 * mean:+.1f} points ({low:+.1f} to {high:+.1f}), {told}."
     )
 
 
-def largest_swing(study: Study, shots: int, tasks: Sequence[str]) -> tuple[str, int, float, float]:
+def largest_swing(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> tuple[str, int, float, float]:
     """Task, layer (from 0), loss and standard error of the FFN whose removal costs the most accuracy."""
-    importance = read_ffns(study, shots)
+    importance = read_ffns(matrix, shots)
     task = max(tasks, key=lambda name: importance.tasks[name].max())
     layer = int(np.argmax(importance.tasks[task]))
     return task, layer, float(importance.tasks[task][layer]), float(importance.errors[task][layer])
 
 
-def swing_sentence(study: Study, shots: int) -> str:
+def swing_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 2, continued: the single FFN that matters most."""
-    task, layer, loss, error = largest_swing(study, shots, study.tasks)
-    layers = len(read_ffns(study, shots).average)
+    task, layer, loss, error = largest_swing(matrix, shots, matrix.tasks)
+    layers = len(read_ffns(matrix, shots).average)
     return (
         f"- {shots}-shot, one FFN: the largest loss is {_pm(loss, error)}, without the FFN of layer {layer + 1} on "
-        f"{task} (counted from 1; the largest of {layers * len(study.tasks)} measured, so that noise has raised it)."
+        f"{task} (counted from 1; the largest of {layers * len(matrix.tasks)} measured, so that noise has raised it)."
     )
 
 
-def selection_note(study: Study) -> list[str]:
+def selection_note(matrix: ResultsMatrix) -> list[str]:
     """Finding 2, continued: whether FFNs were judged on the questions that ranked them, and what that gains."""
-    record = provenance(study.file("ffn_importance", study.shots[0], study.tasks[0]))
-    found = [selection_bias_sentence(study, shots) for shots in study.shots if study.optimism]
+    record = provenance(matrix.file("ffn_importance", matrix.shots[0], matrix.tasks[0]))
+    found = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.optimism]
     if record.get("options", {}).get("selection") != "evaluation":
         return found
     much = "by how much, the lines above say" if found else "optimistic"
     return [*found, "", f"FFNs are ranked on the questions that their curves are measured on, as in the paper: {much}."]
 
 
-def selection_bias_sentence(study: Study, shots: int) -> str:
+def selection_bias_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 2, continued: what a ranking of FFNs gains from the documents that judge it."""
-    found = next(row for row in optimism(study, shots) if row.task == AVERAGE and row.percent is None)
+    found = next(row for row in optimism(matrix, shots) if row.task == AVERAGE and row.percent is None)
     sure = "" if found.difference.low > 0 or found.difference.high < 0 else "not "
     return (
-        f"- {shots}-shot, optimism: over {_count(len(study.tasks), 'task')} and {_count(found.n_levels, 'level')}, "
+        f"- {shots}-shot, optimism: over {_count(len(matrix.tasks), 'task')} and {_count(found.n_levels, 'level')}, "
         f"accuracy is {found.evaluation.value:.2f} with FFNs ranked by the evaluation documents themselves and "
         f"{found.scoring.value:.2f} with FFNs ranked by the scoring documents; the difference, "
         f"{_in_points(found.difference)}, is {sure}told from 0."
     )
 
 
-def joint_sentence(study: Study, shots: int, known: Mapping[str, Chance]) -> str:
+def joint_sentence(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> str:
     """Finding 2, continued: heads and FFNs together."""
-    grids, margin = dict(zip(study.tasks, study_grids(study, shots), strict=True)), study.margin or MARGIN
-    tasks = certifiable(study.tasks, whole_of(grids), known)
+    grids, margin = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True)), matrix.margin or MARGIN
+    tasks = certifiable(matrix.tasks, whole_of(grids), known)
     grid = average_grid([grids[task] for task in tasks])
-    chosen = judged_by_rankers(study, shots, "ffns", known)
+    chosen = judged_by_rankers(matrix, shots, "ffns", known)
     found = certify_grid(grid.correct, grid.removed, [known[task].level for task in tasks], margin, chosen)
-    start, of = f"- {shots}-shot, heads and FFNs together: ", _above_chance(study, tasks)
+    start, of = f"- {shots}-shot, heads and FFNs together: ", _above_chance(matrix, tasks)
     if found.verdict == NOT_CERTIFIABLE:
         return f"{start}{NOT_CERTIFIABLE}{of}, {found.reason}."
     cell = found.cell or found.estimate or (0, 0)
@@ -195,9 +195,9 @@ def joint_sentence(study: Study, shots: int, known: Mapping[str, Chance]) -> str
     )
 
 
-def overlap_sentence(study: Study, shots: int) -> str:
+def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 3: whether tasks need the same heads."""
-    table = read(study.file("correlation", shots, "cross_task"), CROSS_TASK, **study.of(shots))
+    table = read(matrix.file("correlation", shots, "cross_task"), CROSS_TASK, **matrix.expected(shots))
     pairs = [r for r in table.to_pylist() if AGGREGATE not in (r["task_a"], r["task_b"]) and r["task_a"] < r["task_b"]]
     if not pairs:
         return f"- {shots}-shot: one task alone, nothing to correlate."
@@ -242,18 +242,18 @@ def layers_part(n_beyond: int, n: int, noun: str) -> str:
     )
 
 
-def shot_sentences(study: Study) -> list[str]:
+def shot_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 3, continued: whether a task needs the same heads at another number of shots."""
-    if len(study.shots) < 2:
+    if len(matrix.shots) < 2:
         return []
-    path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
+    path = matrix.results / "correlation" / "cross_shot" / f"seed{matrix.seed}.parquet"
     return [
         f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
         f"on average over {_count(row.tasks, 'task')}; "
         f"{corrected_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}; "
         f"{layers_part(row.n_beyond_layers, row.tasks, 'task')}. The scores are of the same documents at both numbers "
         f"of shots. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
-        for row in table1.data(path, **study.of())
+        for row in table1.data(path, **matrix.expected())
     ]
 
 
@@ -264,12 +264,12 @@ ORACLE_MEASURES = {
 """What findings hold the gradient scores of heads against."""
 
 
-def oracle_sentences(study: Study) -> list[str]:
+def oracle_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 3, continued: whether the gradient ranks FFNs and heads as the oracle does."""
-    path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
-    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    path = matrix.results / "correlation" / "oracle" / f"seed{matrix.seed}.parquet"
+    rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
     found = []
-    for shots in study.shots:
+    for shots in matrix.shots:
         ffns = [row for row in rows if row["shots"] == shots and row["component"] == "ffns"]
         found.append(_ffn_agreement(shots, ffns))
         heads = [row for row in rows if row["shots"] == shots and row["component"] == "heads"]
@@ -324,22 +324,22 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
     )
 
 
-def aggregate_sentence(study: Study, shots: int) -> str:
+def aggregate_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 4: what the aggregate ranking costs against each task's own, over all tasks."""
-    own, other = (study_curves(study, shots, ranking) for ranking in ("own", AGGREGATE))
+    own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", AGGREGATE))
     levels = common_levels([*own.values(), *other.values()])
     if not levels:
         return f"- {shots}-shot: no level above 0 was evaluated under both rankings."
-    gained = np.array([difference(own[task], other[task], levels) for task in study.tasks])
+    gained = np.array([difference(own[task], other[task], levels) for task in matrix.tasks])
     accuracy = np.mean([over_levels(curve, levels).mean() for curve in own.values()])
     change = _signed(gained[:, 0].mean(), np.sqrt((gained[:, 1] ** 2).sum()) / len(gained))
     return (
-        f"- {shots}-shot: averaged over {_levels(levels)} of heads pruned and {_count(len(study.tasks), 'task')}, "
+        f"- {shots}-shot: averaged over {_levels(levels)} of heads pruned and {_count(len(matrix.tasks), 'task')}, "
         f"accuracy is {accuracy:.2f} under each task's own ranking; the aggregate ranking changes it by {change}."
     )
 
 
-def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, Curve], known: Chance) -> str:
+def transfer_sentence(matrix: ResultsMatrix, shots: int, task: str, curves: Mapping[str, Curve], known: Chance) -> str:
     """Finding 4, continued: one task under other rankings than its own, averaged over levels."""
     levels = common_levels(curves.values())
     if not levels:
@@ -350,7 +350,7 @@ def transfer_sentence(study: Study, shots: int, task: str, curves: Mapping[str, 
         for name, curve in curves.items()
         if name != "own"
     ]
-    unseen = " (no part of the aggregate)" if task in study.unseen else ""
+    unseen = " (no part of the aggregate)" if task in matrix.unseen else ""
     return (
         f"- {shots}-shot, {task}{unseen}: averaged over {_levels(levels)} of heads pruned, accuracy is "
         f"{over_levels(own, levels).mean():.2f} under its own ranking ({own.accuracy[0]:.2f} with all heads, "
@@ -363,9 +363,9 @@ def common_levels(curves: Any) -> list[int]:
     return sorted(set.intersection(*(set(curve.percent) for curve in curves)) - {0})
 
 
-def induction_sentence(study: Study, score: Score) -> str:
+def induction_sentence(matrix: ResultsMatrix, score: Score) -> str:
     """Finding 5: where induction heads are."""
-    scores, n_sequences = read_induction(study, score)
+    scores, n_sequences = read_induction(matrix, score)
     name = SCORES[score].replace(" ", "-")
     if scores.max() <= 0:
         return f"- No head has a {name} score above 0."
@@ -380,9 +380,9 @@ def induction_sentence(study: Study, score: Score) -> str:
     )
 
 
-def capacity_sentence(study: Study, score: Score, shots: int) -> str:
+def capacity_sentence(matrix: ResultsMatrix, score: Score, shots: int) -> str:
     """Finding 5, continued: whether the aggregate ranking keeps induction heads."""
-    retained = read_capacity(study, shots, score, AGGREGATE)[AGGREGATE].retained
+    retained = read_capacity(matrix, shots, score, AGGREGATE)[AGGREGATE].retained
     total = len(retained) - 1
     kept = {percent: 100 * retained[count_at(percent, total)] for percent in (30, 50, 70)}
     shares = ", ".join(f"{value:.0f}% with {percent}% of heads pruned" for percent, value in kept.items())
@@ -392,16 +392,16 @@ def capacity_sentence(study: Study, score: Score, shots: int) -> str:
     )
 
 
-def ablation_sentences(study: Study) -> list[str]:
+def ablation_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 5, continued: whether tasks need induction heads more than random heads of the same layers."""
-    if not study.ablated:
+    if not matrix.ablated:
         return []
-    found = effects(study)
+    found = effects(matrix)
     percent = max(effect.cell.percent for effect in found)
     sentences = []
     for outcome, shots in dict.fromkeys((effect.outcome, effect.shots) for effect in found):
         cells = [e for cell, e in select(found, outcome, shots).items() if cell.percent == percent]
-        of, first = f"over {_count(len(study.ablated), 'task')}", cells[0]
+        of, first = f"over {_count(len(matrix.ablated), 'task')}", cells[0]
         what = {
             ACCURACY: f"{shots}-shot: average accuracy {of} is {_range(first.whole)}",
             GAIN: f"{shots}-shot minus 0-shot: average gain {of} is {_in_points(first.whole)}",
@@ -435,66 +435,66 @@ def _ablated(effect: Effect) -> str:
     return f"by {SELECTIONS[e.cell.selection]} it loses {_in_points(e.lost)}, {verdict}"
 
 
-def findings(study: Study) -> str:
+def findings(matrix: ResultsMatrix) -> str:
     """The findings of one model and seed, as Markdown without a title."""
-    known = chances(study)
+    known = chances(matrix)
     sections = {
         "1. How many attention heads can go": [
             *(
-                pruning_sentence(study, shots, "heads", known) + control_sentences(study, shots, "heads")
-                for shots in study.shots
+                pruning_sentence(matrix, shots, "heads", known) + control_sentences(matrix, shots, "heads")
+                for shots in matrix.shots
             ),
-            *(sentence for shots in study.shots for sentence in gain_sentence(study, shots, "heads")),
-            *(iterative_sentence(study, shots) for shots in study.shots if study.recomputed),
+            *(sentence for shots in matrix.shots for sentence in gain_sentence(matrix, shots, "heads")),
+            *(iterative_sentence(matrix, shots) for shots in matrix.shots if matrix.recomputed),
         ],
         "2. How many FFNs can go, alone and together with heads": [
             *(
-                pruning_sentence(study, shots, "ffns", known) + control_sentences(study, shots, "ffns")
-                for shots in study.shots
+                pruning_sentence(matrix, shots, "ffns", known) + control_sentences(matrix, shots, "ffns")
+                for shots in matrix.shots
             ),
-            *(sentence for shots in study.shots for sentence in gain_sentence(study, shots, "ffns")),
-            *(swing_sentence(study, shots) for shots in study.shots),
-            *(joint_sentence(study, shots, known) for shots in study.shots if study.joint),
-            *selection_note(study),
+            *(sentence for shots in matrix.shots for sentence in gain_sentence(matrix, shots, "ffns")),
+            *(swing_sentence(matrix, shots) for shots in matrix.shots),
+            *(joint_sentence(matrix, shots, known) for shots in matrix.shots if matrix.joint),
+            *selection_note(matrix),
         ],
         "3. Whether tasks need the same heads": [
-            *(overlap_sentence(study, shots) for shots in study.shots),
-            *shot_sentences(study),
-            *oracle_sentences(study),
+            *(overlap_sentence(matrix, shots) for shots in matrix.shots),
+            *shot_sentences(matrix),
+            *oracle_sentences(matrix),
         ],
         "4. Whether other rankings serve as well": [
-            *(aggregate_sentence(study, shots) for shots in study.shots),
+            *(aggregate_sentence(matrix, shots) for shots in matrix.shots),
             *(
-                transfer_sentence(study, shots, task, curves, known[task])
-                for shots in study.shots
-                for task, curves in transfer_curves(study, shots).items()
+                transfer_sentence(matrix, shots, task, curves, known[task])
+                for shots in matrix.shots
+                for task, curves in transfer_curves(matrix, shots).items()
             ),
         ],
         "5. Where the induction heads are, and whether pruning keeps them": [
             sentence
-            for score in (() if study.without_induction else SCORES)
+            for score in (() if matrix.without_induction else SCORES)
             for sentence in (
-                induction_sentence(study, score),
-                *(capacity_sentence(study, score, shots) for shots in study.shots),
+                induction_sentence(matrix, score),
+                *(capacity_sentence(matrix, score, shots) for shots in matrix.shots),
             )
         ]
-        + ablation_sentences(study)
-        + (["- The study leaves induction scores out (`induction.sequences: 0`)."] if study.without_induction else []),
+        + ablation_sentences(matrix)
+        + (["- The study leaves induction scores out (`induction.sequences: 0`)."] if matrix.without_induction else []),
     }
     intro = (
-        f"Tasks: {', '.join(study.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
+        f"Tasks: {', '.join(matrix.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
         "95% intervals of the same questions. What can go is certified with 95% confidence at each limit, see the "
         "lm-headroom table."
     )
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the findings to ``out``.md and ``out``.html."""
     with reads() as sources:
-        text = findings(study)
-    made = describe_drawn("findings", "report.findings", sources, study.options, out)
-    write_page(out, f"Findings: {study.model}, few-shot seed {study.seed}", text, made)
+        text = findings(matrix)
+    made = describe_drawn("findings", "report.findings", sources, matrix.options, out)
+    write_page(out, f"Findings: {matrix.model}, few-shot seed {matrix.seed}", text, made)
 
 
 def _accuracy(curve: AverageCurve, level: int) -> str:

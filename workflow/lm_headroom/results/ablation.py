@@ -16,7 +16,7 @@ from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
 from lm_headroom.results.curves import per_question
 from lm_headroom.results.estimates import Estimate, estimates
-from lm_headroom.results.matrix import AVERAGE, Study
+from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ACCURACY, GAIN = "accuracy", "few-shot gain"
@@ -135,15 +135,15 @@ def read_ablation(path: Path, **expected: Any) -> Ablation:
     )
 
 
-def study_ablations(study: Study, shots: int) -> dict[str, Ablation]:
+def study_ablations(matrix: ResultsMatrix, shots: int) -> dict[str, Ablation]:
     """Ablations of the study's tasks at one number of shots.
 
     Raises:
         HeadroomError: they are of different heads.
     """
     found = {
-        task: read_ablation(study.file("induction_ablation", shots, task), **study.of(shots, task))
-        for task in study.ablated
+        task: read_ablation(matrix.file("induction_ablation", shots, task), **matrix.expected(shots, task))
+        for task in matrix.ablated
     }
     first, *others = found.values()
     for other in others:
@@ -152,7 +152,7 @@ def study_ablations(study: Study, shots: int) -> dict[str, Ablation]:
     return found
 
 
-def effects(study: Study) -> list[Effect]:
+def effects(matrix: ResultsMatrix) -> list[Effect]:
     """Effects on accuracy at each number of shots, then on the gain of each over 0 shots; the average over tasks first.
 
     Without 0 shots in the study there are no gains.
@@ -160,9 +160,9 @@ def effects(study: Study) -> list[Effect]:
     Raises:
         HeadroomError: a task's questions at some number of shots are others than at 0 shots, or heads differ.
     """
-    found = {shots: study_ablations(study, shots) for shots in study.shots}
-    outcomes = [effect for shots in study.shots for effect in effects_between(ACCURACY, shots, found[shots])]
-    for shots in study.shots if 0 in study.shots else ():
+    found = {shots: study_ablations(matrix, shots) for shots in matrix.shots}
+    outcomes = [effect for shots in matrix.shots for effect in effects_between(ACCURACY, shots, found[shots])]
+    for shots in matrix.shots if 0 in matrix.shots else ():
         if shots:
             outcomes += effects_between(GAIN, shots, found[shots], found[0])
     return outcomes

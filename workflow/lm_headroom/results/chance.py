@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.store import provenance, read
-from lm_headroom.results.matrix import Component, Study
+from lm_headroom.results.matrix import Component, ResultsMatrix
 
 
 class Chance(NamedTuple):
@@ -65,16 +65,20 @@ def _all_right(group: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> floa
     return float(found.mean())
 
 
-def chances(study: Study) -> dict[str, Chance]:
+def chances(matrix: ResultsMatrix) -> dict[str, Chance]:
     """Chance per task, unseen ones too; it is the same at any number of shots."""
-    shots = min(study.shots)
-    folder, name = study.results.parent / "prompts", f"{shots}shot-seed{study.seed}.parquet"
-    tasks = (*study.tasks, *study.unseen)
-    return {task: chance(folder / task / name, task=task, shots=shots, seed=study.seed) for task in tasks}
+    shots = min(matrix.shots)
+    folder, name = matrix.results.parent / "prompts", f"{shots}shot-seed{matrix.seed}.parquet"
+    tasks = (*matrix.tasks, *matrix.unseen)
+    return {task: chance(folder / task / name, task=task, shots=shots, seed=matrix.seed) for task in tasks}
 
 
 def judged_by_rankers(
-    study: Study, shots: int, component: Component, known: Mapping[str, Chance], tasks: Iterable[str] | None = None
+    matrix: ResultsMatrix,
+    shots: int,
+    component: Component,
+    known: Mapping[str, Chance],
+    tasks: Iterable[str] | None = None,
 ) -> str:
     """Why accuracies are of documents that ranked what is pruned, in words; empty where they are of others.
 
@@ -82,21 +86,21 @@ def judged_by_rankers(
     sure of it.
 
     Args:
-        study: of one seed.
+        matrix: of one seed.
         shots: number of few-shot examples.
         component: what is pruned; heads and FFNs together are pruned by the rankings of both, hence as ``ffns``.
         known: chance of each task.
         tasks: whose rankings are taken; the study's where None is given.
     """
-    taken = study.tasks if tasks is None else tuple(tasks)
+    taken = matrix.tasks if tasks is None else tuple(tasks)
     overlapping = [task for task in taken if known[task].overlaps]
     if overlapping:
         return f"questions of {', '.join(overlapping)} that judge are among those that rank"
-    if component == "ffns" and any(_selection(study, shots, task) != "scoring" for task in taken):
+    if component == "ffns" and any(_selection(matrix, shots, task) != "scoring" for task in taken):
         return "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
     return ""
 
 
-def _selection(study: Study, shots: int, task: str) -> object:
+def _selection(matrix: ResultsMatrix, shots: int, task: str) -> object:
     """Which documents ranked a task's FFNs."""
-    return provenance(study.file("ffn_importance", shots, task)).get("options", {}).get("selection")
+    return provenance(matrix.file("ffn_importance", shots, task)).get("options", {}).get("selection")

@@ -14,7 +14,7 @@ from lm_headroom.analysis.correlation import TaskScores, compare_pairs
 from lm_headroom.analysis.non_inferiority import Prunable
 from lm_headroom.results.chance import Chance
 from lm_headroom.results.curves import AverageCurve
-from lm_headroom.results.matrix import Component, Study
+from lm_headroom.results.matrix import Component, ResultsMatrix
 from lm_headroom.study.compared import Compared
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -41,9 +41,9 @@ class Comparison:
     correlation: Literal["spearman", "argsort"] | None = None
     margin: float | None = None
 
-    def study(self, model: Compared) -> Study:
+    def matrix(self, model: Compared) -> ResultsMatrix:
         """One model's part."""
-        return Study(self.results / model.name, self.tasks, self.shots, self.seed)
+        return ResultsMatrix(self.results / model.name, self.tasks, self.shots, self.seed)
 
     def artifact(self, what: str) -> Path:
         """The artifact of a comparison."""
@@ -51,7 +51,7 @@ class Comparison:
         return folder / (f"{what}.parquet" if self.seed is None else f"{what}/seed{self.seed}.parquet")
 
     @property
-    def matrix(self) -> dict[str, Any]:
+    def recorded_options(self) -> dict[str, Any]:
         """What is compared, as its artifacts record it."""
         return {name: value for name, value in self.options.items() if name not in ("correlation", "margin")}
 

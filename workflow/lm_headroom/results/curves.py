@@ -18,7 +18,7 @@ from lm_headroom.analysis.bootstrap import Interval, interval, resample, wilson
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
-from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, Component, Study
+from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, Component, ResultsMatrix
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -145,30 +145,35 @@ def read_grid(path: Path, **expected: Any) -> Grid:
     return Grid(heads, ffns, removed, accuracy, per_question(table, path)[order].reshape(*shape, -1))
 
 
-def study_curves(study: Study, shots: int, ranking: str = "own", component: Component = "heads") -> dict[str, Curve]:
+def study_curves(
+    matrix: ResultsMatrix, shots: int, ranking: str = "own", component: Component = "heads"
+) -> dict[str, Curve]:
     """Curves of the study's tasks under a ranking."""
     return {
-        task: read_curve(study.curve(task, shots, ranking, component), **study.of(shots, task, ranking))
-        for task in study.tasks
+        task: read_curve(matrix.curve(task, shots, ranking, component), **matrix.expected(shots, task, ranking))
+        for task in matrix.tasks
     }
 
 
-def study_grids(study: Study, shots: int) -> list[Grid]:
+def study_grids(matrix: ResultsMatrix, shots: int) -> list[Grid]:
     """Joint grids of the study's tasks."""
-    return [read_grid(study.file("pruned_eval", shots, "joint", task), **study.of(shots, task)) for task in study.tasks]
+    return [
+        read_grid(matrix.file("pruned_eval", shots, "joint", task), **matrix.expected(shots, task))
+        for task in matrix.tasks
+    ]
 
 
-def transfer_curves(study: Study, shots: int) -> dict[str, dict[str, Curve]]:
+def transfer_curves(matrix: ResultsMatrix, shots: int) -> dict[str, dict[str, Curve]]:
     """Curves per task and ranking, for tasks that are also evaluated under other rankings than their own.
 
     A transfer task has its own and the aggregate ranking and those of the tasks that correlate with it the most and the
     least, once where that is the same task; an unseen task the first two.
     """
     plain = ("own", "aggregate")
-    rankings = dict.fromkeys(study.transfer, (*plain, HIGHEST, LOWEST)) | dict.fromkeys(study.unseen, plain)
+    rankings = dict.fromkeys(matrix.transfer, (*plain, HIGHEST, LOWEST)) | dict.fromkeys(matrix.unseen, plain)
     return {
         task: _partners_once(
-            {name: read_curve(study.curve(task, shots, name), **study.of(shots, task, name)) for name in names}
+            {name: read_curve(matrix.curve(task, shots, name), **matrix.expected(shots, task, name)) for name in names}
         )
         for task, names in rankings.items()
     }

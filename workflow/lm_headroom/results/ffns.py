@@ -11,7 +11,7 @@ from lm_headroom.analysis.bootstrap import Interval, interval, resample
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.store import read
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -29,15 +29,15 @@ class FfnImportance:
     band: Interval
 
 
-def read_ffns(study: Study, shots: int) -> FfnImportance:
+def read_ffns(matrix: ResultsMatrix, shots: int) -> FfnImportance:
     """FFN importance at one number of shots.
 
     The average is taken here: the aggregate artifact may hold ranks (``aggregate: mean_rank``) instead of accuracies.
     """
     scores, errors, lost = {}, {}, []
-    for task in study.tasks:
-        path = study.file("ffn_importance", shots, task)
-        table = read(path, FFN_IMPORTANCE, **study.of(shots, task))
+    for task in matrix.tasks:
+        path = matrix.file("ffn_importance", shots, task)
+        table = read(path, FFN_IMPORTANCE, **matrix.expected(shots, task))
         scores[task], errors[task] = (layers(table, name) for name in ("score", "stderr"))
         order = np.argsort(table.column("layer").to_numpy())
         outcomes = [np.array(table.column(name).to_pylist(), float) for name in ("correct_dense", "correct_ablated")]

@@ -14,7 +14,7 @@ from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.store import ArtifactError, read
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Literal["prefix_matching", "copying"]
@@ -31,21 +31,21 @@ class Capacity:
     retained: Array
 
 
-def read_induction(study: Study, score: Score) -> tuple[Array, int]:
+def read_induction(matrix: ResultsMatrix, score: Score) -> tuple[Array, int]:
     """Mean scores of all heads [layer, head], and over how many sequences."""
-    path = study.results / "induction" / f"{score}.parquet"
-    table = read(path, _KINDS[score], model=study.digest)
+    path = matrix.results / "induction" / f"{score}.parquet"
+    table = read(path, _KINDS[score], model=matrix.digest)
     return grid(table, "mean"), table.column("n_sequences")[0].as_py()
 
 
-def read_capacity(study: Study, shots: int, score: Score, *tasks: str) -> dict[str, Capacity]:
+def read_capacity(matrix: ResultsMatrix, shots: int, score: Score, *tasks: str) -> dict[str, Capacity]:
     """Curves of the given tasks (or the aggregate) at one number of shots.
 
     Raises:
         ArtifactError: the artifact lacks one or a part of it, or is of another model, shot or seed.
     """
-    path = study.file("capacity", shots)
-    table = read(path, CAPACITY, **study.of(shots))
+    path = matrix.file("capacity", shots)
+    table = read(path, CAPACITY, **matrix.expected(shots))
     table = table.filter(pc.equal(table["score"], score))
     found = {}
     for task in tasks:

@@ -23,7 +23,7 @@ OTHER_DOCUMENTS = "other_documents"
 
 
 @dataclass(frozen=True)
-class Study:
+class ResultsMatrix:
     """One model's part of a study.
 
     Attributes:
@@ -82,7 +82,7 @@ class Study:
         """The digest of the model whose results these are; None where no record says which it is."""
         return recorded_digest(self.results)
 
-    def of(self, shots: int | None = None, task: str | None = None, ranking: str | None = None) -> dict[str, Any]:
+    def expected(self, shots: int | None = None, task: str | None = None, ranking: str | None = None) -> dict[str, Any]:
         """What an artifact of this study must be of (see :func:`lm_headroom.artifacts.store.read`)."""
         return {"model": self.digest, "seed": self.seed, "shots": shots, "task": task, "ranking": ranking}
 

@@ -14,7 +14,7 @@ from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.store import ArtifactError, read
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_scores
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -39,17 +39,17 @@ class Compared:
     sampled: bool = False
 
 
-def read_ffns(study: Study, shots: int, task: str) -> Compared:
+def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
     """FFNs of a task.
 
     Raises:
         ArtifactError: an artifact is missing or another's, or they are of different numbers of layers.
     """
-    path = study.file("ffn_gradient", shots, task)
-    table = read(path, FFN_GRADIENT, **study.of(shots, task))
+    path = matrix.file("ffn_gradient", shots, task)
+    table = read(path, FFN_GRADIENT, **matrix.expected(shots, task))
     gradient = Gradient(*(layers(table, name) for name in ("score", "stderr", "score_even", "score_odd")))
-    oracle = study.file("ffn_importance", shots, task)
-    rows = read(oracle, FFN_IMPORTANCE, **study.of(shots, task)).sort_by("layer").to_pylist()
+    oracle = matrix.file("ffn_importance", shots, task)
+    rows = read(oracle, FFN_IMPORTANCE, **matrix.expected(shots, task)).sort_by("layer").to_pylist()
     if len(rows) != len(gradient.score):
         raise ArtifactError(
             f"{path}: has {len(gradient.score)} layers, {oracle} has {len(rows)}; run the workflow again"
@@ -59,17 +59,19 @@ def read_ffns(study: Study, shots: int, task: str) -> Compared:
     return Compared(gradient, {"accuracy_lost": _lost(rows)})
 
 
-def read_heads(study: Study, shots: int, task: str) -> Compared:
+def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
     """Heads of a task that the oracle removed.
 
     Raises:
         ArtifactError: an artifact is missing or another's, or the oracle has heads that the scores have not.
     """
-    path = study.file("head_oracle", shots, task)
-    rows = read(path, HEAD_ORACLE, **study.of(shots, task)).sort_by([("layer", "ascending"), ("head", "ascending")])
+    path = matrix.file("head_oracle", shots, task)
+    rows = read(path, HEAD_ORACLE, **matrix.expected(shots, task)).sort_by(
+        [("layer", "ascending"), ("head", "ascending")]
+    )
     places = tuple(rows.column(name).to_numpy() for name in ("layer", "head"))
-    expected = {name: value for name, value in study.of(shots, task).items() if name != "ranking"}
-    scores = read_scores(study.file("head_importance", shots, task), **expected)
+    expected = {name: value for name, value in matrix.expected(shots, task).items() if name != "ranking"}
+    scores = read_scores(matrix.file("head_importance", shots, task), **expected)
     if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
         raise ArtifactError(f"{path}: has heads that {scores.path} has not; run the workflow again")
     gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))

@@ -14,7 +14,7 @@ from lm_headroom.results.comparison import Comparison
 
 
 def write_rows(
-    out: Path, kind: ArtifactSchema, step: str, study: Comparison, rows: Callable[[], Sequence[Mapping[str, Any]]]
+    out: Path, kind: ArtifactSchema, step: str, comparison: Comparison, rows: Callable[[], Sequence[Mapping[str, Any]]]
 ) -> None:
     """Write an artifact of rows; what is read while they are made are its inputs.
 
@@ -22,18 +22,18 @@ def write_rows(
         out: where it goes.
         kind: its kind.
         step: module below ``lm-headroom`` that makes the rows.
-        study: what is compared; the provenance has its models' records.
+        comparison: what is compared; the provenance has its models' records.
         rows: makes the rows.
 
     Raises:
         HeadroomError: there is one model alone, or a model is named twice.
     """
-    names = [model.name for model in study.models]
+    names = [model.name for model in comparison.models]
     if len(set(names)) != len(names) or len(names) < 2:
         raise HeadroomError(f"a comparison needs two or more models, each once; got {', '.join(names) or 'none'}")
     with reads() as sources:
         found = rows()
     inputs = {provenance(path).get("place") or str(path): path for path in sources}
-    facts = {"compared": {name: read_record(study.results / name / NAME) for name in names}}
+    facts = {"compared": {name: read_record(comparison.results / name / NAME) for name in names}}
     columns = {column.name: [row[column.name] for row in found] for column in kind.columns}
-    write(out, kind, columns, build_provenance(step, inputs, study.options, facts))
+    write(out, kind, columns, build_provenance(step, inputs, comparison.options, facts))

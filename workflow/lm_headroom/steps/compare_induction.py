@@ -14,11 +14,11 @@ from lm_headroom.results.comparison import Comparison, induction_row
 from lm_headroom.steps.compare import write_rows
 
 
-def rows(study: Comparison) -> list[dict[str, Any]]:
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model and score."""
     found = []
-    for model in study.models:
-        part = study.study(model)
+    for model in comparison.models:
+        part = comparison.matrix(model)
         for kind in (PREFIX_MATCHING, COPYING):
             table = read(part.results / "induction" / f"{kind.name}.parquet", kind, model=part.digest)
             n_sequences = table.column("n_sequences")[0].as_py()
@@ -27,6 +27,6 @@ def rows(study: Comparison) -> list[dict[str, Any]]:
     return found
 
 
-def run(out: Path, study: Comparison) -> None:
+def run(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
-    write_rows(out, COMPARED_INDUCTION, "steps.compare_induction", study, lambda: rows(study))
+    write_rows(out, COMPARED_INDUCTION, "steps.compare_induction", comparison, lambda: rows(comparison))

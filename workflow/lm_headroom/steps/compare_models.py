@@ -12,11 +12,11 @@ from lm_headroom.results.comparison import Comparison
 from lm_headroom.steps.compare import write_rows
 
 
-def rows(study: Comparison) -> list[dict[str, Any]]:
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model."""
     found = []
-    for model in study.models:
-        path = study.results / model.name / NAME
+    for model in comparison.models:
+        path = comparison.results / model.name / NAME
         record = read_record(path)
         # Sizes stand beside the record, and are lost where hidden files are not copied.
         sizes = read_place(path).get("sizes") or {}
@@ -26,6 +26,6 @@ def rows(study: Comparison) -> list[dict[str, Any]]:
     return found
 
 
-def run(out: Path, study: Comparison) -> None:
+def run(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
-    write_rows(out, COMPARED_MODELS, "steps.compare_models", study, lambda: rows(study))
+    write_rows(out, COMPARED_MODELS, "steps.compare_models", comparison, lambda: rows(comparison))

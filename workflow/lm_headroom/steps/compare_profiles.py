@@ -13,19 +13,19 @@ from lm_headroom.results.scores import place, read_scores
 from lm_headroom.steps.compare import write_rows
 
 
-def rows(study: Comparison) -> list[dict[str, Any]]:
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model, component, number of shots and layer."""
     found = []
-    for model in study.models:
-        part = study.study(model)
-        for shots in study.shots:
-            path = place(part.results, AGGREGATE, shots, study.seed)
-            heads = read_scores(path, **part.of(shots, AGGREGATE), tasks=list(study.tasks))
+    for model in comparison.models:
+        part = comparison.matrix(model)
+        for shots in comparison.shots:
+            path = place(part.results, AGGREGATE, shots, comparison.seed)
+            heads = read_scores(path, **part.expected(shots, AGGREGATE), tasks=list(comparison.tasks))
             found += profile_rows(model.name, "heads", shots, heads.score.mean(axis=1).tolist())
             found += profile_rows(model.name, "ffns", shots, read_ffns(part, shots).average.tolist())
     return found
 
 
-def run(out: Path, study: Comparison) -> None:
+def run(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
-    write_rows(out, COMPARED_PROFILES, "steps.compare_profiles", study, lambda: rows(study))
+    write_rows(out, COMPARED_PROFILES, "steps.compare_profiles", comparison, lambda: rows(comparison))

@@ -14,21 +14,21 @@ from lm_headroom.results.matrix import COMPONENTS
 from lm_headroom.steps.compare import write_rows
 
 
-def rows(study: Comparison) -> list[dict[str, Any]]:
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model, component and number of shots."""
     # All models are given the same prompts.
-    known = chances(study.study(study.models[0]))
+    known = chances(comparison.matrix(comparison.models[0]))
     found = []
-    for model in study.models:
-        part = replace(study.study(model), margin=study.margin)
+    for model in comparison.models:
+        part = replace(comparison.matrix(model), margin=comparison.margin)
         for component in COMPONENTS:
-            for shots in study.shots:
+            for shots in comparison.shots:
                 tasks, curve, certified = certified_average(part, shots, component, known)
                 chance = [known[task] for task in tasks]
                 found.append(prunable_row(model.name, component, shots, curve, certified, chance))
     return found
 
 
-def run(out: Path, study: Comparison) -> None:
+def run(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
-    write_rows(out, COMPARED_PRUNABLE, "steps.compare_prunable", study, lambda: rows(study))
+    write_rows(out, COMPARED_PRUNABLE, "steps.compare_prunable", comparison, lambda: rows(comparison))

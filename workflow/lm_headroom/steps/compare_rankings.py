@@ -11,18 +11,20 @@ from lm_headroom.results.scores import read_tasks
 from lm_headroom.steps.compare import write_rows
 
 
-def rows(study: Comparison) -> list[dict[str, Any]]:
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per pair of models, task and number of shots."""
     found = []
-    for shots in study.shots:
+    for shots in comparison.shots:
         scores = {}
-        for model in study.models:
-            tasks = read_tasks(study.results / model.name, study.tasks, shots, study.seed, aggregate=True)
+        for model in comparison.models:
+            tasks = read_tasks(
+                comparison.results / model.name, comparison.tasks, shots, comparison.seed, aggregate=True
+            )
             scores[model.name] = {task: s.by_halves for task, s in tasks.items()}
         found += ranking_rows(scores, shots)
     return found
 
 
-def run(out: Path, study: Comparison) -> None:
+def run(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
-    write_rows(out, COMPARED_RANKINGS, "steps.compare_rankings", study, lambda: rows(study))
+    write_rows(out, COMPARED_RANKINGS, "steps.compare_rankings", comparison, lambda: rows(comparison))

@@ -11,7 +11,7 @@ from lm_headroom.analysis.oracle_agreement import agreement
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import by_column, provenance, reads, write
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import Compared, read_ffns, read_heads
 
 _NAMES = {"low": "srcc_low", "high": "srcc_high", "within_layer": "srcc_within_layer"}
@@ -29,15 +29,15 @@ def run(
         head_tasks: whose heads are.
         shots, seed: of all of them.
     """
-    study = Study(results, tuple(tasks), tuple(shots), seed)
+    matrix = ResultsMatrix(results, tuple(tasks), tuple(shots), seed)
     with reads() as sources:
-        rows = [row for k in shots for task in tasks for row in _rows("ffns", task, k, read_ffns(study, k, task))]
+        rows = [row for k in shots for task in tasks for row in _rows("ffns", task, k, read_ffns(matrix, k, task))]
         rows += [
-            row for k in shots for task in head_tasks for row in _rows("heads", task, k, read_heads(study, k, task))
+            row for k in shots for task in head_tasks for row in _rows("heads", task, k, read_heads(matrix, k, task))
         ]
     inputs = {str(path.relative_to(results)): path for path in sources}
     options = {"tasks": list(tasks), "head_tasks": list(head_tasks), "shots": sorted(shots)}
-    facts = cell_provenance(provenance(study.file("ffn_importance", shots[0], tasks[0])), None, None, seed)
+    facts = cell_provenance(provenance(matrix.file("ffn_importance", shots[0], tasks[0])), None, None, seed)
     write(out, ORACLE_AGREEMENT, by_column(rows), build_provenance("steps.correlate_oracle", inputs, options, facts))
 
 

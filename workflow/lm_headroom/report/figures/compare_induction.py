@@ -15,16 +15,16 @@ LINES = {"maximum": ("{}: highest head", "-"), "top_mean": ("{}: mean of the top
 """Columns that are drawn, their labels and dashes."""
 
 
-def data(study: Comparison) -> dict[Score, dict[str, dict[str, Any]]]:
+def data(compared: Comparison) -> dict[Score, dict[str, dict[str, Any]]]:
     """Score to model to its row of the artifact."""
-    rows = comparison.read_rows(study, "induction", COMPARED_INDUCTION)
+    rows = comparison.read_rows(compared, "induction", COMPARED_INDUCTION)
     return {score: {row["model"]: row for row in rows if row["score"] == score} for score in SCORES}
 
 
 @style.drawing
-def draw(study: Comparison) -> Figure:
+def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
-    models, values = comparison.read_models(study), data(study)
+    models, values = comparison.read_models(compared), data(compared)
     place = comparison.axis(models)
     figure, axes = style.panels(len(values), width=5.2, height=4.2)
     for ax, (score, rows) in zip(axes, values.items(), strict=True):

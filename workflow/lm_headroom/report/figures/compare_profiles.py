@@ -17,17 +17,17 @@ PARTS = 12
 """Layers of deeper models are averaged over so many parts of their depth, so that their lines can be told apart."""
 
 
-def data(study: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Array, Array]]]:
+def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Array, Array]]]:
     """Component and shots to model to its depths and values, each [part of the depth].
 
     Values are relative importances of heads, and points of accuracy lost for FFNs; a model without them is left out.
     """
-    rows = comparison.read_rows(study, "profiles", COMPARED_PROFILES)
+    rows = comparison.read_rows(compared, "profiles", COMPARED_PROFILES)
     found: dict[tuple[Component, int], dict[str, tuple[Array, Array]]] = {}
     for component in COMPONENTS:
-        for shots in study.shots:
+        for shots in compared.shots:
             cell = found.setdefault((component, shots), {})
-            for model in study.models:
+            for model in compared.models:
                 chosen = [r for r in rows if (r["model"], r["component"], r["shots"]) == (model.name, component, shots)]
                 values = [r["relative"] if component == "heads" else 100 * r["importance"] for r in chosen]
                 if None not in values:
@@ -43,11 +43,11 @@ def in_parts(depth: Array, values: Array) -> tuple[Array, Array]:
 
 
 @style.drawing
-def draw(study: Comparison) -> Figure:
+def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
-    models, values = comparison.read_models(study), data(study)
+    models, values = comparison.read_models(compared), data(compared)
     looks = comparison.styles(models)
-    shots = len(study.shots)
+    shots = len(compared.shots)
     figure, axes = style.panels(len(values), width=4.8, height=3.6, per_row=shots)
     for ax, ((component, k), lines) in zip(axes, values.items(), strict=True):
         for model in models:

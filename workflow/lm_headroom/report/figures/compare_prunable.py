@@ -17,24 +17,24 @@ BELOW = -9.0
 """Where models stand of which nothing is certified, in percent."""
 
 
-def data(study: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
+def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
     """Component and shots to model to its row of the artifact."""
-    rows = comparison.read_rows(study, "prunable", COMPARED_PRUNABLE)
+    rows = comparison.read_rows(compared, "prunable", COMPARED_PRUNABLE)
     return {
         (component, shots): {
             row["model"]: row for row in rows if (row["component"], row["shots"]) == (component, shots)
         }
         for component in COMPONENTS
-        for shots in study.shots
+        for shots in compared.shots
     }
 
 
 @style.drawing
-def draw(study: Comparison) -> Figure:
+def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
-    models, values = comparison.read_models(study), data(study)
+    models, values = comparison.read_models(compared), data(compared)
     place, colours = comparison.axis(models), comparison.group_colours(models)
-    figure, axes = style.panels(len(values), width=4.6, height=3.6, share_y=True, per_row=len(study.shots))
+    figure, axes = style.panels(len(values), width=4.6, height=3.6, share_y=True, per_row=len(compared.shots))
     for ax, ((component, shots), rows) in zip(axes, values.items(), strict=True):
         comparison.join(ax, models, place, {name: row["percent"] for name, row in rows.items()})
         for model in models:
@@ -59,7 +59,7 @@ def draw(study: Comparison) -> Figure:
         ax.set_yticks([BELOW, *range(0, 101, 20)], ["not certified", *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)
-    for ax in axes[:: len(study.shots)]:
+    for ax in axes[:: len(compared.shots)]:
         ax.set_ylabel("prunable (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)

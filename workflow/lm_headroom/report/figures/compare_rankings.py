@@ -19,14 +19,14 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 WITHIN = "srcc_within_layer"
 
 
-def data(study: Comparison) -> dict[tuple[str, int], Array]:
+def data(compared: Comparison) -> dict[tuple[str, int], Array]:
     """Statistic and shots to its matrix of the aggregates, [model, model]; NaN where shapes differ."""
-    names = [model.name for model in study.models]
-    shown = STATISTICS[study.correlation or "spearman"]
-    rows = comparison.read_rows(study, "rankings", COMPARED_RANKINGS)
+    names = [model.name for model in compared.models]
+    shown = STATISTICS[compared.correlation or "spearman"]
+    rows = comparison.read_rows(compared, "rankings", COMPARED_RANKINGS)
     found = {}
     for column in (shown, WITHIN):
-        for shots in study.shots:
+        for shots in compared.shots:
             matrix = np.full((len(names), len(names)), np.nan)
             for row in rows:
                 if (row["task"], row["shots"]) == (AGGREGATE, shots) and row[column] is not None:
@@ -37,19 +37,19 @@ def data(study: Comparison) -> dict[tuple[str, int], Array]:
 
 
 @style.drawing
-def draw(study: Comparison) -> Figure:
+def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
-    names = [model.name for model in comparison.read_models(study)]
-    matrices = data(study)
+    names = [model.name for model in comparison.read_models(compared)]
+    matrices = data(compared)
     if all(np.isnan(matrix).all() for matrix in matrices.values()):
         figure, (ax,) = style.panels(1, width=6, height=2)
         ax.text(0.5, 0.5, "No two models have as many layers and heads.", ha="center", va="center")
         ax.set_axis_off()
         return figure
-    statistic = study.correlation or "spearman"
+    statistic = compared.correlation or "spearman"
     titles = {STATISTICS[statistic]: LABELS[statistic], WITHIN: "mean SRCC inside a layer"}
     size = max(3.4, 0.42 * len(names) + 1.8)
-    figure, axes = style.panels(len(matrices), width=size * 1.15, height=size, per_row=len(study.shots))
+    figure, axes = style.panels(len(matrices), width=size * 1.15, height=size, per_row=len(compared.shots))
     for ax, ((column, shots), matrix) in zip(axes, matrices.items(), strict=True):
         ax.set_facecolor("0.9")
         sns.heatmap(

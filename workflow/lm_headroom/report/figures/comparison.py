@@ -46,15 +46,15 @@ class Axis:
     kind: str
 
 
-def read_models(study: Comparison) -> list[Model]:
+def read_models(compared: Comparison) -> list[Model]:
     """The models of a comparison, in its order.
 
     Raises:
         ArtifactError: the artifact is of other models.
     """
-    path = study.results / "comparison" / "models.parquet"
+    path = compared.results / "comparison" / "models.parquet"
     found = {row["model"]: row for row in read(path, COMPARED_MODELS).to_pylist()}
-    names = [model.name for model in study.models]
+    names = [model.name for model in compared.models]
     if list(found) != names:
         raise ArtifactError(
             f"{path}: made from {', '.join(found)}, expected {', '.join(names)}; delete it and run the workflow again"
@@ -62,13 +62,13 @@ def read_models(study: Comparison) -> list[Model]:
     return [Model(name, *(found[name][key] for key in ("group", "step", "parameters"))) for name in names]
 
 
-def read_rows(study: Comparison, what: str, kind: ArtifactSchema) -> list[dict[str, Any]]:
+def read_rows(compared: Comparison, what: str, kind: ArtifactSchema) -> list[dict[str, Any]]:
     """Rows of a comparison's artifact.
 
     Raises:
         ArtifactError: it is of another seed, other models, tasks or shots.
     """
-    return list(read(study.artifact(what), kind, **study.matrix).to_pylist())
+    return list(read(compared.artifact(what), kind, **compared.recorded_options).to_pylist())
 
 
 def by_group(models: Sequence[Model]) -> dict[str, list[Model]]:

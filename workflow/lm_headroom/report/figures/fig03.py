@@ -9,26 +9,26 @@ from matplotlib.figure import Figure
 
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import place, read_scores
 
 
-def data(study: Study) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
+def data(matrix: ResultsMatrix) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     """Aggregate importance [layer, head] per shot."""
     return {
         k: read_scores(
-            place(study.results, AGGREGATE, k, study.seed), **study.of(k, AGGREGATE), tasks=list(study.tasks)
+            place(matrix.results, AGGREGATE, k, matrix.seed), **matrix.expected(k, AGGREGATE), tasks=list(matrix.tasks)
         ).score
-        for k in study.shots
+        for k in matrix.shots
     }
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    values = data(study)
+    values = data(matrix)
     figure, axes = style.panels(len(values))
     for ax, (shots, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, style.shot_title(shots), "importance (nats)")
-    style.headline(figure, f"Aggregate head importance, {study.model}, {len(study.tasks)} tasks")
+    style.headline(figure, f"Aggregate head importance, {matrix.model}, {len(matrix.tasks)} tasks")
     return figure

@@ -14,7 +14,7 @@ from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.analysis.ranking import RECOMPUTED
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import average, study_curves
-from lm_headroom.results.matrix import COMPONENTS, Component, Study
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.study.ranking_names import RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -30,11 +30,11 @@ class Curves:
     band: Interval
 
 
-def data(study: Study, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
+def data(matrix: ResultsMatrix, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
     """Curves per shot under a ranking."""
     found = {}
-    for shots in study.shots:
-        curves = study_curves(study, shots, ranking, component)
+    for shots in matrix.shots:
+        curves = study_curves(matrix, shots, ranking, component)
         mean = average(list(curves.values()))
         accuracies = {task: curve.accuracy for task, curve in curves.items()}
         found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
@@ -91,19 +91,19 @@ def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
 
 
 @style.drawing
-def draw(study: Study, component: Component) -> Figure:
+def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     """Draw the figure."""
-    own = data(study, component)
-    controls = study.controls if component == "heads" else ffn_controls(study.controls)
-    others = {name: data(study, component, name) for name in controls}
-    recomputed = data(study, component, RECOMPUTED) if component == "heads" and study.recomputed else {}
-    styles, whose = style.task_styles(study.tasks), style.name_of_average(study.tasks)
+    own = data(matrix, component)
+    controls = matrix.controls if component == "heads" else ffn_controls(matrix.controls)
+    others = {name: data(matrix, component, name) for name in controls}
+    recomputed = data(matrix, component, RECOMPUTED) if component == "heads" and matrix.recomputed else {}
+    styles, whose = style.task_styles(matrix.tasks), style.name_of_average(matrix.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
-        for task in style.beside_average(study.tasks):
+        for task in style.beside_average(matrix.tasks):
             accuracy = curves.tasks[task]
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
-        style.average_line(ax, curves.percent, curves.average, curves.band, study.tasks)
+        style.average_line(ax, curves.percent, curves.average, curves.band, matrix.tasks)
         draw_controls(ax, {name: of[shots] for name, of in others.items()}, whose)
         if recomputed:
             iterative_line(ax, recomputed[shots], whose)
@@ -112,5 +112,5 @@ def draw(study: Study, component: Component) -> Figure:
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy (%)")
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {study.model}")
+    style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {matrix.model}")
     return figure

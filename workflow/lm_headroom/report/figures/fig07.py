@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import AverageGrid, average_grid, study_grids
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 
-def data(study: Study) -> dict[int, AverageGrid]:
+def data(matrix: ResultsMatrix) -> dict[int, AverageGrid]:
     """Accuracy averaged over tasks, per shot."""
-    return {shots: average_grid(study_grids(study, shots)) for shots in study.shots}
+    return {shots: average_grid(study_grids(matrix, shots)) for shots in matrix.shots}
 
 
 def labels(grid: AverageGrid) -> Any:
@@ -25,9 +25,9 @@ def labels(grid: AverageGrid) -> Any:
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: FFNs across, heads downward from none, as in the paper."""
-    values = data(study)
+    values = data(matrix)
     rows, columns = next(iter(values.values())).accuracy.shape
     figure, axes = style.panels(len(values), width=max(3.6, 0.62 * columns + 1.4), height=max(3.4, 0.5 * rows + 1.2))
     for ax, (shots, grid) in zip(axes, values.items(), strict=True):
@@ -49,5 +49,5 @@ def draw(study: Study) -> Figure:
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")
         ax.tick_params(axis="y", rotation=0)
-    style.headline(figure, f"Accuracy with heads and FFNs pruned together, {study.model}, {len(study.tasks)} tasks")
+    style.headline(figure, f"Accuracy with heads and FFNs pruned together, {matrix.model}, {len(matrix.tasks)} tasks")
     return figure

@@ -22,7 +22,7 @@ from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.report.figures import style
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 KEY = (
@@ -50,43 +50,45 @@ class Ceilings:
     texts: np.ndarray[Any, Any]
 
 
-def rows(study: Study, shots: int) -> dict[tuple[str, str], dict[str, Any]]:
+def rows(matrix: ResultsMatrix, shots: int) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of the artifact of one shot by pair.
 
     Raises:
         ArtifactError: it lacks a pair.
     """
-    names = [*study.tasks, AGGREGATE]
-    path = study.file("correlation", shots, "cross_task")
-    found = {(row["task_a"], row["task_b"]): row for row in read(path, CROSS_TASK, **study.of(shots)).to_pylist()}
+    names = [*matrix.tasks, AGGREGATE]
+    path = matrix.file("correlation", shots, "cross_task")
+    found = {
+        (row["task_a"], row["task_b"]): row for row in read(path, CROSS_TASK, **matrix.expected(shots)).to_pylist()
+    }
     missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in found]
     if missing:
         raise ArtifactError(f"{path}: no correlation of {missing[0][0]} and {missing[0][1]}; delete it, run again")
     return found
 
 
-def data(study: Study) -> dict[int, Array]:
+def data(matrix: ResultsMatrix) -> dict[int, Array]:
     """Matrices of the study's statistic per shot, rows and columns the study's tasks and then the aggregate.
 
     Raises:
         ArtifactError: an artifact lacks a pair.
     """
-    names = [*study.tasks, AGGREGATE]
-    column = STATISTICS[study.correlation]
-    by_shot = {shots: rows(study, shots) for shots in study.shots}
+    names = [*matrix.tasks, AGGREGATE]
+    column = STATISTICS[matrix.correlation]
+    by_shot = {shots: rows(matrix, shots) for shots in matrix.shots}
     return {shots: np.array([[found[a, b][column] for b in names] for a in names]) for shots, found in by_shot.items()}
 
 
-def ceilings(study: Study) -> dict[int, Ceilings]:
+def ceilings(matrix: ResultsMatrix) -> dict[int, Ceilings]:
     """The same with what noise and layers make of it.
 
     Raises:
         ArtifactError: an artifact lacks a pair.
     """
-    names = [*study.tasks, AGGREGATE]
+    names = [*matrix.tasks, AGGREGATE]
     shown = {}
-    for shots in study.shots:
-        found = rows(study, shots)
+    for shots in matrix.shots:
+        found = rows(matrix, shots)
         values, texts = np.full((len(names), len(names)), np.nan), np.full((len(names), len(names)), UNKNOWN, object)
         for i, a in enumerate(names):
             for j, b in enumerate(names):
@@ -117,23 +119,23 @@ def _said(value: float) -> str:
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    with_ceilings = study.correlation == "spearman"
+    with_ceilings = matrix.correlation == "spearman"
     if with_ceilings:
-        shown = {shots: (found.values, found.texts) for shots, found in ceilings(study).items()}
+        shown = {shots: (found.values, found.texts) for shots, found in ceilings(matrix).items()}
     else:
-        shown = {shots: (matrix, np.vectorize(_said)(matrix)) for shots, matrix in data(study).items()}
-    names = [*study.tasks, AGGREGATE]
+        shown = {shots: (values, np.vectorize(_said)(values)) for shots, values in data(matrix).items()}
+    names = [*matrix.tasks, AGGREGATE]
     size = max(4.0, 0.5 * len(names) + 2)
     figure, axes = style.panels(len(shown), width=size, height=size * 0.85)
-    for ax, (shots, (matrix, texts)) in zip(axes, shown.items(), strict=True):
+    for ax, (shots, (values, texts)) in zip(axes, shown.items(), strict=True):
         # Grey shows where a heatmap leaves out what the data do not allow to say.
         ax.set_facecolor("0.88")
         sns.heatmap(
-            matrix,
+            values,
             ax=ax,
-            vmin=min(0.0, float(np.nanmin(matrix, initial=0.0))),
+            vmin=min(0.0, float(np.nanmin(values, initial=0.0))),
             vmax=1,
             cmap="cividis",
             annot=texts,
@@ -142,27 +144,27 @@ def draw(study: Study) -> Figure:
             square=True,
             xticklabels=names,
             yticklabels=names,
-            cbar_kws={"label": LABELS[study.correlation], "shrink": 0.8},
+            cbar_kws={"label": LABELS[matrix.correlation], "shrink": 0.8},
         )
         # The aggregate is set apart: every task is part of it.
-        ax.axhline(len(study.tasks), color="white", linewidth=2)
-        ax.axvline(len(study.tasks), color="white", linewidth=2)
+        ax.axhline(len(matrix.tasks), color="white", linewidth=2)
+        ax.axvline(len(matrix.tasks), color="white", linewidth=2)
         if with_ceilings:
-            _mark(ax, matrix, texts)
+            _mark(ax, values, texts)
         ax.set_title(style.shot_title(shots))
         ax.tick_params(axis="x", rotation=60)
         ax.tick_params(axis="y", rotation=0)
     if with_ceilings:
         # About 15 characters of 9 points per inch.
         figure.supxlabel(textwrap.fill(KEY, int(15 * figure.get_figwidth())), fontsize=9)
-    style.headline(figure, f"Rank correlation of head importance between tasks, {study.model}")
+    style.headline(figure, f"Rank correlation of head importance between tasks, {matrix.model}")
     return figure
 
 
-def _mark(ax: Axes, matrix: Array, texts: np.ndarray[Any, Any]) -> None:
+def _mark(ax: Axes, values: Array, texts: np.ndarray[Any, Any]) -> None:
     """Frame the diagonal, and write into the grey cells, which a heatmap leaves empty."""
-    for i in range(len(matrix)):
+    for i in range(len(values)):
         ax.add_patch(Rectangle((i + 0.04, i + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.2))
-        for j in range(len(matrix)):
-            if np.isnan(matrix[i, j]):
+        for j in range(len(values)):
+            if np.isnan(values[i, j]):
                 ax.text(j + 0.5, i + 0.5, texts[i, j], ha="center", va="center", size=8, color="0.3")

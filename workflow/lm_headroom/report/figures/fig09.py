@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import Curve, accuracy_band, transfer_curves
-from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, Study
+from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, ResultsMatrix
 
 NAMES = {
     "own": "own",
@@ -20,19 +20,19 @@ NAMES = {
 PANELS_PER_ROW = 3
 
 
-def data(study: Study) -> dict[str, dict[str, Curve]]:
+def data(matrix: ResultsMatrix) -> dict[str, dict[str, Curve]]:
     """Curves per task and ranking.
 
     Raises:
         HeadroomError: the study has several numbers of shots; each has a figure of its own.
     """
-    return transfer_curves(study, style.one_shot(study))
+    return transfer_curves(matrix, style.one_shot(matrix))
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    values = data(study)
+    values = data(matrix)
     styles = style.task_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
     dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
@@ -42,7 +42,7 @@ def draw(study: Study) -> Figure:
             look = styles[name] | {"linestyle": dashes[name]}
             ax.plot(curve.percent, 100 * curve.accuracy, label=label(name, curve), markersize=4, linewidth=1.4, **look)
             style.band(ax, curve.percent, accuracy_band(curve), look["color"], alpha=0.1)
-        title = f"{task} (unseen)" if task in study.unseen else task
+        title = f"{task} (unseen)" if task in matrix.unseen else task
         ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
         # Where all accuracies are the same, the limits would be a hair's breadth around it.
         low, high = ax.get_ylim()
@@ -51,9 +51,9 @@ def draw(study: Study) -> Figure:
         ax.grid(alpha=0.3)
         # Below the panel: curves cross, so that no corner is free for sure.
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
-    statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[study.correlation]
-    shots = style.shot_title(study.shots[0])
-    style.headline(figure, f"Heads pruned by other tasks' rankings (partners by {statistic}), {study.model}, {shots}")
+    statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[matrix.correlation]
+    shots = style.shot_title(matrix.shots[0])
+    style.headline(figure, f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}")
     return figure
 
 

@@ -6,20 +6,20 @@ from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
 from lm_headroom.results.induction import SCORES, Array, Score, read_induction
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 
-def data(study: Study) -> dict[Score, Array]:
+def data(matrix: ResultsMatrix) -> dict[Score, Array]:
     """Mean scores [layer, head] per induction score."""
-    return {score: read_induction(study, score)[0] for score in SCORES}
+    return {score: read_induction(matrix, score)[0] for score in SCORES}
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    values = data(study)
+    values = data(matrix)
     figure, axes = style.panels(len(values), width=5.0, height=4.2)
     for ax, letter, (score, scores) in zip(axes, "ab", values.items(), strict=True):
         style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score")
-    style.headline(figure, f"Induction heads, {study.model}")
+    style.headline(figure, f"Induction heads, {matrix.model}")
     return figure

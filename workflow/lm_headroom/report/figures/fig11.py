@@ -7,22 +7,22 @@ from matplotlib.figure import Figure
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.induction import SCORES, Capacity, Score, read_capacity
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 
-def data(study: Study) -> dict[Score, dict[int, Capacity]]:
+def data(matrix: ResultsMatrix) -> dict[Score, dict[int, Capacity]]:
     """Curves per induction score and shot."""
     return {
-        score: {shots: read_capacity(study, shots, score, AGGREGATE)[AGGREGATE] for shots in study.shots}
+        score: {shots: read_capacity(matrix, shots, score, AGGREGATE)[AGGREGATE] for shots in matrix.shots}
         for score in SCORES
     }
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    values = data(study)
-    names = {shots: style.shot_title(shots) for shots in study.shots}
+    values = data(matrix)
+    names = {shots: style.shot_title(shots) for shots in matrix.shots}
     styles = style.task_styles([*names.values()])
     figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
     for ax, (score, curves) in zip(axes, values.items(), strict=True):
@@ -31,5 +31,5 @@ def draw(study: Study) -> Figure:
         style.capacity_axes(ax, SCORES[score])
     axes[0].set_ylabel("total score retained (%)")
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"Induction capacity retained, aggregate ranking, {study.model}")
+    style.headline(figure, f"Induction capacity retained, aggregate ranking, {matrix.model}")
     return figure

@@ -8,28 +8,28 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_tasks
 
 PANELS_PER_ROW = 7
 
 
-def data(study: Study) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def data(matrix: ResultsMatrix) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """Importance [layer, head] per task, at the study's one number of shots.
 
     Raises:
         HeadroomError: the study has several numbers of shots; each has a figure of its own.
     """
-    found = read_tasks(study.results, study.tasks, style.one_shot(study), study.seed)
+    found = read_tasks(matrix.results, matrix.tasks, style.one_shot(matrix), matrix.seed)
     return {task: scores.score for task, scores in found.items()}
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    values = data(study)
+    values = data(matrix)
     figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
         style.head_heatmap(ax, scores, task, "importance (nats)")
-    style.headline(figure, f"Head importance by task, {study.model}, {style.shot_title(study.shots[0])}")
+    style.headline(figure, f"Head importance by task, {matrix.model}, {style.shot_title(matrix.shots[0])}")
     return figure

@@ -7,28 +7,28 @@ from matplotlib.figure import Figure
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.induction import SCORES, Capacity, Score, read_capacity
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 
-def data(study: Study, score: Score) -> dict[int, dict[str, Capacity]]:
+def data(matrix: ResultsMatrix, score: Score) -> dict[int, dict[str, Capacity]]:
     """Curves per shot and task, the aggregate last."""
-    return {shots: read_capacity(study, shots, score, *study.tasks, AGGREGATE) for shots in study.shots}
+    return {shots: read_capacity(matrix, shots, score, *matrix.tasks, AGGREGATE) for shots in matrix.shots}
 
 
 @style.drawing
-def draw(study: Study, score: Score) -> Figure:
+def draw(matrix: ResultsMatrix, score: Score) -> Figure:
     """Draw the figure."""
-    values = data(study, score)
-    styles = style.task_styles(study.tasks) | {AGGREGATE: {"color": "black"}}
+    values = data(matrix, score)
+    styles = style.task_styles(matrix.tasks) | {AGGREGATE: {"color": "black"}}
     figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, values.items(), strict=True):
         # Of one task the aggregate is the same.
-        for task in (*study.tasks, AGGREGATE) if len(study.tasks) > 1 else study.tasks:
+        for task in (*matrix.tasks, AGGREGATE) if len(matrix.tasks) > 1 else matrix.tasks:
             curve = curves[task]
             width = 2.2 if task == AGGREGATE else 1
             style.capacity_line(ax, curve.percent, curve.retained, label=task, linewidth=width, **styles[task])
         style.capacity_axes(ax, style.shot_title(shots))
     axes[0].set_ylabel(f"total {SCORES[score]} score retained (%)")
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {study.model}")
+    style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {matrix.model}")
     return figure

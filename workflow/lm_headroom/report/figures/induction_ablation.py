@@ -17,13 +17,13 @@ from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.report.figures import style
 from lm_headroom.results.ablation import ACCURACY, GAIN, Effect, effects, select
 from lm_headroom.results.estimates import Estimate
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: a column of panels per number of shots, then one per few-shot gain."""
-    found = effects(study)
+    found = effects(matrix)
     columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in found))
     figure, axes = style.panels(len(SELECTIONS) * len(columns), width=3.1, height=2.9, per_row=len(columns))
     colours = style.task_styles([*SELECTIONS])
@@ -45,7 +45,7 @@ def draw(study: Study) -> Figure:
     for shown in (ACCURACY, GAIN):
         _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == shown])
     _legend(figure)
-    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95% bands, {study.model}")
+    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95% bands, {matrix.model}")
     return figure
 
 

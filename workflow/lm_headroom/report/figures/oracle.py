@@ -12,16 +12,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
 from lm_headroom.report.figures import style
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
 
 Row = dict[str, Any]
 
 
-def data(study: Study) -> dict[tuple[str, str, int], Row]:
+def data(matrix: ResultsMatrix) -> dict[tuple[str, str, int], Row]:
     """Rows of the agreement by component, task and shots: heads by the rise of the loss, FFNs by accuracy."""
-    path = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
-    rows = read(path, ORACLE_AGREEMENT, **study.of()).to_pylist()
+    path = matrix.results / "correlation" / "oracle" / f"seed{matrix.seed}.parquet"
+    rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
     measures = {"heads": "loss_rise", "ffns": "accuracy_lost"}
     chosen = [row for row in rows if row["measure"] == measures[row["component"]]]
     return {(row["component"], row["task"], row["shots"]): row for row in chosen}
@@ -38,27 +38,27 @@ def _scores_across(ax: Axes) -> None:
 
 
 @style.drawing
-def draw(study: Study) -> Figure:
+def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    rows = data(study)
+    rows = data(matrix)
     head_tasks = list(dict.fromkeys(task for component, task, _ in rows if component == "heads"))
-    n_shots = len(study.shots)
+    n_shots = len(matrix.shots)
     figure, axes = style.panels(n_shots * (1 + len(head_tasks)), width=4.8, height=4.2, per_row=n_shots)
-    for ax, shots in zip(axes, study.shots, strict=False):
-        _ffns(ax, study, shots, [rows["ffns", task, shots] for task in study.tasks])
-    cells = [(task, shots) for task in head_tasks for shots in study.shots]
+    for ax, shots in zip(axes, matrix.shots, strict=False):
+        _ffns(ax, matrix, shots, [rows["ffns", task, shots] for task in matrix.tasks])
+    cells = [(task, shots) for task in head_tasks for shots in matrix.shots]
     for ax, (task, shots) in zip(axes[n_shots:], cells, strict=True):
-        _heads(ax, study, shots, task, rows["heads", task, shots])
+        _heads(ax, matrix, shots, task, rows["heads", task, shots])
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"Gradient scores against the oracle, {study.model}")
+    style.headline(figure, f"Gradient scores against the oracle, {matrix.model}")
     return figure
 
 
-def _ffns(ax: Axes, study: Study, shots: int, rows: list[Row]) -> None:
+def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
     """All tasks, a point per layer."""
     ax.axhline(0, color="grey", linewidth=0.8)
-    for task, look in style.task_styles(study.tasks).items():
-        found = read_ffns(study, shots, task)
+    for task, look in style.task_styles(matrix.tasks).items():
+        found = read_ffns(matrix, shots, task)
         lost = 100 * found.outcomes["accuracy_lost"].mean(axis=1)
         ax.plot(found.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
     _scores_across(ax)
@@ -67,9 +67,9 @@ def _ffns(ax: Axes, study: Study, shots: int, rows: list[Row]) -> None:
     ax.grid(alpha=0.3)
 
 
-def _heads(ax: Axes, study: Study, shots: int, task: str, row: Row) -> None:
+def _heads(ax: Axes, matrix: ResultsMatrix, shots: int, task: str, row: Row) -> None:
     """One task, a point per head in the colour of its layer, with the error of the oracle."""
-    found = read_heads(study, shots, task)
+    found = read_heads(matrix, shots, task)
     assert found.layers is not None
     rises = found.outcomes["loss_rise"]
     rise, error = rises.mean(axis=1), rises.std(axis=1, ddof=1) / np.sqrt(rises.shape[1])

@@ -25,7 +25,7 @@ from lm_headroom.artifacts.file_provenance import vouching
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import atomic, reads
 from lm_headroom.errors import HeadroomError
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 
 PANEL = (4.2, 3.8)
 """Width and height of a panel in inches."""
@@ -133,15 +133,15 @@ def whole_numbers(axis: Axis, most: int) -> None:
     axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=3))
 
 
-def one_shot(study: Study) -> int:
+def one_shot(matrix: ResultsMatrix) -> int:
     """The study's one number of shots.
 
     Raises:
         HeadroomError: it has several.
     """
-    if len(study.shots) != 1:
-        raise HeadroomError(f"this figure shows one number of shots, got {list(study.shots)}")
-    return study.shots[0]
+    if len(matrix.shots) != 1:
+        raise HeadroomError(f"this figure shows one number of shots, got {list(matrix.shots)}")
+    return matrix.shots[0]
 
 
 def shot_title(shots: int) -> str:
@@ -165,11 +165,11 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
     """
 
     @wraps(draw)
-    def write(study: Shown, out: Path, **what: Any) -> None:
+    def write(matrix: Shown, out: Path, **what: Any) -> None:
         with reads() as read:
-            figure = draw(study, **what)
+            figure = draw(matrix, **what)
         step = draw.__module__.removeprefix("lm_headroom.")
-        save(figure, out, describe_drawn("figure", step, read, {**study.options, **what}, out))
+        save(figure, out, describe_drawn("figure", step, read, {**matrix.options, **what}, out))
 
     return write
 

@@ -20,7 +20,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import Curve, study_curves
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, Study
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.study.ranking_names import CRITERIA, RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -76,7 +76,7 @@ def level_weights(percent: Sequence[int]) -> Array:
     return weights / weights.sum()
 
 
-def measured(study: Study, shots: int, component: Component) -> Table | None:
+def measured(matrix: ResultsMatrix, shots: int, component: Component) -> Table | None:
     """Worths of the study's rankings; None without a random order to compare with, or without a level above 0.
 
     FFNs have no curve of the aggregate ranking alone, and of the controls those that need no scores of heads.
@@ -84,15 +84,15 @@ def measured(study: Study, shots: int, component: Component) -> Table | None:
     Raises:
         ArtifactError: a task's rankings were evaluated on different questions or at different levels.
     """
-    heads, ffns = [AGGREGATE, *study.controls], ffn_controls(study.controls)
+    heads, ffns = [AGGREGATE, *matrix.controls], ffn_controls(matrix.controls)
     names = [OWN, *(heads if component == "heads" else ffns)]
-    curves = {name: study_curves(study, shots, name, component) for name in names}
+    curves = {name: study_curves(matrix, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
         return None
-    areas = {task: {name: _area(curves[name][task], curves[OWN][task]) for name in names} for task in study.tasks}
+    areas = {task: {name: _area(curves[name][task], curves[OWN][task]) for name in names} for task in matrix.tasks}
     worths, spread, orders = compare(areas)
-    questions = {task: len(curves[OWN][task].questions) for task in study.tasks}
+    questions = {task: len(curves[OWN][task].questions) for task in matrix.tasks}
     questions[AVERAGE] = sum(questions.values())
     return Table(worths, questions, orders, spread, (percent[0], percent[-1]))
 
@@ -160,15 +160,15 @@ def compare(
     return worths, spread, len(drawn)
 
 
-def rows(study: Study) -> list[tuple[Any, ...]]:
+def rows(matrix: ResultsMatrix) -> list[tuple[Any, ...]]:
     """The table: per number of shots and component, the average over tasks and each of them, a row per ranking."""
     found: list[tuple[Any, ...]] = []
-    for shots, component in product(study.shots, COMPONENTS):
-        table = measured(study, shots, component)
+    for shots, component in product(matrix.shots, COMPONENTS):
+        table = measured(matrix, shots, component)
         if table is None:
             continue
         # What is looked at first stands first.
-        for task in (*study.averages, *study.tasks):
+        for task in (*matrix.averages, *matrix.tasks):
             by_ranking = table.worths[task]
             for ranking, worth in by_ranking.items():
                 over = ("", "", "") if ranking == OWN else (worth.gain, *worth.gain_limits)
@@ -178,11 +178,11 @@ def rows(study: Study) -> list[tuple[Any, ...]]:
     return found
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        table = rows(study)
-    made = describe_drawn("table", "report.tables.gains", sources, study.options, out)
+        table = rows(matrix)
+    made = describe_drawn("table", "report.tables.gains", sources, matrix.options, out)
     notes = [
         "Worth is the area between a ranking's curve of accuracy and the mean curve of heads (FFNs) pruned in random "
         "order, over the percents pruned (trapezoids, divided by the range), in percentage points of accuracy. "
@@ -200,12 +200,12 @@ def write(study: Study, out: Path) -> None:
         )
     if not table:
         notes = ["No worth can be told: no random order (`pruning.controls`), or no level above 0, was evaluated."]
-    write_table(out, f"What rankings of heads and FFNs are worth: {study.model}", COLUMNS, table, made, notes)
+    write_table(out, f"What rankings of heads and FFNs are worth: {matrix.model}", COLUMNS, table, made, notes)
 
 
-def gain_sentence(study: Study, shots: int, component: Component) -> list[str]:
+def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> list[str]:
     """What the findings say: the own ranking's worth, and how other rankings compare; none without a random order."""
-    table = measured(study, shots, component)
+    table = measured(matrix, shots, component)
     if table is None:
         return []
     worths = table.worths[AVERAGE]
@@ -214,7 +214,7 @@ def gain_sentence(study: Study, shots: int, component: Component) -> list[str]:
         if table.orders > 1
         else "one random order, whose luck is no part of the interval"
     )
-    tasks = f"{len(study.tasks)} task" + ("s" if len(study.tasks) > 1 else "")
+    tasks = f"{len(matrix.tasks)} task" + ("s" if len(matrix.tasks) > 1 else "")
     text = (
         f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]}% of "
         f"{COMPONENTS[component]} pruned and {tasks}, accuracy under each task's own ranking differs from that under "

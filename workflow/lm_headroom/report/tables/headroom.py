@@ -36,7 +36,7 @@ from lm_headroom.results.curves import (
     study_curves,
     study_grids,
 )
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, Study
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
 
 BOTH = "heads and FFNs"
@@ -108,18 +108,18 @@ class Row(NamedTuple):
     reason: str = ""
 
 
-def rows(study: Study, seeds: Sequence[int]) -> Iterator[Row]:
+def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[Row]:
     """All rows: per few-shot seed and shot heads, FFNs and both; averages over tasks, then each task.
 
     Args:
-        study: the matrix, of any seed.
+        matrix: the matrix, of any seed.
         seeds: of the table.
 
     Raises:
         ArtifactError: an artifact of the study is missing or not its own.
     """
     for seed in seeds:
-        of = replace(study, seed=seed)
+        of = replace(matrix, seed=seed)
         known = chances(of)
         for shots in of.shots:
             yield from _shot_rows(of, shots, known)
@@ -146,22 +146,22 @@ def certifiable(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[s
 
 
 def certified_average(
-    study: Study, shots: int, component: Component, known: Mapping[str, Chance], among: Sequence[str] = ()
+    matrix: ResultsMatrix, shots: int, component: Component, known: Mapping[str, Chance], among: Sequence[str] = ()
 ) -> tuple[list[str], AverageCurve, Prunable]:
     """What is certified of heads or FFNs under own rankings: the tasks above chance, their average, and the verdict.
 
     Args:
-        study: of one seed.
+        matrix: of one seed.
         shots: number of few-shot examples.
         component: what is pruned.
         known: chance by task.
         among: some of the study's tasks; all where none is named.
     """
-    curves = study_curves(study, shots, component=component)
-    tasks = certifiable(list(among or study.tasks), whole_of(curves), known)
+    curves = study_curves(matrix, shots, component=component)
+    tasks = certifiable(list(among or matrix.tasks), whole_of(curves), known)
     curve = average([curves[task] for task in tasks])
-    chosen = judged_by_rankers(study, shots, component, known, tasks)
-    return tasks, curve, certify(curve.correct, [known[task].level for task in tasks], study.margin or MARGIN, chosen)
+    chosen = judged_by_rankers(matrix, shots, component, known, tasks)
+    return tasks, curve, certify(curve.correct, [known[task].level for task in tasks], matrix.margin or MARGIN, chosen)
 
 
 def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
@@ -169,25 +169,25 @@ def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any
     return {task: member.correct.reshape(-1, member.correct.shape[-1])[0] for task, member in members.items()}
 
 
-def _shot_rows(study: Study, shots: int, known: Mapping[str, Chance]) -> Iterator[Row]:
+def _shot_rows(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> Iterator[Row]:
     for component, ranking in CURVES:
-        curves = study_curves(study, shots, ranking, component)
-        chosen = {task: judged_by_rankers(study, shots, component, known, [task]) for task in study.tasks}
+        curves = study_curves(matrix, shots, ranking, component)
+        chosen = {task: judged_by_rankers(matrix, shots, component, known, [task]) for task in matrix.tasks}
         if ranking == AGGREGATE:
-            chosen = dict.fromkeys(study.tasks, judged_by_rankers(study, shots, component, known))
-        found = groups(study.tasks, whole_of(curves), known) | {task: [task] for task in study.tasks}
+            chosen = dict.fromkeys(matrix.tasks, judged_by_rankers(matrix, shots, component, known))
+        found = groups(matrix.tasks, whole_of(curves), known) | {task: [task] for task in matrix.tasks}
         for name, tasks in found.items():
             curve = average([curves[task] for task in tasks])
-            cell = (study.seed or 0, shots, component, ranking, name)
-            yield _row(study, cell, curve, [known[task] for task in tasks], _first(chosen[task] for task in tasks))
-    if study.joint:
-        grids = dict(zip(study.tasks, study_grids(study, shots), strict=True))
-        found = groups(study.tasks, whole_of(grids), known) or {task: [task] for task in study.tasks}
+            cell = (matrix.seed or 0, shots, component, ranking, name)
+            yield _row(matrix, cell, curve, [known[task] for task in tasks], _first(chosen[task] for task in tasks))
+    if matrix.joint:
+        grids = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True))
+        found = groups(matrix.tasks, whole_of(grids), known) or {task: [task] for task in matrix.tasks}
         # The grid may be pruned by the aggregate of all tasks.
-        reason = judged_by_rankers(study, shots, "ffns", known)
+        reason = judged_by_rankers(matrix, shots, "ffns", known)
         for name, tasks in found.items():
             members = [grids[task] for task in tasks]
-            yield _joint_row(study, shots, name, members, [known[task] for task in tasks], reason)
+            yield _joint_row(matrix, shots, name, members, [known[task] for task in tasks], reason)
 
 
 def _first(reasons: Iterable[str]) -> str:
@@ -195,10 +195,14 @@ def _first(reasons: Iterable[str]) -> str:
 
 
 def _row(
-    study: Study, cell: tuple[int, int, Component, str, str], curve: AverageCurve, known: Sequence[Chance], chosen: str
+    matrix: ResultsMatrix,
+    cell: tuple[int, int, Component, str, str],
+    curve: AverageCurve,
+    known: Sequence[Chance],
+    chosen: str,
 ) -> Row:
     *_, component, ranking, task = cell
-    found = certify(curve.correct, [of.level for of in known], study.margin or MARGIN, chosen)
+    found = certify(curve.correct, [of.level for of in known], matrix.margin or MARGIN, chosen)
     row = Row(
         *cell,
         **_whole(curve, known),
@@ -216,11 +220,11 @@ def _row(
 
 
 def _joint_row(
-    study: Study, shots: int, name: str, members: Sequence[Grid], known: Sequence[Chance], chosen: str
+    matrix: ResultsMatrix, shots: int, name: str, members: Sequence[Grid], known: Sequence[Chance], chosen: str
 ) -> Row:
     grid = average_grid(members)
-    found = certify_grid(grid.correct, grid.removed, [of.level for of in known], study.margin or MARGIN, chosen)
-    cell = (study.seed or 0, shots, BOTH, "joint grid", name)
+    found = certify_grid(grid.correct, grid.removed, [of.level for of in known], matrix.margin or MARGIN, chosen)
+    cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
     row = Row(*cell, **_whole(grid, known), verdict=found.verdict, reason=found.reason)
     if found.estimate is not None:
         head, ffn = found.estimate
@@ -324,12 +328,12 @@ def _points(value: float, low: float | None, high: float | None) -> str:
     return f"{100 * value:.1f} ({100 * (low or 0):.1f} to {100 * (high or 0):.1f})"
 
 
-def write(study: Study, seeds: Sequence[int], out: Path) -> None:
+def write(matrix: ResultsMatrix, seeds: Sequence[int], out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
-        found: Sequence[Row] = list(rows(study, seeds))
-    made = describe_drawn("table", "report.tables.headroom", sources, {**study.options, "seeds": sorted(seeds)}, out)
-    notes = [note.format(margin=study.margin or MARGIN) for note in NOTES]
+        found: Sequence[Row] = list(rows(matrix, seeds))
+    made = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
+    notes = [note.format(margin=matrix.margin or MARGIN) for note in NOTES]
     first = 0 if len(seeds) > 1 else 1
     page = (PAGE[first:], [in_words(row)[first:] for row in found])
-    write_table(out, f"How much of {study.model} can go", Row._fields, found, made, notes, page)
+    write_table(out, f"How much of {matrix.model} can go", Row._fields, found, made, notes, page)

@@ -8,7 +8,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.ablation import Effect, effects
-from lm_headroom.results.matrix import AVERAGE, Study
+from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 
 COLUMNS = (
     *("outcome", "task", "shots", "selection", "percent", "heads", "questions", "whole", "ablated"),
@@ -38,10 +38,10 @@ def row(effect: Effect) -> list[object]:
     ]
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         # A task alone is its own average.
-        rows = [row(effect) for effect in effects(study) if effect.task != AVERAGE or len(study.ablated) > 1]
-    made = describe_drawn("table", "report.tables.induction_ablation", sources, study.options, out)
-    write_table(out, f"Without induction heads: {study.model}", COLUMNS, rows, made, NOTES)
+        rows = [row(effect) for effect in effects(matrix) if effect.task != AVERAGE or len(matrix.ablated) > 1]
+    made = describe_drawn("table", "report.tables.induction_ablation", sources, matrix.options, out)
+    write_table(out, f"Without induction heads: {matrix.model}", COLUMNS, rows, made, NOTES)

@@ -21,7 +21,7 @@ from lm_headroom.results.curves import (
     study_grids,
     transfer_curves,
 )
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Study
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ResultsMatrix
 from lm_headroom.study.ranking_names import ffn_controls
 
 NOTES = (
@@ -54,39 +54,39 @@ class Row(NamedTuple):
     mcnemar_p: float | None
 
 
-def rows(study: Study) -> Iterator[Row]:
+def rows(matrix: ResultsMatrix) -> Iterator[Row]:
     """All rows: per shot and ranking the average over tasks and each task, then transfer, then the joint grid.
 
     Raises:
         ArtifactError: an artifact of the study is missing or not its own.
     """
-    for shots in study.shots:
-        again = (RECOMPUTED,) if study.recomputed else ()
-        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *study.controls))]
-        ffns = [("ffns", name) for name in ("own", *ffn_controls(study.controls))]
+    for shots in matrix.shots:
+        again = (RECOMPUTED,) if matrix.recomputed else ()
+        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *matrix.controls))]
+        ffns = [("ffns", name) for name in ("own", *ffn_controls(matrix.controls))]
         for component, ranking in (*heads, *ffns):
-            curves = study_curves(study, shots, ranking, component)  # type: ignore[arg-type]
+            curves = study_curves(matrix, shots, ranking, component)  # type: ignore[arg-type]
             places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]
-            for name in study.averages:
+            for name in matrix.averages:
                 yield from _rows((shots, component, ranking, name), places, average(list(curves.values())))
             for task, curve in curves.items():
                 cell = (shots, component, ranking, task)
                 yield from _rows(cell, places, average([curve]), accuracy_band(curve))
-        for task, by_ranking in transfer_curves(study, shots).items():
+        for task, by_ranking in transfer_curves(matrix, shots).items():
             for ranking, curve in by_ranking.items():
                 # Tasks of the study have their own and the aggregate ranking above.
-                if task in study.unseen or ranking not in ("own", AGGREGATE):
+                if task in matrix.unseen or ranking not in ("own", AGGREGATE):
                     places = [(p, 0) for p in curve.percent]
                     yield from _rows((shots, "heads", ranking, task), places, average([curve]), accuracy_band(curve))
-        if study.joint:
-            yield from _joint_rows(study, shots)
+        if matrix.joint:
+            yield from _joint_rows(matrix, shots)
 
 
-def _joint_rows(study: Study, shots: int) -> Iterator[Row]:
-    grids = study_grids(study, shots)
+def _joint_rows(matrix: ResultsMatrix, shots: int) -> Iterator[Row]:
+    grids = study_grids(matrix, shots)
     places = [(h, f) for h in grids[0].heads for f in grids[0].ffns]
-    of_tasks = {task: [grid] for task, grid in zip(study.tasks, grids, strict=True)}
-    for task, members in {**dict.fromkeys(study.averages, grids), **of_tasks}.items():
+    of_tasks = {task: [grid] for task, grid in zip(matrix.tasks, grids, strict=True)}
+    for task, members in {**dict.fromkeys(matrix.averages, grids), **of_tasks}.items():
         yield from _rows((shots, BOTH, "joint grid", task), places, average_grid(members))
 
 
@@ -121,11 +121,11 @@ def in_words(row: Row) -> tuple[object, ...]:
     return (f"{row.shots}-shot", f"{component}, {row.ranking}", pruned, accuracy, lost)
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = list(rows(study))
-    made = describe_drawn("table", "report.tables.losses", sources, study.options, out)
-    shown = (study.averages or study.tasks)[0]
+        found = list(rows(matrix))
+    made = describe_drawn("table", "report.tables.losses", sources, matrix.options, out)
+    shown = (matrix.averages or matrix.tasks)[0]
     page = (PAGE, [in_words(row) for row in found if row.task == shown])
-    write_table(out, f"Accuracies and losses of {study.model}", Row._fields, found, made, NOTES, page)
+    write_table(out, f"Accuracies and losses of {matrix.model}", Row._fields, found, made, NOTES, page)

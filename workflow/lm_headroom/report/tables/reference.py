@@ -25,7 +25,7 @@ from lm_headroom.report.tables.headroom import certified_average, what_can_go
 from lm_headroom.results.chance import chances
 from lm_headroom.results.curves import AverageCurve, average, average_grid, study_curves, study_grids
 from lm_headroom.results.induction import SCORES, Score, read_induction
-from lm_headroom.results.matrix import COMPONENTS, Component, Study
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 
 PAPER = "OPT-66B"
 OTHER_MODEL = "another model: the number differs with it"
@@ -55,37 +55,37 @@ class Row(NamedTuple):
     note: str
 
 
-def rows(study: Study) -> list[Row]:
+def rows(matrix: ResultsMatrix) -> list[Row]:
     """All rows, in the paper's order."""
     parts = [sizes, prunable, inflections, joint, swings, between_shots, between_tasks]
-    if not study.without_induction:
+    if not matrix.without_induction:
         parts.append(induction_layers)
-    return [row for part in parts for row in part(study)]
+    return [row for part in parts for row in part(matrix)]
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
-    columns = ("quantity", f"paper ({PAPER})", f"ours ({study.model})", "note")
+    columns = ("quantity", f"paper ({PAPER})", f"ours ({matrix.model})", "note")
     with reads() as sources:
-        found = rows(study)
-    made = describe_drawn("table", "report.tables.reference", sources, study.options, out)
-    write_table(out, f"The paper's numbers beside those of {study.model}", columns, found, made, NOTES)
+        found = rows(matrix)
+    made = describe_drawn("table", "report.tables.reference", sources, matrix.options, out)
+    write_table(out, f"The paper's numbers beside those of {matrix.model}", columns, found, made, NOTES)
 
 
-def sizes(study: Study) -> list[Row]:
+def sizes(matrix: ResultsMatrix) -> list[Row]:
     """Heads and parameters of the model."""
-    if study.without_induction:
-        record = read_record(study.results / RECORD)
+    if matrix.without_induction:
+        record = read_record(matrix.results / RECORD)
         layers, heads = record["layers"], record["heads"]
     else:
-        layers, heads = read_induction(study, "prefix_matching")[0].shape
+        layers, heads = read_induction(matrix, "prefix_matching")[0].shape
     found = [Row("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")]
     papers: dict[Component, tuple[str, str]] = {
         "heads": ("attention parameters", "21.7 B"),
         "ffns": ("FFN parameters", "43.4 B"),
     }
     for component, (quantity, paper) in papers.items():
-        curve = _average(study, study.shots[0], component)
+        curve = _average(matrix, matrix.shots[0], component)
         pruned, last = curve.percent[-1], curve.removed[-1]
         total = {"heads": layers * heads, "ffns": layers}[component]
         count = pruned * total // 100
@@ -96,17 +96,17 @@ def sizes(study: Study) -> list[Row]:
     return [row._replace(note="; ".join(filter(None, (OTHER_MODEL, row.note)))) for row in found]
 
 
-def prunable(study: Study) -> list[Row]:
+def prunable(matrix: ResultsMatrix) -> list[Row]:
     """Shares of heads and FFNs that can go, and their parameters."""
     papers: dict[Component, tuple[str, str, str]] = {
         "heads": ("about 70%", "15.7 B", "15.2 B by arithmetic, 70% of 21.7 B"),
         "ffns": ("about 20%", "8.5 B", "8.15 B by arithmetic, 12 of 64 FFNs"),
     }
     found = []
-    known = chances(study)
+    known = chances(matrix)
     for component, (share, parameters, arithmetic) in papers.items():
         what = COMPONENTS[component]
-        found_by_shot = {shots: certified_average(study, shots, component, known)[1:] for shots in study.shots}
+        found_by_shot = {shots: certified_average(matrix, shots, component, known)[1:] for shots in matrix.shots}
         ours = _by_shot((shots, _share(*result)) for shots, result in found_by_shot.items())
         found.append(Row(f"{what} that go with minimal loss", share, ours, BY_EYE))
         ours = _by_shot(
@@ -117,33 +117,33 @@ def prunable(study: Study) -> list[Row]:
     return found
 
 
-def inflections(study: Study) -> list[Row]:
+def inflections(matrix: ResultsMatrix) -> list[Row]:
     """Where accuracy starts to fall with FFNs pruned."""
     found = []
     # The paper has one number for "few-shot".
     for shots, paper in ((0, "20%"), (1, "10%"), (5, "10%")):
-        ours = _flat(study, shots, study.tasks) if shots in study.shots else ""
+        ours = _flat(matrix, shots, matrix.tasks) if shots in matrix.shots else ""
         note = BY_EYE if ours else _no_shots(shots)
         found.append(Row(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
     for task in ("piqa", "winogrande", "rte"):
-        lacks = _lacks_tasks(study, task)
-        flat = "" if lacks else _by_shot((k, _flat(study, k, [task])) for k in study.shots)
+        lacks = _lacks_tasks(matrix, task)
+        flat = "" if lacks else _by_shot((k, _flat(matrix, k, [task])) for k in matrix.shots)
         found.append(Row(f"FFNs, {task} flat to", "30%", flat, lacks or BY_EYE))
     return found
 
 
-def joint(study: Study) -> list[Row]:
+def joint(matrix: ResultsMatrix) -> list[Row]:
     """Points of accuracy lost with heads and FFNs pruned together."""
     found = []
     for shots, heads, ffns, paper in ((0, 70, 20, 5), (1, 70, 10, 6), (5, 60, 20, 4)):
         quantity = f"points lost with {heads}% of heads and {ffns}% of FFNs, {shots}-shot"
         ours, note = "", ""
-        if shots not in study.shots:
+        if shots not in matrix.shots:
             note = _no_shots(shots)
-        elif not study.joint:
+        elif not matrix.joint:
             note = "not computed: the study prunes no heads and FFNs together"
         else:
-            grid = average_grid(study_grids(study, shots))
+            grid = average_grid(study_grids(matrix, shots))
             if heads in grid.heads and ffns in grid.ffns:
                 cell = grid.heads.index(heads), grid.ffns.index(ffns)
                 ours = _points(grid.loss[cell], grid.loss_stderr[cell])
@@ -154,21 +154,24 @@ def joint(study: Study) -> list[Row]:
     return found
 
 
-def swings(study: Study) -> list[Row]:
+def swings(matrix: ResultsMatrix) -> list[Row]:
     """Largest loss from a single FFN."""
     found = []
     for task in ("wsc", "multirc"):
-        lacks = _lacks_tasks(study, task)
-        ours = "" if lacks else _swings(study, [task])
+        lacks = _lacks_tasks(matrix, task)
+        ours = "" if lacks else _swings(matrix, [task])
         found.append(Row(f"largest loss from one FFN in points, {task}", "up to 20", ours, lacks or OTHER_MODEL))
     note = "over all tasks of the study; the largest of many noisy numbers is too large"
-    return [*found, Row("largest loss from one FFN in points, any task", "up to 20", _swings(study, study.tasks), note)]
+    return [
+        *found,
+        Row("largest loss from one FFN in points, any task", "up to 20", _swings(matrix, matrix.tasks), note),
+    ]
 
 
-def between_shots(study: Study) -> list[Row]:
+def between_shots(matrix: ResultsMatrix) -> list[Row]:
     """Table 1."""
-    path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
-    ours = {row.shots: row for row in table1.data(path, **study.of())} if len(study.shots) > 1 else {}
+    path = matrix.results / "correlation" / "cross_shot" / f"seed{matrix.seed}.parquet"
+    ours = {row.shots: row for row in table1.data(path, **matrix.expected())} if len(matrix.shots) > 1 else {}
     found = []
     for pair, paper in (("0-1", "0.39"), ("0-5", "0.37"), ("1-5", "0.41")):
         row = ours.get(pair)
@@ -181,14 +184,14 @@ def between_shots(study: Study) -> list[Row]:
     return found
 
 
-def between_tasks(study: Study) -> list[Row]:
+def between_tasks(matrix: ResultsMatrix) -> list[Row]:
     """Correlation and overlap of ReCoRD with COPA and Winogrande."""
     found = []
     for other, overlap in (("copa", "71%"), ("winogrande", "76%")):
-        lacks = _lacks_tasks(study, "record", other) or ("" if 0 in study.shots else _no_shots(0))
+        lacks = _lacks_tasks(matrix, "record", other) or ("" if 0 in matrix.shots else _no_shots(0))
         correlation = shared = ""
         if not lacks:
-            table = read(study.file("correlation", 0, "cross_task"), CROSS_TASK, **study.of(0)).to_pylist()
+            table = read(matrix.file("correlation", 0, "cross_task"), CROSS_TASK, **matrix.expected(0)).to_pylist()
             row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
             correlation = _both(row["srcc"], row["argsort_statistic"])
             shared = f"{100 * row['overlap_top30']:.0f}%"
@@ -198,7 +201,7 @@ def between_tasks(study: Study) -> list[Row]:
     return found
 
 
-def induction_layers(study: Study) -> list[Row]:
+def induction_layers(matrix: ResultsMatrix) -> list[Row]:
     """From which layer on heads have high induction scores."""
     papers: dict[Score, str] = {"prefix_matching": "31 of 64", "copying": "41 of 64"}
     note = (
@@ -207,7 +210,7 @@ def induction_layers(study: Study) -> list[Row]:
     )
     found = []
     for score, paper in papers.items():
-        scores, _ = read_induction(study, score)
+        scores, _ = read_induction(matrix, score)
         high = np.flatnonzero((scores >= scores.max() / 2).any(axis=1))
         found.append(
             Row(f"heads with high {SCORES[score]} scores from layer", paper, f"{high[0] + 1} of {len(scores)}", note)
@@ -215,22 +218,22 @@ def induction_layers(study: Study) -> list[Row]:
     return found
 
 
-def _average(study: Study, shots: int, component: Component) -> AverageCurve:
+def _average(matrix: ResultsMatrix, shots: int, component: Component) -> AverageCurve:
     """Average curve under own rankings over all tasks of the study."""
-    return average(list(study_curves(study, shots, component=component).values()))
+    return average(list(study_curves(matrix, shots, component=component).values()))
 
 
-def _flat(study: Study, shots: int, tasks: Sequence[str]) -> str:
+def _flat(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> str:
     """Share of FFNs that is certified to go, of some tasks' average."""
-    return _share(*certified_average(study, shots, "ffns", chances(study), tasks)[1:])
+    return _share(*certified_average(matrix, shots, "ffns", chances(matrix), tasks)[1:])
 
 
 def _share(curve: AverageCurve, found: Prunable) -> str:
     return what_can_go(found, curve) or NOT_CERTIFIABLE
 
 
-def _swings(study: Study, tasks: Sequence[str]) -> str:
-    found = {shots: largest_swing(study, shots, tasks) for shots in study.shots}
+def _swings(matrix: ResultsMatrix, tasks: Sequence[str]) -> str:
+    found = {shots: largest_swing(matrix, shots, tasks) for shots in matrix.shots}
     return _by_shot(
         (shots, f"{_points(loss, error)} (layer {layer + 1} on {task})")
         for shots, (task, layer, loss, error) in found.items()
@@ -249,8 +252,8 @@ def _points(loss: float, error: float) -> str:
     return f"{100 * loss:.1f} ± {100 * error:.1f}"
 
 
-def _lacks_tasks(study: Study, *tasks: str) -> str:
-    missing = [task for task in tasks if task not in study.tasks]
+def _lacks_tasks(matrix: ResultsMatrix, *tasks: str) -> str:
+    missing = [task for task in tasks if task not in matrix.tasks]
     return f"not computed: {' and '.join(missing)} not in the study" if missing else ""
 
 

@@ -17,7 +17,7 @@ from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import Array, read_curve
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_seeds
 
 COLUMNS = (
@@ -68,11 +68,11 @@ class Row(NamedTuple):
     n_corrected: str
 
 
-def rows(study: Study, seeds: Sequence[int], same_documents: bool) -> list[Row]:
+def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> list[Row]:
     """A row per number of shots and task, and one for their average.
 
     Args:
-        study: the matrix, of any seed.
+        matrix: the matrix, of any seed.
         seeds: two or more.
         same_documents: all seeds score heads on the same documents in the same order.
 
@@ -82,9 +82,9 @@ def rows(study: Study, seeds: Sequence[int], same_documents: bool) -> list[Row]:
     if len(set(seeds)) < 2:
         raise HeadroomError(f"a table of seeds needs at least two of them, got {list(seeds)}")
     found = []
-    for k in study.shots:
-        outcomes = {task: whole(study, seeds, k, task) for task in study.tasks}
-        scores = read_seeds(study.results, study.tasks, k, seeds)
+    for k in matrix.shots:
+        outcomes = {task: whole(matrix, seeds, k, task) for task in matrix.tasks}
+        scores = read_seeds(matrix.results, matrix.tasks, k, seeds)
         total = average_components(list(outcomes.values()))
         parts = {task: components(values) for task, values in outcomes.items()} | {AGGREGATE: total}
         counts = {task: values.shape[1] for task, values in outcomes.items()}
@@ -106,7 +106,7 @@ def _points(of: Components) -> tuple[float, float, float, float]:
     return (100 * float(of.mean), *variances)  # type: ignore[return-value]
 
 
-def whole(study: Study, seeds: Sequence[int], shots: int, task: str) -> Array:
+def whole(matrix: ResultsMatrix, seeds: Sequence[int], shots: int, task: str) -> Array:
     """Whether the whole model answers each question right, [seed, question].
 
     Raises:
@@ -114,8 +114,8 @@ def whole(study: Study, seeds: Sequence[int], shots: int, task: str) -> Array:
     """
     found = []
     for seed in seeds:
-        of = replace(study, seed=seed)
-        found.append(read_curve(of.curve(task, shots), **of.of(shots, task, "own")))
+        of = replace(matrix, seed=seed)
+        found.append(read_curve(of.curve(task, shots), **of.expected(shots, task, "own")))
     if any(curve.questions != found[0].questions for curve in found):
         raise ArtifactError(
             f"{', '.join(str(curve.path) for curve in found)} hold different questions; delete them and run again"
@@ -123,11 +123,11 @@ def whole(study: Study, seeds: Sequence[int], shots: int, task: str) -> Array:
     return np.stack([curve.correct[0] for curve in found])
 
 
-def write(study: Study, seeds: Sequence[int], same_documents: bool, out: Path) -> None:
+def write(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = rows(study, seeds, same_documents)
-    options = {**study.options, "seeds": sorted(seeds), "same_documents": same_documents}
-    notes = [*NOTES, *([ZERO_SHOT] if 0 in study.shots else [])]
+        found = rows(matrix, seeds, same_documents)
+    options = {**matrix.options, "seeds": sorted(seeds), "same_documents": same_documents}
+    notes = [*NOTES, *([ZERO_SHOT] if 0 in matrix.shots else [])]
     made = describe_drawn("table", "report.tables.seeds", sources, options, out)
-    write_table(out, f"Few-shot seeds: what they change, {study.model}", COLUMNS, found, made, notes)
+    write_table(out, f"Few-shot seeds: what they change, {matrix.model}", COLUMNS, found, made, notes)

@@ -25,7 +25,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import read_curve
 from lm_headroom.results.estimates import Estimate, estimates
-from lm_headroom.results.matrix import AVERAGE, OTHER_DOCUMENTS, Study
+from lm_headroom.results.matrix import AVERAGE, OTHER_DOCUMENTS, ResultsMatrix
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -104,26 +104,26 @@ class SelectionBias:
     least: tuple[float, float, Estimate] | None = None
 
 
-def read_selections(study: Study, shots: int, task: str) -> Selections:
+def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
     """Both rankings of one task.
 
     Raises:
         HeadroomError: the curves differ in levels or questions, both rankings are by the same documents, or scores are
             without outcomes.
     """
-    paths = [study.curve(task, shots, ranking, "ffns") for ranking in ("own", OTHER_DOCUMENTS)]
-    curves = [read_curve(path, **study.of(shots, task, path.stem)) for path in paths]
+    paths = [matrix.curve(task, shots, ranking, "ffns") for ranking in ("own", OTHER_DOCUMENTS)]
+    curves = [read_curve(path, **matrix.expected(shots, task, path.stem)) for path in paths]
     if curves[0].percent != curves[1].percent or curves[0].questions != curves[1].questions:
         raise HeadroomError(f"{paths[0]} and {paths[1]} have different levels or questions; delete both and run again")
     kinds: dict[str, ArtifactSchema] = {"ffn_importance": FFN_IMPORTANCE, "ffn_selection": FFN_SELECTION}
     tables = {}
     for (step, kind), curve in zip(kinds.items(), curves, strict=True):
-        path = study.file(step, shots, task)
-        table = read(path, kind, **study.of(shots, task))
+        path = matrix.file(step, shots, task)
+        table = read(path, kind, **matrix.expected(shots, task))
         tables[str(made_by(table).get("options", {}).get("selection"))] = path, table, curve
     if set(tables) != {"evaluation", "scoring"}:
         raise HeadroomError(
-            f"{study.file('ffn_selection', shots, task)}: expected FFNs ranked by the evaluation and by the scoring "
+            f"{matrix.file('ffn_selection', shots, task)}: expected FFNs ranked by the evaluation and by the scoring "
             f"documents, found {' and '.join(sorted(tables))}; delete the file and run the workflow again"
         )
     (path, evaluation, first), (other_path, scoring, second) = tables["evaluation"], tables["scoring"]
@@ -147,16 +147,16 @@ def _lost(path: Path, table: pa.Table, layer: int) -> Array:
     return np.array(row["correct_dense"], dtype=float) - np.array(row["correct_ablated"], dtype=float)
 
 
-def optimism(study: Study, shots: int) -> list[SelectionBias]:
+def optimism(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
     """Rows of one number of shots: levels and their mean, of the average over tasks and then of each task.
 
     Raises:
         HeadroomError: see :func:`read_selections`; or tasks have different levels.
     """
-    tasks = {task: read_selections(study, shots, task) for task in study.tasks}
+    tasks = {task: read_selections(matrix, shots, task) for task in matrix.tasks}
     first, *others = tasks.values()
     if any(other.percents != first.percents for other in others):
-        raise HeadroomError(f"{study.results}: tasks have FFN curves of different levels; run the study again")
+        raise HeadroomError(f"{matrix.results}: tasks have FFN curves of different levels; run the study again")
     found = []
     for group, members in {AVERAGE: list(tasks.values()), **{task: [one] for task, one in tasks.items()}}.items():
         n_questions = sum(one.correct.shape[-1] for one in members)
@@ -188,10 +188,10 @@ def first_gone(members: list[Least]) -> tuple[float, float, Estimate]:
     return values[0], values[1], Estimate(values[1] - values[0], float(limits.low), float(limits.high))
 
 
-def write(study: Study, out: Path) -> None:
+def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = [row for shots in study.shots for row in optimism(study, shots)]
+        found = [row for shots in matrix.shots for row in optimism(matrix, shots)]
     rows = [
         [
             *(o.task, o.shots, "mean" if o.percent is None else o.percent, o.n_questions),
@@ -199,9 +199,9 @@ def write(study: Study, out: Path) -> None:
             *((*o.least[:2], *o.least[2]) if o.least else [""] * 5),
         ]
         for o in found
-        if o.task in (*study.averages, *study.tasks)
+        if o.task in (*matrix.averages, *matrix.tasks)
     ]
-    made = describe_drawn("table", "report.tables.selection_bias", sources, study.options, out)
+    made = describe_drawn("table", "report.tables.selection_bias", sources, matrix.options, out)
     write_table(
-        out, f"FFNs ranked on the documents that judge them, or apart: {study.model}", COLUMNS, rows, made, NOTES
+        out, f"FFNs ranked on the documents that judge them, or apart: {matrix.model}", COLUMNS, rows, made, NOTES
     )
