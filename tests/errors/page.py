@@ -11,7 +11,7 @@ from typing import Any
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
-HANDLED = "Handled: the run goes on"
+HANDLED = "Warnings: the run continues"
 """The section of the page whose cases are no errors."""
 
 
