@@ -142,24 +142,25 @@ def page(verdicts: dict[str, Verdict]) -> str:
     """The page of all tasks."""
     served = {name: found for name, found in verdicts.items() if not found.refused}
     lines = [
-        "# Which of lm-eval's tasks are served",
+        "# Supported tasks",
         "",
         f"lm-eval {version('lm_eval')} has {len(verdicts)} tasks of the types {' and '.join(TYPES)}; {len(served)} are "
-        f"served and {len(verdicts) - len(served)} refused. `make tasks` judges each with the code that a study meets, "
-        "and writes this page.",
+        f"supported and {len(verdicts) - len(served)} refused. `make tasks` checks each with the code that a study "
+        "uses, and writes this page.",
         "",
-        "A task is served where its `acc` is the share of documents whose likeliest choice is a right one (of a "
-        "`loglikelihood` task: whose continuation greedy decoding gives). Several choices may be right. What a task "
-        "defines beside `acc` and `acc_norm` is not computed, which the log of `render_prompts` says. A task with "
-        "`num_fewshot: 0` is shown no examples by lm-eval, and is served without shots only. Shots come from where "
-        "lm-eval takes them: `fewshot_split`, `fewshot_config.samples`, in the order of its sampler.",
+        "A task is supported if its `acc` is the share of documents whose likeliest choice is correct (for a "
+        "`loglikelihood` task, whose continuation greedy decoding gives). Several choices may be correct. lm-headroom "
+        "does not compute other metrics than `acc` and `acc_norm`; the log of `render_prompts` names those that it "
+        "leaves out. lm-eval shows no examples for a task with `num_fewshot: 0`, so such a task is supported "
+        "without shots only. Examples come from `fewshot_split` or `fewshot_config.samples`, in the order of lm-eval's "
+        "sampler.",
         "",
-        "## Served",
+        "## Supported",
         "",
-        "*Rendered* counts tasks that were also rendered on made-up records; the others read columns that cannot be "
-        "made up from their templates alone.",
+        "*Rendered* counts the tasks that the check also rendered on made-up records; the others read columns that "
+        "cannot be made up from their templates alone.",
         "",
-        "| folder of lm-eval | tasks | rendered | without shots only | defined and not computed |",
+        "| folder of lm-eval | tasks | rendered | without shots only | metrics not computed |",
         "|---|---|---|---|---|",
     ]
     folders = defaultdict(list)
@@ -170,7 +171,7 @@ def page(verdicts: dict[str, Verdict]) -> str:
         bare = sum(not found.shots for found in members)
         made = sum(found.rendered for found in members)
         lines.append(f"| {folder} | {len(members)} | {made} | {bare or ''} | {', '.join(others)} |")
-    lines += ["", "## Refused", "", "| folder of lm-eval | why | tasks |", "|---|---|---|"]
+    lines += ["", "## Refused", "", "| folder of lm-eval | reason | tasks |", "|---|---|---|"]
     reasons = defaultdict(list)
     for name, found in verdicts.items():
         if found.refused:

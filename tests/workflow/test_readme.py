@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.contest import geometric_mean
 from lm_headroom.artifacts.catalogue import SCHEMAS
-from lm_headroom.results.matrix import Study
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.reading import read_study
 from tests.conftest import ROOT
 from tests.support.small_study import write_study
@@ -79,7 +79,7 @@ def test_the_example_study_is_a_study(tmp_path):
 )
 def test_the_pandas_example_reads_a_finished_study(page, printed, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results" / "SmolLM2-135M-Instruct"
-    write_study(Study(results, ("piqa", "copa"), (0, 1), 1234, "spearman", ("random_1",)))
+    write_study(ResultsMatrix(results, ("piqa", "copa"), (0, 1), 1234, "spearman", ("random_1",)))
     (example,) = re.findall(r"```python\n(.*?)```", PAGES.get(page, README), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, f"{page}.md", "exec"), {})

@@ -32,7 +32,7 @@ def test_the_page_is_of_the_lm_eval_that_is_installed():
 
 def test_the_page_counts_what_it_lists():
     numbers = [int(word) for word in PAGE.read_text().split("\nlm-eval ")[1].split(".\n")[0].split() if word.isdigit()]
-    assert numbers == [numbers[1] + numbers[2], sum(int(row[1]) for row in rows("Served")), numbers[2]]
+    assert numbers == [numbers[1] + numbers[2], sum(int(row[1]) for row in rows("Supported")), numbers[2]]
     assert numbers[2] == sum(row[2].count("`") // 2 for row in rows("Refused"))
     assert numbers[0] > 8000
 
@@ -44,7 +44,7 @@ def test_the_page_says_what_a_study_meets(name):
     assert said == ([found.refused] if found.refused else [])
     assert found.refused.startswith(REFUSED.get(name, ""))
     assert bool(found.refused) == (name in REFUSED)
-    assert found.refused or found.folder in [row[0] for row in rows("Served")]
+    assert found.refused or found.folder in [row[0] for row in rows("Supported")]
 
 
 def test_a_task_that_lm_eval_shows_no_examples_is_served_without_shots():
