@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks.contest import geometric_mean
+from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.catalogue import SCHEMAS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.reading import read_study
@@ -243,6 +244,11 @@ def test_the_speeds_are_the_benchmarks(row, measure, what):
         found = [r for r in rows if (r["measure"], r["shots"]) == (measure, shots) and r["what"].startswith(what)]
         assert all(r["equal"] for r in found)
         assert cell.strip() == (f"{geometric_mean(r['ratio'] for r in found):.2f}" if found else "")
+
+
+def test_the_page_of_benchmarks_is_made_of_their_rows():
+    rows = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == page_of_benchmarks(rows)
 
 
 def test_missed_goals_are_said_to_be():
