@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A study starts hundreds of short processes; without byte code, each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# pip installs only files whose digests the lock files name; they name everything, so pip resolves nothing.
+# The lock files name every file to install with its digest, so pip resolves nothing and accepts nothing else.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 

@@ -1,6 +1,6 @@
-"""What a study may say: one typed model with bounds, defaults and a description of every key, and what follows from it.
+"""The typed study: every key with its bounds, default and description, and the properties that follow from them.
 
-The JSON schema for editors, the page of options, the check of a study and its defaults are made from this model.
+The JSON schema for editors, the page of options, the check of a study and its defaults come from this model.
 """
 
 from __future__ import annotations
@@ -49,49 +49,53 @@ class Section(BaseModel):
 class Model(Section):
     """One model."""
 
-    source: Text = Field(description="`embedded`, a hub name, or a local checkpoint folder.")
+    source: Text = Field(description="The checkpoint: `embedded`, a hub name, or a local folder.")
     revision: Text | None = Field(
         default=None,
-        description="Branch, tag or commit on the hub, such as a training checkpoint's; null for its default branch.",
+        description="A branch, tag or commit on the hub, such as a training checkpoint's; null means the default "
+        "branch.",
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Run code that the checkpoint brings (`auto_map` in its config.json). It may do anything; read it "
+        description="Runs code from the checkpoint (`auto_map` in its config.json). Such code can do anything; read it "
         "first.",
     )
     allow_pickle: bool = Field(
-        default=False, description="Read weights from pickles (*.bin) where the checkpoint has no safetensors."
+        default=False, description="Reads weights from pickles (*.bin) if the checkpoint has no safetensors."
     )
     group: Group | None = Field(
         default=None,
-        description="What this model is a size, a training checkpoint or a version of: figures that compare models "
-        "join those of one group by a line. Null groups models of the same source.",
+        description="The model family, training run or product that this model belongs to. Figures that compare models "
+        "join the models of a group by a line. Null means that models with the same source form a group.",
     )
     step: Annotated[int, Field(ge=0, le=10**12)] | None = Field(
         default=None,
-        description="Training step of the checkpoint; null takes it from a revision such as `step1000`.",
+        description="The training step of the checkpoint; null takes it from a revision such as `step1000`.",
     )
 
 
 class Limits(Section):
-    """Documents per task; null for all."""
+    """The largest number of documents per task; null means all."""
 
     importance: Annotated[Count, Field(ge=2)] | None = Field(
-        default=2500, description="Scoring documents (the released code's 2500)."
+        default=2500, description="Documents that score heads (2500 in the released code)."
     )
-    evaluation: Annotated[Count, Field(ge=2)] | None = Field(default=None, description="Evaluation documents.")
+    evaluation: Annotated[Count, Field(ge=2)] | None = Field(
+        default=None, description="Documents that measure accuracy."
+    )
 
 
 class Data(Section):
-    """Where the benchmark records come from."""
+    """The source of the benchmark records."""
 
     source: Literal["embedded", "hub", "mirror"] = Field(
         default="embedded",
-        description="`embedded` (validation splits from a Python package, a third of each kept for scoring and shots), "
-        "`hub` (lm-eval's own data sets) or `mirror` (a local folder).",
+        description="`embedded` takes validation splits from a Python package and keeps a third of each for scoring "
+        "and shots; `hub` takes lm-eval's own data sets; `mirror` takes a local folder.",
     )
     mirror: Text | None = Field(
-        default=None, description="Folder with {task}/{split}.parquet in the columns of the task's data set on the hub."
+        default=None,
+        description="The folder with {task}/{split}.parquet, in the columns of the task's data set on the hub.",
     )
 
     @property
@@ -101,17 +105,17 @@ class Data(Section):
 
 
 class Importance(Section):
-    """Head importance, eq. 8 and 9."""
+    """The gradient score of heads, eq. 8 and 9."""
 
     reduction: Literal["token", "example"] = Field(
         default="token",
-        description="`token`: sum of |A_t . dL/dA_t| over tokens, per token (released code); `example`: |sum over "
-        "tokens| per document, mean over documents (eq. 8 read literally).",
+        description="`token` takes the mean of |A_t . dL/dA_t| over tokens (released code); `example` takes the "
+        "absolute value of the sum over a document's tokens, and the mean over documents (eq. 8 read literally).",
     )
     last_layer_tokens: Literal["all", "target"] = Field(
         default="all",
-        description="Divisor of the last layer under `token`: `all` tokens as in every layer, or the `target` tokens "
-        "only, which inflates that layer (released code).",
+        description="The tokens by whose number `token` divides the last layer: `all`, as in every layer, or only the "
+        "`target` tokens, which inflates that layer (released code).",
     )
 
     @property
@@ -121,7 +125,7 @@ class Importance(Section):
 
 
 class Ffn(Section):
-    """FFN importance, eq. 7."""
+    """The oracle score of FFNs, eq. 7: the accuracy lost without each."""
 
     selection: Literal["evaluation", "scoring"] = Field(
         default="evaluation",
@@ -142,27 +146,28 @@ class Ffn(Section):
 
 
 class HeadOracle(Section):
-    """Heads removed one at a time, as the oracle of FFNs does, to hold the gradient scores against. A pass per head and
-    batch: dear."""
+    """The leave-one-out oracle of heads, with which the gradient scores are compared. It removes heads one at a time
+    and costs a pass per head and batch."""
 
-    tasks: Tasks = Field(default=[], description="On which tasks, of `tasks` and `unseen`; none by default.")
+    tasks: Tasks = Field(default=[], description="The tasks for the oracle, from `tasks` and `unseen`.")
     heads: Literal["all"] | Annotated[Count, Field(ge=3)] = Field(
         default="all",
-        description="`all` heads, or a number: a random sample with as many heads of each layer, the same for all "
-        "tasks and shots.",
+        description="The heads that are removed on these tasks: `all`, or the size of a random sample with equally "
+        "many heads of each layer, the same for all tasks and shots.",
     )
     others: Literal["all"] | Annotated[Count, Field(ge=3)] | None = Field(
-        default=None, description="The same for each other task of `tasks`; null for none."
+        default=None,
+        description="The heads that are removed on each other task of `tasks`, in the same way; null means none.",
     )
 
 
 class Pruning(Section):
-    """Evaluation with heads or FFNs pruned, under the task's own and the aggregate ranking."""
+    """The evaluation with heads or FFNs pruned, under the task's own and the aggregate ranking."""
 
     levels: Percents = Field(
         default=list(range(0, 100, 10)),
         min_length=1,
-        description="Percents of all heads (or FFNs) to prune; 0, the model with all, is always evaluated.",
+        description="The percents of all heads (or FFNs) to prune; level 0, the whole model, is always evaluated.",
     )
     controls: Controls = Field(
         default=["random_1"],
@@ -200,13 +205,14 @@ class Pruning(Section):
 
 
 class Joint(Section):
-    """Heads and FFNs pruned together (Figure 7); without levels of both there is no grid."""
+    """The grid in which heads and FFNs are pruned together (Figure 7). It needs levels of both."""
 
-    heads: Percents = Field(default=list(range(0, 100, 10)), description="Percents of heads; 0 is always there.")
-    ffns: Percents = Field(default=list(range(0, 100, 10)), description="Percents of FFNs; 0 is always there.")
+    heads: Percents = Field(default=list(range(0, 100, 10)), description="The percents of heads; 0 is always included.")
+    ffns: Percents = Field(default=list(range(0, 100, 10)), description="The percents of FFNs; 0 is always included.")
     ranking: Literal["aggregate", "task"] = Field(
         default="aggregate",
-        description="Rankings of the grid, `aggregate` (the caption of Figure 7) or `task`, its own (released code).",
+        description="The rankings of the grid: `aggregate` (the caption of Figure 7) or `task`, each task's own "
+        "(released code).",
     )
 
     @property
@@ -226,14 +232,15 @@ class Joint(Section):
 
 
 class Transfer(Section):
-    """Tasks under the rankings of the tasks whose head scores correlate most and least with theirs (Figures 9, 16,
-    17)."""
+    """The evaluation of tasks under the rankings of the tasks whose head scores correlate most and least with theirs
+    (Figures 9, 16, 17)."""
 
     tasks: Tasks | None = Field(
-        default=None, description="Which tasks; null for those of copa, winogrande and record that the study has."
+        default=None,
+        description="The tasks to evaluate; null means those of copa, winogrande and record that the study has.",
     )
     levels: Percents = Field(
-        default=[10, 30, 50, 70, 90], min_length=1, description="Percents of heads; 0 is always there."
+        default=[10, 30, 50, 70, 90], min_length=1, description="The percents of heads; 0 is always included."
     )
 
     @property
@@ -243,49 +250,50 @@ class Transfer(Section):
 
 
 class Ablate(Section):
-    """Tasks without the strongest induction heads, and without random heads of the same layers beside them; without
-    percents there is no ablation."""
+    """The ablation of the strongest induction heads, compared with random heads from the same layers. It needs
+    percents."""
 
     percents: Annotated[list[Annotated[Percent, Field(ge=1)]], *Percents.__metadata__] = Field(
         default=[],
-        description="Percents of all heads to ablate, the strongest by prefix matching, by copying and by both.",
+        description="The percents of all heads to ablate: the strongest by prefix matching, by copying and by both.",
     )
     random: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=3,
-        description="Random controls per set of ablated heads, each of as many heads of the same layers. That an "
-        "effect is larger than each of n controls' has a probability of 1 / (n + 1) by chance.",
+        description="The number of random controls per set of ablated heads, each with as many heads from the same "
+        "layers. By chance, an effect exceeds those of all n controls with probability 1 / (n + 1).",
     )
     tasks: Annotated[Tasks, Field(min_length=1)] | None = Field(
-        default=None, description="Which of `tasks` and `unseen`; null for all of `tasks`."
+        default=None, description="The tasks for the ablation, from `tasks` and `unseen`; null means all of `tasks`."
     )
 
 
 class Induction(Section):
-    """Random sequences for induction scores, Algorithms 1 and 2."""
+    """The random sequences that measure induction scores, Algorithms 1 and 2."""
 
     sequences: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=100,
-        description="Number of random sequences; sequence s has 2 s + 23 tokens, four times. 0 leaves induction out, "
-        "which a model needs whose window is too short for them.",
+        description="The number of random sequences; sequence s repeats 2 s + 23 tokens four times. 0 leaves induction "
+        "out, which suits a model with too few positions for the sequences.",
     )
-    bos: bool = Field(default=True, description="Put BOS before a sequence, as released.")
+    bos: bool = Field(default=True, description="Puts BOS before a sequence, as the released code does.")
     ablate: Ablate = Ablate()
 
 
 class Copying(Section):
-    """Copying scores, Algorithm 2."""
+    """The copying score of heads, Algorithm 2."""
 
     head_output: Literal["attention", "value"] = Field(
         default="attention",
-        description="What a head writes, `attention` (the values that it attends to) or `value` alone (released code).",
+        description="The output of a head: `attention` weights the values by attention, `value` takes the value of the "
+        "token alone (released code).",
     )
     output_bias: bool = Field(
-        default=False, description="Add the bias of the attention output to every head (released code)."
+        default=False, description="Adds the bias of the attention output to every head (released code)."
     )
 
 
 class Study(Section):
-    """A study of lm-headroom. Every key has a default; keys that begin with `x-` hold anchors and are not read."""
+    """A study of lm-headroom. Every key has a default; keys that begin with `x-` hold anchors and are ignored."""
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
@@ -293,95 +301,96 @@ class Study(Section):
         default={"SmolLM2-135M-Instruct": Model(source=EMBEDDED)},
         min_length=1,
         json_schema_extra={"additionalProperties": False},
-        description="The models of the study: name (used in results/) to where it is. Source is `embedded` "
-        "(SmolLM2-135M-Instruct from a Python package), a hub name such as facebook/opt-125m, or a local folder. Two "
-        "or more are compared in results/comparison/.",
+        description="The models of the study. Each key is a model's name in results/; its `source` is `embedded` "
+        "(SmolLM2-135M-Instruct from a Python package), a hub name such as facebook/opt-125m, or a local folder. "
+        "results/comparison/ compares two or more models.",
     )
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = Field(
-        default="float32", description="Number format of weights and activations."
+        default="float32", description="The number format of weights and activations."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="`auto` takes all visible GPUs, else the CPU."
+        default="auto", description="The device of the model; `auto` uses GPUs if any are visible, otherwise the CPU."
     )
     threads: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=2, description="CPU threads of a job that runs the model."
+        default=2, description="The number of CPU threads of a job that runs the model."
     )
     gpus: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
-        description="GPUs of a job that runs the model. Jobs beside each other take different ones. A model that is "
-        "larger than one GPU needs more, else some of its layers wait in the host's memory, many times as slow.",
+        description="The number of GPUs of a job that runs the model. Concurrent jobs use different GPUs. A model "
+        "larger than one GPU needs more; otherwise some layers stay in the host's memory, which is many times slower.",
     )
     hardware: Text | None = Field(
         default=None,
-        description="The GPU that cluster jobs reckon their time limits with, a line of workflow/hardware.yaml; null "
-        "for the slowest there. Jobs on CPUs reckon with its line `cpu`.",
+        description="The GPU from which cluster jobs estimate their time limits, a line of workflow/hardware.yaml; "
+        "null means the slowest there. Jobs on CPUs use its line `cpu`.",
     )
     max_hours: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False), AsWritten] | None = Field(
         default=None,
-        description="Most hours that a cluster job asks for, such as the limit of the partition; null for no bound. A "
-        "job that asks for more than the partition allows waits forever.",
+        description="The most hours that a cluster job requests, such as the limit of the partition; null means no "
+        "bound. A job that requests more than the partition allows waits forever.",
     )
     token_budget: Literal["auto"] | Annotated[Count, Field(ge=16)] = Field(
         default="auto",
-        description="Most tokens per batch: `auto` for what the free memory holds, or a number. Halved by itself where "
-        "memory runs out. Changes memory and speed, not results.",
+        description="The most tokens per batch; `auto` means as many as the free memory holds. A batch that runs out "
+        "of memory is halved. This key changes memory and speed, not results.",
     )
     tasks: Tasks = Field(
         default=["arc_easy", "piqa", "copa"],
         min_length=1,
-        description="lm-eval tasks of output type multiple_choice or loglikelihood, in the order of the figures.",
+        description="The lm-eval tasks of output type multiple_choice or loglikelihood, in the order of the figures.",
     )
     unseen: Tasks = Field(
         default=[],
-        description="Tasks that are no part of the aggregate: evaluated under their own ranking and the aggregate's, "
-        "which has not seen them (the paper's are mathqa and lambada_openai).",
+        description="The tasks that the aggregate ranking leaves out. They are evaluated under their own ranking and "
+        "under the aggregate's (in the paper, mathqa and lambada_openai).",
     )
     prompts: Literal["paper", "harness"] = Field(
         default="paper",
-        description="`paper`: the prompts of the harness that the paper used, where they differ from today's lm-eval; "
-        "`harness`: those of lm-eval as pinned, mended only where it cannot load a task or inverts its labels.",
+        description="`paper` renders the prompts of the harness that the paper used; `harness` renders those of the "
+        "pinned lm-eval, corrected only where it cannot load a task or inverts its labels.",
     )
     metric: Literal["question", "answer"] = Field(
         default="question",
-        description="Accuracy of MultiRC: by `question`, right only if all its answers are judged right (released "
-        "code), or by `answer`. Limits on evaluation documents count the same.",
+        description="The unit of accuracy in MultiRC: a `question`, which is correct only if all its answers are "
+        "judged correctly (released code), or an `answer`. Limits on evaluation documents count the same unit.",
     )
-    shots: Shots = Field(default=[0, 1], min_length=1, description="Numbers of few-shot examples.")
+    shots: Shots = Field(default=[0, 1], min_length=1, description="The numbers of few-shot examples.")
     seeds: Seeds = Field(
         default=[1234],
         min_length=1,
-        description="Seeds of lm-eval's few-shot sampler; each makes a copy of the matrix.",
+        description="The seeds of lm-eval's few-shot sampler. All results that depend on prompts are made once per "
+        "seed.",
     )
     limits: Limits = Limits()
     sample: Literal["first", "shuffled"] = Field(
-        default="first", description="Which scoring documents when there are more than the limit."
+        default="first", description="The choice of scoring documents if there are more than the limit."
     )
     add_bos: bool = Field(
         default=False,
-        description="Put the BOS token before each prompt. The paper had none, though OPT's tokenizer adds one by "
+        description="Puts the BOS token before each prompt. The paper had none, although OPT's tokenizer adds one by "
         "default.",
     )
     data: Data = Data()
     importance: Importance = Importance()
     aggregate: Literal["mean", "mean_normalised", "mean_rank"] = Field(
         default="mean",
-        description="Aggregate over tasks, eq. 10: `mean` of raw scores, `mean_normalised` (each task divided by its "
-        "sum) or `mean_rank`.",
+        description="The aggregate over tasks, eq. 10: the `mean` of raw scores, `mean_normalised` (each task divided "
+        "by its sum) or `mean_rank`.",
     )
     ffn: Ffn = Ffn()
     head_oracle: HeadOracle = HeadOracle()
     pruning: Pruning = Pruning()
     margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AsWritten] = Field(
         default=2,
-        description="Loss of accuracy that counts as none, in percentage points: what can go is certified to lose less "
-        "than this.",
+        description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
+        "the loss of accuracy is shown to be smaller.",
     )
     joint: Joint = Joint()
     transfer: Transfer = Transfer()
     correlation: Literal["spearman", "argsort"] = Field(
         default="spearman",
-        description="Statistic that figures show and that picks the rankings of transfer; artifacts hold both. "
-        "`spearman` is SRCC, `argsort` the released code's, which is not.",
+        description="The statistic that figures show and that chooses the rankings of transfer; artifacts hold both. "
+        "`spearman` is the Spearman rank correlation (SRCC); `argsort` is the released code's statistic, which is not.",
     )
     induction: Induction = Induction()
     copying: Copying = Copying()

@@ -1,4 +1,4 @@
-"""What is generated from the typed study: the schema by which editors complete and check, and the page of options.
+"""Write the schema by which editors check a study, and the page of options, from the typed study.
 
 ``python -m lm_headroom.study.documentation`` writes both.
 """
@@ -17,13 +17,12 @@ _ROOT = Path(__file__).resolve().parents[3]
 SCHEMA, PAGE = _ROOT / "workflow" / "schemas" / "config.schema.json", _ROOT / "docs" / "options.md"
 _HEAD = """# Options of a study
 
-Every key that a study file may hold, made by `make options` from `workflow/lm_headroom/study/config.py`. Editors that
-know
-YAML schemas complete and check these keys by the first line of a study file. Numbers are written in decimal digits,
-truth values as `true` or `false`, and names that look like either in quotes. Keys that begin with `x-` hold YAML
-anchors and are not read.
+This page describes every key of a study file. `make options` writes it from `workflow/lm_headroom/study/config.py`,
+together with the schema by which editors complete and check the keys (the first line of a study file names it). Write
+numbers in decimal digits, truth values as `true` or `false`, and names that look like either in quotes. The workflow
+ignores keys that begin with `x-`, which may hold YAML anchors.
 
-| key | values | default | what it is |
+| key | values | default | meaning |
 |---|---|---|---|
 """
 _TYPES = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "object": "keys with values"}
