@@ -70,14 +70,14 @@ study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and copy its
 	mkdir -p studies/smollm2
 	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-statistics.yaml \
 		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
-	$(call keep,studies/smollm2/$(SMOLLM2),smollm2,losses worth oracle optimism induction_ablation reference, \
+	$(call keep,studies/smollm2/$(SMOLLM2),smollm2,losses gains oracle selection_bias induction_ablation reference, \
 		fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation oracle \
 		induction_ablation)
 
 study-ffns: $(VENV)/.runtime  ## run the SmolLM2 study of FFNs with controls, for docs/smollm2/ffns: an hour
 	mkdir -p studies/smollm2-ffns
 	snakemake --directory studies/smollm2-ffns --configfile workflow/studies/smollm2-ffns.yaml
-	$(call keep,studies/smollm2-ffns/$(SMOLLM2),smollm2/ffns,losses worth,fig05_heads_pruned fig06_ffns_pruned)
+	$(call keep,studies/smollm2-ffns/$(SMOLLM2),smollm2/ffns,losses gains,fig05_heads_pruned fig06_ffns_pruned)
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: two idle hours
 	snakemake $(MODEL)

@@ -22,14 +22,14 @@ include: "workflow/rules/prompts.smk"
 include: "workflow/rules/importance.smk"
 include: "workflow/rules/oracle.smk"
 include: "workflow/rules/pruning.smk"
-include: "workflow/rules/recomputed.smk"
+include: "workflow/rules/iterative.smk"
 include: "workflow/rules/correlation.smk"
 include: "workflow/rules/induction.smk"
 include: "workflow/rules/ablation.smk"
-include: "workflow/rules/optimism.smk"
+include: "workflow/rules/selection_bias.smk"
 include: "workflow/rules/seeds.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/worth.smk"
+include: "workflow/rules/gains.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/compare.smk"
 
@@ -59,13 +59,13 @@ localrules:
     write_table1,
     write_oracle,
     write_findings,
-    write_certified,
+    write_headroom,
     write_losses,
     write_reference,
-    write_worth,
+    write_gains,
     write_ablation,
     draw_ablation,
-    write_optimism,
+    write_selection_bias,
     write_seeds,
 
 

@@ -139,7 +139,7 @@ def _model(bench: Bench) -> list[Any]:
 
 def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shots: int) -> dict[str, float]:
     """Our jobs one after the other, each a process: rule to seconds."""
-    model = [*_model(bench), "--prompts", prompts, "--parts", folder / "parts"]
+    model = [*_model(bench), "--prompts", prompts, "--cache", folder / "parts"]
     heads = ["--ranking", folder / "heads.parquet", "--out", _scores(folder, task, shots)]
     ffns = ["--ranking", folder / "ffns.parquet", "--curve", folder / "ffns" / "own.parquet"]
     ffns += ["--controls", "random_1", "--levels", *LEVELS]
@@ -163,7 +163,7 @@ def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shot
         "score_heads": _run("head-importance", *model, *heads),
         "score_ffns": _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet"),
         "evaluate_own": _run("prune", *model, *curves, "--out", folder / "curves"),
-        "aggregate_importance": _run("rank", *aggregation, "--out", aggregate),
+        "aggregate_heads": _run("rank", *aggregation, "--out", aggregate),
         "evaluate_joint": _run("joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet"),
     }
 

@@ -30,7 +30,7 @@ from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
 from lm_headroom.settings import Settings
 from lm_headroom.steps import (
     aggregate_ffns,
-    aggregate_importance,
+    aggregate_heads,
     export_pruned,
     render_prompts,
     score_ffns,
@@ -127,7 +127,7 @@ def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> 
         scores = results / "ffn_importance" / task / cell
         score_ffns.run(scores, None, None, bench.record, prompts, "scoring", [], settings)
     found = {}
-    for component, step in (("heads", aggregate_importance), ("ffns", aggregate_ffns)):
+    for component, step in (("heads", aggregate_heads), ("ffns", aggregate_ffns)):
         found[component] = results / "ranking" / component / AGGREGATE / cell
         step.run(results / "aggregate" / f"{component}.parquet", found[component], results, tasks, 0, SEED, "mean")
     return found

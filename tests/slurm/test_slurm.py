@@ -16,7 +16,7 @@ from tests.workflow.conftest import same_artifacts
 
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 MODEL_RULES = {"score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint"}
-CPU_RULES = {"aggregate_importance", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
+CPU_RULES = {"aggregate_heads", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
 FAULTS = """\
 case "$3" in
   ffn-importance) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;

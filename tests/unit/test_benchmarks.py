@@ -120,7 +120,7 @@ def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path,
 @pytest.mark.parametrize(
     "modules",
     [
-        ["steps.aggregate_importance", "steps.aggregate_ffns"],
+        ["steps.aggregate_heads", "steps.aggregate_ffns"],
         ["steps.correlate_tasks", "steps.correlate_shots", "steps.retain_capacity"],
         ["show", "table1", "reference", "findings", "models", "embedded"],
         [f"figures.fig{number}" for number in ("03", "04", "05", "07", "08", "09", "10", "11", "12", "18")],

@@ -61,7 +61,7 @@ def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
         (["prune", "--levels", "101"], "'101': expected a whole number from 0 to 100"),
         (
             ["prune", "--rankings", "best"],
-            "'best' is no ranking; expected own, aggregate, recomputed, reversed, random_N, token",
+            "'best' is no ranking; expected own, aggregate, iterative, reversed, random_N, token",
         ),
         (["prompts", "--shots", "-1"], "'-1': expected a whole number from 0"),
         (["prompts", "--limit-evaluation", "some"], "'some': expected a whole number from 1"),

@@ -145,7 +145,7 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
     [
         ({"tasks": ["arc_easy", "aggregate"]}, "'tasks': 'aggregate' cannot be a task name"),
         ({"tasks": ["random_1"]}, "'random_1' cannot be a task name"),
-        ({"tasks": ["recomputed"]}, "'recomputed' cannot be a task name"),
+        ({"tasks": ["iterative"]}, "'iterative' cannot be a task name"),
         ({"tasks": ["magnitude"]}, "'magnitude' cannot be a task name"),
         ({"tasks": ["a/b"]}, "'a/b' cannot be a task name"),
         ({"unseen": ["own"]}, "'own' cannot be a task name"),
@@ -206,7 +206,7 @@ def test_names_and_combinations_that_cannot_be(changes, message):
         {"induction": {"sequences": -1}},
         {"induction": {"ablate": {"percents": [0]}}},
         {"induction": {"ablate": {"random": 0}}},
-        {"ffn": {"optimism": "yes"}},
+        {"ffn": {"selection_bias": "yes"}},
         {"gpus": 0},
         {"max_hours": 0},
     ],
@@ -331,7 +331,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
             "models",
         ],
         "analysis": [
-            *(f"steps.{step}" for step in ("aggregate_importance", "aggregate_ffns", "retain_capacity")),
+            *(f"steps.{step}" for step in ("aggregate_heads", "aggregate_ffns", "retain_capacity")),
             *(f"steps.{step}" for step in ("correlate_tasks", "correlate_shots", "correlate_oracle")),
             *(f"steps.compare_{what}" for what in ("models", *COMPARISONS)),
             *(f"figures.compare_{what}" for what in COMPARISONS),
@@ -341,7 +341,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
             "reference",
             "findings",
             "ablation_table",
-            "optimism",
+            "selection_bias",
             "report.figures.induction_ablation",
         ]
         + [f"figures.{path.stem}" for path in (code_digest.PACKAGE_ROOT / "figures").glob("fig*.py")],
@@ -378,7 +378,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
 
 def test_steps_without_a_model_import_no_torch():
     code = (
-        "import sys; from lm_headroom.steps import aggregate_importance, aggregate_ffns, correlate_tasks, "
+        "import sys; from lm_headroom.steps import aggregate_heads, aggregate_ffns, correlate_tasks, "
         "retain_capacity;"
         "from lm_headroom import ablation_table, findings, optimism, reference, cli, show, verify;"
         "from lm_headroom.figures import fig03, fig05, fig07, fig18;"

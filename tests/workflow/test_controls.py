@@ -53,7 +53,7 @@ def test_the_aggregate_is_that_of_each_column(finished):
 
 def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(finished, columns, tmp_path):
     ranking = finished.result(f"tiny/ranking/heads/{CELL}.parquet")
-    options = ["--rankings", "own", *CRITERIA, "--ranking-file", str(ranking), "--parts", str(tmp_path / "parts")]
+    options = ["--rankings", "own", *CRITERIA, "--ranking-file", str(ranking), "--cache", str(tmp_path / "parts")]
     assert prune(finished, tmp_path / "curves", *options) == 0
     curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *CRITERIA)}
     assert curves["token"].to_pylist() == curves["own"].to_pylist()
@@ -67,7 +67,7 @@ def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(f
     for name in CRITERIA:
         by_file = tmp_path / f"{name}.parquet"
         write_ranking(by_file, columns[name], provenance(ranking))
-        again = ["--rankings", "own", "--ranking-file", str(by_file), "--parts", str(tmp_path / "parts")]
+        again = ["--rankings", "own", "--ranking-file", str(by_file), "--cache", str(tmp_path / "parts")]
         assert prune(finished, tmp_path / name, *again) == 0
         assert read(tmp_path / name / "own.parquet", PRUNED_EVAL).to_pylist() == curves[name].to_pylist()
     assert {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")} == units
@@ -126,7 +126,7 @@ def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path
 def test_more_controls_run_the_own_curves_and_what_shows_them(study):
     study.configure(pruning={"levels": [0, 5, 50], "controls": [*CONTROLS[:2], *CONTROLS[3:]]})
     plan = study.planned()
-    assert {"draw_pruning", "write_findings", "write_worth"} <= set(plan)
+    assert {"draw_pruning", "write_findings", "write_gains"} <= set(plan)
     assert {name: n for name, n in plan.items() if not name.startswith(("draw_", "write_"))} == {"evaluate_own": 6}
     # Another order is one of FFNs, too; what rests on their scores follows, from units that are kept.
     study.configure(pruning={"levels": [0, 5, 50], "controls": CONTROLS})
@@ -138,4 +138,4 @@ def test_more_controls_run_the_own_curves_and_what_shows_them(study):
 
 def test_without_a_random_order_there_is_no_worth(study):
     study.configure(pruning={"levels": [0, 5, 50], "controls": ["reversed"]})
-    assert "write_worth" not in study.planned()
+    assert "write_gains" not in study.planned()

@@ -43,7 +43,7 @@ class Reader(threading.Thread):
         seen = {}
         while not self.stopped:
             for path in self.results.rglob("*.*"):
-                if path.name.startswith(".") or ".parts" in path.parts or not path.is_file():
+                if path.name.startswith(".") or ".cache" in path.parts or not path.is_file():
                     continue
                 try:
                     changed = path.stat().st_mtime_ns
@@ -96,7 +96,7 @@ def killed(study, seconds):
 def written_twice(results):
     """Entries of units that were computed more than once."""
     counts = Counter()
-    for path in results.glob("*/.parts/**/*.npz"):
+    for path in results.glob("*/.cache/**/*.npz"):
         with np.load(path) as file:
             counts.update((str(path.parent), path.name.split(".")[0], key) for key in file["keys"])
     return {entry for entry, count in counts.items() if count > 1}
@@ -108,10 +108,10 @@ def clear(study):
         shutil.rmtree(study.result(""))
         return
     for path in list(study.result("tiny").rglob("*1shot-seed1234*")):
-        if path.exists() and {"head_importance", "ffn_importance", ".parts"} & set(path.parts):
+        if path.exists() and {"head_importance", "ffn_importance", ".cache"} & set(path.parts):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(study.result("tiny/induction"))
-    shutil.rmtree(study.result("tiny/.parts/induction"))
+    shutil.rmtree(study.result("tiny/.cache/induction"))
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(finished, study):
     print("\n".join([*table, f"{reader.n_read} results read meanwhile, {len(reader.broken)} of them broken"]))
     assert not reader.broken
     assert reader.n_read > 20
-    assert list(study.result("").glob("*/.parts/**/*.npz"))
+    assert list(study.result("").glob("*/.cache/**/*.npz"))
     assert written_twice(study.result("")) <= before
     assert same_artifacts(finished, study) > 50
     assert study.planned() == {}

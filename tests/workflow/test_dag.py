@@ -19,7 +19,7 @@ from tests.workflow.conftest import new_study
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
 CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
-    f"write_{page}" for page in ("findings", "reference", "certified", "losses", "worth")
+    f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "gains")
 }
 ORACLE_PAGES = {"draw_oracle", "write_oracle"}
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
@@ -114,7 +114,7 @@ def test_a_second_model_runs_its_jobs_and_the_comparison(study):
     study.configure(models={"tiny": {"source": "tiny-opt"}, "again": {"source": "tiny-opt"}})
     plan = study.planned()
     assert work(plan) == {
-        "resolve_model": 1, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
+        "resolve_model": 1, "score_heads": 6, "score_ffns": 4, "aggregate_heads": 2, "aggregate_ffns": 2,
         "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
         "correlate_shots": 1, "correlate_oracle": 1, "score_induction": 1, "retain_capacity": 2, "compare_models": 1,
         **{f"compare_{what}": 1 for what in COMPARISONS},
@@ -156,7 +156,7 @@ def test_a_new_task_runs_its_jobs_and_what_gathers(study):
         "render_prompts": 2,
         "score_heads": 2,
         "score_ffns": 2,
-        "aggregate_importance": 2,
+        "aggregate_heads": 2,
         "aggregate_ffns": 2,
         "evaluate_own": 2,
         # The aggregate changes, so all its curves do: two shots of three tasks, and of the unseen one.
@@ -186,14 +186,14 @@ def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(stud
     study.configure(tasks=["arc_easy", "winogrande", "piqa"])
     plan = study.planned("fig03")
     assert plan["score_heads"] == 2
-    assert plan["aggregate_importance"] == 2
+    assert plan["aggregate_heads"] == 2
     assert plan["draw_fig03"] == 1
 
 
 def test_a_removed_task_changes_what_gathers_only(study):
     study.configure(tasks=["arc_easy"], transfer={"tasks": []})
     assert work(study.planned()) == {
-        "aggregate_importance": 2,
+        "aggregate_heads": 2,
         "aggregate_ffns": 2,
         "evaluate_joint": 2,
         "evaluate_aggregate": 2,
@@ -210,7 +210,7 @@ def test_a_new_shot_runs_its_own_cells(study):
         "render_prompts": 3,
         "score_heads": 3,
         "score_ffns": 2,
-        "aggregate_importance": 1,
+        "aggregate_heads": 1,
         "aggregate_ffns": 1,
         "evaluate_own": 3,
         "evaluate_joint": 2,
@@ -282,7 +282,7 @@ def test_editing_the_pruning_module_scores_no_head(study):
     edit(study, "pruning.py")
     plan = work(study.planned())
     assert {**EVALUATIONS, "evaluate_transfer": 2}.items() <= plan.items()
-    assert not {"score_heads", "aggregate_importance", "render_prompts", "score_induction"} & set(plan)
+    assert not {"score_heads", "aggregate_heads", "render_prompts", "score_induction"} & set(plan)
 
 
 def test_editing_the_oracle_module_scores_ffns_only(study):
@@ -322,7 +322,7 @@ def test_editing_the_command_line_is_no_reason(study):
             {"evaluate_transfer": 2},
             {"draw_correlation", "draw_transfer", "write_findings", "write_losses"},
         ),
-        ({"margin": 5}, {}, {"write_certified", "write_findings", "write_reference"}),
+        ({"margin": 5}, {}, {"write_headroom", "write_findings", "write_reference"}),
         (
             {"induction": {"sequences": 3}},
             {"score_induction": 1, "retain_capacity": 2},
@@ -571,7 +571,7 @@ def test_a_second_seed_makes_a_copy_of_the_matrix_and_what_seeds_change(study):
         "average_seeds": 1, "write_seeds": 1, "write_findings": 1,
     }  # fmt: skip
     assert work(plan) == {
-        "render_prompts": 6, "score_heads": 6, "score_ffns": 4, "aggregate_importance": 2, "aggregate_ffns": 2,
+        "render_prompts": 6, "score_heads": 6, "score_ffns": 4, "aggregate_heads": 2, "aggregate_ffns": 2,
         "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
         "correlate_shots": 1, "retain_capacity": 2, "average_seeds": 1,
         "correlate_oracle": 1,

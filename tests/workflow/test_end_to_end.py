@@ -64,7 +64,7 @@ def test_every_artifact_is_at_its_place(finished):
     assert read(finished.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).num_rows == 12
     assert read(finished.result("tiny/induction/copying.parquet"), COPYING).num_rows == 12
     for suffix in ("csv", "md", "html"):
-        for table in ("table1", "reference", "worth", "oracle"):
+        for table in ("table1", "reference", "gains", "oracle"):
             assert finished.result(f"tiny/tables/{table}-seed1234.{suffix}").stat().st_size
     assert finished.result("tiny/findings/seed1234.md").read_text().startswith("# Findings: tiny")
     assert "<h1>Findings: tiny" in finished.result("tiny/findings/seed1234.html").read_text()
@@ -281,7 +281,7 @@ def test_the_study_stands_alone(finished):
 
 def test_results_do_not_depend_on_batches_threads_or_order(finished, study):
     """Compute all that a model computes at 0 shots again, with other batches, threads and one job at a time."""
-    shutil.rmtree(study.result("tiny/.parts"))
+    shutil.rmtree(study.result("tiny/.cache"))
     shutil.rmtree(study.result("tiny/induction"))
     gone = [path for path in study.result("tiny").rglob("0shot-seed1234*") if path.exists()]
     for path in gone:

@@ -43,7 +43,7 @@ def test_jobs_through_a_plain_script(cluster_study):
 
     submitted = [line.split()[:5] for line in (study.notes / "submitted").read_text().splitlines()]
     of_rule = {rule: [row[1:] for row in submitted if row[0] == rule] for rule, *_ in submitted}
-    assert set(of_rule) == {"score_heads", "aggregate_importance", "correlate_tasks", "score_induction"}
+    assert set(of_rule) == {"score_heads", "aggregate_heads", "correlate_tasks", "score_induction"}
     assert of_rule["correlate_tasks"] == [["1", "2000", "20", "0"]]
     # Failed once, and asked for more.
     heads = [tuple(map(int, row)) for row in of_rule["score_heads"]]

@@ -1,7 +1,7 @@
 """Recomputed importance in the workflow: what it adds, and a small study run for real."""
 
 from lm_headroom.artifacts.heads import read_ranking
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read
@@ -13,13 +13,13 @@ PRUNING = {"levels": [0, 5, 50], "controls": ["reversed", "random_1"]}
 
 
 def recompute(study, **changes):
-    study.configure(pruning={**PRUNING, "schedule": "recomputed", **changes})
+    study.configure(pruning={**PRUNING, "schedule": "iterative", **changes})
 
 
 def test_it_adds_its_jobs_and_draws_what_shows_them(study):
     recompute(study)
     plan = study.planned()
-    assert work(plan) == {"recompute_heads": 4, "evaluate_recomputed": 4}
+    assert work(plan) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}
     assert drawn(plan) == {"draw_pruning", "write_findings", "write_losses"}
     study.configure(pruning={**PRUNING, "step": 25})
     assert study.planned() == {}, "without the schedule, the step is no option of any job"
@@ -34,24 +34,24 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     ]
     study.run(*targets)
     cell = "winogrande/0shot-seed1234"
-    path = study.result(f"tiny/ranking/heads_recomputed/{cell}.parquet")
-    order = read_ranking(path, RECOMPUTED_RANKING)
+    path = study.result(f"tiny/ranking/heads_iterative/{cell}.parquet")
+    order = read_ranking(path, ITERATIVE_RANKING)
     once = read_ranking(study.result(f"tiny/ranking/heads/{cell}.parquet"), RANKING)
     assert set(order) == set(once)
     assert order[:3] == once[:3], "a quarter of 12 heads"
-    assert sorted(set(read(path, RECOMPUTED_RANKING).column("percent").to_pylist())) == [0, 25, 50, 75]
+    assert sorted(set(read(path, ITERATIVE_RANKING).column("percent").to_pylist())) == [0, 25, 50, 75]
     curves = [
         read(study.result(f"tiny/pruned_eval/heads/{cell}/{name}.parquet"), PRUNED_EVAL).to_pylist()
-        for name in ("own", "recomputed")
+        for name in ("own", "iterative")
     ]
     assert [row["percent"] for row in curves[1]] == [0, 5, 50]
     assert curves[0][0] == curves[1][0], "the whole model"
     assert "importance computed again" in study.result("tiny/findings/seed1234.md").read_text()
-    assert "heads,recomputed," in study.result("tiny/tables/losses-seed1234.csv").read_text()
+    assert "heads,iterative," in study.result("tiny/tables/losses-seed1234.csv").read_text()
     files = verify.verify(study.folder / "results", read_study(study.config_path))
     assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
     assert study.planned() == {}
-    edit(study, "recomputed.py")
-    assert work(study.planned()) == {"recompute_heads": 4, "evaluate_recomputed": 4}
+    edit(study, "scoring/iterative.py")
+    assert work(study.planned()) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}
     recompute(study, step=50)
-    assert work(study.planned())["recompute_heads"] == 4
+    assert work(study.planned())["rank_heads_iteratively"] == 4

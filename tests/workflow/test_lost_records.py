@@ -89,7 +89,7 @@ def test_looking_writes_nothing_and_a_dry_run_plans_what_a_run_would_do(study):
     shutil.rmtree(study.folder / ".snakemake")
     study.configure(tasks=["arc_easy"])
     before = tree(study.folder)
-    assert study.planned("fig03") == {"aggregate_importance": 1, "draw_fig03": 1, "fig03": 1}
+    assert study.planned("fig03") == {"aggregate_heads": 1, "draw_fig03": 1, "fig03": 1}
     for arguments in (["--lint"], ["--summary"], ["--rulegraph"], ["--list-rules"], ["--report", "../report.html"]):
         study.snakemake(*arguments)
         assert tree(study.folder) == before, arguments

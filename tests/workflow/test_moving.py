@@ -81,7 +81,7 @@ def test_a_copy_without_times_is_adopted(study):
     assert study.planned() == {}
     study.configure(tasks=["arc_easy", "winogrande", "piqa"])
     plan = study.planned("fig03")
-    assert (plan["score_heads"], plan["aggregate_importance"], plan["draw_fig03"]) == (2, 2, 1)
+    assert (plan["score_heads"], plan["aggregate_heads"], plan["draw_fig03"]) == (2, 2, 1)
     study.configure(tasks=["arc_easy", "winogrande"], importance={"reduction": "example"})
     assert study.planned()["score_heads"] == 6, "params are on record again"
 

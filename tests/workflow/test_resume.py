@@ -13,7 +13,7 @@ from tests.conftest import tiny_model
 
 def units(study):
     """Files of kept units: path to time."""
-    return {path: path.stat().st_mtime_ns for path in study.result("tiny/.parts").rglob("*.npz")}
+    return {path: path.stat().st_mtime_ns for path in study.result("tiny/.cache").rglob("*.npz")}
 
 
 def test_another_reduction_needs_no_model(study):
@@ -50,7 +50,7 @@ def test_a_new_level_computes_that_level_alone(study):
 
 def test_jobs_share_the_whole_models_evaluation(study):
     """Own, joint and FFN curves begin with it; jobs that run one after the other compute it once."""
-    cell = study.result("tiny/.parts/arc_easy/0shot-seed1234")
+    cell = study.result("tiny/.cache/arc_easy/0shot-seed1234")
     shutil.rmtree(cell)
     joint = "pruned_eval/joint/arc_easy/0shot-seed1234.parquet"
     targets = [

@@ -38,17 +38,17 @@ def test_only_what_is_new_runs(study: Study) -> None:
     assert drawn(study.planned("induction_ablation")) == {"draw_ablation"}
     study.configure(induction={**ABLATE, "ablate": {"percents": [10]}})
     assert work(study.planned()) == {"ablate_induction": 4}
-    study.configure(induction={"sequences": 2}, ffn={"optimism": True})
+    study.configure(induction={"sequences": 2}, ffn={"selection_bias": True})
     plan = study.planned()
     assert work(plan) == {"select_ffns": 4}
-    assert drawn(plan) == {"write_optimism", "write_findings"}
+    assert drawn(plan) == {"write_selection_bias", "write_findings"}
 
 
 @pytest.fixture(scope="module")
 def honest(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The finished study with both turned on, and run to the end."""
     study = finished.copy(tmp_path_factory.mktemp("honest") / "copy")
-    study.configure(induction=ABLATE, ffn={"optimism": True})
+    study.configure(induction=ABLATE, ffn={"selection_bias": True})
     study.log = study.run()  # type: ignore[attr-defined]
     return study
 
@@ -75,7 +75,7 @@ def test_nothing_is_left_and_all_is_sound(honest: Study) -> None:
     assert "made with random 2; the study has 3" in said
     assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in said
     assert "made with selection scoring; the study has evaluation" in said
-    assert "made with optimism True; the study has False" in said
+    assert "made with selection_bias True; the study has False" in said
 
 
 def test_each_row_is_the_engines(honest: Study) -> None:
@@ -116,7 +116,7 @@ def test_each_row_is_the_engines(honest: Study) -> None:
 def test_the_whole_models_evaluation_is_not_made_again(honest: Study) -> None:
     """One block of it, kept by the first job of the task that needed it."""
     for cell in CELLS:
-        parts = honest.result(f"tiny/.parts/lambada_openai/{cell}")
+        parts = honest.result(f"tiny/.cache/lambada_openai/{cell}")
         assert len(list(parts.glob(f"*/likelihoods-{digest(None, [])}.*.npz"))) == 1
         log = (honest.folder / f"logs/tiny/ablate_induction/lambada_openai/{cell}.log").read_text()
         assert int(re.search(r"(\d+) reused", log)[1]) >= 8  # type: ignore[index]
@@ -154,7 +154,7 @@ def test_tables_and_findings_say_it(honest: Study) -> None:
     assert {(row["outcome"], row["shots"]) for row in found} == {
         ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
     }  # fmt: skip
-    levels = [row["percent"] for row in rows_of(honest, "optimism") if row["task"] == "average"]
+    levels = [row["percent"] for row in rows_of(honest, "selection_bias") if row["task"] == "average"]
     # 5% of three FFNs is none.
     assert levels == ["50", "mean"] * 2
     text = honest.result("tiny/findings/seed1234.md").read_text()
@@ -168,9 +168,9 @@ def test_other_code_evaluates_its_own(honest: Study, tmp_path: Any) -> None:
     edit(study, "ablation.py")
     assert work(study.planned()) == {"ablate_induction": 4}
     study = honest.copy(tmp_path / "other")
-    edit(study, "optimism.py")
+    edit(study, "report/tables/selection_bias.py")
     # The reference table takes a number from the findings.
-    assert study.planned() == {"write_optimism": 1, "write_findings": 1, "write_reference": 1}
+    assert study.planned() == {"write_selection_bias": 1, "write_findings": 1, "write_reference": 1}
     study.configure(pruning={"levels": [0, 50], "controls": ["reversed", "random_1"]})
     assert work(study.planned())["select_ffns"] == 4
     study.result("tiny/induction/copying.parquet").unlink()

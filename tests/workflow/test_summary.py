@@ -55,7 +55,7 @@ def test_an_interrupted_run_says_what_was_running(study):
     """Ctrl-C, which the terminal sends to all processes of the foreground."""
     study.result("tiny/induction/copying.parquet").unlink()
     # Finished units would make the job short.
-    shutil.rmtree(study.result("tiny/.parts/induction"))
+    shutil.rmtree(study.result("tiny/.cache/induction"))
     command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", "--cores", "1"]
     env = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     run = subprocess.Popen(

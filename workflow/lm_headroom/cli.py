@@ -42,7 +42,7 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """Figure number to the module that draws it, and what it draws there."""
 MODEL_FIGURES = ("10",)
 """Figures of the model alone: no tasks, no shots."""
-OUTPUTS = ("out", "ranking", "ffn_gradient", "curve", "scores_out", "parts")
+OUTPUTS = ("out", "ranking", "ffn_gradient", "curve", "scores_out", "cache")
 """Options that name what is written."""
 _CONTROLS = f"reversed, random_N, {', '.join(CRITERIA[:-1])} or {CRITERIA[-1]}"
 FOLDER_COMMANDS = ("prune", "transfer", "induction", "export", "embed-model", "embed-data")
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_job()
         for output in OUTPUTS:
             if getattr(options, output, None):
-                folder = output == "parts" or options.name in FOLDER_COMMANDS
+                folder = output == "cache" or options.name in FOLDER_COMMANDS
                 check_writable(getattr(options, output), folder)
         if options.runs_model:
             _prepare_to_run(options.device, options.gpus)
@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=_ranking_name,
         metavar="NAME",
-        help="own, aggregate, recomputed (the file as it is), reversed (most important first), random_N (drawn with "
+        help="own, aggregate, iterative (the file as it is), reversed (most important first), random_N (drawn with "
         f"seed N), or a column of the scores: {', '.join(CRITERIA)}",
     )
     _levels(p, "--levels", "heads")
@@ -250,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     _out(p, "folder for highest_srcc.parquet and lowest_srcc.parquet")
 
     p = command("export", _export, "Write a smaller checkpoint without the least important heads, FFNs, or both.")
-    _model_options(p, prompts=False, parts=False)
+    _model_options(p, prompts=False, cache=False)
     p.add_argument(
         "--ranking",
         dest="rankings",
@@ -285,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--reduction", choices=("token", "example"), default="token", help="(default %(default)s)")
     p.add_argument("--last-layer-tokens", choices=("all", "target"), default="all", help="(default %(default)s)")
-    _out(p, "the recomputed-ranking artifact")
+    _out(p, "the iterative-ranking artifact")
 
     p = command("average-seeds", _average_seeds, "Average head scores over few-shot seeds, with the seeds' variance.")
     _study_options(p, seeds=2)
@@ -408,7 +408,7 @@ def parser() -> argparse.ArgumentParser:
     _joint_option(p)
     _margin_option(p)
     _ablated_option(p, required=False)
-    p.add_argument("--optimism", action="store_true", help="FFNs were also ranked by other documents")
+    p.add_argument("--selection-bias", action="store_true", help="FFNs were also ranked by other documents")
     _induction_option(p)
     _out(p, "path without suffix; .md and .html are added")
 
@@ -447,15 +447,15 @@ def _out(p: argparse.ArgumentParser, text: str) -> None:
     p.add_argument("--out", type=Path, required=True, help=text)
 
 
-def _model_options(p: argparse.ArgumentParser, prompts: bool = True, parts: bool = True) -> None:
+def _model_options(p: argparse.ArgumentParser, prompts: bool = True, cache: bool = True) -> None:
     p.set_defaults(runs_model=True)
     p.add_argument("--model", type=Path, required=True, help="model.json, made by 'lm-headroom model'")
     p.add_argument("--dtype", choices=DTYPES, default="float32")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     p.add_argument("--gpus", type=_count, default=1, help="GPUs to take, of those that are free (default %(default)s)")
     p.add_argument("--threads", type=_positive, help="CPU threads")
-    if parts:
-        p.add_argument("--parts", type=Path, help="folder where finished units are kept, and looked for by a later run")
+    if cache:
+        p.add_argument("--cache", type=Path, help="folder where finished units are kept, and looked for by a later run")
     if prompts:
         p.add_argument("--prompts", type=Path, required=True, help="prompts artifact")
         p.add_argument(
@@ -482,7 +482,7 @@ def _with_dense(levels: Sequence[int]) -> list[int]:
 
 
 def _settings(o: argparse.Namespace) -> Settings:
-    return Settings(o.dtype, o.device, o.threads, o.token_budget, o.add_bos, o.parts)
+    return Settings(o.dtype, o.device, o.threads, o.token_budget, o.add_bos, o.cache)
 
 
 def _gather_options(p: argparse.ArgumentParser, required: bool = True) -> None:
@@ -521,7 +521,7 @@ def _evaluated(p: argparse.ArgumentParser) -> None:
     _controls_option(p)
     p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
     p.add_argument("--transfer", nargs="*", default=(), help="tasks evaluated under other tasks' rankings")
-    p.add_argument("--recomputed", action="store_true", help="heads were also pruned by recomputed importance")
+    p.add_argument("--iterative", action="store_true", help="heads were also pruned by iterative re-scoring")
 
 
 def _joint_option(p: argparse.ArgumentParser) -> None:
@@ -589,9 +589,9 @@ def _limit(text: str) -> int | None:
 
 
 def _ranking_name(text: str) -> str:
-    if text in ("own", "aggregate", "recomputed", REVERSED, *CRITERIA) or drawn_with(text) is not None:
+    if text in ("own", "aggregate", "iterative", REVERSED, *CRITERIA) or drawn_with(text) is not None:
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, recomputed, {_CONTROLS}")
+    raise argparse.ArgumentTypeError(f"{text!r} is no ranking; expected own, aggregate, iterative, {_CONTROLS}")
 
 
 def _ffn_control_name(text: str) -> str:
@@ -601,7 +601,7 @@ def _ffn_control_name(text: str) -> str:
 
 
 def _control_name(text: str) -> str:
-    if text not in ("own", "aggregate", "recomputed"):
+    if text not in ("own", "aggregate", "iterative"):
         return _ranking_name(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no control ranking; expected {_CONTROLS}")
 
@@ -717,7 +717,7 @@ def _head_oracle(o: argparse.Namespace) -> None:
 
 
 def _rank(o: argparse.Namespace) -> None:
-    step = _step("aggregate_importance" if o.component == "heads" else "aggregate_ffns")
+    step = _step("aggregate_heads" if o.component == "heads" else "aggregate_ffns")
     if o.scores and o.component == "heads":
         step.rank_one(o.out, o.scores)
         return
@@ -803,7 +803,7 @@ def _table1(o: argparse.Namespace) -> None:
 
 
 def _recompute(o: argparse.Namespace) -> None:
-    _step("recompute_heads").run(
+    _step("rank_heads_iteratively").run(
         o.out, o.model, o.prompts, o.pruning_step, o.reduction, o.last_layer_tokens, _settings(o)
     )
 
@@ -820,7 +820,7 @@ def _seeds(o: argparse.Namespace) -> None:
 
 def _induction(o: argparse.Namespace) -> None:
     _step("score_induction").run(
-        o.out, o.model, o.sequences, o.bos, o.head_output, o.output_bias, o.dtype, o.device, o.threads, o.parts
+        o.out, o.model, o.sequences, o.bos, o.head_output, o.output_bias, o.dtype, o.device, o.threads, o.cache
     )
 
 
@@ -850,7 +850,7 @@ def _study(o: argparse.Namespace) -> Any:
     from lm_headroom.results.matrix import ResultsMatrix
 
     # Commands have the options that they need; what the others have is not in their study.
-    single = ("seed", "correlation", "joint", "margin", "optimism", "recomputed", "without_induction")
+    single = ("seed", "correlation", "joint", "margin", "selection_bias", "iterative", "without_induction")
     given = {name: getattr(o, name) for name in single if hasattr(o, name)}
     lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
     given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}

@@ -19,7 +19,7 @@ rule ablate_induction:
     resources:
         **model_job("ablate_induction"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.ablate_induction"),
         options=options(
             "induction.ablate.percents", "induction.ablate.random", "dtype", "add_bos"
@@ -30,7 +30,7 @@ rule ablate_induction:
         "python -m lm_headroom ablate --model {input.model:q} --prompts {input.prompts:q} "
         "--prefix-matching {input.prefix_matching:q} --copying {input.copying:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} --out {output:q} 2>&1 | tee {log:q}"
+        "--token-budget {resources.token_budget} --cache {params.cache:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule write_ablation:

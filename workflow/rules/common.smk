@@ -89,8 +89,8 @@ SHOTS = STUDY.shots
 SEEDS = STUDY.seeds
 CONTROLS = sorted(STUDY.pruning.controls)
 FFN_CONTROLS = STUDY.pruning.ffn_controls
-# Curves under recomputed importance, besides.
-RECOMPUTES = STUDY.pruning.recomputes
+# Curves under the iterative ranking, besides.
+IS_ITERATIVE = STUDY.pruning.is_iterative
 OWN_RANKINGS = ["own", *CONTROLS]
 TRANSFER_RANKINGS = ["highest_srcc", "lowest_srcc"]
 # A job that runs the model takes GPUs; on the CPU, as many run beside each other as there are cores.
@@ -99,7 +99,7 @@ GPUS = 0 if STUDY.device == "cpu" else STUDY.gpus
 CPU_MINUTES = 20
 JOINT = STUDY.joint.has_grid
 # Whether FFNs are also ranked by the other documents.
-OPTIMISM = STUDY.ffn.optimism
+SELECTION_BIAS = STUDY.ffn.selection_bias
 JOINT_RANKING = {"aggregate": "aggregate", "task": "{task}"}[STUDY.joint.ranking]
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
@@ -340,7 +340,7 @@ CURVES = [
     *expand(
         [FFN_SELECTION, *OTHER_CURVE],
         model=MODELS,
-        task=TASKS if OPTIMISM else [],
+        task=TASKS if SELECTION_BIAS else [],
         shot=SHOTS,
         seed=SEEDS,
     ),
@@ -348,17 +348,15 @@ CURVES = [
         JOINT_CELLS, model=MODELS, task=TASKS if JOINT else [], shot=SHOTS, seed=SEEDS
     ),
 ]
-RECOMPUTED = "recomputed"
-RECOMPUTED_RANKING = (
-    f"results/{{model}}/ranking/heads_recomputed/{{task}}/{CELL}.parquet"
-)
+ITERATIVE = "iterative"
+ITERATIVE_RANKING = f"results/{{model}}/ranking/heads_iterative/{{task}}/{CELL}.parquet"
 CURVES += expand(
-    [RECOMPUTED_RANKING, HEAD_CURVE],
+    [ITERATIVE_RANKING, HEAD_CURVE],
     model=MODELS,
-    task=TASKS if RECOMPUTES else [],
+    task=TASKS if IS_ITERATIVE else [],
     shot=SHOTS,
     seed=SEEDS,
-    ranking=RECOMPUTED,
+    ranking=ITERATIVE,
 )
 # Made when it is asked for by its path; no part of a study.
 PRUNED = f"results/{{model}}/pruned/{{ranked}}/heads{{heads}}-ffns{{ffns}}/{CELL}"
@@ -371,18 +369,18 @@ CORRELATIONS = expand(
 ORACLE_AGREEMENT = "results/{model}/correlation/oracle/seed{seed}.parquet"
 CORRELATIONS += expand(ORACLE_AGREEMENT, model=MODELS, seed=SEEDS)
 # Finished units of the jobs of one task, shot and seed; some they share, such as the whole model's evaluation.
-PARTS = f"results/{{model}}/.parts/{{task}}/{CELL}"
+CACHE = f"results/{{model}}/.cache/{{task}}/{CELL}"
 # Pages and tables without suffix; the HTML is for the report.
 TABLE1_STEM = "results/{model}/tables/table1-seed{seed}"
 REFERENCE_STEM = "results/{model}/tables/reference-seed{seed}"
 # Of all seeds: the number that a study is run for has one place.
-CERTIFIED_STEM = "results/{model}/tables/headroom"
+HEADROOM_STEM = "results/{model}/tables/headroom"
 LOSSES_STEM = "results/{model}/tables/losses-seed{seed}"
 ORACLE_STEM = "results/{model}/tables/oracle-seed{seed}"
 FINDINGS_STEM = "results/{model}/findings/seed{seed}"
-OPTIMISM_STEM = "results/{model}/tables/optimism-seed{seed}"
+SELECTION_BIAS_STEM = "results/{model}/tables/selection_bias-seed{seed}"
 ABLATION_STEM = "results/{model}/tables/induction_ablation-seed{seed}"
-TABLE_STEMS = [CERTIFIED_STEM, LOSSES_STEM, ORACLE_STEM, REFERENCE_STEM]
+TABLE_STEMS = [HEADROOM_STEM, LOSSES_STEM, ORACLE_STEM, REFERENCE_STEM]
 # One number of shots has nothing to be correlated with.
 if len(SHOTS) > 1:
     CORRELATIONS += expand(
@@ -391,12 +389,12 @@ if len(SHOTS) > 1:
         seed=SEEDS,
     )
     TABLE_STEMS.append(TABLE1_STEM)
-WORTH_STEM = "results/{model}/tables/worth-seed{seed}"
+GAINS_STEM = "results/{model}/tables/gains-seed{seed}"
 # Rankings are held against random order.
 if any(name.startswith("random_") for name in CONTROLS):
-    TABLE_STEMS.append(WORTH_STEM)
-if OPTIMISM:
-    TABLE_STEMS.append(OPTIMISM_STEM)
+    TABLE_STEMS.append(GAINS_STEM)
+if SELECTION_BIAS:
+    TABLE_STEMS.append(SELECTION_BIAS_STEM)
 if ABLATED:
     TABLE_STEMS.append(ABLATION_STEM)
 TABLES = sorted(
@@ -605,11 +603,11 @@ PROMPT_FILES, TASK_PROMPT_FILES = (
 CURVE_FILES = expand(
     HEAD_CURVE, task=TASKS, shot=SHOTS, ranking=OWN_RANKINGS, allow_missing=True
 )
-RECOMPUTED_CURVE_FILES = expand(
+ITERATIVE_CURVE_FILES = expand(
     HEAD_CURVE,
-    task=TASKS if RECOMPUTES else [],
+    task=TASKS if IS_ITERATIVE else [],
     shot=SHOTS,
-    ranking=RECOMPUTED,
+    ranking=ITERATIVE,
     allow_missing=True,
 )
 AGGREGATE_CURVE_FILES = expand(
@@ -624,7 +622,7 @@ FFN_CONTROL_FILES = expand(
 # Both rankings, where there are two.
 SELECTION_FILES = expand(
     [FFN_SELECTION, *OTHER_CURVE],
-    task=TASKS if OPTIMISM else [],
+    task=TASKS if SELECTION_BIAS else [],
     shot=SHOTS,
     allow_missing=True,
 )
@@ -804,7 +802,7 @@ def get_figure_shots(wildcards):
 
 def get_figure_curves(wildcards):
     """Accuracy curves of heads (Figure 5) or FFNs (Figure 6)."""
-    heads = [*CURVE_FILES, *RECOMPUTED_CURVE_FILES]
+    heads = [*CURVE_FILES, *ITERATIVE_CURVE_FILES]
     ffns = [*FFN_CURVE_FILES, *FFN_CONTROL_FILES]
     return expand({"heads": heads, "ffns": ffns}[wildcards.component], **wildcards)
 
@@ -814,9 +812,9 @@ def get_figure_controls(wildcards):
     return {"heads": CONTROLS, "ffns": FFN_CONTROLS}[wildcards.component]
 
 
-def get_figure_recomputed(wildcards):
-    """Whether curves under recomputed importance are drawn; it is an order of heads."""
-    return "--recomputed" if RECOMPUTES and wildcards.component == "heads" else ""
+def get_figure_iterative(wildcards):
+    """Whether curves under the iterative ranking are drawn; it is an order of heads."""
+    return "--iterative" if IS_ITERATIVE and wildcards.component == "heads" else ""
 
 
 def get_figure_transfer(wildcards):

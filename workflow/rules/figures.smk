@@ -92,14 +92,14 @@ rule draw_pruning:
         tasks=TASKS,
         shots=SHOTS,
         controls=get_figure_controls,
-        recomputed=get_figure_recomputed,
+        iterative=get_figure_iterative,
         stem="results/{model}/figures/fig{number}_{component}_pruned-seed{seed}",
     message:
         "Draw Figure {wildcards.number} of {wildcards.model}."
     shell:
         "python -m lm_headroom figure {wildcards.number:q} --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
-        "{params.recomputed:q} "
+        "{params.iterative:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 
@@ -336,7 +336,7 @@ rule write_findings:
         PROMPT_FILES,
         CURVE_FILES,
         AGGREGATE_CURVE_FILES,
-        RECOMPUTED_CURVE_FILES,
+        ITERATIVE_CURVE_FILES,
         FFN_CURVE_FILES,
         FFN_CONTROL_FILES,
         JOINT_FILES,
@@ -372,9 +372,9 @@ rule write_findings:
         unseen=UNSEEN,
         options=options("margin"),
         joint="--joint" if JOINT else "",
-        recomputed="--recomputed" if RECOMPUTES else "",
+        iterative="--iterative" if IS_ITERATIVE else "",
         ablated=ABLATED,
-        optimism="--optimism" if OPTIMISM else "",
+        selection_bias="--selection-bias" if SELECTION_BIAS else "",
         induction=WITHOUT_INDUCTION,
         stem=FINDINGS_STEM,
     message:
@@ -383,11 +383,11 @@ rule write_findings:
         "python -m lm_headroom findings --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
         "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.options} {params.joint:q} "
-        "{params.recomputed:q} --ablated {params.ablated:q} {params.optimism:q} {params.induction:q} --seed {wildcards.seed:q} "
+        "{params.iterative:q} --ablated {params.ablated:q} {params.selection_bias:q} {params.induction:q} --seed {wildcards.seed:q} "
         "--out {params.stem:q} 2>&1 | tee {log:q}"
 
 
-rule write_certified:
+rule write_headroom:
     input:
         expand(
             [
@@ -410,17 +410,17 @@ rule write_certified:
         ),
         matrix=[*MATRIX, MATRIX_SEEDS],
     output:
-        csv=f"{CERTIFIED_STEM}.csv",
-        md=f"{CERTIFIED_STEM}.md",
+        csv=f"{HEADROOM_STEM}.csv",
+        md=f"{HEADROOM_STEM}.md",
         html=report(
-            f"{CERTIFIED_STEM}.html",
-            caption="../report/certified.rst",
+            f"{HEADROOM_STEM}.html",
+            caption="../report/headroom.rst",
             category="{model}",
             subcategory="what can go",
             labels={"result": "How much can go"},
         ),
     log:
-        "logs/{model}/write_certified.log",
+        "logs/{model}/write_headroom.log",
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -429,7 +429,7 @@ rule write_certified:
         shots=SHOTS,
         options=options("seeds", "margin"),
         joint="--joint" if JOINT else "",
-        stem=CERTIFIED_STEM,
+        stem=HEADROOM_STEM,
     message:
         "Certify how much of {wildcards.model} can go."
     shell:
@@ -441,7 +441,7 @@ rule write_certified:
 rule write_losses:
     input:
         CURVE_FILES,
-        RECOMPUTED_CURVE_FILES,
+        ITERATIVE_CURVE_FILES,
         AGGREGATE_CURVE_FILES,
         FFN_CURVE_FILES,
         FFN_CONTROL_FILES,
@@ -470,14 +470,14 @@ rule write_losses:
         transfer=TRANSFER,
         unseen=UNSEEN,
         joint="--joint" if JOINT else "",
-        recomputed="--recomputed" if RECOMPUTES else "",
+        iterative="--iterative" if IS_ITERATIVE else "",
         stem=LOSSES_STEM,
     message:
         "Write the accuracies and losses of {wildcards.model}."
     shell:
         "python -m lm_headroom losses --results results/{wildcards.model:q} "
         "--tasks {params.tasks:q} --shots {params.shots:q} --controls {params.controls:q} "
-        "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.joint:q} {params.recomputed:q} "
+        "--transfer {params.transfer:q} --unseen {params.unseen:q} {params.joint:q} {params.iterative:q} "
         "--seed {wildcards.seed:q} --out {params.stem:q} 2>&1 | tee {log:q}"
 
 

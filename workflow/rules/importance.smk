@@ -17,7 +17,7 @@ rule score_heads:
     resources:
         **model_job("score_heads"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.score_heads"),
         options=options(
             "importance.reduction", "importance.last_layer_tokens", "dtype", "add_bos"
@@ -28,7 +28,7 @@ rule score_heads:
         "python -m lm_headroom head-importance --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--out {output.scores:q} --ranking {output.ranking:q} --ffn-gradient {output.ffn_gradient:q} 2>&1 | tee {log:q}"
 
 
@@ -49,7 +49,7 @@ rule score_ffns:
     resources:
         **model_job("score_ffns"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.score_ffns"),
         controls=FFN_CONTROLS,
         options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
@@ -59,11 +59,11 @@ rule score_ffns:
         "python -m lm_headroom ffn-importance --model {input.model:q} --prompts {input.prompts:q} "
         "--controls {params.controls:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--out {output.scores:q} --ranking {output.ranking:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
 
 
-rule aggregate_importance:
+rule aggregate_heads:
     input:
         cells("head_importance", TASKS),
         tasks=MATRIX[0],
@@ -71,14 +71,14 @@ rule aggregate_importance:
         scores=f"results/{{model}}/head_importance/aggregate/{CELL}.parquet",
         ranking=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
     log:
-        f"logs/{{model}}/aggregate_importance/{CELL}.log",
+        f"logs/{{model}}/aggregate_heads/{CELL}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=get_cpu_memory,
         runtime=CPU_MINUTES,
     params:
-        code=code_digest("steps.aggregate_importance"),
+        code=code_digest("steps.aggregate_heads"),
         tasks=TASKS,
         options=options("aggregate"),
     message:
@@ -89,7 +89,7 @@ rule aggregate_importance:
         "2>&1 | tee {log:q}"
 
 
-use rule aggregate_importance as aggregate_ffns with:
+use rule aggregate_heads as aggregate_ffns with:
     input:
         cells("ffn_importance", TASKS),
         tasks=MATRIX[0],

@@ -15,7 +15,7 @@ rule score_induction:
     resources:
         **model_job("score_induction"),
     params:
-        parts="results/{model}/.parts/induction",
+        cache="results/{model}/.cache/induction",
         code=code_digest("steps.score_induction"),
         options=options(
             "induction.sequences",
@@ -29,7 +29,7 @@ rule score_induction:
     shell:
         "python -m lm_headroom induction --model {input.model:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        '--parts {params.parts:q} --out "$(dirname {output.copying:q})" 2>&1 | tee {log:q}'
+        '--cache {params.cache:q} --out "$(dirname {output.copying:q})" 2>&1 | tee {log:q}'
 
 
 rule retain_capacity:

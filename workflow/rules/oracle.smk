@@ -15,7 +15,7 @@ rule score_head_knockouts:
     resources:
         **model_job("score_head_knockouts"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.score_head_knockouts"),
         options=get_knockout_options,
     message:
@@ -24,7 +24,7 @@ rule score_head_knockouts:
         "python -m lm_headroom head-oracle --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--out {output:q} 2>&1 | tee {log:q}"
 
 

@@ -18,7 +18,7 @@ rule evaluate_own:
     resources:
         **model_job("evaluate_own"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
         rankings=OWN_RANKINGS,
         scores=[f"--scores={path}" for path in CONTROL_SCORES],
@@ -30,7 +30,7 @@ rule evaluate_own:
         "python -m lm_headroom prune --model {input.model:q} --prompts {input.prompts:q} --ranking-file {input.ranking:q} "
         "--rankings {params.rankings:q} {params.scores:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--out {params.folder:q} 2>&1 | tee {log:q}"
 
 
@@ -49,7 +49,7 @@ use rule evaluate_own as evaluate_aggregate with:
     resources:
         **model_job("evaluate_aggregate"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
         rankings=["aggregate"],
         scores=[],
@@ -79,7 +79,7 @@ rule evaluate_joint:
     resources:
         **model_job("evaluate_joint"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.evaluate_joint"),
         options=options(
             "pruning.levels", "joint.heads", "joint.ffns", "dtype", "add_bos"
@@ -91,7 +91,7 @@ rule evaluate_joint:
         "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--curve {output.curve:q} --out {output.joint:q} 2>&1 | tee {log:q}"
 
 
@@ -112,7 +112,7 @@ rule evaluate_transfer:
     resources:
         **model_job("evaluate_transfer"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.evaluate_transfer"),
         tasks=TASKS,
         options=options("transfer.levels", "correlation", "dtype", "add_bos"),
@@ -124,5 +124,5 @@ rule evaluate_transfer:
         "--correlations {input.correlations:q} --ranking-folder results/{wildcards.model:q}/ranking/heads "
         "--task {wildcards.task:q} --tasks {params.tasks:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--out {params.folder:q} 2>&1 | tee {log:q}"

@@ -36,7 +36,7 @@ from lm_headroom.models.resolve import resolve
 from lm_headroom.report.figures import fig03
 from lm_headroom.report.tables import table1
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.steps import aggregate_importance, correlate_shots
+from lm_headroom.steps import aggregate_heads, correlate_shots
 from lm_headroom.study.ranking_names import CRITERIA
 from lm_headroom.study.reading import read_study
 from lm_headroom.tasks.data import mirror_records
@@ -82,7 +82,7 @@ def made(tmp_path_factory):
     for shots in SHOTS:
         cell = f"aggregate/{shots}shot-seed{SEED}.parquet"
         paths = (model / "head_importance" / cell, model / "ranking/heads" / cell)
-        aggregate_importance.run(*paths, model, TASKS, shots, SEED, "mean")
+        aggregate_heads.run(*paths, model, TASKS, shots, SEED, "mean")
     cross_shot = model / f"correlation/cross_shot/seed{SEED}.parquet"
     correlate_shots.run(cross_shot, model, TASKS, SHOTS, SEED)
     table1.write_table(cross_shot, model / f"tables/table1-seed{SEED}")
@@ -91,8 +91,8 @@ def made(tmp_path_factory):
     (results / "matrix").mkdir()
     (results / "matrix" / "tasks.txt").write_text("copa\npiqa\n")
     (results / "report.html").write_text("Snakemake's")
-    (model / ".parts").mkdir()
-    (model / ".parts" / "unit.parquet").write_bytes(b"half")
+    (model / ".cache").mkdir()
+    (model / ".cache" / "unit.parquet").write_bytes(b"half")
     return results
 
 

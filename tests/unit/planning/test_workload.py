@@ -202,7 +202,7 @@ def test_submitting_needs_no_torch(tmp_path, record):
 
 def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_path, record):
     ablate = {"sequences": 2, "ablate": {"percents": [2, 5], "random": 3, "tasks": ["a", "c"]}}
-    settings = study(device="cpu", unseen=["c"], induction=ablate, ffn={"optimism": True})
+    settings = study(device="cpu", unseen=["c"], induction=ablate, ffn={"selection_bias": True})
     paths = {
         task: write_prompts(tmp_path / "prompts" / task / "0shot-seed1234.parquet", task, n)
         for task, n in {"a": 3, "b": 5, "c": 4}.items()

@@ -220,7 +220,7 @@ class Place:
             order = rank_heads(scores) if name == "heads" else rank_ffns(scores)
             columns = as_columns(order, scores) if name == "heads" else ffn_columns(order, scores)
             source = {"prompts": {"path": "prompts/copa/0shot-seed7.parquet", "digest": "0" * 64}}
-            step = "steps.aggregate_importance" if name == "heads" else "steps.aggregate_ffns"
+            step = "steps.aggregate_heads" if name == "heads" else "steps.aggregate_ffns"
             made = {"step": step, "code": code_digest(step), "options": {}}
             facts = {**made, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
             write(self.ranking(name, cell), kind, columns, facts)

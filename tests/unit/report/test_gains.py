@@ -112,8 +112,8 @@ def test_a_difference_knows_nothing_of_random_orders():
 
 def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
     options = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", "7", "--controls", *MORE]
-    assert main(["worth", "--results", str(controlled.results), *options, "--out", str(tmp_path / "worth")]) == 0
-    with (tmp_path / "worth.csv").open() as file:
+    assert main(["worth", "--results", str(controlled.results), *options, "--out", str(tmp_path / "gains")]) == 0
+    with (tmp_path / "gains.csv").open() as file:
         rows = list(csv.DictReader(file))
     rankings = {"heads": ["own", "aggregate", "example", "reversed", "token"], "ffns": ["own", "reversed"]}
     assert [(r["shots"], r["component"], r["task"], r["ranking"]) for r in rows] == [
@@ -128,8 +128,8 @@ def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
     assert float(rows[2]["worth"]) == average.worth
     assert float(rows[2]["over own high"]) == average.gain_limits.high
     assert rows[0]["over own"] == ""
-    assert "<h1>What rankings of heads and FFNs are worth" in (tmp_path / "worth.html").read_text()
-    assert "With one it is not" in (tmp_path / "worth.md").read_text()
+    assert "<h1>What rankings of heads and FFNs are worth" in (tmp_path / "gains.html").read_text()
+    assert "With one it is not" in (tmp_path / "gains.md").read_text()
 
 
 def test_without_a_random_order_nothing_is_said(study):

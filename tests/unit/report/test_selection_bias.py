@@ -67,7 +67,7 @@ def write_task(
 
 @pytest.fixture
 def study(tmp_path: Path) -> ResultsMatrix:
-    found = replace(small(tmp_path), optimism=True)
+    found = replace(small(tmp_path), selection_bias=True)
     for k in found.shots:
         for task in found.tasks:
             write_task(found, k, task)
@@ -169,4 +169,4 @@ def test_the_findings_cite_the_number(study: ResultsMatrix) -> None:
     )
     assert "is told from 0." in text
     assert "as in the paper: by how much, the lines above say." in text
-    assert "as in the paper: optimistic." in findings(replace(study, optimism=False))
+    assert "as in the paper: optimistic." in findings(replace(study, selection_bias=False))

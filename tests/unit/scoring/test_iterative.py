@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lm_headroom.analysis.bootstrap import interval, resample
-from lm_headroom.analysis.ranking import RECOMPUTED, rank_heads
+from lm_headroom.analysis.ranking import ITERATIVE, rank_heads
 from lm_headroom.artifacts.heads import read_ranking
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactError, read, write
@@ -147,9 +147,9 @@ def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
 
 def test_the_artifact_is_read_as_what_it_is(tmp_path):
     columns = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.5, 0.1]}
-    write(tmp_path / "r", RECOMPUTED_RANKING, {**columns, "percent": [0, 50]}, {})
-    assert read_ranking(tmp_path / "r", RECOMPUTED_RANKING) == [(0, 1), (0, 0)]
-    with pytest.raises(ArtifactError, match="expected a ranking artifact, found 'recomputed_ranking'"):
+    write(tmp_path / "r", ITERATIVE_RANKING, {**columns, "percent": [0, 50]}, {})
+    assert read_ranking(tmp_path / "r", ITERATIVE_RANKING) == [(0, 1), (0, 0)]
+    with pytest.raises(ArtifactError, match="expected a ranking artifact, found 'iterative_ranking'"):
         read_ranking(tmp_path / "r", RANKING)
 
 
@@ -164,30 +164,30 @@ def test_work_is_that_of_so_many_scoring_passes(tmp_path):
             return 5.0 * load.columns
 
     prompts = Prompts("t", 0, Load(10, 0, 0), Load(20, 0, 0), Load(30, 0, 0))
-    (tmp_path / "s.yaml").write_text("pruning: {schedule: recomputed, step: 30, levels: [0, 10, 50]}")
+    (tmp_path / "s.yaml").write_text("pruning: {schedule: iterative, step: 30, levels: [0, 10, 50]}")
     settings = read_study(tmp_path / "s.yaml")
-    assert operations("recompute_heads", settings, Costs(), prompts) == (4 * 20.0, 4 * 50.0)
-    assert operations("evaluate_recomputed", settings, Costs(), prompts) == (3 * 60.0, 0.0)
+    assert operations("rank_heads_iteratively", settings, Costs(), prompts) == (4 * 20.0, 4 * 50.0)
+    assert operations("evaluate_iterative", settings, Costs(), prompts) == (3 * 60.0, 0.0)
 
 
-# Right answers of 10 per level under recomputed importance; see fixture_study.RIGHT for the own ranking's.
+# Right answers of 10 per level under the iterative ranking; see fixture_study.RIGHT for the own ranking's.
 RECOMPUTED_RIGHT = {"piqa": [8, 8, 8, 7], "copa": [9, 9, 9, 8], "record": [8, 8, 8, 5]}
 
 
 @pytest.fixture
 def study(tmp_path):
-    found = replace(small(tmp_path), recomputed=True)
+    found = replace(small(tmp_path), iterative=True)
     for k in found.shots:
         for task, right in RECOMPUTED_RIGHT.items():
             own = read(found.curve(task, k), PRUNED_EVAL)
             kept = ("percent", "n_pruned", "parameters_removed", "partner", "correlation")
             columns = {name: own.column(name).to_pylist() for name in kept} | outcomes(right)
-            write(found.curve(task, k, RECOMPUTED), PRUNED_EVAL, columns, made_of(found, k, task, RECOMPUTED))
+            write(found.curve(task, k, ITERATIVE), PRUNED_EVAL, columns, made_of(found, k, task, ITERATIVE))
     return found
 
 
 def test_gain_by_hand(study):
-    own, other = (study_curves(study, 0, name) for name in ("own", RECOMPUTED))
+    own, other = (study_curves(study, 0, name) for name in ("own", ITERATIVE))
     mean, limits = gain(own, other, [20, 50, 90])
     # Own: 8 7 5, 9 8 4, 8 7 5 of 10. Recomputed: 8 8 7, 9 9 8, 8 8 5.
     assert mean == pytest.approx((3 + 5 + 1) / 3 / 30)
@@ -203,36 +203,36 @@ def test_the_sentence_says_what_the_interval_allows(study):
     )
     assert "and 3 tasks, accuracy changes by +10.0 points (+" in text
     assert "), a gain." in text
-    assert "computed again" not in findings(replace(study, recomputed=False))
+    assert "computed again" not in findings(replace(study, iterative=False))
     for k in study.shots:
         for task in study.tasks:
             table = read(study.curve(task, k), PRUNED_EVAL)
             columns = {name: table.column(name).to_pylist() for name in table.column_names}
-            write(study.curve(task, k, RECOMPUTED), PRUNED_EVAL, columns, made_of(study, k, task, RECOMPUTED))
+            write(study.curve(task, k, ITERATIVE), PRUNED_EVAL, columns, made_of(study, k, task, ITERATIVE))
     assert "changes by +0.0 points (+0.0 to +0.0), not told from no change." in findings(study)
 
 
 def test_the_table_of_losses_has_its_rows(study):
     found = {row[:6]: row for row in losses.rows(study)}
-    own, again = (found[0, "heads", name, "copa", 90, 0] for name in ("own", RECOMPUTED))
+    own, again = (found[0, "heads", name, "copa", 90, 0] for name in ("own", ITERATIVE))
     # Of ten questions, nine right with all heads: four, and eight.
     assert (own.loss, again.loss) == pytest.approx((0.5, 0.1))
-    assert found[0, "heads", RECOMPUTED, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
-    assert not any(row.ranking == RECOMPUTED for row in losses.rows(replace(study, recomputed=False)))
+    assert found[0, "heads", ITERATIVE, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
+    assert not any(row.ranking == ITERATIVE for row in losses.rows(replace(study, iterative=False)))
 
 
 def test_figure_5_has_both_averages_of_heads(study, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(fig05, "recomputed_line", lambda axes, curves, *label: shown.append(curves))
+    monkeypatch.setattr(fig05, "iterative_line", lambda axes, curves, *label: shown.append(curves))
     fig05.draw(study, tmp_path / "a", component="heads")
     assert len(shown) == 2, "a panel per shot"
     np.testing.assert_allclose(shown[0].average, [2.5 / 3, 2.5 / 3, 2.5 / 3, 2 / 3])
     fig05.draw(study, tmp_path / "b", component="ffns")
-    fig05.draw(replace(study, recomputed=False), tmp_path / "c", component="heads")
+    fig05.draw(replace(study, iterative=False), tmp_path / "c", component="heads")
     assert len(shown) == 2
 
 
 def test_figure_5_is_drawn_with_the_option(study, tmp_path):
     options = ["--results", str(study.results), "--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7"]
-    assert main(["figure", "05", *options, "--recomputed", "--out", str(tmp_path / "f")]) == 0
+    assert main(["figure", "05", *options, "--iterative", "--out", str(tmp_path / "f")]) == 0
     assert (tmp_path / "f.png").stat().st_size > 5000

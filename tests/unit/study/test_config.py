@@ -231,12 +231,12 @@ class TestValues:
     def test_what_follows_from_the_options(self):
         study = parse_study({})
         assert study.joint.has_grid
-        assert not study.pruning.recomputes
+        assert not study.pruning.is_iterative
         assert (study.importance.reading, study.ffn.other_selection) == ("token", "scoring")
         study = parse_study(
             {
                 "joint": {"heads": [50, 10], "ffns": []},
-                "pruning": {"levels": [50, 5], "schedule": "recomputed", "controls": ["token", "reversed", "random_0"]},
+                "pruning": {"levels": [50, 5], "schedule": "iterative", "controls": ["token", "reversed", "random_0"]},
                 "transfer": {"levels": [30]},
                 "importance": {"last_layer_tokens": "target"},
                 "ffn": {"selection": "scoring"},
@@ -245,7 +245,7 @@ class TestValues:
         assert not study.joint.has_grid
         assert (study.joint.heads_with_zero, study.joint.ffns_with_zero) == ([0, 10, 50], [0])
         assert (study.pruning.levels_with_zero, study.transfer.levels_with_zero) == ([0, 5, 50], [0, 30])
-        assert study.pruning.recomputes
+        assert study.pruning.is_iterative
         assert study.pruning.ffn_controls == ["random_0", "reversed"]
         assert (study.importance.reading, study.ffn.other_selection) == ("target", "evaluation")
 

@@ -12,7 +12,7 @@ from lm_headroom.errors import HeadroomError
 Array = np.ndarray[Any, np.dtype[np.float64]]
 AGGREGATE = "aggregate"
 """What stands in a task's place for the aggregate over tasks."""
-RECOMPUTED = "recomputed"
+ITERATIVE = "iterative"
 """Name of the ranking whose importance is computed again after each step of heads that go."""
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 

@@ -17,7 +17,7 @@ from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
@@ -44,7 +44,7 @@ SCHEMAS = (
     PREFIX_MATCHING,
     PRUNED_EVAL,
     RANKING,
-    RECOMPUTED_RANKING,
+    ITERATIVE_RANKING,
     SEED_SCORES,
     COMPARED_MODELS,
     COMPARED_PRUNABLE,

@@ -1,12 +1,12 @@
-"""The recomputed-ranking artifact: heads in the order in which they go, importance computed again in between."""
+"""The iterative-ranking artifact: heads in the order in which they go, importance computed again in between."""
 
 import pyarrow as pa
 
 from lm_headroom.artifacts.store import ArtifactSchema, Column
 
-RECOMPUTED_RANKING = ArtifactSchema(
-    "recomputed_ranking",
-    "{model}/ranking/heads_recomputed/{task}/{k}shot-seed{s}.parquet",
+ITERATIVE_RANKING = ArtifactSchema(
+    "iterative_ranking",
+    "{model}/ranking/heads_iterative/{task}/{k}shot-seed{s}.parquet",
     (
         Column("rank", pa.int32(), "0 = pruned first"),
         Column("layer", pa.int32(), "layer, from 0"),

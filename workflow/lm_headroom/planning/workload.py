@@ -42,7 +42,7 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 GUESS = (32_000, 24 * 60)
 """MB and minutes where nothing is known."""
 PASS, ORACLE, BACKWARD = range(3)
-SCHEMAS = {"score_heads": BACKWARD, "recompute_heads": BACKWARD} | dict.fromkeys(
+SCHEMAS = {"score_heads": BACKWARD, "rank_heads_iteratively": BACKWARD} | dict.fromkeys(
     ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
 )
 """What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
@@ -172,7 +172,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         return costs.induction(lengths), 0.0
     if rule == "score_heads":
         return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
-    if rule == "recompute_heads":
+    if rule == "rank_heads_iteratively":
         n_rounds = math.ceil(100 / study.pruning.step)
         return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
     if rule == "score_head_knockouts":
@@ -203,7 +203,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
         "evaluate_own": 1 + len({study.importance.reading, *study.pruning.controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
-        "evaluate_recomputed": len(levels),
+        "evaluate_iterative": len(levels),
         "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
     }[rule]
     return passes * costs.forward(load), 0.0
@@ -236,21 +236,21 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
     """The jobs of the rules that run the model, for one model and one seed."""
     tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
     seen = [p for p in prompts if p.task in tasks]
-    recomputed = seen if study.pruning.recomputes else []
+    again = seen if study.pruning.is_iterative else []
     has_grid = study.joint.has_grid
     of_rule: dict[str, Sequence[Prompts | None]] = {
         "score_heads": prompts,
         "score_ffns": seen,
         "evaluate_own": prompts,
-        "recompute_heads": recomputed,
-        "evaluate_recomputed": recomputed,
+        "rank_heads_iteratively": again,
+        "evaluate_iterative": again,
         "evaluate_joint": seen if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
         "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
         "score_induction": [None] if study.induction.sequences else [],
         "ablate_induction": [p for p in prompts if p.task in ablated],
-        "select_ffns": seen if study.ffn.optimism else [],
+        "select_ffns": seen if study.ffn.selection_bias else [],
     }
     found = []
     for rule, members in of_rule.items():

@@ -15,7 +15,7 @@ import numpy as np
 from lm_headroom.analysis.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
 from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.analysis.non_inferiority import CERTIFIED, ESTIMATE_ONLY, NOT_CERTIFIABLE, certify_grid
-from lm_headroom.analysis.ranking import AGGREGATE, RECOMPUTED, count_at
+from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, count_at
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import describe_drawn
@@ -118,10 +118,10 @@ def control_sentences(matrix: ResultsMatrix, shots: int, component: Component) -
 
 def iterative_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 1, continued: what is gained by computing importance again while heads go."""
-    own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", RECOMPUTED))
+    own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", ITERATIVE))
     levels = common_levels([*own.values(), *other.values()])
     if not levels:
-        return f"- {shots}-shot: no level above 0 was evaluated under recomputed importance."
+        return f"- {shots}-shot: no level above 0 was evaluated under the iterative ranking."
     mean, limits = gain(own, other, levels)
     low, high = (100 * limit for limit in limits)
     told = "a gain" if low > 0 else "a loss" if high < 0 else "not told from no change"
@@ -153,7 +153,7 @@ def swing_sentence(matrix: ResultsMatrix, shots: int) -> str:
 def selection_note(matrix: ResultsMatrix) -> list[str]:
     """Finding 2, continued: whether FFNs were judged on the questions that ranked them, and what that gains."""
     record = provenance(matrix.file("ffn_importance", matrix.shots[0], matrix.tasks[0]))
-    found = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.optimism]
+    found = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.selection_bias]
     if record.get("options", {}).get("selection") != "evaluation":
         return found
     much = "by how much, the lines above say" if found else "optimistic"
@@ -445,7 +445,7 @@ def findings(matrix: ResultsMatrix) -> str:
                 for shots in matrix.shots
             ),
             *(sentence for shots in matrix.shots for sentence in gain_sentence(matrix, shots, "heads")),
-            *(iterative_sentence(matrix, shots) for shots in matrix.shots if matrix.recomputed),
+            *(iterative_sentence(matrix, shots) for shots in matrix.shots if matrix.iterative),
         ],
         "2. How many FFNs can go, alone and together with heads": [
             *(

@@ -36,10 +36,10 @@ class ResultsMatrix:
         unseen: tasks that are evaluated, but are no part of the aggregate.
         transfer: tasks that are also evaluated under the rankings of other tasks.
         joint: whether heads and FFNs were also pruned together.
-        recomputed: whether heads were also pruned by recomputed importance.
+        iterative: whether heads were also pruned by iterative re-scoring.
         margin: loss that counts as none, in percentage points; None for what does not depend on it.
         ablated: tasks that are also evaluated without induction heads.
-        optimism: whether FFNs were also ranked by other documents, and that ranking's curve measured.
+        selection_bias: whether FFNs were also ranked by other documents, and that ranking's curve measured.
         without_induction: whether heads have no induction scores.
     """
 
@@ -52,10 +52,10 @@ class ResultsMatrix:
     unseen: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()
     joint: bool = False
-    recomputed: bool = False
+    iterative: bool = False
     margin: float | None = None
     ablated: tuple[str, ...] = ()
-    optimism: bool = False
+    selection_bias: bool = False
     without_induction: bool = False
 
     @property

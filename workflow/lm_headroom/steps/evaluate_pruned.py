@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_headroom.analysis.ranking import AGGREGATE, RECOMPUTED, random_ranking, rank_heads
+from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid, read_ranking
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
@@ -62,7 +62,7 @@ def run(
 def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scores: Path | None = None) -> Pairs:
     """The heads of the ranking file or in the order of a column of the scores, if these are what the name says.
 
-    ``own`` and ``recomputed`` are rankings of the prompts' task, ``aggregate`` is the aggregate's, all at the prompts'
+    ``own`` and ``iterative`` are rankings of the prompts' task, ``aggregate`` is the aggregate's, all at the prompts'
     shots and seed; so are the scores.
 
     Raises:
@@ -75,9 +75,9 @@ def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scor
     if ranking is None:
         raise HeadroomError(f"ranking {name!r} needs a ranking file (--ranking-file)")
     expected = expected_ranking(model, prompts, *([AGGREGATE] if name == AGGREGATE else []))
-    if name not in ("own", AGGREGATE, RECOMPUTED):
+    if name not in ("own", AGGREGATE, ITERATIVE):
         expected = {"model": expected["model"]}
-    return read_ranking(ranking, RECOMPUTED_RANKING if name == RECOMPUTED else RANKING, **expected)
+    return read_ranking(ranking, ITERATIVE_RANKING if name == ITERATIVE else RANKING, **expected)
 
 
 def order(name: str, given: Pairs, loaded: Loaded) -> Pairs:

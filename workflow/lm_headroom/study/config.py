@@ -133,7 +133,7 @@ class Ffn(Section):
         "curves under that ranking optimistic, so that nothing is certified of them, or `scoring`, apart from those "
         "that curves are measured on.",
     )
-    optimism: bool = Field(
+    selection_bias: bool = Field(
         default=False,
         description="Also score on the other documents than `selection` names, and measure that ranking's curve: how "
         "much curves gain from being measured on the documents that ranked the FFNs. Twice the work of the oracle.",
@@ -141,7 +141,7 @@ class Ffn(Section):
 
     @property
     def other_selection(self) -> str:
-        """The documents that `optimism` scores on."""
+        """The documents that `selection_bias` scores on."""
         return "scoring" if self.selection == "evaluation" else "evaluation"
 
 
@@ -178,9 +178,9 @@ class Pruning(Section):
         "norm of what the head writes). Each costs a curve of evaluations, but for the reading that is the configured "
         "one, which costs nothing.",
     )
-    schedule: Literal["one_shot", "recomputed"] = Field(
+    schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
-        description="`one_shot`: importance is computed once, with all heads there; `recomputed`: also under a ranking "
+        description="`one_shot`: importance is computed once, with all heads there; `iterative`: also under a ranking "
         "whose importance is computed again each time `step` percent of all heads have gone. A task then takes as many "
         "scoring jobs as there are steps, and a curve more.",
     )
@@ -189,9 +189,9 @@ class Pruning(Section):
     )
 
     @property
-    def recomputes(self) -> bool:
-        """Whether there are curves under recomputed importance."""
-        return self.schedule == "recomputed"
+    def is_iterative(self) -> bool:
+        """Whether there are curves under the iterative ranking."""
+        return self.schedule == "iterative"
 
     @property
     def levels_with_zero(self) -> list[int]:

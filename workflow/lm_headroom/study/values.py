@@ -13,7 +13,7 @@ from lm_headroom.study.ranking_names import CRITERIA, RANDOM, REVERSED
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
 """Characters of a name, which becomes a folder, and of other text, which may be a path."""
-RESERVED_TASKS = ("aggregate", "own", "recomputed", REVERSED, f"{RANDOM}N", "highest_srcc", "lowest_srcc", *CRITERIA)
+RESERVED_TASKS = ("aggregate", "own", "iterative", REVERSED, f"{RANDOM}N", "highest_srcc", "lowest_srcc", *CRITERIA)
 """Folders and rankings that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.bootstrap import Interval
-from lm_headroom.analysis.ranking import RECOMPUTED
+from lm_headroom.analysis.ranking import ITERATIVE
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
@@ -84,7 +84,7 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "aver
 
 
 def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
-    """The average under recomputed importance, beside the own ranking's in black, with its 95% band."""
+    """The average under the iterative ranking, beside the own ranking's in black, with its 95% band."""
     style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
     label = f"{whose}, importance recomputed"
     axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
@@ -96,7 +96,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     own = data(matrix, component)
     controls = matrix.controls if component == "heads" else ffn_controls(matrix.controls)
     others = {name: data(matrix, component, name) for name in controls}
-    recomputed = data(matrix, component, RECOMPUTED) if component == "heads" and matrix.recomputed else {}
+    again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
     styles, whose = style.task_styles(matrix.tasks), style.name_of_average(matrix.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
@@ -105,8 +105,8 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
         style.average_line(ax, curves.percent, curves.average, curves.band, matrix.tasks)
         draw_controls(ax, {name: of[shots] for name, of in others.items()}, whose)
-        if recomputed:
-            iterative_line(ax, recomputed[shots], whose)
+        if again:
+            iterative_line(ax, again[shots], whose)
         pruned = f"{COMPONENTS[component]} pruned (%)"
         ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_headroom.analysis.bootstrap import Interval, mcnemar
-from lm_headroom.analysis.ranking import AGGREGATE, RECOMPUTED
+from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
@@ -61,7 +61,7 @@ def rows(matrix: ResultsMatrix) -> Iterator[Row]:
         ArtifactError: an artifact of the study is missing or not its own.
     """
     for shots in matrix.shots:
-        again = (RECOMPUTED,) if matrix.recomputed else ()
+        again = (ITERATIVE,) if matrix.iterative else ()
         heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *matrix.controls))]
         ffns = [("ffns", name) for name in ("own", *ffn_controls(matrix.controls))]
         for component, ranking in (*heads, *ffns):

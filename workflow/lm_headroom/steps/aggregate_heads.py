@@ -32,7 +32,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     first = next(iter(scores.values())).facts
     facts = {**cell_provenance(first, AGGREGATE, shots, seed), "shares": shares}
     inputs = {task: s.path for task, s in scores.items()}
-    record = build_provenance("steps.aggregate_importance", inputs, {"aggregate": how, "tasks": list(tasks)}, facts)
+    record = build_provenance("steps.aggregate_heads", inputs, {"aggregate": how, "tasks": list(tasks)}, facts)
     layers, heads = np.indices(mean.shape)
     columns = {
         "layer": layers.ravel(),
@@ -51,5 +51,5 @@ def rank_one(out: Path, scores: Path) -> None:
     """Write the ranking of one head-importance artifact."""
     found = read_scores(scores)
     facts = {key: value for key, value in found.facts.items() if key in ("model", "dtype", "task", "shots", "seed")}
-    record = build_provenance("steps.aggregate_importance", {"scores": scores}, {}, facts)
+    record = build_provenance("steps.aggregate_heads", {"scores": scores}, {}, facts)
     write(out, RANKING, as_columns(rank_heads(found.score), found.score), record)

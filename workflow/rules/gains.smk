@@ -1,7 +1,7 @@
 # What rankings of heads and FFNs are worth over random order, from artifacts alone: seconds, no model.
 
 
-rule write_worth:
+rule write_gains:
     input:
         CURVE_FILES,
         AGGREGATE_CURVE_FILES,
@@ -9,17 +9,17 @@ rule write_worth:
         FFN_CONTROL_FILES,
         matrix=MATRIX,
     output:
-        csv=f"{WORTH_STEM}.csv",
-        md=f"{WORTH_STEM}.md",
+        csv=f"{GAINS_STEM}.csv",
+        md=f"{GAINS_STEM}.md",
         html=report(
-            f"{WORTH_STEM}.html",
-            caption="../report/worth.rst",
+            f"{GAINS_STEM}.html",
+            caption="../report/gains.rst",
             category="{model}",
             subcategory="pruned evaluation",
             labels={"result": "What rankings are worth", "seed": "{seed}"},
         ),
     log:
-        "logs/{model}/write_worth/seed{seed}.log",
+        "logs/{model}/write_gains/seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -27,7 +27,7 @@ rule write_worth:
         tasks=TASKS,
         shots=SHOTS,
         controls=CONTROLS,
-        stem=WORTH_STEM,
+        stem=GAINS_STEM,
     message:
         "Write what rankings of heads and FFNs are worth, {wildcards.model}."
     shell:

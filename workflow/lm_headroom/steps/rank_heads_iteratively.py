@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from lm_headroom.artifacts.iterative_ranking import RECOMPUTED_RANKING
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.prompts import IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.store import write
@@ -28,7 +28,7 @@ def run(
     last_layer_tokens: LastLayerTokens,
     settings: Settings,
 ) -> None:
-    """Write a recomputed-ranking artifact."""
+    """Write a iterative-ranking artifact."""
     table = first_gold(rows(prompts, IMPORTANCE))
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
@@ -63,5 +63,5 @@ def run(
         "percent": [ranked.percent for ranked in found],
     }
     took = {**peak(), "token_budget": budget() if loaded.in_memory else None}
-    record = build_provenance("steps.recompute_heads", {"prompts": prompts}, options, facts)
-    write(out, RECOMPUTED_RANKING, columns, record, took)
+    record = build_provenance("steps.rank_heads_iteratively", {"prompts": prompts}, options, facts)
+    write(out, ITERATIVE_RANKING, columns, record, took)

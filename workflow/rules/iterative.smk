@@ -1,23 +1,23 @@
 # Rankings whose importance is computed again after each step of heads that go, and curves under them. No job of these
-# is planned unless pruning.schedule is recomputed.
+# is planned unless pruning.schedule is iterative.
 
 
-rule recompute_heads:
+rule rank_heads_iteratively:
     input:
         model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
     output:
-        RECOMPUTED_RANKING,
+        ITERATIVE_RANKING,
     log:
-        f"logs/{{model}}/recompute_heads/{{task}}/{CELL}.log",
+        f"logs/{{model}}/rank_heads_iteratively/{{task}}/{CELL}.log",
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
-        **model_job("recompute_heads"),
+        **model_job("rank_heads_iteratively"),
     params:
-        parts=PARTS,
-        code=code_digest("steps.recompute_heads"),
+        cache=CACHE,
+        code=code_digest("steps.rank_heads_iteratively"),
         options=options(
             "pruning.step",
             "importance.reduction",
@@ -30,26 +30,26 @@ rule recompute_heads:
     shell:
         "python -m lm_headroom recompute --model {input.model:q} --prompts {input.prompts:q} {params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} --out {output:q} 2>&1 | tee {log:q}"
+        "--token-budget {resources.token_budget} --cache {params.cache:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
-use rule evaluate_own as evaluate_recomputed with:
+use rule evaluate_own as evaluate_iterative with:
     input:
         model="results/{model}/model.json",
         prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        ranking=RECOMPUTED_RANKING,
+        ranking=ITERATIVE_RANKING,
     output:
-        expand(HEAD_CURVE, ranking=RECOMPUTED, allow_missing=True),
+        expand(HEAD_CURVE, ranking=ITERATIVE, allow_missing=True),
     log:
-        f"logs/{{model}}/evaluate_recomputed/{{task}}/{CELL}.log",
+        f"logs/{{model}}/evaluate_iterative/{{task}}/{CELL}.log",
     resources:
-        **model_job("evaluate_recomputed"),
+        **model_job("evaluate_iterative"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
-        rankings=[RECOMPUTED],
+        rankings=[ITERATIVE],
         scores=[],
         options=options("pruning.levels", "dtype", "add_bos"),
         folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
     message:
-        "Prune {wildcards.model} on {wildcards.task} by recomputed importance, {wildcards.shot}-shot."
+        "Prune {wildcards.model} on {wildcards.task} by iterative re-scoring, {wildcards.shot}-shot."

@@ -11,14 +11,14 @@ rule select_ffns:
     log:
         f"logs/{{model}}/select_ffns/{{task}}/{CELL}.log",
     wildcard_constraints:
-        task=alternatives(TASKS if OPTIMISM else []),
+        task=alternatives(TASKS if SELECTION_BIAS else []),
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
     resources:
         **model_job("select_ffns"),
     params:
-        parts=PARTS,
+        cache=CACHE,
         code=code_digest("steps.select_ffns"),
         options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
     message:
@@ -27,22 +27,22 @@ rule select_ffns:
         "python -m lm_headroom ffn-selection --model {input.model:q} --prompts {input.prompts:q} "
         "{params.options} "
         "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --parts {params.parts:q} "
+        "--token-budget {resources.token_budget} --cache {params.cache:q} "
         "--curve {output.curve:q} --out {output.scores:q} 2>&1 | tee {log:q}"
 
 
-rule write_optimism:
+rule write_selection_bias:
     input:
         SELECTION_FILES,
         FFN_FILES,
         FFN_CURVE_FILES,
         matrix=MATRIX,
     output:
-        csv=f"{OPTIMISM_STEM}.csv",
-        md=f"{OPTIMISM_STEM}.md",
+        csv=f"{SELECTION_BIAS_STEM}.csv",
+        md=f"{SELECTION_BIAS_STEM}.md",
         html=report(
-            f"{OPTIMISM_STEM}.html",
-            caption="../report/optimism.rst",
+            f"{SELECTION_BIAS_STEM}.html",
+            caption="../report/selection_bias.rst",
             category="{model}",
             subcategory="FFN importance",
             labels={
@@ -51,14 +51,14 @@ rule write_optimism:
             },
         ),
     log:
-        "logs/{model}/write_optimism/seed{seed}.log",
+        "logs/{model}/write_selection_bias/seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
         code=code_digest("report.tables.selection_bias"),
         tasks=TASKS,
         shots=SHOTS,
-        stem=OPTIMISM_STEM,
+        stem=SELECTION_BIAS_STEM,
     message:
         "Write how optimistic FFN rankings of {wildcards.model} are."
     shell:
