@@ -216,7 +216,7 @@ def test_wrong_values_are_refused(changes):
     with pytest.raises(HeadroomError, match="^config key '") as refused:
         parse_study(changes)
     assert next(iter(changes)) in str(refused.value)
-    assert ". It is: " in str(refused.value)
+    assert ". About this key: " in str(refused.value)
 
 
 def test_snakemake_says_it_in_one_sentence(tmp_path):

@@ -6,18 +6,21 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.catalogue import SCHEMAS
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.reading import read_study
+from lm_headroom.study.documentation import SCHEMA, options
+from lm_headroom.study.reading import parse_study, read_study
 from tests.conftest import ROOT
 from tests.support.small_study import write_study
 
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("results", "statistics", "studies")}
 TEXT = " ".join(README.split())
+EVERY_PAGE = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 SMOLLM2 = ROOT / "docs" / "smollm2"
 
 
@@ -56,7 +59,7 @@ def anchors(page):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize("page", EVERY_PAGE)
 def test_linked_files_and_headings_exist(page):
     for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", (ROOT / page).read_text()):
         target = (ROOT / page).parent / path if path else ROOT / page
@@ -69,6 +72,21 @@ def test_the_example_study_is_a_study(tmp_path):
     (tmp_path / "study.yaml").write_text(text)
     assert (ROOT / text.split("$schema=")[1].split()[0]).is_file()
     assert read_study(tmp_path / "study.yaml").shots == [0, 5]
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_named_keys_of_a_study_exist(page):
+    text = (ROOT / page).read_text()
+    known = {key for key, _ in options(json.loads(SCHEMA.read_text()))}
+    sections = {key.split(".")[0] for key in known if "." in key and "NAME" not in key}
+    assert {key for key in re.findall(r"`([a-z_]+\.[a-z_.]+)", text) if key.split(".")[0] in sections} <= known
+    for key, value in re.findall(r"`([a-z_.]+): ((?:\{[^`]*\}|[a-z0-9_]+))`", text):
+        first, *others = key.split(".")
+        if first in known:
+            values = yaml.safe_load(value)
+            for name in reversed(others):
+                values = {name: values}
+            parse_study({first: values})
 
 
 @pytest.mark.parametrize(

@@ -129,14 +129,14 @@ class Ffn(Section):
 
     selection: Literal["evaluation", "scoring"] = Field(
         default="evaluation",
-        description="Documents that the oracle scores are measured on: `evaluation`, as the paper did, which makes "
-        "curves under that ranking optimistic, so that nothing is certified of them, or `scoring`, apart from those "
-        "that curves are measured on.",
+        description="The documents that rank the FFNs. `evaluation`, as in the paper, uses the documents that also "
+        "measure the curve, so the curve has selection bias and is not tested against the margin; `scoring` uses "
+        "other ones.",
     )
     selection_bias: bool = Field(
         default=False,
-        description="Also score on the other documents than `selection` names, and measure that ranking's curve: how "
-        "much curves gain from being measured on the documents that ranked the FFNs. Twice the work of the oracle.",
+        description="Also ranks FFNs by the documents that `selection` does not name, and measures that ranking's "
+        "curve. The difference of the curves is the selection bias. This doubles the work of the oracle.",
     )
 
     @property
@@ -171,21 +171,21 @@ class Pruning(Section):
     )
     controls: Controls = Field(
         default=["random_1"],
-        description="Control rankings beside the own one. Of heads and FFNs: `reversed` (most important first); "
-        "`random_N` (drawn with seed N; several become a band). Of heads alone: the readings of eq. 8 whatever "
-        "`importance` says, `token`, `example` and `target` (token with the last layer by target tokens); and two that "
-        "need no gradient, `magnitude` (norm of the head's slice of the output projection) and `output_norm` (mean "
-        "norm of what the head writes). Each costs a curve of evaluations, but for the reading that is the configured "
-        "one, which costs nothing.",
+        description="The control rankings that are evaluated beside the task's own. Heads and FFNs: `reversed` (most "
+        "important first) and `random_N` (drawn with seed N; figures show several as a band). Heads only: the variants "
+        "of eq. 8, `token`, `example` and `target` (`token` with the last layer divided by target tokens), and two "
+        "criteria without gradients, `magnitude` (norm of the head's slice of the output projection) and `output_norm` "
+        "(mean norm of the head's contribution to the residual stream). Each costs a curve of evaluations, except the "
+        "variant that `importance` already uses.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
-        description="`one_shot`: importance is computed once, with all heads there; `iterative`: also under a ranking "
-        "whose importance is computed again each time `step` percent of all heads have gone. A task then takes as many "
-        "scoring jobs as there are steps, and a curve more.",
+        description="`one_shot` scores heads once, in the whole model. `iterative` also evaluates a ranking that is "
+        "scored again each time `step` percent of all heads have been pruned, which costs each task one scoring pass "
+        "per step and one more curve.",
     )
     step: Annotated[Percent, Field(ge=1)] = Field(
-        default=10, description="Percent of all heads that go before importance is computed again."
+        default=10, description="The percent of all heads that are pruned before heads are scored again."
     )
 
     @property

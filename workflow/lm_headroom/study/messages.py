@@ -49,7 +49,7 @@ def _wrong_value(errors: list[Any]) -> str:
     same = [found for found in errors if _described(found["loc"])[0] == key]
     found = next((each for each in same if each["type"] in _BOUNDS), same[0])
     about = " ".join(described.get("description", "").split())
-    return f"config key {key!r}: {_reason(found, inner)}" + (f". It is: {about}" if about else "")
+    return f"config key {key!r}: {_reason(found, inner)}" + (f". About this key: {about}" if about else "")
 
 
 def _reason(error: Mapping[str, Any], inner: Mapping[str, Any]) -> str:
