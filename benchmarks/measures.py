@@ -23,8 +23,8 @@ from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import TASK_FOLDERS
-from lm_headroom.engine.likelihood import encode, likelihoods, rows_of
-from lm_headroom.engine.loading import Loaded, load
+from lm_headroom.engine.likelihood import encode, likelihoods, sequence_slices
+from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
@@ -67,7 +67,7 @@ class Bench:
     pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 60, "winogrande": 24})
     documents_pruned: int = 48
 
-    def loaded(self, dtype: str = "float32") -> Loaded:
+    def loaded(self, dtype: str = "float32") -> LoadedModel:
         """Our model."""
         return load(self.record, dtype, "cpu", torch.get_num_threads())
 
@@ -103,7 +103,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
                 contestants[f"ours {dtype}"] = partial(_evaluate, models[dtype], pairs)
                 contestants[f"HFLM {dtype}"] = partial(rivals[dtype].log_likelihoods, pairs, best[dtype])
             found = contest(contestants, bench.rounds)
-            documents = encode(pairs, models["float32"].tokenizer, models["float32"].window)
+            documents = encode(pairs, models["float32"].tokenizer, models["float32"].max_positions)
             right = {name: _right(documents, rows, timed.result) for name, timed in found.items()}
             whole = np.array([document.truncated == 0 for document in documents])
             far = _furthest(documents, found["ours float32"].result, found["HFLM float32"].result)
@@ -145,12 +145,12 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             return results
 
         def by_restarts(pairs: Any = pairs) -> Any:
-            documents = encode(pairs, ours.tokenizer, ours.window)
+            documents = encode(pairs, ours.tokenizer, ours.max_positions)
             budget = token_budget(ours.model, ours.device, keeps_layers=True)
             return knock_out_ffns(ours, Batches(documents, budget))
 
         found = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
-        documents = encode(pairs, ours.tokenizer, ours.window)
+        documents = encode(pairs, ours.tokenizer, ours.max_positions)
         knocked = found["ours"].result.ablated
         far = max(
             _furthest(documents, knocked[layer].values, result)
@@ -180,7 +180,7 @@ def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     for shots in shots_of:
         for task in bench.tasks:
-            documents = encode(bench.gold(task, shots), ours.tokenizer, ours.window)
+            documents = encode(bench.gold(task, shots), ours.tokenizer, ours.max_positions)
 
             def by_documents(documents: Any = documents) -> np.ndarray:
                 budget = token_budget(ours.model, ours.device, differentiates=True)
@@ -222,8 +222,8 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
     path = checkpoint_folder(bench.record)
     wide = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
     short = sequence(ranked, seed)
-    witness = copying_by_vocabulary(wide, short, start, layers)
-    far = float(np.abs(copying_scores(ours, short, start)[layers] - witness).max())
+    reference = copying_by_vocabulary(wide, short, start, layers)
+    far = float(np.abs(copying_scores(ours, short, start)[layers] - reference).max())
     say(f"d: furthest {far:.1e}")
     yield {
         "measure": "d",
@@ -336,8 +336,8 @@ def _process(arguments: Sequence[str]) -> None:
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
-def _evaluate(loaded: Loaded, pairs: Any) -> np.ndarray:
-    documents = encode(pairs, loaded.tokenizer, loaded.window)
+def _evaluate(loaded: LoadedModel, pairs: Any) -> np.ndarray:
+    documents = encode(pairs, loaded.tokenizer, loaded.max_positions)
     values: np.ndarray = likelihoods(loaded, Batches(documents, token_budget(loaded.model, loaded.device))).values
     return values
 
@@ -350,13 +350,15 @@ def best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
 
 def _right(documents: Any, rows: Any, values: np.ndarray) -> np.ndarray:
     gold = [row[3] for row in rows]
-    return np.array([gold[part.start + int(values[part].argmax())] for _, part in rows_of(documents)], dtype=bool)
+    return np.array(
+        [gold[part.start + int(values[part].argmax())] for _, part in sequence_slices(documents)], dtype=bool
+    )
 
 
 def _furthest(documents: Any, ours: np.ndarray, theirs: np.ndarray) -> float:
     """Largest difference of log-likelihoods; documents that were cut to the window are cut differently, so left out."""
     far = [0.0]
-    for document, (_, part) in zip(documents, rows_of(documents), strict=True):
+    for document, (_, part) in zip(documents, sequence_slices(documents), strict=True):
         if not document.truncated:
             far.append(float(np.abs(ours[part] - theirs[part]).max()))
     return max(far)

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from benchmarks.measures import Bench, Row, oracle_documents
 from benchmarks.pair import JOBS, n_evaluations, study_of
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
-from lm_headroom.engine.batch_size import MOST
+from lm_headroom.engine.batch_size import MAX_TOKENS
 from lm_headroom.engine.likelihood import encode
 from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.models.location import checkpoint_folder
@@ -48,14 +48,14 @@ def with_operations(bench: Bench, rows: Sequence[Row]) -> list[Row]:
     return result
 
 
-def _ratio(bench: Bench, costs: Costs, tokenizer: Any, window: int, row: Row) -> float:
+def _ratio(bench: Bench, costs: Costs, tokenizer: Any, max_positions: int, row: Row) -> float:
     measure, task, shots = row["measure"], row["task"], row["shots"]
 
     def documents(purpose: str = EVALUATION, n: int | None = None) -> list[Document]:
-        return encode([found[:3] for found in bench.pairs(task, shots, purpose, n)], tokenizer, window)
+        return encode([found[:3] for found in bench.pairs(task, shots, purpose, n)], tokenizer, max_positions)
 
     def gold(n: int | None = None) -> list[Document]:
-        return encode(bench.gold(task, shots, n), tokenizer, window)
+        return encode(bench.gold(task, shots, n), tokenizer, max_positions)
 
     if measure == "a":
         asked = documents()
@@ -79,12 +79,12 @@ def _ratio(bench: Bench, costs: Costs, tokenizer: Any, window: int, row: Row) ->
 
 def load(documents: Sequence[Document], share: bool = True) -> Load:
     """What documents ask of lm-headroom."""
-    return load_of(Batches(documents, MOST["cpu"], share=share))
+    return load_of(Batches(documents, MAX_TOKENS["cpu"], share=share))
 
 
 def harness(costs: Costs, documents: Sequence[Document], sizes: Sequence[int]) -> float:
     """Operations of HFLM over documents, at the batch size of ``sizes`` that takes fewest."""
-    inputs = {row.inputs for document in documents for row in document.rows}
+    inputs = {row.inputs for document in documents for row in document.sequences}
     lengths = sorted(map(len, inputs), reverse=True)
 
     def taken(size: int) -> float:
@@ -97,7 +97,7 @@ def released(costs: Costs, documents: Sequence[Document]) -> float:
     """Operations of the released importance: batches of one, logits everywhere, gradients of weights, too."""
     total = 0.0
     for document in documents:
-        (row,) = document.rows
+        (row,) = document.sequences
         whole = costs.forward(_padded([len(row.tokens)]))
         attention = whole - costs.forward(Load(len(row.tokens), 0, len(row.tokens)))
         total += whole + 2 * BACKWARD_LINEAR * (whole - attention) + BACKWARD_ATTENTION * attention

@@ -57,7 +57,7 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     from lm_headroom.artifacts.store import run_statistics
     from lm_headroom.models import architectures
 
-    evaluations = n_evaluations(architectures.heads(bench.loaded().model).layers)
+    evaluations = n_evaluations(architectures.head_layout(bench.loaded().model).layers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompts = folder / "prompts.parquet"

@@ -23,7 +23,7 @@ from lm_headroom.artifacts.ffns import read_ffn_ranking
 from lm_headroom.artifacts.heads import read_ranking
 from lm_headroom.engine.likelihood import encode, likelihoods
 from lm_headroom.engine.loading import gates_without
-from lm_headroom.engine.memory import MIB, peak
+from lm_headroom.engine.memory import MIB, peak_memory
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
@@ -88,7 +88,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                     few = [row[:3] for row in rows if row[0] in first]
                     ours = likelihoods(
                         masked,
-                        Batches(encode(few, masked.tokenizer, masked.window), 1024),
+                        Batches(encode(few, masked.tokenizer, masked.max_positions), 1024),
                         gates_without(masked.shape, gone[0]) if gone[0] else None,
                         frozenset(gone[1]),
                     ).values
@@ -167,14 +167,14 @@ def _memory(folder: Path) -> int:
 
 def _measure(folder: Path) -> int:
     """The same for this process."""
-    before = peak()["peak_memory_mib"]
+    before = peak_memory()["peak_memory_mib"]
     is_pruned = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == MODEL_TYPE
     load = load_pruned if is_pruned else AutoModelForCausalLM.from_pretrained
     model = load(folder, dtype=torch.float32)
     tokens = torch.arange(10, 10 + PROMPT)[None] % model.config.vocab_size
     _prefill(model, tokens)
     _decode(model, tokens[:, :SHORT])
-    return (peak()["peak_memory_mib"] - before) * MIB
+    return (peak_memory()["peak_memory_mib"] - before) * MIB
 
 
 if __name__ == "__main__":

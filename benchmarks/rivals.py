@@ -45,7 +45,7 @@ class Harness:
     @contextmanager
     def without(self, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()) -> Iterator[None]:
         """Heads zeroed before the output projection, FFNs' outputs zeroed: what hooks can do from outside."""
-        width = architectures.heads(self.model).width
+        d_head = architectures.head_layout(self.model).d_head
         projections = architectures.output_projections(self.model)
         blocks = architectures.ffn_modules(self.model)
         by_layer: dict[int, list[int]] = {}
@@ -55,7 +55,7 @@ class Harness:
             for layer, gone in by_layer.items():
                 mask = torch.ones(projections[layer].in_features)
                 for head in gone:
-                    mask[head * width : (head + 1) * width] = 0
+                    mask[head * d_head : (head + 1) * d_head] = 0
 
                 def zero_heads(_: Any, inputs: Any, mask: torch.Tensor = mask) -> Any:
                     return (inputs[0] * mask.to(inputs[0].dtype), *inputs[1:])
@@ -73,7 +73,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
     Batch of one, logits of all positions, and gradients of all weights, since ``loss.backward()`` runs on a model as
     it was loaded.
     """
-    shape = architectures.heads(model)
+    shape = architectures.head_layout(model)
     total = np.zeros((shape.layers, shape.heads))
     captured: dict[int, torch.Tensor] = {}
 
@@ -88,7 +88,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
     model.requires_grad_(True)
     try:
         for document in documents:
-            (row,) = document.rows
+            (row,) = document.sequences
             model.zero_grad(set_to_none=True)
             ids = torch.tensor([row.tokens])
             labels = ids.clone()
@@ -96,7 +96,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
             model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
             for layer, outputs in captured.items():
                 products = (outputs.detach().float() * outputs.grad.float())[0, :-1]
-                total[layer] += products.unflatten(1, (shape.heads, shape.width)).sum(-1).abs().sum(0).numpy()
+                total[layer] += products.unflatten(1, (shape.heads, shape.d_head)).sum(-1).abs().sum(0).numpy()
     finally:
         model.requires_grad_(False)
         model.zero_grad(set_to_none=True)
@@ -112,7 +112,7 @@ def copying_by_vocabulary(model: Any, tokens: Sequence[int], start: int, layers:
     Each head's output at each position through its slice of the output projection and the unembedding, softmax over the
     vocabulary, ReLU of the rise over the mean of what can be attended to, ratio at the most attended token.
     """
-    shape = architectures.heads(model)
+    shape = architectures.head_layout(model)
     ids = torch.tensor([start, *tokens])
     time = len(ids)
     embedded = model.get_input_embeddings()(ids)[None]
@@ -124,13 +124,13 @@ def copying_by_vocabulary(model: Any, tokens: Sequence[int], start: int, layers:
         layer = model.model.layers[number]
         normed = layer.input_layernorm(embedded)
         q, k, v = (
-            getattr(layer.self_attn, name)(normed)[0].unflatten(1, (-1, shape.width)).transpose(0, 1)
+            getattr(layer.self_attn, name)(normed)[0].unflatten(1, (-1, shape.d_head)).transpose(0, 1)
             for name in ("q_proj", "k_proj", "v_proj")
         )
         q, k = (x * cos[0] + _rotated(x) * sin[0] for x in (q, k))
         for head in range(shape.heads):
-            weight = layer.self_attn.o_proj.weight[:, head * shape.width : (head + 1) * shape.width]
-            scores = q[head] @ k[head // group].T * shape.width**-0.5
+            weight = layer.self_attn.o_proj.weight[:, head * shape.d_head : (head + 1) * shape.d_head]
+            scores = q[head] @ k[head // group].T * shape.d_head**-0.5
             total = 0.0
             for at in range(1, time):
                 row = scores[at, : at + 1]

@@ -40,7 +40,7 @@ def log_likelihoods(model: Any, documents: Sequence[Any]) -> np.ndarray[Any, Any
     """Of each row's continuation, a pass per row."""
     found = []
     for document in documents:
-        for row in document.rows:
+        for row in document.sequences:
             logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
             log_p = logits.log_softmax(-1)
             places = range(len(row.tokens) - row.n_target, len(row.tokens))
@@ -64,7 +64,7 @@ def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[A
     handles = [m.register_forward_pre_hook(catch(layer)) for layer, m in enumerate(output_projections(model))]
     scores = np.zeros((len(documents), len(handles), case.heads))
     for number, document in enumerate(documents):
-        (row,) = document.rows
+        (row,) = document.sequences
         logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
         places = range(len(row.tokens) - row.n_target, len(row.tokens))
         loss = -sum(logits[place - 1].log_softmax(-1)[row.tokens[place]] for place in places) / row.n_target
@@ -96,7 +96,7 @@ def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any,
     ]
     found = np.zeros((len(documents), len(projections), case.heads))
     for number, document in enumerate(documents):
-        model(input_ids=torch.tensor([document.rows[0].tokens[:-1]]), use_cache=False)
+        model(input_ids=torch.tensor([document.sequences[0].tokens[:-1]]), use_cache=False)
         for layer, module in enumerate(projections):
             for head in range(case.heads):
                 here = part(case, head)
@@ -131,7 +131,7 @@ def ffn_importance(model: Any, documents: Sequence[Any]) -> tuple[np.ndarray[Any
     handles = [m.register_forward_hook(catch(layer)) for layer, m in enumerate(ffn_outputs(model))]
     sums = np.zeros((2, len(documents), len(handles)))
     for number, document in enumerate(documents):
-        mean_loss(model, document.rows[0]).backward()
+        mean_loss(model, document.sequences[0]).backward()
         for layer in range(len(handles)):
             f, g = (x.reshape(-1, x.shape[-1]) for x in (caught[layer].detach(), caught[layer].grad))
             products = [float(f[t] @ g[t]) for t in range(len(f))]

@@ -10,7 +10,7 @@ import torch
 
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import gates_without
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.models import architectures
 from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.gradient import contributions
@@ -31,7 +31,7 @@ def documents(choices=(1, 3)):
     shared, more, other = (RNG.integers(3, 500, size).tolist() for size in (17, 4, 6))
     found = []
     for number, context in enumerate((shared, shared + more, other)):
-        rows = [Row((*context, *RNG.integers(3, 500, size).tolist()), size) for size in choices]
+        rows = [TokenSequence((*context, *RNG.integers(3, 500, size).tolist()), size) for size in choices]
         found.append(Document(number, tuple(rows)))
     return found
 
@@ -93,7 +93,7 @@ def test_ffn_gradients_equal_the_loops_and_finite_differences(served, plain, nam
     np.testing.assert_allclose(found.signed[..., 0], signed, rtol=1e-3, atol=1e-5 * absolute.max())
     for layer in range(LAYERS):
         # Norms that compute in float32 leave few digits to a difference of two losses.
-        difference = loops.ffn_gate_derivative(plain(name), layer, SINGLE[0].rows[0], 1e-2)
+        difference = loops.ffn_gate_derivative(plain(name), layer, SINGLE[0].sequences[0], 1e-2)
         assert signed[0, layer] == pytest.approx(difference, rel=0.02, abs=1e-3 * np.abs(signed[0]).max())
 
 

@@ -12,7 +12,7 @@ from lm_headroom.engine.attention import AttentionSpec, biased
 from lm_headroom.engine.interventions import Interventions, attach
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import load
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.engine.unembedding import logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
@@ -86,14 +86,14 @@ class TestWidthsOfTheirOwn:
     @pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "qwen3"])
     def test_shapes_are_read_from_the_maps(self, served, name):
         shape = served(name).shape
-        assert shape.heads * shape.width != HIDDEN
-        assert removed(served, name, 0) == 2 * shape.width * HIDDEN
+        assert shape.heads * shape.d_head != HIDDEN
+        assert removed(served, name, 0) == 2 * shape.d_head * HIDDEN
 
     def test_a_config_that_contradicts_the_maps_is_refused(self, plain):
         model = plain("gpt2")
         model.config.n_head = 5
         with pytest.raises(HeadroomError, match="config says 5 heads, of width 4, but the c_attn of its layers have"):
-            architectures.heads(model)
+            architectures.head_layout(model)
 
 
 class TestParallelBlocks:
@@ -134,7 +134,7 @@ class TestNormsAfterBlocks:
     def test_what_heads_write_is_what_reaches_the_residual(self, served, name):
         """Heads that write ten times as much, all of them, write the same behind the norm."""
         loaded = served(name)
-        documents = [Document(0, (Row(tuple(TOKENS), 2),))]
+        documents = [Document(0, (TokenSequence(tuple(TOKENS), 2),))]
         before = contributions(loaded, documents, 200).written
         projection = output_projections(loaded.model)[1]
         with torch.no_grad():
@@ -168,7 +168,7 @@ class TestSlidingWindows:
         assert [layer for layer in range(3) if (found[layer] == 0).all()] == narrow
 
     def test_the_window_is_in_every_mask(self):
-        narrow = AttentionSpec(1.0, window=3)
+        narrow = AttentionSpec(1.0, sliding_window=3)
         unseen = narrow.unseen(2, 6, torch.device("cpu"))
         assert [row.nonzero()[:, 0].tolist() for row in ~unseen] == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
         q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 6, 2)
@@ -251,9 +251,9 @@ class TestAlibi:
 
     def test_the_window_is_that_of_training(self):
         config = AutoConfig.for_model("bloom")
-        assert architectures.window(config) == 2048
+        assert architectures.max_positions(config) == 2048
         config.seq_length = 512
-        assert architectures.window(config) == 512
+        assert architectures.max_positions(config) == 512
 
 
 class TestSixteenBits:
@@ -275,7 +275,7 @@ class TestLayersElsewhere:
         folder = checkpoint(name).parent / "checkpoint"
         with torch.device("meta"):
             whole = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        path = architectures.family(whole).layers
+        path = architectures.architecture_of(whole).layers
         stem, many = path.rsplit(".", 1)
         places = {f"{stem}.{part}": "cpu" for part, _ in whole.get_submodule(stem).named_children() if part != many}
         places |= {f"{path}.{n}": "disk" if n == 1 else "cpu" for n in range(3)} | {"lm_head": "cpu"}
@@ -283,7 +283,7 @@ class TestLayersElsewhere:
             folder,
             dtype=torch.float64,
             device_map=places,
-            attn_implementation=architectures.implementation(whole.config),
+            attn_implementation=architectures.attention_implementation(whole.config),
         )
         assert {parameter.device.type for parameter in split.parameters()} == {"cpu", "meta"}
         found = log_likelihoods(prepare(split, None), Batches(DOCUMENTS, 200))
@@ -301,15 +301,15 @@ class TestRotationsByLength:
             rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": WINDOW}
             | factors,
         )  # fmt: skip
-        assert architectures.window(config) == WINDOW
+        assert architectures.max_positions(config) == WINDOW
 
 
 class TestWindows:
     """Configs name the largest number of input tokens differently."""
 
     def test_all_are_found(self, served, name):
-        assert served(name).window == (2048 if name.startswith("bloom") else WINDOW)
-        assert architectures.sizes(served(name).skeleton)["window"] == served(name).window
+        assert served(name).max_positions == (2048 if name.startswith("bloom") else WINDOW)
+        assert architectures.model_sizes(served(name).skeleton)["max_positions"] == served(name).max_positions
 
 
 class TestPlans:
@@ -318,7 +318,7 @@ class TestPlans:
     def test_configs_of_any_number_of_layers(self, served, name):
         for n_layers in (1, 5):
             model = model_from_config(with_layers(served(name).skeleton.config, n_layers))
-            assert architectures.heads(model).layers == n_layers
+            assert architectures.head_layout(model).layers == n_layers
 
     @pytest.mark.parametrize("name", ["gemma3_text", "gpt_neo"])
     def test_they_are_timed(self, served, name):

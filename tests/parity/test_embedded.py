@@ -29,7 +29,7 @@ def loss(loaded, ids):
 
 def test_it_is_smollm2_135m(smollm2):
     shape = smollm2.shape
-    assert (shape.layers, shape.heads, shape.key_value_heads, shape.width) == (30, 9, 3, 64)
+    assert (shape.layers, shape.heads, shape.key_value_heads, shape.d_head) == (30, 9, 3, 64)
     assert sum(p.numel() for p in smollm2.model.parameters()) == pytest.approx(134.5e6, rel=1e-3)
     assert smollm2.model.config.rms_norm_eps == 1e-5
     assert smollm2.record["origin"]["sha256"] == embedded.MODEL_WHEEL.sha256

@@ -20,7 +20,7 @@ from lm_headroom.analysis.metrics import Choices, correct_normalised
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY
 from lm_headroom.cli import TASK_FOLDERS
-from lm_headroom.engine.likelihood import Likelihoods, encode, likelihoods, rows_of
+from lm_headroom.engine.likelihood import Likelihoods, encode, likelihoods, sequence_slices
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.models import architectures
@@ -107,10 +107,10 @@ def ours(
     columns, _ = prompts.render(task, shots, 1234, str(records), 2, n, folders=[TASK_FOLDERS / "harness"])
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
-    documents = encode(rows, smollm2.tokenizer, smollm2.window)
+    documents = encode(rows, smollm2.tokenizer, smollm2.max_positions)
     found = likelihoods(smollm2, Batches(documents, 1024), gates)
     choices = []
-    for doc_id, part in rows_of(documents):
+    for doc_id, part in sequence_slices(documents):
         members = keep[part]
         lengths = tuple(columns["choice_length"][i] for i in members)
         gold = tuple(columns["gold"][i] for i in members)
@@ -185,7 +185,7 @@ def test_prompts_likelihoods_and_accuracies(smollm2, hflm, records, tmp_path, ta
 
     right = right_documents(documents, choices, found)
     compared = 0
-    for (_, part), choice, sample, outcome in zip(rows_of(documents), choices, samples, right, strict=True):
+    for (_, part), choice, sample, outcome in zip(sequence_slices(documents), choices, samples, right, strict=True):
         best = np.sort(expected[part])[::-1]
         if len(best) == 1 or best[0] - best[1] > NEAR:
             compared += 1
@@ -207,11 +207,11 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
     pruned = [(layer, head) for layer in range(30) for head in range(9) if rng.random() < 0.33 or layer in (3, 17)]
     projections = architectures.output_projections(hflm.model)
     kept = [projection.weight.detach().clone() for projection in projections]
-    width = smollm2.shape.width
+    d_head = smollm2.shape.d_head
     try:
         with torch.no_grad():
             for layer, head in pruned:
-                projections[layer].weight[:, head * width : (head + 1) * width] = 0
+                projections[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
         for task in ("winogrande", "hellaswag"):
             gates = gates_without(smollm2.shape, pruned)
             rows, found, _, _ = ours(smollm2, task, 0, records, gates)

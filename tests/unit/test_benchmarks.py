@@ -63,11 +63,11 @@ def test_counted_operations_are_those_that_the_others_make(bench, size):
     ours, rival = bench.loaded(), Harness(bench.record, "float32")
     costs = costs_of(ours.model)
     asked = bench.pairs("copa", 0)
-    documents = encode([row[:3] for row in asked], ours.tokenizer, ours.window)
+    documents = encode([row[:3] for row in asked], ours.tokenizer, ours.max_positions)
     linear = replace(costs, heads=0)
     made = count_operations(lambda: rival.log_likelihoods([row[:3] for row in asked], size))
     assert made == pytest.approx(harness(linear, documents, [size]), rel=1e-3)
-    gold = encode([row[:3] for row in asked if row[3]], ours.tokenizer, ours.window)
+    gold = encode([row[:3] for row in asked if row[3]], ours.tokenizer, ours.max_positions)
     made = count_operations(lambda: released_importance(rival.model, gold))
     assert made == pytest.approx(released(linear, gold), rel=1e-3)
 

@@ -176,15 +176,15 @@ def test_a_hub_tokenizer_adds_nothing(finished):
     table = rows(finished.result("prompts/arc_easy/0shot-seed1234.parquet"), "evaluation")
     for add_bos in (False, True):
         for document in tokenise(table, loaded, add_bos):
-            starts = [row.tokens[0] == loaded.tokenizer.bos_token_id for row in document.rows]
+            starts = [row.tokens[0] == loaded.tokenizer.bos_token_id for row in document.sequences]
             assert starts == [add_bos] * len(starts)
-            assert loaded.tokenizer.bos_token_id not in document.rows[0].tokens[1:]
+            assert loaded.tokenizer.bos_token_id not in document.sequences[0].tokens[1:]
 
 
 def test_a_curve_equals_the_engine_called_directly(finished):
     """Half the heads by the own, reversed and random rankings, evaluated here without the command line."""
     from lm_headroom.analysis.metrics import correct
-    from lm_headroom.engine.likelihood import log_likelihoods, rows_of
+    from lm_headroom.engine.likelihood import log_likelihoods, sequence_slices
     from lm_headroom.engine.loading import gates_without, load
     from lm_headroom.engine.packing import Batches
     from lm_headroom.steps.read_prompts import choices, rows, tokenise
@@ -200,7 +200,8 @@ def test_a_curve_equals_the_engine_called_directly(finished):
         gates = gates_without(loaded.shape, order[:6])
         values = log_likelihoods(loaded, Batches(documents, 1), gates)
         expected = [
-            correct(choice, values[part]) for (_, part), choice in zip(rows_of(documents), choices(table), strict=True)
+            correct(choice, values[part])
+            for (_, part), choice in zip(sequence_slices(documents), choices(table), strict=True)
         ]
         stored = read(finished.result(f"tiny/pruned_eval/heads/{cell}/{name}.parquet"), PRUNED_EVAL).to_pylist()[2]
         assert stored["correct"] == expected

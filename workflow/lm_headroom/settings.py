@@ -33,7 +33,7 @@ class Settings:
         threads: CPU threads; None leaves torch's choice.
         token_budget: most tokens per batch; None for what the memory holds. Changes speed and memory only.
         add_bos: put the BOS token before each prompt.
-        parts: folder where finished units are kept, and looked for; None keeps nothing.
+        cache: folder where finished units are kept, and looked for; None keeps nothing.
     """
 
     dtype: str = "float32"
@@ -41,4 +41,4 @@ class Settings:
     threads: int | None = None
     token_budget: int | None = None
     add_bos: bool = False
-    parts: Path | None = None
+    cache: Path | None = None

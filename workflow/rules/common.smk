@@ -29,9 +29,9 @@ from lm_headroom.models.location import (
     PERMISSIONS,
     digests_file,
     has_kept_content,
-    is_of_another_source,
+    has_other_source,
     needs_resolving,
-    read_place,
+    read_location,
 )
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.code_digest import code_digest
@@ -50,7 +50,7 @@ from lm_headroom.tasks.data import (
     recorded_digest,
 )
 from lm_headroom.tasks.digest import task_digest
-from lm_headroom.planning.workload import guess, hardware_of, request_from_files
+from lm_headroom.planning.workload import default_request, hardware_of, request_from_files
 
 # Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
@@ -202,7 +202,7 @@ def force_outdated():
 
 def check_record_window(model, record):
     """Refuse induction sequences that a model whose record is there cannot hold, whatever made the record."""
-    window = (read_place(record).get("sizes") or {}).get("window")
+    window = (read_location(record).get("sizes") or {}).get("max_positions")
     induction = STUDY.induction
     if window is not None:
         try:
@@ -253,7 +253,7 @@ def resolve_again(model):
             OUTDATED[str(record)] = ["the checkpoint is another"]
         return
     said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if is_of_another_source(record, place.source, place.revision, place.allowed):
+    if has_other_source(record, place.source, place.revision, place.allowed):
         raise WorkflowError(
             f"{said}\nThe results of {model} are of another source, or of one that was allowed other things."
         )
@@ -900,7 +900,7 @@ def get_request(name, job_input, attempt):
         )
     except HeadroomError as error:
         warn(f"{error}. Until then, cluster jobs ask for a guess of memory and time")
-        return guess(STUDY, attempt)
+        return default_request(STUDY, attempt)
 
 
 def model_job(name):

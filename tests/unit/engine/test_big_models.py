@@ -46,7 +46,7 @@ def test_every_measure_is_that_of_the_model_in_memory(pair):
     knocked = [knock_out_ffns(loaded, Batches(documents, 200)) for loaded in pair]
     for ours, theirs in zip(knocked[0].ablated, knocked[1].ablated, strict=True):
         np.testing.assert_array_equal(ours.values, theirs.values)
-    gold = [Document(d.doc_id, d.rows[:1]) for d in documents]
+    gold = [Document(d.doc_id, d.sequences[:1]) for d in documents]
     np.testing.assert_allclose(*(contributions(loaded, gold, 200).absolute for loaded in pair), rtol=1e-5, atol=1e-7)
     tokens = list(range(10, 40))
     np.testing.assert_array_equal(*(prefix_matching_scores(loaded, tokens, 1) for loaded in pair))
@@ -63,7 +63,7 @@ def test_layers_that_wait_are_named(pair, capsys):
 
 def test_pruned_curves_and_counts_are_too(pair):
     documents = random_documents(np.random.default_rng(1))
-    choices = [Choices(d.doc_id, tuple(n == 0 for n in range(len(d.rows))), None) for d in documents]
+    choices = [Choices(d.doc_id, tuple(n == 0 for n in range(len(d.sequences))), None) for d in documents]
     ranking = [(layer, head) for layer in (1, 0, 2) for head in range(4)]
     curves = [
         Evaluation(loaded, documents, choices, Batches(documents, 200)).curve(ranking, [0, 40, 100]) for loaded in pair

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lm_headroom.engine import gpus
-from lm_headroom.engine.gpus import Device, visible
+from lm_headroom.engine.gpus import Device, visible_gpus
 
 TWO = """\
 GPU 0: NVIDIA H200 (UUID: GPU-5d5ba0d6-0000)
@@ -65,19 +65,19 @@ def host(tmp_path, monkeypatch):
 )
 def test_what_can_be_seen(host, listing, given, expected):
     host(listing, given)
-    assert visible(os.environ) == [Device(*pair) for pair in expected]
+    assert visible_gpus(os.environ) == [Device(*pair) for pair in expected]
 
 
 def test_numbers_without_the_drivers_list_belong_to_the_schedulers_job(monkeypatch):
     """Two jobs of Slurm on a node may each have a GPU 0 that is not the other's."""
-    monkeypatch.setattr(gpus, "_listed", lambda: [])
+    monkeypatch.setattr(gpus, "_list_gpus", lambda: [])
     keys = [
-        [device.key for device in visible({"CUDA_VISIBLE_DEVICES": "0", **job})]
+        [device.key for device in visible_gpus({"CUDA_VISIBLE_DEVICES": "0", **job})]
         for job in ({}, {"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "8"}, {"SLURM_JOB_ID": "7"})
     ]
     assert keys[1] == keys[3]
     assert len({key for (key,) in keys}) == 3
-    assert visible({}) == []
+    assert visible_gpus({}) == []
 
 
 class Holder:

@@ -12,11 +12,11 @@ from tests.conftest import count_operations, tiny_model
 def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):
     """transformers' own forward, with the seam's gate on one side and changed weights on the other."""
     tokens = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
-    width = loaded.shape.width
+    d_head = loaded.shape.d_head
     for layer, head in [(0, 0), (1, 2), (2, 3)]:
         model = tiny_model(family)
         with torch.no_grad():
-            architectures.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
+            architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
             expected = model(input_ids=tokens).logits
             with loaded.interventions.gates(gates_without(loaded.shape, [(layer, head)])):
                 found = loaded.model(input_ids=tokens).logits

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lm_headroom.engine.likelihood import encode, log_likelihoods, rows_of
+from lm_headroom.engine.likelihood import encode, log_likelihoods, sequence_slices
 from lm_headroom.engine.loading import gates_without
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.scoring.knockout import knock_out_ffns
@@ -20,16 +20,16 @@ def random_documents(rng, n=9, vocabulary=500):
         context = rng.integers(3, vocabulary, rng.integers(2, 30)).tolist()
         if i % 3 == 0:
             targets = [[int(t)] for t in rng.integers(3, vocabulary, 4)]
-            rows = [Row((*context, *t), 1) for t in targets]
+            rows = [TokenSequence((*context, *t), 1) for t in targets]
         elif i % 3 == 1:
             rows = []
             for length in rng.integers(1, 9, 3):
                 target = rng.integers(3, vocabulary, length).tolist()
-                rows.append(Row((*context, *target), int(length)))
+                rows.append(TokenSequence((*context, *target), int(length)))
         else:
             cut = rng.integers(0, len(context))
             target = rng.integers(3, vocabulary, 4).tolist()
-            rows = [Row((*context[:cut], int(option), *context[cut:], *target), 4) for option in (3, 4)]
+            rows = [TokenSequence((*context[:cut], int(option), *context[cut:], *target), 4) for option in (3, 4)]
         documents.append(Document(100 + i, tuple(rows)))
     return documents
 
@@ -45,7 +45,7 @@ def plain(model, row):
 @pytest.mark.parametrize("budget", [1, 60, 100_000])
 def test_branches_equal_rows_of_their_own(loaded, family, budget):
     documents = random_documents(np.random.default_rng(1))
-    rows = [row for document in documents for row in document.rows]
+    rows = [row for document in documents for row in document.sequences]
     batches = Batches(documents, budget)
     assert sum(batch.n_documents for batch in batches) == len(documents)
     found = log_likelihoods(loaded, batches)
@@ -58,13 +58,13 @@ def test_branches_equal_rows_of_their_own(loaded, family, budget):
 def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
     pruned = [(0, 1), (1, 0), (1, 3), (2, 2), (2, 0), (2, 1), (2, 3)]
     documents = random_documents(np.random.default_rng(2))
-    rows = [row for document in documents for row in document.rows]
+    rows = [row for document in documents for row in document.sequences]
     found = log_likelihoods(loaded, Batches(documents, 64), gates_without(loaded.shape, pruned))
     model = tiny_model(family)
-    width = architectures.heads(model).width
+    d_head = architectures.head_layout(model).d_head
     with torch.no_grad():
         for layer, head in pruned:
-            architectures.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
+            architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
     expected = [plain(model, row) for row in rows]
     assert np.abs(np.array(expected) - log_likelihoods(loaded, Batches(documents, 64))).max() > 0.01
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -79,7 +79,7 @@ def test_the_model_is_as_it_was_after_an_evaluation(loaded):
 
 def test_shared_positions_get_logits_once():
     context = tuple(range(3, 20))
-    document = Document(0, tuple(Row((*context, t), 1) for t in (30, 31, 32, 33)))
+    document = Document(0, tuple(TokenSequence((*context, t), 1) for t in (30, 31, 32, 33)))
     (batch,) = Batches([document], 100)
     assert batch.input_ids.tolist() == [list(context)]
     assert batch.layout().trees[0].branches is None
@@ -91,9 +91,9 @@ def test_budgets_bound_the_columns_of_a_batch():
     documents = random_documents(np.random.default_rng(4), 12)
     for batch in Batches(documents, 80):
         assert batch.input_ids.numel() <= 80 or batch.n_documents == 1
-    seen = sorted(int(row) for batch in Batches(documents, 80) for row in batch.rows.unique())
-    assert seen == list(range(sum(len(d.rows) for d in documents)))
-    assert [doc_id for doc_id, _ in rows_of(documents)] == [d.doc_id for d in documents]
+    seen = sorted(int(row) for batch in Batches(documents, 80) for row in batch.sequence_ids.unique())
+    assert seen == list(range(sum(len(d.sequences) for d in documents)))
+    assert [doc_id for doc_id, _ in sequence_slices(documents)] == [d.doc_id for d in documents]
 
 
 class TestEncode:
@@ -110,25 +110,25 @@ class TestEncode:
         pairs = [(0, SENTENCES[0], " the sun"), (0, SENTENCES[0] + "  ", "a lamp"), (1, "Answer:", "\nstone")]
         documents = encode(pairs, tokenizer, 200)
         expected = [TemplateLM._encode_pair(Encoder(), c, t) for _, c, t in pairs]
-        rows = [row for document in documents for row in document.rows]
+        rows = [row for document in documents for row in document.sequences]
         assert [(list(r.tokens), r.n_target) for r in rows] == [(c + t, len(t)) for c, t in expected]
-        assert [len(d.rows) for d in documents] == [2, 1]
+        assert [len(d.sequences) for d in documents] == [2, 1]
 
     def test_no_special_token_but_bos_where_asked(self, tokenizer):
         (plain_document,) = encode([(0, "The sun", " is")], tokenizer, 200)
         (with_bos,) = encode([(0, "The sun", " is")], tokenizer, 200, add_bos=True)
-        assert with_bos.rows[0].tokens == (tokenizer.bos_token_id, *plain_document.rows[0].tokens)
+        assert with_bos.sequences[0].tokens == (tokenizer.bos_token_id, *plain_document.sequences[0].tokens)
         (empty,) = encode([(0, "", "The sun")], tokenizer, 200)
-        assert empty.rows[0].tokens[0] == tokenizer.bos_token_id
+        assert empty.sequences[0].tokens[0] == tokenizer.bos_token_id
 
     def test_long_documents_lose_context_once_for_all_choices(self, tokenizer):
         context = " ".join(SENTENCES)
         (whole,) = encode([(7, context, " a"), (7, context, " the river bank")], tokenizer, 10_000)
-        window = len(whole.rows[1].inputs) - 5
-        (cut,) = encode([(7, context, " a"), (7, context, " the river bank")], tokenizer, window)
+        max_positions = len(whole.sequences[1].inputs) - 5
+        (cut,) = encode([(7, context, " a"), (7, context, " the river bank")], tokenizer, max_positions)
         assert cut.truncated == 5
-        assert [row.tokens for row in cut.rows] == [row.tokens[5:] for row in whole.rows]
-        assert max(len(row.inputs) for row in cut.rows) == window
+        assert [row.tokens for row in cut.sequences] == [row.tokens[5:] for row in whole.sequences]
+        assert max(len(row.inputs) for row in cut.sequences) == max_positions
 
     def test_a_continuation_longer_than_the_window_is_refused(self, tokenizer):
         with pytest.raises(HeadroomError, match="document 7: a continuation of .* tokens leaves no room"):
@@ -145,10 +145,10 @@ class TestNotFinite:
     @pytest.mark.parametrize("budget", [1, 10_000])
     def test_one_document_of_many(self, loaded, budget):
         documents = random_documents(np.random.default_rng(5), 5)
-        known = {token for document in documents for row in document.rows for token in row.tokens}
+        known = {token for document in documents for row in document.sequences for token in row.tokens}
         token = max(set(range(3, 500)) - known)
-        rows = documents[3].rows
-        documents[3] = Document(103, tuple(Row((token, *row.tokens[1:]), row.n_target) for row in rows))
+        rows = documents[3].sequences
+        documents[3] = Document(103, tuple(TokenSequence((token, *row.tokens[1:]), row.n_target) for row in rows))
         loaded.model.get_input_embeddings().register_forward_hook(
             lambda module, given, found: found.masked_fill((given[0] == token)[..., None], float("nan"))
         )

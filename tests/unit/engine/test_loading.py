@@ -18,7 +18,7 @@ from lm_headroom.models.resolve import SHORTEST_WINDOW, resolve
 from lm_headroom.models.sizes import checkpoint_sizes, read_config
 from lm_headroom.scoring.copying import copying
 from lm_headroom.scoring.gradient import contributions
-from lm_headroom.scoring.prefix_matching import finite, prefix_matching
+from lm_headroom.scoring.prefix_matching import check_finite_scores, prefix_matching
 from lm_headroom.steps.read_prompts import tokenise
 from tests.conftest import SENTENCES, tiny_model
 from tests.families import cases
@@ -54,8 +54,8 @@ def loaded_from(folder, record):
 
 def scores_of(loaded):
     """Log-likelihoods, importance and induction scores."""
-    documents = encode(PAIRS, loaded.tokenizer, loaded.window)
-    golds = encode(PAIRS[::2], loaded.tokenizer, loaded.window)
+    documents = encode(PAIRS, loaded.tokenizer, loaded.max_positions)
+    golds = encode(PAIRS[::2], loaded.tokenizer, loaded.max_positions)
     found = contributions(loaded, golds, 512)
     matched, _ = prefix_matching(loaded, 1)
     copied, _ = copying(loaded, 1)
@@ -305,7 +305,7 @@ def test_advice_on_number_formats_fits_the_one_in_use(tokenizer, dtype, advice):
     loaded = prepare(tiny_model("opt"), tokenizer)
     loaded.model.to(getattr(torch, dtype))
     with pytest.raises(HeadroomError, match=f"layer 0 head 0 is not finite; {advice}"):
-        finite(np.array([[np.nan]]), "copying", loaded)
+        check_finite_scores(np.array([[np.nan]]), "copying", loaded)
 
 
 @pytest.mark.parametrize("case", ["opt", "llama", "gpt2", "mpt"])
@@ -317,8 +317,8 @@ def test_the_shortest_window_that_is_taken_works(tokenizer, case):
     name = {"gpt2": "n_positions", "mpt": "max_seq_len"}.get(case, "max_position_embeddings")
     setattr(config, name, SHORTEST_WINDOW)
     loaded = prepare(AutoModelForCausalLM.from_config(config, attn_implementation="eager").double(), tokenizer)
-    assert loaded.window == SHORTEST_WINDOW
-    documents = encode(PAIRS, loaded.tokenizer, loaded.window)
+    assert loaded.max_positions == SHORTEST_WINDOW
+    documents = encode(PAIRS, loaded.tokenizer, loaded.max_positions)
     assert np.isfinite(log_likelihoods(loaded, Batches(documents, 512, "cpu"))).all()
 
 

@@ -34,9 +34,9 @@ def test_free_memory_is_within_the_container(monkeypatch, tmp_path):
 
 
 def test_the_peak_is_this_processs():
-    before = memory.peak()["peak_memory_mib"]
+    before = memory.peak_memory()["peak_memory_mib"]
     filled = torch.ones(64 * memory.MIB)
-    assert memory.peak()["peak_memory_mib"] >= max(before, 256)
+    assert memory.peak_memory()["peak_memory_mib"] >= max(before, 256)
     assert filled[-1] == 1
 
 
@@ -46,12 +46,12 @@ def test_a_token_takes_no_more_than_is_counted(smollm2):
     import numpy as np
 
     from lm_headroom.engine.likelihood import target_log_probabilities
-    from lm_headroom.engine.packing import Batches, Document, Row
+    from lm_headroom.engine.packing import Batches, Document, TokenSequence
 
     rng = np.random.default_rng(0)
 
     def kept(n):
-        document = Document(0, (Row(tuple(rng.integers(100, 40000, n + 1).tolist()), 1),))
+        document = Document(0, (TokenSequence(tuple(rng.integers(100, 40000, n + 1).tolist()), 1),))
         (batch,) = Batches([document], 10_000)
         storages = {}
 

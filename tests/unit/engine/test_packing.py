@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from lm_headroom.engine.likelihood import log_likelihoods
-from lm_headroom.engine.packing import Batches, Document, Row, TreeDocument, build_prefix_tree
+from lm_headroom.engine.packing import Batches, Document, TokenSequence, TreeDocument, build_prefix_tree
 from lm_headroom.errors import HeadroomError
 from tests.unit.engine.test_likelihood import plain, random_documents
 
 
 def tree_of(*documents):
-    first = np.cumsum([0, *(len(d.rows) for d in documents)])
+    first = np.cumsum([0, *(len(d.sequences) for d in documents)])
     return build_prefix_tree([TreeDocument(d, n, int(first[n])) for n, d in enumerate(documents)])
 
 
@@ -21,13 +21,15 @@ def questions(rng, paragraph_length=40, n=4):
     found = []
     for i in range(n):
         context = [*paragraph, *rng.integers(3, 500, 6).tolist()]
-        found.append(Document(i, tuple(Row((*context, t), 1) for t in (7, 8))))
+        found.append(Document(i, tuple(TokenSequence((*context, t), 1) for t in (7, 8))))
     return found
 
 
 def test_a_tree_holds_each_shared_beginning_once():
     """Choices a b c d, a b c e f and a b x (their last tokens are not read) branch at c and at b."""
-    document = Document(0, (Row((1, 2, 3, 4, 9), 2), Row((1, 2, 3, 5, 6, 9), 3), Row((1, 2, 7, 9), 2)))
+    document = Document(
+        0, (TokenSequence((1, 2, 3, 4, 9), 2), TokenSequence((1, 2, 3, 5, 6, 9), 3), TokenSequence((1, 2, 7, 9), 2))
+    )
     tree = tree_of(document)
     assert tree.tokens.tolist() == [1, 2, 3, 5, 6, 4, 7]
     assert tree.positions.tolist() == [0, 1, 2, 3, 4, 3, 2]
@@ -40,7 +42,7 @@ def test_a_tree_holds_each_shared_beginning_once():
 
 
 def test_rows_that_are_the_same_share_everything():
-    tree = tree_of(Document(0, (Row((1, 2, 3), 1), Row((1, 2, 4), 1))))
+    tree = tree_of(Document(0, (TokenSequence((1, 2, 3), 1), TokenSequence((1, 2, 4), 1))))
     assert tree.columns == tree.trunk == 2
     assert tree.targets.tolist() == [3, 4]
     assert tree.sources.tolist() == [1, 1]
@@ -55,7 +57,7 @@ def test_documents_on_one_paragraph_share_it(loaded):
     alone = Batches(documents, 1000, share=False)
     assert shared.columns == 2 * (40 + 4 * 6)
     assert alone.columns == 8 * 46
-    expected = [plain(loaded.model, row) for document in documents for row in document.rows]
+    expected = [plain(loaded.model, row) for document in documents for row in document.sequences]
     for batches in (shared, alone):
         np.testing.assert_allclose(log_likelihoods(loaded, batches), expected, rtol=1e-5, atol=1e-5)
 
@@ -68,7 +70,7 @@ def test_groups_keep_the_budget():
 
 def test_documents_that_share_little_stay_apart():
     rng = np.random.default_rng(2)
-    documents = [Document(i, (Row((1, 2, 3, *rng.integers(4, 500, 20).tolist()), 1),)) for i in range(5)]
+    documents = [Document(i, (TokenSequence((1, 2, 3, *rng.integers(4, 500, 20).tolist()), 1),)) for i in range(5)]
     assert all(len(tree.members) == 1 for batch in Batches(documents, 1000) for tree in batch.trees)
 
 
@@ -82,7 +84,7 @@ class TestOutOfMemory:
         def work(batch):
             if batch.columns > most:
                 raise error
-            seen.append(sorted({int(row) for row in batch.rows}))
+            seen.append(sorted({int(row) for row in batch.sequence_ids}))
             return batch.columns
 
         return work, seen
@@ -102,7 +104,7 @@ class TestOutOfMemory:
         largest = max(tree.columns for batch in batches for tree in batch.trees)
         work, seen = self.failing(max(largest, 100), error)
         assert sum(result for _, result in batches.each(work)) == batches.columns
-        assert sorted(row for rows in seen for row in rows) == list(range(batches.n_rows))
+        assert sorted(row for rows in seen for row in rows) == list(range(batches.n_sequences))
         assert batches.token_budget <= 220
         assert capsys.readouterr().err.count("out of memory at ") <= 3
         # The next pass over the same documents begins with what fits.
@@ -120,7 +122,7 @@ class TestOutOfMemory:
 
     def test_one_document_that_does_not_fit_is_named(self):
         work, _ = self.failing(10, MemoryError())
-        batches = Batches([Document(77, (Row(tuple(range(30)), 1),))], 1000)
+        batches = Batches([Document(77, (TokenSequence(tuple(range(30)), 1),))], 1000)
         with pytest.raises(HeadroomError, match=r"document 77 \(29 tokens\) does not fit the memory alone"):
             list(batches.each(work))
 

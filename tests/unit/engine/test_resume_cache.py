@@ -14,7 +14,7 @@ from lm_headroom.artifacts.store import write_json
 from lm_headroom.engine import likelihood, resume_cache
 from lm_headroom.engine.likelihood import likelihoods
 from lm_headroom.engine.loading import gates_without, prepare
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.engine.resume_cache import ResumeCache, digest, open_cache
 from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
@@ -32,14 +32,14 @@ def documents(n=9, seed=3):
     rng = np.random.default_rng(seed)
 
     def row(start, length):
-        return Row((*start, *rng.integers(3, 500, length).tolist()), length)
+        return TokenSequence((*start, *rng.integers(3, 500, length).tolist()), length)
 
     starts = [tuple(rng.integers(3, 500, 6 + i).tolist()) for i in range(n)]
     return [Document(i, (row(start, 2), row(start, 3))) for i, start in enumerate(starts)]
 
 
 def gold(found):
-    return [Document(d.doc_id, d.rows[:1]) for d in found]
+    return [Document(d.doc_id, d.sequences[:1]) for d in found]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def loaded(tokenizer):
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """Parts that write each finished batch at once."""
-    monkeypatch.setattr(resume_cache, "KEEP_EVERY", 0)
+    monkeypatch.setattr(resume_cache, "SAVE_EVERY", 0)
     return ResumeCache(tmp_path / "parts")
 
 
@@ -89,16 +89,16 @@ class TestUnit:
 
     def test_entries_come_back_with_their_own_lengths(self, kept):
         with kept.unit("a", ["x", "y", "z"], ROWS, [1, 2, 3]) as unit:
-            assert unit.known == {}
+            assert unit.done == {}
             unit.add(2, values=np.arange(3.0), greedy=np.array([True, False, True]))
             unit.add(0, values=np.array([7.0]), greedy=np.array([False]))
         again = kept.unit("a", ["w", "z", "x"], ROWS, [2, 3, 1])
-        assert sorted(again.known) == [1, 2]
+        assert sorted(again.done) == [1, 2]
         assert not again.complete
-        np.testing.assert_array_equal(again.known[1]["values"], [0, 1, 2])
-        np.testing.assert_array_equal(again.known[1]["greedy"], [True, False, True])
-        np.testing.assert_array_equal(again.known[2]["values"], [7])
-        assert kept.unit("b", ["x"], ROWS).known == {}
+        np.testing.assert_array_equal(again.done[1]["values"], [0, 1, 2])
+        np.testing.assert_array_equal(again.done[1]["greedy"], [True, False, True])
+        np.testing.assert_array_equal(again.done[2]["values"], [7])
+        assert kept.unit("b", ["x"], ROWS).done == {}
 
     def test_what_was_added_before_an_error_is_kept(self, tmp_path):
         kept = ResumeCache(tmp_path)
@@ -111,7 +111,7 @@ class TestUnit:
 
         with pytest.raises(ZeroDivisionError):
             fail()
-        assert list(kept.unit("a", ["x", "y"], ONE).known) == [0]
+        assert list(kept.unit("a", ["x", "y"], ONE).done) == [0]
 
     @pytest.mark.parametrize(
         "damage", [lambda raw: raw[:-40], lambda raw: b"", lambda raw: raw.replace(b"\x40", b"\x41")]
@@ -122,7 +122,7 @@ class TestUnit:
                 unit.add(number, values=np.full((1, 64), 2.0))
         path = sorted(kept.folder.iterdir())[0]
         path.write_bytes(damage(path.read_bytes()))
-        assert len(kept.unit("a", ["x", "y"], WIDE).known) == 1
+        assert len(kept.unit("a", ["x", "y"], WIDE).done) == 1
         said = capsys.readouterr().err
         assert str(path) in said
         assert "computed again" in said
@@ -131,7 +131,7 @@ class TestUnit:
         with ResumeCache().unit("a", ["x"], ONE) as unit:
             unit.add(0, values=np.ones(1))
         assert unit.complete
-        assert not ResumeCache().below("b").unit("a", ["x"], ONE).known
+        assert not ResumeCache().subfolder("b").unit("a", ["x"], ONE).done
 
 
 def resealed(path, change, kept, name="a"):
@@ -164,11 +164,11 @@ class TestDamage:
             changed = bytearray(raw)
             changed[place] ^= 1 << int(rng.integers(8))
             block.write_bytes(changed)
-            assert kept.unit("a", ["x", "y"], WIDE).known == {}
+            assert kept.unit("a", ["x", "y"], WIDE).done == {}
             assert not block.exists()
         assert capsys.readouterr().err.count(f"{block}: cannot be reused") == len(places)
         block.write_bytes(raw)
-        np.testing.assert_array_equal(kept.unit("a", ["x", "y"], WIDE).known[0]["values"], self.VALUES)
+        np.testing.assert_array_equal(kept.unit("a", ["x", "y"], WIDE).done[0]["values"], self.VALUES)
 
     @pytest.mark.parametrize(
         "change",
@@ -187,32 +187,32 @@ class TestDamage:
     )
     def test_another_layout_with_a_digest_that_is_right(self, kept, block, change, capsys):
         resealed(block, change, kept)
-        assert kept.unit("a", ["x", "y"], WIDE).known == {}
+        assert kept.unit("a", ["x", "y"], WIDE).done == {}
         assert "it holds " in capsys.readouterr().err
 
     def test_an_equal_layout_with_a_digest_that_is_right_is_used(self, kept, block):
         """So that the test above is not of its own helper."""
         resealed(block, lambda arrays: arrays | {"values": 2 * arrays["values"]}, kept)
-        np.testing.assert_array_equal(kept.unit("a", ["x", "y"], WIDE).known[0]["values"], 2 * self.VALUES)
+        np.testing.assert_array_equal(kept.unit("a", ["x", "y"], WIDE).done[0]["values"], 2 * self.VALUES)
 
     def test_objects_are_not_unpickled(self, kept, block, capsys):
         np.savez(block, keys=np.array([b"x"]), sizes=np.array([1]), values=np.array([[print]], dtype=object))
-        assert kept.unit("a", ["x", "y"], WIDE).known == {}
+        assert kept.unit("a", ["x", "y"], WIDE).done == {}
         assert str(block) in capsys.readouterr().err
 
     def test_a_block_of_another_unit_or_stamp_under_this_name(self, tmp_path, kept, block):
-        for other in (kept.below("option"), ResumeCache(tmp_path / "other", "stamp")):
+        for other in (kept.subfolder("option"), ResumeCache(tmp_path / "other", "stamp")):
             for name in ("a", "b"):
                 place = other.folder / block.name.replace("a.", f"{name}.", 1)
                 place.parent.mkdir(exist_ok=True)
                 place.write_bytes(block.read_bytes())
-                assert other.unit(name, ["x", "y"], WIDE).known == {}
+                assert other.unit(name, ["x", "y"], WIDE).done == {}
         block.rename(block.with_name(block.name.replace("a.", "b.", 1)))
-        assert kept.unit("b", ["x", "y"], WIDE).known == {}
+        assert kept.unit("b", ["x", "y"], WIDE).done == {}
 
     def test_folders_of_parts_may_move(self, tmp_path, kept, block):
         kept.folder.rename(tmp_path / "elsewhere")
-        assert list(ResumeCache(tmp_path / "elsewhere", kept.stamp).unit("a", ["x", "y"], WIDE).known) == [0]
+        assert list(ResumeCache(tmp_path / "elsewhere", kept.stamp).unit("a", ["x", "y"], WIDE).done) == [0]
 
     @pytest.mark.parametrize("kind", ["folder", "pipe", "broken link"])
     def test_what_is_no_file_is_passed_over(self, kept, block, kind, capsys):
@@ -220,7 +220,7 @@ class TestDamage:
         {"folder": other.mkdir, "pipe": lambda: os.mkfifo(other), "broken link": lambda: other.symlink_to("none")}[
             kind
         ]()
-        assert list(kept.unit("a", ["x", "y"], WIDE).known) == [0]
+        assert list(kept.unit("a", ["x", "y"], WIDE).done) == [0]
         assert str(other) in capsys.readouterr().err
 
 
@@ -299,9 +299,9 @@ class TestStamp:
     @pytest.mark.parametrize(
         ("module", "record", "dtype"),
         [
-            ("oracle", record, "float32"),
-            ("importance", {"digest": "two"}, "float32"),
-            ("importance", record, "bfloat16"),
+            ("scoring.knockout", record, "float32"),
+            ("scoring.gradient", {"digest": "two"}, "float32"),
+            ("scoring.gradient", record, "bfloat16"),
         ],
     )
     def test_another_is_another(self, tmp_path, module, record, dtype):
@@ -327,18 +327,18 @@ class TestEngines:
         with monkeypatch.context() as patched:
             Counted(patched, gradient, "products", stop_at=3)
             with pytest.raises(KeyboardInterrupt):
-                contributions(loaded, chosen, 30, parts=kept)
+                contributions(loaded, chosen, 30, cache=kept)
         before = len(entries(kept))
         assert 0 < before < len(chosen)
         # Another budget packs other batches: those that are half done are cut.
-        found = contributions(loaded, chosen, 50, parts=kept)
+        found = contributions(loaded, chosen, 50, cache=kept)
         np.testing.assert_allclose(found.absolute, whole.absolute, rtol=1e-4, atol=1e-8)
         np.testing.assert_allclose(found.signed, whole.signed, rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(found.written, whole.written, rtol=1e-5)
         np.testing.assert_allclose(found.ffns.absolute, whole.ffns.absolute, rtol=1e-4, atol=1e-8)
         assert set(entries(kept).values()) == {1}
         counted = Counted(monkeypatch, gradient, "products")
-        again = contributions(loaded, chosen, 50, parts=kept)
+        again = contributions(loaded, chosen, 50, cache=kept)
         np.testing.assert_array_equal(again.absolute, found.absolute)
         np.testing.assert_array_equal(again.signed, found.signed)
         np.testing.assert_array_equal(again.written, found.written)
@@ -353,20 +353,20 @@ class TestEngines:
         with monkeypatch.context() as patched:
             Counted(patched, likelihood, "predict", stop_at=3)
             with pytest.raises(KeyboardInterrupt):
-                likelihoods(loaded, Batches(chosen, 40), gates, [1], parts=kept)
+                likelihoods(loaded, Batches(chosen, 40), gates, [1], cache=kept)
         assert 0 < len(entries(kept)) < len(chosen)
-        found = likelihoods(loaded, Batches(chosen, 60), gates, [1], parts=kept)
+        found = likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept)
         np.testing.assert_allclose(found.values, whole.values, rtol=1e-5)
         np.testing.assert_array_equal(found.greedy, whole.greedy)
         assert set(entries(kept).values()) == {1}
         counted = Counted(monkeypatch, likelihood, "predict")
         np.testing.assert_array_equal(
-            likelihoods(loaded, Batches(chosen, 60), gates, [1], parts=kept).values, found.values
+            likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept).values, found.values
         )
         assert counted.calls == 0
         # Other heads, or other FFNs, are another unit.
-        likelihoods(loaded, Batches(chosen, 1000), gates, [2], parts=kept)
-        likelihoods(loaded, Batches(chosen, 1000), None, [1], parts=kept)
+        likelihoods(loaded, Batches(chosen, 1000), gates, [2], cache=kept)
+        likelihoods(loaded, Batches(chosen, 1000), None, [1], cache=kept)
         assert counted.calls == 2
 
     def test_the_ffn_oracle(self, loaded, kept, monkeypatch):
@@ -375,9 +375,9 @@ class TestEngines:
         with monkeypatch.context() as patched:
             Counted(patched, likelihood, "predict", stop_at=9)
             with pytest.raises(KeyboardInterrupt):
-                knock_out_ffns(loaded, Batches(chosen, 40), parts=kept)
+                knock_out_ffns(loaded, Batches(chosen, 40), cache=kept)
         assert 0 < len(entries(kept)) < len(chosen) * (1 + loaded.shape.layers)
-        found = knock_out_ffns(loaded, Batches(chosen, 60), parts=kept)
+        found = knock_out_ffns(loaded, Batches(chosen, 60), cache=kept)
         for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
             np.testing.assert_allclose(other.values, one.values, rtol=1e-5)
             np.testing.assert_array_equal(other.greedy, one.greedy)
@@ -388,42 +388,42 @@ class TestEngines:
         """Random bytes of random blocks, one or several blocks at a time."""
         chosen, rng = documents(5), np.random.default_rng(int(several))
         kept = ResumeCache(tmp_path / "parts")
-        whole = knock_out_ffns(loaded, Batches(chosen, 1000), parts=kept)
+        whole = knock_out_ffns(loaded, Batches(chosen, 1000), cache=kept)
         for _ in range(20):
             blocks = sorted(kept.folder.glob("*.npz"))
             for path in rng.choice(blocks, 3 if several else 1, replace=False):
                 raw = bytearray(path.read_bytes())
                 raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
                 path.write_bytes(raw)
-            found = knock_out_ffns(loaded, Batches(chosen, 1000), parts=kept)
+            found = knock_out_ffns(loaded, Batches(chosen, 1000), cache=kept)
             for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
                 np.testing.assert_array_equal(other.values, one.values)
                 np.testing.assert_array_equal(other.greedy, one.greedy)
 
     @pytest.mark.parametrize("score", [prefix_matching, copying])
     def test_sequences(self, loaded, kept, monkeypatch, score):
-        first, _ = score(loaded, 2, parts=kept)
+        first, _ = score(loaded, 2, cache=kept)
         assert first == score(loaded, 2)[0]
         counted = Counted(monkeypatch, prefix_matching_module, "run")
         monkeypatch.setattr("lm_headroom.scoring.copying.run", counted)
-        assert score(loaded, 2, parts=kept)[0] == first
+        assert score(loaded, 2, cache=kept)[0] == first
         assert counted.calls == 0
-        assert score(loaded, 3, parts=kept)[0]["mean"] != first["mean"]
+        assert score(loaded, 3, cache=kept)[0]["mean"] != first["mean"]
         assert counted.calls == 1
 
     def test_copying_of_another_kind_is_another_unit(self, loaded, kept):
         scores = [
-            copying(loaded, 1, head_output=output, output_bias=bias, parts=kept)[0]
+            copying(loaded, 1, head_output=output, output_bias=bias, cache=kept)[0]
             for output, bias in (("attention", False), ("value", False), ("attention", True))
         ]
         assert scores[0] != scores[1]
         assert len(entries(kept)) == 3
 
     def test_more_documents_find_the_old_ones(self, loaded, kept, monkeypatch):
-        likelihoods(loaded, Batches(documents(9)[:6], 1000), parts=kept)
+        likelihoods(loaded, Batches(documents(9)[:6], 1000), cache=kept)
         more = documents(9)[3:]
         progress = Progress("x", 6, "documents")
-        found = likelihoods(loaded, Batches(more, 1000), progress=progress, parts=kept)
+        found = likelihoods(loaded, Batches(more, 1000), progress=progress, cache=kept)
         np.testing.assert_allclose(found.values, likelihoods(loaded, Batches(more, 1000)).values, rtol=1e-5)
         assert len(entries(kept)) == 9
         assert set(entries(kept).values()) == {1}
@@ -434,7 +434,7 @@ class TestEngines:
         loaded = prepare(model, tokenizer)
         model.get_output_embeddings().weight.data[:] = float("nan")
         with pytest.raises(HeadroomError, match=r"document \d: the log-likelihood of a continuation is nan"):
-            likelihoods(loaded, Batches(documents(), 1000), parts=kept)
+            likelihoods(loaded, Batches(documents(), 1000), cache=kept)
         assert not list(kept.folder.rglob("*.npz"))
 
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
 
 from lm_headroom.engine.interventions import Interventions, Layout, TreeMask, attach
 from lm_headroom.engine.loading import load, prepare
-from lm_headroom.engine.rounding import agree, unit
+from lm_headroom.engine.rounding import agree, unit_in_last_place
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.pruned import export as writing
@@ -149,7 +149,7 @@ def test_other_scores_in_one_layer_are_found(layer, dtype, monkeypatch):
 def test_a_difference_is_held_against_its_own_row(dtype):
     """A row of small numbers beside a row of large ones."""
     expected = torch.tensor([[1e3] * 8, [1.0] * 8], dtype=dtype)
-    near = (expected.double() * (1 + unit(dtype))).to(dtype)
+    near = (expected.double() * (1 + unit_in_last_place(dtype))).to(dtype)
     assert agree(near, expected)
     near[1] *= 1.2
     assert not agree(near, expected)
@@ -198,16 +198,18 @@ def test_one_head_that_writes_is_enough(family, kept):
 def test_an_export_of_24_layers_is_sound_in_each_format(times, dtype, tmp_path):
     model = massive_model("llama", times, dtype)
     pruned = writing.Pruned(((0, 1), (5, 0), (5, 1), (13, 2), *((20, head) for head in range(4))), (3, 20))
-    left = pruned.left(architectures.heads(model))
+    left = pruned.left(architectures.head_layout(model))
     prune_for_good(copy.deepcopy(model), left).save_pretrained(tmp_path)
     parameters = model.num_parameters() - pruned.parameters(model)
-    witness = writing.testify(prepare(model, None), pruned)
-    writing.check(tmp_path, witness, parameters)
+    reference = writing.record_reference(prepare(model, None), pruned)
+    writing.check_export(tmp_path, reference, parameters)
     # One head more, one less, or another.
     wrong = writing.Pruned((*pruned.heads[:3], (13, 3), *pruned.heads[4:]), pruned.ffns)
     assert wrong.parameters(model) == pruned.parameters(model)
     with pytest.raises(HeadroomError, match="the export's logits differ from the masked model's .* layer 13 "):
-        writing.check(tmp_path, writing.testify(prepare_again("llama", times, dtype), wrong), parameters)
+        writing.check_export(
+            tmp_path, writing.record_reference(prepare_again("llama", times, dtype), wrong), parameters
+        )
 
 
 def prepare_again(family, times, dtype):

@@ -16,9 +16,9 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import (
     checkpoint_folder,
     has_kept_content,
-    is_of_another_source,
+    has_other_source,
     needs_resolving,
-    read_place,
+    read_location,
 )
 from lm_headroom.models.resolve import changes_since, digest, own_code, resolve
 
@@ -272,7 +272,7 @@ class TestMoving:
         shutil.move("opt", tmp_path / "disk")
         assert self.needs()
         assert self.needs(str(tmp_path / "disk"))
-        assert is_of_another_source(self.record, str(tmp_path / "disk"), None)
+        assert has_other_source(self.record, str(tmp_path / "disk"), None)
         resolve("tiny", str(tmp_path / "disk"), None, self.record)
         assert (self.record.read_bytes(), self.record.stat().st_mtime_ns) == before
         assert checkpoint_folder(self.record) == tmp_path / "disk"
@@ -282,11 +282,11 @@ class TestMoving:
         assert self.needs(revision="main")
         assert self.needs(code="0123")
         assert self.needs(allowed=["allow_pickle"])
-        assert is_of_another_source(self.record, "opt", None, ["allow_pickle"])
-        assert not is_of_another_source(self.record, "opt", None, [])
+        assert has_other_source(self.record, "opt", None, ["allow_pickle"])
+        assert not has_other_source(self.record, "opt", None, [])
         (results / "results/tiny/.model.json").unlink()
         assert self.needs()
-        assert not is_of_another_source(self.record, "opt", None), "where it came from is not known"
+        assert not has_other_source(self.record, "opt", None), "where it came from is not known"
         resolve("tiny", "opt", None, self.record)
         os.utime("opt/model.safetensors", (1, 1))
         assert self.needs()
@@ -436,7 +436,7 @@ def test_places_of_another_shape_are_none(tmp_path, sizes):
     resolve("tiny", str(checkpoint(tmp_path / "m")), None, record)
     place = record.with_name(".model.json")
     place.write_text(json.dumps(json.loads(place.read_text()) | {"sizes": sizes}))
-    assert read_place(record) == {}
+    assert read_location(record) == {}
     assert needs_resolving(record, str(tmp_path / "m"), None, code_digest("models.resolve"))
 
 

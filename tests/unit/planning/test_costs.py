@@ -54,11 +54,11 @@ def test_the_oracle_counts_as_torch_counts_it(loaded):
 
 
 def test_a_backward_pass_counts_as_torch_counts_it(loaded):
-    documents = [Document(d.doc_id, d.rows[:1]) for d in random_documents(np.random.default_rng(2))]
+    documents = [Document(d.doc_id, d.sequences[:1]) for d in random_documents(np.random.default_rng(2))]
     batches = Batches(documents, 10_000, share=False)
     (batch,) = batches
     costs, load = costs_of(loaded.model), linear(None, load_of(batches))
-    targets = np.array([float(d.rows[0].n_target) for d in documents])
+    targets = np.array([float(d.sequences[0].n_target) for d in documents])
     found = count_operations(lambda: products(loaded, batch, targets))
     # The gradient ends at the first layer's heads: its query, key and value maps are not gone through.
     first = 2 * load.columns * costs.attention
@@ -67,9 +67,11 @@ def test_a_backward_pass_counts_as_torch_counts_it(loaded):
 
 def test_attention_is_counted_in_pairs():
     """A trunk of 5 and two branches of 1 and 2 columns that see all 8: 15 + 3 x 8."""
-    from lm_headroom.engine.packing import Row
+    from lm_headroom.engine.packing import TokenSequence
 
-    document = Document(0, (Row((1, 2, 3, 4, 5, 9), 1), Row((1, 2, 7, 9), 1), Row((1, 2, 8, 6, 9), 1)))
+    document = Document(
+        0, (TokenSequence((1, 2, 3, 4, 5, 9), 1), TokenSequence((1, 2, 7, 9), 1), TokenSequence((1, 2, 8, 6, 9), 1))
+    )
     load = load_of(Batches([document], 100))
     assert (load.columns, load.pairs, load.logits) == (8, 15 + 3 * 8, 3)
 
@@ -145,7 +147,7 @@ class TestPlan:
             assert workload.memory(costs, large, kind) < large.memory
         planned = workload.jobs(study(), prompts(), costs, small)
         asked = {job.rule: workload.request(job.rule, study(), costs, small, job.longest) for job in planned}
-        text = plan.describe(model, "bfloat16", costs, small, planned, asked)
+        text = plan.format_plan(model, "bfloat16", costs, small, planned, asked)
         assert "The weights do not fit: 122 of 79 GiB" in text
 
     def test_prompts_are_counted_as_they_are_packed(self, tmp_path, tokenizer):
@@ -180,7 +182,7 @@ class TestPlan:
             workload.hardware_line("h100", "bfloat16")
 
     def test_this_machine_can_be_measured(self):
-        node = plan.measured(tiny_config("llama", 523), "float32", 1)
+        node = plan.measure_hardware(tiny_config("llama", 523), "float32", 1)
         assert node.backward > 1e6
         assert 1e6 < node.forward < 1e15
         assert node.memory > 2**30

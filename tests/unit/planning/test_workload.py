@@ -11,12 +11,12 @@ import pytest
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import sizes
-from lm_headroom.models.location import place_file, read_place
+from lm_headroom.models.architectures import model_sizes
+from lm_headroom.models.location import location_file, read_location
 from lm_headroom.models.resolve import resolve
 from lm_headroom.planning import plan, workload
 from lm_headroom.planning.costs import Costs
-from lm_headroom.tasks.prompt_sizes import text_sizes
+from lm_headroom.tasks.prompt_sizes import prompt_sizes
 from tests.conftest import tiny_model
 from tests.unit.models.test_resolve import checkpoint
 from tests.unit.planning.test_costs import study
@@ -45,7 +45,7 @@ def columns(n_documents, context="The sun rose {} times"):
 
 def write_prompts(path, task="a", n_documents=3, **facts):
     table = columns(n_documents)
-    write(path, PROMPTS, table, {"task": task, "shots": 0, "text": text_sizes(table), **facts})
+    write(path, PROMPTS, table, {"task": task, "shots": 0, "text": prompt_sizes(table), **facts})
     return str(path)
 
 
@@ -54,25 +54,25 @@ def record(tmp_path):
     """The record of a tiny model."""
     path = tmp_path / "model.json"
     path.write_text(json.dumps({"name": "tiny"}))
-    place_file(path).write_text(json.dumps({"path": "x", "sizes": sizes(tiny_model("opt"))}))
+    location_file(path).write_text(json.dumps({"path": "x", "sizes": model_sizes(tiny_model("opt"))}))
     return str(path)
 
 
 def test_text_is_counted_by_what_reads_it():
-    found = text_sizes(columns(1, "abc"))
+    found = prompt_sizes(columns(1, "abc"))
     # "abc", the space that both choices begin with, and five letters of each.
     evaluation = {"columns": 4 + 5 + 5, "pairs": 14 * 15 // 2, "logits": 12}
     assert found["evaluation"] == found["scoring_choices"] == evaluation
     # The right choice alone.
     assert found["scoring"] == {"columns": 3 + 6, "pairs": 9 * 10 // 2, "logits": 6}
-    assert text_sizes(columns(2, "abc"))["evaluation"] == {name: 2 * value for name, value in evaluation.items()}
+    assert prompt_sizes(columns(2, "abc"))["evaluation"] == {name: 2 * value for name, value in evaluation.items()}
 
 
 def test_choices_with_contexts_of_their_own_share_what_they_begin_with():
     table = columns(1)
     table["context"] = ["the fox ran", "the dog ran"] * 2
     table["continuation"] = [" home"] * 4
-    assert text_sizes(table)["evaluation"] == {"columns": 4 + 12 + 12, "pairs": 28 * 29 // 2, "logits": 10}
+    assert prompt_sizes(table)["evaluation"] == {"columns": 4 + 12 + 12, "pairs": 28 * 29 // 2, "logits": 10}
 
 
 def test_resolving_notes_how_large_the_model_is(tmp_path, tokenizer):
@@ -80,7 +80,7 @@ def test_resolving_notes_how_large_the_model_is(tmp_path, tokenizer):
     tiny_model("llama").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     resolve("tiny", str(folder), None, tmp_path / "model.json")
-    assert read_place(tmp_path / "model.json")["sizes"] == sizes(tiny_model("llama"))
+    assert read_location(tmp_path / "model.json")["sizes"] == model_sizes(tiny_model("llama"))
     assert workload.record_costs(tmp_path / "model.json", 8) == plan.costs_of(tiny_model("llama"))
 
 
@@ -112,7 +112,7 @@ def test_the_plan_and_the_jobs_ask_for_the_same(tmp_path, record, device):
 
 
 def test_larger_models_and_more_text_ask_for_more(tmp_path, record):
-    sizes_ = {name: {key: 10**7 * value for key, value in of.items()} for name, of in text_sizes(columns(2)).items()}
+    sizes_ = {name: {key: 10**7 * value for key, value in of.items()} for name, of in prompt_sizes(columns(2)).items()}
     few = write_prompts(tmp_path / "few.parquet", n_documents=2)
     many = write_prompts(tmp_path / "many.parquet", n_documents=2, text=sizes_)
     settings = study(device="cpu", threads=1)
@@ -121,8 +121,8 @@ def test_larger_models_and_more_text_ask_for_more(tmp_path, record):
     assert 20 <= small.minutes <= 22
     assert 1000 < small.mem_mb < 2000
     assert workload.request_from_files("evaluate_own", settings, record, many).minutes > 2 * small.minutes
-    large = {**sizes(tiny_model("opt")), "parameters": 10**10, "attention": 10**8, "ffn": 10**8}
-    costs = Costs.of(large, 4)
+    large = {**model_sizes(tiny_model("opt")), "parameters": 10**10, "attention": 10**8, "ffn": 10**8}
+    costs = Costs.from_sizes(large, 4)
     node = workload.hardware_of(settings)
     assert workload.request("evaluate_own", settings, costs, node, 0).mem_mb > 2 * 40_000
 
@@ -138,15 +138,17 @@ def test_each_attempt_asks_for_more_up_to_the_partitions_limit(tmp_path, record)
     limits = [workload.request_from_files("evaluate_own", settings, record, path, n).minutes for n in (1, 2, 3)]
     assert limits[0] < 30
     assert limits[1:] == [30, 30]
-    assert [workload.guess(settings, n) for n in (1, 2)] == [workload.Request(m, 30) for m in (32_000, 48_000)]
+    assert [workload.default_request(settings, n) for n in (1, 2)] == [
+        workload.Request(m, 30) for m in (32_000, 48_000)
+    ]
 
 
 def test_an_export_asks_for_the_checkpoint_in_its_own_format(record):
     """It has no prompts; a checkpoint of 32 bits is read on the host, whatever the study's number format."""
     assert workload.request_from_files("export_pruned", study(device="cpu"), record, None).minutes == 21
-    large = {**sizes(tiny_model("opt")), "parameters": 10**10}
+    large = {**model_sizes(tiny_model("opt")), "parameters": 10**10}
     settings = study(device="auto", dtype="bfloat16")
-    costs, node = Costs.of(large, 2), workload.hardware_of(settings)
+    costs, node = Costs.from_sizes(large, 2), workload.hardware_of(settings)
     asked = {rule: workload.request(rule, settings, costs, node, 0) for rule in ("evaluate_own", "export_pruned")}
     assert asked["evaluate_own"].mem_mb < 40_000 < 80_000 < asked["export_pruned"].mem_mb
 
@@ -176,7 +178,7 @@ def test_files_that_are_not_there_or_do_not_say(tmp_path, record):
     old.write_text('{"name": "tiny"}')
     place = '{"path": "x", "sizes": {"layers": 2}}'
     for text in ("", "{", '{"path": "x"}', place):
-        place_file(old).write_text(text)
+        location_file(old).write_text(text)
         with pytest.raises(
             HeadroomError, match=r"old\.json: how large this model is is not known here\. Delete .*/\.old"
         ):

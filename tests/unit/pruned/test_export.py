@@ -31,7 +31,7 @@ from lm_headroom.models import architectures
 from lm_headroom.models.resolve import resolve
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned import model as pruned_model
-from lm_headroom.pruned.model import Headless, Remainder, load_pruned, prune_for_good
+from lm_headroom.pruned.model import HeadlessAttention, Remainder, load_pruned, prune_for_good
 from lm_headroom.steps import export_pruned
 from tests.conftest import ROOT, tiny_model
 from tests.errors.places import disk
@@ -94,7 +94,7 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     model = tiny(family)
     model.save_pretrained(folder / "whole")
-    left = Remainder.without(architectures.heads(model), *CASES[case])
+    left = Remainder.without(architectures.head_layout(model), *CASES[case])
     prune_for_good(copy.deepcopy(model), left).save_pretrained(folder / "pruned")
     return family, case, model, folder
 
@@ -336,7 +336,7 @@ def test_the_same_export_gives_the_same_bytes_and_replaces_an_older_one(opt):
     assert opt.export() == 0
     assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == first
     assert opt.export("--ranking", opt.ranking("heads"), "--percent", 90) == 0
-    assert len(load_pruned(opt.out).config.headroom_pruned["ffns_left"]) == 3
+    assert len(load_pruned(opt.out).config.lm_headroom_pruned["ffns_left"]) == 3
 
 
 def test_an_older_export_stays_where_the_new_one_fails(opt, monkeypatch, capsys):
@@ -386,8 +386,8 @@ def test_what_is_not_the_masked_model_is_not_kept(opt, monkeypatch, capsys):
 
 
 def test_a_cache_that_forgets_the_first_layer_is_found(opt, monkeypatch, capsys):
-    kept = Headless.forward
-    monkeypatch.setattr(Headless, "forward", lambda self, hidden_states, **kwargs: kept(self, hidden_states))
+    kept = HeadlessAttention.forward
+    monkeypatch.setattr(HeadlessAttention, "forward", lambda self, hidden_states, **kwargs: kept(self, hidden_states))
     # A ranking that begins with the first layer.
     scores = np.arange(12.0).reshape(3, 4)
     facts = {"model": json.loads(opt.record.read_text())}
@@ -455,7 +455,7 @@ def test_an_attention_implementation_cannot_be_chosen(tmp_path):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_family_that_cannot_have_fewer_heads_in_a_layer_is_refused(name):
     model = families.model_of(families.CASES[name])
-    shape = architectures.heads(model)
+    shape = architectures.head_layout(model)
     with pytest.raises(
         HeadroomError, match=f"model family '{model.config.model_type}' cannot be exported.*gpt2, gpt_neox"
     ):

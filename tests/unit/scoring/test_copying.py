@@ -54,19 +54,19 @@ def looped(model, tokens, start, head_output, output_bias, n_layers=None):
     is_opt = model.config.model_type == "opt"
     n_heads = model.config.num_attention_heads
     groups = n_heads // (getattr(model.config, "num_key_value_heads", None) or n_heads)
-    width = model.config.hidden_size // n_heads
+    d_head = model.config.hidden_size // n_heads
     scores = []
     for attention, projection, u in list((opt_layers if is_opt else llama_layers)(model, ids))[:n_layers]:
         row = []
         for h in range(n_heads):
-            own, shared = slice(h * width, (h + 1) * width), slice(h // groups * width, (h // groups + 1) * width)
+            own, shared = slice(h * d_head, (h + 1) * d_head), slice(h // groups * d_head, (h // groups + 1) * d_head)
             q, k, v = attention.q_proj(u)[:, own], attention.k_proj(u)[:, shared], attention.v_proj(u)[:, shared]
             if not is_opt:
                 q, k = (rotated(x, model.model.rotary_emb.inv_freq) for x in (q, k))
             # The head's output alone in its slice of what enters the projection.
-            alone = torch.zeros(len(ids), n_heads * width, dtype=u.dtype)
+            alone = torch.zeros(len(ids), n_heads * d_head, dtype=u.dtype)
             for j in range(len(ids)):
-                weights = (q[j] @ k[: j + 1].T / width**0.5).softmax(0)
+                weights = (q[j] @ k[: j + 1].T / d_head**0.5).softmax(0)
                 alone[j, own] = weights @ v[: j + 1] if head_output == "attention" else v[j]
             projected = projection(alone) if output_bias else alone @ projection.weight.T
             probabilities = vocabulary_logits(model, projected).softmax(-1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm_headroom.engine.likelihood import target_log_probabilities
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.engine.resume_cache import ResumeCache
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
@@ -14,8 +14,8 @@ from lm_headroom.scoring.gradient import (
     magnitudes,
     output_norms,
     products,
-    readings,
     scores,
+    variant_scores,
     zero_shares,
 )
 from lm_headroom.study.ranking_names import reading
@@ -28,7 +28,7 @@ def documents(n=7, seed=0):
     for i in range(n):
         n_target = int(rng.integers(1, 6))
         tokens = rng.integers(3, 500, rng.integers(4, 25) + n_target).tolist()
-        found.append(Document(i, (Row(tuple(tokens), n_target),)))
+        found.append(Document(i, (TokenSequence(tuple(tokens), n_target),)))
     return found
 
 
@@ -39,7 +39,7 @@ def looped(family, documents):
     """
     model = tiny_model(family).requires_grad_(False)
     projections = architectures.output_projections(model)
-    shape = architectures.heads(model)
+    shape = architectures.head_layout(model)
     caught = {}
 
     def catch(layer):
@@ -58,7 +58,7 @@ def looped(family, documents):
     absolute = np.zeros((len(documents), shape.layers, shape.heads))
     signed = np.zeros_like(absolute)
     for i, document in enumerate(documents):
-        row = document.rows[0]
+        row = document.sequences[0]
         logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
         loss = torch.zeros((), dtype=torch.float64)
         for j in range(row.n_target):
@@ -69,7 +69,7 @@ def looped(family, documents):
         for layer in range(shape.layers):
             a, g = caught[layer].detach()[0], caught[layer].grad[0]
             for head in range(shape.heads):
-                part = slice(head * shape.width, (head + 1) * shape.width)
+                part = slice(head * shape.d_head, (head + 1) * shape.d_head)
                 for t in range(len(row.tokens) - 1):
                     product = float(a[t, part] @ g[t, part])
                     absolute[i, layer, head] += abs(product)
@@ -83,8 +83,8 @@ def test_equals_the_loops(loaded, family):
     found = contributions(loaded, chosen, token_budget=64)
     np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
     np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
-    lengths = np.array([len(d.rows[0].tokens) for d in chosen])
-    targets = np.array([d.rows[0].n_target for d in chosen])
+    lengths = np.array([len(d.sequences[0].tokens) for d in chosen])
+    targets = np.array([d.sequences[0].n_target for d in chosen])
     token = scores(found, "token").score
     np.testing.assert_allclose(token, absolute.sum(axis=0) / (lengths - 1).sum(), rtol=1e-8)
     inflated = scores(found, "token", "target").score
@@ -121,7 +121,7 @@ def test_the_signed_form_is_the_derivative_of_a_gate(loaded, family, layer, head
 def test_the_last_layer_counts_only_predicting_positions(loaded):
     """In the last layer nothing but the Ty predicting positions can reach the loss."""
     (document,) = documents(1, seed=4)
-    row = document.rows[0]
+    row = document.sequences[0]
     (batch,) = Batches([document], 100)
     silent = len(row.inputs) - row.n_target
     found = products(loaded, batch, np.array([float(row.n_target)]))
@@ -238,9 +238,9 @@ class TestZeros:
 
     @pytest.mark.parametrize("layer", [0, 2])
     def test_of_a_dead_head_all_are(self, loaded, layer):
-        width = loaded.shape.width
+        d_head = loaded.shape.d_head
         with torch.no_grad():
-            architectures.output_projections(loaded.model)[layer].weight[:, :width] = 0
+            architectures.output_projections(loaded.model)[layer].weight[:, :d_head] = 0
         expected = [0.0, 0.0, 0.0]
         expected[layer] = 1 / 4
         np.testing.assert_allclose(zero_shares(contributions(loaded, documents(5, seed=9), 100)), expected)
@@ -251,7 +251,7 @@ class TestMemory:
 
     def test_checkpointed_layers_give_the_same(self, loaded):
         chosen = documents(4, seed=6)
-        targets = np.array([float(d.rows[0].n_target) for d in chosen])
+        targets = np.array([float(d.sequences[0].n_target) for d in chosen])
         (batch,) = Batches(chosen, 10_000, share=False)
         kept = products(loaded, batch, targets)
         again = products(loaded, batch, targets, checkpointing=True)
@@ -310,13 +310,13 @@ class TestOtherRankings:
         for layer, projection in enumerate(architectures.output_projections(model)):
             projection.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0]}))
         for document in chosen:
-            model(input_ids=torch.tensor([document.rows[0].inputs]), use_cache=False)
-            tokens += len(document.rows[0].inputs)
+            model(input_ids=torch.tensor([document.sequences[0].inputs]), use_cache=False)
+            tokens += len(document.sequences[0].inputs)
             for layer, entering in list(caught.items()):
                 projection = architectures.output_projections(model)[layer]
                 bias = projection(torch.zeros_like(entering[0, 0]))
                 for head in range(loaded.shape.heads):
-                    part = slice(head * loaded.shape.width, (head + 1) * loaded.shape.width)
+                    part = slice(head * loaded.shape.d_head, (head + 1) * loaded.shape.d_head)
                     for token in entering[0]:
                         alone = torch.zeros_like(token)
                         alone[part] = token[part]
@@ -325,12 +325,12 @@ class TestOtherRankings:
 
     @torch.no_grad()
     def test_magnitude_is_the_norm_of_the_weights_that_read_a_head(self, loaded, family):
-        projections, width = architectures.output_projections(tiny_model(family)), loaded.shape.width
+        projections, d_head = architectures.output_projections(tiny_model(family)), loaded.shape.d_head
         found = magnitudes(loaded)
         for layer, head in ((0, 0), (1, 2), (2, 3)):
-            columns = [projections[layer](row) for row in torch.eye(width * loaded.shape.heads).double()]
-            bias = projections[layer](torch.zeros(width * loaded.shape.heads).double())
-            squares = sum(float((c - bias).pow(2).sum()) for c in columns[head * width : (head + 1) * width])
+            columns = [projections[layer](row) for row in torch.eye(d_head * loaded.shape.heads).double()]
+            bias = projections[layer](torch.zeros(d_head * loaded.shape.heads).double())
+            squares = sum(float((c - bias).pow(2).sum()) for c in columns[head * d_head : (head + 1) * d_head])
             assert found[layer, head] == pytest.approx(np.sqrt(squares))
 
     def test_finished_parts_need_no_weights(self, loaded, tmp_path, monkeypatch):
@@ -341,7 +341,7 @@ class TestOtherRankings:
 
     def test_readings_are_the_scores_of_each_configuration(self, loaded):
         found = contributions(loaded, documents(6, seed=5), 200)
-        result = readings(found)
+        result = variant_scores(found)
         assert list(result) == ["token", "example", "target"]
         for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
             np.testing.assert_array_equal(scores(found, *options).score, result[reading(*options)])

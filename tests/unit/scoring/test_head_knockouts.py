@@ -15,7 +15,7 @@ from lm_headroom.engine.resume_cache import ResumeCache
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.knockout import gold_losses, head_oracle, knock_out_heads, sample_heads
+from lm_headroom.scoring.knockout import gold_losses, head_oracle_columns, knock_out_heads, sample_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from tests.conftest import tiny_model
 from tests.unit.engine.test_likelihood import random_documents
@@ -33,7 +33,10 @@ def choices_of(documents, questions=None):
     """The second choice is right, where there are two."""
     return [
         Choices(
-            d.doc_id, tuple(i == min(1, len(d.rows) - 1) for i in range(len(d.rows))), None, (questions or {}).get(n)
+            d.doc_id,
+            tuple(i == min(1, len(d.sequences) - 1) for i in range(len(d.sequences))),
+            None,
+            (questions or {}).get(n),
         )
         for n, d in enumerate(documents)
     ]
@@ -66,15 +69,15 @@ def test_columns_by_hand(narrow):
     documents = random_documents(np.random.default_rng(5), n=7)
     choices = choices_of(documents, {0: 0, 1: 0})
     batches = Batches(documents, 200)
-    columns = head_oracle(documents, choices, HEADS, knock_out_heads(narrow, batches, HEADS))
+    columns = head_oracle_columns(documents, choices, HEADS, knock_out_heads(narrow, batches, HEADS))
     evaluation = Evaluation(narrow, documents, choices, batches)
     dense = evaluation.outcomes()
-    golds = [min(1, len(d.rows) - 1) for d in documents]
+    golds = [min(1, len(d.sequences) - 1) for d in documents]
 
     def losses(gates):
         values = likelihoods(narrow, batches, gates).values
-        rows = [batches.first_rows[n] + gold for n, gold in enumerate(golds)]
-        return np.array([-values[r] / d.rows[g].n_target for r, d, g in zip(rows, documents, golds, strict=True)])
+        rows = [batches.first_sequences[n] + gold for n, gold in enumerate(golds)]
+        return np.array([-values[r] / d.sequences[g].n_target for r, d, g in zip(rows, documents, golds, strict=True)])
 
     for place, head in enumerate(HEADS):
         rises = losses(gates_without(narrow.shape, [head])) - losses(None)
@@ -93,7 +96,7 @@ def test_columns_by_hand(narrow):
 
 def test_a_document_without_a_right_choice_has_no_loss(narrow):
     documents = random_documents(np.random.default_rng(5), n=2)
-    choices = [Choices(d.doc_id, (False,) * len(d.rows), None) for d in documents]
+    choices = [Choices(d.doc_id, (False,) * len(d.sequences), None) for d in documents]
     with pytest.raises(HeadroomError, match=f"document {documents[0].doc_id}: no choice is right"):
         gold_losses(documents, choices, likelihoods(narrow, Batches(documents, 100)))
 
@@ -112,7 +115,7 @@ def test_a_stopped_job_goes_on_with_the_layer_and_gives_equal_numbers(narrow, tm
     with monkeypatch.context() as patched:
         patched.setattr(likelihood, "predict", stopped)
         with pytest.raises(KeyboardInterrupt):
-            knock_out_heads(narrow, Batches(documents, 60), HEADS, parts=kept)
+            knock_out_heads(narrow, Batches(documents, 60), HEADS, cache=kept)
     narrow.interventions.calls.clear()
     progress = Progress("x", 24, "y")
     found = knock_out_heads(narrow, Batches(documents, 60), HEADS, progress, kept)
@@ -123,7 +126,7 @@ def test_a_stopped_job_goes_on_with_the_layer_and_gives_equal_numbers(narrow, tm
         np.testing.assert_array_equal(other.greedy, one.greedy)
     narrow.interventions.calls.clear()
     # Another budget packs other batches, of which there is nothing left to compute.
-    again = knock_out_heads(narrow, Batches(documents, 1000), HEADS, parts=kept)
+    again = knock_out_heads(narrow, Batches(documents, 1000), HEADS, cache=kept)
     np.testing.assert_array_equal(again.ablated[2].values, whole.ablated[2].values)
     assert not narrow.interventions.calls
 

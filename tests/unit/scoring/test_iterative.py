@@ -45,10 +45,10 @@ def looped_without(family, chosen, gone, monkeypatch):
 
     def pruned(name):
         model = tiny_model(name)
-        width = architectures.heads(model).width
+        d_head = architectures.head_layout(model).d_head
         with torch.no_grad():
             for layer, head in gone:
-                architectures.output_projections(model)[layer].weight[:, head * width : (head + 1) * width] = 0
+                architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
         return model
 
     monkeypatch.setattr(test_importance, "tiny_model", pruned)
@@ -109,7 +109,7 @@ def test_rounds_by_hand():
 @pytest.mark.parametrize("reduction", ["token", "example"])
 def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, reduction):
     chosen = documents(5, seed=2)
-    sizes = sum(len(d.rows[0].tokens) - 1 for d in chosen)
+    sizes = sum(len(d.sequences[0].tokens) - 1 for d in chosen)
     gone, expected = [], []
     for before, after in ((0, 3), (3, 7), (7, 10), (10, 12)):
         absolute, signed = looped_without(family, chosen, gone, monkeypatch)
@@ -129,8 +129,8 @@ def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, reduction):
 
 
 def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
-    chosen, parts = documents(4), ResumeCache(tmp_path)
-    contributions(loaded, chosen, 64, parts=parts)
+    chosen, cache = documents(4), ResumeCache(tmp_path)
+    contributions(loaded, chosen, 64, cache=cache)
     calls = []
     plain = gradient.products
 
@@ -139,9 +139,9 @@ def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
         return plain(model, batch, *arguments)
 
     monkeypatch.setattr(gradient, "products", counted)
-    first = iterative_ranking(loaded, chosen, 64, 50, parts=parts)
+    first = iterative_ranking(loaded, chosen, 64, 50, cache=cache)
     assert sum(calls) == 4, "the first round is that of the plain scores"
-    assert iterative_ranking(loaded, chosen, 64, 50, parts=parts) == first
+    assert iterative_ranking(loaded, chosen, 64, 50, cache=cache) == first
     assert sum(calls) == 4
 
 

@@ -9,9 +9,9 @@ from lm_headroom.engine import likelihood
 from lm_headroom.engine.likelihood import likelihoods
 from lm_headroom.engine.loading import prepare
 from lm_headroom.engine.packing import Batches
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.knockout import importance, knock_out_ffns, knock_out_heads
+from lm_headroom.scoring.knockout import ffn_importance_columns, knock_out_ffns, knock_out_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from tests.conftest import tiny_model
 from tests.unit.engine.test_likelihood import random_documents
@@ -55,19 +55,19 @@ class TestLayers:
     DOCUMENTS = tuple(random_documents(np.random.default_rng(8), n=4))
     HEADS = tuple((layer, head) for layer in range(3) for head in (0, 2))
 
-    def run(self, which, loaded, progress=None, parts=NO_PARTS):
+    def run(self, which, loaded, progress=None, cache=NO_CACHE):
         batches = Batches(self.DOCUMENTS, 100_000)
         assert len(batches) == 1
         if which == "ffns":
-            return knock_out_ffns(loaded, batches, progress, parts)
-        return knock_out_heads(loaded, batches, self.HEADS, progress, parts)
+            return knock_out_ffns(loaded, batches, progress, cache)
+        return knock_out_heads(loaded, batches, self.HEADS, progress, cache)
 
     @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
     @pytest.mark.parametrize("done", [0, 1, 2])
     def test_a_job_that_is_killed_after_some_layers_computes_the_rest(
         self, narrow, tmp_path, monkeypatch, which, each, done
     ):
-        monkeypatch.setattr("lm_headroom.engine.resume_cache.KEEP_EVERY", 0)
+        monkeypatch.setattr("lm_headroom.engine.resume_cache.SAVE_EVERY", 0)
         whole = self.run(which, narrow)
         plain, passes = likelihood.predict, []
 
@@ -83,7 +83,7 @@ class TestLayers:
             patched.setattr("lm_headroom.engine.resume_cache.WorkUnit.__exit__", lambda *_: None)
             stop = 1 + done * each + 1
             with pytest.raises(SystemExit):
-                self.run(which, narrow, parts=ResumeCache(tmp_path))
+                self.run(which, narrow, cache=ResumeCache(tmp_path))
         passes.clear()
         stop = None
         progress = Progress("x", 3 * each * len(self.DOCUMENTS), "y")
@@ -95,7 +95,7 @@ class TestLayers:
             np.testing.assert_array_equal(other.values, one.values)
             np.testing.assert_array_equal(other.greedy, one.greedy)
         passes.clear()
-        self.run(which, narrow, parts=ResumeCache(tmp_path))
+        self.run(which, narrow, cache=ResumeCache(tmp_path))
         assert passes == []
 
     @pytest.mark.parametrize(("which", "each"), [("ffns", 1), ("heads", 2)])
@@ -114,7 +114,7 @@ def test_scores_count_questions_and_pair_them(narrow):
     choices = [
         Choices(
             document.doc_id,
-            tuple(bool(i == rng.integers(len(document.rows))) for i in range(len(document.rows))) or (True,),
+            tuple(bool(i == rng.integers(len(document.sequences))) for i in range(len(document.sequences))) or (True,),
             None,
             question={0: 0, 1: 0, 2: 2, 3: 2, 4: 2}.get(number, number),
         )
@@ -122,7 +122,7 @@ def test_scores_count_questions_and_pair_them(narrow):
     ]
     batches = Batches(documents, 200)
     evaluation = Evaluation(narrow, documents, choices, batches)
-    columns = importance(documents, choices, knock_out_ffns(narrow, batches))
+    columns = ffn_importance_columns(documents, choices, knock_out_ffns(narrow, batches))
     dense = evaluation.outcomes()
     assert dense["n_documents"] == 9
     assert columns["layer"] == [0, 1, 2]

@@ -18,7 +18,7 @@ LEVELS = [0, 20, 50, 100]
 def evaluation(loaded):
     documents = random_documents(np.random.default_rng(0), n=12)
     choices = [
-        Choices(d.doc_id, tuple(i == 1 for i in range(len(d.rows))), tuple(3 + i for i in range(len(d.rows))))
+        Choices(d.doc_id, tuple(i == 1 for i in range(len(d.sequences))), tuple(3 + i for i in range(len(d.sequences))))
         for d in documents
     ]
     return Evaluation(loaded, documents, choices, Batches(documents, 300))
@@ -96,10 +96,10 @@ def test_a_greedy_document_is_right_if_decoding_gives_it(loaded, tokenizer):
     with torch.no_grad():
         for _ in range(3):
             ids.append(int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-    from lm_headroom.engine.packing import Document, Row
+    from lm_headroom.engine.packing import Document, TokenSequence
 
     wrong = [*ids[:-1], 3 if ids[-1] != 3 else 4]
-    documents = [Document(0, (Row(tuple(ids), 3),)), Document(1, (Row(tuple(wrong), 3),))]
+    documents = [Document(0, (TokenSequence(tuple(ids), 3),)), Document(1, (TokenSequence(tuple(wrong), 3),))]
     choices = [Choices(i, (True,), None, greedy=True) for i in range(2)]
     found = Evaluation(loaded, documents, choices, Batches(documents, 100)).outcomes()
     assert found["correct"] == [True, False]
@@ -109,7 +109,7 @@ def test_a_greedy_document_is_right_if_decoding_gives_it(loaded, tokenizer):
 
 def test_truncated_questions_are_counted_once(loaded, tokenizer):
     pairs = [(i, "river bank " * (200 if i < 2 else 1), " morning") for i in range(3)]
-    documents = encode(pairs, tokenizer, loaded.window)
+    documents = encode(pairs, tokenizer, loaded.max_positions)
     choices = [Choices(i, (True,), None, question=0 if i < 2 else 2, greedy=True) for i in range(3)]
     assert Evaluation(loaded, documents, choices, Batches(documents, 600)).outcomes()["n_truncated"] == 1
 

@@ -13,7 +13,7 @@ from lm_headroom.artifacts.provenance import code_now
 from lm_headroom.artifacts.pruned_checkpoint import MANIFEST, read_manifest
 from lm_headroom.artifacts.store import read_unchecked, run_statistics
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.location import checkpoint_folder, read_place
+from lm_headroom.models.location import checkpoint_folder, read_location
 
 _SHOWN_APART = ("kind", "place", "step", "code", "inputs", "options", "packages", "files")
 
@@ -86,7 +86,7 @@ def _model(path: Path) -> Iterator[str]:
     except HeadroomError:
         yield "  none"
         return
-    made = read_place(path)
+    made = read_location(path)
     yield from _values({"folder": str(folder), "resolved from": made["source"], "revision": made["revision"]})
     yield from _made({"step": "models", "code": made.get("code"), "packages": made.get("packages", {})})
 

@@ -21,23 +21,23 @@ class AttentionSpec:
     Attributes:
         scaling: of the products of queries and keys.
         softcap: scores s become softcap tanh(s / softcap); None leaves them.
-        window: a token attends to so many tokens at most, itself the last; None for all before it.
+        sliding_window: a token attends to so many tokens at most, itself the last; None for all before it.
     """
 
     scaling: float
     softcap: float | None = None
-    window: int | None = None
+    sliding_window: int | None = None
 
-    def capped(self, scores: Tensor) -> Tensor:
+    def cap(self, scores: Tensor) -> Tensor:
         """Scores after the cap."""
         return scores if self.softcap is None else soft_cap(scores, self.softcap)
 
-    def unseen(self, begin: int, end: int, device: torch.device) -> Tensor:
+    def masked_keys(self, begin: int, end: int, device: torch.device) -> Tensor:
         """Keys 0 to ``end`` - 1 of a sequence that its queries from ``begin`` on do not see, bool [query, key]."""
         ahead = torch.arange(end, device=device)[None] - torch.arange(begin, end, device=device)[:, None]
-        return ahead > 0 if self.window is None else (ahead > 0) | (ahead <= -self.window)
+        return ahead > 0 if self.sliding_window is None else (ahead > 0) | (ahead <= -self.sliding_window)
 
-    def narrowed(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+    def restrict(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
         """``mask`` with the window in it; the last query is the last key's.
 
         Args:
@@ -46,9 +46,9 @@ class AttentionSpec:
             key: [batch, head, time, width].
         """
         n = key.shape[2]
-        if self.window is None or n <= self.window:
+        if self.sliding_window is None or n <= self.sliding_window:
             return mask
-        seen = ~self.unseen(n - query.shape[2], n, key.device)
+        seen = ~self.masked_keys(n - query.shape[2], n, key.device)
         if mask is None:
             return seen
         return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
@@ -79,7 +79,7 @@ def _capped_attention(
         end = min(begin + BLOCK, query.shape[2])
         keys = end if causal else key.shape[2]
         products = query[:, :, begin:end] @ key[:, :, :keys].transpose(2, 3)
-        scores = attention_spec.capped(products.to(wide) * attention_spec.scaling)
+        scores = attention_spec.cap(products.to(wide) * attention_spec.scaling)
         if causal:
             future = torch.arange(keys, device=query.device) > torch.arange(begin, end, device=query.device)[:, None]
             scores = scores.masked_fill(future, torch.finfo(wide).min)
@@ -90,7 +90,9 @@ def _capped_attention(
     return torch.cat(outputs, dim=2)
 
 
-def biased(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+def with_key_bias(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v, a little wider, whose scaled products have the keys' ``bias`` [batch, head, time] in them.
 
     The bias is one more number of each key, which every query multiplies by 1. So ALiBi needs no mask of n x n per
@@ -103,11 +105,10 @@ def biased(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: flo
         parts.append(rest.to(query.dtype))
         rest = rest - parts[-1].to(rest.dtype)
     extra = torch.stack(parts, dim=-1)
-    width = query.shape[-1] + len(parts)
-    filled = -width % 8
+    padding = -(query.shape[-1] + len(parts)) % 8
     ones = extra.new_ones(*query.shape[:-1], len(parts))
     return (
-        pad(torch.cat([query, ones], dim=-1), (0, filled)),
-        pad(torch.cat([key, extra.expand(*key.shape[:-1], -1)], dim=-1), (0, filled)),
-        pad(value, (0, len(parts) + filled)),
+        pad(torch.cat([query, ones], dim=-1), (0, padding)),
+        pad(torch.cat([key, extra.expand(*key.shape[:-1], -1)], dim=-1), (0, padding)),
+        pad(value, (0, len(parts) + padding)),
     )

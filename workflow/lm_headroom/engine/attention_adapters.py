@@ -19,10 +19,10 @@ TENSOR_MASK = "tensor"
 masked."""
 
 
-def install(core: str, interventions: Interventions, modules: Iterable[Any]) -> None:
+def install(adapter: str, interventions: Interventions, modules: Iterable[Any]) -> None:
     """Give each layer's attention module the core of its family."""
     for layer, module in enumerate(modules):
-        _CORES[core](interventions, layer, module)
+        _ADAPTERS[adapter](interventions, layer, module)
 
 
 def _replace_forward(module: Any, forward: Callable[..., tuple[Tensor, None]]) -> None:
@@ -35,10 +35,12 @@ def _replace_forward(module: Any, forward: Callable[..., tuple[Tensor, None]]) -
 
 def _gpt_neo(interventions: Interventions, layer: int, module: Any) -> None:
     """Products without scaling; every other layer attends within a window."""
-    window = module.config.window_size if module.attention_type == "local" else None
+    sliding_window = module.config.window_size if module.attention_type == "local" else None
 
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
-        return interventions.attend(layer, query, key, value, mask, 1.0, window=window).transpose(1, 2), None
+        return interventions.attend(layer, query, key, value, mask, 1.0, sliding_window=sliding_window).transpose(
+            1, 2
+        ), None
 
     module._attn = attend
 
@@ -125,7 +127,7 @@ def _mpt(interventions: Interventions, layer: int, module: Any) -> None:
     _replace_forward(module, forward)
 
 
-_CORES: dict[str, Callable[[Interventions, int, nn.Module], None]] = {
+_ADAPTERS: dict[str, Callable[[Interventions, int, nn.Module], None]] = {
     "bloom": _bloom,
     "falcon": _falcon,
     "gpt_neo": _gpt_neo,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 LOGIT_ROWS = 256
 """Positions whose vocabulary logits are computed at once."""
-SHARE = 0.5
+MEMORY_SHARE = 0.5
 """Share of the free memory that a batch is given; what it takes is an estimate."""
-MOST = {"cpu": 1024, "cuda": 16384}
+MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens beyond which a batch gets no faster."""
-LEAST = 128
+MIN_TOKENS = 128
 """Tokens of a batch where memory is short; less would be slow, and an out-of-memory error halves it anyway."""
 ITEM_SIZES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 """Bytes of a number."""
 
 
 def bytes_per_token(
-    hidden: int, inner: int, layers: int, item_size: int, keeps_layers: bool = False, differentiates: bool = False
+    d_model: int, d_mlp: int, layers: int, item_size: int, keeps_layers: bool = False, differentiates: bool = False
 ) -> int:
     """What a token of a batch takes at most at one time, without weights and logits.
 
@@ -24,15 +24,15 @@ def bytes_per_token(
     the FFNs add to the residual with its gradient.
 
     Args:
-        hidden: width of the residual.
-        inner: width inside the FFN.
+        d_model: width of the residual.
+        d_mlp: width inside the FFN.
         layers: how many layers.
         item_size: bytes of a number.
         keeps_layers: for the FFN oracle.
         differentiates: for a backward pass.
     """
-    one_layer = 6 * hidden + 3 * inner
-    numbers = (one_layer + 2 * hidden) * layers if differentiates else one_layer + hidden * layers * keeps_layers
+    one_layer = 6 * d_model + 3 * d_mlp
+    numbers = (one_layer + 2 * d_model) * layers if differentiates else one_layer + d_model * layers * keeps_layers
     return numbers * item_size
 
 
@@ -51,7 +51,7 @@ def fitting_tokens(free: float, logits: int, per_token: int, device: str, differ
         device: ``cpu`` or ``cuda``.
         differentiates: for a backward pass.
     """
-    most = MOST.get(device, MOST["cuda"])
+    most = MAX_TOKENS.get(device, MAX_TOKENS["cuda"])
     # A backward pass keeps all layers; half the tokens are as fast.
     most = most // 2 if differentiates else most
-    return int(max(LEAST, min((SHARE * free - logits) / per_token, most)))
+    return int(max(MIN_TOKENS, min((MEMORY_SHARE * free - logits) / per_token, most)))

@@ -55,7 +55,7 @@ def claim(count: int) -> None:
     Raises:
         HeadroomError: fewer can be seen, or the folder of locks is not the user's.
     """
-    devices = visible(os.environ)
+    devices = visible_gpus(os.environ)
     if not devices or not count:
         return
     if len(devices) < count:
@@ -66,7 +66,7 @@ def claim(count: int) -> None:
     folder = lock_folder()
     said: float | None = None
     while True:
-        claimed = _try(devices, count, folder)
+        claimed = _try_claim(devices, count, folder)
         if claimed:
             break
         if said is None or time.monotonic() - said >= REMIND:
@@ -77,9 +77,9 @@ def claim(count: int) -> None:
     os.environ[VISIBLE] = ",".join(device.name for device in claimed)
 
 
-def visible(environ: Mapping[str, str]) -> list[Device]:
+def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
     """The GPUs that this process may use: those that ``CUDA_VISIBLE_DEVICES`` names, else all of the host."""
-    listed = _listed()
+    listed = _list_gpus()
     given = environ.get(VISIBLE)
     if given is None:
         # A GPU that is cut into MIG instances is used by them alone.
@@ -100,7 +100,7 @@ def visible(environ: Mapping[str, str]) -> list[Device]:
     return found
 
 
-def _listed() -> list[list[str]]:
+def _list_gpus() -> list[list[str]]:
     """UUIDs of the host's GPUs, each followed by those of its MIG instances; none where the driver lists none."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
@@ -128,7 +128,7 @@ def lock_folder() -> Path:
     return folder
 
 
-def _try(devices: Sequence[Device], count: int, folder: Path) -> list[Device]:
+def _try_claim(devices: Sequence[Device], count: int, folder: Path) -> list[Device]:
     """Lock ``count`` of the devices, or none."""
     # One process at a time: two that each take a part of what both need would wait for each other.
     with (folder / "turn").open("w") as turn:

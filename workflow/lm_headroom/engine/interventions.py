@@ -23,8 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from lm_headroom.engine import attention_adapters
-from lm_headroom.engine.attention import AttentionSpec, attention, biased
-from lm_headroom.engine.rounding import TIMES_WRITTEN_OUT, Trace, agree, fault, spread_measured, traced
+from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
+from lm_headroom.engine.rounding import TIMES_WRITTEN_OUT, Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.engine.unembedding import logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
@@ -212,7 +212,7 @@ class Interventions:
         mask: Tensor | None,
         scaling: float | None,
         softcap: float | None = None,
-        window: int | None = None,
+        sliding_window: int | None = None,
         key_bias: Tensor | None = None,
     ) -> Tensor:
         """Attention of one layer: A, [batch, time, head, width].
@@ -224,7 +224,7 @@ class Interventions:
             mask: what transformers made, bool (True: may attend) or added to scores; None: causal. A layout goes first.
             scaling: of the products; None for one over the root of the width.
             softcap: scores s become softcap tanh(s / softcap).
-            window: a token attends to so many tokens at most, itself the last.
+            sliding_window: a token attends to so many tokens at most, itself the last.
             key_bias: added to the scores of each key, after the scaling, [batch, head, time]: ALiBi.
         """
         self.calls[layer] += 1
@@ -233,17 +233,19 @@ class Interventions:
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-        attention_spec = AttentionSpec(scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, window)
-        width = value.shape[-1]
+        attention_spec = AttentionSpec(
+            scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, sliding_window
+        )
+        d_head = value.shape[-1]
         if key_bias is not None:
-            query, key, value = biased(query, key, value, key_bias, attention_spec.scaling)
+            query, key, value = with_key_bias(query, key, value, key_bias, attention_spec.scaling)
         if self._observer is not None:
             self._observer(layer, query, key, attention_spec)
         if self._layout is not None:
             outputs = _attend_by_layout(query, key, value, self._layout, attention_spec)
         else:
-            outputs = attention(query, key, value, attention_spec.narrowed(mask, query, key), attention_spec)
-        outputs = outputs[..., :width].transpose(1, 2)
+            outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
+        outputs = outputs[..., :d_head].transpose(1, 2)
         if self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         if self._captures is not None:
@@ -337,22 +339,22 @@ def _attend_by_layout(
         end, trunk = start + tree.columns, start + tree.trunk
         if tree.trunk:
             q, k, v = (x[:, :, start:trunk] for x in (query, key, value))
-            outputs.append(attention(q, k, v, attention_spec.narrowed(None, q, k), attention_spec))
+            outputs.append(attention(q, k, v, attention_spec.restrict(None, q, k), attention_spec))
         if tree.branches is not None:
             q, k, v = query[:, :, trunk:end], key[:, :, start:end], value[:, :, start:end]
             mask = tree.branches.to(query.device)
             # No position is beyond the last column's number.
-            if attention_spec.window is not None and tree.columns > attention_spec.window:
-                mask = mask & _near(layout, start, trunk, end, attention_spec.window).to(query.device)
+            if attention_spec.sliding_window is not None and tree.columns > attention_spec.sliding_window:
+                mask = mask & _near(layout, start, trunk, end, attention_spec.sliding_window).to(query.device)
             outputs.append(attention(q, k, v, mask, attention_spec))
         start = end
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
 
-def _near(layout: Layout, start: int, trunk: int, end: int, window: int) -> Tensor:
+def _near(layout: Layout, start: int, trunk: int, end: int, sliding_window: int) -> Tensor:
     """Which columns of a tree are within the window of each branch column, by their positions, bool [n - R, n]."""
     places = torch.arange(end - start) if layout.positions is None else layout.positions[start:end]
-    return places[trunk - start :, None] - places < window
+    return places[trunk - start :, None] - places < sliding_window
 
 
 def _attention_function(
@@ -368,7 +370,7 @@ def _attention_function(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls. ``scaling`` is used as given: OPT scales its queries itself and passes 1."""
-    interventions: Interventions = module.headroom_seam
+    interventions: Interventions = module.lm_headroom_interventions
     return interventions.attend(
         module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window
     ), None
@@ -407,9 +409,9 @@ def attach(model: Any) -> Interventions:
             out FFNs does not; rows packed into a tree differ from rows apart; or a restarted pass ends elsewhere.
     """
     row = architectures.check_config(model.config.to_dict())
-    shape = architectures.heads(model)
+    shape = architectures.head_layout(model)
     tokens = _probe_tokens(model)
-    with torch.no_grad(), traced(model) as own:
+    with torch.no_grad(), trace_layers(model) as own:
         before = model(input_ids=tokens, use_cache=False).logits
     if not torch.isfinite(before).all():
         raise HeadroomError(
@@ -419,7 +421,7 @@ def attach(model: Any) -> Interventions:
     norms = architectures.ffn_output_norms(model)
     interventions = Interventions(shape, row.returns_tuple, norms_ffns=norms is not None)
     for module in architectures.attention_modules(model):
-        module.headroom_seam = interventions
+        module.lm_headroom_interventions = interventions
     for number, layer in enumerate(architectures.layers(model)):
         layer.forward = partial(interventions.run_layer, number, layer.forward)
     for number, projections in enumerate(architectures.projections(model)):
@@ -432,8 +434,8 @@ def attach(model: Any) -> Interventions:
             module.forward = partial(interventions.run_ffn, number, first, last, module.forward)
     for number, norm in enumerate(norms or ()):
         norm.forward = partial(interventions.run_ffn_norm, number, norm.forward)
-    if row.core:
-        attention_adapters.install(row.core, interventions, architectures.attention_modules(model))
+    if row.adapter:
+        attention_adapters.install(row.adapter, interventions, architectures.attention_modules(model))
         # Where transformers looks up who makes masks; it sets this only for families that look up attention there, too.
         model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
     else:
@@ -458,7 +460,7 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
         own, before: what passed through the model's layers without the seam, and its logits.
     """
     interventions.calls.clear()
-    with traced(model) as opened, spread_measured(interventions, opened):
+    with trace_layers(model) as opened, measure_spread(interventions, opened):
         values = model(input_ids=tokens, use_cache=False).logits
     if interventions.calls != Counter(range(interventions.shape.layers)):
         raise HeadroomError(
@@ -476,9 +478,9 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
 
 def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
     """With all gates open, the model against itself without the seam."""
-    with traced(model, own.inputs) as found:
+    with trace_layers(model, own.inputs) as found:
         values = model(input_ids=tokens, use_cache=False).logits
-    why = fault(found, own, TIMES_WRITTEN_OUT)
+    why = find_fault(found, own, TIMES_WRITTEN_OUT)
     if not why and not agree(values, before):
         why = "given the same input, the last layer's output gives others"
     if why:
@@ -492,20 +494,20 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
     """Two rows that share six tokens, in a tree, and five tokens in a tree after it, against the rows apart."""
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
-    with traced(model) as second, spread_measured(interventions, second):
+    with trace_layers(model) as second, measure_spread(interventions, second):
         model.base_model(input_ids=row, use_cache=False)
     expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
     sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
     positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
     trees = (TreeMask(n + own, n, sees.to(tokens.device)), TreeMask(5, 5))
-    with interventions.layout(Layout(trees, positions=positions)), traced(model, expected.inputs) as packed:
+    with interventions.layout(Layout(trees, positions=positions)), trace_layers(model, expected.inputs) as packed:
         model.base_model(
             input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
             position_ids=positions[None],
             use_cache=False,
         )
-    if why := fault(packed, expected):
+    if why := find_fault(packed, expected):
         raise HeadroomError(
             f"family {model.config.model_type!r}: the hidden states of packed rows differ from those of rows apart "
             f"({why}); this model cannot be served exactly"
@@ -521,7 +523,7 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
     tells = False
     for rest in range(2):
         gates = (numbers % 2 != rest).to(tokens.device, torch.float32)
-        with interventions.gates(gates), traced(model) as closed:
+        with interventions.gates(gates), trace_layers(model) as closed:
             tells |= not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
         for layer, outputs in enumerate(closed.heads):
             heard = outputs.unflatten(-1, (interventions.shape.heads, -1)).any(dim=-1)[0].any(dim=0)

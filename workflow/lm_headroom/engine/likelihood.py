@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lm_headroom.engine.batch_size import LOGIT_ROWS
-from lm_headroom.engine.loading import Loaded
-from lm_headroom.engine.packing import Batch, Batches, Document, Row
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, WorkUnit, digest
+from lm_headroom.engine.loading import LoadedModel
+from lm_headroom.engine.packing import Batch, Batches, Document, TokenSequence
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, digest
 from lm_headroom.engine.unembedding import logits as logits_of
 from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
@@ -25,7 +25,9 @@ from lm_headroom.settings import other_dtype
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, add_bos: bool = False) -> list[Document]:
+def encode(
+    pairs: Sequence[tuple[int, str, str]], tokenizer: Any, max_positions: int, add_bos: bool = False
+) -> list[Document]:
     """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; rows of a document must be adjacent.
 
     Trailing spaces of a context move to its continuation. Too long documents lose context on the left, once per
@@ -34,7 +36,7 @@ def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, a
     Args:
         pairs: the triples.
         tokenizer: a transformers tokenizer; no special tokens are added but ``add_bos``.
-        window: largest number of input tokens.
+        max_positions: largest number of input tokens.
         add_bos: put the BOS token (else EOS) before each context.
 
     Raises:
@@ -63,7 +65,7 @@ def encode(pairs: Sequence[tuple[int, str, str]], tokenizer: Any, window: int, a
         if not documents or documents[-1][0] != doc_id:
             documents.append((doc_id, []))
         documents[-1][1].append((prefix, target))
-    return [_fit(doc_id, rows, window) for doc_id, rows in documents]
+    return [_truncate(doc_id, rows, max_positions) for doc_id, rows in documents]
 
 
 def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str, list[int]]:
@@ -73,23 +75,23 @@ def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str
     return dict(zip(texts, found, strict=True))
 
 
-def _fit(doc_id: int, rows: list[tuple[list[int], list[int]]], window: int) -> Document:
-    excess = max(0, max(len(prefix) + len(target) - 1 for prefix, target in rows) - window)
+def _truncate(doc_id: int, rows: list[tuple[list[int], list[int]]], max_positions: int) -> Document:
+    excess = max(0, max(len(prefix) + len(target) - 1 for prefix, target in rows) - max_positions)
     if excess >= min(len(prefix) for prefix, _ in rows):
         longest = max(len(target) for _, target in rows)
         raise HeadroomError(
             f"document {doc_id}: a continuation of {longest} tokens leaves no room for its context in the model's "
-            f"window of {window} tokens; leave the document out or take a model with a longer window"
+            f"window of {max_positions} tokens; leave the document out or take a model with a longer window"
         )
-    return Document(doc_id, tuple(Row((*p[excess:], *t), len(t)) for p, t in rows), excess)
+    return Document(doc_id, tuple(TokenSequence((*p[excess:], *t), len(t)) for p, t in rows), excess)
 
 
-def target_log_probabilities(loaded: Loaded, batch: Batch) -> Tensor:
+def target_log_probabilities(loaded: LoadedModel, batch: Batch) -> Tensor:
     """log p of each target token, [T], in at least float32. Differentiable where the model's activations are."""
     return predict(loaded, batch)[0]
 
 
-def predict(loaded: Loaded, batch: Batch) -> tuple[Tensor, Tensor]:
+def predict(loaded: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """log p of each target token, [T], and whether it is the likeliest token at its place, bool [T]."""
     model = loaded.model
     with loaded.interventions.layout(batch.layout()):
@@ -124,11 +126,11 @@ def _likeliest(logits: Tensor, places: Tensor, targets: Tensor, aimed: Tensor) -
     return likeliest
 
 
-Predicted = tuple[Tensor, Tensor, Tensor]
+TokenPredictions = tuple[Tensor, Tensor, Tensor]
 """Row number, log p and whether it is the likeliest, of each target token of a batch; on the CPU."""
 
 
-def predicted(loaded: Loaded, batch: Batch) -> Predicted:
+def predict_checked(loaded: LoadedModel, batch: Batch) -> TokenPredictions:
     """What :class:`Likelihoods` adds up for a batch.
 
     Raises:
@@ -136,10 +138,10 @@ def predicted(loaded: Loaded, batch: Batch) -> Predicted:
     """
     values, greedy = predict(loaded, batch)
     check_finite(loaded, batch, values)
-    return batch.rows.cpu(), values.double().cpu(), greedy.cpu()
+    return batch.sequence_ids.cpu(), values.double().cpu(), greedy.cpu()
 
 
-def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
+def check_finite(loaded: LoadedModel, batch: Batch, values: Tensor) -> None:
     """Refuse log p of target tokens, [T], that are not finite.
 
     Raises:
@@ -148,12 +150,12 @@ def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad) == 0:
         return
-    row = int(batch.rows[bad[0, 0]])
+    row = int(batch.sequence_ids[bad[0, 0]])
     start = 0
     for tree in batch.trees:
         for member in tree.members:
-            if member.first_row <= row < member.first_row + len(member.document.rows):
-                where = _overflow(loaded, batch, slice(start, start + tree.columns))
+            if member.first_sequence <= row < member.first_sequence + len(member.document.sequences):
+                where = _locate_overflow(loaded, batch, slice(start, start + tree.columns))
                 raise HeadroomError(
                     f"document {member.document.doc_id}: the log-likelihood of a continuation is "
                     f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: "
@@ -163,7 +165,7 @@ def check_finite(loaded: Loaded, batch: Batch, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def _overflow(loaded: Loaded, batch: Batch, columns: slice) -> str:
+def _locate_overflow(loaded: LoadedModel, batch: Batch, columns: slice) -> str:
     """Where these columns' hidden states first hold what is not finite, by another pass that keeps all of them."""
     with loaded.interventions.layout(batch.layout()), loaded.interventions.layer_inputs() as inputs:
         loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
@@ -185,11 +187,11 @@ class Likelihoods:
         greedy: whether greedy decoding gives the row's continuation, bool [n_rows].
     """
 
-    def __init__(self, n_rows: int) -> None:
-        self._totals = torch.zeros(n_rows, dtype=torch.float64)
-        self._misses = torch.zeros(n_rows, dtype=torch.int64)
+    def __init__(self, n_sequences: int) -> None:
+        self._totals = torch.zeros(n_sequences, dtype=torch.float64)
+        self._misses = torch.zeros(n_sequences, dtype=torch.int64)
 
-    def add(self, found: Predicted) -> None:
+    def add(self, found: TokenPredictions) -> None:
         """Count the rows of a batch in."""
         rows, values, greedy = found
         self._totals.index_add_(0, rows, values)
@@ -219,12 +221,12 @@ class Likelihoods:
 
 @torch.no_grad()
 def likelihoods(
-    loaded: Loaded,
+    loaded: LoadedModel,
     batches: Batches,
     gates: Tensor | None = None,
     without_ffns: Iterable[int] = (),
     progress: Progress | None = None,
-    parts: ResumeCache = NO_PARTS,
+    cache: ResumeCache = NO_CACHE,
 ) -> Likelihoods:
     """Each row's continuation given its context, with heads gated by ``gates`` and some layers' FFNs left out.
 
@@ -234,41 +236,41 @@ def likelihoods(
         gates: [layer, head]; None for open ones.
         without_ffns: layers.
         progress: advanced by documents.
-        parts: where documents are kept that are done, and looked for.
+        cache: where documents are kept that are done, and looked for.
 
     Raises:
         HeadroomError: a log-likelihood is not finite; names document and layer.
     """
-    found = Likelihoods(batches.n_rows)
+    found = Likelihoods(batches.n_sequences)
     ffns = sorted(set(without_ffns))
-    with unit_of(parts, batches, gates, ffns) as unit:
-        for number, entry in unit.known.items():
-            found.restore(batches.rows_of(number), **entry)
+    with open_unit(cache, batches, gates, ffns) as unit:
+        for number, entry in unit.done.items():
+            found.restore(batches.sequence_slice(number), **entry)
         if progress:
-            progress.reuse(len(unit.known))
+            progress.reuse(len(unit.done))
         if unit.complete:
             return found
-        known = frozenset(unit.known)
+        done = frozenset(unit.done)
         with loaded.interventions.gates(gates), loaded.interventions.without_ffns(ffns):
-            for batch, values in batches.each(lambda batch: predicted(loaded, batch), known):
+            for batch, values in batches.each(lambda batch: predict_checked(loaded, batch), done):
                 found.add(values)
                 for member in batch.members:
-                    unit.add(member.number, **found.entry(batches.rows_of(member.number)))
-                unit.keep_if_due()
+                    unit.add(member.number, **found.entry(batches.sequence_slice(member.number)))
+                unit.save_if_due()
                 if progress:
                     progress.advance(batch.n_documents)
     return found
 
 
-def unit_of(
-    parts: ResumeCache, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()
+def open_unit(
+    cache: ResumeCache, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()
 ) -> WorkUnit:
     """The unit of an evaluation: an entry per document, as :meth:`Likelihoods.entry` gives it."""
     name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
-    return parts.unit(name, batches.keys, ENTRY, batches.sizes)
+    return cache.unit(name, batches.keys, ENTRY, batches.sizes)
 
 
-def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = None) -> Array:
+def log_likelihoods(loaded: LoadedModel, batches: Batches, gates: Tensor | None = None) -> Array:
     """Log-likelihood in nats of each row's continuation given its context, [n_rows].
 
     Raises:
@@ -277,9 +279,9 @@ def log_likelihoods(loaded: Loaded, batches: Batches, gates: Tensor | None = Non
     return likelihoods(loaded, batches, gates).values
 
 
-def rows_of(documents: Sequence[Document]) -> Iterator[tuple[int, slice]]:
+def sequence_slices(documents: Sequence[Document]) -> Iterator[tuple[int, slice]]:
     """(doc_id, slice of its row numbers) for each document, in order."""
     start = 0
     for document in documents:
-        yield document.doc_id, slice(start, start + len(document.rows))
-        start += len(document.rows)
+        yield document.doc_id, slice(start, start + len(document.sequences))
+        start += len(document.sequences)

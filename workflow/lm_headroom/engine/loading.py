@@ -29,7 +29,7 @@ DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
 UNREADABLE = "transformers cannot load this checkpoint"
 
 
-class Loaded:
+class LoadedModel:
     """A model for a step. Its weights are read when they are first needed: a step may find all it needs in parts.
 
     Attributes:
@@ -80,7 +80,7 @@ class Loaded:
     @cached_property
     def shape(self) -> architectures.HeadLayout:
         """Head counts."""
-        return architectures.heads(self.skeleton)
+        return architectures.head_layout(self.skeleton)
 
     @property
     def device(self) -> torch.device:
@@ -113,12 +113,12 @@ class Loaded:
             )
 
     @property
-    def window(self) -> int:
+    def max_positions(self) -> int:
         """Largest number of input tokens."""
-        return architectures.window(self.skeleton.config)
+        return architectures.max_positions(self.skeleton.config)
 
 
-def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> Loaded:
+def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> LoadedModel:
     """The model of a ``model.json``; its weights are read when they are needed, and what is wrong with them said then.
 
     Args:
@@ -153,7 +153,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
                 path,
                 config=config,
                 dtype=DTYPES[dtype],
-                attn_implementation=architectures.implementation(config),
+                attn_implementation=architectures.attention_implementation(config),
                 local_files_only=True,
                 device_map="auto" if use_gpu else None,
                 trust_remote_code=trust,
@@ -173,9 +173,9 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=trust)
         skeleton = model_from_config(config, DTYPES[dtype], trust=trust)
     _check_tokenizer(tokenizer, path)
-    shape = architectures.heads(skeleton)
+    shape = architectures.head_layout(skeleton)
     check_agrees(Path(record_path), record, path, {"layers": shape.layers, "heads": shape.heads})
-    return Loaded(tokenizer, record, skeleton, weights)
+    return LoadedModel(tokenizer, record, skeleton, weights)
 
 
 def _check_tokenizer(tokenizer: Any, path: Path) -> None:
@@ -218,14 +218,14 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
         raise HeadroomError(reason) from error
 
 
-def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> Loaded:
+def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> LoadedModel:
     """A model that is in memory: frozen, set to evaluation, the seam attached.
 
     Raises:
         HeadroomError: a weight is not finite, or the model cannot be served here (see
             :func:`lm_headroom.engine.interventions.attach`).
     """
-    loaded = Loaded(tokenizer, record or {}, model, lambda: model)
+    loaded = LoadedModel(tokenizer, record or {}, model, lambda: model)
     # Now, so that a model that the seam does not work in is refused here.
     _ = loaded.interventions
     return loaded

@@ -27,25 +27,25 @@ def free_bytes(device: torch.device) -> int:
 
 def machine_bytes(entry: str) -> int:
     """An entry of /proc/meminfo, such as MemTotal."""
-    return _entry(Path("/proc/meminfo"), entry)
+    return _read_entry(Path("/proc/meminfo"), entry)
 
 
-def _entry(path: Path, name: str) -> int:
+def _read_entry(path: Path, name: str) -> int:
     lines = path.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
     """What a token of a batch takes; see :func:`lm_headroom.engine.batch_size.bytes_per_token`."""
-    sizes = architectures.sizes(model)
+    sizes = architectures.model_sizes(model)
     return batch_size.bytes_per_token(
-        sizes["hidden"], sizes["inner"], sizes["layers"], _item_size(model), keeps_layers, differentiates
+        sizes["d_model"], sizes["d_mlp"], sizes["layers"], _item_size(model), keeps_layers, differentiates
     )
 
 
 def logit_bytes(model: Any) -> int:
     """What the logits of one chunk of positions take."""
-    return batch_size.logit_bytes(architectures.sizes(model)["vocabulary"], _item_size(model))
+    return batch_size.logit_bytes(architectures.model_sizes(model)["vocabulary"], _item_size(model))
 
 
 def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:
@@ -58,10 +58,10 @@ def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, d
     )
 
 
-def peak() -> dict[str, int]:
+def peak_memory() -> dict[str, int]:
     """Most memory that this process has held so far, in MiB."""
     # Not getrusage: what it says begins with the memory of the process that started this one.
-    found = {"peak_memory_mib": _entry(Path("/proc/self/status"), "VmHWM") // MIB}
+    found = {"peak_memory_mib": _read_entry(Path("/proc/self/status"), "VmHWM") // MIB}
     if torch.cuda.is_available():
         devices = range(torch.cuda.device_count())
         found["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_allocated(device) for device in devices) // MIB

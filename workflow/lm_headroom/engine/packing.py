@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenSequence:
     """One context with one continuation.
 
     Attributes:
@@ -53,10 +53,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Document:
-    """A document's rows, in the order of its choices; ``truncated`` is the number of context tokens cut away."""
+    """A document's token sequences, one per choice; ``truncated`` is the number of context tokens that were cut."""
 
     doc_id: int
-    rows: tuple[Row, ...]
+    sequences: tuple[TokenSequence, ...]
     truncated: int = 0
 
 
@@ -66,7 +66,7 @@ class TreeDocument:
 
     document: Document
     number: int
-    first_row: int
+    first_sequence: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Tree:
         ancestors: whether a segment is another or follows it, bool [segment, segment].
         sources: the column that predicts each target token, [T].
         targets: the target tokens, [T].
-        rows: the (global) row number of each target token, [T].
+        sequence_ids: the number, among all sequences, of each target token's sequence, [T].
     """
 
     members: tuple[TreeDocument, ...]
@@ -92,7 +92,7 @@ class Tree:
     ancestors: np.ndarray[Any, np.dtype[np.bool_]]
     sources: Ints
     targets: Ints
-    rows: Ints
+    sequence_ids: Ints
 
     @property
     def columns(self) -> int:
@@ -102,7 +102,11 @@ class Tree:
 
 def build_prefix_tree(members: Sequence[TreeDocument]) -> Tree:
     """Lay out documents as one tree."""
-    rows = [(row, member.first_row + place) for member in members for place, row in enumerate(member.document.rows)]
+    rows = [
+        (row, member.first_sequence + place)
+        for member in members
+        for place, row in enumerate(member.document.sequences)
+    ]
     # The longest row first: the trunk needs no mask.
     rows.sort(key=lambda pair: -len(pair[0].tokens))
     tokens: list[int] = []
@@ -167,7 +171,7 @@ class Batch:
         positions: columns where vocabulary logits are needed, [P].
         sources: for each target token, the index into ``positions`` that predicts it, [T].
         targets: the target tokens, [T].
-        rows: the (global) row number of each target token, [T].
+        sequence_ids: the number, among all sequences, of each target token's sequence, [T].
     """
 
     trees: tuple[Tree, ...]
@@ -176,7 +180,7 @@ class Batch:
     positions: Tensor
     sources: Tensor
     targets: Tensor
-    rows: Tensor
+    sequence_ids: Tensor
 
     @property
     def columns(self) -> int:
@@ -212,11 +216,11 @@ class Batch:
         """Which of the trees each column is in, [n]."""
         return torch.arange(len(self.trees)).repeat_interleave(torch.tensor([tree.columns for tree in self.trees]))
 
-    def without(self, known: Container[int]) -> Batch | None:
+    def without(self, done: Container[int]) -> Batch | None:
         """The batch without the documents of these numbers; None where none is left."""
         trees = []
         for tree in self.trees:
-            left = [member for member in tree.members if member.number not in known]
+            left = [member for member in tree.members if member.number not in done]
             if left:
                 trees.append(tree if len(left) == len(tree.members) else build_prefix_tree(left))
         if all(a is b for a, b in zip_longest(trees, self.trees)):
@@ -253,7 +257,7 @@ def assemble(trees: Sequence[Tree], device: torch.device | str) -> Batch:
         tensor(positions),
         tensor(places.astype(np.int64)),
         tensor(np.concatenate([tree.targets for tree in trees])),
-        tensor(np.concatenate([tree.rows for tree in trees])),
+        tensor(np.concatenate([tree.sequence_ids for tree in trees])),
     )
 
 
@@ -294,9 +298,9 @@ class Batches:
     def _batches(self) -> list[Batch]:
         _, device, share = self._sources
         place = device() if callable(device) else device
-        first = self.first_rows
+        first = self.first_sequences
         members = [TreeDocument(document, n, first[n]) for n, document in enumerate(self.documents)]
-        groups = _alike(members, self.token_budget) if share else [[member] for member in members]
+        groups = _group_by_prefix(members, self.token_budget) if share else [[member] for member in members]
         # Large ones first, so that a batch that does not fit the memory fails at once.
         trees = sorted(
             (build_prefix_tree(group) for group in groups), key=lambda tree: (-tree.columns, tree.members[0].number)
@@ -321,40 +325,40 @@ class Batches:
         return len(self._batches)
 
     @property
-    def n_rows(self) -> int:
+    def n_sequences(self) -> int:
         """Rows of all documents."""
-        return self.first_rows[-1]
+        return self.first_sequences[-1]
 
     @cached_property
-    def first_rows(self) -> list[int]:
+    def first_sequences(self) -> list[int]:
         """Number of each document's first row; last, the number of rows."""
         return [0, *accumulate(self.sizes)]
 
     @property
     def sizes(self) -> list[int]:
         """Number of rows of each document."""
-        return [len(document.rows) for document in self.documents]
+        return [len(document.sequences) for document in self.documents]
 
     @cached_property
     def keys(self) -> list[str]:
         """A digest of each document's tokens."""
-        return [digest(document.rows) for document in self.documents]
+        return [digest(document.sequences) for document in self.documents]
 
     @property
     def columns(self) -> int:
         """Tokens that are computed in all."""
         return sum(batch.columns for batch in self._batches)
 
-    def rows_of(self, number: int) -> slice:
-        """Numbers of a document's rows."""
-        return slice(self.first_rows[number], self.first_rows[number + 1])
+    def sequence_slice(self, number: int) -> slice:
+        """The numbers of a document's sequences."""
+        return slice(self.first_sequences[number], self.first_sequences[number + 1])
 
-    def each(self, work: Callable[[Batch], Result], known: Container[int] = ()) -> Iterator[tuple[Batch, Result]]:
+    def each(self, work: Callable[[Batch], Result], done: Container[int] = ()) -> Iterator[tuple[Batch, Result]]:
         """Do ``work`` on each batch; where one does not fit the memory, on its halves, and on smaller ones from then.
 
         Args:
             work: must leave nothing behind when it fails.
-            known: numbers of documents that are left out, as their results are known.
+            done: numbers of documents that are left out, as their results are known.
 
         Raises:
             HeadroomError: one document alone does not fit; names it.
@@ -365,7 +369,7 @@ class Batches:
             if batch.columns > self.token_budget and len(halves := batch.halves()) > 1:
                 waiting.extendleft(reversed(halves))
                 continue
-            rest = batch.without(known)
+            rest = batch.without(done)
             if rest is None:
                 fitting.append(batch)
                 continue
@@ -406,19 +410,19 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _alike(members: Sequence[TreeDocument], token_budget: int) -> list[list[TreeDocument]]:
+def _group_by_prefix(members: Sequence[TreeDocument], token_budget: int) -> list[list[TreeDocument]]:
     """Documents grouped by what they begin with, each group with at most ``token_budget`` tokens.
 
     A document joins the one before it, in the order of the tokens, where it brings fewer tokens than it shares: its
     linear maps get cheaper by more than its attention gets dearer, since a branch is held against its whole tree.
     """
-    ordered = sorted(members, key=lambda member: member.document.rows[0].tokens)
+    ordered = sorted(members, key=lambda member: member.document.sequences[0].tokens)
     groups: list[list[TreeDocument]] = []
     size = 0
     for member in ordered:
-        own = _size(member.document)
+        own = _document_size(member.document)
         if groups:
-            shared = common_prefix([groups[-1][-1].document.rows[0], member.document.rows[0]])
+            shared = common_prefix([groups[-1][-1].document.sequences[0], member.document.sequences[0]])
             if 2 * shared >= own and size + own - shared <= token_budget:
                 groups[-1].append(member)
                 size += own - shared
@@ -428,13 +432,13 @@ def _alike(members: Sequence[TreeDocument], token_budget: int) -> list[list[Tree
     return groups
 
 
-def _size(document: Document) -> int:
+def _document_size(document: Document) -> int:
     """Tokens of a document's rows, with what all of them begin with once."""
-    prefix = common_prefix(document.rows)
-    return prefix + sum(len(row.inputs) - prefix for row in document.rows)
+    prefix = common_prefix(document.sequences)
+    return prefix + sum(len(row.inputs) - prefix for row in document.sequences)
 
 
-def common_prefix(rows: Sequence[Row]) -> int:
+def common_prefix(rows: Sequence[TokenSequence]) -> int:
     """Length of the longest token prefix that all rows' inputs share."""
     first, last = min(row.inputs for row in rows), max(row.inputs for row in rows)
     for place, (a, b) in enumerate(zip(first, last, strict=False)):

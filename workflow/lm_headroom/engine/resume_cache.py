@@ -33,7 +33,7 @@ from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.store import atomic, remove_abandoned
 
 Array = np.ndarray[Any, Any]
-KEEP_EVERY = 10.0
+SAVE_EVERY = 10.0
 """Seconds after which a unit's finished entries are written, beside at its end."""
 _ENGINES = ("torch", "transformers", "tokenizers")
 
@@ -54,7 +54,7 @@ class ResumeCache:
     folder: Path | None = None
     stamp: str = ""
 
-    def below(self, name: str) -> ResumeCache:
+    def subfolder(self, name: str) -> ResumeCache:
         """The same for one choice of options."""
         return ResumeCache(self.folder / name, f"{self.stamp}/{name}") if self.folder else self
 
@@ -70,7 +70,7 @@ class ResumeCache:
         return WorkUnit(self, name, keys, layout, sizes or [1] * len(keys))
 
 
-NO_PARTS = ResumeCache()
+NO_CACHE = ResumeCache()
 
 
 def open_cache(folder: Path | None, module: str, record: Mapping[str, Any], dtype: str) -> ResumeCache:
@@ -83,7 +83,7 @@ def open_cache(folder: Path | None, module: str, record: Mapping[str, Any], dtyp
         dtype: number format.
     """
     if folder is None:
-        return NO_PARTS
+        return NO_CACHE
     stamp = {
         "code": code_digest(module),
         "model": record.get("digest"),
@@ -107,7 +107,7 @@ class WorkUnit:
     """What is known of a unit's entries. A context manager: what was added is kept when it is left, by an error too.
 
     Attributes:
-        known: number of each known entry to its arrays.
+        done: number of each known entry to its arrays.
     """
 
     def __init__(
@@ -117,27 +117,27 @@ class WorkUnit:
         self._keys, self._layout, self._sizes = keys, layout, sizes
         self._added: list[int] = []
         self._last = time.monotonic()
-        self.known: dict[int, dict[str, Array]] = self._read() if self._folder else {}
+        self.done: dict[int, dict[str, Array]] = self._read() if self._folder else {}
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to compute."""
-        return len(self.known) == len(self._keys)
+        return len(self.done) == len(self._keys)
 
     def add(self, number: int, **arrays: Array) -> None:
         """Take the arrays of a finished entry; their first axis has the entry's size."""
-        self.known[number] = arrays
+        self.done[number] = arrays
         self._added.append(number)
 
-    def keep_if_due(self) -> None:
+    def save_if_due(self) -> None:
         """Write what has been added, if the last time is long ago; called when all entries of a batch are there."""
-        if time.monotonic() - self._last >= KEEP_EVERY:
-            self.keep()
+        if time.monotonic() - self._last >= SAVE_EVERY:
+            self.save()
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what has been added since the last time."""
         if self._added and self._folder:
-            entries = [self.known[number] for number in self._added]
+            entries = [self.done[number] for number in self._added]
             arrays = {name: np.concatenate([entry[name] for entry in entries]) for name in entries[0]}
             keys = np.array([self._keys[number] for number in self._added], dtype="S32")
             sizes = np.array([self._sizes[number] for number in self._added])
@@ -197,4 +197,4 @@ class WorkUnit:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.keep()
+        self.save()

@@ -44,7 +44,7 @@ class Trace:
         inputs: what enters the layer, [batch, pos, d_model].
         heads: A of all heads, as it enters the output projection, [batch, pos, head * d_head].
         outputs: what leaves the layer, [batch, pos, d_model].
-        spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; see :func:`spread_measured`.
+        spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; see :func:`measure_spread`.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -63,20 +63,20 @@ class Trace:
 
 
 @contextmanager
-def traced(model: Any, given: Sequence[Tensor] | None = None) -> Iterator[Trace]:
+def trace_layers(model: Any, layer_inputs: Sequence[Tensor] | None = None) -> Iterator[Trace]:
     """Keep what passes through the layers in one pass.
 
     Args:
         model: a model of a supported family, its attention routed through a seam or not.
-        given: inputs of the layers, which replace the model's own, but in the first layer: that shows what embeddings
-            and positions are.
+        layer_inputs: inputs that replace the model's own, layer by layer. The first layer keeps its own, which shows
+            what embeddings and positions are.
     """
     trace = Trace()
     hooks = []
 
     def enter(layer: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        if given is not None and layer:
-            arguments = (given[layer].to(arguments[0]), *arguments[1:])
+        if layer_inputs is not None and layer:
+            arguments = (layer_inputs[layer].to(arguments[0]), *arguments[1:])
         trace.inputs.append(arguments[0].clone())
         return arguments
 
@@ -100,7 +100,7 @@ def _first(output: Any) -> Tensor:
 
 
 @contextmanager
-def spread_measured(interventions: Interventions, trace: Trace) -> Iterator[None]:
+def measure_spread(interventions: Interventions, trace: Trace) -> Iterator[None]:
     """Measure in one pass how far rounding may move each head's output, into ``trace.spread``."""
     generator = torch.Generator().manual_seed(0)
     attend = interventions.attend
@@ -129,10 +129,10 @@ def _one_unit_off(values: Tensor, dtype: torch.dtype, generator: torch.Generator
     """Each number with one unit in the last place of ``dtype`` more or less, by chance."""
     # Torch's own generator on the CPU, so that the numbers are the same on each machine.
     signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
-    return values * (1 + unit(dtype) * signs).to(values)
+    return values * (1 + unit_in_last_place(dtype) * signs).to(values)
 
 
-def unit(dtype: torch.dtype) -> float:
+def unit_in_last_place(dtype: torch.dtype) -> float:
     """A unit in the last place of what models of a number format compute, as a share.
 
     Not less than that of float32, in which transformers computes norms and softmaxes whatever the format, and a few
@@ -141,18 +141,18 @@ def unit(dtype: torch.dtype) -> float:
     return max(torch.finfo(dtype).eps, 8 * torch.finfo(torch.float32).eps)
 
 
-def most(dtype: torch.dtype) -> float:
+def tolerance(dtype: torch.dtype) -> float:
     """The share of a norm by which two ways of computing one thing from the same input may be apart."""
-    return max(UNITS * unit(dtype), LEAST)
+    return max(UNITS * unit_in_last_place(dtype), LEAST)
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:
     """Whether each row's difference, [..., row, channel], is rounding."""
     far, size = (x.double().norm(dim=-1) for x in (found.to(expected.device) - expected, expected))
-    return bool((far <= most(expected.dtype) * size).all())
+    return bool((far <= tolerance(expected.dtype) * size).all())
 
 
-def fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
+def find_fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
     """What is more than rounding between two ways of computing, the second of which gave the first its inputs.
 
     Args:
@@ -170,32 +170,32 @@ def fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
             # A head's rows vouch for each other: one of few numbers may happen to move little.
             allowed = times * torch.maximum(spread, spread.median(dim=-2, keepdim=True).values).to(far.device)
             if not (far <= allowed).all():
-                return _clause(f"head {_worst(far - allowed)} of layer {layer}", far, allowed)
+                return _clause(f"head {_worst_head(far - allowed)} of layer {layer}", far, allowed)
         size = written.flatten(-2).norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
-        far, allowed = _apart(found, expected, layer, times * spread.norm(dim=-1).to(size.device) / size)
+        far, allowed = _output_distance(found, expected, layer, times * spread.norm(dim=-1).to(size.device) / size)
         if not (far <= allowed).all():
             return _clause(f"layer {layer}", far, allowed)
     return ""
 
 
-def _apart(found: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
+def _output_distance(found: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
     """How far a layer's outputs are apart beyond the rounding of the residual, and how far they may be, [batch, pos].
 
     Args:
-        found, expected: see :func:`fault`.
+        found, expected: see :func:`find_fault`.
         layer: its number.
         share: of the heads' outputs that rounding may be, [batch, pos].
     """
     before, after = expected.inputs[layer].double(), expected.outputs[layer].double()
     before = before.to(after.device)
     # Channels that are thousands of times the others round by more than a layer adds to these.
-    rounding = 2 * unit(expected.outputs[layer].dtype) * after.abs()
+    rounding = 2 * unit_in_last_place(expected.outputs[layer].dtype) * after.abs()
     far = ((found.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
-    allowed = (most(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
+    allowed = (tolerance(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
     return far, allowed
 
 
-def _worst(excess: Tensor) -> int:
+def _worst_head(excess: Tensor) -> int:
     """The head, [batch, pos, head], that is furthest beyond what it may be."""
     return int(excess.argmax()) % excess.shape[-1]
 

@@ -16,23 +16,23 @@ from lm_headroom.models import architectures
 
 def logits(model: Any, hidden: Tensor) -> Tensor:
     """Logits of last hidden states [..., width], in at least float32: [..., vocabulary]."""
-    return capped(model, wide(model.get_output_embeddings()(hidden)))
+    return cap_logits(model, at_least_float32(model.get_output_embeddings()(hidden)))
 
 
-def capped(model: Any, values: Tensor) -> Tensor:
+def cap_logits(model: Any, values: Tensor) -> Tensor:
     """Logits as the model caps them."""
-    key = architectures.family(model).softcap
+    key = architectures.architecture_of(model).softcap
     cap = getattr(architectures.text_config(model), key) if key else None
     return values if cap is None else soft_cap(values, cap)
 
 
-def unembedding(model: Any, ids: Sequence[int]) -> Tensor:
+def unembedding_rows(model: Any, ids: Sequence[int]) -> Tensor:
     """What the logit of each token reads from the model's width, [token, width]; norms and biases are left out."""
     embedding = model.get_output_embeddings()
     # Weights that wait outside the GPU are fetched.
     with align_module_device(embedding):
-        rows = wide(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
-    path = architectures.family(model).readout
+        rows = at_least_float32(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
+    path = architectures.architecture_of(model).final_projection
     projection = attrgetter(path)(model) if path else None
     if projection is None:
         return rows
@@ -40,6 +40,6 @@ def unembedding(model: Any, ids: Sequence[int]) -> Tensor:
         return rows @ projection.weight.to(rows)
 
 
-def wide(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """In float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -29,50 +29,51 @@ class Architecture:
     Attributes:
         layers: from the causal language model to the list of decoder layers.
         attention: from a layer to its attention module.
-        output: from the attention module to its output projection.
-        inputs: from the attention module to its query, key and value projection, or to the one that is all three.
+        output_projection: from the attention module to its output projection.
+        input_projections: from the attention module to its query, key and value projections, or to the fused one.
         grouped: how the outputs of a fused projection lie: the queries of a group, its key and its value, group after
             group; else all queries, all keys, all values.
         joint_norms: the queries of all heads are normed together, and so are the keys: no head's rows can go alone.
         head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
         ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
         ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
-        attention_output: from a layer to the norm that attention's output goes through before the residual takes it, if
-            any: one that divides by the root mean square.
-        ffn_output: from a layer to the norm that the FFN's output goes through before the residual takes it, if any.
+        attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by
+            the root mean square.
+        ffn_output_norm: from a layer to the norm between the FFN and the residual stream, if any.
         residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
-        readout: from the causal language model to what stands between last hidden state and output embedding.
+        final_projection: from the causal language model to what stands between last hidden state and output embedding.
         softcap: config key of the logits' soft cap.
-        window: config key of the largest number of input tokens; ``default_window`` where the config has none.
-        attends: the attention implementation of transformers that the family is compared with.
-        core: name of the function in :mod:`lm_headroom.engine.attention_adapters` that takes attention through the
+        max_positions: config key of the largest number of input tokens.
+        default_max_positions: that number where the config has none.
+        reference_attention: the attention implementation of transformers that the family is compared with.
+        adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that takes attention through the
             seam; empty where transformers calls the seam.
         mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
         returns_tuple: whether a layer returns a tuple that begins with its hidden states.
-        refused: (config key, value, why) of what cannot be served exactly; ``ANYTHING`` for any value but null.
+        unsupported: (config key, value, why) of what cannot be served exactly; ``ANYTHING`` for any value but null.
     """
 
     layers: str
     attention: str = "self_attn"
-    output: str = "o_proj"
-    inputs: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    output_projection: str = "o_proj"
+    input_projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     grouped: bool = False
     joint_norms: bool = False
     head_norms: tuple[str, ...] = ()
     ffn: tuple[str, ...] = ("mlp",)
     ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
-    attention_output: str = ""
-    ffn_output: str = ""
+    attention_output_norm: str = ""
+    ffn_output_norm: str = ""
     residual_norm: tuple[str, bool] | None = None
-    readout: str = ""
+    final_projection: str = ""
     softcap: str = ""
-    window: str = "max_position_embeddings"
-    default_window: int = 0
-    attends: str = "sdpa"
-    core: str = ""
+    max_positions: str = "max_position_embeddings"
+    default_max_positions: int = 0
+    reference_attention: str = "sdpa"
+    adapter: str = ""
     mask: str = ""
     returns_tuple: bool = False
-    refused: tuple[tuple[str, Any, str], ...] = ()
+    unsupported: tuple[tuple[str, Any, str], ...] = ()
 
 
 _AHEAD = "its tokens attend to later ones"
@@ -85,86 +86,90 @@ ARCHITECTURES = {
     "bloom": Architecture(
         layers="transformer.h",
         attention="self_attention",
-        output="dense",
-        inputs=("query_key_value",),
+        output_projection="dense",
+        input_projections=("query_key_value",),
         grouped=True,
         # The module adds the residual, so that its maps are what is left out.
         ffn=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
         residual_norm=("apply_residual_connection_post_layernorm", True),
         # ALiBi has no largest position: the length of training, which older configs name.
-        window="seq_length",
-        default_window=2048,
-        attends="eager",
-        core="bloom",
+        max_positions="seq_length",
+        default_max_positions=2048,
+        reference_attention="eager",
+        adapter="bloom",
         returns_tuple=True,
-        refused=(("slow_but_exact", True, "its maps are computed in slices, past the modules"),),
+        unsupported=(("slow_but_exact", True, "its maps are computed in slices, past the modules"),),
     ),
     "falcon": Architecture(
         layers="transformer.h",
         attention="self_attention",
-        output="dense",
-        inputs=("query_key_value",),
+        output_projection="dense",
+        input_projections=("query_key_value",),
         grouped=True,
         # Sequential blocks have the first; parallel ones with two norms the second; others share attention's.
         ffn_norms=("post_attention_layernorm", "ln_mlp"),
-        core="falcon",
+        adapter="falcon",
         returns_tuple=True,
     ),
-    "gemma": Architecture(layers="model.layers", refused=_BOTH_WAYS),
+    "gemma": Architecture(layers="model.layers", unsupported=_BOTH_WAYS),
     "gemma2": Architecture(
         layers="model.layers",
         ffn_norms=_AFTER_BLOCKS,
-        attention_output=_AFTER_ATTENTION,
-        ffn_output=_AFTER_FFN,
+        attention_output_norm=_AFTER_ATTENTION,
+        ffn_output_norm=_AFTER_FFN,
         softcap="final_logit_softcapping",
         # SDPA has no soft cap of attention scores.
-        attends="eager",
-        refused=_BOTH_WAYS,
+        reference_attention="eager",
+        unsupported=_BOTH_WAYS,
     ),
     # The larger ones come with eyes, which stay shut; the class around them does not cap logits.
     "gemma3": Architecture(
         layers="model.language_model.layers",
         ffn_norms=_AFTER_BLOCKS,
-        attention_output=_AFTER_ATTENTION,
-        ffn_output=_AFTER_FFN,
-        refused=(("text_config.use_bidirectional_attention", True, _AHEAD),),
+        attention_output_norm=_AFTER_ATTENTION,
+        ffn_output_norm=_AFTER_FFN,
+        unsupported=(("text_config.use_bidirectional_attention", True, _AHEAD),),
     ),
     "gemma3_text": Architecture(
         layers="model.layers",
         ffn_norms=_AFTER_BLOCKS,
-        attention_output=_AFTER_ATTENTION,
-        ffn_output=_AFTER_FFN,
+        attention_output_norm=_AFTER_ATTENTION,
+        ffn_output_norm=_AFTER_FFN,
         softcap="final_logit_softcapping",
-        refused=_BOTH_WAYS,
+        unsupported=_BOTH_WAYS,
     ),
     "gpt2": Architecture(
         layers="transformer.h",
         attention="attn",
-        output="c_proj",
-        inputs=("c_attn",),
+        output_projection="c_proj",
+        input_projections=("c_attn",),
         ffn_norms=("ln_2",),
-        refused=(("add_cross_attention", True, "its layers attend to an encoder"),),
+        unsupported=(("add_cross_attention", True, "its layers attend to an encoder"),),
     ),
     "gpt_neo": Architecture(
         layers="transformer.h",
         attention="attn.attention",
-        output="out_proj",
+        output_projection="out_proj",
         ffn_norms=("ln_2",),
-        attends="eager",
-        core="gpt_neo",
+        reference_attention="eager",
+        adapter="gpt_neo",
         returns_tuple=True,
     ),
     "gpt_neox": Architecture(
-        layers="gpt_neox.layers", attention="attention", output="dense", inputs=("query_key_value",), grouped=True
+        layers="gpt_neox.layers",
+        attention="attention",
+        output_projection="dense",
+        input_projections=("query_key_value",),
+        grouped=True,
     ),
     "gptj": Architecture(
         layers="transformer.h",
         attention="attn",
-        output="out_proj",
+        output_projection="out_proj",
         # The one norm of a layer feeds attention, too.
         ffn_norms=(),
-        attends="eager",
-        core="gptj",
+        reference_attention="eager",
+        adapter="gptj",
         returns_tuple=True,
     ),
     "llama": Architecture(layers="model.layers"),
@@ -172,17 +177,17 @@ ARCHITECTURES = {
     "mpt": Architecture(
         layers="transformer.blocks",
         attention="attn",
-        output="out_proj",
-        inputs=("Wqkv",),
+        output_projection="out_proj",
+        input_projections=("Wqkv",),
         # The module adds the residual, as BLOOM's does.
         ffn=("ffn.up_proj", "ffn.down_proj"),
         ffn_norms=("norm_2",),
-        window="max_seq_len",
-        attends="eager",
-        core="mpt",
+        max_positions="max_seq_len",
+        reference_attention="eager",
+        adapter="mpt",
         mask="tensor",
         returns_tuple=True,
-        refused=tuple(
+        unsupported=tuple(
             (key, value, "transformers computes something else than this setting says")
             for key, value in (
                 ("attn_config.alibi", False),
@@ -198,19 +203,19 @@ ARCHITECTURES = {
         layers="model.layers",
         joint_norms=True,
         ffn_norms=(_AFTER_FFN,),
-        attention_output=_AFTER_ATTENTION,
-        ffn_output=_AFTER_FFN,
+        attention_output_norm=_AFTER_ATTENTION,
+        ffn_output_norm=_AFTER_FFN,
     ),
     # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
     "opt": Architecture(
         layers="model.decoder.layers",
-        output="out_proj",
+        output_projection="out_proj",
         ffn=("fc1", "fc2"),
         ffn_norms=("final_layer_norm",),
         residual_norm=("do_layer_norm_before", False),
-        readout="model.decoder.project_out",
+        final_projection="model.decoder.project_out",
     ),
-    "phi3": Architecture(layers="model.layers", inputs=("qkv_proj",)),
+    "phi3": Architecture(layers="model.layers", input_projections=("qkv_proj",)),
     "qwen2": Architecture(layers="model.layers"),
     "qwen3": Architecture(layers="model.layers"),
     "stablelm": Architecture(
@@ -229,7 +234,7 @@ class HeadLayout:
     layers: int
     heads: int
     key_value_heads: int
-    width: int
+    d_head: int
 
     @property
     def total(self) -> int:
@@ -272,16 +277,16 @@ class HeadRows:
     separable: bool
 
 
-def family(model: Any) -> Architecture:
+def architecture_of(model: Any) -> Architecture:
     """The table's row for a model.
 
     Raises:
         HeadroomError: the family is not supported.
     """
-    return supported(model.config.model_type)
+    return lookup(model.config.model_type)
 
 
-def supported(name: str | None) -> Architecture:
+def lookup(name: str | None) -> Architecture:
     """The table's row for a model type.
 
     Raises:
@@ -304,8 +309,8 @@ def check_config(config: Mapping[str, Any]) -> Architecture:
         HeadroomError: the family is not supported, or not with these settings; says why and what is.
     """
     name = config.get("model_type")
-    row = supported(name)
-    for key, value, why in row.refused:
+    row = lookup(name)
+    for key, value, why in row.unsupported:
         found: Any = config
         for step in key.split("."):
             found = found.get(step) if isinstance(found, Mapping) else None
@@ -317,16 +322,16 @@ def check_config(config: Mapping[str, Any]) -> Architecture:
     return row
 
 
-def implementation(config: Any) -> str:
+def attention_implementation(config: Any) -> str:
     """The attention implementation of transformers to load a model with."""
     row = ARCHITECTURES.get(config.model_type)
-    return row.attends if row else "sdpa"
+    return row.reference_attention if row else "sdpa"
 
 
-def window(config: Any) -> int:
+def max_positions(config: Any) -> int:
     """Largest number of input tokens."""
-    row, text = supported(config.model_type), config.get_text_config()
-    most = getattr(text, row.window, None) or row.default_window
+    row, text = lookup(config.model_type), config.get_text_config()
+    most = getattr(text, row.max_positions, None) or row.default_max_positions
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         # Longer inputs are rotated otherwise, and so would be all that share a batch with one.
@@ -336,30 +341,30 @@ def window(config: Any) -> int:
 
 def layers(model: Any) -> list[nn.Module]:
     """The decoder layers, in order."""
-    return list(_descend(model, family(model).layers))
+    return list(_descend(model, architecture_of(model).layers))
 
 
 def attention_modules(model: Any) -> list[nn.Module]:
     """The attention module of each layer, in order."""
-    path = family(model).attention
+    path = architecture_of(model).attention
     return [_descend(layer, path) for layer in layers(model)]
 
 
 def ffn_modules(model: Any) -> list[list[nn.Module]]:
     """The modules of each layer's FFN, in order."""
-    paths = family(model).ffn
+    paths = architecture_of(model).ffn
     return [[_descend(layer, path) for path in paths] for layer in layers(model)]
 
 
 def ffn_output_norms(model: Any) -> list[nn.Module] | None:
     """The norm between each layer's FFN and the residual, in order; None for families that have none there."""
-    path = family(model).ffn_output
+    path = architecture_of(model).ffn_output_norm
     return [_descend(layer, path) for layer in layers(model)] if path else None
 
 
 def attention_output_norms(model: Any) -> list[nn.Module | None]:
     """The norm between each layer's attention and the residual, in order; None where there is none."""
-    path = family(model).attention_output
+    path = architecture_of(model).attention_output_norm
     return [_descend(layer, path) if path else None for layer in layers(model)]
 
 
@@ -372,14 +377,17 @@ def input_device(model: Any) -> Any:
 
 def projections(model: Any) -> list[list[nn.Module]]:
     """The linear maps of each layer's attention, the output projection last."""
-    row = family(model)
-    return [[_descend(attention, path) for path in (*row.inputs, row.output)] for attention in attention_modules(model)]
+    row = architecture_of(model)
+    return [
+        [_descend(attention, path) for path in (*row.input_projections, row.output_projection)]
+        for attention in attention_modules(model)
+    ]
 
 
 def output_projections(model: Any) -> list[nn.Module]:
     """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
-    row = family(model)
-    return [_descend(attention, row.output) for attention in attention_modules(model)]
+    row = architecture_of(model)
+    return [_descend(attention, row.output_projection) for attention in attention_modules(model)]
 
 
 def rows_first(linear: nn.Module) -> Tensor:
@@ -398,43 +406,43 @@ def _is_transposed(linear: nn.Module) -> bool:
     return hasattr(linear, "nf")
 
 
-def heads(model: Any) -> HeadLayout:
+def head_layout(model: Any) -> HeadLayout:
     """Head counts, read from the config and checked against the projections' shapes.
 
     Raises:
         HeadroomError: the family is not supported, or the layers differ from each other.
     """
-    row, config = family(model), text_config(model)
+    row, config = architecture_of(model), text_config(model)
     found = projections(model)
     counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in found}
     query_heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
-    if len(row.inputs) == 1 and not hasattr(config, "num_key_value_heads"):
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // query_heads
+    if len(row.input_projections) == 1 and not hasattr(config, "num_key_value_heads"):
         # Falcon's three layouts differ in this number alone.
-        key_value_heads = (min(counts)[0] // width - query_heads) // 2
+        key_value_heads = (min(counts)[0] // d_head - query_heads) // 2
         told = ""
     else:
         key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
         told = f"{key_value_heads} key-value heads "
-    parts = (query_heads * width, key_value_heads * width, key_value_heads * width)
-    expected = {parts if len(row.inputs) == len(parts) else (sum(parts),)}
+    parts = (query_heads * d_head, key_value_heads * d_head, key_value_heads * d_head)
+    expected = {parts if len(row.input_projections) == len(parts) else (sum(parts),)}
     if counts != expected or key_value_heads < 1 or query_heads % key_value_heads:
         raise HeadroomError(
-            f"the config says {query_heads} heads, {told}of width {width}, "
-            f"but the {', '.join(row.inputs)} of its layers have {sorted(counts)} outputs"
+            f"the config says {query_heads} heads, {told}of width {d_head}, "
+            f"but the {', '.join(row.input_projections)} of its layers have {sorted(counts)} outputs"
         )
-    return HeadLayout(len(found), query_heads, key_value_heads, width)
+    return HeadLayout(len(found), query_heads, key_value_heads, d_head)
 
 
 def head_rows(model: Any, layer: int) -> HeadRows:
     """Which weights of a layer's attention belong to which head."""
-    return _head_rows(family(model), heads(model), attention_modules(model)[layer])
+    return _head_rows(architecture_of(model), head_layout(model), attention_modules(model)[layer])
 
 
 def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> HeadRows:
     import torch
 
-    modules = [_descend(attention, path) for path in row.inputs]
+    modules = [_descend(attention, path) for path in row.input_projections]
     queries, keys = torch.arange(shape.heads), torch.arange(shape.key_value_heads)
     if len(modules) > 1:
         starts = (queries, keys, keys)
@@ -444,16 +452,16 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
         starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
     else:
         starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
-    within = torch.arange(shape.width)
+    within = torch.arange(shape.d_head)
     query, key, value = (
-        Outputs(modules[place % len(modules)], start[:, None] * shape.width + within)
+        Outputs(modules[place % len(modules)], start[:, None] * shape.d_head + within)
         for place, start in enumerate(starts)
     )
-    columns = queries[:, None] * shape.width + within
-    return HeadRows(query, key, value, _descend(attention, row.output), columns, not row.joint_norms)
+    columns = queries[:, None] * shape.d_head + within
+    return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 
-def sizes(model: Any) -> dict[str, int]:
+def model_sizes(model: Any) -> dict[str, int]:
     """What costs and memory follow from; a model on the meta device will do.
 
     Returns:
@@ -462,7 +470,7 @@ def sizes(model: Any) -> dict[str, int]:
         model), attention and ffn (of one layer's maps, on average, which each token is multiplied by), readout (of
         the output embedding).
     """
-    shape, readout = heads(model), model.get_output_embeddings().weight
+    shape, final_projection = head_layout(model), model.get_output_embeddings().weight
     maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
     modules = ffn_modules(model)
     ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
@@ -470,21 +478,21 @@ def sizes(model: Any) -> dict[str, int]:
         "layers": shape.layers,
         "heads": shape.heads,
         "key_value_heads": shape.key_value_heads,
-        "width": shape.width,
-        "hidden": text_config(model).hidden_size,
-        "inner": max(p.shape[0] for m in modules[0] for p in m.parameters()),
-        "vocabulary": readout.shape[0],
-        "window": window(model.config),
+        "d_head": shape.d_head,
+        "d_model": text_config(model).hidden_size,
+        "d_mlp": max(p.shape[0] for m in modules[0] for p in m.parameters()),
+        "vocabulary": final_projection.shape[0],
+        "max_positions": max_positions(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
         "attention": round(sum(maps) / len(maps)),
         "ffn": round(sum(ffns) / len(ffns)),
-        "readout": readout.numel(),
+        "unembedding": final_projection.numel(),
     }
 
 
 def ffn_parameters(model: Any, layer: int) -> int:
     """Parameters that go with a layer's FFN: its own, and those of its norms unless they norm the residual."""
-    row, block = family(model), layers(model)[layer]
+    row, block = architecture_of(model), layers(model)[layer]
     stay = row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
     norms = [] if stay else [getattr(block, path, None) for path in row.ffn_norms]
     modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
@@ -503,16 +511,16 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
         model: the language model.
         pruned: (layer, head) pairs, from 0.
     """
-    row, shape = family(model), heads(model)
+    row, shape = architecture_of(model), head_layout(model)
     total = 0
     for layer, attention in enumerate(attention_modules(model)):
         gone = {head for at, head in pruned if at == layer}
         if gone:
-            total += _removed(row, shape, attention, gone)
+            total += _removed_from_layer(row, shape, attention, gone)
     return total
 
 
-def _removed(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: set[int]) -> int:
+def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: set[int]) -> int:
     """Parameters that go with some heads of one layer."""
     found = _head_rows(row, shape, attention)
     if len(gone) == shape.heads:
@@ -520,9 +528,11 @@ def _removed(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: s
         return sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
     groups = {head // shape.group for head in gone}
     groups = {g for g in groups if gone >= set(range(g * shape.group, (g + 1) * shape.group))}
-    total = len(gone) * found.columns.shape[1] * n_outputs(found.output) + len(groups) * _behind(found.value)
+    total = len(gone) * found.columns.shape[1] * n_outputs(found.output) + len(groups) * _parameters_per_head(
+        found.value
+    )
     if found.separable:
-        total += len(gone) * _behind(found.query) + len(groups) * _behind(found.key)
+        total += len(gone) * _parameters_per_head(found.query) + len(groups) * _parameters_per_head(found.key)
     for path, members in zip(row.head_norms, (gone, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:
@@ -530,18 +540,18 @@ def _removed(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: s
     return total
 
 
-def _behind(outputs: Outputs) -> int:
+def _parameters_per_head(outputs: Outputs) -> int:
     """Parameters behind one head's outputs of a linear map."""
     linear = outputs.module
     return outputs.rows.shape[1] * (linear.weight.numel() // n_outputs(linear) + (linear.bias is not None))
 
 
-_MUST = object()
+_REQUIRED = object()
 
 
-def _descend(root: Any, path: str, default: Any = _MUST) -> Any:
+def _descend(root: Any, path: str, default: Any = _REQUIRED) -> Any:
     """What a dotted path leads to; ``default``, where one is given, if it leads nowhere."""
     steps = path.split(".")
-    if default is _MUST:
+    if default is _REQUIRED:
         return reduce(getattr, steps, root)
     return reduce(lambda at, step: getattr(at, step, default), steps, root)

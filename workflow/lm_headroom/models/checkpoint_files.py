@@ -241,7 +241,7 @@ def digest(folder: Path, code: bool = False, digests: Digests | None = None) -> 
     return total.hexdigest()
 
 
-def states(folder: Path, code: bool = False) -> Iterator[list[Any]]:
+def file_states(folder: Path, code: bool = False) -> Iterator[list[Any]]:
     """Name, size, times (of modification and of change) and inode of each file that may decide, lists for JSON.
 
     More files than :func:`deciding_files`, and none of them is opened: a weight file that is new may be the one that

@@ -15,19 +15,19 @@ from typing import Any
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.checkpoint_files import digest, states
+from lm_headroom.models.checkpoint_files import digest, file_states
 
 REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
 """What a checkpoint may do only where the study says so: keys of a model there, and of its record where it does."""
 
 
-def place_file(record: Path) -> Path:
+def location_file(record: Path) -> Path:
     """The file that says where the checkpoint of a record is."""
     return record.with_name(f".{record.name}")
 
 
-def describe_place(
+def build_location(
     record: Path, folder: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
 ) -> dict[str, Any]:
     """What the file says: where the checkpoint is, what it was resolved from and by, and its files as they were.
@@ -63,7 +63,7 @@ def checkpoint_folder(record: Path) -> Path:
     Raises:
         HeadroomError: it is not on this machine.
     """
-    place = read_place(record)
+    place = read_location(record)
     folder = _folder(record, place) if place else None
     if folder is None or not (folder / "config.json").is_file():
         where = f"{folder} is no checkpoint any more" if folder else "none has been resolved here"
@@ -83,7 +83,7 @@ def needs_resolving(record: Path, source: str, revision: str | None, code: str, 
     """
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
-    place = read_place(record)
+    place = read_location(record)
     if not _is_known(place, record, source, revision, code, allowed):
         return True
     return _files(_folder(record, place), allowed) != place.get("files")
@@ -97,7 +97,7 @@ def has_kept_content(record: Path, source: str, revision: str | None, code: str,
     Args:
         record, source, revision, code, allowed: as :func:`needs_resolving` takes them.
     """
-    place = read_place(record)
+    place = read_location(record)
     if not record.is_file() or not _is_known(place, record, source, revision, code, allowed):
         return False
     try:
@@ -111,14 +111,12 @@ def _is_known(
     place: dict[str, Any], record: Path, source: str, revision: str | None, code: str, allowed: Collection[str]
 ) -> bool:
     """Whether a record that is there was made by this code from this source, and nobody has changed it."""
-    if not place or is_of_another_source(record, source, revision, allowed) or place.get("code") != code:
+    if not place or has_other_source(record, source, revision, allowed) or place.get("code") != code:
         return False
     return _folder(record, place).is_dir() and _record_digest(record) == place.get("record")
 
 
-def is_of_another_source(
-    record: Path, source: str, revision: str | None, allowed: Collection[str] | None = None
-) -> bool:
+def has_other_source(record: Path, source: str, revision: str | None, allowed: Collection[str] | None = None) -> bool:
     """Whether a record is known to have been made from another source than this one, or with other permissions.
 
     Args:
@@ -126,17 +124,17 @@ def is_of_another_source(
         source, revision: as the study has them.
         allowed: what the study allows the checkpoint to do; None does not ask.
     """
-    place = read_place(record)
+    place = read_location(record)
     made = (place.get("source"), place.get("revision"))
     return bool(place) and (
         made != (source, revision) or (allowed is not None and place.get("allowed", []) != sorted(allowed))
     )
 
 
-def read_place(record: Path) -> dict[str, Any]:
+def read_location(record: Path) -> dict[str, Any]:
     """What is known here of a record's checkpoint; empty where nothing is."""
     try:
-        found = read_object(place_file(record))
+        found = read_object(location_file(record))
     except (OSError, ValueError):
         return {}
     sizes = found.get("sizes", {})
@@ -150,7 +148,7 @@ def _folder(record: Path, place: dict[str, Any]) -> Path:
 
 def _files(folder: Path, allowed: Collection[str]) -> list[list[Any]]:
     """By what each file of a checkpoint is known; code of its own only where it may run."""
-    return list(states(folder, REMOTE_CODE in allowed))
+    return list(file_states(folder, REMOTE_CODE in allowed))
 
 
 def _record_digest(record: Path) -> str:

@@ -34,12 +34,12 @@ from lm_headroom.models.location import (
     PERMISSIONS,
     PICKLE,
     REMOTE_CODE,
+    build_location,
     checkpoint_folder,
-    describe_place,
     digests_of,
-    is_of_another_source,
-    place_file,
-    read_place,
+    has_other_source,
+    location_file,
+    read_location,
 )
 
 _TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
@@ -96,7 +96,7 @@ def resolve(
         path = fetch(
             source,
             revision,
-            lambda files, folder: _wanted(files, folder, source, name, allowed),
+            lambda files, folder: _fetch_patterns(files, folder, source, name, allowed),
             lambda folder: _read_config(folder, name, allowed),
             _commit_before(out, source, revision),
         )
@@ -109,27 +109,27 @@ def resolve(
             f"{REMOTE_CODE}: true runs it",
             file=sys.stderr,
         )
-    sizes = _sizes(path, name, REMOTE_CODE in _used(path, config, allowed))
+    sizes = _sizes(path, name, REMOTE_CODE in _used_permissions(path, config, allowed))
     # Before the weights are read for their digest.
-    if sizes["window"] < SHORTEST_WINDOW:
+    if sizes["max_positions"] < SHORTEST_WINDOW:
         raise HeadroomError(
-            f"model {name!r}: its window is {sizes['window']} tokens, and each model is tried on {SHORTEST_WINDOW} "
-            "before it is measured; take a model with a longer window"
+            f"model {name!r}: its window is {sizes['max_positions']} tokens, and each model is tried on "
+            f"{SHORTEST_WINDOW} before it is measured; take a model with a longer window"
         )
-    check_window(name, sizes["window"], sequences, bos)
-    record = _describe(path, name, config, sizes, allowed, digests := digests_of(out))
+    check_window(name, sizes["max_positions"], sequences, bos)
+    record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
     if commit:
         # Where a folder lies says nothing about what is in it.
         record |= {"source": source, "revision": commit}
     if not _is_same(out, record):
         write_record(out, record)
-    place = describe_place(out, path, source, revision, code_digest("models.resolve"), allowed)
-    write_json(place_file(out), {**place, "sizes": sizes})
+    place = build_location(out, path, source, revision, code_digest("models.resolve"), allowed)
+    write_json(location_file(out), {**place, "sizes": sizes})
     digests.keep()
     return record
 
 
-def _describe(
+def _build_record(
     path: Path,
     name: str,
     config: dict[str, Any],
@@ -138,7 +138,7 @@ def _describe(
     digests: Digests,
 ) -> dict[str, Any]:
     """What the record says of a checkpoint in a folder."""
-    used = _used(path, config, allowed)
+    used = _used_permissions(path, config, allowed)
     return {
         "name": name,
         "source": None,
@@ -148,7 +148,7 @@ def _describe(
         "heads": sizes["heads"],
         "key_value_heads": sizes["key_value_heads"],
         "digest": digest(path, REMOTE_CODE in used, digests),
-        "origin": _origin(path, name),
+        "origin": _read_origin(path, name),
         # Only where it makes use of it: for other checkpoints nothing depends on the permission.
         **dict.fromkeys(used, True),
     }
@@ -198,7 +198,7 @@ def changes_since(out: Path) -> str | None:
     Raises:
         ArtifactError: it is no record.
     """
-    record, place = read_record(out), read_place(out)
+    record, place = read_record(out), read_location(out)
     try:
         path = checkpoint_folder(out)
     except HeadroomError:
@@ -207,7 +207,7 @@ def changes_since(out: Path) -> str | None:
         allowed = [permission for permission in PERMISSIONS if record.get(permission)]
         config = check_checkpoint(path, record["name"], allowed)
         sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
-        found = _describe(path, record["name"], config, sizes, allowed, digests_of(out))
+        found = _build_record(path, record["name"], config, sizes, allowed, digests_of(out))
     except HeadroomError as error:
         return str(error)
     made = {key: value for key, value in found.items() if key not in ("source", "revision")}
@@ -242,7 +242,7 @@ def _check_hub_name(source: str, name: str) -> None:
 
 
 @contextmanager
-def _of_model(name: str, path: Path | str) -> Iterator[None]:
+def _naming_model(name: str, path: Path | str) -> Iterator[None]:
     """Say of what is wrong with a checkpoint's files which model it is."""
     try:
         yield
@@ -251,12 +251,12 @@ def _of_model(name: str, path: Path | str) -> Iterator[None]:
         raise HeadroomError(f"model {name!r}: {said}") from error
 
 
-def _origin(path: Path, name: str) -> dict[str, Any] | None:
+def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
     """What a checkpoint that lm-headroom made says of where it came from; None for others."""
     file = path / ORIGIN
     if not file.is_file():
         return None
-    with _of_model(name, path):
+    with _naming_model(name, path):
         origin = read_json(file)
     wrong = next((key for key, value in origin.items() if not isinstance(value, str)), None)
     if wrong is not None:
@@ -283,10 +283,10 @@ def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
         commit = read_record(out).get("revision")
     except ArtifactError:
         return []
-    return [commit] if commit and not is_of_another_source(out, source, revision) else []
+    return [commit] if commit and not has_other_source(out, source, revision) else []
 
 
-def _used(path: Path, config: dict[str, Any], allowed: Collection[str]) -> list[str]:
+def _used_permissions(path: Path, config: dict[str, Any], allowed: Collection[str]) -> list[str]:
     """Of what a checkpoint may do, what it does."""
     weights = find_weights(names_in(path), config, path)
     uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weights is not None and weights.pickles}
@@ -307,7 +307,7 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
     """
     config = _read_config(path, name, allowed)
     found = names_in(path)
-    with _of_model(name, path):
+    with _naming_model(name, path):
         weights = find_weights(found, config, path)
         check_tokenizer(path)
     if not weights:
@@ -322,7 +322,7 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
             "names; fetch the checkpoint again"
         )
     if weights.main not in weights.files:
-        with _of_model(name, path):
+        with _naming_model(name, path):
             check_index(path / weights.main)
     for file in weights.files:
         if file.endswith(SAFETENSORS):
@@ -377,7 +377,7 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
     """
     if not (path / CONFIG).is_file():
         raise HeadroomError(f"model {name!r}: {path} has no {CONFIG}; expected a transformers checkpoint folder")
-    with _of_model(name, path):
+    with _naming_model(name, path):
         config = read_json(path / CONFIG)
         family = config.get("model_type")
         if family is not None and not isinstance(family, str):
@@ -409,7 +409,7 @@ def _named_code(file: Path) -> list[str]:
 
 def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
     """Refuse a checkpoint that needs code of its own which it may not run, or which is not its own."""
-    with _of_model(name, path):
+    with _naming_model(name, path):
         code = own_code(path)
     if REMOTE_CODE in allowed:
         elsewhere = next((part for part in code if "--" in part), None)
@@ -456,7 +456,7 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
         raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
 
 
-def _wanted(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
+def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
     """Patterns of the files of a checkpoint to fetch: small ones and the weights; empty without weights.
 
     Args:
@@ -467,7 +467,7 @@ def _wanted(files: Iterable[str], folder: Path, source: str, name: str, allowed:
         HeadroomError: the weights are pickles, and may not be; or see
             :func:`lm_headroom.models.checkpoint_files.find_weights`.
     """
-    with _of_model(name, source):
+    with _naming_model(name, source):
         weights = find_weights([file for file in files if "/" not in file], read_json(folder / CONFIG), folder)
     if not weights:
         return []

@@ -54,7 +54,10 @@ def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trus
 
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=architectures.implementation(config), dtype=dtype, trust_remote_code=trust
+            config,
+            attn_implementation=architectures.attention_implementation(config),
+            dtype=dtype,
+            trust_remote_code=trust,
         )
     return model.eval()
 
@@ -78,4 +81,4 @@ def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, int]:
         HeadroomError: the family is not supported.
         OSError, ValueError: transformers cannot read the configuration.
     """
-    return architectures.sizes(model_from_config(read_config(path, trust), trust=trust))
+    return architectures.model_sizes(model_from_config(read_config(path, trust), trust=trust))

@@ -37,10 +37,10 @@ class Costs:
     """Operations and bytes of one model.
 
     Attributes:
-        layers, heads, width: L, H and d_h.
+        layers, heads, d_head: L, H and d_h.
         parameters: all of the model.
         attention, ffn: parameters of one layer's attention and FFN maps, which each token is multiplied by.
-        readout: parameters of the output embedding and what stands before it.
+        unembedding: parameters of the output embedding and what stands before it.
         item_size: bytes of a number.
         token_bytes: a batch's bytes per token: in a pass, in the FFN oracle, in a backward pass.
         logit_bytes: bytes of one chunk of logits.
@@ -48,21 +48,21 @@ class Costs:
 
     layers: int
     heads: int
-    width: int
+    d_head: int
     parameters: int
     attention: int
     ffn: int
-    readout: int
+    unembedding: int
     item_size: int
     token_bytes: tuple[int, int, int]
     logit_bytes: int
 
     @classmethod
-    def of(cls, sizes: Mapping[str, int], item_size: int) -> Costs:
+    def from_sizes(cls, sizes: Mapping[str, int], item_size: int) -> Costs:
         """Costs of a model of these sizes (:func:`lm_headroom.models.architectures.sizes`), in numbers of
         ``item_size`` bytes."""
-        batch = (sizes["hidden"], sizes["inner"], sizes["layers"], item_size)
-        names = ("layers", "heads", "width", "parameters", "attention", "ffn", "readout")
+        batch = (sizes["d_model"], sizes["d_mlp"], sizes["layers"], item_size)
+        names = ("layers", "heads", "d_head", "parameters", "attention", "ffn", "unembedding")
         return cls(
             **{name: sizes[name] for name in names},
             item_size=item_size,
@@ -91,12 +91,12 @@ class Costs:
         linear = 2 * load.columns * (self.attention + ffns * self.ffn) * layers
         # The last layer's FFN is computed where logits are needed.
         saved = 2 * (load.columns - load.logits) * self.ffn * ffns
-        attention = 4 * load.pairs * self.heads * self.width * layers
-        return linear - saved + attention + 2 * load.logits * self.readout
+        attention = 4 * load.pairs * self.heads * self.d_head * layers
+        return linear - saved + attention + 2 * load.logits * self.unembedding
 
     def backward(self, load: Load) -> float:
         """Operations of one backward pass for gradients of activations."""
-        attention = 4 * load.pairs * self.heads * self.width * self.layers
+        attention = 4 * load.pairs * self.heads * self.d_head * self.layers
         linear = self.forward(load) - attention
         return BACKWARD_LINEAR * linear + BACKWARD_ATTENTION * attention
 
@@ -116,7 +116,7 @@ class Costs:
         total = 0.0
         for n in lengths:
             pairs = n * n / 2
-            inside = self.heads * self.width
+            inside = self.heads * self.d_head
             total += self.forward(Load(n, 2 * pairs, 0)) + 2 * pairs * inside * self.layers
             # Copying: the attention's maps, each head's readout of the tokens, and three products per pair.
             total += self.layers * (2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
-from lm_headroom.engine.batch_size import MOST
+from lm_headroom.engine.batch_size import MAX_TOKENS
 from lm_headroom.engine.likelihood import encode, predict
 from lm_headroom.engine.loading import DTYPES, prepare
 from lm_headroom.engine.memory import machine_bytes
-from lm_headroom.engine.packing import Batches, Document, Row
+from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.sizes import model_from_config, read_config, with_layers
@@ -47,7 +47,7 @@ REPEATS = 5
 
 def costs_of(model: Any) -> Costs:
     """Costs of a model; one on the meta device will do."""
-    return Costs.of(architectures.sizes(model), model.get_output_embeddings().weight.element_size())
+    return Costs.from_sizes(architectures.model_sizes(model), model.get_output_embeddings().weight.element_size())
 
 
 def load_of(batches: Batches) -> Load:
@@ -57,15 +57,15 @@ def load_of(batches: Batches) -> Load:
     return Load(batches.columns, pairs, sum(len(batch.positions) for batch in batches))
 
 
-def measured(config: Any, dtype: str, threads: int) -> Hardware:
+def measure_hardware(config: Any, dtype: str, threads: int) -> Hardware:
     """This machine, with its first GPU where there is one."""
-    forward, backward = measured_rates(config, DTYPES[dtype], threads)
+    forward, backward = measure_rates(config, DTYPES[dtype], threads)
     if torch.cuda.is_available():
         return Hardware("here", 1, float(torch.cuda.mem_get_info()[1]), forward, backward, 1e9)
     return Hardware("here", 0, float(machine_bytes("MemTotal")), forward, backward, 1e9)
 
 
-def measured_rates(config: Any, dtype: torch.dtype, threads: int, columns: int = 1024) -> tuple[float, float]:
+def measure_rates(config: Any, dtype: torch.dtype, threads: int, columns: int = 1024) -> tuple[float, float]:
     """Operations per second of this machine's passes, forward and backward, in layers of a model's shape.
 
     From what two layers more add to the time of a pass over documents of 128 tokens, the median of several: what is
@@ -99,7 +99,9 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
     costs = costs_of(loaded.model)
     rng = np.random.default_rng(0)
     rows = rng.integers(10, config.get_text_config().vocab_size, (columns // 128, 129))
-    batches = Batches([Document(n, (Row(tuple(row), 1),)) for n, row in enumerate(rows.tolist())], columns, device)
+    batches = Batches(
+        [Document(n, (TokenSequence(tuple(row), 1),)) for n, row in enumerate(rows.tolist())], columns, device
+    )
     (batch,) = batches
     load = load_of(batches)
 
@@ -120,7 +122,7 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
     return ahead, _Pass(ahead.operations + costs.backward(load), both)
 
 
-def read_prompts(study: Study, results: Path, tokenizer: Any, window: int, sample: int) -> list[Prompts]:
+def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int) -> list[Prompts]:
     """Loads of all tasks and shots, counted on the first ``sample`` documents of each prompts file and scaled.
 
     Raises:
@@ -130,7 +132,7 @@ def read_prompts(study: Study, results: Path, tokenizer: Any, window: int, sampl
     for task, shots, path in _prompt_files(study, results):
         scoring = rows(path, IMPORTANCE)
         tables = [(first_gold(scoring), False), (scoring, True), (rows(path, EVALUATION), True)]
-        loads = [_sampled(table, tokenizer, window, sample, study, share) for table, share in tables]
+        loads = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
         found.append(Prompts(task, shots, *loads))
     return found
 
@@ -160,15 +162,15 @@ def requests(study: Study, results: Path, costs: Costs) -> dict[str, Request]:
     return {job.rule: request(job.rule, study, costs, hardware, job.longest) for job in planned}
 
 
-def _sampled(table: Any, tokenizer: Any, window: int, sample: int, study: Study, share: bool) -> Load:
+def _sampled(table: Any, tokenizer: Any, max_positions: int, sample: int, study: Study, share: bool) -> Load:
     ids = table.column("doc_id").to_pylist()
     kept = set(list(dict.fromkeys(ids))[:sample])
     part = table.take([place for place, doc_id in enumerate(ids) if doc_id in kept])
-    documents = encode(pairs(part), tokenizer, window, study.add_bos)
-    return load_of(Batches(documents, MOST["cpu"], share=share)).times(len(set(ids)) / len(kept))
+    documents = encode(pairs(part), tokenizer, max_positions, study.add_bos)
+    return load_of(Batches(documents, MAX_TOKENS["cpu"], share=share)).times(len(set(ids)) / len(kept))
 
 
-def build_provenance(
+def format_plan(
     model: Any,
     dtype: str,
     costs: Costs,
@@ -244,10 +246,10 @@ def plan(
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
-    found = read_prompts(settings, results, tokenizer, architectures.window(config), sample)
+    found = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
     if hardware == "here":
-        node = measured(config, settings.dtype, threads)
+        node = measure_hardware(config, settings.dtype, threads)
     else:
         node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
     planned = jobs(settings, found, costs, node)
-    return build_provenance(model, settings.dtype, costs, node, planned, requests(settings, results, costs))
+    return format_plan(model, settings.dtype, costs, node, planned, requests(settings, results, costs))

@@ -18,7 +18,7 @@ import yaml
 from lm_headroom.analysis.sequences import COPIES, sequence_length
 from lm_headroom.engine.batch_size import ITEM_SIZES, fitting_tokens
 from lm_headroom.errors import HeadroomError, nearest
-from lm_headroom.models.location import place_file, read_place
+from lm_headroom.models.location import location_file, read_location
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
 
@@ -39,10 +39,10 @@ MEMORY_FACTOR, MEMORY_GROWTH = 1.2, 1.5
 """What is asked for over what is reckoned, and over the attempt before."""
 TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 """The same for time, and seconds that every job is given."""
-GUESS = (32_000, 24 * 60)
+DEFAULT_REQUEST = (32_000, 24 * 60)
 """MB and minutes where nothing is known."""
 PASS, ORACLE, BACKWARD = range(3)
-SCHEMAS = {"score_heads": BACKWARD, "rank_heads_iteratively": BACKWARD} | dict.fromkeys(
+MEMORY_PROFILES = {"score_heads": BACKWARD, "rank_heads_iteratively": BACKWARD} | dict.fromkeys(
     ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
 )
 """What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
@@ -257,7 +257,7 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
         work = [operations(rule, study, costs, p) for p in members]
         times = [seconds(each, costs, hardware) for each in work]
         if work:
-            most = memory(costs, hardware, SCHEMAS.get(rule, PASS))
+            most = memory(costs, hardware, MEMORY_PROFILES.get(rule, PASS))
             found.append(Job(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
     return found
 
@@ -278,7 +278,7 @@ def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: flo
         needed = float(GPU_RUNTIME_BYTES + costs.weight_bytes)
     else:
         # A weight that is read is there twice, as the file has it and as the model does.
-        needed = memory(costs, hardware, SCHEMAS.get(rule, PASS)) + costs.weight_bytes
+        needed = memory(costs, hardware, MEMORY_PROFILES.get(rule, PASS)) + costs.weight_bytes
     if rule == "export_pruned":
         # Sliced on the host in the checkpoint's own format, of 32 bits at most; a layer is there twice, a file, too.
         needed = max(needed, RUNTIME_BYTES + 2 * ITEM_SIZES["float32"] * costs.parameters)
@@ -287,9 +287,9 @@ def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: flo
     )
 
 
-def guess(study: Study, attempt: int) -> Request:
+def default_request(study: Study, attempt: int) -> Request:
     """What a job asks for of which nothing is known."""
-    return _asked(study, *GUESS, attempt)
+    return _asked(study, *DEFAULT_REQUEST, attempt)
 
 
 def _asked(study: Study, mem_mb: float, minutes: float, attempt: int) -> Request:
@@ -320,10 +320,10 @@ def record_costs(record: Path, item_size: int) -> Costs:
         HeadroomError: how large it is was not noted when its checkpoint was looked at.
     """
     try:
-        return Costs.of(read_place(record)["sizes"], item_size)
+        return Costs.from_sizes(read_location(record)["sizes"], item_size)
     except (KeyError, TypeError) as error:
         raise HeadroomError(
-            f"{record}: how large this model is is not known here. Delete {place_file(record)} and run the workflow "
+            f"{record}: how large this model is is not known here. Delete {location_file(record)} and run the workflow "
             "again, which looks at the checkpoint anew"
         ) from error
 

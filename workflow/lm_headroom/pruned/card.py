@@ -8,18 +8,18 @@ from typing import Any
 import yaml
 
 
-def card(facts: Mapping[str, Any]) -> str:
+def build_card(manifest: Mapping[str, Any]) -> str:
     """The page.
 
     Args:
-        facts: the checkpoint's manifest; see :mod:`lm_headroom.steps.export_pruned`.
+        manifest: the checkpoint's manifest; see :mod:`lm_headroom.steps.export_pruned`.
     """
-    matter = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{matter}---\n\n" + "\n".join(_page(facts)) + "\n"
+    matter = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{matter}---\n\n" + "\n".join(_page(manifest)) + "\n"
 
 
-def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
-    model = facts["model"]
+def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    model = manifest["model"]
     licence = (model.get("origin") or {}).get("licence")
     return {
         "base_model": model.get("source") or model["name"],
@@ -29,17 +29,17 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
         "tags": ["lm-headroom", "pruned"],
         "lm-headroom": {
             "base": {name: model.get(name) for name in ("name", "source", "revision", "digest")},
-            "pruned": facts["pruned"],
-            "parameters": facts["parameters"],
-            "made_by": {**facts["made_by"], "code": facts["code"], "packages": facts["packages"]},
-            "provenance": facts["lineage"],
+            "pruned": manifest["pruned"],
+            "parameters": manifest["parameters"],
+            "made_by": {**manifest["made_by"], "code": manifest["code"], "packages": manifest["packages"]},
+            "provenance": manifest["lineage"],
         },
     }
 
 
-def _page(facts: Mapping[str, Any]) -> Iterator[str]:
-    model, parameters = facts["model"], facts["parameters"]
-    parts = " and ".join(f"{part['percent']}% of its {what}" for what, part in facts["pruned"].items())
+def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
+    model, parameters = manifest["model"], manifest["parameters"]
+    parts = " and ".join(f"{part['percent']}% of its {what}" for what, part in manifest["pruned"].items())
     yield f"# {model['name']} without {parts}"
     yield ""
     yield (
@@ -47,7 +47,7 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
         "important attention heads or feed-forward networks (FFNs) removed for good: their weights are gone."
     )
     yield from ("", "| | pruned | of | percent | ranking |", "|---|---|---|---|---|")
-    for what, part in facts["pruned"].items():
+    for what, part in manifest["pruned"].items():
         yield f"| {what} | {part['count']} | {part['of']} | {part['percent']} | `{part['ranking']}` |"
     before, after = parameters["before"], parameters["after"]
     yield ""
@@ -60,11 +60,11 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
         "`lm_headroom_pruned` and "
         "refuses the folder: layers have different numbers of heads."
     )
-    made = facts["made_by"]
+    made = manifest["made_by"]
     commit = f", commit `{made['commit']}`" if made["commit"] else ""
     yield from ("", "## What made it", "")
-    yield f"lm-headroom {made['version'] or '(version unknown)'}{commit}, code `{facts['code']}`, from:"
+    yield f"lm-headroom {made['version'] or '(version unknown)'}{commit}, code `{manifest['code']}`, from:"
     yield from ("", "| file of the study | SHA-256 | made by |", "|---|---|---|")
-    for place, source in facts["lineage"].items():
+    for place, source in manifest["lineage"].items():
         step = f"{source['step']} `{source['code']}`" if "step" in source else "no longer there, or changed since"
         yield f"| {place} | `{source['digest'][:16]}` | {step} |"

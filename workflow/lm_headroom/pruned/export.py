@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_headroom.artifacts.pruned_checkpoint import check_target
 from lm_headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove_abandoned
-from lm_headroom.engine.loading import Loaded, gates_without
-from lm_headroom.engine.rounding import Trace, agree, fault, spread_measured, traced
+from lm_headroom.engine.loading import LoadedModel, gates_without
+from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.pruned.model import Remainder, check_architecture, load_pruned, prune_for_good
@@ -57,7 +57,7 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Witness:
+class Reference:
     """What the masked model says to some tokens: the export must say the same.
 
     Attributes:
@@ -76,20 +76,20 @@ class Witness:
 
 
 @torch.no_grad()
-def testify(loaded: Loaded, pruned: Pruned) -> Witness:
+def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
     """Logits of the model with closed gates and left-out FFNs, on tokens from all over the vocabulary."""
     model = loaded.model
     # Torch's own generator, so that the tokens are the same on each machine.
     tokens = torch.randint(
-        model.config.vocab_size, (2, min(24, loaded.window)), generator=torch.Generator().manual_seed(0)
+        model.config.vocab_size, (2, min(24, loaded.max_positions)), generator=torch.Generator().manual_seed(0)
     )
     gates = gates_without(loaded.shape, pruned.heads)
     interventions = loaded.interventions
     with (
         interventions.gates(gates),
         interventions.without_ffns(pruned.ffns),
-        traced(model) as trace,
-        spread_measured(interventions, trace),
+        trace_layers(model) as trace,
+        measure_spread(interventions, trace),
     ):
         logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
@@ -97,7 +97,7 @@ def testify(loaded: Loaded, pruned: Pruned) -> Witness:
             "with these heads and FFNs gone the model's logits are not finite in this number format; "
             + other_dtype(str(model.dtype))
         )
-    return Witness(tokens, logits.cpu(), trace, model.dtype, loaded.device)
+    return Reference(tokens, logits.cpu(), trace, model.dtype, loaded.device)
 
 
 def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
@@ -118,7 +118,7 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
         checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     check_architecture(model)
-    prune_for_good(model, pruned.left(architectures.heads(model))).save_pretrained(out, max_shard_size=SHARD)
+    prune_for_good(model, pruned.left(architectures.head_layout(model))).save_pretrained(out, max_shard_size=SHARD)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     tokenizer.save_pretrained(out)
     again = AutoTokenizer.from_pretrained(out, local_files_only=True, trust_remote_code=False)
@@ -131,12 +131,12 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
 
 
 @torch.no_grad()
-def check(folder: Path, witness: Witness, parameters: int) -> float:
+def check_export(folder: Path, reference: Reference, parameters: int) -> float:
     """Load what was written and hold it against the masked model.
 
     Args:
         folder: the export.
-        witness: what the masked model said.
+        reference: what the masked model said.
         parameters: how many the export must have.
 
     Returns:
@@ -145,32 +145,32 @@ def check(folder: Path, witness: Witness, parameters: int) -> float:
     Raises:
         HeadroomError: sizes or logits differ, or generation with a cache goes other ways than without.
     """
-    placing = {"device_map": "auto"} if witness.device.type == "cuda" else {}
-    model = load_pruned(folder, dtype=witness.dtype, **placing)
+    placing = {"device_map": "auto"} if reference.device.type == "cuda" else {}
+    model = load_pruned(folder, dtype=reference.dtype, **placing)
     found = model.num_parameters()
     if found != parameters:
         raise HeadroomError(
             f"the export has {found} parameters, expected {parameters}; this model cannot be exported exactly"
         )
-    tokens = witness.tokens.to(witness.device)
+    tokens = reference.tokens.to(reference.device)
     natural = model(input_ids=tokens, use_cache=False).logits.cpu()
     # The cache holds all tokens but the last: what one that miscounts its tokens would get wrong.
     for what, parts in (("", (slice(None),)), (" with a cache", (slice(-1), slice(-1, None)))):
         cache = None
         for part in parts:
-            expected = witness.trace.at(part)
-            with traced(model, expected.inputs) as found:
+            expected = reference.trace.at(part)
+            with trace_layers(model, expected.inputs) as found:
                 said = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
             cache = said.past_key_values
-            why = fault(replace(found, heads=[]), expected)
-            if not why and not agree(said.logits.cpu(), witness.logits[:, part]):
+            why = find_fault(replace(found, heads=[]), expected)
+            if not why and not agree(said.logits.cpu(), reference.logits[:, part]):
                 why = "given the same input, the last layer's output gives others"
             if why:
                 raise HeadroomError(
                     f"the export's logits{what} differ from the masked model's by up to "
-                    f"{(natural - witness.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
+                    f"{(natural - reference.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
                 )
-    return float((natural.float() - witness.logits.float()).abs().max())
+    return float((natural.float() - reference.logits.float()).abs().max())
 
 
 @contextmanager

@@ -80,13 +80,13 @@ class Groups:
         return self._index[device]
 
 
-class Headless(nn.Module):
+class HeadlessAttention(nn.Module):
     """Attention without heads: nothing, or the bias of its output projection. The cache still counts the tokens."""
 
     def __init__(self, output: str, projection: nn.Linear, layer: int) -> None:
         super().__init__()
         self.layer_idx = layer
-        self.add_module(output, Bias(projection))
+        self.add_module(output, OutputBias(projection))
         self._output = output
 
     def forward(self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
@@ -100,7 +100,7 @@ class Headless(nn.Module):
         return self.get_submodule(self._output)(hidden_states), None
 
 
-class Bias(nn.Module):
+class OutputBias(nn.Module):
     """What an output projection without inputs gives."""
 
     def __init__(self, projection: nn.Linear) -> None:
@@ -112,7 +112,7 @@ class Bias(nn.Module):
         return torch.zeros_like(hidden) if self.bias is None else self.bias.to(hidden.dtype).expand_as(hidden)
 
 
-class Nothing(nn.Module):
+class ZeroFFN(nn.Module):
     """An FFN that is gone."""
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -141,30 +141,30 @@ def shrink(model: Any, left: Remainder) -> None:
         HeadroomError: its family cannot be served.
     """
     check_architecture(model)
-    row, shape = architectures.family(model), architectures.heads(model)
+    row, shape = architectures.architecture_of(model), architectures.head_layout(model)
     # Before any layer is another than the rest.
     found = [architectures.head_rows(model, number) for number in range(shape.layers)]
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
     modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
     for number, (layer, attention, heads) in enumerate(modules):
         if not heads:
-            _replace(layer, row.attention, Headless(row.output, found[number].output, number))
+            _replace(layer, row.attention, HeadlessAttention(row.output_projection, found[number].output, number))
         elif len(heads) < shape.heads:
             _shrink_attention(attention, found[number], shape, heads)
-            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.width)):
+            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head)):
                 if model.config.model_type in names:
                     setattr(attention, names[model.config.model_type], size)
         if number not in left.ffns:
             for path in row.ffn[:-1]:
                 _replace(layer, path, nn.Identity())
-            _replace(layer, row.ffn[-1], Nothing())
+            _replace(layer, row.ffn[-1], ZeroFFN())
             for path in norms[number]:
                 _replace(layer, path, nn.Identity())
 
 
 def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
     """The norms of a layer that go with its FFN: not those that norm the residual."""
-    row = architectures.family(model)
+    row = architectures.architecture_of(model)
     if row.residual_norm and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]:
         return []
     return [path for path in row.ffn_norms if getattr(layer, path, None) is not None]
@@ -191,7 +191,7 @@ def _shrink_attention(
         else:
             # One to one, once the function below has gathered them; no other function takes them as they are.
             attention.num_key_value_groups = 1
-            attention.headroom_groups = Groups(key_value_heads.index(head) for head in read)
+            attention.lm_headroom_groups = Groups(key_value_heads.index(head) for head in read)
 
 
 def _select(linear: Any, index: Tensor, outputs: bool) -> None:
@@ -218,7 +218,7 @@ def _attention_function(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls: its own function, after each query head has been given its key-value head."""
-    groups: Groups | None = getattr(module, "headroom_groups", None)
+    groups: Groups | None = getattr(module, "lm_headroom_groups", None)
     if groups is not None:
         index = groups.on(key.device)
         key, value = key.index_select(1, index), value.index_select(1, index)
@@ -233,13 +233,13 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 class PrunedConfig:
     """What makes a family's configuration one of a pruned model: the file that it writes."""
 
-    headroom_pruned: dict[str, Any]
+    lm_headroom_pruned: dict[str, Any]
     attribute_map: dict[str, str]
 
     @property
     def left(self) -> Remainder:
         """What is left of the model."""
-        found = self.headroom_pruned
+        found = self.lm_headroom_pruned
         return Remainder(tuple(map(tuple, found["heads_left"])), tuple(found["ffns_left"]))
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:

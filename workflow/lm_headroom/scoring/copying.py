@@ -29,22 +29,30 @@ from torch import Tensor, nn
 
 from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.interventions import Layout, TreeMask
-from lm_headroom.engine.loading import Loaded
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
-from lm_headroom.engine.unembedding import capped, unembedding, wide
+from lm_headroom.engine.loading import LoadedModel
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
+from lm_headroom.engine.unembedding import at_least_float32, cap_logits, unembedding_rows
 from lm_headroom.models import architectures
-from lm_headroom.scoring.prefix_matching import BLOCK, COPIES, Array, finite, input_ids, over_sequences, run
+from lm_headroom.scoring.prefix_matching import (
+    BLOCK,
+    COPIES,
+    Array,
+    average_over_sequences,
+    check_finite_scores,
+    input_ids,
+    run,
+)
 
 HeadOutput = Literal["attention", "value"]
 
 
 def copying(
-    loaded: Loaded,
+    loaded: LoadedModel,
     n_sequences: int,
     bos: bool = True,
     head_output: HeadOutput = "attention",
     output_bias: bool = False,
-    parts: ResumeCache = NO_PARTS,
+    cache: ResumeCache = NO_CACHE,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns of a copying artifact over sequences with seeds 1 to ``n_sequences``, and facts about them.
 
@@ -54,19 +62,19 @@ def copying(
         bos: put the start token first; it can be attended to and is no query.
         head_output: ``attention``: softmax(q k) V, as in Algorithm 2; ``value``: V alone, as in the released code.
         output_bias: add the output projection's bias to every head's output, as in the released code.
-        parts: where sequences are kept that are done, and looked for.
+        cache: where sequences are kept that are done, and looked for.
 
     Raises:
         HeadroomError: the vocabulary or the window is too small for the longest sequence.
     """
     score = partial(copying_scores, head_output=head_output, output_bias=output_bias)
-    kept = parts.below(f"{head_output}{'-bias' if output_bias else ''}")
-    return over_sequences(loaded, "copying", n_sequences, bos, score, COPIES, kept)
+    kept = cache.subfolder(f"{head_output}{'-bias' if output_bias else ''}")
+    return average_over_sequences(loaded, "copying", n_sequences, bos, score, COPIES, kept)
 
 
 @torch.no_grad()
 def copying_scores(
-    loaded: Loaded,
+    loaded: LoadedModel,
     tokens: list[int],
     start: int | None,
     head_output: HeadOutput = "attention",
@@ -90,16 +98,16 @@ def copying_scores(
     ids = input_ids(loaded, tokens, start)
     offset = len(ids) - len(tokens)
     found = np.zeros((loaded.shape.layers, loaded.shape.heads))
-    readout = unembedding(loaded.model, ids)
-    cap = partial(capped, loaded.model)
+    readout = unembedding_rows(loaded.model, ids)
+    cap = partial(cap_logits, loaded.model)
     reads = [Unembedding(readout, projection, cap) for projection in architectures.output_projections(loaded.model)]
     seen: list[Attending] = []
 
     def observe(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
-        seen[:] = [Attending(wide(q[0]) * attention_spec.scaling, wide(k[0]), attention_spec)]
+        seen[:] = [Attending(at_least_float32(q[0]) * attention_spec.scaling, at_least_float32(k[0]), attention_spec)]
 
     def score(layer: int) -> None:
-        v = wide(outputs.pop(layer).value[0]).transpose(0, 1)
+        v = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
         found[layer] = _head_scores(seen[0], v, reads[layer], head_output, output_bias, offset)
 
     # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
@@ -115,7 +123,7 @@ def copying_scores(
             _embeddings_enter(architectures.layers(loaded.model), score),
         ):
             run(loaded, ids)
-    return finite(found, "copying", loaded)
+    return check_finite_scores(found, "copying", loaded)
 
 
 @contextmanager
@@ -167,17 +175,17 @@ def _head_scores(
 ) -> Array:
     """Scores of one layer, [head]; v is [head, time, width]."""
     q, k, attention_spec, projection = seen.q, seen.k, seen.attention_spec, readout.projection
-    heads, time, width = v.shape
+    heads, time, d_head = v.shape
     tokens = readout.tokens.to(q)
     with align_module_device(projection):
-        reads = (tokens @ architectures.rows_first(projection).to(q)).unflatten(1, (heads, width)).transpose(0, 1)
+        reads = (tokens @ architectures.rows_first(projection).to(q)).unflatten(1, (heads, d_head)).transpose(0, 1)
         has_bias = output_bias and projection.bias is not None
         bias = tokens @ projection.bias.to(q) if has_bias else tokens.new_zeros(time)
     total = tokens.new_zeros(heads)
     for begin in range(offset, time, BLOCK):
         end = min(begin + BLOCK, time)
-        unseen = attention_spec.unseen(begin, end, q.device)
-        scores = attention_spec.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
+        unseen = attention_spec.masked_keys(begin, end, q.device)
+        scores = attention_spec.cap(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
         outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
         logits = readout.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
         total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)

@@ -19,9 +19,9 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
-from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, digest
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.progress import Progress
@@ -75,11 +75,11 @@ class Scores:
 
 
 def contributions(
-    loaded: Loaded,
+    loaded: LoadedModel,
     documents: Sequence[Document],
     token_budget: int | Callable[[], int],
     progress: Progress | None = None,
-    parts: ResumeCache = NO_PARTS,
+    cache: ResumeCache = NO_CACHE,
     gates: Tensor | None = None,
 ) -> Contributions:
     """One forward and backward pass per document.
@@ -90,7 +90,7 @@ def contributions(
         token_budget: tokens per batch; batches change nothing but speed and memory. A function is called when the
             model is needed.
         progress: advanced by documents.
-        parts: where documents are kept that are done, and looked for.
+        cache: where documents are kept that are done, and looked for.
         gates: [layer, head], in force in both passes; a head whose gate is 0 has no output and contributes nothing.
             None for open ones.
 
@@ -99,16 +99,16 @@ def contributions(
     """
     shape = (len(documents), loaded.shape.layers)
     heads = loaded.shape.heads
-    n_inputs = np.array([len(document.rows[0].inputs) for document in documents], dtype=float)
-    n_targets = np.array([document.rows[0].n_target for document in documents], dtype=float)
-    arrays = Sums(
+    n_inputs = np.array([len(document.sequences[0].inputs) for document in documents], dtype=float)
+    n_targets = np.array([document.sequences[0].n_target for document in documents], dtype=float)
+    arrays = DocumentSums(
         *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, (*shape, heads))),
         *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
     )
     ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
     found = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
 
-    def differentiate(batch: Batch) -> list[Sums]:
+    def differentiate(batch: Batch) -> list[DocumentSums]:
         # Layers that are computed again in the backward pass must find the gates, too.
         with loaded.interventions.gates(gates):
             try:
@@ -123,11 +123,11 @@ def contributions(
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
     which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
     layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
-    with parts.unit(which, batches.keys, layout) as unit:
-        known = frozenset(unit.known)
+    with cache.unit(which, batches.keys, layout) as unit:
+        known = frozenset(unit.done)
         for number in known:
             for name, values in arrays._asdict().items():
-                values[number] = unit.known[number][name][0]
+                values[number] = unit.done[number][name][0]
         if progress:
             progress.reuse(len(known))
         if unit.complete:
@@ -144,15 +144,17 @@ def contributions(
                         )
                     into[members, layer] = values
             for place, number in enumerate(members):
-                stacked = {name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in Sums._fields}
+                stacked = {
+                    name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in DocumentSums._fields
+                }
                 unit.add(number, **stacked)
-            unit.keep_if_due()
+            unit.save_if_due()
             if progress:
                 progress.advance(batch.n_documents)
     return found
 
 
-class Sums(NamedTuple):
+class DocumentSums(NamedTuple):
     """Sums over the tokens of each document; see :class:`Contributions`.
 
     Of one layer and the documents of a batch, or with both as leading indices: ``absolute``, ``signed`` and ``written``
@@ -168,7 +170,7 @@ class Sums(NamedTuple):
     ffn_zeros: Array
 
 
-class Columns(NamedTuple):
+class LayerProducts(NamedTuple):
     """What one layer does in each column of a batch, in at least float32.
 
     Attributes:
@@ -183,7 +185,9 @@ class Columns(NamedTuple):
     ffn: Tensor
 
 
-def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Sums]:
+def _contributions(
+    loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing: bool = False
+) -> list[DocumentSums]:
     """The sums of each layer."""
     # Each document has a tree of its own.
     owners = batch.owners()
@@ -194,7 +198,7 @@ def _contributions(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing
         places = owners.to(found.written.device)
         written = found.written.new_zeros(batch.n_documents, found.written.shape[1]).index_add(0, places, found.written)
         of_heads, of_ffn = (_sums(values, owners, reached, batch.n_documents) for values in (found.heads, found.ffn))
-        sums.append(Sums(*of_heads, written.cpu().numpy(), *of_ffn))
+        sums.append(DocumentSums(*of_heads, written.cpu().numpy(), *of_ffn))
     return sums
 
 
@@ -207,7 +211,7 @@ def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> 
     return absolute, signed, empty.index_add(0, places[reached], silent).sum(dim=1).cpu().numpy()
 
 
-def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[Columns]:
+def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[LayerProducts]:
     """Products of activations and gradients for each layer, and what heads write.
 
     Args:
@@ -224,7 +228,9 @@ def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool
     ):
         log_p = target_log_probabilities(loaded, batch)
         check_finite(loaded, batch, log_p.detach())
-        weights = torch.as_tensor(1 / n_targets[batch.rows.cpu().numpy()], device=log_p.device, dtype=log_p.dtype)
+        weights = torch.as_tensor(
+            1 / n_targets[batch.sequence_ids.cpu().numpy()], device=log_p.device, dtype=log_p.dtype
+        )
         # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
         loss = -(log_p * weights).sum()
         captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
@@ -239,7 +245,7 @@ def products(loaded: Loaded, batch: Batch, n_targets: Array, checkpointing: bool
         outputs = captures[of_heads].value[0].to(wide)
         by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
         by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
-        found.append(Columns(by_head, _written(outputs, projection, norm), by_ffn))
+        found.append(LayerProducts(by_head, _written(outputs, projection, norm), by_ffn))
     return found
 
 
@@ -276,15 +282,15 @@ def _slices(projection: nn.Module, heads: int) -> Tensor:
     return architectures.rows_first(projection).unflatten(1, (heads, -1)).permute(1, 2, 0)
 
 
-def magnitudes(loaded: Loaded, parts: ResumeCache = NO_PARTS) -> Array:
+def magnitudes(loaded: LoadedModel, cache: ResumeCache = NO_CACHE) -> Array:
     """Frobenius norm of each head's slice of the output projection, ||W_O^h||_F, [layer, head].
 
     Args:
         loaded: the model, whose weights are read if the norms are not known.
-        parts: where they are kept, and looked for.
+        cache: where they are kept, and looked for.
     """
     layout = {"magnitude": ("f", (loaded.shape.layers, loaded.shape.heads))}
-    with parts.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
+    with cache.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
         if not unit.complete:
             norms = []
             for projection in architectures.output_projections(loaded.model):
@@ -293,7 +299,7 @@ def magnitudes(loaded: Loaded, parts: ResumeCache = NO_PARTS) -> Array:
                     wide = torch.promote_types(slices.dtype, torch.float32)
                     norms.append(slices.to(wide).norm(dim=1).double().cpu().numpy())
             unit.add(0, magnitude=np.stack(norms)[None])
-        found: Array = unit.known[0]["magnitude"][0]
+        found: Array = unit.done[0]["magnitude"][0]
     return found
 
 
@@ -347,7 +353,7 @@ def scores(
     return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
 
 
-def readings(found: Contributions) -> dict[str, Array]:
+def variant_scores(found: Contributions) -> dict[str, Array]:
     """The scores by each reading of eq. 8 (:data:`lm_headroom.study.ranking_names.VARIANTS`), each [layer, head]."""
     return {name: scores(found, *how).score for name, how in VARIANTS.items()}
 

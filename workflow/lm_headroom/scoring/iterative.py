@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lm_headroom.analysis.ranking import count_at, rank_heads
-from lm_headroom.engine.loading import Loaded, gates_without
+from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Document
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.gradient import LastLayerTokens, Reduction, contributions, scores
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedHead:
     """A head in the order in which heads go.
 
     Attributes:
@@ -44,15 +44,15 @@ def rounds(step: int, n_heads: int) -> list[tuple[int, int, int]]:
 
 
 def iterative_ranking(
-    loaded: Loaded,
+    loaded: LoadedModel,
     documents: Sequence[Document],
     token_budget: int | Callable[[], int],
     step: int,
     reduction: Reduction = "token",
     last_layer_tokens: LastLayerTokens = "all",
     progress: Progress | None = None,
-    parts: ResumeCache = NO_PARTS,
-) -> list[Ranked]:
+    cache: ResumeCache = NO_CACHE,
+) -> list[RankedHead]:
     """All heads, those that go first first; at each level that is a multiple of ``step`` the set is nested in the next.
 
     Args:
@@ -62,18 +62,18 @@ def iterative_ranking(
         step: percent of all heads that go before importance is computed again.
         reduction, last_layer_tokens: see :func:`lm_headroom.scoring.gradient.scores`.
         progress: advanced by documents, once per round.
-        parts: where gradients are kept by round, and looked for; the first round's are those of the plain ranking.
+        cache: where gradients are kept by round, and looked for; the first round's are those of the plain ranking.
 
     Raises:
         HeadroomError: see :func:`lm_headroom.scoring.gradient.contributions`.
     """
-    found: list[Ranked] = []
+    found: list[RankedHead] = []
     for percent, before, after in rounds(step, loaded.shape.layers * loaded.shape.heads):
         gone = {ranked.head for ranked in found}
         gates = gates_without(loaded.shape, gone) if gone else None
-        products = contributions(loaded, documents, token_budget, progress, parts, gates)
+        products = contributions(loaded, documents, token_budget, progress, cache, gates)
         score = scores(products, reduction, last_layer_tokens).score
         # Closed heads have no output, and a score of zero.
         left = [head for head in rank_heads(score) if head not in gone]
-        found += [Ranked(head, float(score[head]), percent) for head in left[: after - before]]
+        found += [RankedHead(head, float(score[head]), percent) for head in left[: after - before]]
     return found

@@ -16,10 +16,10 @@ import torch
 
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
 from lm_headroom.artifacts.store import by_column
-from lm_headroom.engine.likelihood import ENTRY, Likelihoods, Predicted, predicted, rows_of
-from lm_headroom.engine.loading import Loaded, gates_without
+from lm_headroom.engine.likelihood import ENTRY, Likelihoods, TokenPredictions, predict_checked, sequence_slices
+from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, WorkUnit, digest
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
@@ -43,7 +43,7 @@ Component = tuple[int, int | None]
 
 
 def knock_out_ffns(
-    loaded: Loaded, batches: Batches, progress: Progress | None = None, parts: ResumeCache = NO_PARTS
+    loaded: LoadedModel, batches: Batches, progress: Progress | None = None, cache: ResumeCache = NO_CACHE
 ) -> Knockouts:
     """Evaluate without each layer's FFN in turn; see :func:`_knock_out`.
 
@@ -51,18 +51,18 @@ def knock_out_ffns(
         loaded: the model.
         batches: the documents; the inputs of all layers are kept for one batch at a time.
         progress: advanced by documents times layers.
-        parts: where documents are kept that are done, and looked for.
+        cache: where documents are kept that are done, and looked for.
     """
     components: list[Component] = [(layer, None) for layer in range(loaded.shape.layers)]
-    return _knock_out(loaded, batches, components, "ffn-oracle", progress, parts)
+    return _knock_out(loaded, batches, components, "ffn-oracle", progress, cache)
 
 
 def knock_out_heads(
-    loaded: Loaded,
+    loaded: LoadedModel,
     batches: Batches,
     heads: Sequence[Head],
     progress: Progress | None = None,
-    parts: ResumeCache = NO_PARTS,
+    cache: ResumeCache = NO_CACHE,
 ) -> Knockouts:
     """Evaluate without each of some heads in turn; see :func:`_knock_out`.
 
@@ -71,12 +71,12 @@ def knock_out_heads(
         batches: the documents; the inputs of all layers are kept for one batch at a time.
         heads: which ones; ``ablated`` has their order.
         progress: advanced by documents times heads.
-        parts: where documents are kept that are done, and looked for.
+        cache: where documents are kept that are done, and looked for.
     """
-    return _knock_out(loaded, batches, heads, "head-oracle", progress, parts)
+    return _knock_out(loaded, batches, heads, "head-oracle", progress, cache)
 
 
-def importance(documents: Sequence[Document], choices: Sequence[Choices], found: Knockouts) -> Columns:
+def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choices], found: Knockouts) -> Columns:
     """Columns of an FFN-importance artifact: a row per layer, outcomes and errors by question."""
     dense = by_question(choices, right_documents(documents, choices, found.dense))
     whole = np.array(list(dense.values()))
@@ -119,12 +119,12 @@ def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:
 
 @torch.no_grad()
 def _knock_out(
-    loaded: Loaded,
+    loaded: LoadedModel,
     batches: Batches,
     components: Sequence[Component],
     label: str,
     progress: Progress | None,
-    parts: ResumeCache,
+    cache: ResumeCache,
 ) -> Knockouts:
     """Evaluate without each of some components in turn.
 
@@ -137,50 +137,50 @@ def _knock_out(
         components: which ones; ``ablated`` has their order.
         label: what the units' names begin with.
         progress: advanced by documents times components.
-        parts: where documents are kept that are done, and looked for.
+        cache: where documents are kept that are done, and looked for.
     """
     places: dict[int, list[int]] = {}
     for place, (layer, _) in enumerate(components):
         places.setdefault(layer, []).append(place)
-    found = Knockouts(Likelihoods(batches.n_rows), [Likelihoods(batches.n_rows) for _ in components])
+    found = Knockouts(Likelihoods(batches.n_sequences), [Likelihoods(batches.n_sequences) for _ in components])
     # Layer of a unit, None for the whole model's, to the likelihoods that it keeps.
     kept: dict[int | None, list[Likelihoods]] = {None: [found.dense]}
     kept |= {layer: [found.ablated[place] for place in of] for layer, of in places.items()}
 
     def restore(key: int | None, number: int) -> None:
-        entry = units[key].known[number]
+        entry = units[key].done[number]
         for column, likelihoods in enumerate(kept[key]):
-            likelihoods.restore(batches.rows_of(number), entry["values"][:, column], entry["greedy"][:, column])
+            likelihoods.restore(batches.sequence_slice(number), entry["values"][:, column], entry["greedy"][:, column])
 
-    def keep(key: int | None, batch: Batch, results: Sequence[Predicted]) -> None:
+    def keep(key: int | None, batch: Batch, results: Sequence[TokenPredictions]) -> None:
         for likelihoods, result in zip(kept[key], results, strict=True):
             likelihoods.add(result)
         for member in batch.members:
-            if member.number in units[key].known:
+            if member.number in units[key].done:
                 # Of documents that were cut off in the middle, what is known stays.
                 restore(key, member.number)
                 continue
-            entries = [likelihoods.entry(batches.rows_of(member.number)) for likelihoods in kept[key]]
+            entries = [likelihoods.entry(batches.sequence_slice(member.number)) for likelihoods in kept[key]]
             arrays = {name: np.stack([entry[name] for entry in entries], 1) for name in ("values", "greedy")}
             units[key].add(member.number, **arrays)
             if progress and key is not None:
                 progress.advance(len(kept[key]))
-        units[key].keep_if_due()
+        units[key].save_if_due()
 
     def knock_out(batch: Batch) -> None:
         numbers = {member.number for member in batch.members}
         with loaded.interventions.layer_inputs() as inputs:
-            whole = predicted(loaded, batch)
+            whole = predict_checked(loaded, batch)
         keep(None, batch, [whole])
         for layer, of in sorted(places.items()):
             # Popped, so that the inputs of layers that are done make room.
             hidden = inputs.pop(layer)
-            if numbers <= units[layer].known.keys():
+            if numbers <= units[layer].done.keys():
                 continue
             results = []
             for place in of:
                 with loaded.interventions.restart(layer, hidden), _without(loaded, components[place]):
-                    results.append(predicted(loaded, batch))
+                    results.append(predict_checked(loaded, batch))
             keep(layer, batch, results)
 
     units: dict[int | None, WorkUnit] = {}
@@ -189,19 +189,19 @@ def _knock_out(
             of = [] if key is None else [components[place][1] for place in places[key]]
             name = f"{label}-whole" if key is None else f"{label}-{key}-{digest(of)}"
             layout = {array: (kind, (len(likelihoods),)) for array, (kind, _) in ENTRY.items()}
-            units[key] = stack.enter_context(parts.unit(name, batches.keys, layout, batches.sizes))
-            for number in units[key].known:
+            units[key] = stack.enter_context(cache.unit(name, batches.keys, layout, batches.sizes))
+            for number in units[key].done:
                 restore(key, number)
             if progress and key is not None:
-                progress.reuse(len(units[key].known) * len(of))
-        known = frozenset.intersection(*(frozenset(unit.known) for unit in units.values()))
+                progress.reuse(len(units[key].done) * len(of))
+        known = frozenset.intersection(*(frozenset(unit.done) for unit in units.values()))
         if len(known) < len(batches.documents):
             for _ in batches.each(knock_out, known):
                 pass
     return found
 
 
-def _without(loaded: Loaded, component: Component) -> AbstractContextManager[None]:
+def _without(loaded: LoadedModel, component: Component) -> AbstractContextManager[None]:
     """Leave a component out of passes."""
     layer, head = component
     if head is None:
@@ -216,15 +216,15 @@ def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], found
         HeadroomError: a document has no right choice.
     """
     losses = []
-    for document, choice, (_, rows) in zip(documents, choices, rows_of(documents), strict=True):
+    for document, choice, (_, rows) in zip(documents, choices, sequence_slices(documents), strict=True):
         if True not in choice.gold:
             raise HeadroomError(f"document {document.doc_id}: no choice is right, so that its loss is not defined")
         gold = choice.gold.index(True)
-        losses.append(-found.values[rows][gold] / document.rows[gold].n_target)
+        losses.append(-found.values[rows][gold] / document.sequences[gold].n_target)
     return np.array(losses)
 
 
-def head_oracle(
+def head_oracle_columns(
     documents: Sequence[Document], choices: Sequence[Choices], heads: Sequence[Head], found: Knockouts
 ) -> Columns:
     """Columns of a head-oracle artifact: a row per head, outcomes and errors by question.

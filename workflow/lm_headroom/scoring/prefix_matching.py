@@ -14,8 +14,8 @@ from torch import Tensor
 from lm_headroom.analysis.sequences import COPIES, most_sequences, sequence_length
 from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.interventions import Layout
-from lm_headroom.engine.loading import Loaded
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache, digest
+from lm_headroom.engine.loading import LoadedModel
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
@@ -87,23 +87,23 @@ def start_token(tokenizer: Any) -> tuple[int, str]:
     raise HeadroomError("the tokenizer has neither BOS nor EOS; set induction.bos: false")
 
 
-def input_ids(loaded: Loaded, tokens: list[int], start: int | None) -> list[int]:
+def input_ids(loaded: LoadedModel, tokens: list[int], start: int | None) -> list[int]:
     """``tokens``, after the start token where there is one.
 
     Raises:
         HeadroomError: they are longer than the model's window.
     """
     ids = ([] if start is None else [start]) + tokens
-    if len(ids) > loaded.window:
+    if len(ids) > loaded.max_positions:
         raise HeadroomError(
-            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.window}; "
-            + _advice(loaded.window - (start is not None))
+            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.max_positions}; "
+            + _advice(loaded.max_positions - (start is not None))
         )
     return ids
 
 
 @torch.no_grad()
-def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None) -> Array:
+def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | None) -> Array:
     """Algorithm 1 for one sequence: attention from repeated tokens to what followed their earlier copies.
 
     For each token t of the copies after the first, the attention to the successors of its earlier occurrences,
@@ -133,10 +133,10 @@ def prefix_matching_scores(loaded: Loaded, tokens: list[int], start: int | None)
 
     with loaded.interventions.layout(Layout.causal(len(ids))), loaded.interventions.observe(observer):
         run(loaded, ids)
-    return finite(found, "prefix-matching", loaded)
+    return check_finite_scores(found, "prefix-matching", loaded)
 
 
-def run(loaded: Loaded, ids: list[int]) -> None:
+def run(loaded: LoadedModel, ids: list[int]) -> None:
     """One pass of the model without its output embedding; the seam sees what is wanted of it."""
     positions = torch.arange(len(ids), device=loaded.device)[None]
     loaded.model.base_model(
@@ -144,7 +144,7 @@ def run(loaded: Loaded, ids: list[int]) -> None:
     )
 
 
-def finite(scores: Array, name: str, loaded: Loaded) -> Array:
+def check_finite_scores(scores: Array, name: str, loaded: LoadedModel) -> Array:
     """``scores`` [layer, head] as they are.
 
     Raises:
@@ -173,36 +173,36 @@ def _matched_attention(q: Tensor, k: Tensor, attention_spec: AttentionSpec, quer
     """Sum over the pairs of softmax attention, [head]; q and k are [head, time, width]."""
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k = q.to(wide) * attention_spec.scaling, k.to(wide)
-    if attention_spec.window is not None:
-        near = queries - keys < attention_spec.window
+    if attention_spec.sliding_window is not None:
+        near = queries - keys < attention_spec.sliding_window
         queries, keys = queries[near], keys[near]
     time = q.shape[1]
     normalisers = torch.empty(q.shape[:2], dtype=wide, device=q.device)
     for begin in range(0, time, BLOCK):
         end = min(begin + BLOCK, time)
-        scores = attention_spec.capped(q[:, begin:end] @ k[:, :end].transpose(1, 2))
-        unseen = attention_spec.unseen(begin, end, q.device)
+        scores = attention_spec.cap(q[:, begin:end] @ k[:, :end].transpose(1, 2))
+        unseen = attention_spec.masked_keys(begin, end, q.device)
         normalisers[:, begin:end] = scores.masked_fill(unseen, float("-inf")).logsumexp(dim=-1)
-    matched = attention_spec.capped((q[:, queries] * k[:, keys]).sum(dim=-1)) - normalisers[:, queries]
+    matched = attention_spec.cap((q[:, queries] * k[:, keys]).sum(dim=-1)) - normalisers[:, queries]
     result: Array = matched.exp().sum(dim=1).double().cpu().numpy()
     return result
 
 
 def prefix_matching(
-    loaded: Loaded, n_sequences: int, bos: bool = True, parts: ResumeCache = NO_PARTS
+    loaded: LoadedModel, n_sequences: int, bos: bool = True, cache: ResumeCache = NO_CACHE
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns of a prefix-matching artifact over sequences with seeds 1 to ``n_sequences``, and facts about them."""
-    return over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores, parts=parts)
+    return average_over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores, cache=cache)
 
 
-def over_sequences(
-    loaded: Loaded,
+def average_over_sequences(
+    loaded: LoadedModel,
     label: str,
     n_sequences: int,
     bos: bool,
-    score: Callable[[Loaded, list[int], int | None], Array],
+    score: Callable[[LoadedModel, list[int], int | None], Array],
     times: int = 1,
-    parts: ResumeCache = NO_PARTS,
+    cache: ResumeCache = NO_CACHE,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Means and variances of head scores over sequences.
 
@@ -213,7 +213,7 @@ def over_sequences(
         bos: put the start token first.
         score: gives the scores [layer, head] for one sequence and its start token.
         times: length of the sequences in units of L.
-        parts: where sequences are kept that are done, and looked for; of this score and its options alone.
+        cache: where sequences are kept that are done, and looked for; of this score and its options alone.
 
     Returns:
         Columns of an artifact with a row per head, and facts about the sequences.
@@ -231,13 +231,13 @@ def over_sequences(
     layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
     found = []
     for tokens in sequences:
-        with parts.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
+        with cache.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
             if unit.complete:
                 progress.reuse(1)
             else:
                 unit.add(0, scores=score(loaded, tokens, start)[None])
                 progress.advance()
-            found.append(unit.known[0]["scores"][0])
+            found.append(unit.done[0]["scores"][0])
     scores = np.stack(found)
     layers, heads = np.indices(scores.shape[1:])
     columns = {

@@ -8,10 +8,10 @@ from typing import Any
 from lm_headroom.analysis.metrics import Choices, by_question, correct, correct_normalised, mean_and_error
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.store import by_column
-from lm_headroom.engine.likelihood import Likelihoods, likelihoods, rows_of, unit_of
-from lm_headroom.engine.loading import Loaded, gates_without
+from lm_headroom.engine.likelihood import Likelihoods, likelihoods, open_unit, sequence_slices
+from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batches, Document
-from lm_headroom.engine.resume_cache import NO_PARTS, ResumeCache
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.models import architectures
 from lm_headroom.progress import Progress
 
@@ -24,7 +24,7 @@ def right_documents(documents: Sequence[Document], choices: Sequence[Choices], f
     values, greedy = found.values, found.greedy
     return [
         bool(greedy[rows][0]) if document.greedy else correct(document, values[rows])
-        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+        for (_, rows), document in zip(sequence_slices(documents), choices, strict=True)
     ]
 
 
@@ -34,7 +34,7 @@ def outcomes(documents: Sequence[Document], choices: Sequence[Choices], found: L
     values = found.values
     normalised = [
         correct_normalised(document, values[rows])
-        for (_, rows), document in zip(rows_of(documents), choices, strict=True)
+        for (_, rows), document in zip(sequence_slices(documents), choices, strict=True)
     ]
     right_norm = None if None in normalised else list(by_question(choices, [bool(r) for r in normalised]).values())
     cut = by_question(choices, [document.truncated == 0 for document in documents])
@@ -58,15 +58,15 @@ class Evaluation:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         documents: Sequence[Document],
         choices: Sequence[Choices],
         batches: Batches,
         progress: Progress | None = None,
-        parts: ResumeCache = NO_PARTS,
+        cache: ResumeCache = NO_CACHE,
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
-        self.batches, self.progress, self.parts = batches, progress, parts
+        self.batches, self.progress, self.cache = batches, progress, cache
         self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
     def remember(self, found: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
@@ -75,17 +75,17 @@ class Evaluation:
 
     def keep_whole(self, found: Likelihoods) -> None:
         """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
-        with unit_of(self.parts, self.batches) as unit:
+        with open_unit(self.cache, self.batches) as unit:
             for number in range(len(self.documents)):
-                if number not in unit.known:
-                    unit.add(number, **found.entry(self.batches.rows_of(number)))
+                if number not in unit.done:
+                    unit.add(number, **found.entry(self.batches.sequence_slice(number)))
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
         """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._known:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            found = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.parts)
+            found = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache)
             self._known[key] = outcomes(self.documents, self.choices, found)
         elif self.progress:
             self.progress.reuse(len(self.documents))

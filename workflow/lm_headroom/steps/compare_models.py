@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_headroom.artifacts.comparison import COMPARED_MODELS
 from lm_headroom.artifacts.model_record import NAME, read_record
-from lm_headroom.models.location import read_place
+from lm_headroom.models.location import read_location
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.steps.compare import write_rows
 
@@ -19,7 +19,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
         path = comparison.results / model.name / NAME
         record = read_record(path)
         # Sizes stand beside the record, and are lost where hidden files are not copied.
-        sizes = read_place(path).get("sizes") or {}
+        sizes = read_location(path).get("sizes") or {}
         facts = {name: record.get(name) for name in ("family", "revision", "layers", "heads")}
         labels = {"model": model.name, "group": model.group, "step": model.step}
         found.append({**labels, **facts, "parameters": sizes.get("parameters")})

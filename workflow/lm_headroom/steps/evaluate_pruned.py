@@ -13,7 +13,7 @@ from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read, write
-from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.errors import HeadroomError
 from lm_headroom.settings import Settings
 from lm_headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
@@ -80,7 +80,7 @@ def read_given(name: str, ranking: Path | None, model: Path, prompts: Path, scor
     return read_ranking(ranking, ITERATIVE_RANKING if name == ITERATIVE else RANKING, **expected)
 
 
-def order(name: str, given: Pairs, loaded: Loaded) -> Pairs:
+def order(name: str, given: Pairs, loaded: LoadedModel) -> Pairs:
     """The heads in the order in which a ranking of this name prunes them; ``given`` is the file's."""
     seed = drawn_with(name)
     if seed is not None:

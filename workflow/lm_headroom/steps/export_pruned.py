@@ -23,8 +23,16 @@ from lm_headroom.artifacts.store import file_digest, place_of, provenance, write
 from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
-from lm_headroom.pruned.card import card
-from lm_headroom.pruned.export import Pruned, Witness, check, check_room, new_folder, testify, write_weights
+from lm_headroom.pruned.card import build_card
+from lm_headroom.pruned.export import (
+    Pruned,
+    Reference,
+    check_export,
+    check_room,
+    new_folder,
+    record_reference,
+    write_weights,
+)
 from lm_headroom.pruned.model import check_architecture
 from lm_headroom.settings import Settings
 from lm_headroom.steps.prepare_evaluation import check_ffns, check_heads
@@ -56,12 +64,12 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
     for component, (path, _) in given.items():
         reader = read_ranking if component == "heads" else read_ffn_ranking
         orders[component] = list(reader(path, model=record["digest"]))
-    witness, pruned, parameters, counts = _testimony(model, given, orders, out, settings)
+    reference, pruned, parameters, counts = _testimony(model, given, orders, out, settings)
     # The masked model is a ring of modules and methods, which nothing else lets go of.
     gc.collect()
     with new_folder(out) as folder:
         write_weights(checkpoint_folder(model), pruned, folder)
-        far = check(folder, witness, parameters["after"])
+        far = check_export(folder, reference, parameters["after"])
         place = place_of(out, PLACE)
         facts = {
             "kind": KIND,
@@ -74,7 +82,7 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
         }
         options = {f"percent_{component}": percent for component, (_, percent) in given.items()}
         facts = build_provenance("steps.export_pruned", {c: path for c, (path, _) in given.items()}, options, facts)
-        (folder / "README.md").write_text(card(facts), encoding="utf-8")
+        (folder / "README.md").write_text(build_card(facts), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**facts, "files": digests(folder)}))
     before, after = (parameters[name] / 1e6 for name in ("before", "after"))
     print(
@@ -106,7 +114,7 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> dict[str
 
 def _testimony(
     model: Path, given: dict[str, tuple[Path, int]], orders: dict[str, list[Any]], out: Path, settings: Settings
-) -> tuple[Witness, Pruned, dict[str, int], dict[str, dict[str, Any]]]:
+) -> tuple[Reference, Pruned, dict[str, int], dict[str, dict[str, Any]]]:
     """What the masked model says, what is pruned, parameters, and what the manifest says of both; the model is let go.
 
     Raises:
@@ -131,7 +139,7 @@ def _testimony(
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
     weights = sum(path.stat().st_size for path in checkpoint_folder(model).iterdir() if path.suffix in _WEIGHTS)
     check_room(out, int(weights * parameters["after"] / before))
-    return testify(loaded, pruned), pruned, parameters, counts
+    return record_reference(loaded, pruned), pruned, parameters, counts
 
 
 _WEIGHTS = (".safetensors", ".bin")

@@ -11,8 +11,8 @@ import pyarrow as pa
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.prompts import EVALUATION
 from lm_headroom.artifacts.provenance import model_provenance
-from lm_headroom.engine.loading import Loaded, load
-from lm_headroom.engine.memory import peak, token_budget
+from lm_headroom.engine.loading import LoadedModel, load
+from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import open_cache
 from lm_headroom.errors import HeadroomError
@@ -31,7 +31,7 @@ class Prepared:
     label: str
 
     @property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedModel:
         """The model."""
         return self.evaluation.loaded
 
@@ -39,7 +39,7 @@ class Prepared:
     def run(self) -> dict[str, Any]:
         """What the run took so far: peak memory, and the tokens per batch that it came to (None: no batch was run)."""
         batches = self.evaluation.batches
-        return {**peak(), "token_budget": batches.token_budget if batches.packed else None}
+        return {**peak_memory(), "token_budget": batches.token_budget if batches.packed else None}
 
     def expect(self, n_sets: int) -> None:
         """Begin to report progress over so many sets of pruned components."""
@@ -76,7 +76,7 @@ def prepare(
 
 
 def prepare_documents(
-    step: str, loaded: Loaded, prompts: Path, table: pa.Table, settings: Settings, keeps_layers: bool = False
+    step: str, loaded: LoadedModel, prompts: Path, table: pa.Table, settings: Settings, keeps_layers: bool = False
 ) -> Prepared:
     """Rows of ``prompts`` as documents for a model that is loaded; see :func:`prepare`."""
     documents = tokenise(table, loaded, settings.add_bos)
@@ -84,9 +84,9 @@ def prepare_documents(
     budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers))
     batches = Batches(documents, budget, lambda: loaded.device)
     # The oracle's module imports all that evaluates.
-    parts = open_cache(settings.parts, "scoring.knockout", loaded.record, settings.dtype)
+    cache = open_cache(settings.cache, "scoring.knockout", loaded.record, settings.dtype)
     facts = {**task_provenance(prompts), **model_provenance(loaded.record, settings.dtype)}
-    evaluation = Evaluation(loaded, documents, choices(table), batches, parts=parts)
+    evaluation = Evaluation(loaded, documents, choices(table), batches, cache=cache)
     return Prepared(evaluation, facts, label(step, prompts, loaded.record["name"]))
 
 
@@ -107,7 +107,7 @@ def expected_ranking(model: Path, prompts: Path, *tasks: str) -> dict[str, Any]:
     }
 
 
-def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> list[tuple[int, int]]:
+def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: LoadedModel) -> list[tuple[int, int]]:
     """The ranking, if it is one of this model's heads.
 
     Raises:
@@ -123,7 +123,7 @@ def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: Loaded) -> l
     return ranking
 
 
-def check_ffns(path: Path, ranking: list[int], loaded: Loaded) -> list[int]:
+def check_ffns(path: Path, ranking: list[int], loaded: LoadedModel) -> list[int]:
     """The ranking, if it is one of this model's FFNs.
 
     Raises:

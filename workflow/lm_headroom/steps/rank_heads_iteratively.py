@@ -10,7 +10,7 @@ from lm_headroom.artifacts.prompts import IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.engine.loading import load
-from lm_headroom.engine.memory import peak, token_budget
+from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.resume_cache import open_cache
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.gradient import LastLayerTokens, Reduction
@@ -36,13 +36,13 @@ def run(
     name = label("recompute", prompts, loaded.record["name"])
     progress = Progress(name, n_rounds * len(documents), "documents")
     # Units of score_heads: all heads are there in the first round.
-    parts = open_cache(settings.parts, "scoring.gradient", loaded.record, settings.dtype)
+    resume_cache = open_cache(settings.cache, "scoring.gradient", loaded.record, settings.dtype)
 
     @cache
     def budget() -> int:
         return settings.token_budget or token_budget(loaded.model, loaded.device, differentiates=True)
 
-    found = iterative_ranking(loaded, documents, budget, step, reduction, last_layer_tokens, progress, parts)
+    found = iterative_ranking(loaded, documents, budget, step, reduction, last_layer_tokens, progress, resume_cache)
     options = {
         "step": step,
         "reduction": reduction,
@@ -62,6 +62,6 @@ def run(
         "score": [ranked.score for ranked in found],
         "percent": [ranked.percent for ranked in found],
     }
-    took = {**peak(), "token_budget": budget() if loaded.in_memory else None}
+    took = {**peak_memory(), "token_budget": budget() if loaded.in_memory else None}
     record = build_provenance("steps.rank_heads_iteratively", {"prompts": prompts}, options, facts)
     write(out, ITERATIVE_RANKING, columns, record, took)

@@ -15,7 +15,7 @@ from lm_headroom.analysis.metrics import Choices
 from lm_headroom.artifacts.prompts import GREEDY, PROMPTS
 from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.engine.likelihood import encode
-from lm_headroom.engine.loading import Loaded
+from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Document
 from lm_headroom.errors import HeadroomError
 
@@ -37,14 +37,19 @@ def pairs(table: pa.Table) -> list[tuple[int, str, str]]:
     return list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
 
 
-def tokenise(table: pa.Table, loaded: Loaded, add_bos: bool) -> list[Document]:
+def tokenise(table: pa.Table, loaded: LoadedModel, add_bos: bool) -> list[Document]:
     """Documents of prompt rows; says on standard error how many were cut to fit the window."""
-    documents = encode(pairs(table), loaded.tokenizer, loaded.window, add_bos)
+    documents = encode(pairs(table), loaded.tokenizer, loaded.max_positions, add_bos)
     for document in documents:
-        loaded.check_tokens(f"document {document.doc_id}", chain.from_iterable(row.tokens for row in document.rows))
+        loaded.check_tokens(
+            f"document {document.doc_id}", chain.from_iterable(row.tokens for row in document.sequences)
+        )
     truncated = sum(document.truncated > 0 for document in documents)
     if truncated:
-        print(f"{truncated} of {len(documents)} documents lost context to fit {loaded.window} tokens", file=sys.stderr)
+        print(
+            f"{truncated} of {len(documents)} documents lost context to fit {loaded.max_positions} tokens",
+            file=sys.stderr,
+        )
     return documents
 
 

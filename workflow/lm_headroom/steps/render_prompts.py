@@ -13,7 +13,7 @@ from lm_headroom.artifacts.store import write
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import task_yaml
-from lm_headroom.tasks.prompt_sizes import text_sizes
+from lm_headroom.tasks.prompt_sizes import prompt_sizes
 
 _ROLES = {IMPORTANCE: "scores", EVALUATION: "evaluates", "shots": "takes shots from"}
 
@@ -44,7 +44,7 @@ def run(
         out,
         PROMPTS,
         columns,
-        build_provenance("steps.render_prompts", {}, options, {**facts, "text": text_sizes(columns)}),
+        build_provenance("steps.render_prompts", {}, options, {**facts, "text": prompt_sizes(columns)}),
     )
     for purpose, found in facts["documents"].items():
         text = f"prompts {task} {shots}-shot: {found['count']} {purpose} documents ({found['split']})"

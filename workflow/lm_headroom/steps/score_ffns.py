@@ -59,9 +59,9 @@ def run(
     prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
     prepared.expect(loaded.shape.layers)
-    found = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.parts)
+    found = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
     evaluation.keep_whole(found.dense)
-    columns = knockout.importance(evaluation.documents, evaluation.choices, found)
+    columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, found)
     options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
     record = build_provenance(step, {"tasks.prompts": prompts}, options, prepared.facts)
     write(out, kind, columns, record, prepared.run)

@@ -16,7 +16,7 @@ from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.engine.loading import load
-from lm_headroom.engine.memory import peak, token_budget
+from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.resume_cache import open_cache
 from lm_headroom.progress import Progress
 from lm_headroom.scoring import gradient
@@ -42,13 +42,13 @@ def run(
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(table, loaded, settings.add_bos)
     progress = Progress(label("head-importance", prompts, loaded.record["name"]), len(documents), "documents")
-    parts = open_cache(settings.parts, "scoring.gradient", loaded.record, settings.dtype)
+    resume_cache = open_cache(settings.cache, "scoring.gradient", loaded.record, settings.dtype)
 
     @cache
     def budget() -> int:
         return settings.token_budget or token_budget(loaded.model, loaded.device, differentiates=True)
 
-    found = gradient.contributions(loaded, documents, budget, progress, parts)
+    found = gradient.contributions(loaded, documents, budget, progress, resume_cache)
     scores = gradient.scores(found, reduction, last_layer_tokens)
     layers, heads = np.indices(scores.score.shape)
     options = {"reduction": reduction, "last_layer_tokens": last_layer_tokens, "add_bos": settings.add_bos}
@@ -66,13 +66,13 @@ def run(
         "stderr": scores.stderr.ravel(),
         "score_even": scores.even.ravel(),
         "score_odd": scores.odd.ravel(),
-        **{name: values.ravel() for name, values in gradient.readings(found).items()},
-        "magnitude": gradient.magnitudes(loaded, parts).ravel(),
+        **{name: values.ravel() for name, values in gradient.variant_scores(found).items()},
+        "magnitude": gradient.magnitudes(loaded, resume_cache).ravel(),
         "output_norm": gradient.output_norms(found).ravel(),
     }
     zeros = gradient.zero_shares(found)
     took = {
-        **peak(),
+        **peak_memory(),
         "token_budget": budget() if loaded.in_memory else None,
         "zero_products": round(float(zeros.mean()), 6),
     }

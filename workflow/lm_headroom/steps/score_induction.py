@@ -9,7 +9,7 @@ from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.engine.loading import load
-from lm_headroom.engine.memory import peak
+from lm_headroom.engine.memory import peak_memory
 from lm_headroom.engine.resume_cache import open_cache
 from lm_headroom.scoring.copying import HeadOutput, copying
 from lm_headroom.scoring.prefix_matching import prefix_matching
@@ -25,12 +25,14 @@ def run(
     dtype: str,
     device: str,
     threads: int | None,
-    parts: Path | None,
+    cache: Path | None,
 ) -> None:
     """Write ``prefix_matching.parquet`` and ``copying.parquet`` into the folder ``out``."""
     loaded = load(model, dtype, device, threads)
     # Copying first: it needs more distinct tokens, so a vocabulary that is too small is found at once.
-    kept = [open_cache(parts, module, loaded.record, dtype) for module in ("copying", "induction")]
+    kept = [
+        open_cache(cache, module, loaded.record, dtype) for module in ("scoring.copying", "scoring.prefix_matching")
+    ]
     copied = copying(loaded, sequences, bos, head_output, output_bias, kept[0])
     matched = prefix_matching(loaded, sequences, bos, kept[1])
     drawn = {"sequences": sequences, "bos": bos}
@@ -39,4 +41,4 @@ def run(
         record = build_provenance(
             "steps.score_induction", {}, options, {**model_provenance(loaded.record, dtype), **facts}
         )
-        write(out / f"{kind.name}.parquet", kind, columns, record, peak())
+        write(out / f"{kind.name}.parquet", kind, columns, record, peak_memory())

@@ -13,7 +13,7 @@ Rows = Sequence[tuple[str, str]]
 """Context and continuation of a document's choices."""
 
 
-def text_sizes(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, int]]:
+def prompt_sizes(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, int]]:
     """Characters by what reads them: scoring documents with their first right choice, with all, and evaluation.
 
     Args:

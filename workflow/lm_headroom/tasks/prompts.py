@@ -26,11 +26,11 @@ from lm_headroom.errors import HeadroomError, nearest, with_causes
 from lm_headroom.tasks.data import RECORDS, SOURCE, mirror_records, own_records
 from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import built_in_yaml, task_names, task_yaml
-from lm_headroom.tasks.scoring import beyond, check_scoring, checked_choices, described, right_choices
+from lm_headroom.tasks.scoring import check_choices, check_scoring, describe_label, explain_out_of_range, right_choices
 
 HUB = "hub"
 QUESTION, ANSWER = "question", "answer"
-LOOKED_AT = 200
+LABELS_CHECKED = 200
 """Documents of a split, spread over all of it, whose labels are looked at before any is rendered."""
 METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -112,7 +112,7 @@ def render(
         columns, facts = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
         if _records(name, data, folders) != records:
             raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
-    return columns, {**facts, "data": _source(name, data), RECORDS: records}
+    return columns, {**facts, "data": _data_origin(name, data), RECORDS: records}
 
 
 def render_task(
@@ -166,7 +166,7 @@ def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int],
     there = set(rendered)
     left_out = next((i for i in numbers if i not in there), None)
     if left_out is not None:
-        label = f"the first label is {described(_label(task, split.documents[left_out]))}, of document {left_out}"
+        label = f"the first label is {describe_label(_label(task, split.documents[left_out]))}, of document {left_out}"
     if not rendered:
         raise HeadroomError(
             f"task {name!r}, split {split.name!r}: no choice is marked right in any of {len(numbers)} "
@@ -213,13 +213,13 @@ def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots:
         # The first document's label is looked at while the task is made.
         if hasattr(task, "multiple_target"):
             label, choices = _label(task, task.task_docs[0]), task.doc_to_choice(task.task_docs[0])
-            why = beyond(label, choices) if choices else "it has no choices"
+            why = explain_out_of_range(label, choices) if choices else "it has no choices"
             raise HeadroomError(f"task {name!r}, its first document: {why}") from error
         raise HeadroomError(f"task {name!r} could not be loaded: {with_causes(error)}") from error
     # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
     except Exception as error:
         raise HeadroomError(
-            f"task {name!r} could not be loaded: {with_causes(error)}. {_hint(name, data, config)}"
+            f"task {name!r} could not be loaded: {with_causes(error)}. {_advise(name, data, config)}"
         ) from error
 
 
@@ -246,10 +246,10 @@ def load_config(name: str, path: Path) -> dict[str, Any]:
     return config
 
 
-def _hint(name: str, data: str, config: dict[str, Any]) -> str:
+def _advise(name: str, data: str, config: dict[str, Any]) -> str:
     """What to do about data that do not load."""
     if data != HUB:
-        return _columns(name, Path(data))
+        return _mirror_columns(name, Path(data))
     if has_local_data(config):
         return "Its records are files of its own: mend them, or what dataset_path and dataset_kwargs say of them"
     return "Without a network, set data.source to embedded or mirror"
@@ -364,7 +364,7 @@ def _check_records(name: str, file: str) -> None:
         raise HeadroomError(f"task {name!r}: {file} holds no records; remove the file, or fill it")
 
 
-def _columns(name: str, mirror: Path) -> str:
+def _mirror_columns(name: str, mirror: Path) -> str:
     """What a mirror's files hold, for who has to compare it with what the task reads."""
     found = [
         f"{path} has {', '.join(pq.read_schema(path).names)}" for path in sorted((mirror / name).glob("*.parquet"))
@@ -372,7 +372,7 @@ def _columns(name: str, mirror: Path) -> str:
     return f"Records must have the columns of the task's data set on the hub; {'; '.join(found)}"
 
 
-def _source(name: str, data: str) -> dict[str, Any]:
+def _data_origin(name: str, data: str) -> dict[str, Any]:
     """What the data are, for the provenance."""
     if data == HUB:
         return {"source": HUB}
@@ -495,7 +495,7 @@ def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, An
         HeadroomError: labels count from 1.
     """
     found = []
-    for number in range(0, len(documents), max(1, math.ceil(len(documents) / LOOKED_AT))):
+    for number in range(0, len(documents), max(1, math.ceil(len(documents) / LABELS_CHECKED))):
         document = documents[number]
         try:
             # An empty record says more of itself where it is rendered.
@@ -639,6 +639,6 @@ def _gold(task: Any, document: dict[str, Any]) -> set[int]:
     label = _label(task, document)
     if _SCORED[task.OUTPUT_TYPE] == GREEDY:
         if not isinstance(label, str):
-            raise HeadroomError(f"its continuation (doc_to_target) is {described(label)}; expected text")
+            raise HeadroomError(f"its continuation (doc_to_target) is {describe_label(label)}; expected text")
         return {0} if label.strip() else set()
-    return right_choices(label, checked_choices(task.doc_to_choice(document)))
+    return right_choices(label, check_choices(task.doc_to_choice(document)))

@@ -93,34 +93,34 @@ def _number(label: Any, choices: Sequence[str]) -> int | None:
     except TypeError:
         return None
     if number == len(choices):
-        raise HeadroomError(beyond(label, choices))
+        raise HeadroomError(explain_out_of_range(label, choices))
     return number if 0 <= number < len(choices) else None
 
 
-def beyond(label: Any, choices: Sequence[str]) -> str:
+def explain_out_of_range(label: Any, choices: Sequence[str]) -> str:
     """What is said of a label that is the number of no choice."""
     last = len(choices) - 1
     return (
-        f"the label is {described(label)}, and there are {last + 1} choices, numbered from 0 to {last}; "
+        f"the label is {describe_label(label)}, and there are {last + 1} choices, numbered from 0 to {last}; "
         "labels that count from 1 must be lowered by 1 (doc_to_target, process_docs)"
     )
 
 
-def described(label: Any) -> str:
+def describe_label(label: Any) -> str:
     """A label and its type, shortened: ``'1' (str)``."""
     text = repr(label)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(label).__name__})"
 
 
-def checked_choices(choices: Any) -> list[str]:
+def check_choices(choices: Any) -> list[str]:
     """The choices, if they are a list of texts.
 
     Raises:
         HeadroomError: they are not.
     """
     if not isinstance(choices, (list, tuple)) or not choices:
-        raise HeadroomError(f"its choices are {described(choices)}; expected a list of texts")
+        raise HeadroomError(f"its choices are {describe_label(choices)}; expected a list of texts")
     for number, choice in enumerate(choices):
         if not isinstance(choice, str):
-            raise HeadroomError(f"choice {number} is {described(choice)}; expected text")
+            raise HeadroomError(f"choice {number} is {describe_label(choice)}; expected text")
     return list(choices)
