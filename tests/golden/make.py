@@ -1,7 +1,7 @@
 """What the golden files hold, and ``python -m tests.golden.make`` (from the repository root) to write them anew.
 
 Run it only after a change of the prompts that is meant, and read the difference: it needs ``workflow`` on PYTHONPATH
-and the benchmark records beside the checkout (or HEADROOM_TEST_DATA), as the tests do.
+and the benchmark records beside the checkout (or LM_HEADROOM_TEST_DATA), as the tests do.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def path(task: str) -> Path:
 
 def main() -> None:
     """Write all golden files."""
-    records = Path(os.environ.get("HEADROOM_TEST_DATA", ROOT.parent / "shared" / "data"))
+    records = Path(os.environ.get("LM_HEADROOM_TEST_DATA", ROOT.parent / "shared" / "data"))
     for task in TASKS:
         path(task).write_text(json.dumps(summary(task, records), indent=1) + "\n", encoding="utf-8")
 

@@ -21,7 +21,7 @@ __all__ = ["finished"]
 NODE = """\
 #!/bin/sh
 # `python` as a compute node has it: without a network, and with faults, each of which happens once.
-[ "$2" = headroom ] && [ -n "$SLURM_JOB_ID$ON_NODE" ] || exec {python} "$@"
+[ "$2" = lm_headroom ] && [ -n "$SLURM_JOB_ID$ON_NODE" ] || exec {python} "$@"
 once() {{ mkdir {notes}/"$1" 2> /dev/null; }}
 {faults}
 exec {without_network} sh -c '

@@ -21,9 +21,9 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     os.utime(ranking, ns=times)
     done = study.snakemake("--cores", "2")
     assert done.returncode == 1
-    text = done.stdout[done.stdout.index("\nheadroom: ") :]
+    text = done.stdout[done.stdout.index("\nlm-headroom: ") :]
     # Figures 11, 18 and 19 and the findings show what failed.
-    assert re.match(r"\nheadroom: 1 job ran, \d\d were up to date, 1 failed, 4 did not run, in \d+ s\n", text), text
+    assert re.match(r"\nlm-headroom: 1 job ran, \d\d were up to date, 1 failed, 4 did not run, in \d+ s\n", text), text
     assert re.search(r"\n  draw_fig10 +1 +\d+ s +\d+ s\n", text)
     assert f"\nFailed\n  retain_capacity: results/tiny/capacity/{CELL}.parquet\n" in text
     assert f"    log: logs/tiny/retain_capacity/{CELL}.log\n" in text
@@ -36,8 +36,8 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     ranking.write_bytes(content)
     os.utime(ranking, ns=times)
     text = study.run()
-    text = text[text.index("\nheadroom: ") :]
-    assert re.match(r"\nheadroom: 5 jobs ran, \d\d were up to date, in ", text)
+    text = text[text.index("\nlm-headroom: ") :]
+    assert re.match(r"\nlm-headroom: 5 jobs ran, \d\d were up to date, in ", text)
     assert "Failed" not in text
     assert "Resume" not in text
     text = study.run()
@@ -72,8 +72,8 @@ def test_an_interrupted_run_says_what_was_running(study):
     os.killpg(run.pid, signal.SIGINT)
     said += run.communicate(timeout=1200)[0]
     assert run.returncode != 0
-    text = said[said.index("\nheadroom: ") :]
-    assert re.match(r"\nheadroom: 0 jobs ran, \d+ were up to date, 1 were interrupted, \d+ did not run", text), said
+    text = said[said.index("\nlm-headroom: ") :]
+    assert re.match(r"\nlm-headroom: 0 jobs ran, \d+ were up to date, 1 were interrupted, \d+ did not run", text), said
     assert "\nInterrupted\n  score_induction: results/tiny/induction/prefix_matching.parquet and 1 more\n" in text
     assert "\nResume with\n  snakemake --configfile study.yaml --cores 1\n" in text
     assert study.planned("induction")["score_induction"] == 1, "nothing is locked or left half-done"

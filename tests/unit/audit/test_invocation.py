@@ -95,9 +95,9 @@ def test_another_copy_of_the_package_is_refused(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_called_headroom_is_not_run(tmp_path):
     """``python -m`` would take the package in the folder where a job runs."""
-    (tmp_path / "lm-headroom").mkdir()
-    (tmp_path / "lm-headroom" / "__main__.py").write_text("print('another')")
-    (tmp_path / "lm-headroom" / "__init__.py").write_text("")
+    (tmp_path / "lm_headroom").mkdir()
+    (tmp_path / "lm_headroom" / "__main__.py").write_text("print('another')")
+    (tmp_path / "lm_headroom" / "__init__.py").write_text("")
     environment = {**os.environ, **job_environment(WORKFLOW)}
     done = subprocess.run(
         [sys.executable, "-m", "lm_headroom", "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True

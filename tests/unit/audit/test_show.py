@@ -36,12 +36,12 @@ def results(tmp_path_factory):
     [
         ("figures/fig05.png", "figure", "report.figures.fig05", "pruned_eval/heads/copa/5shot-seed7/random_1", "ffns"),
         ("figures/fig05.pdf", "figure", "report.figures.fig05", "pruned_eval/heads/copa/5shot-seed7/random_1", "ffns"),
-        ("findings/seed7.md", "findings", "findings", "capacity/5shot-seed7", None),
-        ("findings/seed7.html", "findings", "findings", "pruned_eval/joint/record/0shot-seed7", None),
-        ("tables/reference.csv", "table", "reference", "induction/copying", "capacity"),
-        ("tables/reference.md", "table", "reference", "ffn_importance/piqa/0shot-seed7", "capacity"),
-        ("tables/table1.csv", "table", "table1", "correlation/cross_shot/seed7", "pruned_eval"),
-        ("tables/table1.html", "table", "table1", "correlation/cross_shot/seed7", "pruned_eval"),
+        ("findings/seed7.md", "findings", "report.findings", "capacity/5shot-seed7", None),
+        ("findings/seed7.html", "findings", "report.findings", "pruned_eval/joint/record/0shot-seed7", None),
+        ("tables/reference.csv", "table", "report.tables.reference", "induction/copying", "capacity"),
+        ("tables/reference.md", "table", "report.tables.reference", "ffn_importance/piqa/0shot-seed7", "capacity"),
+        ("tables/table1.csv", "table", "report.tables.table1", "correlation/cross_shot/seed7", "pruned_eval"),
+        ("tables/table1.html", "table", "report.tables.table1", "correlation/cross_shot/seed7", "pruned_eval"),
     ],
 )
 def test_what_made_a_figure_or_page(results, capsys, file, kind, step, read, not_read):
@@ -52,7 +52,7 @@ def test_what_made_a_figure_or_page(results, capsys, file, kind, step, read, not
     assert ("matplotlib 3." if kind == "figure" else "markdown-it-py 4.") in printed
     assert f"  model/{read}.parquet " in printed
     assert not_read is None or not_read not in printed
-    if step != "table1":
+    if step != "report.tables.table1":
         assert '  tasks: ["piqa", "copa", "record"]\n' in printed
     assert read_provenance(results / file)["place"] == f"model/{file.rpartition('.')[0]}"
 
@@ -97,7 +97,7 @@ def test_a_models_record_and_its_checkpoint(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"  digest: {record['digest']}\n" in printed
     assert f"  folder: {folder}\n" in printed
-    assert f"  models, code {code_digest('models.resolve')} (as installed now)" in printed
+    assert f"  models.resolve, code {code_digest('models.resolve')} (as installed now)" in printed
     folder.rename(tmp_path / "gone")
     assert main(["show", path]) == 0
     assert "Checkpoint on this machine\n  none" in capsys.readouterr().out

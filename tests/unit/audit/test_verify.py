@@ -134,7 +134,7 @@ def test_other_code_is_stale(results, monkeypatch):
     )
     found = states(results)
     assert set(found) == {f"m/figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "png")}
-    assert all(reasons[0].startswith("made by other code: figures.fig03 was ") for _, reasons in found.values())
+    assert all(reasons[0].startswith("made by other code: report.figures.fig03 was ") for _, reasons in found.values())
 
 
 def change_facts(path, **changes):

@@ -267,7 +267,7 @@ def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
 def test_every_figure_of_the_paper_has_a_module():
     assert sorted(FIGURES) == [f"{number:02}" for number in range(3, 20)]
     for module, _ in FIGURES.values():
-        assert import_module(f"lm_headroom.figures.{module}").__doc__.startswith("Figure")
+        assert import_module(f"lm_headroom.report.figures.{module}").__doc__.startswith("Figure")
 
 
 def test_sixteen_tasks_are_told_apart():

@@ -144,7 +144,7 @@ class TestHeadroom:
         ]  # fmt: skip
 
     def test_the_limits_are_called_what_they_are(self, many, tmp_path):
-        headroom.write(many, [7], tmp_path / "lm-headroom")
+        headroom.write(many, [7], tmp_path / "headroom")
         page = (tmp_path / "headroom.md").read_text()
         assert "Each of the two limits is one-sided, at 95%; together they are an interval of 90%." in page
         assert "a power of at least 0.8 to certify the next level if it lost nothing" in page
@@ -160,7 +160,7 @@ class TestHeadroom:
         assert headroom.in_words(row)[4].startswith("not certifiable: too few questions")
 
     def test_the_command_writes_numbers_and_words(self, many, tmp_path):
-        out = tmp_path / "lm-headroom"
+        out = tmp_path / "headroom"
         options = [*TASKS.split(), "--seeds", "7", "--margin", "2"]
         assert main(["certify", "--results", str(many.results), *options, "--out", str(out)]) == 0
         lines = list(csv.DictReader((tmp_path / "headroom.csv").open()))
@@ -177,7 +177,7 @@ class TestHeadroom:
         other = write_study(replace(many, seed=8), flat)
         found = list(headroom.rows(many, [7, 8]))
         assert found == [*headroom.rows(many, [7]), *headroom.rows(other, [8])]
-        headroom.write(many, [7, 8], tmp_path / "lm-headroom")
+        headroom.write(many, [7, 8], tmp_path / "headroom")
         page = (tmp_path / "headroom.md").read_text()
         assert "| 7 | 0-shot | heads, own | average | up to 20%" in page
         assert "| 8 | 0-shot | heads, own | average | at least 90% (estimate 90%; no level refuted)" in page

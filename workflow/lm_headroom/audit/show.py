@@ -88,7 +88,7 @@ def _model(path: Path) -> Iterator[str]:
         return
     made = read_location(path)
     yield from _values({"folder": str(folder), "resolved from": made["source"], "revision": made["revision"]})
-    yield from _made({"step": "models", "code": made.get("code"), "packages": made.get("packages", {})})
+    yield from _made({"step": "models.resolve", "code": made.get("code"), "packages": made.get("packages", {})})
 
 
 def _short(value: object) -> str:

@@ -63,7 +63,7 @@ def run(
     evaluation.keep_whole(found.dense)
     columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, found)
     options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
-    record = build_provenance(step, {"tasks.prompts": prompts}, options, prepared.facts)
+    record = build_provenance(step, {"prompts": prompts}, options, prepared.facts)
     write(out, kind, columns, record, prepared.run)
     scores = np.array(columns["score"])
     order = rank_ffns(scores)
@@ -80,7 +80,7 @@ def run(
         options = {**options, "levels": list(levels)}
         orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
         for name, layers in orders.items():
-            record = build_provenance(step, {"tasks.prompts": prompts}, options, {**prepared.facts, "ranking": name})
+            record = build_provenance(step, {"prompts": prompts}, options, {**prepared.facts, "ranking": name})
             columns = judged.evaluation.ffn_curve(layers, levels)
             write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run)
 
