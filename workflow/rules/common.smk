@@ -50,7 +50,11 @@ from lm_headroom.tasks.data import (
     recorded_digest,
 )
 from lm_headroom.tasks.digest import task_digest
-from lm_headroom.planning.workload import default_request, hardware_of, request_from_files
+from lm_headroom.planning.workload import (
+    default_request,
+    hardware_of,
+    request_from_files,
+)
 
 # Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
