@@ -70,21 +70,21 @@ def drop(*places):
 @CASES.of("an artifact that is not there")
 def _(bench):
     study = bench.study()
-    study.file("head_importance", 0, "copa").unlink()
+    study.path("head_importance", 0, task="copa").unlink()
     return correlate(bench, study)
 
 
 @CASES.of("an artifact that is no Parquet")
 def _(bench):
     study = bench.study()
-    study.file("head_importance", 0, "copa").write_bytes(b"PAR1 not really PAR1")
+    study.path("head_importance", 0, task="copa").write_bytes(b"PAR1 not really PAR1")
     return correlate(bench, study)
 
 
 @CASES.of("an artifact with damaged bytes")
 def _(bench):
     study = bench.study()
-    path = study.file("head_importance", 0, "copa")
+    path = study.path("head_importance", 0, task="copa")
     column = pq.read_metadata(path).row_group(0).column(2)
     data = bytearray(path.read_bytes())
     # The last byte of the scores' page.
@@ -97,14 +97,14 @@ def _(bench):
 @CASES.of("a Parquet file of somebody else")
 def _(bench):
     study = bench.study()
-    pq.write_table(pa.table({"layer": [0], "head": [0], "score": [0.5]}), study.file("head_importance", 0, "copa"))
+    pq.write_table(pa.table({"layer": [0], "head": [0], "score": [0.5]}), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
 @CASES.of("an artifact of another kind")
 def _(bench):
     study = bench.study()
-    copy(study.file("correlation", 0, "cross_task"), study.file("head_importance", 0, "copa"))
+    copy(study.path("cross_task", 0), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
@@ -112,14 +112,14 @@ def _(bench):
 def _(bench):
     study = bench.study()
     other = {"name": "other", "digest": f"{'other':x>64}"}
-    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, model=other)
+    rewrite(study.path("head_importance", 0, task="copa"), HEAD_IMPORTANCE, model=other)
     return correlate(bench, study)
 
 
 @CASES.of("an artifact of another task")
 def _(bench):
     study = bench.study()
-    copy(study.file("head_importance", 0, "piqa"), study.file("head_importance", 0, "copa"))
+    copy(study.path("head_importance", 0, task="piqa"), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
@@ -137,14 +137,14 @@ def _(bench):
 @CASES.of("an artifact of another seed")
 def _(bench):
     study = bench.study()
-    rewrite(study.file("ffn_importance", 0, "copa"), FFN_IMPORTANCE, seed=8)
+    rewrite(study.path("ffn_importance", 0, task="copa"), FFN_IMPORTANCE, seed=8)
     return aggregate(bench, study, "ffns")
 
 
 @CASES.of("FFN scores without a layer")
 def _(bench):
     study = bench.study()
-    rewrite(study.file("ffn_importance", 0, "copa"), FFN_IMPORTANCE, drop(1))
+    rewrite(study.path("ffn_importance", 0, task="copa"), FFN_IMPORTANCE, drop(1))
     return aggregate(bench, study, "ffns")
 
 
@@ -187,7 +187,7 @@ def _(bench):
 @CASES.of("a score table without some heads")
 def _(bench):
     study = bench.study()
-    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, drop(7))
+    rewrite(study.path("head_importance", 0, task="copa"), HEAD_IMPORTANCE, drop(7))
     return aggregate(bench, study)
 
 
@@ -208,7 +208,7 @@ def _(bench):
         columns["score"][7] = float("nan")
         return columns
 
-    rewrite(study.file("head_importance", 0, "copa"), HEAD_IMPORTANCE, change)
+    rewrite(study.path("head_importance", 0, task="copa"), HEAD_IMPORTANCE, change)
     return correlate(bench, study)
 
 
@@ -290,7 +290,7 @@ def _(bench):
     def others(columns):
         return columns | {"doc_id": [[number + 1 for number in row] for row in columns["doc_id"]]}
 
-    rewrite(study.file("induction_ablation", 0, "copa"), INDUCTION_ABLATION, others)
+    rewrite(study.path("induction_ablation", 0, task="copa"), INDUCTION_ABLATION, others)
     cell = ("--results", study.results, "--tasks", *study.tasks, "--shots", 0, 5, "--seed", 7)
     return bench.headroom("ablation-table", *cell, "--ablated", "piqa", "copa", "--out", bench.older("table"))
 
@@ -298,7 +298,7 @@ def _(bench):
 @CASES.of("two FFN rankings by the same documents")
 def _(bench):
     study = bench.study()
-    path, other = (study.file(step, 0, "piqa") for step in ("ffn_importance", "ffn_selection"))
+    path, other = (study.path(step, 0, task="piqa") for step in ("ffn_importance", "ffn_selection"))
     table = pq.read_table(path)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     write(other, FFN_SELECTION, columns, made_of(study, 0, "piqa", options={"selection": "evaluation"}))

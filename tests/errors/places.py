@@ -62,14 +62,14 @@ def _(bench):
     with disk(bench.folder / "disk", "ro") as mounted:
         if not mounted:
             bench.patch.setattr(os, "access", lambda path, mode: path != bench.folder / "disk")
-        scores = study.file("head_importance", 0, "copa")
+        scores = study.path("head_importance", 0, task="copa")
         return bench.headroom("rank", "--scores", scores, "--out", bench.folder / "disk" / "ranking.parquet")
 
 
 @CASES.of("a results folder that is a file")
 def _(bench):
     study = bench.study()
-    scores = study.file("head_importance", 0, "copa").rename(bench.folder / "scores.parquet")
+    scores = study.path("head_importance", 0, task="copa").rename(bench.folder / "scores.parquet")
     shutil.rmtree(bench.folder / "results")
     return bench.headroom("rank", "--scores", scores, "--out", bench.older("results") / "ranking.parquet")
 
@@ -78,7 +78,7 @@ def _(bench):
 def _(bench):
     study = bench.study()
     (bench.folder / "ranking.parquet").mkdir()
-    scores = study.file("head_importance", 0, "copa")
+    scores = study.path("head_importance", 0, task="copa")
     return bench.headroom("rank", "--scores", scores, "--out", bench.folder / "ranking.parquet")
 
 

@@ -34,7 +34,7 @@ def test_two_commands_that_write_one_file_leave_the_one_or_the_other(tmp_path):
     study = small(tmp_path)
     out = tmp_path / "ranking.parquet"
     loop = "import sys; from lm_headroom.cli import main; sys.exit(max(main(sys.argv[1:]) for _ in range(30)))"
-    scores = [study.file("head_importance", 0, task) for task in ("piqa", "copa")]
+    scores = [study.path("head_importance", 0, task=task) for task in ("piqa", "copa")]
     running = [
         subprocess.Popen([sys.executable, "-c", loop, "rank", "--scores", path, "--out", out], stderr=subprocess.PIPE)
         for path in scores

@@ -54,7 +54,10 @@ def write_ablation(study: ResultsMatrix, shots: int, task: str, right: Right = r
             }
         )
     write(
-        study.file("induction_ablation", shots, task), INDUCTION_ABLATION, by_column(rows), made_of(study, shots, task)
+        study.path("induction_ablation", shots, task=task),
+        INDUCTION_ABLATION,
+        by_column(rows),
+        made_of(study, shots, task),
     )
 
 

@@ -165,7 +165,7 @@ def write_oracle(study: ResultsMatrix, values: Values) -> None:
                 "loss_rises": rises.tolist(),
                 **dict.fromkeys(("correct_dense", "correct_ablated"), [[True] * N] * len(found)),
             }
-            write(study.file("head_oracle", k, task), HEAD_ORACLE, columns, made_of(study, k, task))
+            write(study.path("head_oracle", k, task=task), HEAD_ORACLE, columns, made_of(study, k, task))
     out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
     correlate_oracle.run(out, study.results, study.tasks, tasks, study.shots, study.seed or 0)
 
@@ -199,10 +199,10 @@ def write_scores(study: ResultsMatrix, k: int, values: Values) -> None:
     for task, found in {**by_task, AGGREGATE: mean}.items():
         columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
         facts = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
-        write(study.file("head_importance", k, task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
+        write(study.path("head_importance", k, task=task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
     halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}
     table = cross_task(halves, TaskScores(mean, mean, mean))
-    write(study.file("correlation", k, "cross_task"), CROSS_TASK, table, made_of(study, k))
+    write(study.path("cross_task", k), CROSS_TASK, table, made_of(study, k))
     rows: dict[str, list[Any]] = {column.name: [] for column in CAPACITY.columns}
     for task, found in {**by_task, AGGREGATE: mean}.items():
         for name in ("prefix_matching", "copying"):
@@ -213,7 +213,7 @@ def write_scores(study: ResultsMatrix, k: int, values: Values) -> None:
             rows["n_pruned"] += range(len(gone))
             rows["percent"] += [100 * i / kept.size for i in range(len(gone))]
             rows["retained"] += (1 - gone).tolist()
-    write(study.file("capacity", k), CAPACITY, rows, made_of(study, k))
+    write(study.path("capacity", k), CAPACITY, rows, made_of(study, k))
 
 
 def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
@@ -260,9 +260,9 @@ def write_ffns(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     # The gradient ranks layers from the last to the first.
     gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
     columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
-    write(study.file("ffn_gradient", k, task), FFN_GRADIENT, columns_, made_of(study, k, task))
+    write(study.path("ffn_gradient", k, task=task), FFN_GRADIENT, columns_, made_of(study, k, task))
     facts = made_of(study, k, task, options={"selection": values.selection})
-    write(study.file("ffn_importance", k, task), FFN_IMPORTANCE, columns, facts)
+    write(study.path("ffn_importance", k, task=task), FFN_IMPORTANCE, columns, facts)
 
 
 def write_joint(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
@@ -278,7 +278,7 @@ def write_joint(study: ResultsMatrix, k: int, task: str, values: Values) -> None
         "parameters_removed": [HEAD_SIZE * h + FFN_SIZE * f for h, f in zip(n_heads, n_ffns, strict=True)],
         **outcomes([n for row in values.joint(task) for n in row], values.repeat),
     }
-    write(study.file("pruned_eval", k, "joint", task), JOINT_EVAL, columns, made_of(study, k, task))
+    write(study.path("joint_eval", k, task=task), JOINT_EVAL, columns, made_of(study, k, task))
 
 
 def write_prompts(study: ResultsMatrix, k: int, task: str) -> None:

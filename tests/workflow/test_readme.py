@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
-from lm_headroom.artifacts.catalogue import SCHEMAS
+from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study

@@ -242,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _model_options(p)
     p.add_argument("--correlations", type=Path, required=True, help="cross-task artifact of the same shot and seed")
-    p.add_argument("--ranking-folder", type=Path, required=True, help="folder with {task}/{k}shot-seed{s}.parquet")
+    p.add_argument("--ranking-folder", type=Path, required=True, help="folder with a folder per task, of rankings")
     p.add_argument("--task", required=True, help="the task of the prompts")
     p.add_argument("--tasks", nargs="+", required=True, help="tasks whose rankings may be taken")
     p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="(default %(default)s)")

@@ -33,6 +33,7 @@ from lm_headroom.models.location import (
     needs_resolving,
     read_location,
 )
+from lm_headroom.artifacts.catalogue import CELL
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.errors import HeadroomError
@@ -268,7 +269,6 @@ def resolve_again(model):
     )
 
 
-CELL = "{shot}shot-seed{seed}"
 MODEL_RECORDS = expand("results/{model}/model.json", model=MODELS)
 PROMPTS = expand(
     f"results/prompts/{{task}}/{CELL}.parquet", task=ALL_TASKS, shot=SHOTS, seed=SEEDS
@@ -777,8 +777,7 @@ def pruned_parts(wildcards):
 def get_pruned_rankings(wildcards):
     """The rankings that a pruned checkpoint is made by."""
     return [
-        f"results/{wildcards.model}/ranking/{kind}/{wildcards.ranked}/"
-        f"{wildcards.shot}shot-seed{wildcards.seed}.parquet"
+        f"results/{{model}}/ranking/{kind}/{{ranked}}/{CELL}.parquet".format(**wildcards)
         for kind in pruned_parts(wildcards)
     ]
 

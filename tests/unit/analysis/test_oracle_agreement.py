@@ -116,7 +116,7 @@ class TestArtifact:
     def test_changes_have_no_sign(self, study):
         from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 
-        path = study.file("head_oracle", 0, "copa")
+        path = study.path("head_oracle", 0, task="copa")
         table = read(path, HEAD_ORACLE)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         # Half of the heads do harm.
@@ -131,7 +131,7 @@ class TestArtifact:
     def test_a_sample_of_heads_is_known_as_one(self, study):
         from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 
-        path = study.file("head_oracle", 0, "copa")
+        path = study.path("head_oracle", 0, task="copa")
         assert not read_heads(study, 0, "copa").sampled
         table = read(path, HEAD_ORACLE).take([17, 3, 8, 12, 0])
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
@@ -143,7 +143,7 @@ class TestArtifact:
 
     def test_other_layers_are_refused(self, study):
         columns = {name: [0.1, 0.2] for name in ("score", "stderr", "score_even", "score_odd")}
-        path = study.file("ffn_gradient", 0, "copa")
+        path = study.path("ffn_gradient", 0, task="copa")
         write(path, FFN_GRADIENT, {"layer": [0, 1], **columns}, made_of(study, 0, "copa"))
         with pytest.raises(ArtifactError, match="has 2 layers, .* has 4; run the workflow again"):
             read_ffns(study, 0, "copa")
@@ -151,7 +151,7 @@ class TestArtifact:
     def test_other_heads_are_refused(self, study):
         from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 
-        path = study.file("head_oracle", 0, "copa")
+        path = study.path("head_oracle", 0, task="copa")
         table = read(path, HEAD_ORACLE)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         write(path, HEAD_ORACLE, columns | {"head": [7] * 20}, made_of(study, 0, "copa"))

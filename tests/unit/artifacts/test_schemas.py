@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm_headroom.artifacts import prompts
-from lm_headroom.artifacts.catalogue import SCHEMAS
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.heads import grid, read_ranking
 from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import ArtifactError, place_of, provenance, read, reads, write
 
 COLUMNS = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.1, 0.2]}

@@ -304,7 +304,7 @@ class TestReaders:
             ffn_artifacts.read_ffn_ranking(path)
 
     def test_a_grid_is_read_whatever_the_order_of_its_cells(self, study, tmp_path):
-        path = study.file("pruned_eval", 0, "joint", "copa")
+        path = study.path("joint_eval", 0, task="copa")
         table = read(path, JOINT_EVAL)
         mixed = table.take([5, 0, 3, 1, 4, 2])
         columns = {name: mixed.column(name).to_pylist() for name in mixed.column_names}

@@ -87,7 +87,7 @@ class TestHeadroom:
         assert found[shots, "heads", "own", AVERAGE].verdict == "up to"
 
     def test_one_task_ranked_by_its_judges_spoils_its_row_and_the_average_alone(self, many):
-        path = many.file("ffn_importance", 0, "copa")
+        path = many.path("ffn_importance", 0, task="copa")
         table = read(path, FFN_IMPORTANCE)
         facts = made_of(many, 0, "copa", options={"selection": "evaluation"})
         write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, facts)

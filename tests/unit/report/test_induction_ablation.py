@@ -79,7 +79,7 @@ def study(tmp_path: Path) -> ResultsMatrix:
 
 
 def change(study: ResultsMatrix, shots: int, task: str, edit) -> None:  # type: ignore[no-untyped-def]
-    path = study.file("induction_ablation", shots, task)
+    path = study.path("induction_ablation", shots, task=task)
     rows = [row for row in map(edit, read(path, INDUCTION_ABLATION).to_pylist()) if row is not None]
     write(path, INDUCTION_ABLATION, by_column(rows), made_of(study, shots, task))
 
@@ -177,7 +177,7 @@ class TestEffects:
             effects(study)
 
     def test_another_tasks_artifact_is_refused(self, study: ResultsMatrix) -> None:
-        source, target = (study.file("induction_ablation", 0, task) for task in ("piqa", "copa"))
+        source, target = (study.path("induction_ablation", 0, task=task) for task in ("piqa", "copa"))
         target.write_bytes(source.read_bytes())
         with pytest.raises(ArtifactError, match="made from task piqa, expected copa"):
             effects(study)

@@ -18,7 +18,8 @@ from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import findings, selection_note
 from lm_headroom.report.tables.selection_bias import AVERAGE, optimism
-from lm_headroom.results.matrix import OTHER_DOCUMENTS, ResultsMatrix
+from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
 from tests.support.small_study import FFN_SIZE, PERCENTS, made_of, outcomes, small
 
 # Right answers of 10 questions: by the whole model, and without the FFN of each of four layers.
@@ -52,7 +53,7 @@ def write_task(
     ):
         facts = made_of(study, k, task, options={"selection": selection})
         # Rows in any order.
-        write(study.file(step, k, task), kind, scores(selection, (2, 0, 3, 1)), facts)
+        write(study.path(step, k, task=task), kind, scores(selection, (2, 0, 3, 1)), facts)
     for ranking, right in RIGHT.items():
         columns = {
             "percent": PERCENTS,
@@ -145,7 +146,7 @@ def test_curves_that_cannot_be_compared_are_refused(
 def test_scores_without_outcomes_are_refused(study: ResultsMatrix) -> None:
     columns = scores("scoring") | dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * 4)
     facts = made_of(study, 0, "copa", options={"selection": "scoring"})
-    write(study.file("ffn_selection", 0, "copa"), FFN_SELECTION, columns, facts)
+    write(study.path("ffn_selection", 0, task="copa"), FFN_SELECTION, columns, facts)
     with pytest.raises(HeadroomError, match="ffn_selection/copa/0shot-seed7.parquet: no outcomes by question"):
         optimism(study, 0)
 

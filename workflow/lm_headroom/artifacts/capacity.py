@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 CAPACITY = ArtifactSchema(
     "capacity",
-    "{model}/capacity/{k}shot-seed{s}.parquet",
     (
         Column("task", pa.string(), "whose ranking prunes: a task, or 'aggregate'"),
         Column("score", pa.string(), "prefix_matching or copying"),

@@ -7,7 +7,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 COMPARED_MODELS = ArtifactSchema(
     "compared_models",
-    "comparison/models.parquet",
     (
         Column("model", pa.string(), "the model's name in the study, in the order of the study"),
         Column("group", pa.string(), "what it is a size, a checkpoint or a version of"),
@@ -22,7 +21,6 @@ COMPARED_MODELS = ArtifactSchema(
 
 COMPARED_PRUNABLE = ArtifactSchema(
     "compared_prunable",
-    "comparison/prunable/seed{s}.parquet",
     (
         Column("model", pa.string(), "the model's name"),
         Column("component", pa.string(), "heads or ffns, each task under its own ranking"),
@@ -56,7 +54,6 @@ COMPARED_PRUNABLE = ArtifactSchema(
 
 COMPARED_RANKINGS = ArtifactSchema(
     "compared_rankings",
-    "comparison/rankings/seed{s}.parquet",
     (
         Column("model_a", pa.string(), "a model"),
         Column("model_b", pa.string(), "a later model of the study with as many layers and heads"),
@@ -73,7 +70,6 @@ COMPARED_RANKINGS = ArtifactSchema(
 
 COMPARED_INDUCTION = ArtifactSchema(
     "compared_induction",
-    "comparison/induction.parquet",
     (
         Column("model", pa.string(), "the model's name"),
         Column("score", pa.string(), "prefix_matching or copying"),
@@ -90,7 +86,6 @@ COMPARED_INDUCTION = ArtifactSchema(
 
 COMPARED_PROFILES = ArtifactSchema(
     "compared_profiles",
-    "comparison/profiles/seed{s}.parquet",
     (
         Column("model", pa.string(), "the model's name"),
         Column("component", pa.string(), "heads or ffns"),

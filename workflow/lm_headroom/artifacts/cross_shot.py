@@ -7,7 +7,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 CROSS_SHOT = ArtifactSchema(
     "cross_shot",
-    "{model}/correlation/cross_shot/seed{s}.parquet",
     (
         Column("task", pa.string(), "a task, or 'aggregate'"),
         Column("shots_a", pa.int32(), "the smaller number of shots"),

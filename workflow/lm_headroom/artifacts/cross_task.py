@@ -7,7 +7,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 CROSS_TASK = ArtifactSchema(
     "cross_task",
-    "{model}/correlation/cross_task/{k}shot-seed{s}.parquet",
     (
         Column("task_a", pa.string(), "a task, or 'aggregate'"),
         Column("task_b", pa.string(), "a task, or 'aggregate'"),

@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 FFN_GRADIENT = ArtifactSchema(
     "ffn_gradient",
-    "{model}/ffn_gradient/{task}/{k}shot-seed{s}.parquet",
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("score", pa.float64(), "gradient score of its FFN, nats: eq. 8 for what the FFN adds to the residual"),

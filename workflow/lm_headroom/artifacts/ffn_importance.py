@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 FFN_IMPORTANCE = ArtifactSchema(
     "ffn_importance",
-    "{model}/ffn_importance/{task or aggregate}/{k}shot-seed{s}.parquet",
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("score", pa.float64(), "accuracy of the model minus accuracy without this FFN (eq. 7; aggregate: mean)"),

@@ -5,7 +5,6 @@ from lm_headroom.artifacts.store import ArtifactSchema
 
 FFN_SELECTION = ArtifactSchema(
     "ffn_selection",
-    "{model}/ffn_selection/{task}/{k}shot-seed{s}.parquet",
     FFN_IMPORTANCE.columns,
     FFN_IMPORTANCE.grids,
 )

@@ -7,7 +7,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 HEAD_IMPORTANCE = ArtifactSchema(
     "head_importance",
-    "{model}/head_importance/{task or aggregate}/{k}shot-seed{s}.parquet",
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0"),

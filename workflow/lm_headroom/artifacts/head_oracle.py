@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 HEAD_ORACLE = ArtifactSchema(
     "head_oracle",
-    "{model}/head_oracle/{task}/{k}shot-seed{s}.parquet",
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0; all heads, or a sample of them"),

@@ -7,7 +7,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 INDUCTION_ABLATION = ArtifactSchema(
     "induction_ablation",
-    "{model}/induction_ablation/{task}/{k}shot-seed{s}.parquet",
     (
         Column("selection", pa.string(), "what chose the heads: prefix_matching, copying, both; none: the whole model"),
         Column("percent", pa.int32(), "share of heads chosen, in percent of all"),

@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 ITERATIVE_RANKING = ArtifactSchema(
     "iterative_ranking",
-    "{model}/ranking/heads_iterative/{task}/{k}shot-seed{s}.parquet",
     (
         Column("rank", pa.int32(), "0 = pruned first"),
         Column("layer", pa.int32(), "layer, from 0"),

@@ -11,7 +11,6 @@ def _maybe(name: str, description: str) -> Column:
 
 ORACLE_AGREEMENT = ArtifactSchema(
     "oracle_agreement",
-    "{model}/correlation/oracle/seed{s}.parquet",
     (
         Column("component", pa.string(), "heads or ffns"),
         Column("task", pa.string(), "task"),

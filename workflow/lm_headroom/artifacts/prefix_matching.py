@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 PREFIX_MATCHING = ArtifactSchema(
     "prefix_matching",
-    "{model}/induction/prefix_matching.parquet",
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0"),

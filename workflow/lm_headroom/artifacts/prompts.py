@@ -9,7 +9,6 @@ CHOICE, GREEDY = "choice", "greedy"
 
 PROMPTS = ArtifactSchema(
     "prompts",
-    "prompts/{task}/{k}shot-seed{s}.parquet",
     (
         Column("doc_id", pa.int64(), "row number of the document in its split, as the task filters it"),
         Column(

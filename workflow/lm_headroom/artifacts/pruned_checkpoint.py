@@ -12,8 +12,6 @@ from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_d
 from lm_headroom.errors import HeadroomError
 
 KIND = "pruned_checkpoint"
-PLACE = "{model}/pruned/{task or aggregate}/heads{p}-ffns{q}/{k}shot-seed{s}"
-"""Where the workflow keeps it, below the results folder."""
 MANIFEST = "lm_headroom.json"
 
 

@@ -19,7 +19,6 @@ OUTCOMES = (
 
 PRUNED_EVAL = ArtifactSchema(
     "pruned_eval",
-    "{model}/pruned_eval/{heads or ffns}/{task}/{k}shot-seed{s}/{ranking}.parquet",
     (
         Column("percent", pa.int32(), "share of heads (or FFNs) pruned, in percent of all"),
         Column("n_pruned", pa.int32(), "number of them pruned: floor(percent * total / 100)"),
@@ -32,7 +31,6 @@ PRUNED_EVAL = ArtifactSchema(
 
 JOINT_EVAL = ArtifactSchema(
     "joint_eval",
-    "{model}/pruned_eval/joint/{task}/{k}shot-seed{s}.parquet",
     (
         Column("percent_heads", pa.int32(), "share of heads pruned, in percent of all"),
         Column("percent_ffns", pa.int32(), "share of FFNs pruned, in percent of all"),

@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 RANKING = ArtifactSchema(
     "ranking",
-    "{model}/ranking/heads/{task or aggregate}/{k}shot-seed{s}.parquet",
     (
         Column("rank", pa.int32(), "0 = least important, pruned first"),
         Column("layer", pa.int32(), "layer, from 0"),
@@ -18,7 +17,6 @@ RANKING = ArtifactSchema(
 
 FFN_RANKING = ArtifactSchema(
     "ffn_ranking",
-    "{model}/ranking/ffns/{task or aggregate}/{k}shot-seed{s}.parquet",
     (
         Column("rank", pa.int32(), "0 = least important, pruned first"),
         Column("layer", pa.int32(), "layer, from 0"),

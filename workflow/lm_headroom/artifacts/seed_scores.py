@@ -6,7 +6,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 SEED_SCORES = ArtifactSchema(
     "seed_scores",
-    "{model}/seeds/head_importance.parquet",
     (
         Column("task", pa.string(), "a task, or 'aggregate'"),
         Column("shots", pa.int32(), "number of few-shot examples"),

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lm_headroom.artifacts.catalogue import template_of
 from lm_headroom.artifacts.json_object import parse_object
 from lm_headroom.errors import HeadroomError
 
@@ -66,17 +67,20 @@ class ArtifactSchema:
     """A kind of artifact.
 
     Attributes:
-        name: stored in the file and checked on read.
-        place: where the workflow keeps it, below the results folder.
+        name: of the artifact in the catalogue; stored in the file and checked on read.
         columns: the contract; files may hold no others.
         grids: sets of columns that number the rows: each combination from 0 up is there once. Layers and heads are as
             many as the provenance says of the model.
     """
 
     name: str
-    place: str
     columns: tuple[Column, ...]
     grids: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the workflow keeps it, below the results folder: its row of the catalogue."""
+        return template_of(self.name)
 
     @property
     def schema(self) -> pa.Schema:

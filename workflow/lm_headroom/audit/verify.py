@@ -14,16 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.analysis.ranking import AGGREGATE
-from lm_headroom.artifacts.catalogue import SCHEMAS
+from lm_headroom.artifacts.catalogue import AGGREGATE, PRUNED
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.json_object import read_text
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import read_unedited_record
 from lm_headroom.artifacts.provenance import FOLDERS, code_now
-from lm_headroom.artifacts.pruned_checkpoint import PLACE as PRUNED_PLACE
 from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance
+from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, made_by, place_of, read
 from lm_headroom.audit.entries import entries
 from lm_headroom.errors import HeadroomError
@@ -170,7 +169,7 @@ def _read(file: File, results: Path) -> None:
             file.facts = made_by(read(path, kind))
         elif drawn:
             file.facts = read_provenance(path)
-        elif place_of(path.parent, PRUNED_PLACE) == str(Path(name).parent):
+        elif place_of(path.parent, PRUNED) == str(Path(name).parent):
             file.facts = read_file_provenance(path)
         elif name.count("/") == 1 and path.name == RECORD:
             file.record = read_unedited_record(path)

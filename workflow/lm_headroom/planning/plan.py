@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.engine.batch_size import MAX_TOKENS
 from lm_headroom.engine.likelihood import encode, predict
@@ -140,7 +141,7 @@ def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int
 def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
     for task in study.all_tasks:
         for shots in study.shots:
-            path = results / "prompts" / task / f"{shots}shot-seed{study.seeds[0]}.parquet"
+            path = results / path_of("prompts", task=task, shot=shots, seed=study.seeds[0])
             if not path.is_file():
                 raise HeadroomError(
                     f"{path}: no such prompts; tokens are counted on them. Render them first, which needs no model: "

@@ -43,9 +43,9 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.gain import gain
 from lm_headroom.results.induction import SCORES, Score, read_capacity, read_induction
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, HIGHEST, LOWEST, ONE_PARTNER, Component, ResultsMatrix
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ONE_PARTNER, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
-from lm_headroom.study.ranking_names import RANDOM
+from lm_headroom.study.ranking_names import HIGHEST, LOWEST, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -152,7 +152,7 @@ def swing_sentence(matrix: ResultsMatrix, shots: int) -> str:
 
 def selection_note(matrix: ResultsMatrix) -> list[str]:
     """Finding 2, continued: whether FFNs were judged on the questions that ranked them, and what that gains."""
-    record = provenance(matrix.file("ffn_importance", matrix.shots[0], matrix.tasks[0]))
+    record = provenance(matrix.path("ffn_importance", matrix.shots[0], task=matrix.tasks[0]))
     found = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.selection_bias]
     if record.get("options", {}).get("selection") != "evaluation":
         return found
@@ -197,7 +197,7 @@ def joint_sentence(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance
 
 def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     """Finding 3: whether tasks need the same heads."""
-    table = read(matrix.file("correlation", shots, "cross_task"), CROSS_TASK, **matrix.expected(shots))
+    table = read(matrix.path("cross_task", shots), CROSS_TASK, **matrix.expected(shots))
     pairs = [r for r in table.to_pylist() if AGGREGATE not in (r["task_a"], r["task_b"]) and r["task_a"] < r["task_b"]]
     if not pairs:
         return f"- {shots}-shot: one task alone, nothing to correlate."
@@ -246,7 +246,7 @@ def shot_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 3, continued: whether a task needs the same heads at another number of shots."""
     if len(matrix.shots) < 2:
         return []
-    path = matrix.results / "correlation" / "cross_shot" / f"seed{matrix.seed}.parquet"
+    path = matrix.path("cross_shot")
     return [
         f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
         f"on average over {_count(row.tasks, 'task')}; "
@@ -266,7 +266,7 @@ ORACLE_MEASURES = {
 
 def oracle_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 3, continued: whether the gradient ranks FFNs and heads as the oracle does."""
-    path = matrix.results / "correlation" / "oracle" / f"seed{matrix.seed}.parquet"
+    path = matrix.path("oracle_agreement")
     rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
     found = []
     for shots in matrix.shots:

@@ -142,7 +142,7 @@ def study_ablations(matrix: ResultsMatrix, shots: int) -> dict[str, Ablation]:
         HeadroomError: they are of different heads.
     """
     found = {
-        task: read_ablation(matrix.file("induction_ablation", shots, task), **matrix.expected(shots, task))
+        task: read_ablation(matrix.path("induction_ablation", shots, task=task), **matrix.expected(shots, task))
         for task in matrix.ablated
     }
     first, *others = found.values()

@@ -68,9 +68,11 @@ def _all_right(group: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> floa
 def chances(matrix: ResultsMatrix) -> dict[str, Chance]:
     """Chance per task, unseen ones too; it is the same at any number of shots."""
     shots = min(matrix.shots)
-    folder, name = matrix.results.parent / "prompts", f"{shots}shot-seed{matrix.seed}.parquet"
     tasks = (*matrix.tasks, *matrix.unseen)
-    return {task: chance(folder / task / name, task=task, shots=shots, seed=matrix.seed) for task in tasks}
+    return {
+        task: chance(matrix.path("prompts", shots, task=task), task=task, shots=shots, seed=matrix.seed)
+        for task in tasks
+    }
 
 
 def judged_by_rankers(
@@ -103,4 +105,4 @@ def judged_by_rankers(
 
 def _selection(matrix: ResultsMatrix, shots: int, task: str) -> object:
     """Which documents ranked a task's FFNs."""
-    return provenance(matrix.file("ffn_importance", shots, task)).get("options", {}).get("selection")
+    return provenance(matrix.path("ffn_importance", shots, task=task)).get("options", {}).get("selection")

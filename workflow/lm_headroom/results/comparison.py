@@ -12,6 +12,7 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, compare_pairs
 from lm_headroom.analysis.non_inferiority import Prunable
+from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.results.chance import Chance
 from lm_headroom.results.curves import AverageCurve
 from lm_headroom.results.matrix import Component, ResultsMatrix
@@ -47,8 +48,7 @@ class Comparison:
 
     def artifact(self, what: str) -> Path:
         """The artifact of a comparison."""
-        folder = self.results / "comparison"
-        return folder / (f"{what}.parquet" if self.seed is None else f"{what}/seed{self.seed}.parquet")
+        return self.results / path_of(f"compared_{what}", seed=self.seed)
 
     @property
     def recorded_options(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from lm_headroom.analysis.bootstrap import Interval, interval, resample, wilson
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
-from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, Component, ResultsMatrix
+from lm_headroom.results.matrix import ONE_PARTNER, Component, ResultsMatrix
+from lm_headroom.study.ranking_names import HIGHEST, LOWEST
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -158,8 +159,7 @@ def study_curves(
 def study_grids(matrix: ResultsMatrix, shots: int) -> list[Grid]:
     """Joint grids of the study's tasks."""
     return [
-        read_grid(matrix.file("pruned_eval", shots, "joint", task), **matrix.expected(shots, task))
-        for task in matrix.tasks
+        read_grid(matrix.path("joint_eval", shots, task=task), **matrix.expected(shots, task)) for task in matrix.tasks
     ]
 
 

@@ -36,7 +36,7 @@ def read_ffns(matrix: ResultsMatrix, shots: int) -> FfnImportance:
     """
     scores, errors, lost = {}, {}, []
     for task in matrix.tasks:
-        path = matrix.file("ffn_importance", shots, task)
+        path = matrix.path("ffn_importance", shots, task=task)
         table = read(path, FFN_IMPORTANCE, **matrix.expected(shots, task))
         scores[task], errors[task] = (layers(table, name) for name in ("score", "stderr"))
         order = np.argsort(table.column("layer").to_numpy())

@@ -33,7 +33,7 @@ class Capacity:
 
 def read_induction(matrix: ResultsMatrix, score: Score) -> tuple[Array, int]:
     """Mean scores of all heads [layer, head], and over how many sequences."""
-    path = matrix.results / "induction" / f"{score}.parquet"
+    path = matrix.path(score)
     table = read(path, _KINDS[score], model=matrix.digest)
     return grid(table, "mean"), table.column("n_sequences")[0].as_py()
 
@@ -44,7 +44,7 @@ def read_capacity(matrix: ResultsMatrix, shots: int, score: Score, *tasks: str) 
     Raises:
         ArtifactError: the artifact lacks one or a part of it, or is of another model, shot or seed.
     """
-    path = matrix.file("capacity", shots)
+    path = matrix.path("capacity", shots)
     table = read(path, CAPACITY, **matrix.expected(shots))
     table = table.filter(pc.equal(table["score"], score))
     found = {}

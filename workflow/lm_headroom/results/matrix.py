@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import recorded_digest
 
 Component = Literal["heads", "ffns"]
@@ -13,13 +14,8 @@ COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What can be pruned, and what figures and findings call it."""
 AVERAGE = "average"
 """What tables and figures have in a task's place for the average over tasks."""
-HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
-"""Rankings of a transfer task's partners."""
 ONE_PARTNER = "highest_and_lowest_srcc"
 """What stands for both where they are one task: there is no other, or all correlate alike."""
-
-OTHER_DOCUMENTS = "other_documents"
-"""Ranking of FFNs by other documents than the study ranks by."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +82,16 @@ class ResultsMatrix:
         """What an artifact of this study must be of (see :func:`lm_headroom.artifacts.store.read`)."""
         return {"model": self.digest, "seed": self.seed, "shots": shots, "task": task, "ranking": ranking}
 
-    def cell(self, step: str, shots: int, *parts: str) -> Path:
-        """A step's folder or file for one shot, without suffix."""
-        return self.results.joinpath(step, *parts, f"{shots}shot-seed{self.seed}")
+    def path(self, artifact: str, shots: int | None = None, **dimensions: str) -> Path:
+        """Where an artifact of this matrix is.
 
-    def file(self, step: str, shots: int, *parts: str) -> Path:
-        """A step's artifact for one shot."""
-        return self.cell(step, shots, *parts).with_suffix(".parquet")
+        Args:
+            artifact: its name in the catalogue.
+            shots: number of few-shot examples, where it is one of its dimensions.
+            dimensions: its other dimensions, such as the task.
+        """
+        return file_of(self.results, artifact, shot=shots, seed=self.seed, **dimensions)
 
     def curve(self, task: str, shots: int, ranking: str = "own", component: Component = "heads") -> Path:
         """A task's accuracy curve under a ranking."""
-        return self.cell("pruned_eval", shots, component, task) / f"{ranking}.parquet"
+        return self.path("pruned_eval", shots, component=component, task=task, ranking=ranking)

@@ -45,10 +45,10 @@ def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
     Raises:
         ArtifactError: an artifact is missing or another's, or they are of different numbers of layers.
     """
-    path = matrix.file("ffn_gradient", shots, task)
+    path = matrix.path("ffn_gradient", shots, task=task)
     table = read(path, FFN_GRADIENT, **matrix.expected(shots, task))
     gradient = Gradient(*(layers(table, name) for name in ("score", "stderr", "score_even", "score_odd")))
-    oracle = matrix.file("ffn_importance", shots, task)
+    oracle = matrix.path("ffn_importance", shots, task=task)
     rows = read(oracle, FFN_IMPORTANCE, **matrix.expected(shots, task)).sort_by("layer").to_pylist()
     if len(rows) != len(gradient.score):
         raise ArtifactError(
@@ -65,13 +65,13 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
     Raises:
         ArtifactError: an artifact is missing or another's, or the oracle has heads that the scores have not.
     """
-    path = matrix.file("head_oracle", shots, task)
+    path = matrix.path("head_oracle", shots, task=task)
     rows = read(path, HEAD_ORACLE, **matrix.expected(shots, task)).sort_by(
         [("layer", "ascending"), ("head", "ascending")]
     )
     places = tuple(rows.column(name).to_numpy() for name in ("layer", "head"))
     expected = {name: value for name, value in matrix.expected(shots, task).items() if name != "ranking"}
-    scores = read_scores(matrix.file("head_importance", shots, task), **expected)
+    scores = read_scores(matrix.path("head_importance", shots, task=task), **expected)
     if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
         raise ArtifactError(f"{path}: has heads that {scores.path} has not; run the workflow again")
     gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, key_value_groups
 from lm_headroom.analysis.ranking import AGGREGATE
+from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.model_record import recorded_digest
@@ -47,7 +48,7 @@ class HeadScores:
 
 def place(results: Path, task: str, shots: int, seed: int | None) -> Path:
     """Where a task's head importance is, below a model's results folder."""
-    return results / "head_importance" / task / f"{shots}shot-seed{seed}.parquet"
+    return file_of(results, "head_importance", task=task, shot=shots, seed=seed)
 
 
 def read_scores(path: Path, **expected: Any) -> HeadScores:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, ffn_columns, rank_ffns
+from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.model_record import recorded_digest
@@ -27,7 +28,7 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     Raises:
         ArtifactError: a task's scores are missing, damaged, or of another model, task, shot or seed.
     """
-    paths = {task: results / "ffn_importance" / task / f"{shots}shot-seed{seed}.parquet" for task in tasks}
+    paths = {task: file_of(results, "ffn_importance", task=task, shot=shots, seed=seed) for task in tasks}
     first = provenance(paths[tasks[0]])
     model = recorded_digest(results) or digest_of(first)
     tables = {

@@ -20,7 +20,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     for model in comparison.models:
         part = comparison.matrix(model)
         for kind in (PREFIX_MATCHING, COPYING):
-            table = read(part.results / "induction" / f"{kind.name}.parquet", kind, model=part.digest)
+            table = read(part.path(kind.name), kind, model=part.digest)
             n_sequences = table.column("n_sequences")[0].as_py()
             means, variances = grid(table, "mean"), grid(table, "variance")
             found.append(induction_row(model.name, kind.name, means, variances, n_sequences))

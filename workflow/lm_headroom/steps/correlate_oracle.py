@@ -37,7 +37,7 @@ def run(
         ]
     inputs = {str(path.relative_to(results)): path for path in sources}
     options = {"tasks": list(tasks), "head_tasks": list(head_tasks), "shots": sorted(shots)}
-    facts = cell_provenance(provenance(matrix.file("ffn_importance", shots[0], tasks[0])), None, None, seed)
+    facts = cell_provenance(provenance(matrix.path("ffn_importance", shots[0], task=tasks[0])), None, None, seed)
     write(out, ORACLE_AGREEMENT, by_column(rows), build_provenance("steps.correlate_oracle", inputs, options, facts))
 
 

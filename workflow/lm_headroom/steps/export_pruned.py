@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lm_headroom.analysis.ranking import count_at
+from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ffns import read_ffn_ranking
 from lm_headroom.artifacts.heads import read_ranking
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
-from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, PLACE, check_target, digests
+from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target, digests
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
 from lm_headroom.artifacts.store import file_digest, place_of, provenance, write_json
@@ -70,7 +71,7 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
     with new_folder(out) as folder:
         write_weights(checkpoint_folder(model), pruned, folder)
         far = check_export(folder, reference, parameters["after"])
-        place = place_of(out, PLACE)
+        place = place_of(out, PRUNED)
         facts = {
             "kind": KIND,
             **({"place": place} if place else {}),

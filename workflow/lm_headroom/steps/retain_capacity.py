@@ -8,6 +8,7 @@ from pathlib import Path
 from lm_headroom.analysis.capacity import capacity
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.capacity import CAPACITY
+from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.heads import grid, read_ranking
 from lm_headroom.artifacts.model_record import recorded_digest
@@ -23,12 +24,12 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -
         ArtifactError: an artifact is missing, damaged, or of another model, task, shot or seed.
     """
     kinds = (PREFIX_MATCHING, COPYING)
-    induction = {kind.name: results / "induction" / f"{kind.name}.parquet" for kind in kinds}
+    induction = {kind.name: file_of(results, kind.name) for kind in kinds}
     first = provenance(induction[COPYING.name])
     model = recorded_digest(results) or digest_of(first)
     scores = {kind.name: grid(read(induction[kind.name], kind, model=model), "mean") for kind in kinds}
     names = list(dict.fromkeys([*tasks, AGGREGATE]))
-    orders = {task: results / "ranking" / "heads" / task / f"{shots}shot-seed{seed}.parquet" for task in names}
+    orders = {task: file_of(results, "ranking", task=task, shot=shots, seed=seed) for task in names}
     rankings = {
         task: read_ranking(path, model=model, task=task, shots=shots, seed=seed) for task, path in orders.items()
     }

@@ -16,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.study.compared import Compared
-from lm_headroom.study.ranking_names import ffn_controls, reading
+from lm_headroom.study.ranking_names import (
+    AGGREGATE,
+    HIGHEST,
+    ITERATIVE,
+    LOWEST,
+    OTHER_DOCUMENTS,
+    OWN,
+    drawn_with,
+    ffn_controls,
+    reading,
+)
 from lm_headroom.study.values import (
     AsWritten,
     Controls,
@@ -480,6 +490,55 @@ class Study(Section):
         if not ablate.percents:
             return []
         return list(self.tasks if ablate.tasks is None else ablate.tasks)
+
+    @property
+    def joint_tasks(self) -> list[str]:
+        """Tasks on which heads and FFNs are pruned together."""
+        return list(self.tasks) if self.joint.has_grid else []
+
+    @property
+    def iterative_tasks(self) -> list[str]:
+        """Tasks with a ranking that is scored again as heads are pruned."""
+        return list(self.tasks) if self.pruning.is_iterative else []
+
+    @property
+    def selection_tasks(self) -> list[str]:
+        """Tasks whose FFNs are also ranked by the other documents."""
+        return list(self.tasks) if self.ffn.selection_bias else []
+
+    @property
+    def has_induction(self) -> bool:
+        """Whether heads have induction scores."""
+        return self.induction.sequences > 0
+
+    @property
+    def has_random_order(self) -> bool:
+        """Whether rankings can be compared with random order."""
+        return any(drawn_with(name) is not None for name in self.pruning.controls)
+
+    @property
+    def own_rankings(self) -> list[str]:
+        """Rankings of heads that need no other task's scores: the own one and the controls."""
+        return [OWN, *sorted(self.pruning.controls)]
+
+    @property
+    def head_rankings(self) -> dict[str, list[str]]:
+        """Task to the rankings under which its heads are pruned."""
+        return {
+            task: [
+                *self.own_rankings,
+                AGGREGATE,
+                *((HIGHEST, LOWEST) if task in self.transfer_tasks else ()),
+                *((ITERATIVE,) if task in self.iterative_tasks else ()),
+            ]
+            for task in self.all_tasks
+        }
+
+    @property
+    def ffn_rankings(self) -> dict[str, list[str]]:
+        """Task to the rankings under which its FFNs are pruned."""
+        others = [OTHER_DOCUMENTS] if self.ffn.selection_bias else []
+        return {task: [OWN, *self.pruning.ffn_controls, *others] for task in self.tasks}
 
     @property
     def compared_models(self) -> list[Compared]:

@@ -1,4 +1,4 @@
-"""Names of control rankings, and of those that a head-importance artifact holds. Standard library only."""
+"""Names of rankings. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Literal
 Reduction = Literal["token", "example"]
 LastLayerTokens = Literal["all", "target"]
 
+OWN, AGGREGATE, ITERATIVE = "own", "aggregate", "iterative"
+"""A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
+HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
+"""Rankings of the tasks whose scores correlate with a task's own the most and the least."""
+OTHER_DOCUMENTS = "other_documents"
+"""Ranking of FFNs by other documents than the study ranks by."""
 VARIANTS: dict[str, tuple[Reduction, LastLayerTokens]] = {
     "token": ("token", "all"),
     "example": ("example", "all"),

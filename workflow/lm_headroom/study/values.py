@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
-from lm_headroom.study.ranking_names import CRITERIA, RANDOM, REVERSED
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, HIGHEST, ITERATIVE, LOWEST, OWN, RANDOM, REVERSED
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
 """Characters of a name, which becomes a folder, and of other text, which may be a path."""
-RESERVED_TASKS = ("aggregate", "own", "iterative", REVERSED, f"{RANDOM}N", "highest_srcc", "lowest_srcc", *CRITERIA)
+RESERVED_TASKS = (AGGREGATE, OWN, ITERATIVE, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, *CRITERIA)
 """Folders and rankings that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""

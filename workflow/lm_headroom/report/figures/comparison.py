@@ -52,7 +52,7 @@ def read_models(compared: Comparison) -> list[Model]:
     Raises:
         ArtifactError: the artifact is of other models.
     """
-    path = compared.results / "comparison" / "models.parquet"
+    path = compared.artifact("models")
     found = {row["model"]: row for row in read(path, COMPARED_MODELS).to_pylist()}
     names = [model.name for model in compared.models]
     if list(found) != names:

@@ -57,7 +57,7 @@ def rows(matrix: ResultsMatrix, shots: int) -> dict[tuple[str, str], dict[str, A
         ArtifactError: it lacks a pair.
     """
     names = [*matrix.tasks, AGGREGATE]
-    path = matrix.file("correlation", shots, "cross_task")
+    path = matrix.path("cross_task", shots)
     found = {
         (row["task_a"], row["task_b"]): row for row in read(path, CROSS_TASK, **matrix.expected(shots)).to_pylist()
     }

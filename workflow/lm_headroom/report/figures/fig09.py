@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import Curve, accuracy_band, transfer_curves
-from lm_headroom.results.matrix import HIGHEST, LOWEST, ONE_PARTNER, ResultsMatrix
+from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
+from lm_headroom.study.ranking_names import HIGHEST, LOWEST
 
 NAMES = {
     "own": "own",

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 def data(matrix: ResultsMatrix) -> dict[tuple[str, str, int], Row]:
     """Rows of the agreement by component, task and shots: heads by the rise of the loss, FFNs by accuracy."""
-    path = matrix.results / "correlation" / "oracle" / f"seed{matrix.seed}.parquet"
+    path = matrix.path("oracle_agreement")
     rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
     measures = {"heads": "loss_rise", "ffns": "accuracy_lost"}
     chosen = [row for row in rows if row["measure"] == measures[row["component"]]]

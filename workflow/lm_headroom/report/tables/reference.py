@@ -170,7 +170,7 @@ def swings(matrix: ResultsMatrix) -> list[Row]:
 
 def between_shots(matrix: ResultsMatrix) -> list[Row]:
     """Table 1."""
-    path = matrix.results / "correlation" / "cross_shot" / f"seed{matrix.seed}.parquet"
+    path = matrix.path("cross_shot")
     ours = {row.shots: row for row in table1.data(path, **matrix.expected())} if len(matrix.shots) > 1 else {}
     found = []
     for pair, paper in (("0-1", "0.39"), ("0-5", "0.37"), ("1-5", "0.41")):
@@ -191,7 +191,7 @@ def between_tasks(matrix: ResultsMatrix) -> list[Row]:
         lacks = _lacks_tasks(matrix, "record", other) or ("" if 0 in matrix.shots else _no_shots(0))
         correlation = shared = ""
         if not lacks:
-            table = read(matrix.file("correlation", 0, "cross_task"), CROSS_TASK, **matrix.expected(0)).to_pylist()
+            table = read(matrix.path("cross_task", 0), CROSS_TASK, **matrix.expected(0)).to_pylist()
             row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
             correlation = _both(row["srcc"], row["argsort_statistic"])
             shared = f"{100 * row['overlap_top30']:.0f}%"

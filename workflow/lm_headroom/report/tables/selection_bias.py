@@ -25,7 +25,8 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import read_curve
 from lm_headroom.results.estimates import Estimate, estimates
-from lm_headroom.results.matrix import AVERAGE, OTHER_DOCUMENTS, ResultsMatrix
+from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
+from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -118,13 +119,13 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
     kinds: dict[str, ArtifactSchema] = {"ffn_importance": FFN_IMPORTANCE, "ffn_selection": FFN_SELECTION}
     tables = {}
     for (step, kind), curve in zip(kinds.items(), curves, strict=True):
-        path = matrix.file(step, shots, task)
+        path = matrix.path(step, shots, task=task)
         table = read(path, kind, **matrix.expected(shots, task))
         tables[str(made_by(table).get("options", {}).get("selection"))] = path, table, curve
     if set(tables) != {"evaluation", "scoring"}:
         raise HeadroomError(
-            f"{matrix.file('ffn_selection', shots, task)}: expected FFNs ranked by the evaluation and by the scoring "
-            f"documents, found {' and '.join(sorted(tables))}; delete the file and run the workflow again"
+            f"{matrix.path('ffn_selection', shots, task=task)}: expected FFNs ranked by the evaluation and by the "
+            f"scoring documents, found {' and '.join(sorted(tables))}; delete the file and run the workflow again"
         )
     (path, evaluation, first), (other_path, scoring, second) = tables["evaluation"], tables["scoring"]
     kept = [i for i, removed in enumerate(first.removed) if removed]
