@@ -777,7 +777,9 @@ def pruned_parts(wildcards):
 def get_pruned_rankings(wildcards):
     """The rankings that a pruned checkpoint is made by."""
     return [
-        f"results/{{model}}/ranking/{kind}/{{ranked}}/{CELL}.parquet".format(**wildcards)
+        f"results/{{model}}/ranking/{kind}/{{ranked}}/{CELL}.parquet".format(
+            **wildcards
+        )
         for kind in pruned_parts(wildcards)
     ]
 
