@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_headroom.engine import attention
-from lm_headroom.engine.attention import AttentionSpec, biased
+from lm_headroom.engine.attention import AttentionSpec, with_key_bias
 from lm_headroom.engine.interventions import Interventions, attach
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import load
@@ -220,7 +220,7 @@ class TestAlibi:
     def test_products_have_the_bias_in_any_format(self, dtype, tolerance):
         q, k, v = (torch.randn(1, 4, 7, 12).to(dtype) for _ in range(3))
         bias = -2047.3 * torch.rand(1, 4, 7)
-        q_, k_, v_ = biased(q, k, v, bias.to(torch.promote_types(dtype, torch.float32)), 12**-0.5)
+        q_, k_, v_ = with_key_bias(q, k, v, bias.to(torch.promote_types(dtype, torch.float32)), 12**-0.5)
         assert q_.shape[-1] == k_.shape[-1] == v_.shape[-1] == 16
         with_bias = (q_.double() @ k_.double().transpose(2, 3)) * 12**-0.5
         without = (q.double() @ k.double().transpose(2, 3)) * 12**-0.5

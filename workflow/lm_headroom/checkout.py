@@ -61,11 +61,11 @@ def check_package(workflow: Path) -> None:
     Raises:
         HeadroomError: this is one.
     """
-    here, there = Path(__file__).resolve().parent, (workflow / "lm_headroom").resolve()
-    if here != there:
+    imported, expected = Path(__file__).resolve().parent, (workflow / "lm_headroom").resolve()
+    if imported != expected:
         raise HeadroomError(
-            f"the workflow is of {there.parent}, but Python imports lm-headroom from {here}. Uninstall that copy, or "
-            "take it out of PYTHONPATH"
+            f"the workflow belongs to {expected.parent}, but Python imports lm-headroom from {imported}. Uninstall that "
+            "copy, or take it out of PYTHONPATH"
         )
 
 

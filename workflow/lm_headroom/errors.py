@@ -27,12 +27,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def with_causes(error: BaseException) -> str:
     """An error and what it came from, as far as that says more: ``OSError: no data, because of KeyError: 'train'``."""
-    found: list[str] = []
+    messages: list[str] = []
     current: BaseException | None = error
-    while current is not None and len(found) < 10:
+    while current is not None and len(messages) < 10:
         text = f"{type(current).__name__}: {' '.join(str(current).split())}"
-        if text not in found:
-            found.append(text)
+        if text not in messages:
+            messages.append(text)
         hidden = current.__suppress_context__
         current = current.__cause__ or (None if hidden else current.__context__)
-    return ", because of ".join(found)
+    return ", because of ".join(messages)

@@ -48,10 +48,10 @@ class AttentionSpec:
         n = key.shape[2]
         if self.sliding_window is None or n <= self.sliding_window:
             return mask
-        seen = ~self.masked_keys(n - query.shape[2], n, key.device)
+        visible = ~self.masked_keys(n - query.shape[2], n, key.device)
         if mask is None:
-            return seen
-        return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+            return visible
+        return mask & visible if mask.dtype == torch.bool else mask.masked_fill(~visible, torch.finfo(mask.dtype).min)
 
 
 def soft_cap(values: Tensor, cap: float) -> Tensor:

@@ -64,13 +64,13 @@ def claim(count: int) -> None:
             f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')}); ask for fewer, or for a node with more"
         )
     folder = lock_folder()
-    said: float | None = None
+    reminded: float | None = None
     while True:
         claimed = _try_claim(devices, count, folder)
         if claimed:
             break
-        if said is None or time.monotonic() - said >= REMIND:
-            said = time.monotonic()
+        if reminded is None or time.monotonic() - reminded >= REMIND:
+            reminded = time.monotonic()
             what = "a GPU" if count == 1 else f"{count} GPUs"
             print(f"waiting for {what}: other jobs of lm-headroom have those seen here", file=sys.stderr, flush=True)
         time.sleep(POLL)
@@ -80,14 +80,14 @@ def claim(count: int) -> None:
 def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
     """The GPUs that this process may use: those that ``CUDA_VISIBLE_DEVICES`` names, else all of the host."""
     listed = _list_gpus()
-    given = environ.get(VISIBLE)
-    if given is None:
+    names = environ.get(VISIBLE)
+    if names is None:
         # A GPU that is cut into MIG instances is used by them alone.
-        return [Device(uuid, uuid) for gpu, *parts in listed for uuid in (parts or [gpu])]
+        return [Device(uuid, uuid) for gpu, *instances in listed for uuid in (instances or [gpu])]
     # Without the driver's list a number is known by the scheduler's job: jobs may each have a GPU 0 of their own.
     job = next((environ[name] for name in _ALLOCATIONS if name in environ), "")
-    found: list[Device] = []
-    for name in (part.strip() for part in given.split(",")):
+    devices: list[Device] = []
+    for name in (part.strip() for part in names.split(",")):
         if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name):
             # As CUDA does: nothing from the first name on that is none.
             break
@@ -95,24 +95,24 @@ def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
             key = listed[int(name)][0] if int(name) < len(listed) else f"{job}.{name}"
         else:
             key = next((uuid for gpu in listed for uuid in gpu if uuid.startswith(name)), name)
-        if key not in {device.key for device in found}:
-            found.append(Device(name, key))
-    return found
+        if key not in {device.key for device in devices}:
+            devices.append(Device(name, key))
+    return devices
 
 
 def _list_gpus() -> list[list[str]]:
     """UUIDs of the host's GPUs, each followed by those of its MIG instances; none where the driver lists none."""
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found: list[list[str]] = []
-    for kind, uuid in _LISTED.findall(done.stdout):
+    uuids: list[list[str]] = []
+    for kind, uuid in _LISTED.findall(listing.stdout):
         if kind == "GPU":
-            found.append([uuid])
-        elif found:
-            found[-1].append(uuid)
-    return found
+            uuids.append([uuid])
+        elif uuids:
+            uuids[-1].append(uuid)
+    return uuids
 
 
 def lock_folder() -> Path:

@@ -301,21 +301,21 @@ class Interventions:
             return torch.zeros_like(hidden) if last else hidden
         layout = self._layout
         if layout is None or layout.needed is None or layer != self.shape.layers - 1:
-            found = forward(hidden)
+            outputs = forward(hidden)
         else:
             needed = layout.needed.to(hidden.device)
-            found = forward(hidden.index_select(-2, needed) if first else hidden)
+            outputs = forward(hidden.index_select(-2, needed) if first else hidden)
             if last:
-                whole = found.new_zeros(*found.shape[:-2], layout.columns, found.shape[-1])
-                found = whole.index_copy(-2, needed, found)
+                whole = outputs.new_zeros(*outputs.shape[:-2], layout.columns, outputs.shape[-1])
+                outputs = whole.index_copy(-2, needed, outputs)
         if last and self._ffn_captures is not None and not self._norms_ffns:
-            found = _probe(self._ffn_captures, layer, found)
-        return found
+            outputs = _probe(self._ffn_captures, layer, outputs)
+        return outputs
 
     def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
         """The norm between an FFN and the residual, which undoes any factor of what enters it: probed behind it."""
-        found = forward(hidden)
-        return found if self._ffn_captures is None else _probe(self._ffn_captures, layer, found)
+        outputs = forward(hidden)
+        return outputs if self._ffn_captures is None else _probe(self._ffn_captures, layer, outputs)
 
 
 def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
@@ -478,9 +478,9 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
 
 def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
     """With all gates open, the model against itself without the seam."""
-    with trace_layers(model, own.inputs) as found:
+    with trace_layers(model, own.inputs) as trace:
         values = model(input_ids=tokens, use_cache=False).logits
-    why = find_fault(found, own, TIMES_WRITTEN_OUT)
+    why = find_fault(trace, own, TIMES_WRITTEN_OUT)
     if not why and not agree(values, before):
         why = "given the same input, the last layer's output gives others"
     if why:

@@ -71,8 +71,8 @@ def encode(
 def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str, list[int]]:
     """Token ids of each context and each whole row; a context that several rows share is tokenised once."""
     texts = dict.fromkeys(text for _, context, rest in pairs for text in (context.rstrip(), context + rest))
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return dict(zip(texts, found, strict=True))
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return dict(zip(texts, ids, strict=True))
 
 
 def _truncate(doc_id: int, rows: list[tuple[list[int], list[int]]], max_positions: int) -> Document:
@@ -169,10 +169,10 @@ def _locate_overflow(loaded: LoadedModel, batch: Batch, columns: slice) -> str:
     """Where these columns' hidden states first hold what is not finite, by another pass that keeps all of them."""
     with loaded.interventions.layout(batch.layout()), loaded.interventions.layer_inputs() as inputs:
         loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
-    found = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
-    if not found:
+    overflowed = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
+    if not overflowed:
         return f"the last layer, {loaded.shape.layers - 1}, or after it"
-    return f"layer {found[0] - 1}" if found[0] else "the embedding"
+    return f"layer {overflowed[0] - 1}" if overflowed[0] else "the embedding"
 
 
 ENTRY = {"values": ("f", ()), "greedy": ("b", ())}
@@ -191,9 +191,9 @@ class Likelihoods:
         self._totals = torch.zeros(n_sequences, dtype=torch.float64)
         self._misses = torch.zeros(n_sequences, dtype=torch.int64)
 
-    def add(self, found: TokenPredictions) -> None:
+    def add(self, predictions: TokenPredictions) -> None:
         """Count the rows of a batch in."""
-        rows, values, greedy = found
+        rows, values, greedy = predictions
         self._totals.index_add_(0, rows, values)
         self._misses.index_add_(0, rows, (~greedy).long())
 
@@ -241,25 +241,25 @@ def likelihoods(
     Raises:
         HeadroomError: a log-likelihood is not finite; names document and layer.
     """
-    found = Likelihoods(batches.n_sequences)
+    results = Likelihoods(batches.n_sequences)
     ffns = sorted(set(without_ffns))
     with open_unit(cache, batches, gates, ffns) as unit:
         for number, entry in unit.done.items():
-            found.restore(batches.sequence_slice(number), **entry)
+            results.restore(batches.sequence_slice(number), **entry)
         if progress:
             progress.reuse(len(unit.done))
         if unit.complete:
-            return found
+            return results
         done = frozenset(unit.done)
         with loaded.interventions.gates(gates), loaded.interventions.without_ffns(ffns):
             for batch, values in batches.each(lambda batch: predict_checked(loaded, batch), done):
-                found.add(values)
+                results.add(values)
                 for member in batch.members:
-                    unit.add(member.number, **found.entry(batches.sequence_slice(member.number)))
+                    unit.add(member.number, **results.entry(batches.sequence_slice(member.number)))
                 unit.save_if_due()
                 if progress:
                     progress.advance(batch.n_documents)
-    return found
+    return results
 
 
 def open_unit(

@@ -50,11 +50,11 @@ class LoadedModel:
             HeadroomError: it cannot be read, or a weight is missing or not finite.
         """
         model = self._read().eval().requires_grad_(False)
-        found = architectures.layers(model)
-        waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in found)
+        layers = architectures.layers(model)
+        waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in layers)
         if waiting:
             print(
-                f"{waiting} of {len(found)} layers do not fit the GPUs of this job and are fetched for each pass, many "
+                f"{waiting} of {len(layers)} layers do not fit this job's GPUs and are fetched for each pass, many "
                 "times as slow; give it more GPUs (config key 'gpus', option --gpus) or a number format of 16 bits",
                 file=sys.stderr,
             )

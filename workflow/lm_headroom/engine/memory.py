@@ -61,11 +61,11 @@ def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, d
 def peak_memory() -> dict[str, int]:
     """Most memory that this process has held so far, in MiB."""
     # Not getrusage: what it says begins with the memory of the process that started this one.
-    found = {"peak_memory_mib": _read_entry(Path("/proc/self/status"), "VmHWM") // MIB}
+    peaks = {"peak_memory_mib": _read_entry(Path("/proc/self/status"), "VmHWM") // MIB}
     if torch.cuda.is_available():
         devices = range(torch.cuda.device_count())
-        found["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_allocated(device) for device in devices) // MIB
-    return found
+        peaks["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_allocated(device) for device in devices) // MIB
+    return peaks
 
 
 def _item_size(model: Any) -> int:

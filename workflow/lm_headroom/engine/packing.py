@@ -209,8 +209,8 @@ class Batch:
         device = self.input_ids.device
         segments = torch.as_tensor(tree.segments, device=device)
         ancestors = torch.as_tensor(tree.ancestors, device=device)
-        seen = ancestors[segments[tree.trunk :]][:, segments]
-        return seen & torch.ones_like(seen).tril(tree.trunk)
+        visible = ancestors[segments[tree.trunk :]][:, segments]
+        return visible & torch.ones_like(visible).tril(tree.trunk)
 
     def owners(self) -> Tensor:
         """Which of the trees each column is in, [n]."""

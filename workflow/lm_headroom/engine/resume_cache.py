@@ -156,15 +156,15 @@ class WorkUnit:
     def _read(self) -> dict[int, dict[str, Array]]:
         assert self._folder is not None
         remove_abandoned(self._folder, f".{self._name}.")
-        found: dict[str, dict[str, Array]] = {}
+        entries: dict[str, dict[str, Array]] = {}
         for path in sorted(self._folder.glob(f"{glob.escape(self._name)}.*.npz")):
             try:
-                found |= self._read_block(path)
+                entries |= self._read_block(path)
             except (_DamagedError, OSError) as error:
                 print(f"{path}: cannot be reused ({error}); what it held is computed again", file=sys.stderr)
                 if isinstance(error, _DamagedError):
                     path.unlink(missing_ok=True)
-        return {number: found[key] for number, key in enumerate(self._keys) if key in found}
+        return {number: entries[key] for number, key in enumerate(self._keys) if key in entries}
 
     def _read_block(self, path: Path) -> dict[str, dict[str, Array]]:
         """Key of each entry of a block to its arrays.
@@ -183,10 +183,10 @@ class WorkUnit:
             with np.load(file, allow_pickle=False) as block:
                 arrays = {name: block[name] for name in block.files}
         keys, sizes = arrays.pop("keys", np.empty(0)), arrays.pop("sizes", np.empty(0, int))
-        found = {name: (values.dtype.kind, values.shape) for name, values in arrays.items()}
-        wanted = {name: (kind, (int(sizes.sum()), *axes)) for name, (kind, axes) in self._layout.items()}
-        if found != wanted or len(keys) != len(sizes):
-            raise _DamagedError(f"it holds {found}, expected {wanted}")
+        stored = {name: (values.dtype.kind, values.shape) for name, values in arrays.items()}
+        expected = {name: (kind, (int(sizes.sum()), *axes)) for name, (kind, axes) in self._layout.items()}
+        if stored != expected or len(keys) != len(sizes):
+            raise _DamagedError(f"it holds {stored}, expected {expected}")
         ends = np.cumsum(sizes)
         return {
             key.decode(): {name: values[begin:end] for name, values in arrays.items()}

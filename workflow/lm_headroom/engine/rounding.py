@@ -95,8 +95,8 @@ def trace_layers(model: Any, layer_inputs: Sequence[Tensor] | None = None) -> It
 
 
 def _first(output: Any) -> Tensor:
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 @contextmanager
@@ -146,18 +146,18 @@ def tolerance(dtype: torch.dtype) -> float:
     return max(UNITS * unit_in_last_place(dtype), LEAST)
 
 
-def agree(found: Tensor, expected: Tensor) -> bool:
+def agree(values: Tensor, expected: Tensor) -> bool:
     """Whether each row's difference, [..., row, channel], is rounding."""
-    far, size = (x.double().norm(dim=-1) for x in (found.to(expected.device) - expected, expected))
+    far, size = (x.double().norm(dim=-1) for x in (values.to(expected.device) - expected, expected))
     return bool((far <= tolerance(expected.dtype) * size).all())
 
 
-def find_fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
+def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
     """What is more than rounding between two ways of computing, the second of which gave the first its inputs.
 
     Args:
-        found: traced with the inputs of the other.
-        expected: with the spread of its heads. Heads of ``found`` are compared where it has kept any.
+        trace: traced with the inputs of the other.
+        expected: with the spread of its heads. Heads of ``trace`` are compared where it has kept any.
         times: how many times the spread heads may be apart.
 
     Returns:
@@ -165,24 +165,24 @@ def find_fault(found: Trace, expected: Trace, times: float = TIMES) -> str:
     """
     for layer, spread in enumerate(expected.spread):
         written = expected.heads[layer].double().unflatten(-1, (spread.shape[-1], -1))
-        if found.heads:
-            far = (found.heads[layer].to(written).unflatten(-1, (spread.shape[-1], -1)) - written).norm(dim=-1)
+        if trace.heads:
+            far = (trace.heads[layer].to(written).unflatten(-1, (spread.shape[-1], -1)) - written).norm(dim=-1)
             # A head's rows vouch for each other: one of few numbers may happen to move little.
             allowed = times * torch.maximum(spread, spread.median(dim=-2, keepdim=True).values).to(far.device)
             if not (far <= allowed).all():
                 return _clause(f"head {_worst_head(far - allowed)} of layer {layer}", far, allowed)
         size = written.flatten(-2).norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
-        far, allowed = _output_distance(found, expected, layer, times * spread.norm(dim=-1).to(size.device) / size)
+        far, allowed = _output_distance(trace, expected, layer, times * spread.norm(dim=-1).to(size.device) / size)
         if not (far <= allowed).all():
             return _clause(f"layer {layer}", far, allowed)
     return ""
 
 
-def _output_distance(found: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
+def _output_distance(trace: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
     """How far a layer's outputs are apart beyond the rounding of the residual, and how far they may be, [batch, pos].
 
     Args:
-        found, expected: see :func:`find_fault`.
+        trace, expected: see :func:`find_fault`.
         layer: its number.
         share: of the heads' outputs that rounding may be, [batch, pos].
     """
@@ -190,7 +190,7 @@ def _output_distance(found: Trace, expected: Trace, layer: int, share: Tensor) -
     before = before.to(after.device)
     # Channels that are thousands of times the others round by more than a layer adds to these.
     rounding = 2 * unit_in_last_place(expected.outputs[layer].dtype) * after.abs()
-    far = ((found.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
+    far = ((trace.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
     allowed = (tolerance(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
     return far, allowed
 

@@ -311,12 +311,12 @@ def check_config(config: Mapping[str, Any]) -> Architecture:
     name = config.get("model_type")
     row = lookup(name)
     for key, value, why in row.unsupported:
-        found: Any = config
+        setting: Any = config
         for step in key.split("."):
-            found = found.get(step) if isinstance(found, Mapping) else None
-        if found == value or (value is ANYTHING and found is not None):
+            setting = setting.get(step) if isinstance(setting, Mapping) else None
+        if setting == value or (value is ANYTHING and setting is not None):
             raise HeadroomError(
-                f"model family {name!r} is not supported with {key} = {json.dumps(found)}: {why}; supported: this "
+                f"model family {name!r} is not supported with {key} = {json.dumps(setting)}: {why}; supported: this "
                 "family without that setting"
             )
     return row
@@ -413,25 +413,25 @@ def head_layout(model: Any) -> HeadLayout:
         HeadroomError: the family is not supported, or the layers differ from each other.
     """
     row, config = architecture_of(model), text_config(model)
-    found = projections(model)
-    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in found}
+    modules = projections(model)
+    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in modules}
     query_heads = config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // query_heads
     if len(row.input_projections) == 1 and not hasattr(config, "num_key_value_heads"):
         # Falcon's three layouts differ in this number alone.
         key_value_heads = (min(counts)[0] // d_head - query_heads) // 2
-        told = ""
+        stated = ""
     else:
         key_value_heads = getattr(config, "num_key_value_heads", None) or query_heads
-        told = f"{key_value_heads} key-value heads "
+        stated = f"{key_value_heads} key-value heads "
     parts = (query_heads * d_head, key_value_heads * d_head, key_value_heads * d_head)
     expected = {parts if len(row.input_projections) == len(parts) else (sum(parts),)}
     if counts != expected or key_value_heads < 1 or query_heads % key_value_heads:
         raise HeadroomError(
-            f"the config says {query_heads} heads, {told}of width {d_head}, "
+            f"the config says {query_heads} heads, {stated}of width {d_head}, "
             f"but the {', '.join(row.input_projections)} of its layers have {sorted(counts)} outputs"
         )
-    return HeadLayout(len(found), query_heads, key_value_heads, d_head)
+    return HeadLayout(len(modules), query_heads, key_value_heads, d_head)
 
 
 def head_rows(model: Any, layer: int) -> HeadRows:
@@ -514,26 +514,26 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     row, shape = architecture_of(model), head_layout(model)
     total = 0
     for layer, attention in enumerate(attention_modules(model)):
-        gone = {head for at, head in pruned if at == layer}
-        if gone:
-            total += _removed_from_layer(row, shape, attention, gone)
+        heads = {head for at, head in pruned if at == layer}
+        if heads:
+            total += _removed_from_layer(row, shape, attention, heads)
     return total
 
 
-def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Module, gone: set[int]) -> int:
+def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Module, pruned: set[int]) -> int:
     """Parameters that go with some heads of one layer."""
-    found = _head_rows(row, shape, attention)
-    if len(gone) == shape.heads:
-        bias = found.output.bias
+    weights = _head_rows(row, shape, attention)
+    if len(pruned) == shape.heads:
+        bias = weights.output.bias
         return sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
-    groups = {head // shape.group for head in gone}
-    groups = {g for g in groups if gone >= set(range(g * shape.group, (g + 1) * shape.group))}
-    total = len(gone) * found.columns.shape[1] * n_outputs(found.output) + len(groups) * _parameters_per_head(
-        found.value
+    groups = {head // shape.group for head in pruned}
+    groups = {g for g in groups if pruned >= set(range(g * shape.group, (g + 1) * shape.group))}
+    total = len(pruned) * weights.columns.shape[1] * n_outputs(weights.output) + len(groups) * _parameters_per_head(
+        weights.value
     )
-    if found.separable:
-        total += len(gone) * _parameters_per_head(found.query) + len(groups) * _parameters_per_head(found.key)
-    for path, members in zip(row.head_norms, (gone, groups), strict=False):
+    if weights.separable:
+        total += len(pruned) * _parameters_per_head(weights.query) + len(groups) * _parameters_per_head(weights.key)
+    for path, members in zip(row.head_norms, (pruned, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:
             total += sum(p.numel() for member in members for p in norms[member].parameters())

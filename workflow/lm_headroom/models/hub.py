@@ -15,7 +15,7 @@ CONNECTING, ANSWERING = 5.0, 20.0
 def fetch(
     source: str,
     revision: str | None,
-    wanted: Callable[[Iterable[str], Path], list[str]],
+    choose_files: Callable[[Iterable[str], Path], list[str]],
     check: Callable[[Path], object],
     commits: Sequence[str] = (),
 ) -> Path:
@@ -24,8 +24,8 @@ def fetch(
     Args:
         source: its name on the hub.
         revision: branch, tag or commit; None for the default branch.
-        wanted: of the names of its files, and the folder with configuration and index, those to fetch; empty where
-            none are weights. It may refuse them.
+        choose_files: takes the names of the checkpoint's files and the folder with configuration and index; returns the
+            files to fetch, or none where there are no weights. It may refuse the checkpoint.
         check: is given a folder with the configuration alone, before weights are fetched, and may refuse it.
         commits: what the revision has stood for before, should the cache not know.
 
@@ -38,18 +38,18 @@ def fetch(
     try:
         # One question without repetitions: the library's own listing asks for half a minute where nobody answers.
         timeout = (CONNECTING, ANSWERING, ANSWERING, ANSWERING)
-        found = HfApi().model_info(source, revision=revision, timeout=timeout)
-        files = [file.rfilename for file in found.siblings or []]
+        info = HfApi().model_info(source, revision=revision, timeout=timeout)
+        files = [file.rfilename for file in info.siblings or []]
         # Weights are many gigabytes; a model that cannot be run is found before.
         small = ["config.json", "*_config.json", "*.index.json"]
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=small))
         check(folder)
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted(files, folder)))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=choose_files(files, folder)))
     except HeadroomError:
         raise
     # Wrong names, missing rights, no network, no space: from several libraries, with no base class in common.
     except Exception as error:
-        cached = _cached(source, [revision, *commits], wanted)
+        cached = _cached(source, [revision, *commits], choose_files)
         if cached is None:
             raise HeadroomError(_explained(source, revision, error)) from error
         print(
@@ -61,7 +61,7 @@ def fetch(
 
 
 def _cached(
-    source: str, revisions: Sequence[str | None], wanted: Callable[[Iterable[str], Path], list[str]]
+    source: str, revisions: Sequence[str | None], choose_files: Callable[[Iterable[str], Path], list[str]]
 ) -> Path | None:
     """The folder of one of the revisions in the cache, if all that is wanted is there."""
     from huggingface_hub import snapshot_download
@@ -71,7 +71,7 @@ def _cached(
         try:
             options = {"revision": revision, "local_files_only": True}
             folder = Path(snapshot_download(source, allow_patterns=["config.json"], **options))
-            patterns = wanted([path.name for path in folder.iterdir()], folder)
+            patterns = choose_files([path.name for path in folder.iterdir()], folder)
             if patterns:
                 # Again, so that a download that broke off is no checkpoint.
                 return Path(snapshot_download(source, allow_patterns=patterns, **options))

@@ -41,10 +41,14 @@ def build_location(
         code: digest of the code that resolved it.
         allowed: what the study allows the checkpoint to do.
     """
-    given = Path(source)
-    path = os.path.relpath(given, record.parent) if given.is_dir() and not given.is_absolute() else str(folder)
-    made = {"source": source, "revision": revision, "allowed": sorted(allowed), "code": code}
-    return {"path": path, **made, "record": _record_digest(record), "files": _files(folder, allowed)}
+    source_path = Path(source)
+    path = (
+        os.path.relpath(source_path, record.parent)
+        if source_path.is_dir() and not source_path.is_absolute()
+        else str(folder)
+    )
+    resolution = {"source": source, "revision": revision, "allowed": sorted(allowed), "code": code}
+    return {"path": path, **resolution, "record": _record_digest(record), "files": _files(folder, allowed)}
 
 
 def digests_of(record: Path) -> Digests:
@@ -101,8 +105,10 @@ def has_kept_content(record: Path, source: str, revision: str | None, code: str,
     if not record.is_file() or not _is_known(place, record, source, revision, code, allowed):
         return False
     try:
-        made = read_object(record)
-        return digest(_folder(record, place), bool(made.get(REMOTE_CODE)), digests_of(record)) == made.get("digest")
+        content = read_object(record)
+        return digest(_folder(record, place), bool(content.get(REMOTE_CODE)), digests_of(record)) == content.get(
+            "digest"
+        )
     except (HeadroomError, OSError, ValueError):
         return False
 
@@ -125,21 +131,21 @@ def has_other_source(record: Path, source: str, revision: str | None, allowed: C
         allowed: what the study allows the checkpoint to do; None does not ask.
     """
     place = read_location(record)
-    made = (place.get("source"), place.get("revision"))
+    resolved_from = (place.get("source"), place.get("revision"))
     return bool(place) and (
-        made != (source, revision) or (allowed is not None and place.get("allowed", []) != sorted(allowed))
+        resolved_from != (source, revision) or (allowed is not None and place.get("allowed", []) != sorted(allowed))
     )
 
 
 def read_location(record: Path) -> dict[str, Any]:
     """What is known here of a record's checkpoint; empty where nothing is."""
     try:
-        found = read_object(location_file(record))
+        location = read_object(location_file(record))
     except (OSError, ValueError):
         return {}
-    sizes = found.get("sizes", {})
+    sizes = location.get("sizes", {})
     whole = isinstance(sizes, dict) and all(type(size) is int for size in sizes.values())
-    return found if whole and isinstance(found.get("path"), str) else {}
+    return location if whole and isinstance(location.get("path"), str) else {}
 
 
 def _folder(record: Path, place: dict[str, Any]) -> Path:

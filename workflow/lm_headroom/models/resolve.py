@@ -166,18 +166,18 @@ def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
         HeadroomError: names what differs.
     """
     digests = digests_of(out)
-    found = digest(path, bool(record.get(REMOTE_CODE)), digests)
-    check_agrees(out, record, path, {"digest": found, "family": read_json(path / CONFIG).get("model_type")})
+    content = digest(path, bool(record.get(REMOTE_CODE)), digests)
+    check_agrees(out, record, path, {"digest": content, "family": read_json(path / CONFIG).get("model_type")})
     digests.keep()
 
 
-def check_agrees(out: Path, record: dict[str, Any], path: Path, found: dict[str, Any]) -> None:
+def check_agrees(out: Path, record: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> None:
     """Refuse a record that says something else than was found in the checkpoint.
 
     Raises:
         HeadroomError: names what differs.
     """
-    for key, value in found.items():
+    for key, value in checkpoint.items():
         if record.get(key, value) != value:
             raise HeadroomError(
                 f"{out}: {key} is {record[key]}, but the checkpoint in {path} has {value}: one of them was changed "
@@ -207,13 +207,13 @@ def changes_since(out: Path) -> str | None:
         allowed = [permission for permission in PERMISSIONS if record.get(permission)]
         config = check_checkpoint(path, record["name"], allowed)
         sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
-        found = _build_record(path, record["name"], config, sizes, allowed, digests_of(out))
+        rebuilt = _build_record(path, record["name"], config, sizes, allowed, digests_of(out))
     except HeadroomError as error:
         return str(error)
-    made = {key: value for key, value in found.items() if key not in ("source", "revision")}
-    wrong = next((key for key, value in made.items() if record.get(key) != value), None)
+    comparable = {key: value for key, value in rebuilt.items() if key not in ("source", "revision")}
+    wrong = next((key for key, value in comparable.items() if record.get(key) != value), None)
     if wrong:
-        return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {made[wrong]}"
+        return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {comparable[wrong]}"
     return None if place.get("sizes", sizes) == sizes else f"the sizes beside it are not those of {path}"
 
 
@@ -247,8 +247,8 @@ def _naming_model(name: str, path: Path | str) -> Iterator[None]:
     try:
         yield
     except HeadroomError as error:
-        said = str(error) if str(path) in str(error) else f"{path}: {error}"
-        raise HeadroomError(f"model {name!r}: {said}") from error
+        message = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise HeadroomError(f"model {name!r}: {message}") from error
 
 
 def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
@@ -270,11 +270,11 @@ def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
 def _is_same(out: Path, record: dict[str, Any]) -> bool:
     """Whether the record that is there differs in nothing but where its checkpoint was taken from."""
     try:
-        found = read_record(out)
+        existing = read_record(out)
     except ArtifactError:
         return False
     apart = dict.fromkeys(("source", "revision"))
-    return found | apart == record | apart
+    return existing | apart == record | apart
 
 
 def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
@@ -306,16 +306,16 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
             would do what it may not.
     """
     config = _read_config(path, name, allowed)
-    found = names_in(path)
+    names = names_in(path)
     with _naming_model(name, path):
-        weights = find_weights(found, config, path)
+        weights = find_weights(names, config, path)
         check_tokenizer(path)
     if not weights:
         raise HeadroomError(
             f"model {name!r}: {path} holds no weights that transformers loads ({' or '.join(DEFAULTS)})"
         )
     _check_pickles(weights, path, name, allowed)
-    missing = [file for file in weights.files if file not in found]
+    missing = [file for file in weights.files if file not in names]
     if missing:
         raise HeadroomError(
             f"model {name!r}: {path} lacks {missing[0]}, one of {len(weights.files)} weight files that {weights.main} "
@@ -327,13 +327,13 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
     for file in weights.files:
         if file.endswith(SAFETENSORS):
             _check_safetensors(path / file, name)
-    if not (_TOKENIZERS & set(found) or set(found) >= _VOCABULARY or any(file.endswith(".model") for file in found)):
+    if not (_TOKENIZERS & set(names) or set(names) >= _VOCABULARY or any(file.endswith(".model") for file in names)):
         raise HeadroomError(
             f"model {name!r}: {path} holds no tokenizer ({' or '.join(sorted(_TOKENIZERS))}, *.model, or "
             f"{' with '.join(sorted(_VOCABULARY, reverse=True))})"
         )
     own = _named_code(path / TOKENIZER_CONFIG)
-    if own and "tokenizer.json" not in found and REMOTE_CODE not in allowed:
+    if own and "tokenizer.json" not in names and REMOTE_CODE not in allowed:
         raise HeadroomError(
             f"model {name!r}: its tokenizer is code in the checkpoint itself ({own[0]}, auto_map in "
             f"tokenizer_config.json), which is not run without {REMOTE_CODE}: true for this model"

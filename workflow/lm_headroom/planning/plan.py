@@ -129,13 +129,13 @@ def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int
     Raises:
         HeadroomError: prompts are missing; says how to render them.
     """
-    found = []
+    prompts = []
     for task, shots, path in _prompt_files(study, results):
         scoring = rows(path, IMPORTANCE)
         tables = [(first_gold(scoring), False), (scoring, True), (rows(path, EVALUATION), True)]
         loads = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
-        found.append(Prompts(task, shots, *loads))
-    return found
+        prompts.append(Prompts(task, shots, *loads))
+    return prompts
 
 
 def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
@@ -247,10 +247,10 @@ def plan(
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
-    found = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
+    prompts = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
     if hardware == "here":
         node = measure_hardware(config, settings.dtype, threads)
     else:
         node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
-    planned = jobs(settings, found, costs, node)
+    planned = jobs(settings, prompts, costs, node)
     return format_plan(model, settings.dtype, costs, node, planned, requests(settings, results, costs))

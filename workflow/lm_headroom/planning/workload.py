@@ -235,34 +235,36 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
 def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
     """The jobs of the rules that run the model, for one model and one seed."""
     tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
-    seen = [p for p in prompts if p.task in tasks]
-    again = seen if study.pruning.is_iterative else []
+    task_prompts = [p for p in prompts if p.task in tasks]
+    again = task_prompts if study.pruning.is_iterative else []
     has_grid = study.joint.has_grid
     of_rule: dict[str, Sequence[Prompts | None]] = {
         "score_heads": prompts,
-        "score_ffns": seen,
+        "score_ffns": task_prompts,
         "evaluate_own": prompts,
         "rank_heads_iteratively": again,
         "evaluate_iterative": again,
-        "evaluate_joint": seen if has_grid else [],
+        "evaluate_joint": task_prompts if has_grid else [],
         "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
         "evaluate_transfer": [p for p in prompts if p.task in transfer],
         "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
         "score_induction": [None] if study.induction.sequences else [],
         "ablate_induction": [p for p in prompts if p.task in ablated],
-        "select_ffns": seen if study.ffn.selection_bias else [],
+        "select_ffns": task_prompts if study.ffn.selection_bias else [],
     }
-    found = []
+    planned = []
     for rule, members in of_rule.items():
         work = [operations(rule, study, costs, p) for p in members]
         times = [seconds(each, costs, hardware) for each in work]
         if work:
             most = memory(costs, hardware, MEMORY_PROFILES.get(rule, PASS))
-            found.append(Job(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
-    return found
+            planned.append(Job(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
+    return planned
 
 
-def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: float, attempt: int = 1) -> Request:
+def request(
+    rule: str, study: Study, costs: Costs, hardware: Hardware, expected_seconds: float, attempt: int = 1
+) -> Request:
     """What a job asks a cluster for.
 
     Args:
@@ -270,7 +272,7 @@ def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: flo
         study: the configuration; its ``max_hours`` is the most that is asked for.
         costs: of the model.
         hardware: what it runs on.
-        took: seconds that it is reckoned to take.
+        expected_seconds: seconds that it is reckoned to take.
         attempt: from 1; each asks for more than the one before.
     """
     if hardware.devices:
@@ -283,7 +285,10 @@ def request(rule: str, study: Study, costs: Costs, hardware: Hardware, took: flo
         # Sliced on the host in the checkpoint's own format, of 32 bits at most; a layer is there twice, a file, too.
         needed = max(needed, RUNTIME_BYTES + 2 * ITEM_SIZES["float32"] * costs.parameters)
     return _asked(
-        study, (MEMORY_FACTOR * needed + SNAKEMAKE_BYTES) / MB, (TIME_FACTOR * took + TIME_BASE) / 60, attempt
+        study,
+        (MEMORY_FACTOR * needed + SNAKEMAKE_BYTES) / MB,
+        (TIME_FACTOR * expected_seconds + TIME_BASE) / 60,
+        attempt,
     )
 
 
@@ -307,10 +312,10 @@ def request_from_files(rule: str, study: Study, model: str, prompts: str | None,
     """
     Path(model).stat()
     costs = record_costs(Path(model), ITEM_SIZES[study.dtype])
-    found = None if prompts is None else recorded_prompts(prompts, Path(prompts).stat().st_mtime_ns)
+    sizes = None if prompts is None else recorded_prompts(prompts, Path(prompts).stat().st_mtime_ns)
     hardware = hardware_of(study)
-    took = seconds(operations(rule, study, costs, found), costs, hardware)
-    return request(rule, study, costs, hardware, took, attempt)
+    expected_seconds = seconds(operations(rule, study, costs, sizes), costs, hardware)
+    return request(rule, study, costs, hardware, expected_seconds, attempt)
 
 
 def record_costs(record: Path, item_size: int) -> Costs:
@@ -338,14 +343,14 @@ def recorded_prompts(path: str, changed: int) -> Prompts:
     # Imported where it is needed, since it imports pyarrow.
     from lm_headroom.artifacts.store import provenance
 
-    facts = provenance(Path(path))
-    if "text" not in facts:
+    record = provenance(Path(path))
+    if "text" not in record:
         raise HeadroomError(
             f"{path}: these prompts do not say how much text they hold; an older lm-headroom may have made "
             f"them. Delete "
             "the file and run the workflow again, which renders it anew"
         )
-    return Prompts(facts["task"], facts["shots"], **{name: _load(sizes) for name, sizes in facts["text"].items()})
+    return Prompts(record["task"], record["shots"], **{name: _load(sizes) for name, sizes in record["text"].items()})
 
 
 def _load(sizes: Mapping[str, int]) -> Load:

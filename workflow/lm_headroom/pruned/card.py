@@ -60,10 +60,10 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
         "`lm_headroom_pruned` and "
         "refuses the folder: layers have different numbers of heads."
     )
-    made = manifest["made_by"]
-    commit = f", commit `{made['commit']}`" if made["commit"] else ""
+    origin = manifest["made_by"]
+    commit = f", commit `{origin['commit']}`" if origin["commit"] else ""
     yield from ("", "## What made it", "")
-    yield f"lm-headroom {made['version'] or '(version unknown)'}{commit}, code `{manifest['code']}`, from:"
+    yield f"lm-headroom {origin['version'] or '(version unknown)'}{commit}, code `{manifest['code']}`, from:"
     yield from ("", "| file of the study | SHA-256 | made by |", "|---|---|---|")
     for place, source in manifest["lineage"].items():
         step = f"{source['step']} `{source['code']}`" if "step" in source else "no longer there, or changed since"

@@ -147,10 +147,10 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
     """
     placing = {"device_map": "auto"} if reference.device.type == "cuda" else {}
     model = load_pruned(folder, dtype=reference.dtype, **placing)
-    found = model.num_parameters()
-    if found != parameters:
+    n_parameters = model.num_parameters()
+    if n_parameters != parameters:
         raise HeadroomError(
-            f"the export has {found} parameters, expected {parameters}; this model cannot be exported exactly"
+            f"the export has {n_parameters} parameters, expected {parameters}; this model cannot be exported exactly"
         )
     tokens = reference.tokens.to(reference.device)
     natural = model(input_ids=tokens, use_cache=False).logits.cpu()
@@ -159,11 +159,11 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
         cache = None
         for part in parts:
             expected = reference.trace.at(part)
-            with trace_layers(model, expected.inputs) as found:
-                said = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
-            cache = said.past_key_values
-            why = find_fault(replace(found, heads=[]), expected)
-            if not why and not agree(said.logits.cpu(), reference.logits[:, part]):
+            with trace_layers(model, expected.inputs) as trace:
+                output = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
+            cache = output.past_key_values
+            why = find_fault(replace(trace, heads=[]), expected)
+            if not why and not agree(output.logits.cpu(), reference.logits[:, part]):
                 why = "given the same input, the last layer's output gives others"
             if why:
                 raise HeadroomError(
@@ -185,14 +185,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     partial: Path | None = None
-    held: int | None = None
+    lock_handle: int | None = None
     prefix = f".{out.name}."
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(out.parent, prefix)
         partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix, suffix=partial_suffix()))
-        held = os.open(partial, os.O_RDONLY)
-        lock(held)
+        lock_handle = os.open(partial, os.O_RDONLY)
+        lock(lock_handle)
         new, older = partial / "new", partial / "older"
         new.mkdir()
         yield new
@@ -207,13 +207,13 @@ def new_folder(out: Path) -> Iterator[Path]:
                 older.rename(out)
             raise
     except (OSError, SafetensorError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise ArtifactError(f"{out} could not be written ({said}); what was there is as it was") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(f"{out} could not be written ({reason}); what was there is as it was") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if lock_handle is not None:
+            os.close(lock_handle)
 
 
 def check_room(out: Path, needed: int) -> None:

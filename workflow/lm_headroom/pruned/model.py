@@ -143,14 +143,14 @@ def shrink(model: Any, left: Remainder) -> None:
     check_architecture(model)
     row, shape = architectures.architecture_of(model), architectures.head_layout(model)
     # Before any layer is another than the rest.
-    found = [architectures.head_rows(model, number) for number in range(shape.layers)]
+    weights = [architectures.head_rows(model, number) for number in range(shape.layers)]
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
     modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
     for number, (layer, attention, heads) in enumerate(modules):
         if not heads:
-            _replace(layer, row.attention, HeadlessAttention(row.output_projection, found[number].output, number))
+            _replace(layer, row.attention, HeadlessAttention(row.output_projection, weights[number].output, number))
         elif len(heads) < shape.heads:
-            _shrink_attention(attention, found[number], shape, heads)
+            _shrink_attention(attention, weights[number], shape, heads)
             for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head)):
                 if model.config.model_type in names:
                     setattr(attention, names[model.config.model_type], size)
@@ -171,19 +171,19 @@ def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
 
 
 def _shrink_attention(
-    attention: nn.Module, found: architectures.HeadRows, shape: architectures.HeadLayout, heads: tuple[int, ...]
+    attention: nn.Module, weights: architectures.HeadRows, shape: architectures.HeadLayout, heads: tuple[int, ...]
 ) -> None:
     read = [head // shape.group for head in heads]
     key_value_heads = sorted(set(read))
     rows: dict[nn.Module, list[Tensor]] = {}
     for outputs, members in (
-        (found.query, list(heads)), (found.key, key_value_heads), (found.value, key_value_heads)
+        (weights.query, list(heads)), (weights.key, key_value_heads), (weights.value, key_value_heads)
     ):  # fmt: skip
         rows.setdefault(outputs.module, []).append(outputs.rows[members].flatten())
     for module, indices in rows.items():
         # In their order: a fused projection keeps its layout.
         _select(module, torch.cat(indices).sort().values, outputs=True)
-    _select(found.output, found.columns[list(heads)].flatten(), outputs=False)
+    _select(weights.output, weights.columns[list(heads)].flatten(), outputs=False)
     if shape.group > 1:
         even = len(heads) // len(key_value_heads)
         if read == [head for head in key_value_heads for _ in range(even)]:
@@ -239,8 +239,8 @@ class PrunedConfig:
     @property
     def left(self) -> Remainder:
         """What is left of the model."""
-        found = self.lm_headroom_pruned
-        return Remainder(tuple(map(tuple, found["heads_left"])), tuple(found["ffns_left"]))
+        content = self.lm_headroom_pruned
+        return Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"]))
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
         """Write ``config.json``: the family's configuration is inside, so that nobody takes it for the whole."""
@@ -330,9 +330,9 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
             "lm-headroom's own function takes; leave it out"
         )
     config = read_config(folder)
-    (base,) = (found for found in type(config).__bases__ if found is not PrunedConfig)
+    (base,) = (base_class for base_class in type(config).__bases__ if base_class is not PrunedConfig)
     model_class = pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[base])
-    wanted_info = options.pop("output_loading_info", False)
+    returns_info = options.pop("output_loading_info", False)
     try:
         model, info = model_class.from_pretrained(
             folder,
@@ -354,7 +354,7 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
     if info["missing_keys"]:
         missing = first_of(info["missing_keys"])
         raise HeadroomError(f"{folder}: the checkpoint has no weights for {missing}; export it again")
-    return (model, info) if wanted_info else model
+    return (model, info) if returns_info else model
 
 
 def read_config(folder: Path) -> Any:
@@ -371,9 +371,9 @@ def read_config(folder: Path) -> Any:
     except ValueError as error:
         raise HeadroomError(f"{path} is no JSON ({error}); export the model again") from error
     if not isinstance(content, dict) or content.get("model_type") != MODEL_TYPE:
-        found = content.get("model_type") if isinstance(content, dict) else None
+        model_type = content.get("model_type") if isinstance(content, dict) else None
         raise HeadroomError(
-            f"{folder}: this is no pruned checkpoint (model type {found!r}); load it with transformers' own "
+            f"{folder}: this is no pruned checkpoint (model type {model_type!r}); load it with transformers' own "
             "AutoModelForCausalLM.from_pretrained"
         )
     if content.get("format") != _FORMAT:

@@ -97,18 +97,20 @@ def copying_scores(
     """
     ids = input_ids(loaded, tokens, start)
     offset = len(ids) - len(tokens)
-    found = np.zeros((loaded.shape.layers, loaded.shape.heads))
+    scores = np.zeros((loaded.shape.layers, loaded.shape.heads))
     readout = unembedding_rows(loaded.model, ids)
     cap = partial(cap_logits, loaded.model)
     reads = [Unembedding(readout, projection, cap) for projection in architectures.output_projections(loaded.model)]
-    seen: list[Attending] = []
+    attending: list[Attending] = []
 
     def observe(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
-        seen[:] = [Attending(at_least_float32(q[0]) * attention_spec.scaling, at_least_float32(k[0]), attention_spec)]
+        attending[:] = [
+            Attending(at_least_float32(q[0]) * attention_spec.scaling, at_least_float32(k[0]), attention_spec)
+        ]
 
-    def score(layer: int) -> None:
+    def score_layer(layer: int) -> None:
         v = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
-        found[layer] = _head_scores(seen[0], v, reads[layer], head_output, output_bias, offset)
+        scores[layer] = _head_scores(attending[0], v, reads[layer], head_output, output_bias, offset)
 
     # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
     itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
@@ -120,10 +122,10 @@ def copying_scores(
     ):
         with (
             interventions.without_ffns(range(interventions.shape.layers)),
-            _embeddings_enter(architectures.layers(loaded.model), score),
+            _embeddings_enter(architectures.layers(loaded.model), score_layer),
         ):
             run(loaded, ids)
-    return check_finite_scores(found, "copying", loaded)
+    return check_finite_scores(scores, "copying", loaded)
 
 
 @contextmanager
@@ -171,10 +173,10 @@ class Unembedding:
 
 
 def _head_scores(
-    seen: Attending, v: Tensor, readout: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
+    attending: Attending, v: Tensor, readout: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
 ) -> Array:
     """Scores of one layer, [head]; v is [head, time, width]."""
-    q, k, attention_spec, projection = seen.q, seen.k, seen.attention_spec, readout.projection
+    q, k, attention_spec, projection = attending.q, attending.k, attending.attention_spec, readout.projection
     heads, time, d_head = v.shape
     tokens = readout.tokens.to(q)
     with align_module_device(projection):
@@ -189,8 +191,8 @@ def _head_scores(
         outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
         logits = readout.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
         total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)
-    found: Array = (total / (time - offset)).double().cpu().numpy()
-    return found
+    means: Array = (total / (time - offset)).double().cpu().numpy()
+    return means
 
 
 def _copied(attended: Tensor, logits: Tensor, unseen: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def contributions(
         *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
     )
     ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
-    found = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
+    result = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
 
     def differentiate(batch: Batch) -> list[DocumentSums]:
         # Layers that are computed again in the backward pass must find the gates, too.
@@ -124,15 +124,15 @@ def contributions(
     which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
     layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
     with cache.unit(which, batches.keys, layout) as unit:
-        known = frozenset(unit.done)
-        for number in known:
+        done = frozenset(unit.done)
+        for number in done:
             for name, values in arrays._asdict().items():
                 values[number] = unit.done[number][name][0]
         if progress:
-            progress.reuse(len(known))
+            progress.reuse(len(done))
         if unit.complete:
-            return found
-        for batch, sums in batches.each(differentiate, known):
+            return result
+        for batch, sums in batches.each(differentiate, done):
             members = [member.number for member in batch.members]
             for layer, of_layer in enumerate(sums):
                 for into, values in zip(arrays, of_layer, strict=True):
@@ -151,7 +151,7 @@ def contributions(
             unit.save_if_due()
             if progress:
                 progress.advance(batch.n_documents)
-    return found
+    return result
 
 
 class DocumentSums(NamedTuple):
@@ -192,12 +192,16 @@ def _contributions(
     # Each document has a tree of its own.
     owners = batch.owners()
     sums = []
-    for layer, found in enumerate(products(loaded, batch, n_targets, checkpointing)):
+    for layer, layer_products in enumerate(products(loaded, batch, n_targets, checkpointing)):
         # In the last layer, only columns that predict can reach the loss.
         reached = batch.positions if layer == loaded.shape.layers - 1 else torch.arange(len(owners))
-        places = owners.to(found.written.device)
-        written = found.written.new_zeros(batch.n_documents, found.written.shape[1]).index_add(0, places, found.written)
-        of_heads, of_ffn = (_sums(values, owners, reached, batch.n_documents) for values in (found.heads, found.ffn))
+        places = owners.to(layer_products.written.device)
+        written = layer_products.written.new_zeros(batch.n_documents, layer_products.written.shape[1]).index_add(
+            0, places, layer_products.written
+        )
+        of_heads, of_ffn = (
+            _sums(values, owners, reached, batch.n_documents) for values in (layer_products.heads, layer_products.ffn)
+        )
         sums.append(DocumentSums(*of_heads, written.cpu().numpy(), *of_ffn))
     return sums
 
@@ -236,7 +240,7 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
         gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
-    found = []
+    layer_products = []
     modules = zip(
         architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
     )
@@ -245,8 +249,8 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         outputs = captures[of_heads].value[0].to(wide)
         by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
         by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
-        found.append(LayerProducts(by_head, _written(outputs, projection, norm), by_ffn))
-    return found
+        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), by_ffn))
+    return layer_products
 
 
 def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> Tensor:
@@ -299,23 +303,23 @@ def magnitudes(loaded: LoadedModel, cache: ResumeCache = NO_CACHE) -> Array:
                     wide = torch.promote_types(slices.dtype, torch.float32)
                     norms.append(slices.to(wide).norm(dim=1).double().cpu().numpy())
             unit.add(0, magnitude=np.stack(norms)[None])
-        found: Array = unit.done[0]["magnitude"][0]
-    return found
+        values: Array = unit.done[0]["magnitude"][0]
+    return values
 
 
-def zero_shares(found: GradientProducts) -> Array:
+def zero_shares(products: GradientProducts) -> Array:
     """Share of the products A_t . dL/dA_t that are exactly zero though the loss depends on A_t, [layer].
 
     Next to none, unless a head is dead or gradients underflow, as they do in float16.
     """
-    n_products = np.repeat(found.n_inputs.sum() * found.absolute.shape[2], found.absolute.shape[1])
-    n_products[-1] = found.n_targets.sum() * found.absolute.shape[2]
-    shares: Array = found.zeros.sum(axis=0) / n_products
+    n_products = np.repeat(products.n_inputs.sum() * products.absolute.shape[2], products.absolute.shape[1])
+    n_products[-1] = products.n_targets.sum() * products.absolute.shape[2]
+    shares: Array = products.zeros.sum(axis=0) / n_products
     return shares
 
 
 def scores(
-    found: GradientProducts, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all"
+    products: GradientProducts, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all"
 ) -> Scores:
     """Reduce documents to head scores.
 
@@ -327,38 +331,38 @@ def scores(
     Raises:
         HeadroomError: fewer than two documents, so that a half of them would be empty.
     """
-    n = len(found.n_inputs)
+    n = len(products.n_inputs)
     if n < 2:
         raise HeadroomError(f"head importance needs at least two scoring documents for its half scores, got {n}")
     if reduction == "example":
-        values = np.abs(found.signed)
+        values = np.abs(products.signed)
         return Scores(
             values.mean(axis=0),
             values.std(axis=0, ddof=1) / np.sqrt(n),
             values[::2].mean(axis=0),
             values[1::2].mean(axis=0),
         )
-    sizes = np.repeat(found.n_inputs[:, None], found.absolute.shape[1], axis=1)
+    sizes = np.repeat(products.n_inputs[:, None], products.absolute.shape[1], axis=1)
     if last_layer_tokens == "target":
-        sizes[:, -1] = found.n_targets
+        sizes[:, -1] = products.n_targets
     sizes = sizes[:, :, None]
 
     def ratio(part: slice) -> Array:
-        result: Array = found.absolute[part].sum(axis=0) / sizes[part].sum(axis=0)
+        result: Array = products.absolute[part].sum(axis=0) / sizes[part].sum(axis=0)
         return result
 
     score = ratio(slice(None))
-    residuals = found.absolute - score * sizes
+    residuals = products.absolute - score * sizes
     stderr = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / sizes.sum(axis=0)
     return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
 
 
-def variant_scores(found: Contributions) -> dict[str, Array]:
+def variant_scores(result: Contributions) -> dict[str, Array]:
     """The scores by each reading of eq. 8 (:data:`lm_headroom.study.ranking_names.VARIANTS`), each [layer, head]."""
-    return {name: scores(found, *how).score for name, how in VARIANTS.items()}
+    return {name: scores(result, *how).score for name, how in VARIANTS.items()}
 
 
-def output_norms(found: Contributions) -> Array:
+def output_norms(result: Contributions) -> Array:
     """Mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
-    norms: Array = found.written.sum(axis=0) / found.n_inputs.sum()
+    norms: Array = result.written.sum(axis=0) / result.n_inputs.sum()
     return norms

@@ -67,13 +67,13 @@ def iterative_ranking(
     Raises:
         HeadroomError: see :func:`lm_headroom.scoring.gradient.contributions`.
     """
-    found: list[RankedHead] = []
+    ranking: list[RankedHead] = []
     for percent, before, after in rounds(step, loaded.shape.layers * loaded.shape.heads):
-        gone = {ranked.head for ranked in found}
-        gates = gates_without(loaded.shape, gone) if gone else None
+        pruned = {ranked.head for ranked in ranking}
+        gates = gates_without(loaded.shape, pruned) if pruned else None
         products = contributions(loaded, documents, token_budget, progress, cache, gates)
         score = scores(products, reduction, last_layer_tokens).score
         # Closed heads have no output, and a score of zero.
-        left = [head for head in rank_heads(score) if head not in gone]
-        found += [RankedHead(head, float(score[head]), percent) for head in left[: after - before]]
-    return found
+        remaining = [head for head in rank_heads(score) if head not in pruned]
+        ranking += [RankedHead(head, float(score[head]), percent) for head in remaining[: after - before]]
+    return ranking

@@ -76,16 +76,16 @@ def knock_out_heads(
     return _knock_out(loaded, batches, heads, "head-oracle", progress, cache)
 
 
-def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choices], found: Knockouts) -> Columns:
+def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts) -> Columns:
     """Columns of an FFN-importance artifact: a row per layer, outcomes and errors by question."""
-    dense = by_question(choices, right_documents(documents, choices, found.dense))
+    dense = by_question(choices, right_documents(documents, choices, knockouts.dense))
     whole = np.array(list(dense.values()))
     columns: dict[str, list[Any]] = {
         name: [] for name in ("layer", "score", "stderr", "accuracy_dense", "accuracy_ablated", "correct_dense")
     }
-    columns["doc_id"] = [list(dense)] * len(found.ablated)
+    columns["doc_id"] = [list(dense)] * len(knockouts.ablated)
     columns["correct_ablated"] = []
-    for layer, ablated in enumerate(found.ablated):
+    for layer, ablated in enumerate(knockouts.ablated):
         right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
         # The difference of paired outcomes, so that its error is that of pairs.
         score, stderr = mean_and_error(whole.astype(float) - right)
@@ -209,7 +209,7 @@ def _without(loaded: LoadedModel, component: Component) -> AbstractContextManage
     return loaded.interventions.gates(gates_without(loaded.shape, [(layer, head)]))
 
 
-def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> Array:
+def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> Array:
     """L(y|x) of eq. 8 for each document: the mean over the tokens of its first right choice of -log p, nats.
 
     Raises:
@@ -220,12 +220,12 @@ def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], found
         if True not in choice.gold:
             raise HeadroomError(f"document {document.doc_id}: no choice is right, so that its loss is not defined")
         gold = choice.gold.index(True)
-        losses.append(-found.values[rows][gold] / document.sequences[gold].n_target)
+        losses.append(-results.values[rows][gold] / document.sequences[gold].n_target)
     return np.array(losses)
 
 
 def head_oracle_columns(
-    documents: Sequence[Document], choices: Sequence[Choices], heads: Sequence[Head], found: Knockouts
+    documents: Sequence[Document], choices: Sequence[Choices], heads: Sequence[Head], knockouts: Knockouts
 ) -> Columns:
     """Columns of a head-oracle artifact: a row per head, outcomes and errors by question.
 
@@ -233,14 +233,14 @@ def head_oracle_columns(
     """
     numbers = [document.doc_id if document.question is None else document.question for document in choices]
     questions = {question: place for place, question in enumerate(dict.fromkeys(numbers))}
-    of = [questions[number] for number in numbers]
-    sizes = np.bincount(of)
-    dense = by_question(choices, right_documents(documents, choices, found.dense))
-    whole, losses = np.array(list(dense.values())), gold_losses(documents, choices, found.dense)
+    question_index = [questions[number] for number in numbers]
+    sizes = np.bincount(question_index)
+    dense = by_question(choices, right_documents(documents, choices, knockouts.dense))
+    whole, losses = np.array(list(dense.values())), gold_losses(documents, choices, knockouts.dense)
     rows = []
-    for (layer, head), ablated in zip(heads, found.ablated, strict=True):
+    for (layer, head), ablated in zip(heads, knockouts.ablated, strict=True):
         right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
-        rises = np.bincount(of, gold_losses(documents, choices, ablated) - losses) / sizes
+        rises = np.bincount(question_index, gold_losses(documents, choices, ablated) - losses) / sizes
         lost, stderr = mean_and_error(whole.astype(float) - right)
         rise, rise_stderr = mean_and_error(rises)
         rows.append(

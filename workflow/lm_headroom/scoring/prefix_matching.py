@@ -124,16 +124,16 @@ def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | 
     offset = 0 if start is None else 1
     ids = input_ids(loaded, tokens * COPIES, start)
     queries, keys = _matches(length, offset)
-    found = np.zeros((loaded.shape.layers, loaded.shape.heads))
+    scores = np.zeros((loaded.shape.layers, loaded.shape.heads))
 
     def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
-        found[layer] = _matched_attention(q[0], k[0], attention_spec, queries.to(q.device), keys.to(q.device)) / (
+        scores[layer] = _matched_attention(q[0], k[0], attention_spec, queries.to(q.device), keys.to(q.device)) / (
             3 * length
         )
 
     with loaded.interventions.layout(Layout.causal(len(ids))), loaded.interventions.observe(observer):
         run(loaded, ids)
-    return check_finite_scores(found, "prefix-matching", loaded)
+    return check_finite_scores(scores, "prefix-matching", loaded)
 
 
 def run(loaded: LoadedModel, ids: list[int]) -> None:
@@ -229,7 +229,7 @@ def average_over_sequences(
         loaded.check_tokens(f"induction sequence {seed}", tokens if start is None else [start, *tokens])
     progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
     layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
-    found = []
+    sequence_scores = []
     for tokens in sequences:
         with cache.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
             if unit.complete:
@@ -237,8 +237,8 @@ def average_over_sequences(
             else:
                 unit.add(0, scores=score(loaded, tokens, start)[None])
                 progress.advance()
-            found.append(unit.done[0]["scores"][0])
-    scores = np.stack(found)
+            sequence_scores.append(unit.done[0]["scores"][0])
+    scores = np.stack(sequence_scores)
     layers, heads = np.indices(scores.shape[1:])
     columns = {
         "layer": layers.ravel().tolist(),

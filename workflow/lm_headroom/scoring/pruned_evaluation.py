@@ -19,19 +19,19 @@ Head = tuple[int, int]
 Columns = dict[str, list[Any]]
 
 
-def right_documents(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> list[bool]:
+def right_documents(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> list[bool]:
     """Which documents are answered right."""
-    values, greedy = found.values, found.greedy
+    values, greedy = results.values, results.greedy
     return [
         bool(greedy[rows][0]) if document.greedy else correct(document, values[rows])
         for (_, rows), document in zip(sequence_slices(documents), choices, strict=True)
     ]
 
 
-def outcomes(documents: Sequence[Document], choices: Sequence[Choices], found: Likelihoods) -> dict[str, Any]:
+def outcomes(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> dict[str, Any]:
     """Columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
-    right = by_question(choices, right_documents(documents, choices, found))
-    values = found.values
+    right = by_question(choices, right_documents(documents, choices, results))
+    values = results.values
     normalised = [
         correct_normalised(document, values[rows])
         for (_, rows), document in zip(sequence_slices(documents), choices, strict=True)
@@ -69,24 +69,24 @@ class Evaluation:
         self.batches, self.progress, self.cache = batches, progress, cache
         self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
-    def remember(self, found: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
+    def remember(self, results: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
         """Take what has been evaluated elsewhere on the same documents."""
-        self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, found)
+        self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, results)
 
-    def keep_whole(self, found: Likelihoods) -> None:
+    def keep_whole(self, results: Likelihoods) -> None:
         """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
         with open_unit(self.cache, self.batches) as unit:
             for number in range(len(self.documents)):
                 if number not in unit.done:
-                    unit.add(number, **found.entry(self.batches.sequence_slice(number)))
+                    unit.add(number, **results.entry(self.batches.sequence_slice(number)))
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
         """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._known:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            found = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache)
-            self._known[key] = outcomes(self.documents, self.choices, found)
+            results = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache)
+            self._known[key] = outcomes(self.documents, self.choices, results)
         elif self.progress:
             self.progress.reuse(len(self.documents))
         return self._known[key]
@@ -105,14 +105,14 @@ class Evaluation:
         return by_column([self._level(percent, (), ranking) for percent in levels])
 
     def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
-        gone = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
+        pruned = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
         return {
             "percent": percent,
-            "n_pruned": len(gone[0]) + len(gone[1]),
-            "parameters_removed": self._parameters(*gone),
+            "n_pruned": len(pruned[0]) + len(pruned[1]),
+            "parameters_removed": self._parameters(*pruned),
             "partner": None,
             "correlation": None,
-            **self.outcomes(*gone),
+            **self.outcomes(*pruned),
         }
 
     def grid(
@@ -122,15 +122,15 @@ class Evaluation:
         rows = []
         for percent_heads in head_levels:
             for percent_ffns in ffn_levels:
-                gone = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
+                pruned = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
                 rows.append(
                     {
                         "percent_heads": percent_heads,
                         "percent_ffns": percent_ffns,
-                        "n_heads": len(gone[0]),
-                        "n_ffns": len(gone[1]),
-                        "parameters_removed": self._parameters(*gone),
-                        **self.outcomes(*gone),
+                        "n_heads": len(pruned[0]),
+                        "n_ffns": len(pruned[1]),
+                        "parameters_removed": self._parameters(*pruned),
+                        **self.outcomes(*pruned),
                     }
                 )
         return by_column(rows)

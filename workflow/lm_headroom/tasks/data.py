@@ -65,8 +65,8 @@ def _files(config: dict[str, Any]) -> Iterator[tuple[str, Path]]:
         return
     for split, patterns in sorted(named.items()) if isinstance(named, dict) else [("", named)]:
         for number, pattern in enumerate(patterns if isinstance(patterns, list) else [patterns]):
-            found = sorted(glob.glob(str(base / Path(str(pattern)).expanduser()), recursive=True))
-            for place, file in enumerate(path for path in map(Path, found) if path.is_file()):
+            matches = sorted(glob.glob(str(base / Path(str(pattern)).expanduser()), recursive=True))
+            for place, file in enumerate(path for path in map(Path, matches) if path.is_file()):
                 yield f"{split} {number}.{place}{file.suffix}", file
 
 

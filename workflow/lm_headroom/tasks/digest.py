@@ -69,9 +69,9 @@ def has_local_data(config: dict[str, Any]) -> bool:
     return Path(path).is_dir() or ("/" not in path and "://" not in named and named != "[null, null]")
 
 
-def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
-    if path in seen:
+    if path in including:
         raise HeadroomError(f"{path}: the task YAML includes itself")
 
     class Loader(yaml.SafeLoader):
@@ -88,7 +88,7 @@ def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     for include in includes if isinstance(includes, list) else [includes]:
         if not isinstance(include, str):
             raise HeadroomError(f"{path}: include names {include!r}; expected the path of a YAML")
-        merged.update(_load(path.parent / include, (*seen, path)))
+        merged.update(_load(path.parent / include, (*including, path)))
     return {**merged, **content}
 
 
@@ -98,21 +98,21 @@ def _code(module: str, folder: Path) -> dict[str, str]:
     Raises:
         HeadroomError: one of them cannot be read, or is no Python.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     pending = [(module, folder)]
     while pending:
         name, beside = pending.pop()
         path = _module_file(name, beside)
-        if path is None or str(path) in found:
+        if path is None or str(path) in digests:
             continue
         try:
-            found[str(path)] = source_digest(path)
+            digests[str(path)] = source_digest(path)
             imports = source_imports(path)
         except (OSError, ValueError, SyntaxError) as error:
             raise HeadroomError(f"{path}, which its functions need, cannot be read ({error}); mend the file") from error
         pending += [(imported, path.parent) for imported in imports]
     # Their folders may be moved.
-    return {f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(found.items())}
+    return {f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(digests.items())}
 
 
 def _module_file(name: str, folder: Path) -> Path | None:

@@ -22,11 +22,11 @@ def task_yaml(name: str, folder: Path) -> Path | None:
     Raises:
         HeadroomError: several do.
     """
-    found = [path for path, task in _named(folder, name) if task == name]
-    if len(found) > 1:
-        names = " and ".join(str(path.relative_to(folder)) for path in found)
+    paths = [path for path, task in _named(folder, name) if task == name]
+    if len(paths) > 1:
+        names = " and ".join(str(path.relative_to(folder)) for path in paths)
         raise HeadroomError(f"task {name!r} is defined twice in {folder}, by {names}; rename one of them, or remove it")
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
 def task_names(folder: Path) -> list[str]:
@@ -56,8 +56,8 @@ def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HeadroomError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}; mend the file") from error
     if not isinstance(content, dict):
-        held = "nothing" if content is None else f"a {type(content).__name__}"
-        raise HeadroomError(f"{path} holds {held}; expected the keys of a task, such as 'task: NAME'")
+        content_type = "nothing" if content is None else f"a {type(content).__name__}"
+        raise HeadroomError(f"{path} holds {content_type}; expected the keys of a task, such as 'task: NAME'")
     return content
 
 

@@ -24,18 +24,18 @@ def prompt_sizes(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, in
         what a document's choices begin with counted once; ``pairs``, pairs of them inside documents; ``logits``,
         characters of continuations.
     """
-    found = {name: dict.fromkeys(("columns", "pairs", "logits"), 0) for name in LOADS}
+    totals = {name: dict.fromkeys(("columns", "pairs", "logits"), 0) for name in LOADS}
     names = ("purpose", "doc_id", "context", "continuation", "gold")
     rows = zip(*(columns[name] for name in names), strict=True)
     for (purpose, _), members in groupby(rows, key=itemgetter(0, 1)):
         choices = [(context, rest, gold) for _, _, context, rest, gold in members]
         everything = [(context, rest) for context, rest, _ in choices]
         if purpose == EVALUATION:
-            _add(found["evaluation"], everything)
+            _add(totals["evaluation"], everything)
         elif purpose == IMPORTANCE:
-            _add(found["scoring_choices"], everything)
-            _add(found["scoring"], [(context, rest) for context, rest, gold in choices if gold][:1])
-    return found
+            _add(totals["scoring_choices"], everything)
+            _add(totals["scoring"], [(context, rest) for context, rest, gold in choices if gold][:1])
+    return totals
 
 
 LOADS = ("scoring", "scoring_choices", "evaluation")

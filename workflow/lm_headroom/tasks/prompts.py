@@ -109,10 +109,10 @@ def render(
     with tempfile.TemporaryDirectory() as cache:
         records = _records(name, data, folders)
         loaded = load_task(name, data, folders, Path(cache), shots)
-        columns, facts = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
+        columns, provenance = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
         if _records(name, data, folders) != records:
             raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
-    return columns, {**facts, "data": _data_origin(name, data), RECORDS: records}
+    return columns, {**provenance, "data": _data_origin(name, data), RECORDS: records}
 
 
 def render_task(
@@ -140,7 +140,7 @@ def render_task(
     others = check_scoring(name, config, shots)
     if others:
         notes.append(f"beside acc the task defines {', '.join(others)}, which lm-headroom does not compute")
-    facts = {
+    provenance = {
         "task": name,
         "task_version": str((config.get("metadata") or {}).get("version", "unknown")),
         "definition": loaded.definition,
@@ -151,7 +151,7 @@ def render_task(
         "splits": splits,
         "notes": notes,
     }
-    return columns, facts
+    return columns, provenance
 
 
 def _records(name: str, data: str, folders: Sequence[Path]) -> dict[str, str]:
@@ -163,8 +163,8 @@ def _records(name: str, data: str, folders: Sequence[Path]) -> dict[str, str]:
 def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int], notes: list[str]) -> dict[str, Any]:
     """Facts about one purpose. Documents without a right choice are left out; if all are, their labels are hidden."""
     split, numbers = selection.split, selection.doc_ids
-    there = set(rendered)
-    left_out = next((i for i in numbers if i not in there), None)
+    with_gold = set(rendered)
+    left_out = next((i for i in numbers if i not in with_gold), None)
     if left_out is not None:
         label = f"the first label is {describe_label(_label(task, split.documents[left_out]))}, of document {left_out}"
     if not rendered:
@@ -279,8 +279,8 @@ def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
     manager = TaskManager()
     entry = manager.task_index.get(name)
     if entry is None:
-        known = [*manager.all_subtasks, *(task for folder in folders for task in task_names(folder))]
-        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, known)}")
+        names = [*manager.all_subtasks, *(task for folder in folders for task in task_names(folder))]
+        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, names)}")
     if entry.yaml_path is None or entry.kind.name == "GROUP":
         raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval, not a task; name one of its tasks")
     return Path(entry.yaml_path), theirs
@@ -305,17 +305,17 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
 def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes: list[str]) -> dict[str, Any]:
     """Configuration that reads a task from a mirror folder; splits without a file are switched off, which is noted."""
     files = {path.stem: str(path) for path in sorted((mirror / name).glob("*.parquet"))}
-    wanted = {key: config.get(key) for key in _SPLITS}
-    kept = {key: split if split in files else None for key, split in wanted.items()}
+    splits = {key: config.get(key) for key in _SPLITS}
+    kept = {key: split if split in files else None for key, split in splits.items()}
     if not any(kept[key] for key in ("validation_split", "test_split")):
-        names = sorted({split for split in wanted.values() if split})
+        names = sorted({split for split in splits.values() if split})
         raise HeadroomError(
             f"data mirror {mirror}: task {name!r} needs {mirror / name}/{{split}}.parquet for one of the splits "
             f"{', '.join(names)}; found {', '.join(files) or 'no such folder'}"
         )
     fewshot = config.get("fewshot_config")
     shots = fewshot.get("split") if isinstance(fewshot, dict) else None
-    missing = {key: split for key, split in [*wanted.items(), ("fewshot_config.split", shots)] if split not in files}
+    missing = {key: split for key, split in [*splits.items(), ("fewshot_config.split", shots)] if split not in files}
     notes += [
         f"the mirror has no records of split {split!r} ({key}), so that another takes its place"
         for key, split in missing.items()
@@ -366,10 +366,10 @@ def _check_records(name: str, file: str) -> None:
 
 def _mirror_columns(name: str, mirror: Path) -> str:
     """What a mirror's files hold, for who has to compare it with what the task reads."""
-    found = [
+    contents = [
         f"{path} has {', '.join(pq.read_schema(path).names)}" for path in sorted((mirror / name).glob("*.parquet"))
     ]
-    return f"Records must have the columns of the task's data set on the hub; {'; '.join(found)}"
+    return f"Records must have the columns of the task's data set on the hub; {'; '.join(contents)}"
 
 
 def _data_origin(name: str, data: str) -> dict[str, Any]:
@@ -378,13 +378,13 @@ def _data_origin(name: str, data: str) -> dict[str, Any]:
         return {"source": HUB}
     origin = Path(data) / name / SOURCE
     try:
-        said = read_object(origin) if origin.is_file() else {}
+        origin_record = read_object(origin) if origin.is_file() else {}
     except (OSError, ValueError) as error:
         raise HeadroomError(
             f"task {name!r}: {origin} is no JSON object ({error}); mend the file, or remove it"
         ) from error
     # Not the folder: records that are moved stay what they are.
-    return {**said, "source": "mirror"}
+    return {**origin_record, "source": "mirror"}
 
 
 def select(
@@ -459,18 +459,18 @@ def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], templ
     from lm_eval.utils import env
 
     first: dict[str, int] = {}
-    found = []
+    questions = []
     # Compiled once, where lm-eval would for every document.
     compiled = env.from_string(template)
     for number, document in enumerate(documents):
         try:
-            found.append(first.setdefault(compiled.render(**document), number))
+            questions.append(first.setdefault(compiled.render(**document), number))
         except TemplateError as error:
             raise HeadroomError(
                 f"task {task!r}, split {split!r}, document {number}: metadata.question {template!r} does not fit its "
                 f"columns {', '.join(document)}: {error}"
             ) from error
-    return found
+    return questions
 
 
 def _evaluation_split(task: Any, config: dict[str, Any], notes: list[str]) -> str | None:
@@ -494,18 +494,18 @@ def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, An
     Raises:
         HeadroomError: labels count from 1.
     """
-    found = []
+    labelled = []
     for number in range(0, len(documents), max(1, math.ceil(len(documents) / LABELS_CHECKED))):
         document = documents[number]
         try:
             # An empty record says more of itself where it is rendered.
-            found.append(not _is_empty(document) and bool(_gold(task, document)))
+            labelled.append(not _is_empty(document) and bool(_gold(task, document)))
         except HeadroomError as error:
             raise HeadroomError(f"task {name!r}, split {split!r}, document {number}: {error}") from error
         # Where labels are hidden, templates may not fit; a document that is chosen says what is wrong with it.
         except Exception:
-            found.append(False)
-    return found
+            labelled.append(False)
+    return labelled
 
 
 def _check_shots(task: Any, shots: int, name: str, selection: Selection) -> None:

@@ -80,8 +80,8 @@ def right_choices(label: Any, choices: Sequence[str]) -> set[int]:
     Raises:
         HeadroomError: a label is the number of choices; numbers then count from 1.
     """
-    found = (_number(one, choices) for one in (label if isinstance(label, list) else [label]))
-    return {number for number in found if number is not None}
+    numbers = (_number(one, choices) for one in (label if isinstance(label, list) else [label]))
+    return {number for number in numbers if number is not None}
 
 
 def _number(label: Any, choices: Sequence[str]) -> int | None:
