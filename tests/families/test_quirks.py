@@ -17,7 +17,7 @@ from lm_headroom.engine.unembedding import logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.sizes import model_from_config, with_layers
-from lm_headroom.planning.plan import measured_rates
+from lm_headroom.planning.plan import measure_rates
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW, output_projections
@@ -169,16 +169,16 @@ class TestSlidingWindows:
 
     def test_the_window_is_in_every_mask(self):
         narrow = AttentionSpec(1.0, sliding_window=3)
-        unseen = narrow.unseen(2, 6, torch.device("cpu"))
+        unseen = narrow.masked_keys(2, 6, torch.device("cpu"))
         assert [row.nonzero()[:, 0].tolist() for row in ~unseen] == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
         q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 6, 2)
-        seen = narrow.narrowed(None, q, k)
+        seen = narrow.restrict(None, q, k)
         assert torch.equal(seen, ~unseen)
         holes = torch.rand(4, 6) > 0.3
-        assert torch.equal(narrow.narrowed(holes, q, k), seen & holes)
-        added = narrow.narrowed(torch.zeros(4, 6), q, k)
+        assert torch.equal(narrow.restrict(holes, q, k), seen & holes)
+        added = narrow.restrict(torch.zeros(4, 6), q, k)
         assert torch.equal(added == 0, seen)
-        assert narrow.narrowed(None, q[:, :, :3], k[:, :, :3]) is None, "three tokens are within it: the fast way"
+        assert narrow.restrict(None, q[:, :, :3], k[:, :, :3]) is None, "three tokens are within it: the fast way"
 
     @torch.no_grad()
     def test_padding_is_honoured_with_it(self, served, plain):
@@ -323,7 +323,7 @@ class TestPlans:
     @pytest.mark.parametrize("name", ["gemma3_text", "gpt_neo"])
     def test_they_are_timed(self, served, name):
         config = with_layers(served(name).skeleton.config, 1)
-        assert min(measured_rates(config, torch.float32, 1, columns=128)) > 0
+        assert min(measure_rates(config, torch.float32, 1, columns=128)) > 0
 
 
 class TestRefused:

@@ -264,8 +264,9 @@ def test_a_window_too_short_for_the_induction_sequences_is_said_before_any_job(s
     done = study.snakemake("--dry-run")
     assert done.returncode != 0
     assert (
-        "model 'tiny': an input of 261 tokens, the longest of 21 induction sequences, does not fit its window of 256; "
-        "set induction.sequences to at most 20, or to 0 to leave induction out" in " ".join(done.stdout.split())
+        "model 'tiny': an input of 261 tokens, the longest of 21 induction sequences, does not fit its context "
+        "window of 256; set induction.sequences to at most 20, or to 0 to leave induction out"
+        in " ".join(done.stdout.split())
     )
     assert "Traceback" not in done.stdout
 
@@ -505,7 +506,7 @@ def test_a_model_of_unknown_size_keeps_no_run_from_starting(study):
     path.write_text(json.dumps(place))
     done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("results/tiny/model.json: how large this model is is not known here") == 1
+    assert done.stdout.count("results/tiny/model.json: the size of this model is not recorded here") == 1
 
 
 def test_unknown_hardware_is_named_before_anything_runs(study):

@@ -64,8 +64,8 @@ def check_package(workflow: Path) -> None:
     imported, expected = Path(__file__).resolve().parent, (workflow / "lm_headroom").resolve()
     if imported != expected:
         raise HeadroomError(
-            f"the workflow belongs to {expected.parent}, but Python imports lm-headroom from {imported}. Uninstall that "
-            "copy, or take it out of PYTHONPATH"
+            f"the workflow belongs to {expected.parent}, but Python imports lm-headroom from {imported}. Uninstall "
+            "that copy, or take it out of PYTHONPATH"
         )
 
 

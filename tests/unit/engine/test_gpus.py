@@ -124,7 +124,7 @@ def test_processes_get_different_gpus_and_a_third_waits_for_a_killed_one(host, h
     names = [first.claimed(), second.claimed()]
     assert sorted(names) == [FIRST, SECOND]
     third = holder()
-    assert third.process.stderr.readline() == "waiting for a GPU: other jobs of lm-headroom have those seen here\n"
+    assert third.process.stderr.readline() == "waiting for a GPU: other lm-headroom jobs hold all visible ones\n"
     first.end(signal.SIGKILL)
     assert third.claimed() == names[0]
 
@@ -142,7 +142,7 @@ def test_jobs_of_two_gpus_do_not_wait_for_each_other_with_one_each(host, holder)
     one = holder()
     taken = one.claimed()
     both = [holder(2), holder(2)]
-    waiting = "waiting for 2 GPUs: other jobs of lm-headroom have those seen here\n"
+    waiting = "waiting for 2 GPUs: other lm-headroom jobs hold all visible ones\n"
     assert [each.process.stderr.readline() for each in both] == [waiting] * 2
     # They hold nothing while they wait.
     other = holder()
@@ -189,8 +189,7 @@ def test_more_than_can_be_seen_is_refused(host):
     done = headroom("--gpus", "2")
     assert done.returncode == 1
     assert done.stderr == (
-        "lm-headroom induction: error: a job is to have 2 GPUs (config key 'gpus', option --gpus), and 1 can be "
-        "seen here "
+        "lm-headroom induction: error: the job needs 2 GPUs (config key 'gpus', option --gpus) but only 1 is visible "
         "(CUDA_VISIBLE_DEVICES=1); ask for fewer, or for a node with more\n"
     )
 
@@ -199,7 +198,7 @@ def test_a_folder_of_somebody_else_is_refused(host, tmp_path):
     host(TWO)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"lm-headroom-gpus-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    assert "the folder for the locks of this user's GPUs is somebody else's; remove it" in headroom().stderr
+    assert "this folder for GPU locks belongs to another user; remove it" in headroom().stderr
 
 
 def test_a_job_beside_others_has_no_hub():

@@ -158,14 +158,15 @@ class TestNotFinite:
     @pytest.mark.parametrize("layer", [0, 1])
     def test_the_layer(self, loaded, layer):
         architectures.ffn_modules(loaded.model)[layer][-1].register_forward_hook(lambda *_: _[2] * float("inf"))
-        message = f"document 10\\d: .* cease to be finite in layer {layer}: no number format holds more than float64"
+        where = f"values first become non-finite in layer {layer}"
+        message = f"document 10\\d: .* {where}: no number format holds more than float64"
         with pytest.raises(HeadroomError, match=message):
             log_likelihoods(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))
 
     def test_after_the_layers(self, loaded):
         with torch.no_grad():
             loaded.model.get_output_embeddings().weight[:] = float("nan")
-        with pytest.raises(HeadroomError, match="cease to be finite in "):
+        with pytest.raises(HeadroomError, match="values first become non-finite in "):
             log_likelihoods(loaded, Batches(random_documents(np.random.default_rng(5), 2), 64))
 
     def test_without_an_ffn(self, loaded):

@@ -200,7 +200,9 @@ class TestTokenizers:
         monkeypatch.setattr(
             "lm_headroom.scoring.prefix_matching.ranked_vocabulary", lambda tokenizer: (list(range(5000)), "x")
         )
-        with pytest.raises(HeadroomError, match="261 tokens is longer than the model's window of 256; .* at most 20"):
+        with pytest.raises(
+            HeadroomError, match="261 tokens is longer than the model's context window of 256; .* at most 20"
+        ):
             score(loaded, 21)
 
 

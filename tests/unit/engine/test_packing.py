@@ -123,7 +123,7 @@ class TestOutOfMemory:
     def test_one_document_that_does_not_fit_is_named(self):
         work, _ = self.failing(10, MemoryError())
         batches = Batches([Document(77, (TokenSequence(tuple(range(30)), 1),))], 1000)
-        with pytest.raises(HeadroomError, match=r"document 77 \(29 tokens\) does not fit the memory alone"):
+        with pytest.raises(HeadroomError, match=r"document 77 \(29 tokens\) does not fit in memory on its own"):
             list(batches.each(work))
 
     def test_other_errors_pass(self):

@@ -266,7 +266,7 @@ def test_weights_that_a_configuration_leads_elsewhere_are_refused(folder, tmp_pa
         ({"weight_map": {}}, "has no weight_map"),
         ({"weight_map": ["model.safetensors"]}, "has no weight_map"),
         ({}, "has no weight_map"),
-        ([], "is no JSON of settings .expected an object"),
+        ([], "is not a JSON object of settings .expected an object"),
         ({"weight_map": {"a": "part.safetensors"}}, 'has no "metadata", which transformers needs'),
         ({"weight_map": {"a": "part.safetensors"}, "metadata": 5}, 'has no "metadata", which transformers needs'),
     ],

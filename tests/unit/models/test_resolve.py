@@ -180,7 +180,7 @@ class TestHub:
         record = resolve("opt", NAME, "step1000", tmp_path / "model.json")
         assert waits == [], "no repetitions against a hub that does not answer"
         assert record["revision"] == COMMITS[0]
-        assert f"going on with commit {COMMITS[0]} from the local cache" in capsys.readouterr().err
+        assert f"continuing with commit {COMMITS[0]} from the local cache" in capsys.readouterr().err
 
     def test_the_cache_serves_offline(self, tmp_path, cache, monkeypatch):
         self.cached(cache)
@@ -334,7 +334,7 @@ class TestMoving:
 
     def test_a_checkpoint_that_is_gone_is_named(self, results):
         shutil.rmtree("opt")
-        with pytest.raises(HeadroomError, match="not on this machine .opt is no checkpoint any more"):
+        with pytest.raises(HeadroomError, match="not on this machine .opt is no longer a checkpoint"):
             checkpoint_folder(self.record)
         with pytest.raises(HeadroomError, match="none has been resolved here"):
             checkpoint_folder(Path("results/other/model.json"))
@@ -362,7 +362,9 @@ def test_files_of_a_checkpoint_that_are_no_settings(tmp_path, file, damage):
     if file.endswith(".index.json"):
         (folder / "model.safetensors").rename(folder / "part.safetensors")
     (folder / file).write_bytes(DAMAGE[damage])
-    with pytest.raises(HeadroomError, match=rf"^model 'tiny': .*{file} is no JSON of settings \(.*\); fetch the check"):
+    with pytest.raises(
+        HeadroomError, match=rf"^model 'tiny': .*{file} is not a JSON object of settings \(.*\); fetch the check"
+    ):
         resolve("tiny", str(folder), None, tmp_path / "model.json")
     assert not (tmp_path / "model.json").exists()
 
@@ -376,9 +378,9 @@ def test_files_of_a_checkpoint_that_are_no_settings(tmp_path, file, damage):
         ("config.json", {}, "model family None is not supported"),
         ("config.json", {"model_type": "opt", "auto_map": {"AutoConfig": 5}}, "auto_map names int as code, expected"),
         ("config.json", {"model_type": "opt", "auto_map": [{"a": 1}]}, "auto_map names dict as code, expected text"),
-        ("config.json", {"model_type": "opt", "hidden_size": "24"}, "the configuration in .* is of no use"),
-        ("config.json", {"model_type": "opt", "hidden_size": [24]}, "the configuration in .* is of no use"),
-        ("config.json", {"model_type": "opt", "num_hidden_layers": 1.5}, "the configuration in .* is of no use"),
+        ("config.json", {"model_type": "opt", "hidden_size": "24"}, "the configuration in .* cannot be used"),
+        ("config.json", {"model_type": "opt", "hidden_size": [24]}, "the configuration in .* cannot be used"),
+        ("config.json", {"model_type": "opt", "num_hidden_layers": 1.5}, "the configuration in .* cannot be used"),
         ("config.json", {"model_type": "opt", "quantization_config": 8}, "its weights are quantised .8, "),
         ("config.json", {"model_type": "opt", "text_config": {"quantization_config": {}}, "quantization_config": "x"},
          "its weights are quantised .x, "),
@@ -555,7 +557,9 @@ class TestWindow:
         return str(folder)
 
     def test_a_window_of_eight_tokens(self, tmp_path):
-        with pytest.raises(HeadroomError, match="^model 'tiny': its window is 8 tokens, and each model is tried on 12"):
+        with pytest.raises(
+            HeadroomError, match="^model 'tiny': its context window holds 8 tokens, but each model is checked on 12"
+        ):
             resolve("tiny", self.folder(tmp_path, 8), None, tmp_path / "model.json")
         assert not (tmp_path / "model.json").exists()
         resolve("tiny", self.folder(tmp_path, 12), None, tmp_path / "model.json")

@@ -88,7 +88,7 @@ def test_a_configuration_of_no_use_is_refused_when_it_is_resolved(tmp_path):
     folder = checkpoint(tmp_path / "m")
     settings = {"model_type": "opt", "hidden_size": 7, "word_embed_proj_dim": 7, "num_attention_heads": 4}
     (folder / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(HeadroomError, match=r"model 'm': the configuration in .*/m is of no use: .*num_heads"):
+    with pytest.raises(HeadroomError, match=r"model 'm': the configuration in .*/m cannot be used: .*num_heads"):
         resolve("m", str(folder), None, tmp_path / "model.json")
     assert not (tmp_path / "model.json").exists()
 
@@ -180,11 +180,11 @@ def test_files_that_are_not_there_or_do_not_say(tmp_path, record):
     for text in ("", "{", '{"path": "x"}', place):
         location_file(old).write_text(text)
         with pytest.raises(
-            HeadroomError, match=r"old\.json: how large this model is is not known here\. Delete .*/\.old"
+            HeadroomError, match=r"old\.json: the size of this model is not recorded here\. Delete .*/\.old"
         ):
             workload.request_from_files("score_heads", study(), str(old), prompts)
     write(tmp_path / "old.parquet", PROMPTS, columns(1), {"task": "a", "shots": 0})
-    with pytest.raises(HeadroomError, match=r"old\.parquet: these prompts do not say how much text they hold"):
+    with pytest.raises(HeadroomError, match=r"old\.parquet: these prompts lack the sizes of their text"):
         workload.request_from_files("score_heads", study(), record, str(tmp_path / "old.parquet"))
 
 

@@ -169,5 +169,7 @@ def test_small_vocabularies_and_windows_are_refused(loaded):
         copying_scores(loaded, sequence(list(range(118)), 3, times=4), 1)
     with pytest.raises(HeadroomError, match="needs 100 distinct tokens.*cannot hold even the shortest"):
         sequence(list(range(90)), 1, times=4)
-    with pytest.raises(HeadroomError, match="257 tokens is longer than the model's window of 256; .* at most 20"):
+    with pytest.raises(
+        HeadroomError, match="257 tokens is longer than the model's context window of 256; .* at most 20"
+    ):
         copying_scores(loaded, list(range(3, 259)), 1)

@@ -100,6 +100,8 @@ def test_mean_and_variance_over_sequences(loaded, tokenizer):
 
 
 def test_a_sequence_longer_than_the_window_is_refused(loaded):
-    with pytest.raises(HeadroomError, match="261 tokens is longer than the model's window of 256; .* at most 20"):
+    with pytest.raises(
+        HeadroomError, match="261 tokens is longer than the model's context window of 256; .* at most 20"
+    ):
         prefix_matching_scores(loaded, list(range(3, 68)), 1)
     assert 4 * sequence_length(20) + 1 <= 256 < 4 * sequence_length(21) + 1

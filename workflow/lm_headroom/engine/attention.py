@@ -1,4 +1,4 @@
-"""How tokens attend: scaled, soft-capped, within a window, with a bias for each key; no more than a model says."""
+"""Softmax attention with the options that models use: scaling, a soft cap, a sliding window and a bias per key."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 BLOCK = 256
-"""Query rows whose capped scores are computed at once."""
-PARTS = 3
-"""Numbers of 16 bits that hold one of 24."""
+"""Query positions whose capped scores are computed at once."""
+BIAS_TERMS = 3
+"""16-bit numbers whose sum holds a bias as exactly as float32 does."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class AttentionSpec:
     """How one layer attends.
 
     Attributes:
-        scaling: of the products of queries and keys.
+        scaling: factor of the products of queries and keys.
         softcap: scores s become softcap tanh(s / softcap); None leaves them.
-        sliding_window: a token attends to so many tokens at most, itself the last; None for all before it.
+        sliding_window: number of tokens that a token attends to at most, including itself; None for no limit.
     """
 
     scaling: float
@@ -29,21 +29,21 @@ class AttentionSpec:
     sliding_window: int | None = None
 
     def cap(self, scores: Tensor) -> Tensor:
-        """Scores after the cap."""
+        """Apply the soft cap to scores."""
         return scores if self.softcap is None else soft_cap(scores, self.softcap)
 
     def masked_keys(self, begin: int, end: int, device: torch.device) -> Tensor:
-        """Keys 0 to ``end`` - 1 of a sequence that its queries from ``begin`` on do not see, bool [query, key]."""
+        """Mark the keys, of 0 to ``end`` - 1, that queries from ``begin`` on must not attend to, bool [query, key]."""
         ahead = torch.arange(end, device=device)[None] - torch.arange(begin, end, device=device)[:, None]
         return ahead > 0 if self.sliding_window is None else (ahead > 0) | (ahead <= -self.sliding_window)
 
     def restrict(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
-        """``mask`` with the window in it; the last query is the last key's.
+        """Add the sliding window to a mask; the last query is at the position of the last key.
 
         Args:
             mask: bool (True: may attend) or added to scores; None for causal.
-            query: [batch, head, time, width].
-            key: [batch, head, time, width].
+            query: [batch, head, pos, d_head].
+            key: [batch, head, pos, d_head].
         """
         n = key.shape[2]
         if self.sliding_window is None or n <= self.sliding_window:
@@ -55,12 +55,12 @@ class AttentionSpec:
 
 
 def soft_cap(values: Tensor, cap: float) -> Tensor:
-    """``cap`` tanh(x / ``cap``)."""
+    """Compute ``cap`` tanh(x / ``cap``)."""
     return (values / cap).tanh() * cap
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, attention_spec: AttentionSpec) -> Tensor:
-    """Softmax attention, [batch, head, time, width]; the window is in the mask, and None means causal."""
+    """Compute softmax attention, [batch, head, pos, d_head]; ``mask`` includes the window, and None means causal."""
     causal = mask is None and query.shape[2] > 1
     if attention_spec.softcap is not None:
         return _capped_attention(query, key, value, mask, causal, attention_spec)
@@ -72,7 +72,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, at
 def _capped_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, attention_spec: AttentionSpec
 ) -> Tensor:
-    """The same with capped scores, which the library's kernel does not have; in blocks of queries."""
+    """Compute attention with capped scores in blocks of queries; torch's kernel has no cap."""
     wide = torch.promote_types(query.dtype, torch.float32)
     outputs = []
     for begin in range(0, query.shape[2], BLOCK):
@@ -93,15 +93,15 @@ def _capped_attention(
 def with_key_bias(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v, a little wider, whose scaled products have the keys' ``bias`` [batch, head, time] in them.
+    """Widen q, k and v so that their scaled products include the keys' ``bias``, [batch, head, pos].
 
-    The bias is one more number of each key, which every query multiplies by 1. So ALiBi needs no mask of n x n per
-    head, and whatever is computed from q and k has it. In 16 bits it takes three numbers to be as exact as in 32. Zeros
-    fill up to a multiple of 8, which kernels want; v gets as wide, because the fast ones want that.
+    The bias becomes one more channel of each key, which every query multiplies by 1. ALiBi then needs no n x n mask per
+    head, and everything computed from q and k includes it. In 16 bits, three channels hold the bias as exactly as
+    float32. Zeros pad the channels to a multiple of 8, as kernels require; v is padded too, for the fast kernels.
     """
     rest = bias.to(torch.promote_types(query.dtype, torch.float32)) / scaling
     parts = []
-    for _ in range(PARTS if query.element_size() == 2 else 1):
+    for _ in range(BIAS_TERMS if query.element_size() == 2 else 1):
         parts.append(rest.to(query.dtype))
         rest = rest - parts[-1].to(rest.dtype)
     extra = torch.stack(parts, dim=-1)

@@ -1,7 +1,7 @@
-"""Attention of the families that do not call transformers' attention interface, taken through the seam.
+"""Adapters for architectures whose attention does not call transformers' attention interface.
 
-Each core makes q, k and v exactly as the family's own code does, by its own modules and functions, hands them to the
-seam, and goes on with the heads' outputs as that code does.
+Each adapter computes q, k and v exactly as the architecture's own code does, with its modules and functions, hands them
+to :meth:`Interventions.attend`, and continues with the heads' outputs as that code does.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     from lm_headroom.engine.interventions import Interventions
 
 TENSOR_MASK = "tensor"
-"""Kind of mask (:class:`lm_headroom.models.architectures.Architecture`) that is a tensor even where nothing is
-masked."""
+"""Value of :attr:`lm_headroom.models.architectures.Architecture.mask` if the mask must always be a tensor."""
 
 
 def install(adapter: str, interventions: Interventions, modules: Iterable[Any]) -> None:
-    """Give each layer's attention module the core of its family."""
+    """Install an architecture's adapter in the attention module of each layer."""
     for layer, module in enumerate(modules):
         _ADAPTERS[adapter](interventions, layer, module)
 
 
 def _replace_forward(module: Any, forward: Callable[..., tuple[Tensor, None]]) -> None:
-    """Put ``forward`` in the place of a module's own, beneath the hooks that accelerate may have put on it."""
+    """Replace a module's forward method, beneath the hooks that accelerate may have added."""
     if hasattr(module, "_hf_hook"):
         module._old_forward = forward
     else:
@@ -34,7 +33,7 @@ def _replace_forward(module: Any, forward: Callable[..., tuple[Tensor, None]]) -
 
 
 def _gpt_neo(interventions: Interventions, layer: int, module: Any) -> None:
-    """Products without scaling; every other layer attends within a window."""
+    """GPT-Neo: products without scaling; every other layer attends within a sliding window."""
     sliding_window = module.config.window_size if module.attention_type == "local" else None
 
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
@@ -46,6 +45,8 @@ def _gpt_neo(interventions: Interventions, layer: int, module: Any) -> None:
 
 
 def _gptj(interventions: Interventions, layer: int, module: Any) -> None:
+    """GPT-J: products divided by a stored factor."""
+
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
         return interventions.attend(layer, query, key, value, mask, 1 / float(module.scale_attn)).transpose(1, 2), None
 
@@ -53,8 +54,8 @@ def _gptj(interventions: Interventions, layer: int, module: Any) -> None:
 
 
 def _falcon(interventions: Interventions, layer: int, module: Any) -> None:
-    """Rotary positions or ALiBi, which is scaled with the products."""
-    # Late, since it is needed, and then loaded already, with a Falcon alone.
+    """Falcon: rotary positions, or ALiBi, which is scaled with the products."""
+    # Imported here: only a Falcon needs it, and then transformers has loaded it already.
     from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
     def forward(
@@ -73,7 +74,7 @@ def _falcon(interventions: Interventions, layer: int, module: Any) -> None:
         if layer_past is not None:
             key, value = layer_past.update(key, value, module.layer_idx)
         bias = None
-        # Where the model made a mask, ALiBi is in it.
+        # A mask that the model made includes ALiBi.
         if alibi is not None and attention_mask is None:
             bias = interventions.at_positions(alibi.reshape(len(query), module.num_heads, -1)) * module.inv_norm_factor
         outputs = interventions.attend(layer, query, key, value, attention_mask, module.inv_norm_factor, key_bias=bias)
@@ -83,7 +84,7 @@ def _falcon(interventions: Interventions, layer: int, module: Any) -> None:
 
 
 def _bloom(interventions: Interventions, layer: int, module: Any) -> None:
-    """ALiBi; the module adds the residual."""
+    """BLOOM: ALiBi; the module adds the residual."""
 
     def forward(
         hidden_states: Tensor,
@@ -104,7 +105,7 @@ def _bloom(interventions: Interventions, layer: int, module: Any) -> None:
 
 
 def _mpt(interventions: Interventions, layer: int, module: Any) -> None:
-    """ALiBi over the whole window, of which the last tokens' part counts; q, k and v may be clipped."""
+    """MPT: ALiBi over all positions, of which the last tokens' part counts; q, k and v may be clipped."""
 
     def forward(
         hidden_states: Tensor,

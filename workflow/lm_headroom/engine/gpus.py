@@ -1,12 +1,11 @@
-"""GPUs of a job: jobs beside each other on one host claim different ones, before torch sees any. No torch.
+"""Claim GPUs for a job before torch sees any, so that concurrent jobs on one host use different ones. No torch.
 
-A claim is a lock on a file per GPU, in a folder of the user's. The kernel drops it when the process ends, however it
-ends, so that there is nothing to clean up.
+A claim is a lock on one file per GPU in a folder of the user. The kernel releases it when the process ends, however it
+ends, so nothing needs cleaning up.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
@@ -16,19 +15,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from lm_headroom.errors import HeadroomError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL = 1.0
-"""Seconds between two looks at the locks."""
+"""Seconds between two attempts to lock."""
 REMIND = 600.0
-"""Seconds between two lines that say a job still waits."""
+"""Seconds between two reminders that a job still waits."""
 _ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 _LISTED = re.compile(r"^\s*(GPU|MIG).*\(UUID: ([\w/-]+)\)", re.MULTILINE)
-_held: list[TextIO] = []
-"""Locked files, open for as long as the process lives."""
+_held: list[FileLock] = []
+"""Locks that this process holds until it ends."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Device:
     """A GPU, or a MIG instance of one.
 
     Attributes:
-        name: what ``CUDA_VISIBLE_DEVICES`` calls it.
-        key: what it is known by on this host.
+        name: its name in ``CUDA_VISIBLE_DEVICES``.
+        key: its identity on this host.
     """
 
     name: str
@@ -45,22 +45,23 @@ class Device:
 
 
 def claim(count: int) -> None:
-    """Claim GPUs for the rest of this process's life, and let it see no others.
+    """Claim GPUs for the rest of this process's life and hide all others from it.
 
-    Waits while too few are free, and says so. Does nothing where no GPU can be seen, or none is wanted.
+    Waits, and prints that it waits, while too few GPUs are free. Does nothing if no GPU is visible or ``count`` is 0.
 
     Args:
         count: how many.
 
     Raises:
-        HeadroomError: fewer can be seen, or the folder of locks is not the user's.
+        HeadroomError: fewer GPUs are visible, or the folder of locks belongs to another user.
     """
     devices = visible_gpus(os.environ)
     if not devices or not count:
         return
     if len(devices) < count:
         raise HeadroomError(
-            f"a job is to have {count} GPUs (config key 'gpus', option --gpus), and {len(devices)} can be seen here "
+            f"the job needs {count} GPUs (config key 'gpus', option --gpus) but only {len(devices)} "
+            f"{'is' if len(devices) == 1 else 'are'} visible "
             f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')}); ask for fewer, or for a node with more"
         )
     folder = lock_folder()
@@ -71,25 +72,25 @@ def claim(count: int) -> None:
             break
         if reminded is None or time.monotonic() - reminded >= REMIND:
             reminded = time.monotonic()
-            what = "a GPU" if count == 1 else f"{count} GPUs"
-            print(f"waiting for {what}: other jobs of lm-headroom have those seen here", file=sys.stderr, flush=True)
+            needed = "a GPU" if count == 1 else f"{count} GPUs"
+            print(f"waiting for {needed}: other lm-headroom jobs hold all visible ones", file=sys.stderr, flush=True)
         time.sleep(POLL)
     os.environ[VISIBLE] = ",".join(device.name for device in claimed)
 
 
 def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
-    """The GPUs that this process may use: those that ``CUDA_VISIBLE_DEVICES`` names, else all of the host."""
+    """List the GPUs this process may use: those named in ``CUDA_VISIBLE_DEVICES``, else all GPUs of the host."""
     listed = _list_gpus()
     names = environ.get(VISIBLE)
     if names is None:
-        # A GPU that is cut into MIG instances is used by them alone.
+        # A GPU that is split into MIG instances can only be used through them.
         return [Device(uuid, uuid) for gpu, *instances in listed for uuid in (instances or [gpu])]
-    # Without the driver's list a number is known by the scheduler's job: jobs may each have a GPU 0 of their own.
+    # Without the driver's list, the scheduler's job identifies a number: each job may have its own GPU 0.
     job = next((environ[name] for name in _ALLOCATIONS if name in environ), "")
     devices: list[Device] = []
     for name in (part.strip() for part in names.split(",")):
         if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name):
-            # As CUDA does: nothing from the first name on that is none.
+            # CUDA, too, ignores everything from the first invalid name on.
             break
         if name.isdecimal():
             key = listed[int(name)][0] if int(name) < len(listed) else f"{job}.{name}"
@@ -101,7 +102,7 @@ def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
 
 
 def _list_gpus() -> list[list[str]]:
-    """UUIDs of the host's GPUs, each followed by those of its MIG instances; none where the driver lists none."""
+    """List the UUIDs of the host's GPUs, each followed by those of its MIG instances; empty without a driver."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -116,35 +117,33 @@ def _list_gpus() -> list[list[str]]:
 
 
 def lock_folder() -> Path:
-    """Where this user's locks are on this host.
+    """Create and return the folder of this user's locks on this host.
 
     Raises:
-        HeadroomError: somebody else made it.
+        HeadroomError: another user created it.
     """
     folder = Path(tempfile.gettempdir()) / f"lm-headroom-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise HeadroomError(f"{folder}: the folder for the locks of this user's GPUs is somebody else's; remove it")
+        raise HeadroomError(f"{folder}: this folder for GPU locks belongs to another user; remove it")
     return folder
 
 
 def _try_claim(devices: Sequence[Device], count: int, folder: Path) -> list[Device]:
-    """Lock ``count`` of the devices, or none."""
-    # One process at a time: two that each take a part of what both need would wait for each other.
-    with (folder / "turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        claimed: list[tuple[Device, TextIO]] = []
+    """Lock ``count`` of the devices and return them; lock none and return an empty list if too few are free."""
+    # One process at a time: two processes that each hold a part of what both need would deadlock.
+    with FileLock(folder / "turn", fallback_to_soft=False):
+        claimed: list[tuple[Device, FileLock]] = []
         for device in devices:
-            file = (folder / re.sub(r"[^\w.-]", "_", device.key)).open("w")
+            lock = FileLock(folder / re.sub(r"[^\w.-]", "_", device.key), timeout=0, fallback_to_soft=False)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
+                lock.acquire()
+            except Timeout:
                 continue
-            claimed.append((device, file))
+            claimed.append((device, lock))
             if len(claimed) == count:
                 _held.extend(lock for _, lock in claimed)
                 return [device for device, _ in claimed]
         for _, lock in claimed:
-            lock.close()
+            lock.release()
         return []

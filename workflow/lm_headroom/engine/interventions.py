@@ -1,10 +1,10 @@
-"""The one seam: an attention function registered with transformers, through which heads are gated and read.
+"""Interventions on heads and FFNs, through an attention function registered with transformers.
 
-transformers calls the function once per layer with q, k, v and expects the per-head outputs A, [batch, time, head,
-width], back: exactly the tensor that enters the output projection. Multiplying A by a gate removes a head; keeping A
-and differentiating with respect to it scores one. FFNs are left out, and passes restarted at a layer, by wrapping the
-forward methods of the modules in question. No modelling file is patched. For families whose attention transformers does
-not route through its interface, :mod:`lm_headroom.engine.attention_adapters` makes the same call.
+transformers calls the function once per layer with q, k and v and expects the per-head outputs A, [batch, pos, head,
+d_head], back: exactly the tensor that enters the output projection. A gate that multiplies A removes a head; the
+gradient with respect to A scores one. Wrapped forward methods leave out FFNs and restart passes at a layer. No
+modelling file is patched. Where transformers does not route an architecture's attention through its interface,
+:mod:`lm_headroom.engine.attention_adapters` makes the same call.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from lm_headroom.settings import other_dtype
 IMPLEMENTATION = "lm_headroom"
 
 Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
-"""Called with layer, q and k, each [batch, head, time, width] (keys repeated for groups), and how they attend."""
+"""Called with layer, q and k, each [batch, head, pos, d_head] (keys repeated for groups), and how they attend."""
 
 
 @dataclass(frozen=True)
 class TreeMask:
-    """How the columns of one tree of tokens may attend to each other.
+    """Which columns of one prefix tree may attend to each other.
 
-    The first ``trunk`` columns are causal. Each column after it is part of a branch and sees what leads to it.
+    The first ``trunk`` columns are causal. Each later column is part of a branch and attends to its ancestors.
 
     Attributes:
         columns: number n of columns.
@@ -55,12 +55,12 @@ class TreeMask:
 
 @dataclass(frozen=True)
 class Layout:
-    """Trees that lie end to end in the one row of a batch; none sees another.
+    """Prefix trees end to end in one row of tokens; no tree attends to another.
 
     Attributes:
         trees: the trees.
-        needed: columns whose last hidden states are read; the last layer's FFN is computed there alone. None for all.
-        positions: of all columns, [n], from 0 in each row of a tree; None where they go on from column to column.
+        needed: columns whose last hidden states are read; the last layer's FFN is computed only there. None for all.
+        positions: position of each column in its sequence, [n]; None if each column follows the one before.
     """
 
     trees: tuple[TreeMask, ...]
@@ -69,22 +69,22 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """Columns of all trees."""
+        """Number of columns of all trees."""
         return sum(tree.columns for tree in self.trees)
 
     @classmethod
     def causal(cls, columns: int) -> Layout:
-        """One sequence."""
+        """The layout of one causal sequence."""
         return cls((TreeMask(columns, columns),))
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One layer's A, [batch, time, head, width], or what its FFN adds to the residual, [..., time, width].
+    """A kept activation: one layer's A, [batch, pos, head, d_head], or its FFN's output, [..., pos, d_model].
 
     Attributes:
-        value: the tensor, outside the graph of gradients.
-        probe: zeros that were added to it: the loss's gradient with respect to them is the one with respect to it.
+        value: the activation, detached.
+        probe: zeros that were added to it; their gradient equals that of the activation.
     """
 
     value: Tensor
@@ -92,7 +92,7 @@ class Capture:
 
 
 class Interventions:
-    """State of one model's seam. Made by :func:`attach`; every change is undone when its context manager ends."""
+    """Interventions on one model, made by :func:`attach`. Each context manager undoes its change when it ends."""
 
     def __init__(self, shape: architectures.HeadLayout, returns_tuple: bool = False, norms_ffns: bool = False) -> None:
         self.shape = shape
@@ -113,14 +113,14 @@ class Interventions:
 
     @contextmanager
     def gates(self, gates: Tensor | None) -> Iterator[None]:
-        """Multiply head outputs by ``gates`` [layer, head]; None leaves the model as it is."""
+        """Multiply head outputs by ``gates`` [layer, head]; None changes nothing."""
         if gates is not None and tuple(gates.shape) != (self.shape.layers, self.shape.heads):
             raise HeadroomError(
                 f"gates have shape {tuple(gates.shape)}, the model has {self.shape.layers} layers of "
                 f"{self.shape.heads} heads"
             )
         self._gates = gates
-        # Known on the host once, so that layers without a closed gate cost nothing.
+        # Copied to the host once, so that layers without a closed gate cost nothing.
         self._closed = [] if gates is None else (gates != 1).any(dim=1).tolist()
         self._empty = [] if gates is None else (gates == 0).all(dim=1).tolist()
         try:
@@ -130,7 +130,7 @@ class Interventions:
 
     @contextmanager
     def without_ffns(self, layers: Iterable[int]) -> Iterator[None]:
-        """Leave out the FFNs of ``layers``, with their biases; the residual stays. They are not computed at all."""
+        """Skip the FFNs of ``layers`` and their biases; the residual passes through."""
         self._without_ffns = frozenset(layers)
         try:
             yield
@@ -139,7 +139,7 @@ class Interventions:
 
     @contextmanager
     def layer_inputs(self) -> Iterator[dict[int, Tensor]]:
-        """Keep what enters each layer, [batch, time, width], in the yielded dictionary."""
+        """Keep the input of each layer, [batch, pos, d_model], in the yielded dictionary."""
         self._inputs = {}
         try:
             yield self._inputs
@@ -148,9 +148,9 @@ class Interventions:
 
     @contextmanager
     def restart(self, layer: int, hidden: Tensor) -> Iterator[None]:
-        """Let passes begin at ``layer`` with ``hidden`` [batch, time, width] as its input; layers below are skipped.
+        """Begin passes at ``layer`` with ``hidden`` [batch, pos, d_model] as its input; skip the layers below.
 
-        The pass must have the input ids, positions and layout of the one that ``hidden`` was kept from.
+        The pass must have the input ids, positions and layout of the pass that ``hidden`` comes from.
         """
         self._restart = (layer, hidden)
         try:
@@ -160,7 +160,7 @@ class Interventions:
 
     @contextmanager
     def layout(self, layout: Layout) -> Iterator[None]:
-        """Attend by ``layout`` instead of by the mask that the model makes."""
+        """Attend by ``layout`` instead of the mask that the model makes."""
         global _layouts_in_force
         self._layout = layout
         _layouts_in_force += 1
@@ -172,10 +172,10 @@ class Interventions:
 
     @contextmanager
     def capture(self, checkpointing: bool = False) -> Iterator[dict[int, Capture]]:
-        """Keep each layer's A in the yielded dictionary, with what gradients can be taken for.
+        """Keep each layer's A in the yielded dictionary, ready for gradients.
 
         Args:
-            checkpointing: keep nothing inside the layers for the backward pass but compute them again.
+            checkpointing: recompute layers in the backward pass instead of keeping their activations.
         """
         self._captures = {}
         self._checkpointing = checkpointing
@@ -187,7 +187,7 @@ class Interventions:
 
     @contextmanager
     def capture_ffns(self) -> Iterator[dict[int, Capture]]:
-        """Keep what each layer's FFN adds to the residual: what :meth:`without_ffns` makes zero, behind its norm."""
+        """Keep what each layer's FFN adds to the residual, after its norm: what :meth:`without_ffns` sets to zero."""
         self._ffn_captures = {}
         try:
             yield self._ffn_captures
@@ -196,7 +196,7 @@ class Interventions:
 
     @contextmanager
     def observe(self, observer: Observer) -> Iterator[None]:
-        """Show q and k of each layer to ``observer``."""
+        """Call ``observer`` with q and k of each layer."""
         self._observer = observer
         try:
             yield
@@ -215,17 +215,17 @@ class Interventions:
         sliding_window: int | None = None,
         key_bias: Tensor | None = None,
     ) -> Tensor:
-        """Attention of one layer: A, [batch, time, head, width].
+        """Compute attention of one layer: A, [batch, pos, head, d_head].
 
         Args:
-            layer: its number.
-            query: [batch, head, time, width].
-            key, value: [batch, key-value head, time, width].
-            mask: what transformers made, bool (True: may attend) or added to scores; None: causal. A layout goes first.
-            scaling: of the products; None for one over the root of the width.
+            layer: number of the layer.
+            query: [batch, head, pos, d_head].
+            key, value: [batch, key-value head, pos, d_head].
+            mask: from transformers, bool (True: may attend) or added to scores; None: causal. A layout overrides it.
+            scaling: factor of the products; None for one over the root of d_head.
             softcap: scores s become softcap tanh(s / softcap).
-            sliding_window: a token attends to so many tokens at most, itself the last.
-            key_bias: added to the scores of each key, after the scaling, [batch, head, time]: ALiBi.
+            sliding_window: number of tokens that a token attends to at most, including itself.
+            key_bias: ALiBi: added to the scores of each key after the scaling, [batch, head, pos].
         """
         self.calls[layer] += 1
         if self._is_empty(layer):
@@ -253,19 +253,19 @@ class Interventions:
         return outputs
 
     def at_positions(self, values: Tensor) -> Tensor:
-        """``values`` [..., time], which transformers made for columns in a row, at the positions of the layout's."""
+        """Gather ``values`` [..., pos], made for consecutive positions, at the layout's positions."""
         if self._layout is None or self._layout.positions is None:
             return values
         return values[..., self._layout.positions.to(values.device)]
 
     def _is_empty(self, layer: int) -> bool:
-        """Whether all heads of a layer are gone and nobody looks: then there is nothing to compute."""
+        """Whether all heads of a layer are pruned and nothing reads them: then there is nothing to compute."""
         return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
 
     def run_projection(
         self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
     ) -> Tensor:
-        """An attention projection, unless all heads of the layer are gone: then the last one gives its bias."""
+        """Run an attention projection; if all heads of the layer are pruned, only the last one gives its bias."""
         if not self._is_empty(layer):
             return forward(x)
         if last:
@@ -273,7 +273,7 @@ class Interventions:
         return x.new_zeros(*x.shape[:-1], architectures.n_outputs(module))
 
     def run_layer(self, layer: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """A decoder layer's forward pass, unless it is skipped."""
+        """Run a decoder layer unless it is skipped."""
         if self._restart is not None:
             start, kept = self._restart
             if layer < start:
@@ -288,7 +288,7 @@ class Interventions:
         return forward(hidden, *args, **kwargs)
 
     def _as_laid_out(self, layout: Layout | None, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A forward pass with the layout of the pass that it repeats, whose context has ended by then."""
+        """Run a forward pass with the layout of the pass it repeats, whose context has ended by then."""
         before, self._layout = self._layout, layout
         try:
             return forward(*args, **kwargs)
@@ -296,7 +296,7 @@ class Interventions:
             self._layout = before
 
     def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-        """A part of an FFN, unless the FFN is left out: then parts hand their input on, and the last gives zeros."""
+        """Run a module of an FFN; if the FFN is left out, modules return their input, and the last one zeros."""
         if layer in self._without_ffns:
             return torch.zeros_like(hidden) if last else hidden
         layout = self._layout
@@ -313,13 +313,13 @@ class Interventions:
         return outputs
 
     def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-        """The norm between an FFN and the residual, which undoes any factor of what enters it: probed behind it."""
+        """Run the norm between an FFN and the residual; the probe follows it, since it cancels factors of its input."""
         outputs = forward(hidden)
         return outputs if self._ffn_captures is None else _probe(self._ffn_captures, layer, outputs)
 
 
 def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
-    """Keep a tensor. A layer that is computed again for the backward pass gets the probe that it had."""
+    """Keep a tensor with its probe. A layer that is recomputed in the backward pass keeps its first probe."""
     if layer not in captures:
         probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
         captures[layer] = Capture(outputs.detach(), probe)
@@ -329,9 +329,9 @@ def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
 def _attend_by_layout(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, attention_spec: AttentionSpec
 ) -> Tensor:
-    """Attention within each tree: one causal call for its trunk and one masked call for its branches.
+    """Compute attention within each tree: one causal call for its trunk and one masked call for its branches.
 
-    Cheaper than a mask over everything, whose entries between trees would be computed to be thrown away.
+    This is cheaper than one mask over all trees, which would compute and discard the entries between trees.
     """
     outputs = []
     start = 0
@@ -352,7 +352,7 @@ def _attend_by_layout(
 
 
 def _near(layout: Layout, start: int, trunk: int, end: int, sliding_window: int) -> Tensor:
-    """Which columns of a tree are within the window of each branch column, by their positions, bool [n - R, n]."""
+    """Mark the columns within the sliding window of each branch column, by positions, bool [n - R, n]."""
     places = torch.arange(end - start) if layout.positions is None else layout.positions[start:end]
     return places[trunk - start :, None] - places < sliding_window
 
@@ -369,7 +369,7 @@ def _attention_function(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls. ``scaling`` is used as given: OPT scales its queries itself and passes 1."""
+    """The function that transformers calls. OPT scales its queries itself and passes ``scaling`` 1."""
     interventions: Interventions = module.lm_headroom_interventions
     return interventions.attend(
         module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window
@@ -380,15 +380,15 @@ _layouts_in_force = 0
 
 
 def _mask_function(*args: Any, **kwargs: Any) -> Any:
-    """The mask that transformers asks for: none where a layout says who attends to whom.
+    """Make the mask that transformers asks for; None while a layout is in force.
 
-    Positions that begin anew tell transformers of packed sequences; the mask that it then makes, n x n, is not used.
+    From positions that restart, transformers infers packed sequences and would make an unused n x n mask.
     """
     return None if _layouts_in_force else sdpa_mask(*args, **kwargs)
 
 
 def _tensor_mask_function(*args: Any, **kwargs: Any) -> Tensor:
-    """The mask for models that compute with it themselves: an empty tensor where a layout is in force."""
+    """Make the mask for models that compute with it themselves; an empty tensor while a layout is in force."""
     if _layouts_in_force:
         return torch.empty(0, dtype=torch.bool)
     mask: Tensor = sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
@@ -401,12 +401,12 @@ AttentionMaskInterface.register(f"{IMPLEMENTATION}-{attention_adapters.TENSOR_MA
 
 
 def attach(model: Any) -> Interventions:
-    """Route a model's attention through a seam and prove that it works there.
+    """Route a model's attention through :class:`Interventions` and prove that they are exact.
 
     Raises:
-        HeadroomError: the family is unknown, or cannot be served with the model's settings; logits are not finite; the
-            seam does not fire exactly once per layer; opening all gates changes the logits; closing a head or leaving
-            out FFNs does not; rows packed into a tree differ from rows apart; or a restarted pass ends elsewhere.
+        HeadroomError: the architecture or a setting of it is not supported; logits are not finite; attention is not
+            called exactly once per layer; open gates change the logits; closed heads or omitted FFNs do not; sequences
+            packed into a tree differ from separate ones; or a restarted pass gives other logits.
     """
     row = architectures.check_config(model.config.to_dict())
     shape = architectures.head_layout(model)
@@ -452,12 +452,12 @@ def _probe_tokens(model: Any) -> Tensor:
 
 @torch.no_grad()
 def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
-    """Prove that the seam serves a model.
+    """Prove that interventions are exact for a model.
 
     Args:
-        model, seam: the model and its seam, attached.
-        tokens: what it is proved with, [1, pos].
-        own, before: what passed through the model's layers without the seam, and its logits.
+        model, interventions: the model and its interventions, attached.
+        tokens: the input of the proofs, [1, pos].
+        own, before: trace of the unmodified model's layers, and its logits.
     """
     interventions.calls.clear()
     with trace_layers(model) as opened, measure_spread(interventions, opened):
@@ -477,7 +477,7 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
 
 
 def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
-    """With all gates open, the model against itself without the seam."""
+    """Compare the model with all gates open with the unmodified model."""
     with trace_layers(model, own.inputs) as trace:
         values = model(input_ids=tokens, use_cache=False).logits
     why = find_fault(trace, own, TIMES_WRITTEN_OUT)
@@ -491,7 +491,7 @@ def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, o
 
 
 def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, first: Trace) -> None:
-    """Two rows that share six tokens, in a tree, and five tokens in a tree after it, against the rows apart."""
+    """Compare sequences packed into two trees, where two of them share six tokens, with separate sequences."""
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
     with trace_layers(model) as second, measure_spread(interventions, second):
@@ -515,9 +515,9 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
 
 
 def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opened: Tensor) -> None:
-    """Close every other head, then the rest: nothing of them reaches the output projections, and logits change.
+    """Close every other head, then the rest: no output of theirs may reach the projections, and logits must change.
 
-    Some heads, or all of some layers, may write nothing, as where another tool zeroed them; of some layer they must.
+    Some heads, or all heads of some layers, may write nothing, for example if another tool zeroed them; not all may.
     """
     numbers = torch.arange(interventions.shape.layers)[:, None] + torch.arange(interventions.shape.heads)
     tells = False
@@ -541,7 +541,7 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
 
 
 def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
-    """A pass restarted at the last layer, and logits made from last hidden states."""
+    """Check a pass restarted at the last layer, and logits computed from last hidden states."""
     last = interventions.shape.layers - 1
     with interventions.restart(last, kept.inputs[last]):
         hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state

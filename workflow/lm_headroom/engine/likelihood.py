@@ -1,7 +1,7 @@
-"""The engine: log-likelihoods of continuations, from one pass over what a document's choices share.
+"""Log-likelihoods of continuations; one pass computes a document's shared prefix once for all its choices.
 
-Vocabulary logits are computed only at positions that predict a continuation token, and once where several rows predict
-from the same position.
+Vocabulary logits are computed only at positions that predict a continuation token, once per position even if several
+sequences share it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 def encode(
     pairs: Sequence[tuple[int, str, str]], tokenizer: Any, max_positions: int, add_bos: bool = False
 ) -> list[Document]:
-    """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; rows of a document must be adjacent.
+    """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; triples of a document must be adjacent.
 
-    Trailing spaces of a context move to its continuation. Too long documents lose context on the left, once per
-    document by its longest row, so that its choices keep one context.
+    Trailing spaces of a context move to its continuation. Documents that are too long lose context on the left, by the
+    excess of their longest sequence, so that all choices keep the same context.
 
     Args:
         pairs: the triples.
@@ -40,8 +40,8 @@ def encode(
         add_bos: put the BOS token (else EOS) before each context.
 
     Raises:
-        HeadroomError: a continuation has no tokens or does not fit the window; or there is no start token where one
-            is needed.
+        HeadroomError: a continuation has no tokens or does not fit; or the tokenizer lacks a start token that is
+            needed.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     ids = _tokenise(tokenizer, pairs)
@@ -69,7 +69,7 @@ def encode(
 
 
 def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str, list[int]]:
-    """Token ids of each context and each whole row; a context that several rows share is tokenised once."""
+    """Tokenise each distinct context and each distinct context with continuation once."""
     texts = dict.fromkeys(text for _, context, rest in pairs for text in (context.rstrip(), context + rest))
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return dict(zip(texts, ids, strict=True))
@@ -81,18 +81,18 @@ def _truncate(doc_id: int, rows: list[tuple[list[int], list[int]]], max_position
         longest = max(len(target) for _, target in rows)
         raise HeadroomError(
             f"document {doc_id}: a continuation of {longest} tokens leaves no room for its context in the model's "
-            f"window of {max_positions} tokens; leave the document out or take a model with a longer window"
+            f"window of {max_positions} tokens; leave the document out or take a model with a longer context window"
         )
     return Document(doc_id, tuple(TokenSequence((*p[excess:], *t), len(t)) for p, t in rows), excess)
 
 
 def target_log_probabilities(loaded: LoadedModel, batch: Batch) -> Tensor:
-    """log p of each target token, [T], in at least float32. Differentiable where the model's activations are."""
+    """Compute log p of each target token, [T], in at least float32; differentiable if the activations are."""
     return predict(loaded, batch)[0]
 
 
 def predict(loaded: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """log p of each target token, [T], and whether it is the likeliest token at its place, bool [T]."""
+    """Compute log p of each target token, [T], and whether it is the likeliest token there, bool [T]."""
     model = loaded.model
     with loaded.interventions.layout(batch.layout()):
         hidden = model.base_model(
@@ -101,7 +101,7 @@ def predict(loaded: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     needed = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
     parts, greedy = [], []
     sources = batch.sources.to(hidden.device)
-    # Targets are taken chunk by chunk of their positions, so that [positions, vocabulary] never exists whole.
+    # Chunk by chunk of positions, so that the whole [positions, vocabulary] tensor never exists.
     order = torch.argsort(sources, stable=True)
     bounds = torch.searchsorted(
         sources[order], torch.arange(0, len(needed) + LOGIT_ROWS, LOGIT_ROWS, device=hidden.device)
@@ -119,7 +119,7 @@ def predict(loaded: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _likeliest(logits: Tensor, places: Tensor, targets: Tensor, aimed: Tensor) -> Tensor:
-    """Whether each target is its row's argmax, which is looked for only where a target has the largest logit."""
+    """Whether each target is the argmax at its position; computed only where it has the largest logit."""
     likeliest = aimed == logits.amax(dim=-1)[places]
     tied = likeliest.nonzero()[:, 0]
     likeliest[tied] = logits[places[tied]].argmax(dim=-1) == targets[tied]
@@ -127,11 +127,11 @@ def _likeliest(logits: Tensor, places: Tensor, targets: Tensor, aimed: Tensor) -
 
 
 TokenPredictions = tuple[Tensor, Tensor, Tensor]
-"""Row number, log p and whether it is the likeliest, of each target token of a batch; on the CPU."""
+"""Of each target token of a batch: sequence number, log p and whether it is the likeliest token; on the CPU."""
 
 
 def predict_checked(loaded: LoadedModel, batch: Batch) -> TokenPredictions:
-    """What :class:`Likelihoods` adds up for a batch.
+    """Run a batch and return what :class:`Likelihoods` sums; refuse values that are not finite.
 
     Raises:
         HeadroomError: see :func:`check_finite`.
@@ -145,7 +145,7 @@ def check_finite(loaded: LoadedModel, batch: Batch, values: Tensor) -> None:
     """Refuse log p of target tokens, [T], that are not finite.
 
     Raises:
-        HeadroomError: one is not; names its document, and the layer where the document's numbers go wrong.
+        HeadroomError: one is not finite; names its document and the first layer with non-finite values.
     """
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad) == 0:
@@ -158,7 +158,7 @@ def check_finite(loaded: LoadedModel, batch: Batch, values: Tensor) -> None:
                 where = _locate_overflow(loaded, batch, slice(start, start + tree.columns))
                 raise HeadroomError(
                     f"document {member.document.doc_id}: the log-likelihood of a continuation is "
-                    f"{values[bad[0, 0]].item()}; its numbers cease to be finite in {where}: "
+                    f"{values[bad[0, 0]].item()}; values first become non-finite in {where}: "
                     + other_dtype(str(loaded.model.dtype))
                 )
         start += tree.columns
@@ -166,7 +166,7 @@ def check_finite(loaded: LoadedModel, batch: Batch, values: Tensor) -> None:
 
 @torch.no_grad()
 def _locate_overflow(loaded: LoadedModel, batch: Batch, columns: slice) -> str:
-    """Where these columns' hidden states first hold what is not finite, by another pass that keeps all of them."""
+    """Say where these columns' hidden states first become non-finite, by another pass that keeps all of them."""
     with loaded.interventions.layout(batch.layout()), loaded.interventions.layer_inputs() as inputs:
         loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
     overflowed = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
@@ -176,15 +176,15 @@ def _locate_overflow(loaded: LoadedModel, batch: Batch, columns: slice) -> str:
 
 
 ENTRY = {"values": ("f", ()), "greedy": ("b", ())}
-"""Layout of a document's entry among the parts, a number per row; see :meth:`Likelihoods.entry`."""
+"""Layout of a document's entry in the resume cache, one number per sequence; see :meth:`Likelihoods.entry`."""
 
 
 class Likelihoods:
-    """Log-likelihoods of rows, filled batch by batch.
+    """Log-likelihoods of sequences, filled batch by batch.
 
     Attributes:
         values: nats, float64 [n_rows].
-        greedy: whether greedy decoding gives the row's continuation, bool [n_rows].
+        greedy: whether greedy decoding gives the continuation, bool [n_rows].
     """
 
     def __init__(self, n_sequences: int) -> None:
@@ -192,29 +192,29 @@ class Likelihoods:
         self._misses = torch.zeros(n_sequences, dtype=torch.int64)
 
     def add(self, predictions: TokenPredictions) -> None:
-        """Count the rows of a batch in."""
+        """Add the predictions of a batch."""
         rows, values, greedy = predictions
         self._totals.index_add_(0, rows, values)
         self._misses.index_add_(0, rows, (~greedy).long())
 
     def entry(self, rows: slice) -> dict[str, np.ndarray[Any, Any]]:
-        """The rows of a document that has been counted in, as :meth:`restore` takes them."""
+        """The values of a finished document, as :meth:`restore` takes them."""
         return {"values": self._totals[rows].numpy(), "greedy": (self._misses[rows] == 0).numpy()}
 
     def restore(self, rows: slice, values: np.ndarray[Any, Any], greedy: np.ndarray[Any, Any]) -> None:
-        """Take the rows of a document as :meth:`entry` gave them."""
+        """Set the values of a document to what :meth:`entry` returned."""
         self._totals[rows] = torch.from_numpy(values)
         self._misses[rows] = torch.from_numpy(~greedy).long()
 
     @property
     def values(self) -> Array:
-        """Log-likelihoods."""
+        """Log-likelihoods in nats, [n_sequences]."""
         result: Array = self._totals.numpy()
         return result
 
     @property
     def greedy(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Rows that greedy decoding gives."""
+        """Whether greedy decoding gives each continuation, [n_sequences]."""
         result: np.ndarray[Any, np.dtype[np.bool_]] = (self._misses == 0).numpy()
         return result
 
@@ -228,15 +228,15 @@ def likelihoods(
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
 ) -> Likelihoods:
-    """Each row's continuation given its context, with heads gated by ``gates`` and some layers' FFNs left out.
+    """Compute the log-likelihood of each continuation, with heads gated and the FFNs of some layers left out.
 
     Args:
         loaded: the model.
         batches: the documents.
-        gates: [layer, head]; None for open ones.
-        without_ffns: layers.
+        gates: [layer, head]; None for open gates.
+        without_ffns: layers whose FFN is left out.
         progress: advanced by documents.
-        cache: where documents are kept that are done, and looked for.
+        cache: holds finished documents.
 
     Raises:
         HeadroomError: a log-likelihood is not finite; names document and layer.
@@ -265,7 +265,7 @@ def likelihoods(
 def open_unit(
     cache: ResumeCache, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()
 ) -> WorkUnit:
-    """The unit of an evaluation: an entry per document, as :meth:`Likelihoods.entry` gives it."""
+    """Open the work unit of an evaluation: one entry per document, see :meth:`Likelihoods.entry`."""
     name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
     return cache.unit(name, batches.keys, ENTRY, batches.sizes)
 
@@ -280,7 +280,7 @@ def log_likelihoods(loaded: LoadedModel, batches: Batches, gates: Tensor | None 
 
 
 def sequence_slices(documents: Sequence[Document]) -> Iterator[tuple[int, slice]]:
-    """(doc_id, slice of its row numbers) for each document, in order."""
+    """Yield (doc_id, slice of its sequence numbers) for each document, in order."""
     start = 0
     for document in documents:
         yield document.doc_id, slice(start, start + len(document.sequences))

@@ -204,7 +204,7 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
     except Exception as error:
         if out_of_memory(error):
             reason = (
-                f"{what}: the model does not fit the memory in {dtype}; {MORE_MEMORY} ('lm-headroom plan' says "
+                f"{what}: the model does not fit in memory in {dtype}; {MORE_MEMORY} ('lm-headroom plan' says "
                 f"how much "
                 "it takes)"
             )

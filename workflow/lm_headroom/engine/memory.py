@@ -1,4 +1,4 @@
-"""How much memory there is, how much was used, and how many tokens fit."""
+"""Measure free and used memory, and compute how many tokens fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free for one process: of the GPU, or of the machine within its container's limit."""
+    """Free memory in bytes: of the GPU, or of the machine within its container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = machine_bytes("MemAvailable")
@@ -26,7 +26,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def machine_bytes(entry: str) -> int:
-    """An entry of /proc/meminfo, such as MemTotal."""
+    """Read an entry of /proc/meminfo, such as MemTotal, in bytes."""
     return _read_entry(Path("/proc/meminfo"), entry)
 
 
@@ -36,7 +36,7 @@ def _read_entry(path: Path, name: str) -> int:
 
 
 def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
-    """What a token of a batch takes; see :func:`lm_headroom.engine.batch_size.bytes_per_token`."""
+    """Estimate the bytes of a token of a batch; see :func:`lm_headroom.engine.batch_size.bytes_per_token`."""
     sizes = architectures.model_sizes(model)
     return batch_size.bytes_per_token(
         sizes["d_model"], sizes["d_mlp"], sizes["layers"], _item_size(model), keeps_layers, differentiates
@@ -44,12 +44,12 @@ def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool
 
 
 def logit_bytes(model: Any) -> int:
-    """What the logits of one chunk of positions take."""
+    """Bytes of the logits of one chunk of positions."""
     return batch_size.logit_bytes(architectures.model_sizes(model)["vocabulary"], _item_size(model))
 
 
 def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:
-    """Tokens per batch that the free memory holds."""
+    """Compute how many tokens per batch fit into the free memory."""
     # Over several GPUs, the fullest one decides.
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"} or {device}
     per_token = bytes_per_token(model, keeps_layers, differentiates)
@@ -59,8 +59,8 @@ def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, d
 
 
 def peak_memory() -> dict[str, int]:
-    """Most memory that this process has held so far, in MiB."""
-    # Not getrusage: what it says begins with the memory of the process that started this one.
+    """Peak memory of this process so far, in MiB, on the host and on the GPUs."""
+    # Not getrusage: its value starts at the memory of the parent process.
     peaks = {"peak_memory_mib": _read_entry(Path("/proc/self/status"), "VmHWM") // MIB}
     if torch.cuda.is_available():
         devices = range(torch.cuda.device_count())

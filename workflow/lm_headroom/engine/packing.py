@@ -397,12 +397,14 @@ class Batches:
         halves = batch.halves()
         if len(halves) == 1:
             raise HeadroomError(
-                f"document {batch.members[0].document.doc_id} ({batch.columns} tokens) does not fit the memory alone; "
-                f"{MORE_MEMORY}"
+                f"document {batch.members[0].document.doc_id} ({batch.columns} tokens) does not fit in memory on its "
+                f"own; {MORE_MEMORY}"
             )
         # Smaller than what failed, even where halves share all that they hold.
         self.token_budget = min(max(half.columns for half in halves), batch.columns - 1)
-        print(f"out of memory at {batch.columns} tokens; going on with {self.token_budget} at a time", file=sys.stderr)
+        print(
+            f"out of memory at {batch.columns} tokens; continuing with {self.token_budget} at a time", file=sys.stderr
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:

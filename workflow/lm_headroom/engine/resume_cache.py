@@ -161,7 +161,7 @@ class WorkUnit:
             try:
                 entries |= self._read_block(path)
             except (_DamagedError, OSError) as error:
-                print(f"{path}: cannot be reused ({error}); what it held is computed again", file=sys.stderr)
+                print(f"{path}: cannot be reused ({error}); its entries are computed again", file=sys.stderr)
                 if isinstance(error, _DamagedError):
                     path.unlink(missing_ok=True)
         return {number: entries[key] for number, key in enumerate(self._keys) if key in entries}

@@ -1,4 +1,4 @@
-"""From the last hidden state to logits."""
+"""Logits from last hidden states."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from lm_headroom.models import architectures
 
 
 def logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits of last hidden states [..., width], in at least float32: [..., vocabulary]."""
+    """Compute logits [..., vocabulary] of last hidden states [..., d_model], in at least float32."""
     return cap_logits(model, at_least_float32(model.get_output_embeddings()(hidden)))
 
 
 def cap_logits(model: Any, values: Tensor) -> Tensor:
-    """Logits as the model caps them."""
+    """Apply the model's soft cap to logits, if it has one."""
     key = architectures.architecture_of(model).softcap
     cap = getattr(architectures.text_config(model), key) if key else None
     return values if cap is None else soft_cap(values, cap)
 
 
 def unembedding_rows(model: Any, ids: Sequence[int]) -> Tensor:
-    """What the logit of each token reads from the model's width, [token, width]; norms and biases are left out."""
+    """The unembedding vector of each token, [token, d_model], without norms and biases."""
     embedding = model.get_output_embeddings()
-    # Weights that wait outside the GPU are fetched.
+    # Fetches weights that are offloaded from the GPU.
     with align_module_device(embedding):
         rows = at_least_float32(embedding.weight[torch.tensor(ids, device=embedding.weight.device)])
     path = architectures.architecture_of(model).final_projection
@@ -41,5 +41,5 @@ def unembedding_rows(model: Any, ids: Sequence[int]) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Convert to float32 unless the dtype is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -162,7 +162,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return read_object(path)
     except ValueError as error:
-        raise HeadroomError(f"{path} is no JSON of settings ({error}); fetch the checkpoint again") from error
+        raise HeadroomError(f"{path} is not a JSON object of settings ({error}); fetch the checkpoint again") from error
     except OSError as error:
         raise HeadroomError(f"{path} cannot be read ({error.strerror or error})") from error
 

@@ -53,7 +53,7 @@ def fetch(
         if cached is None:
             raise HeadroomError(_explained(source, revision, error)) from error
         print(
-            f"{source}: going on with commit {cached.name} from the local cache, since the hub did not give it "
+            f"{source}: continuing with commit {cached.name} from the local cache, since the hub did not give it "
             f"({type(error).__name__})",
             file=sys.stderr,
         )

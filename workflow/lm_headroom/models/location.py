@@ -70,7 +70,7 @@ def checkpoint_folder(record: Path) -> Path:
     place = read_location(record)
     folder = _folder(record, place) if place else None
     if folder is None or not (folder / "config.json").is_file():
-        where = f"{folder} is no checkpoint any more" if folder else "none has been resolved here"
+        where = f"{folder} is no longer a checkpoint" if folder else "none has been resolved here"
         raise HeadroomError(
             f"{record}: the checkpoint of this model is not on this machine ({where}). Name its folder or hub name as "
             "the model's source in the study and run the workflow again; results of the same checkpoint stay valid"

@@ -113,8 +113,8 @@ def resolve(
     # Before the weights are read for their digest.
     if sizes["max_positions"] < SHORTEST_WINDOW:
         raise HeadroomError(
-            f"model {name!r}: its window is {sizes['max_positions']} tokens, and each model is tried on "
-            f"{SHORTEST_WINDOW} before it is measured; take a model with a longer window"
+            f"model {name!r}: its context window holds {sizes['max_positions']} tokens, but each model is checked "
+            f"on {SHORTEST_WINDOW} before it is measured; take a model with a longer context window"
         )
     check_window(name, sizes["max_positions"], sequences, bos)
     record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
@@ -421,9 +421,8 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
     elif family not in ARCHITECTURES and (code := _named_code(path / CONFIG)):
         raise HeadroomError(
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
-            f"config.json), which is not run without {REMOTE_CODE}: true; nor is the family among those that "
-            f"lm-headroom "
-            f"knows: {', '.join(sorted(ARCHITECTURES))}"
+            f"config.json), which is not run without {REMOTE_CODE}: true; lm-headroom does not support the "
+            f"family either; supported: {', '.join(sorted(ARCHITECTURES))}"
         )
 
 
@@ -453,7 +452,7 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
         raise
     # Code of a checkpoint's own raises whatever comes up.
     except Exception as error:
-        raise HeadroomError(f"model {name!r}: the configuration in {path} is of no use: {error}") from error
+        raise HeadroomError(f"model {name!r}: the configuration in {path} cannot be used: {error}") from error
 
 
 def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:

@@ -328,8 +328,8 @@ def record_costs(record: Path, item_size: int) -> Costs:
         return Costs.from_sizes(read_location(record)["sizes"], item_size)
     except (KeyError, TypeError) as error:
         raise HeadroomError(
-            f"{record}: how large this model is is not known here. Delete {location_file(record)} and run the workflow "
-            "again, which looks at the checkpoint anew"
+            f"{record}: the size of this model is not recorded here. Delete {location_file(record)} and run the "
+            "workflow again, which reads the checkpoint again"
         ) from error
 
 
@@ -346,7 +346,7 @@ def recorded_prompts(path: str, changed: int) -> Prompts:
     record = provenance(Path(path))
     if "text" not in record:
         raise HeadroomError(
-            f"{path}: these prompts do not say how much text they hold; an older lm-headroom may have made "
+            f"{path}: these prompts lack the sizes of their text; an older lm-headroom may have made "
             f"them. Delete "
             "the file and run the workflow again, which renders it anew"
         )

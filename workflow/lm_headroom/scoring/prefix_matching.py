@@ -96,8 +96,8 @@ def input_ids(loaded: LoadedModel, tokens: list[int], start: int | None) -> list
     ids = ([] if start is None else [start]) + tokens
     if len(ids) > loaded.max_positions:
         raise HeadroomError(
-            f"an induction sequence of {len(ids)} tokens is longer than the model's window of {loaded.max_positions}; "
-            + _advice(loaded.max_positions - (start is not None))
+            f"an induction sequence of {len(ids)} tokens is longer than the model's context window of "
+            f"{loaded.max_positions}; " + _advice(loaded.max_positions - (start is not None))
         )
     return ids
 
