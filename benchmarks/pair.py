@@ -203,7 +203,7 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         found = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
     node = plan.measured(config, "float32", torch.get_num_threads())
     costs = plan.costs_of(model_from_config(config, torch.float32))
-    return {job.rule: job for job in plan.jobs(study, found, costs, node)}
+    return {job.rule: job for job in plan.jobs(study, [prompts.loads for prompts in found], costs, node)}
 
 
 def _loops(bench: Bench, prompts: Path, folder: Path, evaluations: int) -> tuple[float, dict[str, Any]]:
@@ -241,25 +241,24 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
     from benchmarks.measures import NEAR, Bench, best_batch
     from benchmarks.rivals import Harness, released_importance
     from lm_headroom.analysis.ranking import count_at
-    from lm_headroom.artifacts.ffns import read_ffn_ranking
-    from lm_headroom.artifacts.heads import read_ranking
+    from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
     from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
     from lm_headroom.engine.likelihood import encode
-    from lm_headroom.steps.read_prompts import first_gold, pairs, rows
+    from lm_headroom.tasks.prompt_set import first_gold, pairs, read_prompts
 
     torch.set_num_threads(2)
     rival = Harness(record, "float32")
 
-    tokenizer = rival.hflm.tokenizer
-    released_importance(rival.model, encode(pairs(first_gold(rows(prompts, IMPORTANCE))), tokenizer, 2048))
-    table = rows(prompts, EVALUATION)
+    tokenizer, prompt_set = rival.hflm.tokenizer, read_prompts(prompts)
+    released_importance(rival.model, encode(pairs(first_gold(prompt_set.rows(IMPORTANCE))), tokenizer, 2048))
+    table = prompt_set.rows(EVALUATION)
     asked, gold = pairs(table), table.column("gold").to_pylist()
     # The search for the best batch size is not counted: a user would know it.
     start = time.perf_counter()
     best = best_batch(rival, asked, Bench.batches)
     search = time.perf_counter() - start
-    heads = {kind: read_ranking(folder / name) for kind, name in HEADS_RANKED.items()}
-    layers = read_ffn_ranking(folder / "ffns.parquet")
+    heads = {kind: read_ranking(folder / name).order for kind, name in HEADS_RANKED.items()}
+    layers = read_ffn_ranking(folder / "ffns.parquet").order
     right: list[list[bool]] = []
     sure: list[list[bool]] = []
     start = time.perf_counter()

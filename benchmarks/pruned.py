@@ -19,8 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_headroom.analysis.ranking import AGGREGATE, count_at
-from lm_headroom.artifacts.ffns import read_ffn_ranking
-from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
 from lm_headroom.engine.likelihood import encode, likelihoods
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.memory import MIB, peak_memory
@@ -77,8 +76,8 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                 prefill = contest({key: partial(_prefill, m, tokens) for key, m in both.items()}, bench.rounds)
                 decode = contest({key: partial(_decode, m, tokens[:, :SHORT]) for key, m in both.items()}, bench.rounds)
                 harness = Harness(bench.record, "float32", model)
-                heads = read_ranking(rankings["heads"])
-                ffns = read_ffn_ranking(rankings["ffns"])
+                heads = read_ranking(rankings["heads"]).order
+                ffns = read_ffn_ranking(rankings["ffns"]).order
                 gone = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
                 accuracy, far = {}, 0.0
                 for task, rows in documents.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
-from lm_headroom.artifacts.store import by_column, write
+from lm_headroom.artifacts.store import write
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import made_of, outcomes
 

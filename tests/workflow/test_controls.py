@@ -8,7 +8,8 @@ import pytest
 from lm_headroom.analysis.ranking import random_ffns, rank_heads
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from lm_headroom.artifacts.heads import grid, read_ranking
+from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import file_digest, provenance, read
@@ -35,7 +36,8 @@ def columns(finished):
 
 def test_the_configured_reading_is_the_score(finished, columns):
     np.testing.assert_array_equal(columns["token"], columns["score"])
-    assert read_ranking(finished.result(f"tiny/ranking/heads/{CELL}.parquet")) == rank_heads(columns["token"])
+    ranking = read_ranking(finished.result(f"tiny/ranking/heads/{CELL}.parquet"))
+    assert list(ranking.order) == rank_heads(columns["token"])
     for name in set(CRITERIA) - {"token"}:
         assert not np.allclose(columns[name], columns["score"]), name
 

@@ -15,8 +15,9 @@ from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from lm_headroom.artifacts.heads import grid, read_ranking
+from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -139,17 +140,20 @@ def test_ffn_scores_are_the_accuracy_lost(finished):
 
 def test_transfer_takes_the_ranking_of_the_partner(finished):
     """With two tasks the only partner is the other one, and its curve is the engine's under that ranking."""
+    from lm_headroom.engine.likelihood import tokenise
     from lm_headroom.engine.loading import load
     from lm_headroom.engine.packing import Batches
-    from lm_headroom.scoring.pruned_evaluation import Evaluation
-    from lm_headroom.steps.read_prompts import choices, rows, tokenise
+    from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
+    from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
     cell = "1shot-seed1234"
     loaded = load(finished.result("tiny/model.json"), device="cpu")
-    table = rows(finished.result(f"prompts/winogrande/{cell}.parquet"), "evaluation")
-    documents = tokenise(table, loaded, add_bos=False)
-    evaluation = Evaluation(loaded, documents, choices(table), Batches(documents, 1024))
-    expected = evaluation.curve(read_ranking(finished.result(f"tiny/ranking/heads/arc_easy/{cell}.parquet")), [0, 50])
+    table = read_prompts(finished.result(f"prompts/winogrande/{cell}.parquet")).rows("evaluation")
+    documents = tokenise(pairs(table), loaded, add_bos=False)
+    evaluation = Evaluation(loaded, documents, group_choices(table), Batches(documents, 1024))
+    expected = evaluation.curve(
+        read_ranking(finished.result(f"tiny/ranking/heads/arc_easy/{cell}.parquet")).order, [0, 50]
+    )
     pairs = read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).to_pylist()
     (pair,) = (row for row in pairs if (row["task_a"], row["task_b"]) == ("winogrande", "arc_easy"))
     for name in ("highest_srcc", "lowest_srcc"):
@@ -168,14 +172,15 @@ def test_greedy_documents_are_lm_evals_loglikelihood(finished):
 
 def test_a_hub_tokenizer_adds_nothing(finished):
     """OPT's tokenizer would put </s> before each text; prompts go to the model without it unless asked for."""
+    from lm_headroom.engine.likelihood import tokenise
     from lm_headroom.engine.loading import load
-    from lm_headroom.steps.read_prompts import rows, tokenise
+    from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
     loaded = load(finished.result("tiny/model.json"), device="cpu")
     assert loaded.tokenizer.bos_token == "</s>"
-    table = rows(finished.result("prompts/arc_easy/0shot-seed1234.parquet"), "evaluation")
+    table = read_prompts(finished.result("prompts/arc_easy/0shot-seed1234.parquet")).rows("evaluation")
     for add_bos in (False, True):
-        for document in tokenise(table, loaded, add_bos):
+        for document in tokenise(pairs(table), loaded, add_bos):
             starts = [row.tokens[0] == loaded.tokenizer.bos_token_id for row in document.sequences]
             assert starts == [add_bos] * len(starts)
             assert loaded.tokenizer.bos_token_id not in document.sequences[0].tokens[1:]
@@ -184,24 +189,25 @@ def test_a_hub_tokenizer_adds_nothing(finished):
 def test_a_curve_equals_the_engine_called_directly(finished):
     """Half the heads by the own, reversed and random rankings, evaluated here without the command line."""
     from lm_headroom.analysis.metrics import correct
-    from lm_headroom.engine.likelihood import log_likelihoods, sequence_slices
+    from lm_headroom.engine.likelihood import log_likelihoods, sequence_slices, tokenise
     from lm_headroom.engine.loading import gates_without, load
     from lm_headroom.engine.packing import Batches
-    from lm_headroom.steps.read_prompts import choices, rows, tokenise
+    from lm_headroom.scoring.pruned_evaluation import group_choices
+    from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
     cell = "winogrande/1shot-seed1234"
     record = json.loads(finished.result("tiny/model.json").read_text())
     assert record["family"] == "opt"
     loaded = load(finished.result("tiny/model.json"), device="cpu")
-    table = rows(finished.result(f"prompts/{cell}.parquet"), "evaluation")
-    documents = tokenise(table, loaded, add_bos=False)
-    own = read_ranking(finished.result(f"tiny/ranking/heads/{cell}.parquet"))
+    table = read_prompts(finished.result(f"prompts/{cell}.parquet")).rows("evaluation")
+    documents = tokenise(pairs(table), loaded, add_bos=False)
+    own = read_ranking(finished.result(f"tiny/ranking/heads/{cell}.parquet")).order
     for name, order in {"own": own, "reversed": own[::-1], "random_1": random_ranking(3, 4, 1)}.items():
         gates = gates_without(loaded.shape, order[:6])
         values = log_likelihoods(loaded, Batches(documents, 1), gates)
         expected = [
             correct(choice, values[part])
-            for (_, part), choice in zip(sequence_slices(documents), choices(table), strict=True)
+            for (_, part), choice in zip(sequence_slices(documents), group_choices(table), strict=True)
         ]
         stored = read(finished.result(f"tiny/pruned_eval/heads/{cell}/{name}.parquet"), PRUNED_EVAL).to_pylist()[2]
         assert stored["correct"] == expected

@@ -1,7 +1,7 @@
 """Recomputed importance in the workflow: what it adds, and a small study run for real."""
 
-from lm_headroom.artifacts.heads import read_ranking
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read
@@ -35,8 +35,8 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     study.run(*targets)
     cell = "winogrande/0shot-seed1234"
     path = study.result(f"tiny/ranking/heads_iterative/{cell}.parquet")
-    order = read_ranking(path, ITERATIVE_RANKING)
-    once = read_ranking(study.result(f"tiny/ranking/heads/{cell}.parquet"), RANKING)
+    order = read_ranking(path, ITERATIVE_RANKING).order
+    once = read_ranking(study.result(f"tiny/ranking/heads/{cell}.parquet"), RANKING).order
     assert set(order) == set(once)
     assert order[:3] == once[:3], "a quarter of 12 heads"
     assert sorted(set(read(path, ITERATIVE_RANKING).column("percent").to_pylist())) == [0, 25, 50, 75]

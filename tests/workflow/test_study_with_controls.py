@@ -80,10 +80,11 @@ def test_nothing_is_left_and_all_is_sound(honest: Study) -> None:
 
 def test_each_row_is_the_engines(honest: Study) -> None:
     """Heads by hand from the induction scores; outcomes evaluated here without the command line."""
+    from lm_headroom.engine.likelihood import tokenise
     from lm_headroom.engine.loading import load
     from lm_headroom.engine.packing import Batches
-    from lm_headroom.scoring.pruned_evaluation import Evaluation
-    from lm_headroom.steps.read_prompts import choices, rows, tokenise
+    from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
+    from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
     scores = [
         grid(read(honest.result(f"tiny/induction/{name}.parquet"), kind), "mean")
@@ -91,9 +92,9 @@ def test_each_row_is_the_engines(honest: Study) -> None:
     ]
     loaded = load(honest.result("tiny/model.json"), device="cpu")
     for cell in CELLS:
-        table = rows(honest.result(f"prompts/winogrande/{cell}.parquet"), "evaluation")
-        documents = tokenise(table, loaded, add_bos=False)
-        evaluation = Evaluation(loaded, documents, choices(table), Batches(documents, 1024))
+        table = read_prompts(honest.result(f"prompts/winogrande/{cell}.parquet")).rows("evaluation")
+        documents = tokenise(pairs(table), loaded, add_bos=False)
+        evaluation = Evaluation(loaded, documents, group_choices(table), Batches(documents, 1024))
         path = honest.result(f"tiny/induction_ablation/winogrande/{cell}.parquet")
         found = read(path, INDUCTION_ABLATION).to_pylist()
         expected = [("none", 0, None, [])]

@@ -8,7 +8,8 @@ import pytest
 
 from lm_headroom.artifacts import prompts
 from lm_headroom.artifacts.cross_task import CROSS_TASK
-from lm_headroom.artifacts.heads import grid, read_ranking
+from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import ArtifactError, place_of, provenance, read, reads, write
@@ -85,7 +86,7 @@ def test_rows_must_be_a_grid_of_heads(tmp_path):
     with pytest.raises(ArtifactError, match="2 rows do not number 3 ranks from 0, each once"):
         read_ranking(path)
     write(path, RANKING, {"rank": [1, 0], "layer": [0, 0], "head": [0, 1], "score": [3.0, 1.0]}, {})
-    assert read_ranking(path) == [(0, 1), (0, 0)]
+    assert read_ranking(path).order == ((0, 1), (0, 0))
     assert grid(read(path, RANKING), "score").tolist() == [[3.0, 1.0]]
 
 

@@ -28,7 +28,7 @@ from lm_headroom.artifacts.model_record import write_record
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.ranking import RANKING
-from lm_headroom.artifacts.store import read, write
+from lm_headroom.artifacts.store import read, read_artifact, write
 from lm_headroom.audit import verify
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
@@ -66,7 +66,8 @@ def head_scores(results, task, shots, seed):
     columns |= {"layer": layers.ravel(), "head": heads.ravel()}
     facts = {"task": task, "shots": shots, "seed": SEED, **model_provenance(RECORD, "float32")}
     options = {"reduction": "token", "last_layer_tokens": "all", "add_bos": False}
-    record = build_provenance("steps.score_heads", {"prompts": prompts(results, task, shots)}, options, facts)
+    source = read_artifact(prompts(results, task, shots), PROMPTS).source
+    record = build_provenance("steps.score_heads", {"prompts": source}, options, facts)
     cell = f"{task}/{shots}shot-seed{SEED}.parquet"
     write(results / "m/head_importance" / cell, HEAD_IMPORTANCE, columns, record)
     write(results / "m/ranking/heads" / cell, RANKING, as_columns(rank_heads(values), values), record)

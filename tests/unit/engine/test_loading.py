@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lm_headroom import settings
-from lm_headroom.engine.likelihood import encode, log_likelihoods
+from lm_headroom.engine.likelihood import encode, log_likelihoods, tokenise
 from lm_headroom.engine.loading import load, prepare
 from lm_headroom.engine.packing import Batches
 from lm_headroom.errors import HeadroomError
@@ -19,7 +19,6 @@ from lm_headroom.models.sizes import checkpoint_sizes, read_config
 from lm_headroom.scoring.copying import copying
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import check_finite_scores, prefix_matching
-from lm_headroom.steps.read_prompts import tokenise
 from tests.conftest import SENTENCES, tiny_model
 from tests.families import cases
 
@@ -151,28 +150,21 @@ class TestTokenizers:
         found.add_tokens([f"<new{i}>" for i in range(530 - len(found))])
         return prepare(tiny_model("opt"), found)
 
-    def table(self, contexts):
-        import pyarrow as pa
-
-        return pa.Table.from_pylist(
-            [{"doc_id": 7 + i, "context": text, "continuation": " a"} for i, text in enumerate(contexts)]
-        )
+    def pairs(self, contexts, continuation=" a"):
+        return [(7 + i, text, continuation) for i, text in enumerate(contexts)]
 
     def test_a_token_without_an_embedding_is_named_with_its_document_and_both_sizes(self, wider):
-        assert len(tokenise(self.table(["The lamp", "Light"]), wider, False)) == 2
+        assert len(tokenise(self.pairs(["The lamp", "Light"]), wider, False)) == 2
         with pytest.raises(HeadroomError, match="^document 8: token '<new76>' has the id 529, but the model has "
                            "embeddings for 523 tokens and its tokenizer has 530; take the"):  # fmt: skip
-            tokenise(self.table(["The lamp", "Light <new76> <new3>"]), wider, False)
+            tokenise(self.pairs(["The lamp", "Light <new76> <new3>"]), wider, False)
         wider.tokenizer.bos_token = "<new76>"
         with pytest.raises(HeadroomError, match="^document 7: token '<new76>' has the id 529"):
-            tokenise(self.table(["The lamp"]), wider, True)
+            tokenise(self.pairs(["The lamp"]), wider, True)
 
     def test_a_continuation_counts_too(self, wider):
-        table = self.table(["The lamp"]).to_pylist()[0] | {"continuation": " <new76>"}
-        import pyarrow as pa
-
         with pytest.raises(HeadroomError, match="^document 7: token '<new76>' has the id 529"):
-            tokenise(pa.Table.from_pylist([table]), wider, False)
+            tokenise(self.pairs(["The lamp"], " <new76>"), wider, False)
 
     @pytest.mark.parametrize("score", [prefix_matching, copying])
     def test_induction_on_a_tokenizer_without_merges(self, tokenizer, score):

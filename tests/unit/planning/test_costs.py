@@ -169,9 +169,9 @@ class TestPlan:
             write(tmp_path / "prompts" / task / "0shot-seed1234.parquet", PROMPTS, columns, {})
         all_of_them = plan.read_prompts(study(), tmp_path, tokenizer, 256, 100)
         half = plan.read_prompts(study(), tmp_path, tokenizer, 256, 3)
-        assert [p.task for p in all_of_them] == ["a", "b"]
-        assert all_of_them[0].scoring.columns > 0
-        assert half[0].evaluation.columns == pytest.approx(all_of_them[0].evaluation.columns, rel=0.05)
+        assert [p.loads.task for p in all_of_them] == ["a", "b"]
+        assert all_of_them[0].loads.scoring.columns > 0
+        assert half[0].loads.evaluation.columns == pytest.approx(all_of_them[0].loads.evaluation.columns, rel=0.05)
 
     def test_missing_prompts_say_how_to_render_them(self, tmp_path, tokenizer):
         with pytest.raises(HeadroomError, match="no such prompts.*snakemake prompts --configfile STUDY"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lm_headroom.artifacts.prompts import PROMPTS
-from lm_headroom.artifacts.store import write
+from lm_headroom.artifacts.store import provenance, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import model_sizes
 from lm_headroom.models.location import location_file, read_location
@@ -101,7 +101,7 @@ def test_the_plan_and_the_jobs_ask_for_the_same(tmp_path, record, device):
         for task, n in {"a": 3, "b": 5, "c": 4}.items()
     }
     costs = workload.record_costs(Path(record), 4)
-    planned = plan.requests(settings, tmp_path, costs)
+    planned = plan.requests(settings, {Path(path): provenance(Path(path)) for path in paths.values()}, costs)
     assert set(planned) == RULES
     others = {"score_heads": "abc", "evaluate_own": "abc", "evaluate_transfer": "b", "evaluate_aggregate": "c"}
     for rule, expected in planned.items():
@@ -214,7 +214,9 @@ def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_p
     planned = {job.rule: job for job in workload.jobs(settings, prompts, costs, workload.hardware_of(settings))}
     assert set(planned) == RULES - {"evaluate_transfer"} | {"ablate_induction", "select_ffns"}
     assert (planned["ablate_induction"].count, planned["select_ffns"].count) == (2, 2)
-    assert set(plan.requests(settings, tmp_path, costs)) == set(planned)
+    assert set(plan.requests(settings, {Path(path): provenance(Path(path)) for path in paths.values()}, costs)) == set(
+        planned
+    )
     # The whole model, and by three choices two levels, each with three controls.
     ahead, _ = workload.operations("ablate_induction", settings, costs, prompts[0])
     assert ahead == pytest.approx(25 * costs.forward(prompts[0].evaluation))

@@ -11,6 +11,7 @@ import pytest
 
 from lm_headroom.analysis.correlation import partners
 from lm_headroom.artifacts import ffns as ffn_artifacts
+from lm_headroom.artifacts.ordered import read_ffn_ranking
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, read, write
@@ -293,15 +294,15 @@ class TestReaders:
         for layers in ([0, 2], [0, 0], [], [-1, 0]):
             write(path, FFN_RANKING, {"rank": range(len(layers)), "layer": layers, "score": [0.0] * len(layers)}, {})
             with pytest.raises(ArtifactError, match="do not number .* layers from 0, each once"):
-                ffn_artifacts.read_ffn_ranking(path)
+                read_ffn_ranking(path)
 
     def test_an_ffn_ranking_is_read_in_order(self, tmp_path):
         path = tmp_path / "r.parquet"
         write(path, FFN_RANKING, {"rank": [1, 0, 2], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
-        assert ffn_artifacts.read_ffn_ranking(path) == [2, 0, 1]
+        assert read_ffn_ranking(path).order == (2, 0, 1)
         write(path, FFN_RANKING, {"rank": [1, 0, 3], "layer": [0, 2, 1], "score": [0.2, 0.1, 0.3]}, {})
         with pytest.raises(ArtifactError, match="3 rows do not number 4 ranks from 0, each once"):
-            ffn_artifacts.read_ffn_ranking(path)
+            read_ffn_ranking(path)
 
     def test_a_grid_is_read_whatever_the_order_of_its_cells(self, study, tmp_path):
         path = study.path("joint_eval", 0, task="copa")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.prompts import PROMPTS
-from lm_headroom.artifacts.store import by_column, read, write
+from lm_headroom.artifacts.store import read, write
 from lm_headroom.cli import main
 from lm_headroom.report.tables import headroom, losses
 from lm_headroom.report.tables.headroom import AVERAGE, BOTH

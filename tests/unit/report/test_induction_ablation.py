@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.head_selection import SELECTIONS, control, strongest
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
-from lm_headroom.artifacts.store import ArtifactError, by_column, read, write
+from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import ablation_sentences, findings

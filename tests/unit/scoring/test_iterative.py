@@ -8,8 +8,8 @@ import torch
 
 from lm_headroom.analysis.bootstrap import interval, resample
 from lm_headroom.analysis.ranking import ITERATIVE, rank_heads
-from lm_headroom.artifacts.heads import read_ranking
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactError, read, write
@@ -148,7 +148,7 @@ def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
 def test_the_artifact_is_read_as_what_it_is(tmp_path):
     columns = {"rank": [0, 1], "layer": [0, 0], "head": [1, 0], "score": [0.5, 0.1]}
     write(tmp_path / "r", ITERATIVE_RANKING, {**columns, "percent": [0, 50]}, {})
-    assert read_ranking(tmp_path / "r", ITERATIVE_RANKING) == [(0, 1), (0, 0)]
+    assert read_ranking(tmp_path / "r", ITERATIVE_RANKING).order == ((0, 1), (0, 0))
     with pytest.raises(ArtifactError, match="expected a ranking artifact, found 'iterative_ranking'"):
         read_ranking(tmp_path / "r", RANKING)
 

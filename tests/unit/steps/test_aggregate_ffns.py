@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
-from lm_headroom.artifacts.ffns import layers, read_ffn_ranking
+from lm_headroom.artifacts.ffns import layers
+from lm_headroom.artifacts.ordered import read_ffn_ranking
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
 from lm_headroom.steps.aggregate_ffns import run
@@ -47,7 +48,7 @@ def test_the_mean_of_differences_of_accuracies(results, how):
     np.testing.assert_allclose(layers(table, "stderr"), [0.025, 0.025, 0.05])
     np.testing.assert_allclose(layers(table, "accuracy_ablated"), [0.6, 0.8, 0.7])
     assert table.column("doc_id").null_count == 3
-    assert read_ffn_ranking(ranking) == [1, 2, 0]
+    assert read_ffn_ranking(ranking).order == (1, 2, 0)
     facts = provenance(out)
     assert facts["model"] == {"name": "m", "digest": "d"}
     assert (facts["task"], facts["shots"], facts["seed"]) == ("aggregate", 0, 1)
@@ -61,7 +62,7 @@ def test_the_mean_of_ranks(results):
     table = read(out, FFN_IMPORTANCE)
     np.testing.assert_allclose(layers(table, "score"), [1.0, 0.5, 1.5])
     assert table.column("stderr").null_count == 3
-    assert read_ffn_ranking(ranking) == [1, 0, 2]
+    assert read_ffn_ranking(ranking).order == (1, 0, 2)
 
 
 def test_scores_of_another_model_are_refused(results):

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, rank_heads
-from lm_headroom.artifacts.store import by_column
 from lm_headroom.errors import HeadroomError
 
 Statistic = Literal["spearman", "argsort"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lm_headroom.artifacts.code_digest import code_digest
-from lm_headroom.artifacts.store import file_digest, place_of, provenance
+from lm_headroom.artifacts.store import Source, place_of
 
 COMPUTING = ("torch", "transformers", "lm_eval", "numpy", "scipy", "pyarrow")
 FOLDERS = {"figure": "figures", "table": "tables", "findings": "findings"}
@@ -19,7 +19,7 @@ WRITING = ("markdown-it-py", "numpy", "pyarrow")
 
 def build_provenance(
     step: str,
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, Source],
     options: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
     packages: Sequence[str] = COMPUTING,
@@ -28,8 +28,7 @@ def build_provenance(
 
     Args:
         step: module below ``lm-headroom`` whose code digest identifies what ran.
-        inputs: name to path of each artifact read; recorded by content digest, and by its place below the results
-            folder, so that it is found again where results have moved.
+        inputs: name to each artifact that was read.
         options: method options.
         facts: more, such as the task or the model.
         packages: those whose versions are recorded.
@@ -37,9 +36,7 @@ def build_provenance(
     return {
         "step": step,
         "code": code_digest(step),
-        "inputs": {
-            name: {"path": provenance(path).get("place"), "digest": file_digest(path)} for name, path in inputs.items()
-        },
+        "inputs": {name: {"path": source.place, "digest": source.digest} for name, source in inputs.items()},
         "options": dict(options),
         "packages": _versions(packages),
         **(facts or {}),
@@ -65,7 +62,9 @@ def cell_provenance(
     }
 
 
-def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def describe_drawn(
+    kind: str, step: str, read: Mapping[Path, Source], options: Mapping[str, Any], out: Path
+) -> dict[str, Any]:
     """Provenance of a figure or page, which has no metadata of a schema.
 
     Args:
@@ -75,7 +74,7 @@ def describe_drawn(kind: str, step: str, read: Iterable[Path], options: Mapping[
         options: what of them it shows, and how.
         out: path without suffix; its place in a results folder is recorded, if it has one.
     """
-    inputs = {provenance(path).get("place") or str(path): path for path in read}
+    inputs = {source.place or str(path): source for path, source in read.items()}
     place = place_of(out, "{model}/" + FOLDERS[kind] + "/{name}")
     facts = {"kind": kind, **({"place": place} if place else {})}
     return build_provenance(step, inputs, options, facts, DRAWING if kind == "figure" else WRITING)

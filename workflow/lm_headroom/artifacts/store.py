@@ -31,7 +31,7 @@ from lm_headroom.errors import HeadroomError
 _KEY = b"lm_headroom"
 _RUN_KEY = b"lm_headroom_run"
 """What a run took, apart from what made the artifact: it differs from run to run."""
-_NOTED: ContextVar[dict[Path, None] | None] = ContextVar("noted", default=None)
+_NOTED: ContextVar[dict[Path, Source] | None] = ContextVar("noted", default=None)
 """Artifacts read so far, where someone wants to know."""
 
 
@@ -90,6 +90,41 @@ class ArtifactSchema:
         )
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a provenance records of an artifact that was read.
+
+    Attributes:
+        place: its path below the results folder, so that it is found again where results have moved; None outside.
+        digest: SHA-256 of the bytes that were read.
+    """
+
+    place: str | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """An artifact that was read and checked: its content, what made it, and the digest of the bytes these came from.
+
+    A step opens each of its inputs once and hands this on.
+    """
+
+    path: Path
+    table: pa.Table
+    provenance: Mapping[str, Any]
+    digest: str
+
+    @property
+    def source(self) -> Source:
+        """What the provenance of a result records of this input."""
+        return Source(self.provenance.get("place"), self.digest)
+
+    def check_origin(self, **expected: Any) -> None:
+        """Refuse an artifact that was made from something else than expected; see :func:`read_artifact`."""
+        _check_origin(self.path, self.provenance, expected)
+
+
 def place_of(path: Path, pattern: str) -> str | None:
     """The part of a path below its results folder, if it ends as a pattern such as ``{model}/figures/{name}`` says.
 
@@ -146,11 +181,6 @@ def write(
     _check_finite(path, kind, table, "nothing was written")
     with atomic(path) as partial:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-
-
-def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows, all with the same keys, as the columns that :func:`write` takes."""
-    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 class atomic:
@@ -270,11 +300,16 @@ def _unwritable(path: Path, error: OSError) -> ArtifactError:
 
 
 def read(path: Path, kind: ArtifactSchema, **expected: Any) -> pa.Table:
+    """The content of an artifact; see :func:`read_artifact`."""
+    return read_artifact(path, kind, **expected).table
+
+
+def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> ArtifactFile:
     """Read an artifact and check that it is one.
 
     Args:
         path: the file.
-        kind: what it must be.
+        kinds: what it may be.
         expected: what its provenance must say: ``model`` (the digest), ``task``, ``shots``, ``seed`` and so on; None
             where any will do, a frozenset where one of several will.
 
@@ -283,12 +318,14 @@ def read(path: Path, kind: ArtifactSchema, **expected: Any) -> pa.Table:
             lacks a column of the contract, rows are missing, or a number is not finite.
     """
     path = Path(path)
-    table = read_unchecked(path)
+    with _file(path) as (file, digest):
+        table = file.read()
     facts = _provenance(path, table.schema)
-    if facts.get("kind") != kind.name:
-        found = facts.get("kind")
+    kind = next((kind for kind in kinds if kind.name == facts.get("kind")), None)
+    if kind is None:
+        names = " or ".join(kind.name for kind in kinds)
         raise UnrecognisedError(
-            f"{path}: expected a {kind.name} artifact, found {found!r}; make it again with lm-headroom"
+            f"{path}: expected a {names} artifact, found {facts.get('kind')!r}; make it again with lm-headroom"
         )
     _check_origin(path, facts, expected)
     for column in kind.columns:
@@ -307,7 +344,7 @@ def read(path: Path, kind: ArtifactSchema, **expected: Any) -> pa.Table:
     for numbers in kind.grids:
         _check_grid(path, table, numbers, facts.get("model") or {})
     _check_finite(path, kind, table, "delete the file and run the workflow again")
-    return table
+    return ArtifactFile(path, table, facts, digest)
 
 
 def _check_origin(path: Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -381,10 +418,20 @@ def made_by(table: pa.Table) -> dict[str, Any]:
     return parse_object(table.schema.metadata[_KEY])
 
 
+def identify(path: Path) -> tuple[dict[str, Any], str]:
+    """What made an artifact, and the digest of its bytes, from one look at the file.
+
+    Raises:
+        ArtifactError: see :func:`provenance`.
+    """
+    with _file(Path(path)) as (file, digest):
+        return _provenance(Path(path), file.schema_arrow), digest
+
+
 @contextmanager
-def reads() -> Iterator[dict[Path, None]]:
+def reads() -> Iterator[dict[Path, Source]]:
     """Notes the artifacts that are read inside: the inputs of a figure or a page, none of which it can forget."""
-    noted: dict[Path, None] = {}
+    noted: dict[Path, Source] = {}
     token = _NOTED.set(noted)
     try:
         yield noted
@@ -412,27 +459,30 @@ def read_unchecked(path: Path) -> pa.Table:
     Raises:
         ArtifactError: the file is missing, or no Parquet.
     """
-    with _file(path) as file:
+    with _file(path) as (file, _):
         return file.read()
 
 
 def _schema(path: Path) -> pa.Schema:
-    """The schema alone, with its metadata: the file's last bytes, however large it is."""
-    with _file(path) as file:
+    """The schema alone, with its metadata: the file's last bytes, however large it is, unless all are noted."""
+    with _file(path, whole=_NOTED.get() is not None) as (file, _):
         return file.schema_arrow
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[pq.ParquetFile]:
+def _file(path: Path, whole: bool = True) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """An open artifact, and the digest of its bytes: all are read at once where the ``whole`` file is asked for."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
-    noted = _NOTED.get()
-    if noted is not None:
-        noted[path] = None
     try:
+        content = path.read_bytes() if whole else b""
+        digest = hashlib.sha256(content).hexdigest() if whole else ""
         # One file as it stands: a path such as results/shot=1/... must not grow partition columns.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
+        with pq.ParquetFile(pa.BufferReader(content) if whole else path, page_checksum_verification=True) as file:
+            noted = _NOTED.get()
+            if noted is not None:
+                noted[path] = Source(_provenance(path, file.schema_arrow).get("place"), digest)
+            yield file, digest
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{path}: not a readable Parquet file ({error}); delete it and run the workflow again"

@@ -6,7 +6,9 @@ sequences share it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,28 @@ def encode(
             documents.append((doc_id, []))
         documents[-1][1].append((prefix, target))
     return [_truncate(doc_id, rows, max_positions) for doc_id, rows in documents]
+
+
+def tokenise(pairs: Sequence[tuple[int, str, str]], loaded: LoadedModel, add_bos: bool) -> list[Document]:
+    """Documents for a model; says on standard error how many were cut to the positions that it has.
+
+    Args:
+        pairs: (doc_id, context, continuation) triples; see :func:`encode`.
+        loaded: the model.
+        add_bos: put the BOS token (else EOS) before each context.
+    """
+    documents = encode(pairs, loaded.tokenizer, loaded.max_positions, add_bos)
+    for document in documents:
+        loaded.check_tokens(
+            f"document {document.doc_id}", chain.from_iterable(row.tokens for row in document.sequences)
+        )
+    truncated = sum(document.truncated > 0 for document in documents)
+    if truncated:
+        print(
+            f"{truncated} of {len(documents)} documents lost context to fit {loaded.max_positions} tokens",
+            file=sys.stderr,
+        )
+    return documents
 
 
 def _tokenise(tokenizer: Any, pairs: Sequence[tuple[int, str, str]]) -> dict[str, list[int]]:

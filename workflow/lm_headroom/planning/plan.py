@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,14 +33,15 @@ from lm_headroom.planning.workload import (
     hardware_line,
     hardware_of,
     jobs,
-    recorded_prompts,
+    recorded_loads,
     request,
 )
 from lm_headroom.progress import duration
 from lm_headroom.scoring.gradient import products
-from lm_headroom.steps.read_prompts import first_gold, pairs, rows
 from lm_headroom.study.config import Study
 from lm_headroom.study.reading import read_study
+from lm_headroom.tasks.prompt_set import first_gold, pairs
+from lm_headroom.tasks.prompt_set import read_prompts as read_prompt_set
 
 REPEATS = 5
 """Timed passes of a measurement."""
@@ -123,19 +124,28 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
     return ahead, _Pass(ahead.operations + costs.backward(load), both)
 
 
-def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int) -> list[Prompts]:
+class CountedPrompts(NamedTuple):
+    """Loads of one task and shot as its tokens were counted, and the file with what made it."""
+
+    loads: Prompts
+    path: Path
+    provenance: Mapping[str, Any]
+
+
+def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int) -> list[CountedPrompts]:
     """Loads of all tasks and shots, counted on the first ``sample`` documents of each prompts file and scaled.
 
     Raises:
         HeadroomError: prompts are missing; says how to render them.
     """
-    prompts = []
+    loads = []
     for task, shots, path in _prompt_files(study, results):
-        scoring = rows(path, IMPORTANCE)
-        tables = [(first_gold(scoring), False), (scoring, True), (rows(path, EVALUATION), True)]
-        loads = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
-        prompts.append(Prompts(task, shots, *loads))
-    return prompts
+        prompts = read_prompt_set(path)
+        scoring = prompts.rows(IMPORTANCE)
+        tables = [(first_gold(scoring), False), (scoring, True), (prompts.rows(EVALUATION), True)]
+        counted = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
+        loads.append(CountedPrompts(Prompts(task, shots, *counted), path, prompts.artifact.provenance))
+    return loads
 
 
 def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
@@ -150,16 +160,20 @@ def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]
             yield task, shots, path
 
 
-def requests(study: Study, results: Path, costs: Costs) -> dict[str, Request]:
+def requests(study: Study, prompts: Mapping[Path, Mapping[str, Any]], costs: Costs) -> dict[str, Request]:
     """What the longest job of each rule asks a cluster for at first, as the workflow's resource functions reckon it.
 
+    Args:
+        study: the study.
+        prompts: each prompts file of it, and what made the file.
+        costs: of the model.
+
     Raises:
-        HeadroomError: prompts are missing, or do not say how much text they hold.
+        HeadroomError: prompts do not say how much text they hold.
     """
-    files = [path for _, _, path in _prompt_files(study, results)]
-    prompts = [recorded_prompts(str(path), path.stat().st_mtime_ns) for path in files]
     hardware = hardware_of(study)
-    planned = jobs(study, prompts, costs, hardware)
+    loads = [recorded_loads(path, provenance) for path, provenance in prompts.items()]
+    planned = jobs(study, loads, costs, hardware)
     return {job.rule: request(job.rule, study, costs, hardware, job.longest) for job in planned}
 
 
@@ -247,10 +261,11 @@ def plan(
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
-    prompts = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
+    counted = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
     if hardware == "here":
         node = measure_hardware(config, settings.dtype, threads)
     else:
         node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
-    planned = jobs(settings, prompts, costs, node)
-    return format_plan(model, settings.dtype, costs, node, planned, requests(settings, results, costs))
+    planned = jobs(settings, [prompts.loads for prompts in counted], costs, node)
+    asked = requests(settings, {prompts.path: prompts.provenance for prompts in counted}, costs)
+    return format_plan(model, settings.dtype, costs, node, planned, asked)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -343,14 +344,23 @@ def recorded_prompts(path: str, changed: int) -> Prompts:
     # Imported where it is needed, since it imports pyarrow.
     from lm_headroom.artifacts.store import provenance
 
-    record = provenance(Path(path))
-    if "text" not in record:
+    return recorded_loads(Path(path), provenance(Path(path)))
+
+
+def recorded_loads(path: Path, provenance: Mapping[str, Any]) -> Prompts:
+    """Loads of a prompts artifact by its characters, which its provenance counts.
+
+    Raises:
+        HeadroomError: it does not say how much text it holds.
+    """
+    if "text" not in provenance:
         raise HeadroomError(
             f"{path}: these prompts lack the sizes of their text; an older lm-headroom may have made "
             f"them. Delete "
             "the file and run the workflow again, which renders it anew"
         )
-    return Prompts(record["task"], record["shots"], **{name: _load(sizes) for name, sizes in record["text"].items()})
+    loads = {name: _load(sizes) for name, sizes in provenance["text"].items()}
+    return Prompts(provenance["task"], provenance["shots"], **loads)
 
 
 def _load(sizes: Mapping[str, int]) -> Load:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -42,9 +43,13 @@ class Comparison:
     correlation: Literal["spearman", "argsort"] | None = None
     margin: float | None = None
 
-    def matrix(self, model: Compared) -> ResultsMatrix:
-        """One model's part."""
-        return ResultsMatrix(self.results / model.name, self.tasks, self.shots, self.seed)
+    @cached_property
+    def matrices(self) -> dict[str, ResultsMatrix]:
+        """Each model's part, by its name."""
+        return {
+            model.name: ResultsMatrix(self.results / model.name, self.tasks, self.shots, self.seed, margin=self.margin)
+            for model in self.models
+        }
 
     def artifact(self, what: str) -> Path:
         """The artifact of a comparison."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lm_headroom.artifacts.catalogue import file_of
-from lm_headroom.artifacts.model_record import recorded_digest
+from lm_headroom.artifacts.model_record import NAME, read_record
+from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -73,10 +76,51 @@ class ResultsMatrix:
         # A seed of 0 is one.
         return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
 
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """The record of the model whose results these are; None where there is none. It is read once."""
+        path = self.results / NAME
+        return read_record(path) if path.is_file() else None
+
     @property
     def digest(self) -> str | None:
-        """The digest of the model whose results these are; None where no record says which it is."""
-        return recorded_digest(self.results)
+        """The model's digest; None where no record says it."""
+        return self.record["digest"] if self.record else None
+
+    def read_record(self) -> dict[str, Any]:
+        """The same, which must be there.
+
+        Raises:
+            ArtifactError: there is none.
+        """
+        return self.record or read_record(self.results / NAME)
+
+    def changed(self, **fields: Any) -> ResultsMatrix:
+        """Another part of the same model's results: this one with other fields."""
+        other = replace(self, **fields)
+        vars(other)["record"] = self.record
+        return other
+
+    def read_all(
+        self, kind: ArtifactSchema, paths: Mapping[str, Path], shots: int, **expected: Any
+    ) -> dict[str, ArtifactFile]:
+        """Artifacts of several tasks, all of one model: without its record, of the model that the first is of.
+
+        Args:
+            kind: what they must be.
+            paths: task (or ``aggregate``) to its artifact.
+            shots: of all of them.
+            expected: what else their provenance must say.
+
+        Raises:
+            ArtifactError: one is missing, damaged, or of another model, task, shot or seed.
+        """
+        artifacts: dict[str, ArtifactFile] = {}
+        for task, path in paths.items():
+            first = next(iter(artifacts.values()), None)
+            model = self.digest or (digest_of(first.provenance) if first else None)
+            artifacts[task] = read_artifact(path, kind, **(self.expected(shots, task) | expected | {"model": model}))
+        return artifacts
 
     def expected(self, shots: int | None = None, task: str | None = None, ranking: str | None = None) -> dict[str, Any]:
         """What an artifact of this study must be of (see :func:`lm_headroom.artifacts.store.read`)."""

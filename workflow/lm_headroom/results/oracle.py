@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
-from lm_headroom.artifacts.store import ArtifactError, read
+from lm_headroom.artifacts.store import ArtifactError, read, read_artifact
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_scores
 
@@ -21,10 +22,11 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
-class Compared:
+class OracleScores:
     """Heads or FFNs of one task and shot.
 
     Attributes:
+        provenance: of the oracle's artifact.
         gradient: their gradient scores.
         outcomes: measure of the oracle to what was lost without each, [component, question].
         layers: of heads, [component]; None for FFNs.
@@ -32,6 +34,7 @@ class Compared:
         sampled: whether they are a sample of the model's heads.
     """
 
+    provenance: Mapping[str, Any]
     gradient: Gradient
     outcomes: dict[str, Array]
     layers: Array | None = None
@@ -39,7 +42,7 @@ class Compared:
     sampled: bool = False
 
 
-def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
+def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     """FFNs of a task.
 
     Raises:
@@ -48,32 +51,31 @@ def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
     path = matrix.path("ffn_gradient", shots, task=task)
     table = read(path, FFN_GRADIENT, **matrix.expected(shots, task))
     gradient = Gradient(*(layers(table, name) for name in ("score", "stderr", "score_even", "score_odd")))
-    oracle = matrix.path("ffn_importance", shots, task=task)
-    rows = read(oracle, FFN_IMPORTANCE, **matrix.expected(shots, task)).sort_by("layer").to_pylist()
+    oracle = read_artifact(
+        matrix.path("ffn_importance", shots, task=task), FFN_IMPORTANCE, **matrix.expected(shots, task)
+    )
+    rows = oracle.table.sort_by("layer").to_pylist()
     if len(rows) != len(gradient.score):
         raise ArtifactError(
-            f"{path}: has {len(gradient.score)} layers, {oracle} has {len(rows)}; run the workflow again"
+            f"{path}: has {len(gradient.score)} layers, {oracle.path} has {len(rows)}; run the workflow again"
         )
     if any(row["correct_dense"] is None or row["correct_ablated"] is None for row in rows):
-        raise ArtifactError(f"{oracle}: does not say which questions were answered right; delete it and run again")
-    return Compared(gradient, {"accuracy_lost": _lost(rows)})
+        raise ArtifactError(f"{oracle.path}: does not say which questions were answered right; delete it and run again")
+    return OracleScores(oracle.provenance, gradient, {"accuracy_lost": _lost(rows)})
 
 
-def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
+def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     """Heads of a task that the oracle removed.
 
     Raises:
         ArtifactError: an artifact is missing or another's, or the oracle has heads that the scores have not.
     """
-    path = matrix.path("head_oracle", shots, task=task)
-    rows = read(path, HEAD_ORACLE, **matrix.expected(shots, task)).sort_by(
-        [("layer", "ascending"), ("head", "ascending")]
-    )
+    oracle = read_artifact(matrix.path("head_oracle", shots, task=task), HEAD_ORACLE, **matrix.expected(shots, task))
+    rows = oracle.table.sort_by([("layer", "ascending"), ("head", "ascending")])
     places = tuple(rows.column(name).to_numpy() for name in ("layer", "head"))
-    expected = {name: value for name, value in matrix.expected(shots, task).items() if name != "ranking"}
-    scores = read_scores(matrix.path("head_importance", shots, task=task), **expected)
+    scores = read_scores(matrix.path("head_importance", shots, task=task), **matrix.expected(shots, task))
     if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
-        raise ArtifactError(f"{path}: has heads that {scores.path} has not; run the workflow again")
+        raise ArtifactError(f"{oracle.path}: has heads that {scores.artifact.path} has not; run the workflow again")
     gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))
     rises = np.array(rows.column("loss_rises").to_pylist(), dtype=float)
     outcomes = {
@@ -82,9 +84,9 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> Compared:
         "loss_change": np.abs(rises),
         "accuracy_lost": _lost(rows.to_pylist()),
     }
-    groups, n_heads = key_value_groups(scores.facts), scores.score.shape[1]
+    groups, n_heads = key_value_groups(scores.provenance), scores.score.shape[1]
     blocks = groups * places[0] + places[1] * groups // n_heads
-    return Compared(gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
+    return OracleScores(oracle.provenance, gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
 
 
 def _lost(rows: list[dict[str, Any]]) -> Array:

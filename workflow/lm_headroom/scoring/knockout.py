@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
-from lm_headroom.artifacts.store import by_column
 from lm_headroom.engine.likelihood import ENTRY, Likelihoods, TokenPredictions, predict_checked, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import pyarrow as pa
+
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, correct, correct_normalised, mean_and_error
 from lm_headroom.analysis.ranking import count_at
-from lm_headroom.artifacts.store import by_column
+from lm_headroom.artifacts.prompts import GREEDY
 from lm_headroom.engine.likelihood import Likelihoods, likelihoods, open_unit, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batches, Document
@@ -17,6 +22,18 @@ from lm_headroom.progress import Progress
 
 Head = tuple[int, int]
 Columns = dict[str, list[Any]]
+
+
+def group_choices(table: pa.Table) -> list[Choices]:
+    """What is known of the choices of each document, from prompt rows in order."""
+    documents: list[Choices] = []
+    names = ("doc_id", "gold", "choice_length", "question", "metric")
+    columns = (table.column(name).to_pylist() for name in names)
+    for doc_id, rows in groupby(zip(*columns, strict=True), key=itemgetter(0)):
+        _, gold, lengths, questions, metrics = zip(*rows, strict=True)
+        known = None if None in lengths else tuple(lengths)
+        documents.append(Choices(doc_id, tuple(gold), known, questions[0], metrics[0] == GREEDY))
+    return documents
 
 
 def right_documents(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> list[bool]:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, ffn_columns, rank_ffns
-from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
-from lm_headroom.artifacts.model_record import recorded_digest
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import FFN_RANKING
-from lm_headroom.artifacts.store import ArtifactError, digest_of, provenance, read, write
+from lm_headroom.artifacts.store import ArtifactError, write
+from lm_headroom.results.matrix import ResultsMatrix
 
 MEANS = ("score", "accuracy_dense", "accuracy_ablated")
 
@@ -28,24 +27,24 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     Raises:
         ArtifactError: a task's scores are missing, damaged, or of another model, task, shot or seed.
     """
-    paths = {task: file_of(results, "ffn_importance", task=task, shot=shots, seed=seed) for task in tasks}
-    first = provenance(paths[tasks[0]])
-    model = recorded_digest(results) or digest_of(first)
-    tables = {
-        task: read(path, FFN_IMPORTANCE, model=model, task=task, shots=shots, seed=seed) for task, path in paths.items()
+    matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
+    paths = {task: matrix.path("ffn_importance", shots, task=task) for task in tasks}
+    artifacts = matrix.read_all(FFN_IMPORTANCE, paths, shots)
+    scores = {
+        task: {name: layers(artifact.table, name) for name in (*MEANS, "stderr")}
+        for task, artifact in artifacts.items()
     }
-    found = {task: {name: layers(table, name) for name in (*MEANS, "stderr")} for task, table in tables.items()}
-    sizes = {task: len(values["score"]) for task, values in found.items()}
+    sizes = {task: len(values["score"]) for task, values in scores.items()}
     if len(set(sizes.values())) > 1:
         raise ArtifactError(f"{results}: tasks have FFN scores of different models, layers: {sizes}")
-    means = {name: np.mean([values[name] for values in found.values()], axis=0) for name in MEANS}
+    means = {name: np.mean([values[name] for values in scores.values()], axis=0) for name in MEANS}
     stderr: list[float] | list[None] = (
-        np.sqrt(sum(values["stderr"] ** 2 for values in found.values())) / len(found)
+        np.sqrt(sum(values["stderr"] ** 2 for values in scores.values())) / len(scores)
     ).tolist()
     if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr = [None] * len(means["score"])
-        means["score"] = aggregate({task: v["score"][:, None] for task, v in found.items()}, how)[0][:, 0]
+        means["score"] = aggregate({task: v["score"][:, None] for task, v in scores.items()}, how)[0][:, 0]
     n = len(means["score"])
     columns = {
         "layer": list(range(n)),
@@ -53,7 +52,8 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
         **means,
         **{name: [None] * n for name in ("doc_id", "correct_dense", "correct_ablated")},
     }
-    facts = cell_provenance(first, AGGREGATE, shots, seed)
-    record = build_provenance("steps.aggregate_ffns", paths, {"aggregate": how, "tasks": list(tasks)}, facts)
+    inputs = {task: artifact.source for task, artifact in artifacts.items()}
+    cell = cell_provenance(artifacts[tasks[0]].provenance, AGGREGATE, shots, seed)
+    record = build_provenance("steps.aggregate_ffns", inputs, {"aggregate": how, "tasks": list(tasks)}, cell)
     write(out, FFN_IMPORTANCE, columns, record)
     write(ranking, FFN_RANKING, ffn_columns(rank_ffns(means["score"]), means["score"]), record)

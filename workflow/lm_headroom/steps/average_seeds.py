@@ -12,8 +12,9 @@ from lm_headroom.analysis.correlation import TaskScores
 from lm_headroom.analysis.variance import head_components
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.seed_scores import SEED_SCORES
-from lm_headroom.artifacts.store import write
+from lm_headroom.artifacts.store import Source, write
 from lm_headroom.errors import HeadroomError
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_seeds
 
 
@@ -25,20 +26,22 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], se
     """
     if len(set(seeds)) < 2:
         raise HeadroomError(f"a variance over seeds needs at least two seeds, got {list(seeds)}")
+    matrix = ResultsMatrix(results, tuple(tasks), tuple(shots))
     columns: dict[str, list[Any]] = {column.name: [] for column in SEED_SCORES.columns}
-    inputs: dict[str, Path] = {}
-    facts: dict[str, Any] = {}
+    inputs: dict[str, Source] = {}
+    provenance: dict[str, Any] = {}
     for k in shots:
-        for task, by_seed in read_seeds(results, tasks, k, seeds).items():
-            found = head_components([TaskScores(s.score, s.even, s.odd) for s in by_seed.values()])
-            layers, heads = np.indices(found.mean.shape)
+        for task, by_seed in read_seeds(matrix, k, seeds).items():
+            components = head_components([TaskScores(s.score, s.even, s.odd) for s in by_seed.values()])
+            layers, heads = np.indices(components.mean.shape)
             columns["task"] += [task] * layers.size
             columns["shots"] += [k] * layers.size
             columns["layer"] += layers.ravel().tolist()
             columns["head"] += heads.ravel().tolist()
-            for name, values in (("score", found.mean), ("variance", found.total), ("seed_variance", found.seed)):
-                columns[name] += values.ravel().tolist()
-            inputs |= {f"{task} {k}-shot seed {seed}": s.path for seed, s in by_seed.items()}
-            facts = cell_provenance(by_seed[seeds[0]].facts, None, None)
+            columns["score"] += components.mean.ravel().tolist()
+            columns["variance"] += components.total.ravel().tolist()
+            columns["seed_variance"] += components.seed.ravel().tolist()
+            inputs |= {f"{task} {k}-shot seed {seed}": s.artifact.source for seed, s in by_seed.items()}
+            provenance = cell_provenance(by_seed[seeds[0]].provenance, None, None)
     options = {"tasks": list(tasks), "shots": sorted(shots), "seeds": sorted(seeds)}
-    write(out, SEED_SCORES, columns, build_provenance("steps.average_seeds", inputs, options, facts))
+    write(out, SEED_SCORES, columns, build_provenance("steps.average_seeds", inputs, options, provenance))

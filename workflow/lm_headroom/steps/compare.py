@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.provenance import build_provenance
-from lm_headroom.artifacts.store import ArtifactSchema, provenance, reads, write
+from lm_headroom.artifacts.store import ArtifactSchema, reads, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.results.comparison import Comparison
 
@@ -32,8 +31,8 @@ def write_rows(
     if len(set(names)) != len(names) or len(names) < 2:
         raise HeadroomError(f"a comparison needs two or more models, each once; got {', '.join(names) or 'none'}")
     with reads() as sources:
-        found = rows()
-    inputs = {provenance(path).get("place") or str(path): path for path in sources}
-    facts = {"compared": {name: read_record(comparison.results / name / NAME) for name in names}}
-    columns = {column.name: [row[column.name] for row in found] for column in kind.columns}
-    write(out, kind, columns, build_provenance(step, inputs, comparison.options, facts))
+        table = rows()
+    inputs = {source.place or str(path): source for path, source in sources.items()}
+    compared = {name: matrix.read_record() for name, matrix in comparison.matrices.items()}
+    columns = {column.name: [row[column.name] for row in table] for column in kind.columns}
+    write(out, kind, columns, build_provenance(step, inputs, comparison.options, {"compared": compared}))

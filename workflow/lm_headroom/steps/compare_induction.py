@@ -16,15 +16,14 @@ from lm_headroom.steps.compare import write_rows
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model and score."""
-    found = []
-    for model in comparison.models:
-        part = comparison.matrix(model)
+    table = []
+    for model, matrix in comparison.matrices.items():
         for kind in (PREFIX_MATCHING, COPYING):
-            table = read(part.path(kind.name), kind, model=part.digest)
-            n_sequences = table.column("n_sequences")[0].as_py()
-            means, variances = grid(table, "mean"), grid(table, "variance")
-            found.append(induction_row(model.name, kind.name, means, variances, n_sequences))
-    return found
+            scores = read(matrix.path(kind.name), kind, model=matrix.digest)
+            n_sequences = scores.column("n_sequences")[0].as_py()
+            means, variances = grid(scores, "mean"), grid(scores, "variance")
+            table.append(induction_row(model, kind.name, means, variances, n_sequences))
+    return table
 
 
 def run(out: Path, comparison: Comparison) -> None:

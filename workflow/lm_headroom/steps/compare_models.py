@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_headroom.artifacts.comparison import COMPARED_MODELS
-from lm_headroom.artifacts.model_record import NAME, read_record
+from lm_headroom.artifacts.model_record import NAME
 from lm_headroom.models.location import read_location
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.steps.compare import write_rows
@@ -14,16 +14,16 @@ from lm_headroom.steps.compare import write_rows
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model."""
-    found = []
+    table = []
     for model in comparison.models:
-        path = comparison.results / model.name / NAME
-        record = read_record(path)
+        matrix = comparison.matrices[model.name]
+        record = matrix.read_record()
         # Sizes stand beside the record, and are lost where hidden files are not copied.
-        sizes = read_location(path).get("sizes") or {}
-        facts = {name: record.get(name) for name in ("family", "revision", "layers", "heads")}
+        sizes = read_location(matrix.results / NAME).get("sizes") or {}
         labels = {"model": model.name, "group": model.group, "step": model.step}
-        found.append({**labels, **facts, "parameters": sizes.get("parameters")})
-    return found
+        shape = {name: record.get(name) for name in ("family", "revision", "layers", "heads")}
+        table.append({**labels, **shape, "parameters": sizes.get("parameters")})
+    return table
 
 
 def run(out: Path, comparison: Comparison) -> None:

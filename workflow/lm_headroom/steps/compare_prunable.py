@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ from lm_headroom.steps.compare import write_rows
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per model, component and number of shots."""
     # All models are given the same prompts.
-    known = chances(comparison.matrix(comparison.models[0]))
-    found = []
-    for model in comparison.models:
-        part = replace(comparison.matrix(model), margin=comparison.margin)
+    known = chances(next(iter(comparison.matrices.values())))
+    table = []
+    for model, matrix in comparison.matrices.items():
         for component in COMPONENTS:
             for shots in comparison.shots:
-                tasks, curve, certified = certified_average(part, shots, component, known)
+                tasks, curve, certified = certified_average(matrix, shots, component, known)
                 chance = [known[task] for task in tasks]
-                found.append(prunable_row(model.name, component, shots, curve, certified, chance))
-    return found
+                table.append(prunable_row(model, component, shots, curve, certified, chance))
+    return table
 
 
 def run(out: Path, comparison: Comparison) -> None:

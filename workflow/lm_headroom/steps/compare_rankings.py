@@ -13,16 +13,14 @@ from lm_headroom.steps.compare import write_rows
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row per pair of models, task and number of shots."""
-    found = []
+    table: list[dict[str, Any]] = []
     for shots in comparison.shots:
-        scores = {}
-        for model in comparison.models:
-            tasks = read_tasks(
-                comparison.results / model.name, comparison.tasks, shots, comparison.seed, aggregate=True
-            )
-            scores[model.name] = {task: s.by_halves for task, s in tasks.items()}
-        found += ranking_rows(scores, shots)
-    return found
+        scores = {
+            name: {task: s.by_halves for task, s in read_tasks(matrix, shots, aggregate=True).items()}
+            for name, matrix in comparison.matrices.items()
+        }
+        table += ranking_rows(scores, shots)
+    return table
 
 
 def run(out: Path, comparison: Comparison) -> None:

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.oracle_agreement import agreement
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
-from lm_headroom.artifacts.store import by_column, provenance, reads, write
+from lm_headroom.artifacts.store import reads, write
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.results.oracle import Compared, read_ffns, read_heads
+from lm_headroom.results.oracle import OracleScores, read_ffns, read_heads
 
 _NAMES = {"low": "srcc_low", "high": "srcc_high", "within_layer": "srcc_within_layer"}
 
@@ -31,22 +32,28 @@ def run(
     """
     matrix = ResultsMatrix(results, tuple(tasks), tuple(shots), seed)
     with reads() as sources:
-        rows = [row for k in shots for task in tasks for row in _rows("ffns", task, k, read_ffns(matrix, k, task))]
-        rows += [
-            row for k in shots for task in head_tasks for row in _rows("heads", task, k, read_heads(matrix, k, task))
-        ]
-    inputs = {str(path.relative_to(results)): path for path in sources}
+        ffns = {(k, task): read_ffns(matrix, k, task) for k in shots for task in tasks}
+        heads = {(k, task): read_heads(matrix, k, task) for k in shots for task in head_tasks}
+    rows = [
+        row
+        for component, scores in (("ffns", ffns), ("heads", heads))
+        for (k, task), oracle in scores.items()
+        for row in _rows(component, task, k, oracle)
+    ]
+    inputs = {str(path.relative_to(results)): source for path, source in sources.items()}
     options = {"tasks": list(tasks), "head_tasks": list(head_tasks), "shots": sorted(shots)}
-    facts = cell_provenance(provenance(matrix.path("ffn_importance", shots[0], task=tasks[0])), None, None, seed)
-    write(out, ORACLE_AGREEMENT, by_column(rows), build_provenance("steps.correlate_oracle", inputs, options, facts))
+    provenance = cell_provenance(ffns[shots[0], tasks[0]].provenance, None, None, seed)
+    record = build_provenance("steps.correlate_oracle", inputs, options, provenance)
+    write(out, ORACLE_AGREEMENT, by_column(rows), record)
 
 
-def _rows(component: str, task: str, shots: int, found: Compared) -> list[dict[str, Any]]:
+def _rows(component: str, task: str, shots: int, scores: OracleScores) -> list[dict[str, Any]]:
+    """A row per measure of the oracle."""
     rows = []
-    for measure, outcomes in found.outcomes.items():
-        of = agreement(found.gradient, outcomes, found.blocks, found.sampled)
+    for measure, outcomes in scores.outcomes.items():
+        statistics = asdict(agreement(scores.gradient, outcomes, scores.blocks, scores.sampled))
         n_components, n_questions = outcomes.shape
         names = {"component": component, "task": task, "shots": shots, "measure": measure}
         counts = {"n_components": n_components, "n_questions": n_questions}
-        rows.append({**names, **counts, **{_NAMES.get(name, name): value for name, value in asdict(of).items()}})
+        rows.append({**names, **counts, **{_NAMES.get(name, name): value for name, value in statistics.items()}})
     return rows

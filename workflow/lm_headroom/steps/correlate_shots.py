@@ -11,6 +11,7 @@ from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.errors import HeadroomError
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_tasks
 
 
@@ -22,9 +23,11 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], se
     """
     if len(set(shots)) < 2:
         raise HeadroomError(f"correlations between shots need at least two numbers of shots, got {list(shots)}")
-    found = {k: read_tasks(results, tasks, k, seed, aggregate=True) for k in shots}
-    scores = {k: {task: s.by_halves for task, s in by.items()} for k, by in found.items()}
-    inputs = {f"{task} {k}-shot": s.path for k, by in found.items() for task, s in by.items()}
+    matrix = ResultsMatrix(results, tuple(tasks), tuple(shots), seed)
+    scores = {k: read_tasks(matrix, k, aggregate=True) for k in shots}
+    inputs = {f"{task} {k}-shot": s.artifact.source for k, by_task in scores.items() for task, s in by_task.items()}
     options = {"tasks": list(tasks), "shots": sorted(shots)}
-    facts = cell_provenance(found[shots[0]][AGGREGATE].facts, None, None, seed)
-    write(out, CROSS_SHOT, cross_shot(scores), build_provenance("steps.correlate_shots", inputs, options, facts))
+    cell = cell_provenance(scores[shots[0]][AGGREGATE].provenance, None, None, seed)
+    record = build_provenance("steps.correlate_shots", inputs, options, cell)
+    halves = {k: {task: s.by_halves for task, s in by_task.items()} for k, by_task in scores.items()}
+    write(out, CROSS_SHOT, cross_shot(halves), record)

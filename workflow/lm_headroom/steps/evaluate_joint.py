@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_headroom.analysis.ranking import AGGREGATE
-from lm_headroom.artifacts.ffns import read_ffn_ranking
-from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write
 from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import check_ffns, check_heads, expected_ranking, prepare
-from lm_headroom.steps.read_prompts import task_provenance
+from lm_headroom.steps.prepare_evaluation import prepare
 
 
 def run(
@@ -47,24 +45,32 @@ def run(
     Raises:
         HeadroomError: a ranking is of another model, task, shot or seed.
     """
-    # The grid may be under the aggregate's rankings or the task's own.
-    either = expected_ranking(model, prompts, AGGREGATE, task_provenance(prompts).get("task", AGGREGATE))
-    heads, ffns = read_ranking(head_ranking, **either), read_ffn_ranking(ffn_ranking, **either)
-    pairs: list[tuple[int, int]] = []
-    if curve and curve_ranking:
-        named = expected_ranking(model, prompts, AGGREGATE) if curve.stem == AGGREGATE else either
-        pairs = read_ranking(curve_ranking, **named)
     n_sets = len(head_levels) * len(ffn_levels) + (len(curve_levels) if curve else 0)
     prepared = prepare("joint", model, prompts, settings, n_sets)
-    check_heads(head_ranking, heads, prepared.loaded)
-    check_ffns(ffn_ranking, ffns, prepared.loaded)
+    # The grid may be under the aggregate's rankings or the task's own.
+    either = prepared.expected(AGGREGATE, prepared.prompts.task or AGGREGATE)
+    heads, ffns = read_ranking(head_ranking, **either), read_ffn_ranking(ffn_ranking, **either)
+    pruned = heads
     if curve and curve_ranking:
-        check_heads(curve_ranking, pairs, prepared.loaded)
+        if curve_ranking != head_ranking:
+            pruned = read_ranking(curve_ranking)
+        pruned.artifact.check_origin(**(prepared.expected(AGGREGATE) if curve.stem == AGGREGATE else either))
+    for ranking in (heads, ffns, pruned):
+        ranking.check_fits(prepared.shape)
+    prompts_source = prepared.prompts.source
+    if curve:
         options = {"levels": list(curve_levels), "add_bos": settings.add_bos}
-        inputs = {"prompts": prompts, "ranking": curve_ranking}
-        record = build_provenance("steps.evaluate_joint", inputs, options, {**prepared.facts, "ranking": curve.stem})
-        write(curve, PRUNED_EVAL, prepared.evaluation.curve(pairs, curve_levels), record, prepared.run)
+        inputs = {"prompts": prompts_source, "ranking": pruned.artifact.source}
+        provenance = {**prepared.provenance, "ranking": curve.stem}
+        record = build_provenance("steps.evaluate_joint", inputs, options, provenance)
+        columns = prepared.evaluation.curve(pruned.order, curve_levels)
+        write(curve, PRUNED_EVAL, columns, record, prepared.run_statistics)
     options = {"heads": list(head_levels), "ffns": list(ffn_levels), "add_bos": settings.add_bos}
-    inputs = {"prompts": prompts, "head_ranking": head_ranking, "ffn_ranking": ffn_ranking}
-    record = build_provenance("steps.evaluate_joint", inputs, options, prepared.facts)
-    write(out, JOINT_EVAL, prepared.evaluation.grid(heads, ffns, head_levels, ffn_levels), record, prepared.run)
+    inputs = {
+        "prompts": prompts_source,
+        "head_ranking": heads.artifact.source,
+        "ffn_ranking": ffns.artifact.source,
+    }
+    record = build_provenance("steps.evaluate_joint", inputs, options, prepared.provenance)
+    columns = prepared.evaluation.grid(heads.order, ffns.order, head_levels, ffn_levels)
+    write(out, JOINT_EVAL, columns, record, prepared.run_statistics)

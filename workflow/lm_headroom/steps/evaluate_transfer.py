@@ -11,14 +11,13 @@ from pathlib import Path
 
 from lm_headroom.analysis.correlation import STATISTICS, Statistic, partners
 from lm_headroom.artifacts.cross_task import CROSS_TASK
-from lm_headroom.artifacts.heads import read_ranking
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
-from lm_headroom.artifacts.store import read, write
+from lm_headroom.artifacts.store import read_artifact, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import check_heads, expected_ranking, prepare
-from lm_headroom.steps.read_prompts import task_provenance
+from lm_headroom.steps.prepare_evaluation import prepare
 
 
 def run(
@@ -50,25 +49,32 @@ def run(
         HeadroomError: no other task has a correlation with this one; or prompts, correlations or a ranking are of
             another model, task, shot or seed.
     """
-
-    def path(partner: str) -> Path:
-        return rankings / partner / correlations.name
-
-    expected = expected_ranking(model, prompts, task)
-    if (found := task_provenance(prompts).get("task", task)) != task:
-        raise HeadroomError(f"{prompts}: these are the prompts of {found}, not of {task}")
-    table = read(correlations, CROSS_TASK, **(expected | {"task": None})).to_pylist()
-    values = {row["task_b"]: row[STATISTICS[statistic]] for row in table if row["task_a"] == task}
+    prepared = prepare("transfer", model, prompts, settings)
+    if prepared.prompts.task not in (None, task):
+        raise HeadroomError(f"{prompts}: these are the prompts of {prepared.prompts.task}, not of {task}")
+    expected = prepared.expected(task)
+    correlated = read_artifact(correlations, CROSS_TASK, **(expected | {"task": None}))
+    values = {
+        row["task_b"]: row[STATISTICS[statistic]] for row in correlated.table.to_pylist() if row["task_a"] == task
+    }
     chosen = partners(task, {name: values[name] for name in tasks if name in values})
-    orders = {partner: read_ranking(path(partner), **(expected | {"task": partner})) for partner, _ in chosen.values()}
-    prepared = prepare("transfer", model, prompts, settings, len(levels) * len(chosen))
+    given = {
+        partner: read_ranking(rankings / partner / correlations.name, **(expected | {"task": partner}))
+        for partner in dict.fromkeys(partner for partner, _ in chosen.values())
+    }
+    for ranking in given.values():
+        ranking.check_fits(prepared.shape)
+    prepared.expect(len(levels) * len(chosen))
     options = {"levels": list(levels), "correlation": statistic, "add_bos": settings.add_bos}
     for name, (partner, value) in chosen.items():
-        pairs = check_heads(path(partner), orders[partner], prepared.loaded)
-        columns = prepared.evaluation.curve(pairs, levels)
+        columns = prepared.evaluation.curve(given[partner].order, levels)
         columns["partner"] = [partner] * len(levels)
         columns["correlation"] = [value] * len(levels)
-        inputs = {"prompts": prompts, "correlations": correlations, "ranking": path(partner)}
-        facts = {**prepared.facts, "ranking": name, "partner": partner}
-        record = build_provenance("steps.evaluate_transfer", inputs, options, facts)
-        write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run)
+        inputs = {
+            "prompts": prepared.prompts.source,
+            "correlations": correlated.source,
+            "ranking": given[partner].artifact.source,
+        }
+        provenance = {**prepared.provenance, "ranking": name, "partner": partner}
+        record = build_provenance("steps.evaluate_transfer", inputs, options, provenance)
+        write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run_statistics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,20 @@ from typing import Any
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
-from lm_headroom.artifacts.ffns import read_ffn_ranking
-from lm_headroom.artifacts.heads import read_ranking
-from lm_headroom.artifacts.model_record import read_record
+from lm_headroom.artifacts.ordered import Ranking, order_ffns, order_heads
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target, digests
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
-from lm_headroom.artifacts.store import file_digest, place_of, provenance, write_json
+from lm_headroom.artifacts.store import ArtifactFile, identify, place_of, read_artifact, write_json
 from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.pruned.card import build_card
-from lm_headroom.pruned.export import (
-    Pruned,
-    Reference,
-    check_export,
-    check_room,
-    new_folder,
-    record_reference,
-    write_weights,
-)
+from lm_headroom.pruned.export import Pruned, check_export, check_room, new_folder, record_reference, write_weights
 from lm_headroom.pruned.model import check_architecture
 from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import check_ffns, check_heads
 
-COMPONENTS = {RANKING.name: "heads", FFN_RANKING.name: "ffns"}
-"""Kind of a ranking to what it ranks."""
 _KEPT = ("step", "code", "options", "definition", "definition_digest", "data")
 """What is taken over of the provenance of the files that an export comes from."""
 
@@ -59,40 +46,48 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
             no room; or the export is not the masked model.
     """
     check_target(out)
-    record = read_record(model)
     given = _by_component(rankings, percents)
-    orders: dict[str, list[Any]] = {"heads": [], "ffns": []}
-    for component, (path, _) in given.items():
-        reader = read_ranking if component == "heads" else read_ffn_ranking
-        orders[component] = list(reader(path, model=record["digest"]))
-    reference, pruned, parameters, counts = _testimony(model, given, orders, out, settings)
+    loaded = load(model, settings.dtype, settings.device, settings.threads)
+    check_architecture(loaded.skeleton)
+    for ranking, _ in given.values():
+        ranking.artifact.check_origin(model=loaded.record["digest"])
+        ranking.check_fits((loaded.shape.layers, loaded.shape.heads))
+    first = {name: ranking.order[: count_at(percent, len(ranking.order))] for name, (ranking, percent) in given.items()}
+    pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
+    before = loaded.skeleton.num_parameters()
+    parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
+    checkpoint, record = checkpoint_folder(model), loaded.record
+    weights = sum(path.stat().st_size for path in checkpoint.iterdir() if path.suffix in _WEIGHTS)
+    check_room(out, int(weights * parameters["after"] / before))
+    reference = record_reference(loaded, pruned)
     # The masked model is a ring of modules and methods, which nothing else lets go of.
+    del loaded
     gc.collect()
     with new_folder(out) as folder:
-        write_weights(checkpoint_folder(model), pruned, folder)
+        write_weights(checkpoint, pruned, folder)
         far = check_export(folder, reference, parameters["after"])
-        place = place_of(out, PRUNED)
-        facts = {
-            "kind": KIND,
-            **({"place": place} if place else {}),
+        manifest = {
+            **_manifest(out, given, first),
             **model_provenance(record, settings.dtype),
-            "pruned": counts,
             "parameters": parameters,
-            "made_by": _headroom(),
-            "lineage": lineage([path for path, _ in given.values()]),
         }
         options = {f"percent_{component}": percent for component, (_, percent) in given.items()}
-        facts = build_provenance("steps.export_pruned", {c: path for c, (path, _) in given.items()}, options, facts)
-        (folder / "README.md").write_text(build_card(facts), encoding="utf-8")
-        write_json(folder / MANIFEST, sealed({**facts, "files": digests(folder)}))
-    before, after = (parameters[name] / 1e6 for name in ("before", "after"))
+        inputs = {component: ranking.artifact.source for component, (ranking, _) in given.items()}
+        manifest = build_provenance("steps.export_pruned", inputs, options, manifest)
+        (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
+        write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
     print(
-        f"{out}: {before:.1f} M parameters have become {after:.1f} M; logits are the masked model's to {far:.1g}",
+        f"{out}: {before / 1e6:.1f} M parameters have become {parameters['after'] / 1e6:.1f} M; logits are the masked "
+        f"model's to {far:.1g}",
         file=sys.stderr,
     )
 
 
-def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> dict[str, tuple[Path, int]]:
+Rankings = dict[str, tuple[Ranking[Any], int]]
+"""Component to its ranking, and the percent that is pruned."""
+
+
+def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings:
     """Rankings and percents by what they rank.
 
     Raises:
@@ -102,76 +97,79 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> dict[str
         raise HeadroomError(
             f"--ranking names {len(rankings)} files and --percent {len(percents)} numbers; give one number for each"
         )
-    found: dict[str, tuple[Path, int]] = {}
+    given: Rankings = {}
     for path, percent in zip(rankings, percents, strict=True):
-        kind = provenance(path).get("kind")
-        if kind not in COMPONENTS:
-            raise HeadroomError(f"{path}: expected a ranking of heads or FFNs, found {kind!r}")
-        if COMPONENTS[kind] in found:
-            raise HeadroomError(f"--ranking names two rankings of {COMPONENTS[kind]}; give one of each at most")
-        found[COMPONENTS[kind]] = (path, percent)
-    return found
+        artifact = read_artifact(path, RANKING, FFN_RANKING)
+        is_of_heads = artifact.provenance["kind"] == RANKING.name
+        ranking: Ranking[Any] = order_heads(artifact) if is_of_heads else order_ffns(artifact)
+        if ranking.component in given:
+            raise HeadroomError(f"--ranking names two rankings of {ranking.component}; give one of each at most")
+        given[ranking.component] = ranking, percent
+    return given
 
 
-def _testimony(
-    model: Path, given: dict[str, tuple[Path, int]], orders: dict[str, list[Any]], out: Path, settings: Settings
-) -> tuple[Reference, Pruned, dict[str, int], dict[str, dict[str, Any]]]:
-    """What the masked model says, what is pruned, parameters, and what the manifest says of both; the model is let go.
+def _manifest(out: Path, given: Rankings, pruned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """What the manifest says beside the provenance of an artifact.
 
-    Raises:
-        HeadroomError: the model cannot be exported, a ranking does not fit it, or the disk has no room.
+    Args:
+        out: the checkpoint's folder.
+        given: rankings and percents.
+        pruned: component to what is pruned of it.
     """
-    loaded = load(model, settings.dtype, settings.device, settings.threads)
-    check_architecture(loaded.skeleton)
-    gone: dict[str, list[Any]] = {"heads": [], "ffns": []}
-    counts = {}
-    for component, (path, percent) in given.items():
-        (check_heads if component == "heads" else check_ffns)(path, orders[component], loaded)
-        gone[component] = orders[component][: count_at(percent, len(orders[component]))]
-        counts[component] = {
+    place = place_of(out, PRUNED)
+    counts = {
+        component: {
             "percent": percent,
-            "count": len(gone[component]),
-            "of": len(orders[component]),
-            "ranking": provenance(path).get("place") or path.name,
-            "ranking_digest": file_digest(path),
+            "count": len(pruned[component]),
+            "of": len(ranking.order),
+            "ranking": ranking.artifact.source.place or ranking.artifact.path.name,
+            "ranking_digest": ranking.artifact.digest,
         }
-    pruned = Pruned(tuple(gone["heads"]), tuple(gone["ffns"]))
-    before = loaded.skeleton.num_parameters()
-    parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
-    weights = sum(path.stat().st_size for path in checkpoint_folder(model).iterdir() if path.suffix in _WEIGHTS)
-    check_room(out, int(weights * parameters["after"] / before))
-    return record_reference(loaded, pruned), pruned, parameters, counts
+        for component, (ranking, percent) in given.items()
+    }
+    return {
+        "kind": KIND,
+        **({"place": place} if place else {}),
+        "pruned": counts,
+        "made_by": _headroom(),
+        "lineage": lineage([ranking.artifact for ranking, _ in given.values()]),
+    }
 
 
 _WEIGHTS = (".safetensors", ".bin")
 
 
-def lineage(rankings: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def lineage(rankings: Sequence[ArtifactFile]) -> dict[str, dict[str, Any]]:
     """All files of the study that rankings come from, by their places below the results folder.
 
     Each with its digest and, where it still is what it was, what made it.
     """
-    found: dict[str, dict[str, Any]] = {}
-    pending: list[tuple[str, Path | None, str]] = [
-        (provenance(path).get("place") or path.name, path, file_digest(path)) for path in rankings
+    files: dict[str, dict[str, Any]] = {}
+    # Name of a file, where it may be, its digest when it was used, and what made it where that is known.
+    pending: list[tuple[str, Path | None, str, Mapping[str, Any] | None]] = [
+        (artifact.source.place or artifact.path.name, artifact.path, artifact.digest, artifact.provenance)
+        for artifact in rankings
     ]
     while pending:
-        name, path, digest = pending.pop(0)
-        if name in found:
+        name, path, digest, provenance = pending.pop(0)
+        if name in files:
             continue
-        found[name] = {"digest": digest}
-        if path is None or not path.is_file() or file_digest(path) != digest:
+        files[name] = {"digest": digest}
+        if path is None or not path.is_file():
             continue
-        facts = provenance(path)
-        sources = facts.get("inputs", {})
-        found[name] |= {key: facts[key] for key in _KEPT if facts.get(key)}
-        found[name]["inputs"] = sorted(source["path"] or key for key, source in sources.items())
-        place = place_of(path, facts["place"]) if "place" in facts else None
+        if provenance is None:
+            provenance, digest_now = identify(path)
+            if digest_now != digest:
+                continue
+        sources = provenance.get("inputs", {})
+        files[name] |= {key: provenance[key] for key in _KEPT if provenance.get(key)}
+        files[name]["inputs"] = sorted(source["path"] or key for key, source in sources.items())
+        place = place_of(path, provenance["place"]) if "place" in provenance else None
         root = path.absolute().parents[place.count("/")] if place else None
         for key, source in sorted(sources.items()):
             where = root / source["path"] if root and source["path"] else None
-            pending.append((source["path"] or key, where, source["digest"]))
-    return found
+            pending.append((source["path"] or key, where, source["digest"], None))
+    return files
 
 
 def _headroom() -> dict[str, str | None]:

@@ -6,28 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.prompts import EVALUATION
 from lm_headroom.artifacts.provenance import model_provenance
+from lm_headroom.engine.likelihood import tokenise
 from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import open_cache
-from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.pruned_evaluation import Evaluation
+from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
 from lm_headroom.settings import Settings
-from lm_headroom.steps.read_prompts import choices, label, rows, task_provenance, tokenise
+from lm_headroom.tasks.prompt_set import PromptSet, pairs, read_prompts
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An evaluation, ready, and facts about its task and model for the provenance."""
+    """An evaluation, ready to run.
+
+    Attributes:
+        evaluation: the model and the documents.
+        prompts: what the documents were taken from.
+        provenance: the task and the model, for the provenance of results.
+        label: what progress lines call it.
+    """
 
     evaluation: Evaluation
-    facts: dict[str, Any]
+    prompts: PromptSet
+    provenance: dict[str, Any]
     label: str
 
     @property
@@ -36,8 +41,13 @@ class Prepared:
         return self.evaluation.loaded
 
     @property
-    def run(self) -> dict[str, Any]:
-        """What the run took so far: peak memory, and the tokens per batch that it came to (None: no batch was run)."""
+    def shape(self) -> tuple[int, int]:
+        """Layers of the model, and heads of each."""
+        return self.loaded.shape.layers, self.loaded.shape.heads
+
+    @property
+    def run_statistics(self) -> dict[str, Any]:
+        """Peak memory so far, and tokens per batch (None: no batch was run)."""
         batches = self.evaluation.batches
         return {**peak_memory(), "token_budget": batches.token_budget if batches.packed else None}
 
@@ -45,6 +55,20 @@ class Prepared:
         """Begin to report progress over so many sets of pruned components."""
         total = len(self.evaluation.documents) * n_sets
         self.evaluation.progress = Progress(self.label, total, "document evaluations")
+
+    def expected(self, *tasks: str) -> dict[str, Any]:
+        """What a ranking for these documents must be of: the same model, shots and few-shot seed.
+
+        Args:
+            tasks: whose ranking will do; where none is named, that of the prompts' task.
+        """
+        cell = self.prompts.provenance
+        return {
+            "model": self.loaded.record["digest"],
+            "task": frozenset(tasks) or cell.get("task"),
+            "shots": cell.get("shots"),
+            "seed": cell.get("seed"),
+        }
 
 
 def prepare(
@@ -56,7 +80,7 @@ def prepare(
     purpose: str = EVALUATION,
     keeps_layers: bool = False,
 ) -> Prepared:
-    """Load a model and the documents of one purpose.
+    """Open a model, whose weights are read when they are first needed, and take the documents of one purpose.
 
     Args:
         step: what progress lines call it.
@@ -67,70 +91,26 @@ def prepare(
         purpose: which documents.
         keeps_layers: the inputs of all layers will be kept, which takes memory.
     """
-    # Bad prompts are found before minutes of loading.
-    table = rows(prompts, purpose)
+    # Bad prompts are refused before the model is opened.
+    prompt_set = read_prompts(prompts)
+    prompt_set.rows(purpose)
     loaded = load(model, settings.dtype, settings.device, settings.threads)
-    prepared = prepare_documents(step, loaded, prompts, table, settings, keeps_layers)
+    prepared = prepare_documents(step, loaded, prompt_set, purpose, settings, keeps_layers)
     prepared.expect(n_sets)
     return prepared
 
 
 def prepare_documents(
-    step: str, loaded: LoadedModel, prompts: Path, table: pa.Table, settings: Settings, keeps_layers: bool = False
+    step: str, loaded: LoadedModel, prompts: PromptSet, purpose: str, settings: Settings, keeps_layers: bool = False
 ) -> Prepared:
-    """Rows of ``prompts`` as documents for a model that is loaded; see :func:`prepare`."""
-    documents = tokenise(table, loaded, settings.add_bos)
+    """Documents for a model that is open; see :func:`prepare`."""
+    table = prompts.rows(purpose)
+    documents = tokenise(pairs(table), loaded, settings.add_bos)
     # Asked for when there is something to compute: both need the weights.
     budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers))
     batches = Batches(documents, budget, lambda: loaded.device)
     # The oracle's module imports all that evaluates.
     cache = open_cache(settings.cache, "scoring.knockout", loaded.record, settings.dtype)
-    facts = {**task_provenance(prompts), **model_provenance(loaded.record, settings.dtype)}
-    evaluation = Evaluation(loaded, documents, choices(table), batches, cache=cache)
-    return Prepared(evaluation, facts, label(step, prompts, loaded.record["name"]))
-
-
-def expected_ranking(model: Path, prompts: Path, *tasks: str) -> dict[str, Any]:
-    """What a ranking for these prompts must be of: the same model, shots and few-shot seed.
-
-    Args:
-        model: the model record.
-        prompts: prompts artifact.
-        tasks: whose ranking will do; where none is named, that of the prompts' task.
-    """
-    facts = task_provenance(prompts)
-    return {
-        "model": read_record(model)["digest"],
-        "task": frozenset(tasks) or facts.get("task"),
-        "shots": facts.get("shots"),
-        "seed": facts.get("seed"),
-    }
-
-
-def check_heads(path: Path, ranking: list[tuple[int, int]], loaded: LoadedModel) -> list[tuple[int, int]]:
-    """The ranking, if it is one of this model's heads.
-
-    Raises:
-        HeadroomError: it ranks the heads of another model.
-    """
-    shape = loaded.shape
-    found = (max(layer for layer, _ in ranking) + 1, max(head for _, head in ranking) + 1)
-    if found != (shape.layers, shape.heads):
-        raise HeadroomError(
-            f"{path}: ranks {found[0]} layers x {found[1]} heads, the model has {shape.layers} x {shape.heads}; "
-            "it is a ranking of another model"
-        )
-    return ranking
-
-
-def check_ffns(path: Path, ranking: list[int], loaded: LoadedModel) -> list[int]:
-    """The ranking, if it is one of this model's FFNs.
-
-    Raises:
-        HeadroomError: it ranks the FFNs of another model.
-    """
-    if len(ranking) != loaded.shape.layers:
-        raise HeadroomError(
-            f"{path}: ranks {len(ranking)} FFNs, the model has {loaded.shape.layers}; it is a ranking of another model"
-        )
-    return ranking
+    provenance = {**prompts.provenance, **model_provenance(loaded.record, settings.dtype)}
+    evaluation = Evaluation(loaded, documents, group_choices(table), batches, cache=cache)
+    return Prepared(evaluation, prompts, provenance, prompts.label(step, loaded.record["name"]))

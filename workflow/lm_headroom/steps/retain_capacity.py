@@ -8,13 +8,13 @@ from pathlib import Path
 from lm_headroom.analysis.capacity import capacity
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.capacity import CAPACITY
-from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.copying import COPYING
-from lm_headroom.artifacts.heads import grid, read_ranking
-from lm_headroom.artifacts.model_record import recorded_digest
+from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
-from lm_headroom.artifacts.store import digest_of, provenance, read, write
+from lm_headroom.artifacts.store import ArtifactFile, digest_of, read_artifact, write
+from lm_headroom.results.matrix import ResultsMatrix
 
 
 def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -> None:
@@ -23,16 +23,25 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -
     Raises:
         ArtifactError: an artifact is missing, damaged, or of another model, task, shot or seed.
     """
-    kinds = (PREFIX_MATCHING, COPYING)
-    induction = {kind.name: file_of(results, kind.name) for kind in kinds}
-    first = provenance(induction[COPYING.name])
-    model = recorded_digest(results) or digest_of(first)
-    scores = {kind.name: grid(read(induction[kind.name], kind, model=model), "mean") for kind in kinds}
-    names = list(dict.fromkeys([*tasks, AGGREGATE]))
-    orders = {task: file_of(results, "ranking", task=task, shot=shots, seed=seed) for task in names}
+    matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
+    model = matrix.digest
+    induction: dict[str, ArtifactFile] = {}
+    for kind in (COPYING, PREFIX_MATCHING):
+        path = matrix.path(kind.name)
+        induction[kind.name] = read_artifact(path, kind, model=model)
+        # Without a record, all must be of the model that the first is of.
+        model = model or digest_of(induction[kind.name].provenance)
+    scores = {name: grid(artifact.table, "mean") for name, artifact in sorted(induction.items(), reverse=True)}
     rankings = {
-        task: read_ranking(path, model=model, task=task, shots=shots, seed=seed) for task, path in orders.items()
+        task: read_ranking(
+            matrix.path("ranking", shots, task=task), **(matrix.expected(shots, task) | {"model": model})
+        )
+        for task in dict.fromkeys([*tasks, AGGREGATE])
     }
-    facts = cell_provenance(first, None, shots, seed)
-    record = build_provenance("steps.retain_capacity", {**induction, **orders}, {"tasks": list(tasks)}, facts)
-    write(out, CAPACITY, capacity(scores, rankings), record)
+    inputs = {
+        **{name: artifact.source for name, artifact in induction.items()},
+        **{task: ranking.artifact.source for task, ranking in rankings.items()},
+    }
+    cell = cell_provenance(induction[COPYING.name].provenance, None, shots, seed)
+    record = build_provenance("steps.retain_capacity", inputs, {"tasks": list(tasks)}, cell)
+    write(out, CAPACITY, capacity(scores, {task: ranking.order for task, ranking in rankings.items()}), record)

@@ -21,7 +21,6 @@ from lm_headroom.artifacts.store import ArtifactSchema, write
 from lm_headroom.scoring import knockout
 from lm_headroom.settings import Settings
 from lm_headroom.steps.prepare_evaluation import prepare, prepare_documents
-from lm_headroom.steps.read_prompts import rows
 from lm_headroom.study.ranking_names import drawn_with
 
 Selection = Literal["evaluation", "scoring"]
@@ -59,30 +58,31 @@ def run(
     prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
     prepared.expect(loaded.shape.layers)
-    found = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
-    evaluation.keep_whole(found.dense)
-    columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, found)
+    knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
+    evaluation.keep_whole(knockouts.dense)
+    columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts)
     options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
-    record = build_provenance(step, {"prompts": prompts}, options, prepared.facts)
-    write(out, kind, columns, record, prepared.run)
+    inputs = {"prompts": prepared.prompts.source}
+    record = build_provenance(step, inputs, options, prepared.provenance)
+    write(out, kind, columns, record, prepared.run_statistics)
     scores = np.array(columns["score"])
     order = rank_ffns(scores)
     if ranking:
-        write(ranking, FFN_RANKING, ffn_columns(order, scores), record, prepared.run)
+        write(ranking, FFN_RANKING, ffn_columns(order, scores), record, prepared.run_statistics)
     if curve:
-        evaluation.remember(found.dense)
-        for layer, ablated in enumerate(found.ablated):
+        evaluation.remember(knockouts.dense)
+        for layer, ablated in enumerate(knockouts.ablated):
             evaluation.remember(ablated, ffns=[layer])
         judged = prepared
         if purpose != EVALUATION:
-            judged = prepare_documents("ffn-importance", loaded, prompts, rows(prompts, EVALUATION), settings)
+            judged = prepare_documents("ffn-importance", loaded, prepared.prompts, EVALUATION, settings)
         judged.expect(len(levels) * (1 + len(controls)))
         options = {**options, "levels": list(levels)}
         orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
         for name, layers in orders.items():
-            record = build_provenance(step, {"prompts": prompts}, options, {**prepared.facts, "ranking": name})
+            record = build_provenance(step, inputs, options, {**prepared.provenance, "ranking": name})
             columns = judged.evaluation.ffn_curve(layers, levels)
-            write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run)
+            write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run_statistics)
 
 
 def control_order(name: str, own: Sequence[int]) -> list[int]:

@@ -25,9 +25,10 @@ def run(out: Path, model: Path, prompts: Path, heads: int | None, settings: Sett
     evaluation, loaded = prepared.evaluation, prepared.loaded
     chosen = knockout.sample_heads(loaded.shape, heads)
     prepared.expect(len(chosen))
-    found = knockout.knock_out_heads(loaded, evaluation.batches, chosen, evaluation.progress, evaluation.cache)
-    evaluation.keep_whole(found.dense)
-    columns = knockout.head_oracle_columns(evaluation.documents, evaluation.choices, chosen, found)
+    knockouts = knockout.knock_out_heads(loaded, evaluation.batches, chosen, evaluation.progress, evaluation.cache)
+    evaluation.keep_whole(knockouts.dense)
+    columns = knockout.head_oracle_columns(evaluation.documents, evaluation.choices, chosen, knockouts)
     options = {"heads": heads or "all", "add_bos": settings.add_bos}
-    record = build_provenance("steps.score_head_knockouts", {"prompts": prompts}, options, prepared.facts)
-    write(out, HEAD_ORACLE, columns, record, prepared.run)
+    inputs = {"prompts": prepared.prompts.source}
+    record = build_provenance("steps.score_head_knockouts", inputs, options, prepared.provenance)
+    write(out, HEAD_ORACLE, columns, record, prepared.run_statistics)

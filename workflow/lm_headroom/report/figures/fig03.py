@@ -7,20 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.results.scores import place, read_scores
+from lm_headroom.results.scores import read_aggregate
 
 
 def data(matrix: ResultsMatrix) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
     """Aggregate importance [layer, head] per shot."""
-    return {
-        k: read_scores(
-            place(matrix.results, AGGREGATE, k, matrix.seed), **matrix.expected(k, AGGREGATE), tasks=list(matrix.tasks)
-        ).score
-        for k in matrix.shots
-    }
+    return {shots: read_aggregate(matrix, shots).score for shots in matrix.shots}
 
 
 @style.drawing

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import describe_drawn
-from lm_headroom.artifacts.store import read
+from lm_headroom.artifacts.store import read, reads
 from lm_headroom.report import pages
 
 NAMES = {
@@ -57,6 +57,8 @@ def _shown(value: Any) -> object:
 
 def write_table(path: Path, out: Path) -> None:
     """Write the table of an oracle-agreement artifact to ``out``.csv, ``out``.md and ``out``.html."""
-    made = describe_drawn("table", "report.tables.oracle", [path], {}, out)
+    with reads() as sources:
+        rows = data(path)
+    made = describe_drawn("table", "report.tables.oracle", sources, {}, out)
     title = "Gradient scores against the oracle"
-    pages.write_table(out, title, list(NAMES.values()), data(path), made, NOTES)
+    pages.write_table(out, title, list(NAMES.values()), rows, made, NOTES)

@@ -84,7 +84,7 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> l
     found = []
     for k in matrix.shots:
         outcomes = {task: whole(matrix, seeds, k, task) for task in matrix.tasks}
-        scores = read_seeds(matrix.results, matrix.tasks, k, seeds)
+        scores = read_seeds(matrix, k, seeds)
         total = average_components(list(outcomes.values()))
         parts = {task: components(values) for task, values in outcomes.items()} | {AGGREGATE: total}
         counts = {task: values.shape[1] for task, values in outcomes.items()}

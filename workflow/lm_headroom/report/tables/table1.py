@@ -11,7 +11,7 @@ from lm_headroom.analysis.correlation import LEVEL, MIN_RELIABILITY, n_beyond_la
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.provenance import describe_drawn
-from lm_headroom.artifacts.store import read
+from lm_headroom.artifacts.store import read, reads
 from lm_headroom.report import pages
 
 COLUMNS = (
@@ -82,6 +82,7 @@ def _moments(values: list[float]) -> tuple[float, float]:
 def write_table(path: Path, out: Path) -> None:
     """Write the table of a cross-shot artifact to ``out``.csv, ``out``.md and ``out``.html."""
     title = "Table 1: rank correlation of head importance between numbers of shots"
-    pages.write_table(
-        out, title, COLUMNS, data(path), describe_drawn("table", "report.tables.table1", [path], {}, out), NOTES
-    )
+    with reads() as sources:
+        rows = data(path)
+    made = describe_drawn("table", "report.tables.table1", sources, {}, out)
+    pages.write_table(out, title, COLUMNS, rows, made, NOTES)

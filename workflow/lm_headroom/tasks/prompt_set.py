@@ -1,0 +1,84 @@
+"""The prompts of one task, shot and seed, read once: a row per choice of a document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lm_headroom.artifacts.prompts import PROMPTS
+from lm_headroom.artifacts.store import ArtifactFile, Source, read_artifact
+from lm_headroom.errors import HeadroomError
+
+_ORIGIN = ("task", "task_version", "shots", "seed", "data")
+"""What results record of the prompts that they were measured on."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A prompts artifact that was read and checked."""
+
+    artifact: ArtifactFile
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.artifact.path
+
+    @property
+    def source(self) -> Source:
+        """What the provenance of a result records of this input."""
+        return self.artifact.source
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Task, shots, seed and data, for the provenance of what is made from these prompts."""
+        return {key: self.artifact.provenance[key] for key in _ORIGIN if key in self.artifact.provenance}
+
+    @property
+    def task(self) -> str | None:
+        """The task; None where the prompts do not say it."""
+        return self.provenance.get("task")
+
+    def label(self, step: str, model: str) -> str:
+        """What progress lines call a step of a model on these prompts."""
+        return f"{step} {model}, {self.task or self.path.stem} {self.provenance.get('shots', '?')}-shot"
+
+    def rows(self, purpose: str) -> pa.Table:
+        """Rows of one purpose, ``importance`` or ``evaluation``.
+
+        Raises:
+            HeadroomError: there are none.
+        """
+        table = self.artifact.table.filter(pc.field("purpose") == purpose)
+        if table.num_rows == 0:
+            raise HeadroomError(f"{self.path}: no rows with purpose {purpose!r}")
+        return table
+
+
+def read_prompts(path: Path, **expected: Any) -> PromptSet:
+    """Read a prompts artifact.
+
+    Args:
+        path: the artifact.
+        expected: what its provenance must say (see :func:`lm_headroom.artifacts.store.read_artifact`).
+
+    Raises:
+        ArtifactError: it is none, or not the one expected.
+    """
+    return PromptSet(read_artifact(path, PROMPTS, **expected))
+
+
+def pairs(table: pa.Table) -> list[tuple[int, str, str]]:
+    """(doc_id, context, continuation) of prompt rows."""
+    return list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
+
+
+def first_gold(table: pa.Table) -> pa.Table:
+    """One row per document: its first right choice, the y of eq. 8."""
+    table = table.filter(pc.field("gold"))
+    ids = table.column("doc_id").to_pylist()
+    return table.take([i for i, doc_id in enumerate(ids) if i == 0 or ids[i - 1] != doc_id])
