@@ -283,7 +283,7 @@ class Induction(Section):
     sequences: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=100,
         description="The number of random sequences; sequence s repeats 2 s + 23 tokens four times. 0 leaves induction "
-        "out, which suits a model with too few positions for the sequences.",
+        "out, which suits a model whose context window is too short for them.",
     )
     bos: bool = Field(default=True, description="Puts BOS before a sequence, as the released code does.")
     ablate: Ablate = Ablate()
