@@ -1,4 +1,4 @@
-"""Loading a resolved model, and gates for it."""
+"""Load a resolved model, and build gates for it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ UNREADABLE = "transformers cannot load this checkpoint"
 
 
 class LoadedModel:
-    """A model for a step. Its weights are read when they are first needed: a step may find all it needs in parts.
+    """A model for a step. Its weights are read when first needed: the resume cache may hold everything.
 
     Attributes:
-        tokenizer: the model's.
-        record: what ``lm-headroom model`` wrote of it.
-        skeleton: the model without weights (or with them), for its shape and its parameters' sizes.
+        tokenizer: the model's tokenizer.
+        record: the model's record (model.json).
+        skeleton: the model, possibly without weights, for its shape and parameter sizes.
     """
 
     def __init__(self, tokenizer: Any, record: dict[str, Any], skeleton: Any, read: Callable[[], Any]) -> None:
@@ -44,10 +44,10 @@ class LoadedModel:
 
     @cached_property
     def model(self) -> Any:
-        """The model with its weights, frozen, its attention not yet routed: :attr:`seam` does that.
+        """The model with its weights, frozen; :attr:`interventions` routes its attention.
 
         Raises:
-            HeadroomError: it cannot be read, or a weight is missing or not finite.
+            HeadroomError: the model cannot be read, or a weight is missing or not finite.
         """
         model = self._read().eval().requires_grad_(False)
         layers = architectures.layers(model)
@@ -68,7 +68,7 @@ class LoadedModel:
 
     @cached_property
     def interventions(self) -> Interventions:
-        """Where attention and FFNs of the model are governed.
+        """Interventions on the model's heads and FFNs.
 
         Raises:
             HeadroomError: see :func:`lm_headroom.engine.interventions.attach`; or the number format does not work on
@@ -84,24 +84,24 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """Device of the inputs."""
         return torch.device(architectures.input_device(self.model))
 
     @cached_property
     def vocabulary(self) -> int:
-        """Tokens that the model has embeddings for."""
+        """Number of tokens that the model has embeddings for."""
         embeddings = (self.skeleton.get_input_embeddings(), self.skeleton.get_output_embeddings())
         return min(int(embedding.weight.shape[0]) for embedding in embeddings)
 
     def check_tokens(self, where: str, ids: Iterable[int]) -> None:
-        """Refuse tokens that the model has no embedding for, before they get to a device, which would not name them.
+        """Refuse tokens without an embedding before they reach a device, whose error would not name them.
 
         Args:
-            where: the document or sequence.
+            where: the document or sequence, for the message.
             ids: its tokens.
 
         Raises:
-            HeadroomError: names the token.
+            HeadroomError: a token has no embedding; names it.
         """
         largest = max(ids, default=0)
         if largest >= self.vocabulary:
@@ -119,16 +119,16 @@ class LoadedModel:
 
 
 def load(record_path: Path, dtype: str = "float32", device: str = "auto", threads: int | None = None) -> LoadedModel:
-    """The model of a ``model.json``; its weights are read when they are needed, and what is wrong with them said then.
+    """Load the model of a ``model.json``. Its weights are read, and checked, when they are first needed.
 
     Args:
-        record_path: the model record that ``lm-headroom model`` wrote.
+        record_path: the model's record.
         dtype: float32, float64, bfloat16 or float16.
         device: ``cpu``, ``cuda`` or ``auto``: all visible GPUs through accelerate's device map, else the CPU.
         threads: CPU threads; None leaves torch's choice.
 
     Raises:
-        HeadroomError: the record or the checkpoint is missing, damaged or unsupported, or the device is not to be had.
+        HeadroomError: the record or the checkpoint is missing, damaged or unsupported, or the device is not available.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -179,7 +179,7 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
 
 
 def _check_tokenizer(tokenizer: Any, path: Path) -> None:
-    """Refuse a tokenizer without a vocabulary: transformers makes one up where it finds none of the files it wants."""
+    """Refuse a tokenizer without a vocabulary; transformers invents one if it finds none of the files it needs."""
     if len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)) < 2:
         raise HeadroomError(
             f"{path}: the files of the tokenizer that are there give {type(tokenizer).__name__} no vocabulary; copy "
@@ -189,24 +189,23 @@ def _check_tokenizer(tokenizer: Any, path: Path) -> None:
 
 @contextmanager
 def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[None]:
-    """Say of what goes wrong with a checkpoint which it was, and what to do.
+    """Turn errors of libraries into sentences that name the checkpoint and a remedy.
 
     Args:
         what: the checkpoint.
         dtype: number format.
-        otherwise: what to say of anything but known reasons; empty to let that pass as it is.
+        otherwise: the sentence for unknown errors; empty to let them pass unchanged.
     """
     try:
         yield
     except HeadroomError:
         raise
-    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    # transformers and its dependencies raise arbitrary errors, whose messages do not name the checkpoint.
     except Exception as error:
         if out_of_memory(error):
             reason = (
                 f"{what}: the model does not fit in memory in {dtype}; {MORE_MEMORY} ('lm-headroom plan' says "
-                f"how much "
-                "it takes)"
+                "how much it takes)"
             )
         elif "not implemented for" in str(error):
             other = "float32 or another device" if dtype != "float32" else "another device"
@@ -219,24 +218,24 @@ def _explained(what: Path | str, dtype: str, otherwise: str = "") -> Iterator[No
 
 
 def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) -> LoadedModel:
-    """A model that is in memory: frozen, set to evaluation, the seam attached.
+    """Prepare a model in memory: freeze it, set it to evaluation, and attach interventions.
 
     Raises:
-        HeadroomError: a weight is not finite, or the model cannot be served here (see
+        HeadroomError: a weight is not finite, or interventions on the model are not exact (see
             :func:`lm_headroom.engine.interventions.attach`).
     """
     loaded = LoadedModel(tokenizer, record or {}, model, lambda: model)
-    # Now, so that a model that the seam does not work in is refused here.
+    # Attached now, so that a model on which interventions fail is refused here.
     _ = loaded.interventions
     return loaded
 
 
 def _check_finite(model: Any) -> None:
     for path, module in model.named_modules():
-        # Weights that wait outside the GPU are fetched.
+        # Fetches weights that are offloaded from the GPU.
         with align_module_device(module):
             for name, weight in module.named_parameters(recurse=False):
-                # Extremes carry NaN along, and take no memory.
+                # Minimum and maximum propagate NaN, and need no memory.
                 if not all(torch.isfinite(extreme) for extreme in torch.aminmax(weight)):
                     dtype = _name(weight.dtype)
                     raise HeadroomError(
@@ -250,7 +249,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def gates_without(shape: architectures.HeadLayout, pruned: Iterable[tuple[int, int]]) -> Tensor:
-    """Gates [layer, head]: 0 for the pruned heads, 1 for the others."""
+    """Build gates [layer, head]: 0 for pruned heads, 1 for the others."""
     gates = torch.ones(shape.layers, shape.heads)
     for layer, head in pruned:
         gates[layer, head] = 0

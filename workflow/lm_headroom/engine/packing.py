@@ -1,14 +1,14 @@
-"""Documents as token trees, packed into batches without padding: what is shared is computed once.
+"""Documents as prefix trees of tokens, packed into batches without padding, so that shared prefixes are computed once.
 
-The rows of a document (context and continuation, without the last token) are laid out as a tree of tokens, so that
-choices share their context and whatever else they begin with. Documents that begin alike, such as the questions on one
-paragraph, may share a tree. A batch is one line of trees, end to end:
+The sequences of a document (context and continuation, without the last token) form a prefix tree: choices share their
+context and every other common prefix. Documents with a common prefix, such as the questions on one paragraph, may share
+a tree. A batch is one row of trees, end to end:
 
       columns      |-------- trunk --------|- branches -| |---- trunk ----| ...
       tree 0       The  sky  is  very blue  red           tree 1
       positions    0    1    2   3    4     3             0  1  ...
 
-The trunk is the tree's first row, causal as it stands. Each branch column sees its ancestors.
+The trunk is the tree's first sequence, and is causal. Each branch column attends to its ancestors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TokenSequence:
 
     Attributes:
         tokens: context and continuation.
-        n_target: how many of them, at the end, are the continuation.
+        n_target: number of tokens, at the end, that are the continuation.
     """
 
     tokens: tuple[int, ...]
@@ -47,7 +47,7 @@ class TokenSequence:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """What the model reads: all but the last token."""
+        """The model's input: all but the last token."""
         return self.tokens[:-1]
 
 
@@ -62,7 +62,7 @@ class Document:
 
 @dataclass(frozen=True)
 class TreeDocument:
-    """A document in a tree: its number among all documents, and the number of its first row among all rows."""
+    """A document in a tree: its number among all documents, and that of its first sequence among all sequences."""
 
     document: Document
     number: int
@@ -71,14 +71,14 @@ class TreeDocument:
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows laid out with what they share once (n columns, R of them in the trunk).
+    """Sequences as a prefix tree (n columns, R of them in the trunk).
 
     Attributes:
         members: the documents.
         tokens, positions: [n].
         trunk: R; each of the first R columns follows the one before.
-        segments: which unbranched stretch of the tree each column is in, [n].
-        ancestors: whether a segment is another or follows it, bool [segment, segment].
+        segments: the unbranched segment of the tree that each column is in, [n].
+        ancestors: whether a segment equals or descends from another, bool [segment, segment].
         sources: the column that predicts each target token, [T].
         targets: the target tokens, [T].
         sequence_ids: the number, among all sequences, of each target token's sequence, [T].
@@ -96,18 +96,18 @@ class Tree:
 
     @property
     def columns(self) -> int:
-        """Tokens that are computed."""
+        """Number of tokens to compute."""
         return len(self.tokens)
 
 
 def build_prefix_tree(members: Sequence[TreeDocument]) -> Tree:
-    """Lay out documents as one tree."""
+    """Build the prefix tree of documents."""
     rows = [
         (row, member.first_sequence + place)
         for member in members
         for place, row in enumerate(member.document.sequences)
     ]
-    # The longest row first: the trunk needs no mask.
+    # The longest sequence first: the trunk needs no mask.
     rows.sort(key=lambda pair: -len(pair[0].tokens))
     tokens: list[int] = []
     parents: list[int] = []
@@ -132,13 +132,13 @@ def build_prefix_tree(members: Sequence[TreeDocument]) -> Tree:
     places = np.arange(len(above))
     breaks = above != places - 1
     trunk = int(breaks.argmax()) if breaks.any() else len(above)
-    # A new segment begins where a column does not follow the one before, or is not the only one that does.
+    # A segment begins at each column that does not follow the previous one or has siblings.
     children = np.bincount(above[above >= 0], minlength=len(above))
     starts = breaks | ((above >= 0) & (children[above] > 1))
     starts[:1] = True
     segments = np.cumsum(starts) - 1
     ancestors = np.eye(int(segments[-1]) + 1, dtype=bool)
-    # Parents come before their children, so one sweep over the segments gives all depths.
+    # Parents precede their children, so one pass over the segments gives all depths.
     begins = np.flatnonzero(starts)
     depths = np.zeros(len(begins), dtype=np.int64)
     for segment, first in enumerate(begins):
@@ -184,7 +184,7 @@ class Batch:
 
     @property
     def columns(self) -> int:
-        """Tokens that are computed."""
+        """Number of tokens to compute."""
         return self.input_ids.shape[1]
 
     @property
@@ -194,16 +194,16 @@ class Batch:
 
     @property
     def n_documents(self) -> int:
-        """How many they are."""
+        """Number of documents."""
         return len(self.members)
 
     def layout(self) -> Layout:
-        """The attention layout, made anew for each pass: masks of all batches together would fill the memory."""
+        """Build the attention layout; it is built for each pass, since masks of all batches would fill the memory."""
         trees = tuple(TreeMask(tree.columns, tree.trunk, self._mask(tree)) for tree in self.trees)
         return Layout(trees, self.positions, self.position_ids[0])
 
     def _mask(self, tree: Tree) -> Tensor | None:
-        """Which columns each branch column sees, bool [n - R, n]."""
+        """Mark the columns that each branch column attends to, bool [n - R, n]."""
         if tree.trunk == tree.columns:
             return None
         device = self.input_ids.device
@@ -213,11 +213,11 @@ class Batch:
         return visible & torch.ones_like(visible).tril(tree.trunk)
 
     def owners(self) -> Tensor:
-        """Which of the trees each column is in, [n]."""
+        """The index of each column's tree, [n]."""
         return torch.arange(len(self.trees)).repeat_interleave(torch.tensor([tree.columns for tree in self.trees]))
 
     def without(self, done: Container[int]) -> Batch | None:
-        """The batch without the documents of these numbers; None where none is left."""
+        """Remove the documents with these numbers; None if none remains."""
         trees = []
         for tree in self.trees:
             left = [member for member in tree.members if member.number not in done]
@@ -228,7 +228,7 @@ class Batch:
         return assemble(trees, self.input_ids.device) if trees else None
 
     def halves(self) -> list[Batch]:
-        """The same documents in two batches of about half the size; one batch where there is one document."""
+        """Split into two batches of about half the size; a single document stays one batch."""
         device = self.input_ids.device
         if len(self.trees) > 1:
             ends = np.cumsum([tree.columns for tree in self.trees])
@@ -242,7 +242,7 @@ class Batch:
 
 
 def assemble(trees: Sequence[Tree], device: torch.device | str) -> Batch:
-    """Lay trees end to end."""
+    """Lay trees end to end as one batch."""
     starts = np.cumsum([0, *(tree.columns for tree in trees)])[:-1]
     sources = np.concatenate([start + tree.sources for start, tree in zip(starts, trees, strict=True)])
     positions, places = np.unique(sources, return_inverse=True)
@@ -262,7 +262,7 @@ def assemble(trees: Sequence[Tree], device: torch.device | str) -> Batch:
 
 
 class Batches:
-    """Documents in batches that fit the memory."""
+    """Documents in batches that fit into memory."""
 
     def __init__(
         self,
@@ -271,27 +271,27 @@ class Batches:
         device: torch.device | str | Callable[[], torch.device] = "cpu",
         share: bool = True,
     ) -> None:
-        """Pack documents, when they are first asked for.
+        """Pack documents into batches when these are first used.
 
         Args:
-            documents: the documents; rows are numbered in their order.
-            token_budget: tokens per batch; changes nothing but speed and memory.
-            device: where the tensors go. This and the budget may be functions, called when documents are packed: both
-                need the model's weights in memory.
-            share: let documents that begin alike share a tree.
+            documents: the documents; sequences are numbered in their order.
+            token_budget: tokens per batch; changes only speed and memory.
+            device: device of the tensors. Device and token budget may be functions, which are called when documents
+                are packed, since both need the model's weights in memory.
+            share: whether documents with a common prefix share a tree.
         """
         self.documents = documents
         self._sources = token_budget, device, share
 
     @cached_property
     def token_budget(self) -> int:
-        """Most tokens of a batch (a tree that is larger goes alone); smaller after an out-of-memory error."""
+        """Maximal tokens of a batch; a larger tree is a batch of its own. An out-of-memory error lowers it."""
         budget = self._sources[0]
         return budget if isinstance(budget, int) else budget()
 
     @property
     def packed(self) -> bool:
-        """Whether any batch has been asked for."""
+        """Whether the documents have been packed."""
         return "_batches" in self.__dict__
 
     @cached_property
@@ -301,7 +301,7 @@ class Batches:
         first = self.first_sequences
         members = [TreeDocument(document, n, first[n]) for n, document in enumerate(self.documents)]
         groups = _group_by_prefix(members, self.token_budget) if share else [[member] for member in members]
-        # Large ones first, so that a batch that does not fit the memory fails at once.
+        # Large trees first, so that a batch that does not fit into memory fails at once.
         trees = sorted(
             (build_prefix_tree(group) for group in groups), key=lambda tree: (-tree.columns, tree.members[0].number)
         )
@@ -326,17 +326,17 @@ class Batches:
 
     @property
     def n_sequences(self) -> int:
-        """Rows of all documents."""
+        """Number of sequences of all documents."""
         return self.first_sequences[-1]
 
     @cached_property
     def first_sequences(self) -> list[int]:
-        """Number of each document's first row; last, the number of rows."""
+        """Number of each document's first sequence; the last item is the number of all sequences."""
         return [0, *accumulate(self.sizes)]
 
     @property
     def sizes(self) -> list[int]:
-        """Number of rows of each document."""
+        """Number of sequences of each document."""
         return [len(document.sequences) for document in self.documents]
 
     @cached_property
@@ -346,7 +346,7 @@ class Batches:
 
     @property
     def columns(self) -> int:
-        """Tokens that are computed in all."""
+        """Number of tokens to compute in all batches."""
         return sum(batch.columns for batch in self._batches)
 
     def sequence_slice(self, number: int) -> slice:
@@ -354,14 +354,14 @@ class Batches:
         return slice(self.first_sequences[number], self.first_sequences[number + 1])
 
     def each(self, work: Callable[[Batch], Result], done: Container[int] = ()) -> Iterator[tuple[Batch, Result]]:
-        """Do ``work`` on each batch; where one does not fit the memory, on its halves, and on smaller ones from then.
+        """Do ``work`` on each batch. If one does not fit into memory, continue with halves and smaller batches.
 
         Args:
             work: must leave nothing behind when it fails.
-            done: numbers of documents that are left out, as their results are known.
+            done: numbers of documents whose results are known, which are left out.
 
         Raises:
-            HeadroomError: one document alone does not fit; names it.
+            HeadroomError: a single document does not fit into memory; names it.
         """
         waiting, fitting = deque(self._batches), []
         while waiting:
@@ -384,7 +384,7 @@ class Batches:
             if failed:
                 # Outside the except clause, so that the failed pass's tensors are not kept alive by its traceback.
                 self._shrink(rest)
-                # Larger than the budget now, so that its halves are next.
+                # It now exceeds the token budget, so that its halves are next.
                 waiting.appendleft(batch)
                 continue
             fitting.append(batch)
@@ -400,7 +400,7 @@ class Batches:
                 f"document {batch.members[0].document.doc_id} ({batch.columns} tokens) does not fit in memory on its "
                 f"own; {MORE_MEMORY}"
             )
-        # Smaller than what failed, even where halves share all that they hold.
+        # Smaller than the failed batch, even if its halves share all their tokens.
         self.token_budget = min(max(half.columns for half in halves), batch.columns - 1)
         print(
             f"out of memory at {batch.columns} tokens; continuing with {self.token_budget} at a time", file=sys.stderr
@@ -408,15 +408,15 @@ class Batches:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is lacking; torch's CPU allocator has no error of its own."""
+    """Whether an error means that memory ran out; torch's CPU allocator has no error class of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _group_by_prefix(members: Sequence[TreeDocument], token_budget: int) -> list[list[TreeDocument]]:
-    """Documents grouped by what they begin with, each group with at most ``token_budget`` tokens.
+    """Group documents by common prefix, with at most ``token_budget`` tokens per group.
 
-    A document joins the one before it, in the order of the tokens, where it brings fewer tokens than it shares: its
-    linear maps get cheaper by more than its attention gets dearer, since a branch is held against its whole tree.
+    In the order of their tokens, a document joins the previous one if it adds fewer tokens than it shares: its linear
+    maps then save more than its attention costs, since a branch is computed against its whole tree.
     """
     ordered = sorted(members, key=lambda member: member.document.sequences[0].tokens)
     groups: list[list[TreeDocument]] = []
@@ -435,13 +435,13 @@ def _group_by_prefix(members: Sequence[TreeDocument], token_budget: int) -> list
 
 
 def _document_size(document: Document) -> int:
-    """Tokens of a document's rows, with what all of them begin with once."""
+    """Count the tokens of a document's sequences, with their common prefix once."""
     prefix = common_prefix(document.sequences)
     return prefix + sum(len(row.inputs) - prefix for row in document.sequences)
 
 
 def common_prefix(rows: Sequence[TokenSequence]) -> int:
-    """Length of the longest token prefix that all rows' inputs share."""
+    """Length of the longest prefix that the inputs of all sequences share."""
     first, last = min(row.inputs for row in rows), max(row.inputs for row in rows)
     for place, (a, b) in enumerate(zip(first, last, strict=False)):
         if a != b:

@@ -1,15 +1,15 @@
-"""Finished units of a job, kept on disk, so that neither the job started again nor another one computes them twice.
+"""The resume cache: finished work units of jobs on disk, which a restarted job or another job reuses.
 
-A unit is a set of pruned components, an oracle, a task's gradients or a random sequence. It has entries (documents, or
-the sequence alone), each known by a digest of what it was computed from, so that a longer list of documents finds the
-old ones. Blocks of entries go to files of their own, written beside and renamed: a job that is killed loses what it did
-since the last block, and several jobs may keep parts of one unit.
+A work unit is the evaluation of one set of pruned components, one layer of an oracle, a task's gradients, or a random
+sequence. It has entries (documents, or the single sequence). Each entry's key is a digest of its inputs, so that a
+longer list of documents reuses the old entries. Blocks of entries are separate files, written under a partial name and
+renamed: a job that is killed loses only its work since the last block, and several jobs may add to one unit.
 
-A block's name holds a digest of its bytes together with its unit and stamp: a file that is damaged, or another unit's
-under this name, is known before anything of it is read as numbers. It is named, removed and computed again.
+The name of a block includes a digest of its bytes, its unit and its stamp. A damaged file, or one of another unit, is
+therefore detected before its numbers are read; it is reported, removed and computed again.
 
-A folder of parts is named by a stamp of everything else that its numbers depend on: code, model, number format and the
-versions of the libraries that compute. Another stamp is another folder, so nothing is ever reused that does not match.
+The name of a cache folder is a stamp of everything else that its numbers depend on: code, model, number format and the
+versions of the computing libraries. Results with another stamp are in another folder and are never reused.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from lm_headroom.artifacts.store import atomic, remove_abandoned
 
 Array = np.ndarray[Any, Any]
 SAVE_EVERY = 10.0
-"""Seconds after which a unit's finished entries are written, beside at its end."""
+"""Seconds after which a unit writes its finished entries; it also writes them when it ends."""
 _ENGINES = ("torch", "transformers", "tokenizers")
 
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Name of each array of a unit to its kind of numbers (numpy's letter: ``f`` or ``b``) and its axes after the first."""
+"""Maps the name of each array of a unit to its kind (numpy's letter: ``f`` or ``b``) and its axes after the first."""
 
 
 @dataclass(frozen=True)
 class ResumeCache:
-    """A folder of parts with one stamp.
+    """A cache folder with one stamp.
 
     Attributes:
-        folder: None keeps nothing and knows nothing.
-        stamp: what its blocks are told apart by from those of other stamps and options.
+        folder: the folder; None disables the cache.
+        stamp: distinguishes its blocks from those of other stamps and options.
     """
 
     folder: Path | None = None
     stamp: str = ""
 
     def subfolder(self, name: str) -> ResumeCache:
-        """The same for one choice of options."""
+        """The cache of one choice of options."""
         return ResumeCache(self.folder / name, f"{self.stamp}/{name}") if self.folder else self
 
     def unit(self, name: str, keys: Sequence[str], layout: Layout, sizes: Sequence[int] | None = None) -> WorkUnit:
-        """A unit, with what is known of it.
+        """Open a unit and read its finished entries.
 
         Args:
-            name: of the unit, fit for a file name.
+            name: name of the unit, valid as a file name.
             keys: digest of each entry.
-            layout: of the arrays that each entry has.
+            layout: layout of the arrays of an entry.
             sizes: length of each entry's arrays along their first axis; None for 1.
         """
         return WorkUnit(self, name, keys, layout, sizes or [1] * len(keys))
@@ -74,12 +74,12 @@ NO_CACHE = ResumeCache()
 
 
 def open_cache(folder: Path | None, module: str, record: Mapping[str, Any], dtype: str) -> ResumeCache:
-    """The parts below ``folder`` that were computed by today's code from this model.
+    """Open the cache below ``folder`` of results that the current code computes from this model.
 
     Args:
-        folder: of one task, shot and seed, or of the model; None keeps nothing.
-        module: whose code, with what it imports, computes them.
-        record: the model's.
+        folder: folder of one task, shot and seed, or of the model; None disables the cache.
+        module: the module that computes the results; its imports count too.
+        record: the model's record.
         dtype: number format.
     """
     if folder is None:
@@ -95,19 +95,19 @@ def open_cache(folder: Path | None, module: str, record: Mapping[str, Any], dtyp
 
 
 def digest(*values: Any) -> str:
-    """What tells entries or sets apart: 32 hexadecimal digits."""
+    """Digest of values, 32 hexadecimal digits."""
     return hashlib.blake2b(repr(values).encode(), digest_size=16).hexdigest()
 
 
 class _DamagedError(Exception):
-    """A file is not a block of its unit."""
+    """A file is not a valid block of its unit."""
 
 
 class WorkUnit:
-    """What is known of a unit's entries. A context manager: what was added is kept when it is left, by an error too.
+    """The finished entries of a unit. A context manager that saves added entries when it ends, even by an error.
 
     Attributes:
-        done: number of each known entry to its arrays.
+        done: maps the number of each finished entry to its arrays.
     """
 
     def __init__(
@@ -121,21 +121,21 @@ class WorkUnit:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to compute."""
+        """Whether all entries are finished."""
         return len(self.done) == len(self._keys)
 
     def add(self, number: int, **arrays: Array) -> None:
-        """Take the arrays of a finished entry; their first axis has the entry's size."""
+        """Add the arrays of a finished entry; their first axis has the entry's size."""
         self.done[number] = arrays
         self._added.append(number)
 
     def save_if_due(self) -> None:
-        """Write what has been added, if the last time is long ago; called when all entries of a batch are there."""
+        """Save added entries if the last save is long ago; called after each batch."""
         if time.monotonic() - self._last >= SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        """Write what has been added since the last time."""
+        """Save the entries added since the last save."""
         if self._added and self._folder:
             entries = [self.done[number] for number in self._added]
             arrays = {name: np.concatenate([entry[name] for entry in entries]) for name in entries[0]}
@@ -149,7 +149,7 @@ class WorkUnit:
         self._last = time.monotonic()
 
     def _digest(self, content: io.BytesIO | io.BufferedReader) -> str:
-        """What a block's name holds: a digest of its bytes, its unit and its stamp."""
+        """Digest for a block's name: of its bytes, its unit and its stamp."""
         content.seek(0)
         return digest(self._stamp, self._name, hashlib.file_digest(content, "sha256").hexdigest())
 
@@ -167,15 +167,15 @@ class WorkUnit:
         return {number: entries[key] for number, key in enumerate(self._keys) if key in entries}
 
     def _read_block(self, path: Path) -> dict[str, dict[str, Array]]:
-        """Key of each entry of a block to its arrays.
+        """Read a block: the arrays of each entry by its key.
 
         Raises:
-            _DamagedError: it is not the block that was written under this name.
-            OSError: it cannot be read.
+            _DamagedError: the file is not the block that was written under this name.
+            OSError: the file cannot be read.
         """
         if not path.is_file():
             # Opening a pipe would wait for its writer.
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         with path.open("rb") as file:
             if path.name != f"{self._name}.{self._digest(file)}.npz":
                 raise _DamagedError("its content is not what was written under this name")

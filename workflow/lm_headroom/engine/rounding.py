@@ -1,11 +1,11 @@
-"""Telling error from rounding: two ways of computing the same are held against each other layer by layer.
+"""Distinguish errors from rounding by comparing two computations of the same model layer by layer.
 
-Over many layers rounding grows to any size: in 16 bits, or where a few channels are thousands of times the others,
-logits of two exact orders of computing can be a tenth apart. So the second way gets, in each layer, the input that the
-first one had there, and what its heads and the layer make of that is compared. Then one layer's rounding is all that a
-sound model shows, and an error of one layer is not lost in that of the others. How much rounding can be is measured:
-attention is computed once more from queries, keys and values one unit in the last place off, which is how far two
-orders of computing may have them apart.
+Rounding grows over layers without bound: in 16 bits, or if a few channels are thousands of times larger than others,
+logits of two exact orders of computation can differ by a tenth. The second computation therefore gets, in each layer,
+the input that the first one had, and the outputs of heads and layer are compared. A sound model then shows only the
+rounding of one layer, and an error in one layer is not hidden by the rounding of others. The size of rounding is
+measured: attention is repeated with queries, keys and values changed by one unit in the last place, the difference that
+two orders of computation may cause.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from lm_headroom.engine.interventions import Interventions
 
 TIMES = 2
-"""Heads may be this many times as far apart as the measured rounding. Sound models stay below 1.2; a token that is seen
-by mistake in one layer of SmolLM2 is above 2.3 in bfloat16, and at thousands in float32."""
+"""Heads may differ by this multiple of the measured rounding. Sound models stay below 1.2; a wrongly attended token in
+one layer of SmolLM2 exceeds 2.3 in bfloat16, and reaches thousands in float32."""
 TIMES_WRITTEN_OUT = 4
-"""The same where one has its attention written out, which rounds scores and probabilities, too: sound below 1.7."""
+"""The same if one computation writes attention out, which also rounds scores and probabilities: sound below 1.7."""
 DRAWS = 4
-"""How often rounding is measured."""
+"""Number of measurements of rounding."""
 UNITS = 4
-"""Units in the last place, as a share of the norm, that other tensors may be apart."""
+"""Units in the last place, as a share of the norm, by which other tensors may differ."""
 LEAST = 1e-4
-"""The smallest share that counts as error: sums of thousands of terms come near it in float32."""
+"""The smallest share of the norm that counts as an error; sums of thousands of terms approach it in float32."""
 
 
 @dataclass
 class Trace:
-    """What passes through the layers of a model; each list has a tensor per layer.
+    """Activations of a model's layers; each list has one tensor per layer.
 
     Attributes:
-        inputs: what enters the layer, [batch, pos, d_model].
+        inputs: input of the layer, [batch, pos, d_model].
         heads: A of all heads, as it enters the output projection, [batch, pos, head * d_head].
-        outputs: what leaves the layer, [batch, pos, d_model].
+        outputs: output of the layer, [batch, pos, d_model].
         spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; see :func:`measure_spread`.
     """
 
@@ -53,21 +53,21 @@ class Trace:
     spread: list[Tensor] = field(default_factory=list)
 
     def joined(self, other: Trace, join: Callable[[Tensor, Tensor], Tensor]) -> Trace:
-        """The trace whose tensors are made of those of two."""
+        """Join the tensors of two traces."""
         both = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
         return Trace(*([join(a, b) for a, b in zip(*each, strict=True)] for each in both))
 
     def at(self, positions: slice) -> Trace:
-        """The trace of these positions alone."""
+        """Select positions."""
         return Trace(*([tensor[:, positions] for tensor in getattr(self, part.name)] for part in fields(self)))
 
 
 @contextmanager
 def trace_layers(model: Any, layer_inputs: Sequence[Tensor] | None = None) -> Iterator[Trace]:
-    """Keep what passes through the layers in one pass.
+    """Record the activations of all layers in one pass.
 
     Args:
-        model: a model of a supported family, its attention routed through a seam or not.
+        model: a model of a supported architecture, with or without interventions attached.
         layer_inputs: inputs that replace the model's own, layer by layer. The first layer keeps its own, which shows
             what embeddings and positions are.
     """
@@ -101,7 +101,7 @@ def _first(output: Any) -> Tensor:
 
 @contextmanager
 def measure_spread(interventions: Interventions, trace: Trace) -> Iterator[None]:
-    """Measure in one pass how far rounding may move each head's output, into ``trace.spread``."""
+    """Measure in one pass how far rounding may move each head's output; append it to ``trace.spread``."""
     generator = torch.Generator().manual_seed(0)
     attend = interventions.attend
 
@@ -126,39 +126,39 @@ def measure_spread(interventions: Interventions, trace: Trace) -> Iterator[None]
 
 
 def _one_unit_off(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Each number with one unit in the last place of ``dtype`` more or less, by chance."""
+    """Add or subtract, at random, one unit in the last place of ``dtype`` to each number."""
     # Torch's own generator on the CPU, so that the numbers are the same on each machine.
     signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
     return values * (1 + unit_in_last_place(dtype) * signs).to(values)
 
 
 def unit_in_last_place(dtype: torch.dtype) -> float:
-    """A unit in the last place of what models of a number format compute, as a share.
+    """One unit in the last place of a dtype's computations, as a share.
 
-    Not less than that of float32, in which transformers computes norms and softmaxes whatever the format, and a few
-    times that, since sums of many terms round more than once.
+    At least that of float32, in which transformers always computes norms and softmaxes, times 8, since sums of many
+    terms round more than once.
     """
     return max(torch.finfo(dtype).eps, 8 * torch.finfo(torch.float32).eps)
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The share of a norm by which two ways of computing one thing from the same input may be apart."""
+    """The share of the norm by which two computations from the same input may differ."""
     return max(UNITS * unit_in_last_place(dtype), LEAST)
 
 
 def agree(values: Tensor, expected: Tensor) -> bool:
-    """Whether each row's difference, [..., row, channel], is rounding."""
+    """Whether the difference in each row, [..., row, channel], is rounding."""
     far, size = (x.double().norm(dim=-1) for x in (values.to(expected.device) - expected, expected))
     return bool((far <= tolerance(expected.dtype) * size).all())
 
 
 def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
-    """What is more than rounding between two ways of computing, the second of which gave the first its inputs.
+    """Find a difference between two computations that exceeds rounding.
 
     Args:
-        trace: traced with the inputs of the other.
-        expected: with the spread of its heads. Heads of ``trace`` are compared where it has kept any.
-        times: how many times the spread heads may be apart.
+        trace: recorded with the layer inputs of ``expected``; its heads are compared if it has any.
+        expected: recorded with the spread of its heads.
+        times: multiple of the spread by which heads may differ.
 
     Returns:
         A clause for the sentence that refuses the model; empty where all is rounding.
@@ -167,7 +167,7 @@ def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
         written = expected.heads[layer].double().unflatten(-1, (spread.shape[-1], -1))
         if trace.heads:
             far = (trace.heads[layer].to(written).unflatten(-1, (spread.shape[-1], -1)) - written).norm(dim=-1)
-            # A head's rows vouch for each other: one of few numbers may happen to move little.
+            # The median over positions bounds the spread from below: one position may move little by chance.
             allowed = times * torch.maximum(spread, spread.median(dim=-2, keepdim=True).values).to(far.device)
             if not (far <= allowed).all():
                 return _clause(f"head {_worst_head(far - allowed)} of layer {layer}", far, allowed)
@@ -179,16 +179,16 @@ def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
 
 
 def _output_distance(trace: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
-    """How far a layer's outputs are apart beyond the rounding of the residual, and how far they may be, [batch, pos].
+    """Distance of a layer's outputs beyond the rounding of the residual, and its limit, [batch, pos].
 
     Args:
         trace, expected: see :func:`find_fault`.
-        layer: its number.
-        share: of the heads' outputs that rounding may be, [batch, pos].
+        layer: number of the layer.
+        share: share of the heads' outputs that rounding may reach, [batch, pos].
     """
     before, after = expected.inputs[layer].double(), expected.outputs[layer].double()
     before = before.to(after.device)
-    # Channels that are thousands of times the others round by more than a layer adds to these.
+    # The rounding of channels thousands of times the others exceeds what a layer adds to the others.
     rounding = 2 * unit_in_last_place(expected.outputs[layer].dtype) * after.abs()
     far = ((trace.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
     allowed = (tolerance(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
@@ -196,13 +196,13 @@ def _output_distance(trace: Trace, expected: Trace, layer: int, share: Tensor) -
 
 
 def _worst_head(excess: Tensor) -> int:
-    """The head, [batch, pos, head], that is furthest beyond what it may be."""
+    """The head that exceeds its limit most, of [batch, pos, head]."""
     return int(excess.argmax()) % excess.shape[-1]
 
 
 def _clause(what: str, far: Tensor, allowed: Tensor) -> str:
     worst = int((far - allowed).argmax())
     return (
-        f"given the same input, the vector that {what} gives is {float(far.flatten()[worst]):.3g} away, of which "
+        f"given the same input, the output of {what} differs by {float(far.flatten()[worst]):.3g}, of which "
         f"rounding explains {float(allowed.flatten()[worst]):.3g}"
     )

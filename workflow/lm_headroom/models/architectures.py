@@ -1,7 +1,8 @@
-"""Where attention and FFN sit in each model family: a table, and the check that refuses what is not in it.
+"""The supported model architectures: a table of where each has its attention and FFNs, and functions that read it.
 
-Only what differs between families is here and, for families whose attention transformers does not route through its
-interface, in :mod:`lm_headroom.engine.attention_adapters`; everything else is one code path.
+Only the differences between architectures are here and, if transformers does not route an architecture's attention
+through its interface, in :mod:`lm_headroom.engine.attention_adapters`. Everything else is one code path. The key of an
+architecture is transformers' ``model_type``, which messages and records call the model's family.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lm_headroom.errors import HeadroomError
 
 if TYPE_CHECKING:
-    # The command that resolves a model asks for its family, and starts without torch.
+    # The command that resolves a model looks up its architecture without importing torch.
     from torch import Tensor, nn
 
 
@@ -24,33 +25,34 @@ ANYTHING = object()
 
 @dataclass(frozen=True)
 class Architecture:
-    """Attribute paths in one family, and how its weights are laid out.
+    """Attribute paths of one architecture, and the layout of its weights.
 
     Attributes:
         layers: from the causal language model to the list of decoder layers.
         attention: from a layer to its attention module.
         output_projection: from the attention module to its output projection.
         input_projections: from the attention module to its query, key and value projections, or to the fused one.
-        grouped: how the outputs of a fused projection lie: the queries of a group, its key and its value, group after
-            group; else all queries, all keys, all values.
-        joint_norms: the queries of all heads are normed together, and so are the keys: no head's rows can go alone.
-        head_norms: from the attention module to the lists of norms that heads have of their own, for queries and keys.
-        ffn: from a layer to the modules that make its FFN, in the order of their calls, each fed by the one before.
-        ffn_norms: from a layer to the FFN's own norms, those of them that it has. A norm that attention shares is none.
+        grouped: whether a fused projection's outputs are ordered by group (its queries, its key, its value); otherwise
+            they are all queries, all keys, all values.
+        joint_norms: whether one norm covers the queries of all heads, and one the keys, so that a head's rows cannot be
+            removed alone.
+        head_norms: from the attention module to the lists of norms per head, for queries and keys.
+        ffn: from a layer to the modules of its FFN, in order of their calls, each taking the output of the one before.
+        ffn_norms: from a layer to the norms of the FFN alone, if it has them; a norm shared with attention is not one.
         attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by
             the root mean square.
         ffn_output_norm: from a layer to the norm between the FFN and the residual stream, if any.
-        residual_norm: config key, and the value of it with which the FFN's norm works on the residual, and so stays.
-        final_projection: from the causal language model to what stands between last hidden state and output embedding.
+        residual_norm: config key, and its value if the FFN's norm acts on the residual stream and is therefore kept.
+        final_projection: from the causal language model to the map between last hidden state and unembedding.
         softcap: config key of the logits' soft cap.
         max_positions: config key of the largest number of input tokens.
         default_max_positions: that number where the config has none.
-        reference_attention: the attention implementation of transformers that the family is compared with.
+        reference_attention: the attention implementation of transformers to compare interventions with.
         adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that takes attention through the
             seam; empty where transformers calls the seam.
         mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
-        returns_tuple: whether a layer returns a tuple that begins with its hidden states.
-        unsupported: (config key, value, why) of what cannot be served exactly; ``ANYTHING`` for any value but null.
+        returns_tuple: whether a layer returns a tuple whose first item is its hidden states.
+        unsupported: (config key, value, reason) of settings that are refused; ``ANYTHING`` for any value but null.
     """
 
     layers: str
@@ -89,10 +91,10 @@ ARCHITECTURES = {
         output_projection="dense",
         input_projections=("query_key_value",),
         grouped=True,
-        # The module adds the residual, so that its maps are what is left out.
+        # The module adds the residual, so that interventions skip its maps instead.
         ffn=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
         residual_norm=("apply_residual_connection_post_layernorm", True),
-        # ALiBi has no largest position: the length of training, which older configs name.
+        # ALiBi has no largest position; this is the training length, which older configs state.
         max_positions="seq_length",
         default_max_positions=2048,
         reference_attention="eager",
@@ -122,7 +124,7 @@ ARCHITECTURES = {
         reference_attention="eager",
         unsupported=_BOTH_WAYS,
     ),
-    # The larger ones come with eyes, which stay shut; the class around them does not cap logits.
+    # Larger models include a vision tower, which is not used; their outer class does not cap logits.
     "gemma3": Architecture(
         layers="model.language_model.layers",
         ffn_norms=_AFTER_BLOCKS,
@@ -229,7 +231,7 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """Head counts of a model: layers, query heads and key-value heads per layer, and the width of a head."""
+    """Head counts of a model: layers, query heads and key-value heads per layer, and d_head."""
 
     layers: int
     heads: int
@@ -238,18 +240,18 @@ class HeadLayout:
 
     @property
     def total(self) -> int:
-        """All query heads of the model."""
+        """Number of query heads of the model."""
         return self.layers * self.heads
 
     @property
     def group(self) -> int:
-        """Query heads that share a key-value head."""
+        """Number of query heads that share a key-value head."""
         return self.heads // self.key_value_heads
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Which outputs of a projection are whose: ``rows`` [head, width], or [key-value head, width]."""
+    """The outputs of a projection that belong to each head: ``rows`` [head, d_head], or [key-value head, d_head]."""
 
     module: nn.Module
     rows: Tensor
@@ -257,7 +259,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class HeadRows:
-    """Which weights of a layer's attention belong to which head.
+    """The weights of a layer's attention that belong to each head.
 
     Query head h has the outputs ``query.rows[h]`` and reads key-value head ``h // group``. Fused projections are one
     module in all three. See :func:`rows_first` for weights that lie the other way round.
@@ -265,8 +267,8 @@ class HeadRows:
     Attributes:
         query, key, value: the input projections.
         output: the output projection; its inputs ``columns[h]`` are head h's output A^h.
-        columns: [head, width].
-        separable: whether rows of the queries and keys of some heads can go while others stay, changing nothing else.
+        columns: [head, d_head].
+        separable: whether the query and key rows of single heads can be removed without changing other heads.
     """
 
     query: Outputs
@@ -278,19 +280,19 @@ class HeadRows:
 
 
 def architecture_of(model: Any) -> Architecture:
-    """The table's row for a model.
+    """Look up the architecture of a model.
 
     Raises:
-        HeadroomError: the family is not supported.
+        HeadroomError: the architecture is not supported.
     """
     return lookup(model.config.model_type)
 
 
 def lookup(name: str | None) -> Architecture:
-    """The table's row for a model type.
+    """Look up the architecture of a model type.
 
     Raises:
-        HeadroomError: there is none.
+        HeadroomError: it is not supported.
     """
     if name not in ARCHITECTURES:
         raise HeadroomError(f"model family {name!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))}")
@@ -298,15 +300,15 @@ def lookup(name: str | None) -> Architecture:
 
 
 def text_config(model: Any) -> Any:
-    """The configuration of a model, or of its language model where it has others beside it."""
+    """The configuration of a model's language model, which may be part of a larger model."""
     return model.config.get_text_config()
 
 
 def check_config(config: Mapping[str, Any]) -> Architecture:
-    """The table's row for a model of this configuration.
+    """Look up the architecture of a configuration, and check its settings.
 
     Raises:
-        HeadroomError: the family is not supported, or not with these settings; says why and what is.
+        HeadroomError: the architecture is not supported, or not with these settings; says why.
     """
     name = config.get("model_type")
     row = lookup(name)
@@ -334,7 +336,7 @@ def max_positions(config: Any) -> int:
     most = getattr(text, row.max_positions, None) or row.default_max_positions
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
-        # Longer inputs are rotated otherwise, and so would be all that share a batch with one.
+        # Longer inputs have other rotations, and so would all inputs in the same batch.
         most = min(most, rope["original_max_position_embeddings"])
     return int(most)
 
@@ -369,7 +371,7 @@ def attention_output_norms(model: Any) -> list[nn.Module | None]:
 
 
 def input_device(model: Any) -> Any:
-    """Where token ids go; where the embedding itself waits outside the GPU, the device on which it is computed."""
+    """Device of token ids; if the embedding is offloaded, the device on which it is computed."""
     embedding = model.get_input_embeddings()
     device = embedding.weight.device
     return embedding._hf_hook.execution_device if device.type == "meta" and hasattr(embedding, "_hf_hook") else device
@@ -391,26 +393,26 @@ def output_projections(model: Any) -> list[nn.Module]:
 
 
 def rows_first(linear: nn.Module) -> Tensor:
-    """A linear map's weight as [outputs, inputs], in its own memory: GPT-2 has it the other way round."""
+    """A view of a linear map's weight as [outputs, inputs]; GPT-2 stores it transposed."""
     weight: Tensor = linear.weight
     return weight.T if _is_transposed(linear) else weight
 
 
 def n_outputs(linear: nn.Module) -> int:
-    """Outputs of a linear map, without its weight."""
+    """Number of outputs of a linear map, also without its weight."""
     return int(linear.nf if _is_transposed(linear) else linear.out_features)
 
 
 def _is_transposed(linear: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D."""
+    """Whether a linear map is transformers' Conv1D."""
     return hasattr(linear, "nf")
 
 
 def head_layout(model: Any) -> HeadLayout:
-    """Head counts, read from the config and checked against the projections' shapes.
+    """Read the head counts from the config and check them against the projections' shapes.
 
     Raises:
-        HeadroomError: the family is not supported, or the layers differ from each other.
+        HeadroomError: the architecture is not supported, or layers differ from each other.
     """
     row, config = architecture_of(model), text_config(model)
     modules = projections(model)
@@ -418,7 +420,7 @@ def head_layout(model: Any) -> HeadLayout:
     query_heads = config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // query_heads
     if len(row.input_projections) == 1 and not hasattr(config, "num_key_value_heads"):
-        # Falcon's three layouts differ in this number alone.
+        # Falcon's three layouts differ only in this number.
         key_value_heads = (min(counts)[0] // d_head - query_heads) // 2
         stated = ""
     else:
@@ -435,7 +437,7 @@ def head_layout(model: Any) -> HeadLayout:
 
 
 def head_rows(model: Any, layer: int) -> HeadRows:
-    """Which weights of a layer's attention belong to which head."""
+    """Find the weights of a layer's attention that belong to each head."""
     return _head_rows(architecture_of(model), head_layout(model), attention_modules(model)[layer])
 
 
@@ -462,50 +464,50 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
 
 
 def model_sizes(model: Any) -> dict[str, int]:
-    """What costs and memory follow from; a model on the meta device will do.
+    """Measure the sizes that determine costs and memory; a model on the meta device suffices.
 
     Returns:
-        layers, heads, key_value_heads, width (L, H, those of keys and values, and d_h), hidden and inner (of the
-        residual and inside the FFN), vocabulary, window (largest number of input tokens), parameters (all of the
-        model), attention and ffn (of one layer's maps, on average, which each token is multiplied by), readout (of
-        the output embedding).
+        layers, heads, key_value_heads, d_head, d_model, d_mlp, vocabulary, max_positions (largest number of input
+        tokens), parameters (of the whole model), attention and ffn (parameters of one layer's linear maps, on average,
+        which each token is multiplied by), unembedding (its parameters).
     """
-    shape, final_projection = head_layout(model), model.get_output_embeddings().weight
+    layout, unembedding = head_layout(model), model.get_output_embeddings().weight
     maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
     modules = ffn_modules(model)
     ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
     return {
-        "layers": shape.layers,
-        "heads": shape.heads,
-        "key_value_heads": shape.key_value_heads,
-        "d_head": shape.d_head,
+        "layers": layout.layers,
+        "heads": layout.heads,
+        "key_value_heads": layout.key_value_heads,
+        "d_head": layout.d_head,
         "d_model": text_config(model).hidden_size,
         "d_mlp": max(p.shape[0] for m in modules[0] for p in m.parameters()),
-        "vocabulary": final_projection.shape[0],
+        "vocabulary": unembedding.shape[0],
         "max_positions": max_positions(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
         "attention": round(sum(maps) / len(maps)),
         "ffn": round(sum(ffns) / len(ffns)),
-        "unembedding": final_projection.numel(),
+        "unembedding": unembedding.numel(),
     }
 
 
 def ffn_parameters(model: Any, layer: int) -> int:
-    """Parameters that go with a layer's FFN: its own, and those of its norms unless they norm the residual."""
+    """Count the parameters removed with an FFN: its own, and its norms' unless they act on the residual stream."""
     row, block = architecture_of(model), layers(model)[layer]
-    stay = row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
-    norms = [] if stay else [getattr(block, path, None) for path in row.ffn_norms]
+    keeps_norms = (
+        row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
+    )
+    norms = [] if keeps_norms else [getattr(block, path, None) for path in row.ffn_norms]
     modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
-    """Parameters that go with the pruned heads.
+    """Count the parameters removed with pruned heads.
 
-    A query head takes its rows of the query projection (with biases), its columns of the output projection, and the
-    norm that it has of its own; a key-value head goes only when every query head that reads it is pruned. Where queries
-    and keys of all heads are normed together, theirs stay. A layer without heads loses all of its attention but the
-    output bias.
+    Pruning a query head removes its rows of the query projection (with biases), its columns of the output projection,
+    and its own norm. A key-value head is removed once every query head that reads it is pruned. If one norm covers the
+    queries or keys of all heads, their rows are kept. A layer without heads keeps only its output bias.
 
     Args:
         model: the language model.
@@ -521,7 +523,7 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
 
 
 def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Module, pruned: set[int]) -> int:
-    """Parameters that go with some heads of one layer."""
+    """Count the parameters removed with some heads of one layer."""
     weights = _head_rows(row, shape, attention)
     if len(pruned) == shape.heads:
         bias = weights.output.bias
@@ -541,7 +543,7 @@ def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Modu
 
 
 def _parameters_per_head(outputs: Outputs) -> int:
-    """Parameters behind one head's outputs of a linear map."""
+    """Count the parameters of a linear map that compute one head's outputs."""
     linear = outputs.module
     return outputs.rows.shape[1] * (linear.weight.numel() // n_outputs(linear) + (linear.bias is not None))
 
@@ -550,7 +552,7 @@ _REQUIRED = object()
 
 
 def _descend(root: Any, path: str, default: Any = _REQUIRED) -> Any:
-    """What a dotted path leads to; ``default``, where one is given, if it leads nowhere."""
+    """Follow a dotted path of attributes; return ``default``, if given, where it leads nowhere."""
     steps = path.split(".")
     if default is _REQUIRED:
         return reduce(getattr, steps, root)

@@ -1,8 +1,8 @@
-"""Which files of a checkpoint folder decide what it computes: those that transformers reads when it loads it.
+"""Find the files that determine what a checkpoint computes: those that transformers reads when it loads the folder.
 
-Weights are named exactly, in the order in which transformers looks for them. Of the small files (configuration and
-tokenizer) all are taken, since which of them a tokenizer reads depends on its class. What would make transformers read
-anything else is refused. Standard library only.
+Weights are looked up by name in transformers' order. All small files (configuration and tokenizer) count, since the
+tokenizer's class determines which of them it reads. Checkpoints that would make transformers read other files are
+refused. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lm_headroom.errors import HeadroomError
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 EXPLICIT = "transformers_weights"
-"""Key of a configuration that names the weights."""
+"""Configuration key that names the weights."""
 SAFETENSORS, BIN, INDEX = ".safetensors", ".bin", ".index.json"
 DEFAULTS = (f"model{SAFETENSORS}", f"model{SAFETENSORS}{INDEX}", f"pytorch_model{BIN}", f"pytorch_model{BIN}{INDEX}")
 """Where transformers looks for weights, in this order."""
@@ -37,8 +37,8 @@ class Weights:
     """The weights of a checkpoint.
 
     Attributes:
-        main: the file that transformers looks for: the weights, or an index of them.
-        files: those that hold weights, in order.
+        main: the file that transformers looks for: the weights, or their index.
+        files: the files that hold weights, in order.
     """
 
     main: str
@@ -46,21 +46,21 @@ class Weights:
 
     @property
     def pickles(self) -> bool:
-        """Whether they are pickles, which are code."""
+        """Whether the weights are pickles, which can execute code."""
         return not all(file.endswith(SAFETENSORS) for file in self.files)
 
 
 def find_weights(names: Collection[str], config: Mapping[str, Any], folder: Path) -> Weights | None:
-    """The weights that transformers loads from a checkpoint; None where it finds none.
+    """Find the weights that transformers loads from a checkpoint; None if there are none.
 
     Args:
-        names: of the checkpoint's files, those that are in no sub-folder.
+        names: names of the files at the top of the checkpoint.
         config: its configuration.
-        folder: where its index is, if it has one; the weights need not be there.
+        folder: the folder of its index, if any; the weights need not be there.
 
     Raises:
-        HeadroomError: it would load an adapter, a distributed checkpoint, or files of another folder or format; or the
-            index is none.
+        HeadroomError: transformers would load an adapter, a distributed checkpoint, or files of another folder or
+            format; or the index is invalid.
     """
     _check_alternatives(names)
     main = _main_file(names, config)
@@ -85,8 +85,8 @@ def _main_file(names: Collection[str], config: Mapping[str, Any]) -> str | None:
 
 
 def _check_nested(config: Mapping[str, Any]) -> None:
-    """Refuse a name of weights, or a detour around it, where only transformers would look."""
-    # Of all keys, these two make transformers read another file, or another key, than is named.
+    """Refuse keys that name weights, or redirect transformers, in places that only transformers reads."""
+    # Only these two keys make transformers read another file or key than the named one.
     for key in ("configuration_files", "attribute_map"):
         if config.get(key):
             raise HeadroomError(
@@ -99,7 +99,7 @@ def _check_nested(config: Mapping[str, Any]) -> None:
 
 
 def _check_alternatives(names: Collection[str]) -> None:
-    """Refuse files that transformers takes in place of the weights, or on top of them."""
+    """Refuse files that transformers loads instead of the weights or on top of them."""
     if _ADAPTER in names:
         raise HeadroomError(
             f"it has {_ADAPTER}: an adapter, which transformers adds to the model where the package peft is installed "
@@ -115,10 +115,10 @@ def _check_alternatives(names: Collection[str]) -> None:
 
 
 def _shards(index: Path) -> tuple[str, ...]:
-    """Files that an index names, all in its own folder and of its own format.
+    """List the files that an index names, which must be in its folder and of its format.
 
     Raises:
-        HeadroomError: it is no index, or names others.
+        HeadroomError: it is not an index, or names other files.
     """
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
@@ -144,7 +144,7 @@ def check_index(index: Path) -> None:
 
 
 def _is_plain_name(name: Any) -> bool:
-    """Whether it names a file of the folder itself; a backslash separates paths on other systems."""
+    """Whether ``name`` is a file of the folder itself; a backslash separates paths on other systems."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0\n")
 
 
@@ -154,10 +154,10 @@ def _short(value: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint.
+    """Read a JSON object of a checkpoint.
 
     Raises:
-        HeadroomError: it is none; names the file.
+        HeadroomError: the file is not one; names it.
     """
     try:
         return read_object(path)
@@ -168,10 +168,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a tokenizer whose configuration leads to files of another folder.
+    """Refuse a tokenizer whose configuration names files of another folder.
 
     Raises:
-        HeadroomError: it does, or is none.
+        HeadroomError: it does, or the configuration is invalid.
     """
     path = folder / TOKENIZER_CONFIG
     versions = read_json(path).get("fast_tokenizer_files", []) if path.is_file() else []
@@ -183,12 +183,12 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of the files in a folder; what is a folder, a pipe or a broken link is none."""
+    """List the names of regular files in a folder."""
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 def code_files(folder: Path) -> list[Path]:
-    """Python files at any depth, also behind links to folders; transformers takes helpers from sub-folders."""
+    """List Python files at any depth, also behind links; transformers imports helpers from sub-folders."""
     paths, visited = [], set()
     for place, folders, files in os.walk(folder, followlinks=True):
         folder_stat = os.stat(place)
@@ -201,7 +201,7 @@ def code_files(folder: Path) -> list[Path]:
 
 
 def small_files(folder: Path) -> list[Path]:
-    """Configuration, tokenizer and templates."""
+    """List the files of configuration, tokenizer and templates."""
     paths = [folder / name for name in names_in(folder)]
     templates = (folder / TEMPLATES).glob("*.jinja")
     small = (path for path in paths if any(path.match(pattern) for pattern in SMALL_FILES))
@@ -209,11 +209,11 @@ def small_files(folder: Path) -> list[Path]:
 
 
 def deciding_files(folder: Path, code: bool = False) -> list[Path]:
-    """The files that decide what a checkpoint computes, in order.
+    """List the files that determine what a checkpoint computes, in order.
 
     Args:
         folder: the checkpoint.
-        code: its own code is run, and counts too.
+        code: whether its own code runs and therefore counts.
 
     Raises:
         HeadroomError: see :func:`find_weights`.
@@ -224,12 +224,12 @@ def deciding_files(folder: Path, code: bool = False) -> list[Path]:
 
 
 def digest(folder: Path, code: bool = False, digests: Digests | None = None) -> str:
-    """SHA-256 over names and contents of the files that decide what a checkpoint computes.
+    """Compute the SHA-256 of names and contents of the files that determine what a checkpoint computes.
 
     Args:
         folder: the checkpoint.
-        code: its own code is run, and counts too.
-        digests: of files, as far as they are known; None reads all.
+        code: whether its own code runs and therefore counts.
+        digests: known digests of files; None reads all files.
 
     Raises:
         HeadroomError: a file cannot be read; or see :func:`find_weights`.
@@ -242,10 +242,9 @@ def digest(folder: Path, code: bool = False, digests: Digests | None = None) -> 
 
 
 def file_states(folder: Path, code: bool = False) -> Iterator[list[Any]]:
-    """Name, size, times (of modification and of change) and inode of each file that may decide, lists for JSON.
+    """Yield name, size, times (of modification and change) and inode of each file that may count, as lists for JSON.
 
-    More files than :func:`deciding_files`, and none of them is opened: a weight file that is new may be the one that
-    counts.
+    These are more files than :func:`deciding_files`, and none is opened: a new weight file may be the one that counts.
     """
     paths = [*(folder / name for name in names_in(folder)), *(folder / TEMPLATES).glob("*.jinja")]
     for path in sorted({*paths, *(code_files(folder) if code else ())}):

@@ -1,4 +1,4 @@
-"""Fetching a checkpoint from the hub, or finding it in the hub's cache where the hub cannot be reached."""
+"""Fetch a checkpoint from the hub, or find it in the hub's local cache if the hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from lm_headroom.errors import HeadroomError
 
 CONNECTING, ANSWERING = 5.0, 20.0
-"""Seconds that the hub has for its first answer; what is in the cache needs none."""
+"""Seconds to wait for a connection to the hub, and for its first answer."""
 
 
 def fetch(
@@ -19,15 +19,15 @@ def fetch(
     check: Callable[[Path], object],
     commits: Sequence[str] = (),
 ) -> Path:
-    """The folder of a checkpoint, named after its commit: from the hub, else from the hub's cache here.
+    """Return the folder of a checkpoint, named after its commit, from the hub or else from its local cache.
 
     Args:
         source: its name on the hub.
         revision: branch, tag or commit; None for the default branch.
         choose_files: takes the names of the checkpoint's files and the folder with configuration and index; returns the
             files to fetch, or none where there are no weights. It may refuse the checkpoint.
-        check: is given a folder with the configuration alone, before weights are fetched, and may refuse it.
-        commits: what the revision has stood for before, should the cache not know.
+        check: called with a folder that holds only the configuration, before weights are fetched; may refuse it.
+        commits: earlier commits of the revision, in case the cache does not know it.
 
     Raises:
         HeadroomError: the hub cannot be reached, does not know the name or the revision, or does not give the files to
@@ -36,11 +36,11 @@ def fetch(
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        # One question without repetitions: the library's own listing asks for half a minute where nobody answers.
+        # A single request: the library's own listing retries for half a minute if nobody answers.
         timeout = (CONNECTING, ANSWERING, ANSWERING, ANSWERING)
         info = HfApi().model_info(source, revision=revision, timeout=timeout)
         files = [file.rfilename for file in info.siblings or []]
-        # Weights are many gigabytes; a model that cannot be run is found before.
+        # Weights are many gigabytes; a model that cannot run is refused before.
         small = ["config.json", "*_config.json", "*.index.json"]
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=small))
         check(folder)
@@ -63,7 +63,7 @@ def fetch(
 def _cached(
     source: str, revisions: Sequence[str | None], choose_files: Callable[[Iterable[str], Path], list[str]]
 ) -> Path | None:
-    """The folder of one of the revisions in the cache, if all that is wanted is there."""
+    """Return the folder of one of the revisions in the cache, if it is complete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -73,7 +73,7 @@ def _cached(
             folder = Path(snapshot_download(source, allow_patterns=["config.json"], **options))
             patterns = choose_files([path.name for path in folder.iterdir()], folder)
             if patterns:
-                # Again, so that a download that broke off is no checkpoint.
+                # Checked again, so that an interrupted download is not taken for a checkpoint.
                 return Path(snapshot_download(source, allow_patterns=patterns, **options))
         except LocalEntryNotFoundError:
             continue
@@ -81,7 +81,7 @@ def _cached(
 
 
 def _explained(source: str, revision: str | None, error: Exception) -> str:
-    """What went wrong with the hub, and what to do."""
+    """Explain an error of the hub and its remedy."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     local = "give a local checkpoint folder as the model's source"

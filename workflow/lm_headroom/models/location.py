@@ -1,7 +1,7 @@
-"""Where this machine has a model's checkpoint: a hidden file beside the model's record, model.json.
+"""The location of a model's checkpoint on this machine: a hidden file beside the model's record, model.json.
 
-The record says what a model is, and is the same wherever its checkpoint lies, so that results are worth the same when
-they, or the checkpoint, move. Standard library only: the Snakefile uses this at every parse.
+The record describes the model and does not depend on the location, so that results stay valid when they or the
+checkpoint are moved. Standard library only: the Snakefile uses this module at every parse.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from lm_headroom.models.checkpoint_files import digest, file_states
 
 REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
-"""What a checkpoint may do only where the study says so: keys of a model there, and of its record where it does."""
+"""Permissions that a study may give a model: keys of the model there, and of its record if the checkpoint uses them."""
 
 
 def location_file(record: Path) -> Path:
-    """The file that says where the checkpoint of a record is."""
+    """The file with the location of a record's checkpoint."""
     return record.with_name(f".{record.name}")
 
 
 def build_location(
     record: Path, folder: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
 ) -> dict[str, Any]:
-    """What the file says: where the checkpoint is, what it was resolved from and by, and its files as they were.
+    """Build the location file's content: path, source, resolving code, and the states of the checkpoint's files.
 
-    A relative source stays relative, to the record: both move together.
+    A relative source stays relative to the record, so that both can be moved together.
 
     Args:
         record: the model's record.
         folder: the checkpoint.
-        source, revision: as the study has them.
+        source, revision: as in the study.
         code: digest of the code that resolved it.
-        allowed: what the study allows the checkpoint to do.
+        allowed: permissions that the study gives the checkpoint.
     """
     source_path = Path(source)
     path = (
@@ -52,20 +52,20 @@ def build_location(
 
 
 def digests_of(record: Path) -> Digests:
-    """Digests of the files of a record's checkpoint, kept beside the record so that each job need not read them all."""
+    """Digests of the checkpoint's files, stored beside the record so that not every job reads all files."""
     return Digests(digests_file(record))
 
 
 def digests_file(record: Path) -> Path:
-    """Where these are kept."""
+    """The file of these digests."""
     return record.with_name(".model.digests.json")
 
 
 def checkpoint_folder(record: Path) -> Path:
-    """The checkpoint of a model's record.
+    """Return the checkpoint folder of a model's record.
 
     Raises:
-        HeadroomError: it is not on this machine.
+        HeadroomError: the checkpoint is not on this machine.
     """
     place = read_location(record)
     folder = _folder(record, place) if place else None
@@ -79,11 +79,10 @@ def checkpoint_folder(record: Path) -> Path:
 
 
 def needs_resolving(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
-    """Whether a model that has results must be resolved anew before anyone can say what is up to date.
+    """Whether a model with results must be resolved again before it is known which results are up to date.
 
-    That is where its record is lost or was edited, where the study names another source or allows it other things,
-    where the code that resolves is another, or where the checkpoint is not what it was by the sizes, times and inodes
-    of its files.
+    This is the case if its record is lost or was edited, if the study names another source or other permissions, if the
+    resolving code changed, or if sizes, times or inodes of the checkpoint's files changed.
     """
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
@@ -94,9 +93,9 @@ def needs_resolving(record: Path, source: str, revision: str | None, code: str, 
 
 
 def has_kept_content(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
-    """Whether a checkpoint whose files have other times, or were copied, is still the one of its record.
+    """Whether a checkpoint whose files have other times, or were copied, still has the content of its record.
 
-    All of it is read, and nothing is written: for a dry run, which may not make the record anew.
+    Reads the whole checkpoint and writes nothing; for dry runs, which may not resolve the model again.
 
     Args:
         record, source, revision, code, allowed: as :func:`needs_resolving` takes them.
@@ -116,19 +115,19 @@ def has_kept_content(record: Path, source: str, revision: str | None, code: str,
 def _is_known(
     place: dict[str, Any], record: Path, source: str, revision: str | None, code: str, allowed: Collection[str]
 ) -> bool:
-    """Whether a record that is there was made by this code from this source, and nobody has changed it."""
+    """Whether this code made the existing record from this source, and nobody has edited it."""
     if not place or has_other_source(record, source, revision, allowed) or place.get("code") != code:
         return False
     return _folder(record, place).is_dir() and _record_digest(record) == place.get("record")
 
 
 def has_other_source(record: Path, source: str, revision: str | None, allowed: Collection[str] | None = None) -> bool:
-    """Whether a record is known to have been made from another source than this one, or with other permissions.
+    """Whether a record is known to come from another source or to have other permissions.
 
     Args:
         record: the model's record.
-        source, revision: as the study has them.
-        allowed: what the study allows the checkpoint to do; None does not ask.
+        source, revision: as in the study.
+        allowed: permissions that the study gives the checkpoint; None skips their comparison.
     """
     place = read_location(record)
     resolved_from = (place.get("source"), place.get("revision"))
@@ -138,7 +137,7 @@ def has_other_source(record: Path, source: str, revision: str | None, allowed: C
 
 
 def read_location(record: Path) -> dict[str, Any]:
-    """What is known here of a record's checkpoint; empty where nothing is."""
+    """Read the location of a record's checkpoint; empty if none is stored."""
     try:
         location = read_object(location_file(record))
     except (OSError, ValueError):
@@ -153,7 +152,7 @@ def _folder(record: Path, place: dict[str, Any]) -> Path:
 
 
 def _files(folder: Path, allowed: Collection[str]) -> list[list[Any]]:
-    """By what each file of a checkpoint is known; code of its own only where it may run."""
+    """States of a checkpoint's files; its own code counts only if it may run."""
     return list(file_states(folder, REMOTE_CODE in allowed))
 
 

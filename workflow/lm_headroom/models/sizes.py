@@ -1,4 +1,4 @@
-"""The sizes of a checkpoint, from its configuration alone: no weights are read."""
+"""Sizes of a checkpoint from its configuration, without reading weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ NEUTRAL = {
     "torchscript": False,
     "fusion_config": None,
 }
-"""Settings of what a pass returns and how it is computed, which say nothing of the model: passes have their own."""
+"""Settings of a pass's outputs, which do not describe the model; passes set their own."""
 
 
 def read_config(source: Path | str, trust: bool = False, local: bool = True) -> Any:
-    """The configuration of a checkpoint, with what a pass returns set as the passes here need it.
+    """Read the configuration of a checkpoint, with neutral settings of a pass's outputs.
 
     Args:
         source: its folder, or its name on the hub.
-        trust: its own code may run.
-        local: the hub is not asked.
+        trust: whether its own code may run.
+        local: whether not to contact the hub.
 
     Raises:
         OSError, ValueError: transformers cannot read it.
     """
     from transformers import AutoConfig
 
-    # Given to transformers as well, which looks at how they go together while it reads.
+    # Passed to transformers, too, which checks their consistency while it reads.
     config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=trust, **NEUTRAL)
     for part in (config, config.get_text_config()):
         for name, value in NEUTRAL.items():
@@ -41,13 +41,13 @@ def read_config(source: Path | str, trust: bool = False, local: bool = True) -> 
 
 
 def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trust: bool = False) -> Any:
-    """A model of random weights, or of none at all on the meta device.
+    """Build a model with random weights, or without weights on the meta device.
 
     Args:
         config: its configuration.
         dtype: number format; None for the configuration's.
-        device: where its weights are.
-        trust: its own code may run.
+        device: device of its weights.
+        trust: whether its own code may run.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -63,7 +63,7 @@ def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trus
 
 
 def with_layers(config: Any, n_layers: int) -> Any:
-    """A configuration of so many layers, whatever kinds of layers it lists."""
+    """Copy a configuration with another number of layers, whose kinds repeat as listed."""
     changed = deepcopy(config)
     text = changed.get_text_config()
     text.num_hidden_layers = n_layers
@@ -78,7 +78,7 @@ def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, int]:
     """Sizes (:func:`lm_headroom.models.architectures.sizes`) of a checkpoint folder's model; trusted code may run.
 
     Raises:
-        HeadroomError: the family is not supported.
+        HeadroomError: the architecture is not supported.
         OSError, ValueError: transformers cannot read the configuration.
     """
     return architectures.model_sizes(model_from_config(read_config(path, trust), trust=trust))

@@ -1,16 +1,16 @@
-"""Copying scores of heads on random sequences (Algorithm 2, Figure 10b), from the logits that they need alone.
+"""Copying scores of heads on random sequences (Algorithm 2, Figure 10b), from only the logits that they need.
 
-The sequences. Algorithm 2 takes a sequence of random tokens without repeats; the released code makes it four times as
+Sequences. Algorithm 2 takes a sequence of random tokens without repeats; the released code makes it four times as
 long as the one that prefix matching repeats (``length = 4 * length`` before the draw, and "sequence is not repeated
 for copying score"). So a sequence here has 4L = 4 (2 seed + 23) distinct tokens and as many as the four copies there.
 
-The input. Algorithm 2 asks what a layer does with token embeddings as such: each layer gets what enters the first one
-(for OPT with its positions), normed as that layer norms its input.
+Input. Algorithm 2 applies a layer to token embeddings as such: each layer gets the input of the first one (for OPT with
+its positions), normed as that layer norms its input.
 
-The logits. What reads a head's output is its slice of the output projection and the output embedding, with the model's
-soft cap on the logits where it has one. Norms on the way, the final one and those that some families put after
-attention, are of all heads' sum and are left out, and so are biases of the output embedding. A head is judged by
-ReLU(p - mean p) at one token over its sum, p the softmax over the vocabulary. The softmax's normaliser cancels in that
+Logits. A head's output passes through its slice of the output projection and the unembedding, then through the model's
+soft cap on logits if it has one. Norms in between (the final norm, and the norm after attention of some architectures)
+act on the sum of all heads and are left out, as are biases of the unembedding. The score of a head is ReLU(p - mean p)
+at one token, divided by its sum, with p the softmax over the vocabulary. The softmax's normaliser cancels in that
 ratio, so only the logits of the sequence's own tokens are computed.
 """
 
@@ -54,7 +54,7 @@ def copying(
     output_bias: bool = False,
     cache: ResumeCache = NO_CACHE,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Columns of a copying artifact over sequences with seeds 1 to ``n_sequences``, and facts about them.
+    """Build the columns of a copying artifact for sequences with seeds 1 to ``n_sequences``, and their provenance.
 
     Args:
         loaded: the model.
@@ -62,10 +62,10 @@ def copying(
         bos: put the start token first; it can be attended to and is no query.
         head_output: ``attention``: softmax(q k) V, as in Algorithm 2; ``value``: V alone, as in the released code.
         output_bias: add the output projection's bias to every head's output, as in the released code.
-        cache: where sequences are kept that are done, and looked for.
+        cache: holds finished sequences.
 
     Raises:
-        HeadroomError: the vocabulary or the window is too small for the longest sequence.
+        HeadroomError: the vocabulary or the context window is too small for the longest sequence.
     """
     score = partial(copying_scores, head_output=head_output, output_bias=output_bias)
     kept = cache.subfolder(f"{head_output}{'-bias' if output_bias else ''}")
@@ -80,12 +80,12 @@ def copying_scores(
     head_output: HeadOutput = "attention",
     output_bias: bool = False,
 ) -> Array:
-    """Algorithm 2 for one sequence: how much of a head's raised probability goes to the token it attends to most.
+    """Run Algorithm 2 for one sequence: the share of a head's raised probability at the token it attends to most.
 
     Args:
         loaded: the model.
         tokens: the sequence.
-        start: token put first (BOS), or None.
+        start: token to put first (BOS), or None.
         head_output: see :func:`copying`.
         output_bias: see :func:`copying`.
 
@@ -93,14 +93,14 @@ def copying_scores(
         Scores in [0, 1], [layer, head].
 
     Raises:
-        HeadroomError: the sequence is longer than the model's window, or a score is not finite.
+        HeadroomError: the sequence is longer than the context window, or a score is not finite.
     """
     ids = input_ids(loaded, tokens, start)
     offset = len(ids) - len(tokens)
     scores = np.zeros((loaded.shape.layers, loaded.shape.heads))
-    readout = unembedding_rows(loaded.model, ids)
+    unembedding = unembedding_rows(loaded.model, ids)
     cap = partial(cap_logits, loaded.model)
-    reads = [Unembedding(readout, projection, cap) for projection in architectures.output_projections(loaded.model)]
+    reads = [Unembedding(unembedding, projection, cap) for projection in architectures.output_projections(loaded.model)]
     attending: list[Attending] = []
 
     def observe(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
@@ -112,7 +112,7 @@ def copying_scores(
         v = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
         scores[layer] = _head_scores(attending[0], v, reads[layer], head_output, output_bias, offset)
 
-    # Where each token attends to itself alone, a head's output is its value: q, k and v of any family, by one seam.
+    # If each token attends only to itself, a head's output is its value: this gives v for any architecture.
     itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
     interventions = loaded.interventions
     with (
@@ -130,7 +130,7 @@ def copying_scores(
 
 @contextmanager
 def _embeddings_enter(layers: Sequence[nn.Module], after: Callable[[int], None]) -> Iterator[None]:
-    """Give every layer the input of the first one, and call ``after`` with a layer's number when it has run."""
+    """Give every layer the input of the first one, and call ``after`` with the number of each layer after it ran."""
     first: list[Tensor] = []
 
     def enter(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -150,7 +150,7 @@ def _embeddings_enter(layers: Sequence[nn.Module], after: Callable[[int], None])
 
 @dataclass(frozen=True)
 class Attending:
-    """q (scaled) and k of a layer's heads, each [head, time, width], and how they attend."""
+    """q (scaled) and k of a layer's heads, each [head, pos, d_head], and how they attend."""
 
     q: Tensor
     k: Tensor
@@ -159,12 +159,12 @@ class Attending:
 
 @dataclass(frozen=True)
 class Unembedding:
-    """What reads the outputs of a layer's heads.
+    """The maps from a layer's head outputs to logits.
 
     Attributes:
-        tokens: what the logit of each token reads from the model's width, [time, model width].
+        tokens: the unembedding vectors of the sequence's tokens, [pos, d_model].
         projection: the layer's output projection.
-        cap: what the model makes of logits.
+        cap: the model's soft cap of logits.
     """
 
     tokens: Tensor
@@ -173,12 +173,12 @@ class Unembedding:
 
 
 def _head_scores(
-    attending: Attending, v: Tensor, readout: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
+    attending: Attending, v: Tensor, unembedding: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
 ) -> Array:
-    """Scores of one layer, [head]; v is [head, time, width]."""
-    q, k, attention_spec, projection = attending.q, attending.k, attending.attention_spec, readout.projection
+    """Compute the scores of one layer, [head]; v is [head, pos, d_head]."""
+    q, k, attention_spec, projection = attending.q, attending.k, attending.attention_spec, unembedding.projection
     heads, time, d_head = v.shape
-    tokens = readout.tokens.to(q)
+    tokens = unembedding.tokens.to(q)
     with align_module_device(projection):
         reads = (tokens @ architectures.rows_first(projection).to(q)).unflatten(1, (heads, d_head)).transpose(0, 1)
         has_bias = output_bias and projection.bias is not None
@@ -189,22 +189,22 @@ def _head_scores(
         unseen = attention_spec.masked_keys(begin, end, q.device)
         scores = attention_spec.cap(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
         outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
-        logits = readout.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
+        logits = unembedding.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
         total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)
     means: Array = (total / (time - offset)).double().cpu().numpy()
     return means
 
 
 def _copied(attended: Tensor, logits: Tensor, unseen: Tensor) -> Tensor:
-    """Share of the raised probability that each query gives to the token it attends to most, [head, query].
+    """Compute the share of raised probability that each query gives to the token it attends to most, [head, query].
 
     Args:
         attended: index of that token, [head, query].
-        logits: of the sequence's tokens, [head, query, token].
+        logits: logits of the sequence's tokens, [head, query, token].
         unseen: tokens that a query cannot attend to, [query, token].
     """
     logits = logits.masked_fill(unseen, float("-inf"))
-    # Probabilities over the largest attendable one, less 1, which the mean takes away again: no logit overflows.
+    # Probabilities relative to the largest, minus 1, which the mean cancels: no logit overflows.
     raised = torch.expm1(logits - logits.amax(dim=-1, keepdim=True)).masked_fill_(unseen, 0)
     mean = raised.sum(dim=-1, keepdim=True) / (~unseen).sum(dim=-1, keepdim=True)
     raised = (raised - mean).relu_().masked_fill_(unseen, 0)

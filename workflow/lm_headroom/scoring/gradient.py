@@ -1,10 +1,10 @@
 """Gradient importance of heads (eq. 8 and 9 of arXiv 2212.09095), and of FFNs.
 
-For a document (x, y) with y the gold continuation, L(y|x) is the mean over y's tokens of -log p. A^h is head h's
-output, and its importance |A^h . dL/dA^h| is what a first-order expansion says removing the head does to the loss.
-Of an FFN it is |F . dL/dF|, F being what the FFN adds to the residual. Weights are frozen: only activations carry
-gradients. Two measures need no gradient: how much a head writes to the residual stream on the same documents, and how
-large its slice of the output projection is.
+For a document (x, y) with y the gold continuation, the loss L(y|x) is the mean over y's tokens of -log p. With A^h the
+output of head h, its importance |A^h . dL/dA^h| estimates, to first order, how the loss changes if the head is removed.
+For an FFN it is |F . dL/dF|, with F its output to the residual stream. Weights are frozen: only activations carry
+gradients. Two criteria need no gradient: the norm of a head's output to the residual stream on the same documents, and
+the norm of its slice of the output projection.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
 from lm_headroom.study.ranking_names import VARIANTS, LastLayerTokens, Reduction
@@ -33,7 +34,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class GradientProducts:
-    """What each document contributes to the scores of heads, or of FFNs, one "head" per layer (N documents).
+    """Gradient-activation products: what each of N documents contributes to the scores of heads, or FFNs.
 
     Attributes:
         absolute: sum over tokens of |A_t . dL/dA_t|, [N, layer, head], nats.
@@ -52,12 +53,12 @@ class GradientProducts:
 
 @dataclass(frozen=True)
 class Contributions(GradientProducts):
-    """What each document contributes to the scores of heads, with what the same passes tell beside them.
+    """Gradient-activation products of heads, and what the same passes measure beside them.
 
     Attributes:
-        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream, behind
-            the norm that some families put there.
-        ffns: the same gradients of what FFNs add to the residual, [N, layer, 1].
+        written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream, after
+            the norm that some architectures have there.
+        ffns: the same products for the FFNs' outputs, [N, layer, 1].
     """
 
     written: Array
@@ -66,7 +67,7 @@ class Contributions(GradientProducts):
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of all heads, each [layer, head], nats."""
+    """Scores with standard errors, and scores by even and odd documents alone, each [layer, head], nats."""
 
     score: Array
     stderr: Array
@@ -82,23 +83,64 @@ def contributions(
     cache: ResumeCache = NO_CACHE,
     gates: Tensor | None = None,
 ) -> Contributions:
-    """One forward and backward pass per document.
+    """Compute the contributions of documents, by one forward and one backward pass for each.
 
     Args:
         loaded: the model.
-        documents: one row each: the gold continuation.
-        token_budget: tokens per batch; batches change nothing but speed and memory. A function is called when the
-            model is needed.
+        documents: with one sequence each, the gold continuation.
+        token_budget: tokens per batch; changes only speed and memory. A function is called when the model is needed.
         progress: advanced by documents.
-        cache: where documents are kept that are done, and looked for.
-        gates: [layer, head], in force in both passes; a head whose gate is 0 has no output and contributes nothing.
-            None for open ones.
+        cache: holds finished documents.
+        gates: [layer, head], in force in both passes; a head with gate 0 has no output and contributes nothing. None
+            for open gates.
 
     Raises:
         HeadroomError: a gradient or loss is not finite; names document and layer.
     """
-    shape = (len(documents), loaded.shape.layers)
-    heads = loaded.shape.heads
+    arrays, result = _empty_contributions(documents, loaded.shape)
+
+    def differentiate(batch: Batch) -> list[DocumentSums]:
+        # The gates must also be in force when the backward pass recomputes layers.
+        with loaded.interventions.gates(gates):
+            try:
+                return _contributions(loaded, batch, result.n_targets)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or batch.n_documents > 1:
+                    raise
+            # A single document that does not fit: recompute layers rather than keep their activations.
+            return _contributions(loaded, batch, result.n_targets, checkpointing=True)
+
+    # Every document has its own gradient, so none shares a tree.
+    batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
+    unit_name = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
+    layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
+    with cache.unit(unit_name, batches.keys, layout) as unit:
+        for number, entry in unit.done.items():
+            for name, values in arrays._asdict().items():
+                values[number] = entry[name][0]
+        if progress:
+            progress.reuse(len(unit.done))
+        if unit.complete:
+            return result
+        for batch, sums in batches.each(differentiate, frozenset(unit.done)):
+            _store(arrays, batch, sums, other_dtype(str(loaded.model.dtype)))
+            for place, member in enumerate(batch.members):
+                unit.add(
+                    member.number,
+                    **{
+                        name: np.stack([getattr(layer_sums, name)[place] for layer_sums in sums])[None]
+                        for name in DocumentSums._fields
+                    },
+                )
+            unit.save_if_due()
+            if progress:
+                progress.advance(batch.n_documents)
+    return result
+
+
+def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> tuple[DocumentSums, Contributions]:
+    """Allocate contributions of all documents, and their arrays as sums per document and layer."""
+    shape, heads = (len(documents), layout.layers), layout.heads
     n_inputs = np.array([len(document.sequences[0].inputs) for document in documents], dtype=float)
     n_targets = np.array([document.sequences[0].n_target for document in documents], dtype=float)
     arrays = DocumentSums(
@@ -106,59 +148,34 @@ def contributions(
         *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
     )
     ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
-    result = Contributions(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns)
+    return arrays, Contributions(
+        arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns
+    )
 
-    def differentiate(batch: Batch) -> list[DocumentSums]:
-        # Layers that are computed again in the backward pass must find the gates, too.
-        with loaded.interventions.gates(gates):
-            try:
-                return _contributions(loaded, batch, n_targets)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or batch.n_documents > 1:
-                    raise
-            # One document alone: layers are computed twice rather than kept.
-            return _contributions(loaded, batch, n_targets, checkpointing=True)
 
-    # Every document has its own gradient, so none shares a tree.
-    batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
-    which = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
-    layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
-    with cache.unit(which, batches.keys, layout) as unit:
-        done = frozenset(unit.done)
-        for number in done:
-            for name, values in arrays._asdict().items():
-                values[number] = unit.done[number][name][0]
-        if progress:
-            progress.reuse(len(done))
-        if unit.complete:
-            return result
-        for batch, sums in batches.each(differentiate, done):
-            members = [member.number for member in batch.members]
-            for layer, of_layer in enumerate(sums):
-                for into, values in zip(arrays, of_layer, strict=True):
-                    if not np.isfinite(values).all():
-                        place = int(np.argwhere(~np.isfinite(values))[0][0])
-                        raise HeadroomError(
-                            f"document {documents[members[place]].doc_id}, layer {layer}: the gradient of the loss is "
-                            f"not finite; {other_dtype(str(loaded.model.dtype))}"
-                        )
-                    into[members, layer] = values
-            for place, number in enumerate(members):
-                stacked = {
-                    name: np.stack([getattr(of, name)[place] for of in sums])[None] for name in DocumentSums._fields
-                }
-                unit.add(number, **stacked)
-            unit.save_if_due()
-            if progress:
-                progress.advance(batch.n_documents)
-    return result
+def _store(arrays: DocumentSums, batch: Batch, sums: Sequence[DocumentSums], advice: str) -> None:
+    """Copy the sums of a batch, one item per layer, into the arrays of all documents.
+
+    Raises:
+        HeadroomError: a sum is not finite; names document and layer, and gives ``advice``.
+    """
+    numbers = [member.number for member in batch.members]
+    for layer, layer_sums in enumerate(sums):
+        for array, values in zip(arrays, layer_sums, strict=True):
+            if not np.isfinite(values).all():
+                member = batch.members[int(np.argwhere(~np.isfinite(values))[0][0])]
+                raise HeadroomError(
+                    f"document {member.document.doc_id}, layer {layer}: the gradient of the loss is not finite; "
+                    f"{advice}"
+                )
+            array[numbers, layer] = values
 
 
 class DocumentSums(NamedTuple):
     """Sums over the tokens of each document; see :class:`Contributions`.
 
-    Of one layer and the documents of a batch, or with both as leading indices: ``absolute``, ``signed`` and ``written``
-    are [document, head], ``zeros`` is [document]; of the layer's FFN [document, 1] and [document].
+    For one layer and the documents of a batch, or with both as leading axes: ``absolute``, ``signed`` and ``written``
+    are [document, head], ``zeros`` is [document]; those of the layer's FFN are [document, 1] and [document].
     """
 
     absolute: Array
@@ -171,12 +188,12 @@ class DocumentSums(NamedTuple):
 
 
 class LayerProducts(NamedTuple):
-    """What one layer does in each column of a batch, in at least float32.
+    """Products and norms of one layer in each column of a batch, in at least float32.
 
     Attributes:
         heads: A_t . dL/dA_t, [column, head].
-        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream (behind a norm
-            that the family puts there, and without the output bias, which is no head's).
+        written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream, after a norm
+            that the architecture has there, and without the output bias, which belongs to no head.
         ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
     """
 
@@ -188,7 +205,7 @@ class LayerProducts(NamedTuple):
 def _contributions(
     loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing: bool = False
 ) -> list[DocumentSums]:
-    """The sums of each layer."""
+    """Compute the sums over each document's tokens, one item per layer."""
     # Each document has a tree of its own.
     owners = batch.owners()
     sums = []
@@ -199,15 +216,15 @@ def _contributions(
         written = layer_products.written.new_zeros(batch.n_documents, layer_products.written.shape[1]).index_add(
             0, places, layer_products.written
         )
-        of_heads, of_ffn = (
+        head_sums, ffn_sums = (
             _sums(values, owners, reached, batch.n_documents) for values in (layer_products.heads, layer_products.ffn)
         )
-        sums.append(DocumentSums(*of_heads, written.cpu().numpy(), *of_ffn))
+        sums.append(DocumentSums(*head_sums, written.cpu().numpy(), *ffn_sums))
     return sums
 
 
 def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> tuple[Array, Array, Array]:
-    """Sums over the columns [column, head] of each document: absolute, signed, and how many of them are zero."""
+    """Sum [column, head] over each document's columns: absolute values, signed values, and the count of zeros."""
     places, reached = places.to(values.device), reached.to(values.device)
     empty = values.new_zeros(n_documents, values.shape[1])
     absolute, signed = (empty.index_add(0, places, part).cpu().numpy() for part in (values.abs(), values))
@@ -216,13 +233,13 @@ def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> 
 
 
 def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[LayerProducts]:
-    """Products of activations and gradients for each layer, and what heads write.
+    """Compute gradient-activation products of each layer, and the norms of what heads write.
 
     Args:
         loaded: the model.
         batch: trees of one document each.
-        n_targets: target tokens of each row.
-        checkpointing: compute layers again in the backward pass rather than keep what it needs.
+        n_targets: target tokens of each sequence.
+        checkpointing: recompute layers in the backward pass instead of keeping their activations.
     """
     layers = range(loaded.shape.layers)
     with (
@@ -245,22 +262,22 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
     )
     for layer, (projection, norm) in enumerate(modules):
-        of_heads, of_ffn = layer, len(layers) + layer
-        outputs = captures[of_heads].value[0].to(wide)
-        by_head = (outputs * gradients[of_heads][0].to(wide)).sum(dim=-1)
-        by_ffn = (captures[of_ffn].value.to(wide) * gradients[of_ffn].to(wide)).sum(dim=-1).reshape(-1, 1)
+        heads_index, ffn_index = layer, len(layers) + layer
+        outputs = captures[heads_index].value[0].to(wide)
+        by_head = (outputs * gradients[heads_index][0].to(wide)).sum(dim=-1)
+        by_ffn = (captures[ffn_index].value.to(wide) * gradients[ffn_index].to(wide)).sum(dim=-1).reshape(-1, 1)
         layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), by_ffn))
     return layer_products
 
 
 def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> Tensor:
-    """The norm of each head's part of what attention adds to the residual, of A [column, head, width]: [column, head].
+    """Norm of each head's part of what attention adds to the residual, [column, head], for A [column, head, d_head].
 
-    Without a norm in between the part is A_t W_O^h. A norm divides the sum o_t of all heads' parts and the bias by its
+    Without a norm in between, the part is A_t W_O^h. A norm divides the sum o_t of all heads' parts and the bias by its
     root mean square and multiplies channels by a gain g, so that the part is g (A_t W_O^h) / rms(o_t).
 
-    By the Gram matrix G_h = W_O^h W_O^h', [width, width], as the root of A_t G_h A_t': nothing of the model's width is
-    made per token and head.
+    By the Gram matrix G_h = W_O^h W_O^h', [d_head, d_head], it is the root of A_t G_h A_t': no
+    vector of d_model is computed per token and head.
     """
     with align_module_device(projection):
         slices = _slices(projection, outputs.shape[1]).to(outputs)
@@ -272,17 +289,17 @@ def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> 
             whole = whole + bias
         gain = norm(whole.new_ones(1, whole.shape[1])).to(whole)
         slices = slices * gain
-        # 1 / rms(o_t), as the norm itself has it; where there is nothing to divide, nothing is written.
+        # 1 / rms(o_t), as the norm itself computes it; zero if o_t is zero.
         scale = norm(whole).to(whole).norm(dim=-1, keepdim=True)
         scale = scale / (whole * gain).norm(dim=-1, keepdim=True).clamp_min(torch.finfo(whole.dtype).tiny)
     by_head = outputs.transpose(0, 1)
     squares = (by_head @ (slices @ slices.transpose(1, 2)) * by_head).sum(dim=-1)
-    # Rounding may leave less than nothing of a head that writes nothing.
+    # Rounding may make the square of a head that writes nothing negative.
     return squares.clamp_min(0).sqrt().transpose(0, 1) * scale
 
 
 def _slices(projection: nn.Module, heads: int) -> Tensor:
-    """W_O^h of all heads of a layer, [head, width, model width]: what multiplies A_t."""
+    """W_O^h of all heads of a layer, [head, d_head, d_model]: the factor of A_t."""
     return architectures.rows_first(projection).unflatten(1, (heads, -1)).permute(1, 2, 0)
 
 
@@ -290,8 +307,8 @@ def magnitudes(loaded: LoadedModel, cache: ResumeCache = NO_CACHE) -> Array:
     """Frobenius norm of each head's slice of the output projection, ||W_O^h||_F, [layer, head].
 
     Args:
-        loaded: the model, whose weights are read if the norms are not known.
-        cache: where they are kept, and looked for.
+        loaded: the model; its weights are read unless the cache holds the norms.
+        cache: holds the norms.
     """
     layout = {"magnitude": ("f", (loaded.shape.layers, loaded.shape.heads))}
     with cache.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
@@ -310,7 +327,7 @@ def magnitudes(loaded: LoadedModel, cache: ResumeCache = NO_CACHE) -> Array:
 def zero_shares(products: GradientProducts) -> Array:
     """Share of the products A_t . dL/dA_t that are exactly zero though the loss depends on A_t, [layer].
 
-    Next to none, unless a head is dead or gradients underflow, as they do in float16.
+    It is near 0 unless a head is dead or gradients underflow, as they do in float16.
     """
     n_products = np.repeat(products.n_inputs.sum() * products.absolute.shape[2], products.absolute.shape[1])
     n_products[-1] = products.n_targets.sum() * products.absolute.shape[2]
@@ -321,7 +338,7 @@ def zero_shares(products: GradientProducts) -> Array:
 def scores(
     products: GradientProducts, reduction: Reduction = "token", last_layer_tokens: LastLayerTokens = "all"
 ) -> Scores:
-    """Reduce documents to head scores.
+    """Reduce the contributions of documents to head scores (eq. 8 and 9).
 
     ``token`` divides the sum over documents and tokens of |A_t . dL/dA_t| by the sum of N_i - 1, as the released code
     does; ``example`` is eq. 8 read literally, the mean over documents of |sum over tokens A_t . dL/dA_t|.
@@ -329,7 +346,7 @@ def scores(
     code did and which inflates that layer (token reduction only).
 
     Raises:
-        HeadroomError: fewer than two documents, so that a half of them would be empty.
+        HeadroomError: there are fewer than two documents, so that one half would be empty.
     """
     n = len(products.n_inputs)
     if n < 2:
@@ -358,11 +375,11 @@ def scores(
 
 
 def variant_scores(result: Contributions) -> dict[str, Array]:
-    """The scores by each reading of eq. 8 (:data:`lm_headroom.study.ranking_names.VARIANTS`), each [layer, head]."""
+    """Compute scores [layer, head] by each variant of eq. 8; see :data:`lm_headroom.study.ranking_names.VARIANTS`."""
     return {name: scores(result, *how).score for name, how in VARIANTS.items()}
 
 
 def output_norms(result: Contributions) -> Array:
-    """Mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
+    """Compute the mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
     norms: Array = result.written.sum(axis=0) / result.n_inputs.sum()
     return norms

@@ -1,7 +1,7 @@
-"""A ranking of heads whose importance is computed again each time some of them have gone.
+"""Iterative re-scoring: a ranking of heads whose importance is measured again after each pruning round.
 
-One pass of scores says what a head does while all others are there. Of those that stand in for each other, all look
-dispensable then, until some are gone.
+Scores that are measured once describe each head while all others are present. Heads that can replace each other then
+all look dispensable, until some of them are pruned.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from lm_headroom.scoring.gradient import LastLayerTokens, Reduction, contributio
 
 @dataclass(frozen=True)
 class RankedHead:
-    """A head in the order in which heads go.
+    """A head at its place in the pruning order.
 
     Attributes:
         head: (layer, head).
-        score: its importance, nats, with the heads of the rounds before it gone.
-        percent: of all heads that were gone when it was measured.
+        score: its importance, nats, with the heads of all earlier rounds pruned.
+        percent: percent of all heads that were pruned when the score was measured.
     """
 
     head: tuple[int, int]
@@ -33,11 +33,11 @@ class RankedHead:
 
 
 def rounds(step: int, n_heads: int) -> list[tuple[int, int, int]]:
-    """Percent gone, heads gone and heads gone after it, of each round in which any head goes.
+    """List the rounds that prune any head: percent pruned before, heads pruned before, heads pruned after.
 
     Args:
-        step: percent of all heads that go in a round.
-        n_heads: all heads.
+        step: percent of all heads that a round prunes.
+        n_heads: number of all heads.
     """
     bounds = [(p, count_at(p, n_heads), count_at(min(100, p + step), n_heads)) for p in range(0, 100, step)]
     return [(percent, before, after) for percent, before, after in bounds if after > before]
@@ -53,16 +53,16 @@ def iterative_ranking(
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
 ) -> list[RankedHead]:
-    """All heads, those that go first first; at each level that is a multiple of ``step`` the set is nested in the next.
+    """Rank all heads, the first to be pruned first; the sets at multiples of ``step`` are nested.
 
     Args:
         loaded: the model.
         documents: scoring documents.
         token_budget: tokens per batch.
-        step: percent of all heads that go before importance is computed again.
+        step: percent of all heads to prune before importance is measured again.
         reduction, last_layer_tokens: see :func:`lm_headroom.scoring.gradient.scores`.
         progress: advanced by documents, once per round.
-        cache: where gradients are kept by round, and looked for; the first round's are those of the plain ranking.
+        cache: holds the gradients of each round; those of the first round are shared with the one-shot ranking.
 
     Raises:
         HeadroomError: see :func:`lm_headroom.scoring.gradient.contributions`.
@@ -73,7 +73,7 @@ def iterative_ranking(
         gates = gates_without(loaded.shape, pruned) if pruned else None
         products = contributions(loaded, documents, token_budget, progress, cache, gates)
         score = scores(products, reduction, last_layer_tokens).score
-        # Closed heads have no output, and a score of zero.
+        # Heads with a closed gate have no output and a score of zero.
         remaining = [head for head in rank_heads(score) if head not in pruned]
         ranking += [RankedHead(head, float(score[head]), percent) for head in remaining[: after - before]]
     return ranking

@@ -1,7 +1,7 @@
-"""Oracle importance of FFNs (eq. 7 of arXiv 2212.09095) and heads: what is lost without one of them alone.
+"""Knockout (leave-one-out) importance of FFNs (eq. 7 of arXiv 2212.09095) and of heads: the oracle.
 
-The layers below the FFN or head in question are the same with and without it, so each evaluation restarts from the
-input of its layer, kept from the pass of the whole model: exact, and half the work on average.
+Removing an FFN or head does not change the layers below it. Each evaluation therefore restarts from the input of its
+layer, kept from the pass of the whole model, which is exact and halves the work on average.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from lm_headroom.scoring.pruned_evaluation import Columns, Head, right_documents
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SAMPLE_SEED = 0
-"""Of the sample of heads: every task, shot and study of a model has the same."""
+"""Seed of the sample of heads, so that all tasks, shots and studies of a model share one sample."""
 
 
 @dataclass(frozen=True)
 class Knockouts:
-    """Likelihoods of the whole model, and without each of some heads or FFNs alone."""
+    """Likelihoods of the whole model (``dense``), and without each single component (``ablated``)."""
 
     dense: Likelihoods
     ablated: list[Likelihoods]
 
 
 Component = tuple[int, int | None]
-"""What is removed: a head, as (layer, head), or the FFN of a layer, as (layer, None)."""
+"""A component to remove: a head, (layer, head), or the FFN of a layer, (layer, None)."""
 
 
 def knock_out_ffns(
@@ -49,9 +49,9 @@ def knock_out_ffns(
 
     Args:
         loaded: the model.
-        batches: the documents; the inputs of all layers are kept for one batch at a time.
+        batches: the documents; a pass keeps the inputs of all layers for one batch at a time.
         progress: advanced by documents times layers.
-        cache: where documents are kept that are done, and looked for.
+        cache: holds finished documents.
     """
     components: list[Component] = [(layer, None) for layer in range(loaded.shape.layers)]
     return _knock_out(loaded, batches, components, "ffn-oracle", progress, cache)
@@ -68,16 +68,16 @@ def knock_out_heads(
 
     Args:
         loaded: the model.
-        batches: the documents; the inputs of all layers are kept for one batch at a time.
-        heads: which ones; ``ablated`` has their order.
+        batches: the documents; a pass keeps the inputs of all layers for one batch at a time.
+        heads: the heads to remove; ``ablated`` has their order.
         progress: advanced by documents times heads.
-        cache: where documents are kept that are done, and looked for.
+        cache: holds finished documents.
     """
     return _knock_out(loaded, batches, heads, "head-oracle", progress, cache)
 
 
 def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts) -> Columns:
-    """Columns of an FFN-importance artifact: a row per layer, outcomes and errors by question."""
+    """Build the columns of an FFN-importance artifact: one row per layer, outcomes and errors by question."""
     dense = by_question(choices, right_documents(documents, choices, knockouts.dense))
     whole = np.array(list(dense.values()))
     columns: dict[str, list[Any]] = {
@@ -87,7 +87,7 @@ def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choi
     columns["correct_ablated"] = []
     for layer, ablated in enumerate(knockouts.ablated):
         right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
-        # The difference of paired outcomes, so that its error is that of pairs.
+        # Differences of paired outcomes, so that the standard error is that of pairs.
         score, stderr = mean_and_error(whole.astype(float) - right)
         columns["layer"].append(layer)
         columns["score"].append(score)
@@ -100,13 +100,13 @@ def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choi
 
 
 def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:
-    """A stratified random sample of heads, in order: as many of each layer, give or take one.
+    """Draw a stratified random sample of heads, in order: equally many of each layer, up to one.
 
     A larger sample contains the smaller ones.
 
     Args:
-        shape: of the model.
-        n: how many; None, or as many as there are, for all.
+        shape: head layout of the model.
+        n: size of the sample; None for all heads.
     """
     rng = np.random.default_rng(SAMPLE_SEED)
     layers = rng.permutation(shape.layers)
@@ -128,77 +128,93 @@ def _knock_out(
 ) -> Knockouts:
     """Evaluate without each of some components in turn.
 
-    Each layer of a batch is a unit, kept when it is done: a small study is one batch, and takes a pass for each
-    component of each layer.
+    Each layer is a work unit, saved after each batch: a small study is a single batch, with one pass for each component
+    of each layer.
 
     Args:
         loaded: the model.
-        batches: the documents; the inputs of all layers are kept for one batch at a time.
-        components: which ones; ``ablated`` has their order.
-        label: what the units' names begin with.
+        batches: the documents; a pass keeps the inputs of all layers for one batch at a time.
+        components: the components to remove; ``ablated`` has their order.
+        label: prefix of the units' names.
         progress: advanced by documents times components.
-        cache: where documents are kept that are done, and looked for.
+        cache: holds finished documents.
     """
-    places: dict[int, list[int]] = {}
+    by_layer: dict[int, list[int]] = {}
     for place, (layer, _) in enumerate(components):
-        places.setdefault(layer, []).append(place)
-    found = Knockouts(Likelihoods(batches.n_sequences), [Likelihoods(batches.n_sequences) for _ in components])
-    # Layer of a unit, None for the whole model's, to the likelihoods that it keeps.
-    kept: dict[int | None, list[Likelihoods]] = {None: [found.dense]}
-    kept |= {layer: [found.ablated[place] for place in of] for layer, of in places.items()}
-
-    def restore(key: int | None, number: int) -> None:
-        entry = units[key].done[number]
-        for column, likelihoods in enumerate(kept[key]):
-            likelihoods.restore(batches.sequence_slice(number), entry["values"][:, column], entry["greedy"][:, column])
-
-    def keep(key: int | None, batch: Batch, results: Sequence[TokenPredictions]) -> None:
-        for likelihoods, result in zip(kept[key], results, strict=True):
-            likelihoods.add(result)
-        for member in batch.members:
-            if member.number in units[key].done:
-                # Of documents that were cut off in the middle, what is known stays.
-                restore(key, member.number)
-                continue
-            entries = [likelihoods.entry(batches.sequence_slice(member.number)) for likelihoods in kept[key]]
-            arrays = {name: np.stack([entry[name] for entry in entries], 1) for name in ("values", "greedy")}
-            units[key].add(member.number, **arrays)
-            if progress and key is not None:
-                progress.advance(len(kept[key]))
-        units[key].save_if_due()
+        by_layer.setdefault(layer, []).append(place)
+    results = Knockouts(Likelihoods(batches.n_sequences), [Likelihoods(batches.n_sequences) for _ in components])
 
     def knock_out(batch: Batch) -> None:
         numbers = {member.number for member in batch.members}
         with loaded.interventions.layer_inputs() as inputs:
-            whole = predict_checked(loaded, batch)
-        keep(None, batch, [whole])
-        for layer, of in sorted(places.items()):
-            # Popped, so that the inputs of layers that are done make room.
+            predictions = predict_checked(loaded, batch)
+        dense.add(batch, [predictions])
+        for layer, places in sorted(by_layer.items()):
+            # Popped, so that the inputs of finished layers free their memory.
             hidden = inputs.pop(layer)
-            if numbers <= units[layer].done.keys():
+            if numbers <= ablated[layer].unit.done.keys():
                 continue
-            results = []
-            for place in of:
+            per_component = []
+            for place in places:
                 with loaded.interventions.restart(layer, hidden), _without(loaded, components[place]):
-                    results.append(predict_checked(loaded, batch))
-            keep(layer, batch, results)
+                    per_component.append(predict_checked(loaded, batch))
+            n_added = ablated[layer].add(batch, per_component)
+            if progress:
+                progress.advance(n_added * len(places))
 
-    units: dict[int | None, WorkUnit] = {}
     with ExitStack() as stack:
-        for key, likelihoods in kept.items():
-            of = [] if key is None else [components[place][1] for place in places[key]]
-            name = f"{label}-whole" if key is None else f"{label}-{key}-{digest(of)}"
+
+        def keep(name: str, likelihoods: list[Likelihoods]) -> _KeptLikelihoods:
             layout = {array: (kind, (len(likelihoods),)) for array, (kind, _) in ENTRY.items()}
-            units[key] = stack.enter_context(cache.unit(name, batches.keys, layout, batches.sizes))
-            for number in units[key].done:
-                restore(key, number)
-            if progress and key is not None:
-                progress.reuse(len(units[key].done) * len(of))
-        known = frozenset.intersection(*(frozenset(unit.done) for unit in units.values()))
-        if len(known) < len(batches.documents):
-            for _ in batches.each(knock_out, known):
+            unit = stack.enter_context(cache.unit(f"{label}-{name}", batches.keys, layout, batches.sizes))
+            return _KeptLikelihoods(likelihoods, unit, batches)
+
+        dense = keep("whole", [results.dense])
+        ablated = {
+            layer: keep(
+                f"{layer}-{digest([components[place][1] for place in places])}",
+                [results.ablated[place] for place in places],
+            )
+            for layer, places in by_layer.items()
+        }
+        if progress:
+            progress.reuse(sum(len(kept.unit.done) * len(kept.likelihoods) for kept in ablated.values()))
+        done = frozenset(dense.unit.done).intersection(*(kept.unit.done for kept in ablated.values()))
+        if len(done) < len(batches.documents):
+            for _ in batches.each(knock_out, done):
                 pass
-    return found
+    return results
+
+
+class _KeptLikelihoods:
+    """Likelihoods that one work unit keeps: the whole model's, or those without each component of one layer."""
+
+    def __init__(self, likelihoods: list[Likelihoods], unit: WorkUnit, batches: Batches) -> None:
+        self.likelihoods, self.unit, self._batches = likelihoods, unit, batches
+        for number in unit.done:
+            self._restore(number)
+
+    def _restore(self, number: int) -> None:
+        """Set the values of a finished document."""
+        entry, rows = self.unit.done[number], self._batches.sequence_slice(number)
+        for column, likelihoods in enumerate(self.likelihoods):
+            likelihoods.restore(rows, entry["values"][:, column], entry["greedy"][:, column])
+
+    def add(self, batch: Batch, predictions: Sequence[TokenPredictions]) -> int:
+        """Add the predictions of a batch, one item per component; return the number of documents that were new."""
+        for likelihoods, added in zip(self.likelihoods, predictions, strict=True):
+            likelihoods.add(added)
+        n_added = 0
+        for member in batch.members:
+            if member.number in self.unit.done:
+                # An interrupted run finished this document in this layer already: its values stay.
+                self._restore(member.number)
+                continue
+            entries = [each.entry(self._batches.sequence_slice(member.number)) for each in self.likelihoods]
+            self.unit.add(member.number, **{name: np.stack([entry[name] for entry in entries], 1) for name in ENTRY})
+            n_added += 1
+        self.unit.save_if_due()
+        return n_added
 
 
 def _without(loaded: LoadedModel, component: Component) -> AbstractContextManager[None]:
@@ -210,7 +226,7 @@ def _without(loaded: LoadedModel, component: Component) -> AbstractContextManage
 
 
 def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> Array:
-    """L(y|x) of eq. 8 for each document: the mean over the tokens of its first right choice of -log p, nats.
+    """Compute L(y|x) of eq. 8 for each document, in nats: the mean of -log p over the tokens of its first right choice.
 
     Raises:
         HeadroomError: a document has no right choice.
@@ -227,7 +243,7 @@ def gold_losses(documents: Sequence[Document], choices: Sequence[Choices], resul
 def head_oracle_columns(
     documents: Sequence[Document], choices: Sequence[Choices], heads: Sequence[Head], knockouts: Knockouts
 ) -> Columns:
-    """Columns of a head-oracle artifact: a row per head, outcomes and errors by question.
+    """Build the columns of a head-oracle artifact: one row per head, outcomes and errors by question.
 
     A question of several documents has the mean of their losses.
     """

@@ -21,24 +21,24 @@ from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
 
 CUT = 0.04
-"""Share of the ranked vocabulary left out at each end: the most and the least common tokens."""
+"""Share of the ranked vocabulary that is left out at each end: the most and the least common tokens."""
 BLOCK = 64
-"""Query rows that are computed at once, so that no N x N map is kept."""
+"""Query positions computed at once, so that no N x N attention map is kept."""
 BY_MERGES = "BPE merge order"
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
-    """Token ids by BPE merge order (the most frequent first), and the name of the order.
+    """Rank token ids by BPE merge order (the most frequent first); return them with the name of the order.
 
-    A tokenizer without merges is ranked by token id, special tokens left out.
+    Without merges, the order is that of token ids, without special tokens.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"] if tokenizer.is_fast else {}
     merges = model.get("merges")
     if merges:
         vocabulary = model["vocab"]
         pairs = [merge if isinstance(merge, list) else merge.split(" ", 1) for merge in merges]
-        # Two merges may make the same token; it keeps its first place.
+        # Two merges may produce the same token; it keeps its first place.
         ids = dict.fromkeys(vocabulary[a + b] for a, b in pairs if a + b in vocabulary)
         return list(ids), BY_MERGES
     special = set(tokenizer.all_special_ids)
@@ -46,7 +46,7 @@ def ranked_vocabulary(tokenizer: Any) -> tuple[list[int], str]:
 
 
 def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
-    """Distinct tokens drawn from the middle of the ranked vocabulary (4% cut at both ends), not yet repeated.
+    """Draw distinct tokens from the middle of the ranked vocabulary (without 4% at either end), not yet repeated.
 
     Args:
         ranked: token ids, the most frequent first.
@@ -69,13 +69,13 @@ def sequence(ranked: list[int], seed: int, times: int = 1) -> list[int]:
 
 
 def _advice(longest: int) -> str:
-    """What to set where the copies of a sequence may have at most ``longest`` tokens."""
+    """Advise on the setting if the copies of a sequence may have at most ``longest`` tokens."""
     most = most_sequences(longest, bos=False)
     return f"set induction.sequences to at most {most}" if most > 0 else "this model cannot hold even the shortest one"
 
 
 def start_token(tokenizer: Any) -> tuple[int, str]:
-    """The token put before a sequence, BOS or else EOS, and which of the two it is.
+    """Return the token to put before a sequence, BOS or else EOS, and the name of the one it is.
 
     Raises:
         HeadroomError: the tokenizer has neither.
@@ -88,10 +88,10 @@ def start_token(tokenizer: Any) -> tuple[int, str]:
 
 
 def input_ids(loaded: LoadedModel, tokens: list[int], start: int | None) -> list[int]:
-    """``tokens``, after the start token where there is one.
+    """Prepend the start token, if there is one.
 
     Raises:
-        HeadroomError: they are longer than the model's window.
+        HeadroomError: the input is longer than the model's context window.
     """
     ids = ([] if start is None else [start]) + tokens
     if len(ids) > loaded.max_positions:
@@ -104,21 +104,21 @@ def input_ids(loaded: LoadedModel, tokens: list[int], start: int | None) -> list
 
 @torch.no_grad()
 def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | None) -> Array:
-    """Algorithm 1 for one sequence: attention from repeated tokens to what followed their earlier copies.
+    """Run Algorithm 1 for one sequence: attention from repeated tokens to the successors of their earlier copies.
 
-    For each token t of the copies after the first, the attention to the successors of its earlier occurrences,
-    summed, over 3L.
+    The score sums the attention from each token of the copies after the first to the successors of its earlier
+    occurrences, and divides by 3L.
 
     Args:
         loaded: the model.
         tokens: the L tokens of the sequence.
-        start: token put first (BOS), or None.
+        start: token to put first (BOS), or None.
 
     Returns:
         Scores in [0, 1], [layer, head].
 
     Raises:
-        HeadroomError: the repeated sequence is longer than the model's window, or a score is not finite.
+        HeadroomError: the repeated sequence is longer than the context window, or a score is not finite.
     """
     length = len(tokens)
     offset = 0 if start is None else 1
@@ -137,7 +137,7 @@ def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | 
 
 
 def run(loaded: LoadedModel, ids: list[int]) -> None:
-    """One pass of the model without its output embedding; the seam sees what is wanted of it."""
+    """Run one pass of the model without its unembedding; an observer or capture reads what it needs."""
     positions = torch.arange(len(ids), device=loaded.device)[None]
     loaded.model.base_model(
         input_ids=torch.tensor([ids], device=loaded.device), position_ids=positions, use_cache=False
@@ -145,10 +145,10 @@ def run(loaded: LoadedModel, ids: list[int]) -> None:
 
 
 def check_finite_scores(scores: Array, name: str, loaded: LoadedModel) -> Array:
-    """``scores`` [layer, head] as they are.
+    """Return ``scores`` [layer, head] unchanged.
 
     Raises:
-        HeadroomError: one is not finite; names the head.
+        HeadroomError: a score is not finite; names the head.
     """
     if not np.isfinite(scores).all():
         layer, head = np.argwhere(~np.isfinite(scores))[0]
@@ -159,7 +159,7 @@ def check_finite_scores(scores: Array, name: str, loaded: LoadedModel) -> Array:
 
 
 def _matches(length: int, offset: int) -> tuple[Tensor, Tensor]:
-    """(query, key) index pairs: a repeated token and the successor of each of its earlier copies, each [6 L]."""
+    """List (query, key) pairs of a repeated token and the successor of each of its earlier copies, each [6 L]."""
     pairs = [
         (t + offset, copy * length + t % length + 1 + offset)
         for t in range(length, COPIES * length)
@@ -170,7 +170,7 @@ def _matches(length: int, offset: int) -> tuple[Tensor, Tensor]:
 
 
 def _matched_attention(q: Tensor, k: Tensor, attention_spec: AttentionSpec, queries: Tensor, keys: Tensor) -> Array:
-    """Sum over the pairs of softmax attention, [head]; q and k are [head, time, width]."""
+    """Sum softmax attention over the pairs, [head]; q and k are [head, pos, d_head]."""
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k = q.to(wide) * attention_spec.scaling, k.to(wide)
     if attention_spec.sliding_window is not None:
@@ -191,7 +191,7 @@ def _matched_attention(q: Tensor, k: Tensor, attention_spec: AttentionSpec, quer
 def prefix_matching(
     loaded: LoadedModel, n_sequences: int, bos: bool = True, cache: ResumeCache = NO_CACHE
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Columns of a prefix-matching artifact over sequences with seeds 1 to ``n_sequences``, and facts about them."""
+    """Build the columns of a prefix-matching artifact for seeds 1 to ``n_sequences``, and their provenance."""
     return average_over_sequences(loaded, "prefix matching", n_sequences, bos, prefix_matching_scores, cache=cache)
 
 
@@ -204,25 +204,25 @@ def average_over_sequences(
     times: int = 1,
     cache: ResumeCache = NO_CACHE,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Means and variances of head scores over sequences.
+    """Compute means and variances of head scores over sequences.
 
     Args:
         loaded: the model.
-        label: of the progress lines.
-        n_sequences: their seeds are 1 to this.
+        label: label of the progress lines.
+        n_sequences: number of sequences; their seeds count from 1.
         bos: put the start token first.
-        score: gives the scores [layer, head] for one sequence and its start token.
+        score: computes the scores [layer, head] of one sequence with its start token.
         times: length of the sequences in units of L.
-        cache: where sequences are kept that are done, and looked for; of this score and its options alone.
+        cache: holds finished sequences; only for this score and its options.
 
     Returns:
-        Columns of an artifact with a row per head, and facts about the sequences.
+        Columns of an artifact with one row per head, and provenance of the sequences.
     """
     ranked, order = ranked_vocabulary(loaded.tokenizer)
     if order != BY_MERGES:
         print(f"{label}: the tokenizer has no BPE merges: its vocabulary is ranked by {order}", file=sys.stderr)
     start, start_name = start_token(loaded.tokenizer) if bos else (None, "none")
-    # All are drawn first, so that a vocabulary or a window that is too small is found before hours of work.
+    # Drawn first, so that a vocabulary or context window that is too small is noticed before hours of work.
     sequences = [sequence(ranked, seed, times) for seed in range(1, n_sequences + 1)]
     input_ids(loaded, sequences[-1] * (COPIES // times), start)
     for seed, tokens in enumerate(sequences, start=1):

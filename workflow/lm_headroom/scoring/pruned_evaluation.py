@@ -37,7 +37,7 @@ def group_choices(table: pa.Table) -> list[Choices]:
 
 
 def right_documents(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> list[bool]:
-    """Which documents are answered right."""
+    """Judge which documents are answered right."""
     values, greedy = results.values, results.greedy
     return [
         bool(greedy[rows][0]) if document.greedy else correct(document, values[rows])
@@ -46,7 +46,7 @@ def right_documents(documents: Sequence[Document], choices: Sequence[Choices], r
 
 
 def outcomes(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> dict[str, Any]:
-    """Columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
+    """Compute the columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
     right = by_question(choices, right_documents(documents, choices, results))
     values = results.values
     normalised = [
@@ -71,7 +71,7 @@ def outcomes(documents: Sequence[Document], choices: Sequence[Choices], results:
 
 
 class Evaluation:
-    """Documents ready to be evaluated under any set of pruned heads and FFNs; a set is evaluated once."""
+    """Evaluates documents under any set of pruned heads and FFNs, each set once."""
 
     def __init__(
         self,
@@ -84,41 +84,41 @@ class Evaluation:
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
         self.batches, self.progress, self.cache = batches, progress, cache
-        self._known: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
+        self._outcomes: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
 
     def remember(self, results: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
-        """Take what has been evaluated elsewhere on the same documents."""
-        self._known[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, results)
+        """Take the results of an evaluation on the same documents that was made elsewhere."""
+        self._outcomes[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, results)
 
     def keep_whole(self, results: Likelihoods) -> None:
-        """Keep the whole model's evaluation among the parts, for the other jobs of the task: all begin with it."""
+        """Save the whole model's evaluation in the cache for the task's other jobs, which all begin with it."""
         with open_unit(self.cache, self.batches) as unit:
             for number in range(len(self.documents)):
                 if number not in unit.done:
                     unit.add(number, **results.entry(self.batches.sequence_slice(number)))
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
-        """Columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers gone."""
+        """Compute the columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers pruned."""
         key = (frozenset(heads), frozenset(ffns))
-        if key not in self._known:
+        if key not in self._outcomes:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
             results = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache)
-            self._known[key] = outcomes(self.documents, self.choices, results)
+            self._outcomes[key] = outcomes(self.documents, self.choices, results)
         elif self.progress:
             self.progress.reuse(len(self.documents))
-        return self._known[key]
+        return self._outcomes[key]
 
     def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
-        """Columns of a pruned-evaluation artifact: a row per level, the first heads of ``ranking`` pruned.
+        """Build the columns of a pruned-evaluation artifact: each row prunes the first heads of ``ranking``.
 
         Args:
             ranking: all heads, least important first.
-            levels: percents of all heads, each from 0 to 100.
+            levels: percent of all heads, each from 0 to 100.
         """
         return by_column([self._level(percent, ranking, ()) for percent in levels])
 
     def ffn_curve(self, ranking: Sequence[int], levels: Sequence[int]) -> Columns:
-        """The same for FFNs: ``ranking`` holds all layers, those with the least important FFNs first."""
+        """Build the same columns for FFNs; ``ranking`` holds all layers, the least important FFN first."""
         return by_column([self._level(percent, (), ranking) for percent in levels])
 
     def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Evaluation:
     def grid(
         self, heads: Sequence[Head], ffns: Sequence[int], head_levels: Sequence[int], ffn_levels: Sequence[int]
     ) -> Columns:
-        """Columns of a joint-evaluation artifact: a row per pair of levels (Figure 7)."""
+        """Build the columns of a joint-evaluation artifact: one row per pair of levels (Figure 7)."""
         rows = []
         for percent_heads in head_levels:
             for percent_ffns in ffn_levels:
