@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+
+from tests.support.paths import ASSETS, ROOT, one_at_a_time
+from tests.support.tiny_models import SENTENCES, tiny_model
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside each other, a worker per core: threads that wait for work must not take the others' core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-ROOT = Path(__file__).resolve().parents[1]
-ASSETS = ROOT / "build" / "test-assets"
-SENTENCES = [
-    "The quick brown fox jumps over the lazy dog near the river bank every morning.",
-    "Question: Which of these is a source of light? Answer: the sun, a lamp, a stone or a river.",
-    "She opened the window because the room was warm, and the wind carried the smell of rain.",
-    "Water boils at one hundred degrees and freezes at zero; ice floats because it is lighter.",
-    "A person is sitting on a roof. He starts pulling up shingles and throws them to the ground.",
-]
 
 
 @pytest.fixture(scope="session")
@@ -32,14 +24,6 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this run share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-@contextmanager
-def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
-    """Let one worker make what the others then find."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{name}.lock"):
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,57 +54,6 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=512
     )
-
-
-def tiny_config(family: str, vocabulary: int) -> Any:
-    """A model of three layers; LLaMA with grouped key-value heads, so that groups are tested everywhere.
-
-    ``opt-350m`` is OPT with the quirks of its 350m: norms after their blocks, embeddings of another width.
-    """
-    from transformers import LlamaConfig, OPTConfig
-
-    if family in ("opt", "opt-350m"):
-        quirks = family == "opt-350m"
-        return OPTConfig(
-            vocab_size=vocabulary, hidden_size=24, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
-            max_position_embeddings=256, word_embed_proj_dim=16 if quirks else 24, do_layer_norm_before=not quirks,
-            init_std=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )  # fmt: skip
-    return LlamaConfig(
-        vocab_size=vocabulary, hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, tie_word_embeddings=False,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-
-
-def tiny_model(family: str, vocabulary: int = 523, seed: int = 0) -> Any:
-    """A random model in float64 with scaled-dot-product attention; the same seed gives the same weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(family, vocabulary), attn_implementation="sdpa")
-    # Biases start at zero, where a forgotten bias would not show.
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.double().eval()
-
-
-def count_operations(work: Callable[[], Any]) -> int:
-    """Floating-point operations of linear maps, as torch counts them.
-
-    Those of the attention kernel are left out: torch counts them too once its decompositions have been imported, which
-    other tests may have done.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    kernel = "_scaled_dot_product_flash_attention_for_cpu"
-    kernels = [getattr(torch.ops.aten, f"{kernel}{suffix}") for suffix in ("", "_backward")]
-    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(kernels, lambda *_, **__: 0)) as counter:
-        work()
-    return int(counter.get_total_flops())
 
 
 @pytest.fixture(params=["opt", "llama"])
@@ -179,3 +112,49 @@ def smollm2(smollm2_record: Path) -> Any:
     from lm_headroom.engine.loading import load
 
     return load(smollm2_record, device="cpu", threads=2)
+
+
+@pytest.fixture(scope="session")
+def finished(shared_folder: Path, tokenizer: Any) -> Any:
+    """A study that has run to the end, made by one worker for all. Copy it before changing anything."""
+    from tests.support.workflow_studies import Study, tiny_study
+
+    folder = shared_folder / "finished"
+    with one_at_a_time(shared_folder, "finished"):
+        if not (folder / "printed").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            made = tiny_study(
+                folder / "checkout",
+                tokenizer,
+                tasks=["arc_easy", "winogrande"],
+                unseen=["lambada_openai"],
+                shots=[0, 1],
+                limits={"importance": 6, "evaluation": 8},
+                pruning={"levels": [0, 5, 50], "controls": ["reversed", "random_1"]},
+                joint={"heads": [0, 50], "ffns": [0, 34]},
+                transfer={"tasks": ["winogrande"], "levels": [50]},
+            )
+            (folder / "printed").write_text(made.run())
+    study = Study(folder / "checkout")
+    study.log = (folder / "printed").read_text()
+    return study
+
+
+@pytest.fixture
+def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[Any]:
+    """A study of one task for a cluster, with nothing made yet; its nodes end with the test."""
+    from tests.support.cluster_studies import ClusterStudy
+    from tests.support.workflow_studies import tiny_study
+
+    made = tiny_study(
+        tmp_path / "checkout",
+        tokenizer,
+        # No GPU is there, but one is asked for: jobs compute on the CPU.
+        device="auto",
+        pruning={"levels": [0, 50], "controls": []},
+        joint={"heads": [50], "ffns": [34]},
+        transfer={"tasks": []},
+    )
+    study = ClusterStudy(made.folder)
+    yield study
+    study.end_all()

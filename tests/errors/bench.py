@@ -11,10 +11,10 @@ from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main
-from tests.conftest import SENTENCES
 from tests.errors.page import Outcome, snapshot
+from tests.support.records import mirror
 from tests.support.small_study import small
-from tests.unit.tasks.test_prompts import mirror
+from tests.support.tiny_models import SENTENCES
 
 CHOICES = [" the river", " a stone"]
 

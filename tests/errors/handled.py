@@ -11,12 +11,12 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import provenance, read, run_statistics
 from lm_headroom.engine import likelihood, loading
 from lm_headroom.models.resolve import digest
-from tests.conftest import SENTENCES
 from tests.errors.bench import piqa
 from tests.errors.models import memory_for, pickled
 from tests.errors.page import Cases
-from tests.unit.tasks.test_prompts import mirror
-from tests.workflow.conftest import write_hub_tokenizer
+from tests.support.checkpoints import write_hub_tokenizer
+from tests.support.records import mirror
+from tests.support.tiny_models import SENTENCES
 
 CASES = Cases()
 

@@ -7,9 +7,9 @@ import torch
 from lm_headroom.engine import loading
 from lm_headroom.models import architectures
 from lm_headroom.scoring import gradient
-from tests.conftest import SENTENCES
 from tests.errors.page import Cases
-from tests.unit.models.test_resolve import refuse_by_hub
+from tests.support.checkpoints import refuse_by_hub
+from tests.support.tiny_models import SENTENCES
 
 CASES = Cases()
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tests.errors.bench import piqa
 from tests.errors.page import Cases
-from tests.unit.tasks.test_prompts import mirror
+from tests.support.records import mirror
 
 CASES = Cases()
 

@@ -7,11 +7,11 @@ import pytest
 
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import provenance, read
-from tests.conftest import tiny_model
 from tests.errors import artifacts, handled, models, places, records
 from tests.errors.bench import Bench
 from tests.errors.page import check, rows
 from tests.support.small_study import small
+from tests.support.tiny_models import tiny_model
 
 CASES = {**records.CASES, **models.CASES, **artifacts.CASES, **places.CASES, **handled.CASES}
 

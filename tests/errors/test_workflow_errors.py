@@ -12,8 +12,8 @@ import yaml
 
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import read
-from tests.conftest import ROOT
 from tests.errors.page import Outcome, check, snapshot
+from tests.support.paths import ROOT
 
 
 def planned(folder, config):

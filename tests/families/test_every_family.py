@@ -10,33 +10,19 @@ import torch
 
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import gates_without
-from lm_headroom.engine.packing import Batches, Document, TokenSequence
+from lm_headroom.engine.packing import Batches
 from lm_headroom.models import architectures
 from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
-from tests.conftest import ROOT
 from tests.families import loops
 from tests.families.cases import CASES, HIDDEN, LAYERS, output_projections
+from tests.families.documents import DOCUMENTS, SINGLE, TOKENS
+from tests.support.paths import ROOT
 
-RNG = np.random.default_rng(0)
-TOKENS = RNG.permutation(np.arange(3, 500))[:14].tolist()
 # Some models of transformers compute the softmax of attention in float32, whatever they are in.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def documents(choices=(1, 3)):
-    """Documents whose rows share their context, and the first two of them most of it."""
-    shared, more, other = (RNG.integers(3, 500, size).tolist() for size in (17, 4, 6))
-    found = []
-    for number, context in enumerate((shared, shared + more, other)):
-        rows = [TokenSequence((*context, *RNG.integers(3, 500, size).tolist()), size) for size in choices]
-        found.append(Document(number, tuple(rows)))
-    return found
-
-
-DOCUMENTS, SINGLE = documents(), documents((2,))
 
 
 @pytest.mark.parametrize(

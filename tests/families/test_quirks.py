@@ -21,7 +21,7 @@ from lm_headroom.planning.plan import measure_rates
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.families.cases import CASES, HIDDEN, SPECIAL, WIDTH, WINDOW, output_projections
-from tests.families.test_every_family import DOCUMENTS, TOKENS
+from tests.families.documents import DOCUMENTS, TOKENS
 
 MAP = WIDTH * HIDDEN
 """Parameters of one head in one map, of the cases with heads of 6 numbers."""

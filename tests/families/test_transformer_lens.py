@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
-from tests.conftest import ROOT
 from tests.families.cases import CASES
 from tests.families.lens import START, TOKENS
+from tests.support.paths import ROOT
 
 LENS = Path(os.environ.get("LM_HEADROOM_LENS", ROOT / ".venv" / "lens"))
 UNABLE = {

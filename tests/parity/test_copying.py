@@ -5,7 +5,7 @@ import pytest
 
 from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.prefix_matching import ranked_vocabulary, sequence, start_token
-from tests.unit.scoring.test_copying import VARIANTS, looped
+from tests.support.looped_copying import VARIANTS, looped
 
 pytestmark = pytest.mark.slow
 

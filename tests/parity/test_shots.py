@@ -4,8 +4,7 @@ import pytest
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
-from tests.unit.tasks.test_prompts import mirror
-from tests.unit.tasks.test_scoring import table
+from tests.support.records import mirror, table
 
 BASE = (
     "task: mine\noutput_type: multiple_choice\nvalidation_split: validation\ntest_split: test\n"

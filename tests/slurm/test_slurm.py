@@ -9,10 +9,10 @@ import signal
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.slurm.cluster import GPU_TYPE, Cluster, Unavailable, install, table
-from tests.slurm.conftest import ClusterStudy, end, wait_for
-from tests.workflow.conftest import same_artifacts
+from tests.support.cluster_studies import ClusterStudy, end, wait_for
+from tests.support.paths import ROOT
+from tests.support.workflow_studies import same_artifacts
 
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 MODEL_RULES = {"score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint"}

@@ -16,7 +16,8 @@ from benchmarks.report import page, stamp, write
 from benchmarks.rivals import Harness, released_importance
 from lm_headroom.engine.likelihood import encode
 from lm_headroom.planning.plan import costs_of
-from tests.conftest import ROOT, count_operations, tiny_model
+from tests.support.paths import ROOT
+from tests.support.tiny_models import count_operations, tiny_model
 
 
 @pytest.fixture(scope="module")

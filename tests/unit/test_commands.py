@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 # Numbers, and option strings that are quoted where they are made (options(), source_options()).

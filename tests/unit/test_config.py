@@ -16,7 +16,7 @@ from lm_headroom.study import documentation
 from lm_headroom.study.compared import COMPARISONS, Compared
 from lm_headroom.study.reading import parse_study, read_study
 from lm_headroom.tasks.files import task_yaml
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SCHEMA = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
 STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]

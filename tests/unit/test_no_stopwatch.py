@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 CLOCKS = {"time", "monotonic", "perf_counter", "process_time", "thread_time", "getrusage", "monotonic_ns", "time_ns",
           "perf_counter_ns", "process_time_ns"}  # fmt: skip

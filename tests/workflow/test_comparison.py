@@ -19,36 +19,26 @@ from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.audit.verify import verify
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.reading import read_study
-from tests.conftest import tiny_model
-from tests.workflow.conftest import new_study, write_hub_tokenizer, write_records
+from tests.support.workflow_studies import tiny_study
 
 CELL = "0shot-seed1234"
 MODELS = {
     "opt-step0": {"source": "opt-0", "group": "opt", "step": 0},
-    "opt-step1000": {"source": "opt-1000", "group": "opt", "step": 1000},
-    "llama": {"source": "llama"},
+    "opt-step1000": {"source": "opt-1", "group": "opt", "step": 1000},
+    "llama": {"source": "llama-2"},
 }
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, tokenizer):
     """A study of three tiny models that has run as far as comparing them takes. Copy it before changing anything."""
-    study = new_study(tmp_path_factory.mktemp("compared") / "checkout")
-    for seed, (family, source) in enumerate((("opt", "opt-0"), ("opt", "opt-1000"), ("llama", "llama"))):
-        tiny_model(family, seed=seed).float().save_pretrained(study.folder / source)
-        write_hub_tokenizer(tokenizer, study.folder / source)
-    write_records(study.folder / "records")
-    study.configure(
+    study = tiny_study(
+        tmp_path_factory.mktemp("compared") / "checkout",
+        tokenizer,
         models=MODELS,
-        device="cpu",
-        threads=1,
-        tasks=["arc_easy"],
-        shots=[0],
         limits={"importance": 4, "evaluation": 6},
-        data={"source": "mirror", "mirror": "records"},
         pruning={"levels": [0, 50], "controls": []},
         joint={"heads": []},
-        induction={"sequences": 2},
     )
     study.log = study.run("comparison")
     return study
@@ -109,7 +99,7 @@ def test_progress_names_the_model(compared):
 
 def test_a_label_changes_the_comparison_alone(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    study.configure(models={**MODELS, "llama": {"source": "llama", "group": "opt", "step": 5}})
+    study.configure(models={**MODELS, "llama": {"source": "llama-2", "group": "opt", "step": 5}})
     plan = study.planned("comparison")
     assert plan == dict.fromkeys(
         [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compared_{what}" for what in COMPARISONS], 1
@@ -127,7 +117,7 @@ def test_a_model_that_leaves_runs_no_model(compared, tmp_path):
 
 def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    study.configure(models={**MODELS, "opt-step1000": {"source": "llama", "group": "opt", "step": 1000}})
+    study.configure(models={**MODELS, "opt-step1000": {"source": "llama-2", "group": "opt", "step": 1000}})
     plan = study.planned("comparison_induction")
     rescored = {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compared_induction": 1}
     # The dry run writes nothing, so it lists the record, too; a run makes the record anew.
@@ -139,6 +129,6 @@ def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_pat
 
 def test_editing_a_comparison_draws_that_one(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    path = study.folder / "workflow" / "lm_headroom" / "figures" / "compare_rankings.py"
+    path = study.folder / "workflow" / "lm_headroom" / "report" / "figures" / "compare_rankings.py"
     path.write_text(path.read_text() + "\n\nADDED = 1\n")
     assert study.planned("comparison") == {"draw_compared_rankings": 1}

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.workflow.conftest import same_artifacts
+from tests.support.workflow_studies import same_artifacts
 
 KILLS = int(os.environ.get("LM_HEADROOM_KILLS", 2))
 LONG = "LM_HEADROOM_KILLS" in os.environ

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from lm_headroom.study.compared import COMPARISONS
-from tests.conftest import ROOT
-from tests.workflow.conftest import new_study
+from tests.support.paths import ROOT
+from tests.support.workflow_studies import drawn, edit, new_study, work
 
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
@@ -23,21 +23,6 @@ CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
 }
 ORACLE_PAGES = {"draw_oracle", "write_oracle"}
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
-
-
-def work(plan):
-    """Jobs that compute, without those that draw and write."""
-    return {name: count for name, count in plan.items() if not name.startswith(("draw_", "write_"))}
-
-
-def drawn(plan):
-    """Rules that draw and write."""
-    return set(plan) - set(work(plan))
-
-
-def edit(study, module, text="\n\nADDED = 1\n"):
-    path = study.folder / "workflow" / "lm_headroom" / module
-    path.write_text(path.read_text() + text)
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
@@ -126,7 +111,7 @@ def test_a_second_model_runs_its_jobs_and_the_comparison(study):
 
 
 def test_touching_and_commenting_is_no_reason(study):
-    edit(study, "importance.py", "\n# A comment.\n")
+    edit(study, "scoring/gradient.py", "\n# A comment.\n")
     edit(study, "steps/evaluate_pruned.py", "\n# A comment.\n")
     later = time.time() + 100
     for path in (study.folder / "workflow").rglob("*"):
@@ -135,9 +120,9 @@ def test_touching_and_commenting_is_no_reason(study):
 
 
 def test_a_changed_docstring_is_no_reason(study):
-    path = study.folder / "workflow" / "lm_headroom" / "pruning.py"
+    path = study.folder / "workflow" / "lm_headroom" / "scoring" / "pruned_evaluation.py"
     text = path.read_text()
-    path.write_text(text.replace('"""Evaluation with', '"""What it does: evaluation with', 1))
+    path.write_text(text.replace('"""', '"""Another sentence. ', 1))
     assert path.read_text() != text
     assert study.planned() == {}
 
@@ -280,33 +265,33 @@ def test_no_grid_leaves_the_aggregates_curve(study):
 
 
 def test_editing_the_pruning_module_scores_no_head(study):
-    edit(study, "pruning.py")
+    edit(study, "scoring/pruned_evaluation.py")
     plan = work(study.planned())
     assert {**EVALUATIONS, "evaluate_transfer": 2}.items() <= plan.items()
     assert not {"score_heads", "aggregate_heads", "render_prompts", "score_induction"} & set(plan)
 
 
 def test_editing_the_oracle_module_scores_ffns_only(study):
-    edit(study, "oracle.py")
+    edit(study, "scoring/knockout.py")
     assert work(study.planned()) == FFNS
 
 
 def test_editing_the_copying_module_evaluates_nothing(study):
-    edit(study, "copying.py")
+    edit(study, "scoring/copying.py")
     plan = study.planned()
     assert work(plan) == {"score_induction": 1, "retain_capacity": 2}
     assert drawn(plan) == INDUCTION_FIGURES
 
 
 def test_editing_the_importance_module_renders_no_prompt(study):
-    edit(study, "importance.py")
+    edit(study, "scoring/gradient.py")
     plan = study.planned()
     assert plan["score_heads"] == 6
     assert not {"render_prompts", "score_ffns", "score_induction", "draw_fig10", "draw_fig04"} & set(plan)
 
 
 def test_editing_a_figure_draws_that_figure(study):
-    edit(study, "figures/fig08.py")
+    edit(study, "report/figures/fig08.py")
     assert study.planned() == {"draw_correlation": 1}
 
 
@@ -555,9 +540,9 @@ def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(stu
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert (study.folder / target / "README.md").read_text().count("steps.score_heads `") == 2, "a task each"
-    edit(study, "copying.py")
+    edit(study, "scoring/copying.py")
     assert study.planned(target) == {}
-    edit(study, "pruned_model.py")
+    edit(study, "pruned/model.py")
     assert study.planned(target) == {"export_pruned": 1}
     # A failed job leaves no half of a checkpoint, and Snakemake no whole one.
     (study.folder / "tiny-opt" / "model.safetensors").write_bytes(b"damaged")

@@ -23,7 +23,7 @@ from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import provenance, read, run_statistics
-from tests.workflow.conftest import same_artifacts
+from tests.support.workflow_studies import same_artifacts
 
 CELLS = ["0shot-seed1234", "1shot-seed1234"]
 TASKS = ["arc_easy", "winogrande"]

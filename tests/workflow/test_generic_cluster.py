@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from tests.slurm.conftest import SUBMIT, cluster_study, end, wait_for
-
-__all__ = ["cluster_study"]
+from tests.support.cluster_studies import SUBMIT, end, wait_for
 
 FAULTS = """\
 case "$3" in

@@ -7,7 +7,7 @@ from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read
 from lm_headroom.audit import verify
 from lm_headroom.study.reading import read_study
-from tests.workflow.test_dag import drawn, edit, work
+from tests.support.workflow_studies import drawn, edit, work
 
 PRUNING = {"levels": [0, 5, 50], "controls": ["reversed", "random_1"]}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import tiny_model
-from tests.workflow.conftest import Study, new_study, write_hub_tokenizer, write_records
+from tests.support.tiny_models import tiny_model
+from tests.support.workflow_studies import Study, tiny_study
 
 SCORES = "tiny/head_importance/arc_easy/0shot-seed1234.parquet"
 
@@ -18,21 +18,7 @@ SCORES = "tiny/head_importance/arc_easy/0shot-seed1234.parquet"
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory, tokenizer) -> Study:
     """A study that has drawn Figure 3. Copy it before changing anything."""
-    study = new_study(tmp_path_factory.mktemp("scored") / "checkout")
-    tiny_model("opt").float().save_pretrained(study.folder / "tiny-opt")
-    write_hub_tokenizer(tokenizer, study.folder / "tiny-opt")
-    write_records(study.folder / "records")
-    study.configure(
-        models={"tiny": {"source": "tiny-opt"}},
-        device="cpu",
-        threads=1,
-        tasks=["arc_easy", "piqa"],
-        shots=[0],
-        limits={"importance": 4, "evaluation": 4},
-        data={"source": "mirror", "mirror": "records"},
-        pruning={"levels": [0, 50]},
-        induction={"sequences": 2},
-    )
+    study = tiny_study(tmp_path_factory.mktemp("scored") / "checkout", tokenizer, tasks=["arc_easy", "piqa"])
     study.run("fig03")
     return study
 

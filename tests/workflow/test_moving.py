@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, tiny_model
-from tests.workflow.test_dag import work
+from tests.support.paths import ROOT
+from tests.support.tiny_models import tiny_model
+from tests.support.workflow_studies import work
 
 MODEL_JOBS = {"score_heads": 6, "score_ffns": 4, "evaluate_own": 6, "score_induction": 1}
 

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm_headroom.artifacts.store import provenance
-from tests.conftest import tiny_model
-from tests.workflow.conftest import Study, new_study, write_hub_tokenizer, write_records
+from tests.support.checkpoints import write_hub_tokenizer
+from tests.support.records import write_records
+from tests.support.tiny_models import tiny_model
+from tests.support.workflow_studies import Study, new_study
 
 # What shells, Snakemake and argparse read in their own ways; each command within would leave a file.
 ODD = '-it\'s "x" $(touch PWNED-a) `touch PWNED-b`; touch PWNED-c & touch PWNED-d | $HOME {x} {{y}} {log} * ? ~ # é [a]'

@@ -14,7 +14,7 @@ from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 from tests.support.small_study import write_study
 
 README = (ROOT / "README.md").read_text()

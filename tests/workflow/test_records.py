@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lm_headroom.artifacts.store import provenance
-from tests.workflow.conftest import new_study, write_records
+from tests.support.records import write_records
+from tests.support.workflow_studies import new_study
 
 TARGET = "results/prompts/piqa/0shot-seed1234.parquet"
 HELPERS = {

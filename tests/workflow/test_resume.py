@@ -8,7 +8,7 @@ import pytest
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import read, run_statistics
-from tests.conftest import tiny_model
+from tests.support.tiny_models import tiny_model
 
 
 def units(study):

@@ -22,8 +22,7 @@ from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import made_by, provenance, read
 from lm_headroom.engine.resume_cache import digest
-from tests.workflow.conftest import Study
-from tests.workflow.test_dag import drawn, edit, work
+from tests.support.workflow_studies import Study, drawn, edit, work
 
 ABLATE = {"sequences": 2, "ablate": {"percents": [10, 25], "random": 2, "tasks": ["winogrande", "lambada_openai"]}}
 CELLS = ["0shot-seed1234", "1shot-seed1234"]
@@ -166,7 +165,7 @@ def test_tables_and_findings_say_it(honest: Study) -> None:
 
 def test_other_code_evaluates_its_own(honest: Study, tmp_path: Any) -> None:
     study = honest.copy(tmp_path / "copy")
-    edit(study, "ablation.py")
+    edit(study, "analysis/head_selection.py")
     assert work(study.planned()) == {"ablate_induction": 4}
     study = honest.copy(tmp_path / "other")
     edit(study, "report/tables/selection_bias.py")

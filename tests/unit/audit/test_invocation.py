@@ -12,7 +12,7 @@ import pytest
 from lm_headroom.audit.invocation import is_alone, makes_results
 from lm_headroom.checkout import VARIABLE, check_job, check_places, check_writable_for_snakemake, job_environment
 from lm_headroom.errors import HeadroomError
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 WORKFLOW = ROOT / "workflow"
 

@@ -11,8 +11,8 @@ from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.store import ArtifactError
 from lm_headroom.cli import main
 from lm_headroom.models.resolve import resolve
+from tests.support.checkpoints import checkpoint
 from tests.support.small_study import small
-from tests.unit.models.test_resolve import checkpoint
 
 LISTS = ["--tasks", "piqa", "copa", "record", "--shots", "0", "5", "--seed", "7"]
 

@@ -42,7 +42,7 @@ from lm_headroom.study.reading import read_study
 from lm_headroom.tasks.data import mirror_records
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS
-from tests.unit.models.test_resolve import checkpoint
+from tests.support.checkpoints import checkpoint
 
 RECORD = {"name": "m", "source": None, "revision": None, "family": "opt", "digest": "d" * 64, "origin": None}
 TASKS, SHOTS, SEED = ("copa", "piqa"), (0, 1), 7

@@ -16,8 +16,8 @@ from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from lm_headroom.scoring.pruned_evaluation import Evaluation
-from tests.conftest import tiny_model
-from tests.unit.engine.test_likelihood import random_documents
+from tests.support.documents import random_documents
+from tests.support.tiny_models import tiny_model
 
 
 @pytest.fixture(params=["llama", "opt", "opt-350m"])

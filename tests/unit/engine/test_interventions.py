@@ -6,7 +6,7 @@ from lm_headroom.engine.interventions import attach
 from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
-from tests.conftest import count_operations, tiny_model
+from tests.support.tiny_models import count_operations, tiny_model
 
 
 def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):

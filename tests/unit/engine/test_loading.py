@@ -19,8 +19,8 @@ from lm_headroom.models.sizes import checkpoint_sizes, read_config
 from lm_headroom.scoring.copying import copying
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import check_finite_scores, prefix_matching
-from tests.conftest import SENTENCES, tiny_model
 from tests.families import cases
+from tests.support.tiny_models import SENTENCES, tiny_model
 
 PAIRS = [(i, text, rest) for i, text in enumerate(SENTENCES[:4]) for rest in (" the river", " a stone")]
 

@@ -7,7 +7,7 @@ import torch
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.packing import Batches, Document, TokenSequence, TreeDocument, build_prefix_tree
 from lm_headroom.errors import HeadroomError
-from tests.unit.engine.test_likelihood import plain, random_documents
+from tests.support.documents import plain, random_documents
 
 
 def tree_of(*documents):

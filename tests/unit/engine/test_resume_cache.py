@@ -24,7 +24,7 @@ from lm_headroom.scoring.copying import copying
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import prefix_matching
-from tests.conftest import tiny_model
+from tests.support.tiny_models import tiny_model
 
 
 def documents(n=9, seed=3):

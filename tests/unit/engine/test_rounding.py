@@ -13,8 +13,8 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned.model import prune_for_good
-from tests.conftest import tiny_model
 from tests.families.cases import last_maps
+from tests.support.tiny_models import tiny_model
 
 FORMATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 MASSIVE = [3, 17]

@@ -15,7 +15,7 @@ from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.checkpoint_files import Weights, deciding_files, digest, find_weights
 from lm_headroom.models.resolve import resolve
-from tests.conftest import tiny_model
+from tests.support.tiny_models import tiny_model
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
 """Of Linux's inotify: it sees what the readers written in other languages open, too."""

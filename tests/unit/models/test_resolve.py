@@ -5,9 +5,7 @@ import socket
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from lm_headroom.analysis.sequences import longest_input
 from lm_headroom.artifacts.code_digest import code_digest
@@ -21,14 +19,7 @@ from lm_headroom.models.location import (
     read_location,
 )
 from lm_headroom.models.resolve import changes_since, digest, own_code, resolve
-
-
-def checkpoint(folder, weight=0.0):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "opt"}))
-    (folder / "tokenizer.json").write_text("{}")
-    save_file({"w": np.array([weight])}, folder / "model.safetensors")
-    return folder
+from tests.support.checkpoints import checkpoint, refuse_by_hub
 
 
 def test_a_local_folder_becomes_a_record(tmp_path):
@@ -225,17 +216,6 @@ class TestHub:
         refuse_by_hub(monkeypatch, error)
         with pytest.raises(HeadroomError, match=message):
             resolve("opt", NAME, "step7", tmp_path / "model.json")
-
-
-def refuse_by_hub(monkeypatch, error):
-    """A hub that answers the first question with an error of its client."""
-    import httpx2
-    from huggingface_hub import HfApi, errors
-
-    def refuse(self, *args, **kwargs):
-        raise getattr(errors, error)("no", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub")))
-
-    monkeypatch.setattr(HfApi, "model_info", refuse)
 
 
 class TestMoving:

@@ -15,9 +15,9 @@ from lm_headroom.planning.plan import costs_of, load_of
 from lm_headroom.scoring.gradient import products
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import sequence_length
-from lm_headroom.study.reading import parse_study
-from tests.conftest import count_operations, tiny_config, tiny_model
-from tests.unit.engine.test_likelihood import random_documents
+from tests.support.documents import random_documents
+from tests.support.tiny_models import count_operations, tiny_config, tiny_model
+from tests.support.typed_studies import study
 
 
 @pytest.fixture(params=["llama", "opt"])
@@ -77,11 +77,6 @@ def test_attention_is_counted_in_pairs():
 
 
 HERE = workload.Hardware("test", 1, 100 * workload.GIB, 1e12, 5e11, 1e9)
-
-
-def study(**changes):
-    config = {"models": {"m": {"source": "x"}}, "tasks": ["a", "b"], "shots": [0], **changes}
-    return parse_study(config)
 
 
 def prompts():

@@ -17,9 +17,9 @@ from lm_headroom.models.resolve import resolve
 from lm_headroom.planning import plan, workload
 from lm_headroom.planning.costs import Costs
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
-from tests.conftest import tiny_model
-from tests.unit.models.test_resolve import checkpoint
-from tests.unit.planning.test_costs import study
+from tests.support.checkpoints import checkpoint
+from tests.support.tiny_models import tiny_model
+from tests.support.typed_studies import study
 
 RULES = {
     "score_heads", "score_ffns", "score_induction", "evaluate_own", "evaluate_joint", "evaluate_aggregate",

@@ -33,9 +33,10 @@ from lm_headroom.pruned import export as writing
 from lm_headroom.pruned import model as pruned_model
 from lm_headroom.pruned.model import HeadlessAttention, Remainder, load_pruned, prune_for_good
 from lm_headroom.steps import export_pruned
-from tests.conftest import ROOT, tiny_model
 from tests.errors.places import disk
 from tests.families import cases as families
+from tests.support.paths import ROOT
+from tests.support.tiny_models import tiny_model
 
 ARCHITECTURES = ["opt", "opt-350m", "llama"]
 OTHERS = [
@@ -464,7 +465,7 @@ def test_a_family_that_cannot_have_fewer_heads_in_a_layer_is_refused(name):
 
 def test_a_tokenizer_in_the_hubs_files_survives(opt, tokenizer):
     """OPT's: GPT-2's files with an automatic BOS, and no tokenizer.json."""
-    from tests.workflow.conftest import write_hub_tokenizer
+    from tests.support.checkpoints import write_hub_tokenizer
 
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (opt.folder / "checkpoint" / name).unlink()

@@ -17,8 +17,8 @@ from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.knockout import gold_losses, head_oracle_columns, knock_out_heads, sample_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
-from tests.conftest import tiny_model
-from tests.unit.engine.test_likelihood import random_documents
+from tests.support.documents import random_documents
+from tests.support.tiny_models import tiny_model
 
 HEADS = [(0, 1), (0, 3), (1, 0), (2, 2)]
 

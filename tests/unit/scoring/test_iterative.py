@@ -31,10 +31,11 @@ from lm_headroom.scoring import gradient
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.iterative import iterative_ranking, rounds
 from lm_headroom.study.reading import read_study
-from tests.conftest import tiny_model
+from tests.support.documents import documents
+from tests.support.looped_gradient import looped
 from tests.support.small_study import made_of, outcomes, small
+from tests.support.tiny_models import tiny_model
 from tests.unit.scoring import test_gradient as test_importance
-from tests.unit.scoring.test_gradient import documents, looped
 
 # One of each layer, then all of the second.
 GONE = [(0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 3)]

@@ -13,8 +13,8 @@ from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.knockout import ffn_importance_columns, knock_out_ffns, knock_out_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
-from tests.conftest import tiny_model
-from tests.unit.engine.test_likelihood import random_documents
+from tests.support.documents import random_documents
+from tests.support.tiny_models import tiny_model
 
 
 @pytest.fixture(params=["opt", "llama", "opt-350m"])

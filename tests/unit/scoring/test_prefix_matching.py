@@ -17,7 +17,7 @@ from lm_headroom.scoring.prefix_matching import (
     sequence_length,
     start_token,
 )
-from tests.conftest import tiny_model
+from tests.support.tiny_models import tiny_model
 
 
 def looped(family, tokens, start):

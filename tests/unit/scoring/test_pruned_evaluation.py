@@ -9,7 +9,7 @@ from lm_headroom.engine.likelihood import encode
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models import architectures
 from lm_headroom.scoring.pruned_evaluation import Evaluation
-from tests.unit.engine.test_likelihood import random_documents
+from tests.support.documents import random_documents
 
 LEVELS = [0, 20, 50, 100]
 

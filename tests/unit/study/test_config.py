@@ -14,7 +14,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.study import documentation
 from lm_headroom.study.reading import load, parse_study, read_file, read_merged, read_study
 from lm_headroom.study.values import LONGEST_NAME
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
 SURPRISES = [

@@ -9,7 +9,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.data import digest_of_records, mirror_records, own_records
 from lm_headroom.tasks.digest import task_digest
-from tests.unit.tasks.test_prompts import arc, mirror, rows
+from tests.support.records import arc, mirror, rows
 
 TASK = (
     "task: mine\noutput_type: multiple_choice\ntraining_split: train\nvalidation_split: validation\n"

@@ -6,7 +6,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import task_names, task_yaml
-from tests.unit.tasks.test_prompts import arc, mirror
+from tests.support.records import arc, mirror
 
 GOOD = "task: good\noutput_type: multiple_choice\n"
 BROKEN = {

@@ -7,36 +7,11 @@ import sys
 from importlib.metadata import version
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
-
-
-def arc(n, start=0):
-    return pa.Table.from_pylist(
-        [
-            {
-                "id": str(start + i),
-                "question": f"Which is number {start + i}?",
-                "choices": {"text": [f"the {start + i}", "none", "all"], "label": ["A", "B", "C"]},
-                "answerKey": "A",
-            }
-            for i in range(n)
-        ]
-    )
-
-
-def mirror(folder, task="arc_easy", **splits):
-    (folder / task).mkdir(parents=True, exist_ok=True)
-    for split, table in splits.items():
-        pq.write_table(table, folder / task / f"{split}.parquet")
-    return str(folder)
-
-
-def rows(columns, purpose):
-    return [{name: columns[name][i] for name in columns} for i, p in enumerate(columns["purpose"]) if p == purpose]
+from tests.support.records import arc, mirror, rows
 
 
 def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):

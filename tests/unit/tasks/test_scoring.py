@@ -3,13 +3,12 @@
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.scoring import check_scoring, right_choices
-from tests.unit.tasks.test_prompts import mirror, rows
+from tests.support.records import mirror, rows, table
 
 ACC = {"metric": "acc", "aggregation": "mean"}
 FUNCTIONS = (
@@ -117,12 +116,6 @@ def task(tmp_path):
         return prompts.render("mine", shots, 1, data, folders=[tmp_path / "tasks"])
 
     return render
-
-
-def table(labels):
-    columns = {"goal": [f"goal {i}" for i in range(len(labels))]}
-    numbers = labels if all(isinstance(label, type(labels[0])) for label in labels) else list(map(str, labels))
-    return pa.table({**columns, "label": numbers})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A study on the tiny OPT for clusters, and compute nodes: without a network, and with faults."""
+"""Studies whose jobs run on nodes of a cluster that exists only for the test."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import tiny_model
-from tests.workflow.conftest import Study, finished, new_study, write_hub_tokenizer, write_records
-
-__all__ = ["finished"]
+from tests.support.workflow_studies import Study
 
 NODE = """\
 #!/bin/sh
@@ -80,36 +77,15 @@ class ClusterStudy(Study):
         self.started.append(process)
         return process
 
+    def end_all(self) -> None:
+        """Kill each Snakemake that still runs, and its jobs on this machine."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
     def calls(self) -> list[list[str]]:
         """What ran on nodes: command, the GPUs that it could see with a colon, its network."""
         return [line.split() for line in (self.notes / "calls").read_text().splitlines()]
-
-
-@pytest.fixture
-def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[ClusterStudy]:
-    """A study of one task, with nothing made yet."""
-    study = ClusterStudy(new_study(tmp_path / "checkout").folder)
-    tiny_model("opt").float().save_pretrained(study.folder / "tiny-opt")
-    write_hub_tokenizer(tokenizer, study.folder / "tiny-opt")
-    write_records(study.folder / "records")
-    study.configure(
-        models={"tiny": {"source": "tiny-opt"}},
-        # No GPU is there, but one is asked for: jobs compute on the CPU.
-        device="auto",
-        threads=1,
-        tasks=["arc_easy"],
-        shots=[0],
-        limits={"importance": 4, "evaluation": 4},
-        data={"source": "mirror", "mirror": "records"},
-        pruning={"levels": [0, 50], "controls": []},
-        joint={"heads": [50], "ffns": [34]},
-        transfer={"tasks": []},
-        induction={"sequences": 2},
-    )
-    yield study
-    for process in study.started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[str] | None = None) -> Any:

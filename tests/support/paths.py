@@ -1,0 +1,18 @@
+"""Folders of this checkout, and what lets one test worker make what the others then find."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "build" / "test-assets"
+
+
+@contextmanager
+def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Let one worker make what the others then find."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{name}.lock"):
+        yield

@@ -1,0 +1,156 @@
+"""Studies that Snakemake runs in a checkout of their own, and what is planned for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from lm_headroom.study.compared import COMPARISONS
+from tests.support.checkpoints import write_hub_tokenizer
+from tests.support.paths import ROOT
+from tests.support.records import write_records
+from tests.support.tiny_models import tiny_model
+
+PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")
+
+
+class Study:
+    """A checkout of the workflow with a config of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_path = folder / "study.yaml"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it stands in the file."""
+        return dict(yaml.safe_load(self.config_path.read_text()))
+
+    def configure(self, **changes: Any) -> None:
+        """Write the configuration with some keys changed."""
+        config = self.config if self.config_path.is_file() else {}
+        self.config_path.write_text(yaml.safe_dump({**config, **changes}, sort_keys=False))
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake with this study's configuration; output in one stream."""
+        command = [sys.executable, "-m", "snakemake", "--configfile", self.config_path.name, *arguments]
+        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return subprocess.run(
+            command, cwd=self.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def run(self, *targets: str) -> str:
+        """Run to the end and return what was printed."""
+        done = self.snakemake("--cores", "2", *targets)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def planned(self, *targets: str) -> dict[str, int]:
+        """Jobs per rule that a dry run would start; target rules left out."""
+        done = self.snakemake("--dry-run", "--cores", "2", *targets)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        table = re.search(r"Job stats:\n(.*?)\n\n", done.stdout + "\n\n", re.DOTALL)
+        assert table, done.stdout
+        rows = [line.split() for line in table[1].splitlines() if re.fullmatch(r"\w+\s+\d+", line)]
+        targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures", "tables"}
+        targets_ |= {"comparison", *(f"comparison_{what}" for what in COMPARISONS)}
+        return {name: int(count) for name, count in rows if name not in targets_}
+
+    def copy(self, folder: Path) -> Study:
+        """The study as it stands, times kept."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
+        return Study(folder)
+
+    def result(self, path: str) -> Path:
+        """A file below results/."""
+        return self.folder / "results" / path
+
+
+def new_study(folder: Path) -> Study:
+    """A checkout of the workflow as it is in this working tree, without results."""
+    folder.mkdir(parents=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / part)
+    return Study(folder)
+
+
+def same_artifacts(one: Study, other: Study) -> int:
+    """Assert that two studies hold the same artifacts, and return how many.
+
+    Schemas and all but fractions are equal, accuracies too; other numbers to 1e-4, since a CPU's kernels may sum in
+    another order from run to run.
+    """
+    import pandas as pd
+
+    paths = [sorted(p.relative_to(s.folder) for p in s.folder.glob("results/**/*.parquet")) for s in (one, other)]
+    assert paths[0] == paths[1]
+    for path in paths[0]:
+        tables = [pq.ParquetFile(study.folder / path).read() for study in (one, other)]
+        assert tables[0].schema.remove_metadata() == tables[1].schema.remove_metadata()
+        first, second = (table.to_pandas() for table in tables)
+        exact = [name for name in first if name.startswith(("accuracy", "correct")) or first[name].dtype.kind != "f"]
+        pd.testing.assert_frame_equal(first[exact], second[exact], check_exact=True, obj=str(path))
+        pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-9, obj=str(path))
+    return len(paths[0])
+
+
+def tiny_study(folder: Path, tokenizer: Any, **changes: Any) -> Study:
+    """A new study of few documents, with the records of its mirror; the model ``tiny`` is a tiny random OPT.
+
+    Args:
+        folder: checkout that is made.
+        tokenizer: what the models read text with.
+        changes: keys of the study that are other than here; a source in ``models`` that is called ``FAMILY-SEED`` is
+            a tiny random model of that family.
+    """
+    study = new_study(folder)
+    study.configure(
+        **{
+            "models": {"tiny": {"source": "tiny-opt"}},
+            "device": "cpu",
+            "threads": 1,
+            "tasks": ["arc_easy"],
+            "shots": [0],
+            "limits": {"importance": 4, "evaluation": 4},
+            "data": {"source": "mirror", "mirror": "records"},
+            "pruning": {"levels": [0, 50]},
+            "induction": {"sequences": 2},
+            **changes,
+        }
+    )
+    for model in study.config["models"].values():
+        family, seed = ("opt", "0") if model["source"] == "tiny-opt" else model["source"].split("-")
+        tiny_model(family, seed=int(seed)).float().save_pretrained(study.folder / model["source"])
+        write_hub_tokenizer(tokenizer, study.folder / model["source"])
+    write_records(study.folder / "records")
+    return study
+
+
+def work(plan):
+    """Jobs that compute, without those that draw and write."""
+    return {name: count for name, count in plan.items() if not name.startswith(("draw_", "write_"))}
+
+
+def drawn(plan):
+    """Rules that draw and write."""
+    return set(plan) - set(work(plan))
+
+
+def edit(study, module, text="\n\nADDED = 1\n"):
+    path = study.folder / "workflow" / "lm_headroom" / module
+    path.write_text(path.read_text() + text)
