@@ -12,7 +12,7 @@ from lm_headroom.artifacts.catalogue import ARTIFACTS, CATALOGUE
 from lm_headroom.artifacts.code_digest import code_digest, source_imports
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.study.config import Study
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "workflow" / "lm_headroom"
 
