@@ -150,21 +150,21 @@ def _(bench):
 
 @CASES.of("an aggregate over other tasks")
 def _(bench):
-    return figure(bench, replace(bench.study(), tasks=("piqa", "copa")), "03")
+    return figure(bench, replace(bench.study(), tasks=("piqa", "copa")), "fig03")
 
 
 @CASES.of("a curve of another task in a figure")
 def _(bench):
     study = bench.study()
     copy(study.curve("piqa", 0), study.curve("copa", 0))
-    return figure(bench, study, "05")
+    return figure(bench, study, "fig05")
 
 
 @CASES.of("a curve under another ranking in a figure")
 def _(bench):
     study = bench.study()
     copy(study.curve("copa", 0, "random_1"), study.curve("copa", 0))
-    return figure(bench, study, "05")
+    return figure(bench, study, "fig05")
 
 
 @CASES.of("prompts of another task in the findings")
@@ -181,7 +181,7 @@ def _(bench):
     study = bench.study()
     other = {"name": "other", "digest": f"{'other':x>64}"}
     rewrite(study.results / "induction" / "copying.parquet", COPYING, model=other)
-    return figure(bench, study, "10")
+    return figure(bench, study, "fig10")
 
 
 @CASES.of("a score table without some heads")
@@ -292,7 +292,9 @@ def _(bench):
 
     rewrite(study.path("induction_ablation", 0, task="copa"), INDUCTION_ABLATION, others)
     cell = ("--results", study.results, "--tasks", *study.tasks, "--shots", 0, 5, "--seed", 7)
-    return bench.headroom("ablation-table", *cell, "--ablated", "piqa", "copa", "--out", bench.older("table"))
+    return bench.headroom(
+        "table", "induction_ablation", *cell, "--ablated", "piqa", "copa", "--out", bench.older("table")
+    )
 
 
 @CASES.of("two FFN rankings by the same documents")
@@ -305,4 +307,4 @@ def _(bench):
     curve = study.curve("piqa", 0, "own", "ffns")
     copy(curve, curve.with_name("other_documents.parquet"))
     rewrite(curve.with_name("other_documents.parquet"), PRUNED_EVAL, ranking="other_documents")
-    return gather(bench, study, "optimism", out="table")
+    return gather(bench, study, "table", "selection_bias", out="table")

@@ -11,12 +11,12 @@ from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main, parser
 
 COMMANDS = [
-    "prompts", "head-importance", "ffn-importance", "head-oracle", "correlate-oracle", "oracle-table", "oracle-figure",
+    "prompts", "head-importance", "ffn-importance", "head-oracle", "correlate-oracle",
     "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "export", "induction", "capacity", "figure", "compare", "compare-figure", "table1", "reference",
-    "ffn-selection", "optimism", "ablate", "ablation-table", "ablation-figure", "certify", "losses", "worth",
+    "correlate-shots", "export", "induction", "capacity", "figure", "compare", "table",
+    "ffn-selection", "ablate",
     "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
-    "average-seeds", "seeds", "recompute",
+    "average-seeds", "recompute",
 ]  # fmt: skip
 
 

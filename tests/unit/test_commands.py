@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 
 import pytest
 
+from lm_headroom.report import products
+from lm_headroom.study.config import Study
+from lm_headroom.study.options import command_options
 from tests.support.paths import ROOT
 
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-# Numbers, and option strings that are quoted where they are made (options(), source_options()).
+# Numbers, and option strings that are quoted where they are made.
 UNQUOTED = {"threads", "resources.gpus_per_job", "resources.token_budget", "params.options", "resources.where"}
 
 
-def _commands(text: str) -> list[str]:
-    """The texts of a rule file's ``shell:`` blocks."""
-    found, inside = [], False
-    for line in text.splitlines():
-        if re.match(r"    \w+:", line):
-            inside = line.strip() == "shell:"
-        elif inside and line.startswith("        "):
-            found.append(line.strip())
-    return found
+def _shells(text: str) -> list[ast.expr]:
+    """What rules give to the shell, as Python reads it."""
+    blocks = re.findall(r"^( +)shell:\n((?:\1 +.*\n|\n)+)", text, re.MULTILINE)
+    return [ast.parse(f"({body.strip()})", mode="eval").body for _, body in blocks]
+
+
+def _words(expression: ast.AST) -> Iterator[str]:
+    """The texts of an expression, as the shell is given them; what an f-string puts in is left out."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _check(text: str) -> None:
+    # A folder's name by the shell has quotes of its own, within which the path has its own again.
+    assert "`" not in text
+    assert re.fullmatch(r'[^$]*("\$\([^$()]*\)"[^$]*)?', text), text
+    for name in re.findall(r"\{([^{}]*)\}", text):
+        assert name.endswith(":q") or name in UNQUOTED, (name, text)
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_rules_put_nothing_unquoted_into_a_command(path):
     text = path.read_text()
-    commands = _commands(text)
-    assert bool(commands) == ("shell:" in text)
-    # A command is plain text with placeholders: no f-string, no code of its own.
-    assert not re.search(r"^    (run|script|notebook|wrapper):", text, re.MULTILINE)
-    for line in commands:
-        assert line[0] in "'\"", line
-        # A folder's name by the shell has quotes of its own, within which the path has its own again.
-        assert "`" not in line
-        assert re.fullmatch(r'[^$]*("\$\([^$()]*\)"[^$]*)?', line), line
-        for name in re.findall(r"\{([^{}]*)\}", line):
-            assert name.endswith(":q") or name in UNQUOTED, (name, line)
+    shells = _shells(text)
+    assert len(shells) == text.count("shell:\n")
+    # A command is plain text with placeholders, within which no code of the rule's own stands.
+    assert not re.search(r"^ +(run|script|notebook|wrapper):", text, re.MULTILINE)
+    for shell in shells:
+        assert isinstance(shell, ast.Call)
+        assert shell.func.id in ("step", "model_step")
+        for words in _words(shell):
+            _check(words)
+        added = {ast.unparse(node.value) for node in ast.walk(shell) if isinstance(node, ast.FormattedValue)}
+        assert added <= {"product.place_options", "comparison.place_options"}
+
+
+def test_what_every_command_has_is_quoted():
+    text = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    for function in ("step", "model_step"):
+        body = text[text.index(f"def {function}(") :].split("\n\n\n")[0]
+        for words in _words(ast.parse(body)):
+            _check(words)
+    for product in (*products.PRODUCTS, *products.COMPARISONS):
+        _check(product.place_options)
 
 
 def test_option_strings_are_joined_by_the_quoting_join():
-    text = (ROOT / "workflow" / "rules" / "common.smk").read_text()
-    for function in ("options", "get_model_options"):
-        body = text[text.index(f"def {function}(") :].split("\n\n\n")[0]
-        assert "return shlex.join(" in body
-    assert "MATRIX_OPTIONS = shlex.join(" in text
+    # No study may have such tasks.
+    study = Study().model_copy(update={"tasks": ["a b", "$c"]})
+    assert command_options(study, "tasks") == "--tasks '$c' 'a b'"
+    for product in products.PRODUCTS:
+        given = product.command(study)
+        assert "--tasks" not in given or "--tasks 'a b' '$c'" in given

@@ -102,7 +102,7 @@ def test_a_label_changes_the_comparison_alone(compared, tmp_path):
     study.configure(models={**MODELS, "llama": {"source": "llama-2", "group": "opt", "step": 5}})
     plan = study.planned("comparison")
     assert plan == dict.fromkeys(
-        [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compared_{what}" for what in COMPARISONS], 1
+        [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compare_{what}" for what in COMPARISONS], 1
     )
 
 
@@ -111,7 +111,7 @@ def test_a_model_that_leaves_runs_no_model(compared, tmp_path):
     study.configure(models={name: MODELS[name] for name in ("opt-step0", "llama")})
     plan = study.planned("comparison")
     assert set(plan) == {f"compare_{what}" for what in ("models", *COMPARISONS)} | {
-        f"draw_compared_{what}" for what in COMPARISONS
+        f"draw_compare_{what}" for what in COMPARISONS
     }
 
 
@@ -119,7 +119,7 @@ def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_pat
     study = compared.copy(tmp_path / "copy")
     study.configure(models={**MODELS, "opt-step1000": {"source": "llama-2", "group": "opt", "step": 1000}})
     plan = study.planned("comparison_induction")
-    rescored = {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compared_induction": 1}
+    rescored = {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compare_induction": 1}
     # The dry run writes nothing, so it lists the record, too; a run makes the record anew.
     assert plan == {"resolve_model": 1, **rescored}
     study.run("results/opt-step1000/model.json")
@@ -131,4 +131,4 @@ def test_editing_a_comparison_draws_that_one(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
     path = study.folder / "workflow" / "lm_headroom" / "report" / "figures" / "compare_rankings.py"
     path.write_text(path.read_text() + "\n\nADDED = 1\n")
-    assert study.planned("comparison") == {"draw_compared_rankings": 1}
+    assert study.planned("comparison") == {"draw_compare_rankings": 1}

@@ -128,7 +128,7 @@ def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path
 def test_more_controls_run_the_own_curves_and_what_shows_them(study):
     study.configure(pruning={"levels": [0, 5, 50], "controls": [*CONTROLS[:2], *CONTROLS[3:]]})
     plan = study.planned()
-    assert {"draw_pruning", "write_findings", "write_gains"} <= set(plan)
+    assert {"draw_fig05", "write_findings", "write_gains"} <= set(plan)
     assert {name: n for name, n in plan.items() if not name.startswith(("draw_", "write_"))} == {"evaluate_own": 6}
     # Another order is one of FFNs, too; what rests on their scores follows, from units that are kept.
     study.configure(pruning={"levels": [0, 5, 50], "controls": CONTROLS})

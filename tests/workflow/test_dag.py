@@ -17,12 +17,12 @@ from tests.support.paths import ROOT
 from tests.support.workflow_studies import drawn, edit, new_study, work
 
 # The figures of the tiny study, by the rule that draws them.
-HEAD_FIGURES = {"draw_fig03", "draw_task_importance"}
-CURVE_FIGURES = {"draw_pruning", "draw_fig07", "draw_transfer"} | {
+HEAD_FIGURES = {"draw_fig03", "draw_fig12", "draw_fig13"}
+CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_fig16"} | {
     f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "gains")
 }
 ORACLE_PAGES = {"draw_oracle", "write_oracle"}
-INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_task_capacity", "write_findings", "write_reference"}
+INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"}
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
@@ -85,7 +85,7 @@ def test_studies_of_several_models_plan_their_comparison(name, tmp_path, finishe
     plan = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, re.M))
     assert plan["resolve_model"] == plan["score_induction"] == str(len(study["models"]))
     assert {plan[f"compare_{what}"] for what in ("models", *COMPARISONS)} == {"1"}
-    assert {plan[f"draw_compared_{what}"] for what in COMPARISONS} == {"1"}
+    assert {plan[f"draw_compare_{what}"] for what in COMPARISONS} == {"1"}
 
 
 def test_a_single_model_is_compared_with_nothing(study):
@@ -154,7 +154,7 @@ def test_a_new_task_runs_its_jobs_and_what_gathers(study):
         "retain_capacity": 2,
     }
     # Figure 10 alone shows the model, not the tasks.
-    everything = {"draw_fig03", "draw_fig04", "draw_correlation", "write_table1"} | CURVE_FIGURES | INDUCTION_FIGURES
+    everything = {"draw_fig03", "draw_fig04", "draw_fig08", "write_table1"} | CURVE_FIGURES | INDUCTION_FIGURES
     everything |= ORACLE_PAGES
     assert drawn(plan) == (everything | HEAD_FIGURES) - {"draw_fig10"}
 
@@ -163,7 +163,7 @@ def test_a_new_unseen_task_changes_no_aggregate(study):
     study.configure(unseen=["lambada_openai", "piqa"])
     plan = study.planned()
     assert work(plan) == {"render_prompts": 2, "score_heads": 2, "evaluate_own": 2, "evaluate_aggregate": 2}
-    assert drawn(plan) == {"draw_transfer", "write_findings", "write_losses"}
+    assert drawn(plan) == {"draw_fig09", "draw_fig16", "write_findings", "write_losses"}
 
 
 def test_a_new_task_reaches_a_single_figure_even_without_snakemakes_records(study):
@@ -241,7 +241,7 @@ def test_a_study_may_leave_induction_out(study):
     shutil.rmtree(study.result("tiny"))
     rules = set(study.planned())
     assert {"score_heads", "draw_fig03", "write_findings"} <= rules
-    assert not rules & {"score_induction", "retain_capacity", "draw_fig10", "draw_fig11", "draw_task_capacity"}
+    assert not rules & {"score_induction", "retain_capacity", "draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19"}
 
 
 def test_a_window_too_short_for_the_induction_sequences_is_said_before_any_job(study):
@@ -292,7 +292,7 @@ def test_editing_the_importance_module_renders_no_prompt(study):
 
 def test_editing_a_figure_draws_that_figure(study):
     edit(study, "report/figures/fig08.py")
-    assert study.planned() == {"draw_correlation": 1}
+    assert study.planned() == {"draw_fig08": 1}
 
 
 def test_editing_the_command_line_is_no_reason(study):
@@ -306,7 +306,7 @@ def test_editing_the_command_line_is_no_reason(study):
         (
             {"correlation": "argsort"},
             {"evaluate_transfer": 2},
-            {"draw_correlation", "draw_transfer", "write_findings", "write_losses"},
+            {"draw_fig08", "draw_fig09", "draw_fig16", "write_findings", "write_losses"},
         ),
         ({"margin": 5}, {}, {"write_headroom", "write_findings", "write_reference"}),
         (
@@ -323,7 +323,7 @@ def test_editing_the_command_line_is_no_reason(study):
         (
             {"transfer": {"tasks": ["winogrande"], "levels": [50, 75]}},
             {"evaluate_transfer": 2},
-            {"draw_transfer", "write_findings", "write_losses"},
+            {"draw_fig09", "draw_fig16", "write_findings", "write_losses"},
         ),
     ],
     # Sets print in another order in each worker.

@@ -20,7 +20,7 @@ def test_it_adds_its_jobs_and_draws_what_shows_them(study):
     recompute(study)
     plan = study.planned()
     assert work(plan) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}
-    assert drawn(plan) == {"draw_pruning", "write_findings", "write_losses"}
+    assert drawn(plan) == {"draw_fig05", "write_findings", "write_losses"}
     study.configure(pruning={**PRUNING, "step": 25})
     assert study.planned() == {}, "without the schedule, the step is no option of any job"
 

@@ -44,7 +44,7 @@ def test_moved_results_stay_valid_and_a_task_added_there_runs(study, tmp_path):
     moved.configure(tasks=["arc_easy", "winogrande", "piqa"], shots=[0])
     assert moved.planned()["score_heads"] == 1
     plan = moved.planned("fig12")
-    assert plan == {"render_prompts": 1, "score_heads": 1, "draw_task_importance": 1, "fig12": 1}
+    assert plan == {"render_prompts": 1, "score_heads": 1, "draw_fig12": 1, "fig12": 1}
     moved.run("fig12")
     assert moved.planned("fig12") == {}
 

@@ -32,9 +32,9 @@ def test_only_what_is_new_runs(study: Study) -> None:
     study.configure(induction=ABLATE)
     plan = study.planned()
     assert work(plan) == {"ablate_induction": 4}
-    assert drawn(plan) == {"draw_ablation", "write_ablation", "write_findings"}
+    assert drawn(plan) == {"draw_induction_ablation", "write_induction_ablation", "write_findings"}
     assert work(study.planned("induction")) == {"ablate_induction": 4}
-    assert drawn(study.planned("induction_ablation")) == {"draw_ablation"}
+    assert drawn(study.planned("induction_ablation")) == {"draw_induction_ablation"}
     study.configure(induction={**ABLATE, "ablate": {"percents": [10]}})
     assert work(study.planned()) == {"ablate_induction": 4}
     study.configure(induction={"sequences": 2}, ffn={"selection_bias": True})

@@ -6,6 +6,7 @@ Steps are imported when their command runs, so that commands that need no model 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import signal
 import sys
@@ -18,30 +19,14 @@ from typing import Any
 from lm_headroom.checkout import check_job
 from lm_headroom.errors import MORE_MEMORY, HeadroomError
 from lm_headroom.places import check_writable
-from lm_headroom.settings import DTYPES, MARGIN, Settings
+from lm_headroom.report import commands as products
+from lm_headroom.report.products import named
+from lm_headroom.settings import DTYPES, Settings
 from lm_headroom.study.compared import COMPARISONS, Compared
 from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
 from lm_headroom.tasks.files import TASK_FOLDERS
 
 Command = Callable[[argparse.Namespace], None]
-FIGURES: dict[str, tuple[str, dict[str, str]]] = {
-    "03": ("fig03", {}),
-    "04": ("fig04", {}),
-    "05": ("fig05", {"component": "heads"}),
-    "06": ("fig05", {"component": "ffns"}),
-    "07": ("fig07", {}),
-    "10": ("fig10", {}),
-    "11": ("fig11", {}),
-    "18": ("fig18", {"score": "prefix_matching"}),
-    "19": ("fig18", {"score": "copying"}),
-    # These differ in the number of shots alone.
-    **dict.fromkeys(("08", "15"), ("fig08", {})),
-    **dict.fromkeys(("09", "16", "17"), ("fig09", {})),
-    **dict.fromkeys(("12", "13", "14"), ("fig12", {})),
-}
-"""Figure number to the module that draws it, and what it draws there."""
-MODEL_FIGURES = ("10",)
-"""Figures of the model alone: no tasks, no shots."""
 OUTPUTS = ("out", "ranking", "ffn_gradient", "curve", "scores_out", "cache")
 """Options that name what is written."""
 _CONTROLS = f"reversed, random_N, {', '.join(CRITERIA[:-1])} or {CRITERIA[-1]}"
@@ -193,10 +178,6 @@ def parser() -> argparse.ArgumentParser:
     _levels(p, "--levels", "FFNs, of that curve")
     _out(p, "the FFN-selection artifact")
 
-    p = command("optimism", _optimism, "Write how optimistic curves are on the documents that ranked their FFNs.")
-    _study_options(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
     p = command("head-oracle", _head_oracle, "Score heads by what is lost without each of them alone.")
     _model_options(p)
     p.add_argument("--heads", type=_limit, default=None, metavar="N", help="a sample, as many of each layer, or 'all'")
@@ -291,53 +272,10 @@ def parser() -> argparse.ArgumentParser:
     _study_options(p, seeds=2)
     _out(p, "the seed-scores artifact")
 
-    p = command("seeds", _seeds, "Write the table of what few-shot seeds change, from a study's artifacts.")
-    _study_options(p, seeds=2)
-    p.add_argument(
-        "--sample", choices=("first", "shuffled"), default="first", help="scoring documents; shuffled goes by the seed"
-    )
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
     p = command("correlate-oracle", _correlate_oracle, "Correlate gradient scores of FFNs and heads with the oracle's.")
     _study_options(p)
     p.add_argument("--head-tasks", nargs="*", default=(), help="tasks whose heads were removed one at a time")
     _out(p, "the oracle-agreement artifact")
-
-    p = command("oracle-table", _oracle_table, "Write the table of an oracle-agreement artifact.")
-    p.add_argument("file", type=Path, help="oracle-agreement artifact")
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("oracle-figure", _oracle_figure, "Draw gradient scores against the oracle's.")
-    _study_options(p)
-    _out(p, "path without suffix; .pdf and .png are added")
-
-    p = command("table1", _table1, "Write Table 1, the cross-shot correlations, from a cross-shot artifact.")
-    p.add_argument("file", type=Path, help="cross-shot artifact")
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("certify", _certify, "Write how much of heads and FFNs can go at a loss within a margin.")
-    _study_options(p, seeds=1)
-    _joint_option(p)
-    _margin_option(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("losses", _losses, "Write every accuracy and loss with its interval, and McNemar's test of it.")
-    _study_options(p)
-    _evaluated(p)
-    _joint_option(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("reference", _reference, "Set the numbers that the paper prints beside a study's, from its artifacts.")
-    _study_options(p)
-    _joint_option(p)
-    _margin_option(p)
-    _induction_option(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("worth", _worth, "Measure what rankings of heads are worth over random order, from their curves.")
-    _study_options(p)
-    _controls_option(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
 
     p = command("induction", _induction, "Score every head by prefix matching and copying (Algorithms 1 and 2).")
     _model_options(p, prompts=False)
@@ -367,50 +305,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--random", type=_positive, default=3, help="random controls of each set (default %(default)s)")
     _out(p, "the induction-ablation artifact")
 
-    p = command("ablation-table", _ablation_table, "Write what a study loses without induction heads, from artifacts.")
-    _study_options(p)
-    _ablated_option(p)
-    _out(p, "path without suffix; .csv, .md and .html are added")
-
-    p = command("ablation-figure", _ablation_figure, "Draw what a study loses without induction heads.")
-    _study_options(p)
-    _ablated_option(p)
-    _out(p, "path without suffix; .pdf and .png are added")
-
     p = command("capacity", _capacity, "Count the induction capacity that pruning retains.")
     _gather_options(p)
     _out(p, "the capacity artifact")
 
-    p = command("compare", _compare, "Compare the models of a study, from their artifacts.")
-    p.add_argument("what", choices=("models", *COMPARISONS), help="models: what they are, which all figures need")
-    _compared_options(p)
-    _margin_option(p)
-    _out(p, "the artifact")
-
-    p = command("compare-figure", _compare_figure, "Draw a figure that compares models, from the comparing artifacts.")
-    p.add_argument("what", choices=COMPARISONS)
-    _compared_options(p)
-    p.add_argument("--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of rankings")
-    _out(p, "path without suffix; .pdf and .png are added")
-
-    p = command("figure", _figure, "Draw a figure of the paper from artifacts.")
-    p.add_argument("number", choices=sorted(FIGURES))
-    _study_options(p, required=False)
-    _evaluated(p)
-    p.add_argument(
-        "--correlation", choices=("spearman", "argsort"), default="spearman", help="statistic of 08, 09, 15, 16, 17"
-    )
-    _out(p, "path without suffix; .pdf and .png are added")
-
-    p = command("findings", _findings, "Say in words what a study found, from its artifacts.")
-    _study_options(p)
-    _evaluated(p)
-    _joint_option(p)
-    _margin_option(p)
-    _ablated_option(p, required=False)
-    p.add_argument("--selection-bias", action="store_true", help="FFNs were also ranked by other documents")
-    _induction_option(p)
-    _out(p, "path without suffix; .md and .html are added")
+    for kind in ("figure", "table", "findings", "compare"):
+        _product_options(command(kind, _product, getattr(products, kind).__doc__.split(chr(10))[0]), kind)
 
     p = command("plan", _plan, "Estimate memory, operations and hours of a study's jobs before any of them runs.")
     p.add_argument("--model", required=True, help="a checkpoint folder (no weights needed) or a hub name")
@@ -503,44 +403,6 @@ def _study_options(p: argparse.ArgumentParser, required: bool = True, seeds: int
         p.add_argument("--seed", type=int, default=1234)
 
 
-def _compared_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--results", type=Path, required=True, help="the results folder, which has a folder per model")
-    p.add_argument(
-        "--models", nargs="+", type=_compared, required=True, metavar="NAME[,group=G[,step=N]]", help="in their order"
-    )
-    p.add_argument("--tasks", nargs="+", default=(), help="tasks, of all but models and induction")
-    p.add_argument("--shots", nargs="+", type=_count, default=(), help="numbers of shots, of the same")
-    p.add_argument("--seed", type=int, help="few-shot seed, of the same")
-
-
-def _controls_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--controls", nargs="*", type=_control_name, default=(), help=f"control rankings: {_CONTROLS}")
-
-
-def _evaluated(p: argparse.ArgumentParser) -> None:
-    _controls_option(p)
-    p.add_argument("--unseen", nargs="*", default=(), help="tasks that are no part of the aggregate")
-    p.add_argument("--transfer", nargs="*", default=(), help="tasks evaluated under other tasks' rankings")
-    p.add_argument("--iterative", action="store_true", help="heads were also pruned by iterative re-scoring")
-
-
-def _joint_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--joint", action="store_true", help="heads and FFNs were also pruned together")
-
-
-def _induction_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--without-induction", action="store_true", help="heads have no induction scores")
-
-
-def _margin_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--margin",
-        type=_points,
-        default=MARGIN,
-        help="loss of accuracy that counts as none, in percentage points (default %(default)s)",
-    )
-
-
 def _points(text: str) -> float:
     try:
         value = float(text)
@@ -551,10 +413,39 @@ def _points(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: expected percentage points above 0, to 100")
 
 
-def _ablated_option(p: argparse.ArgumentParser, required: bool = True) -> None:
-    p.add_argument(
-        "--ablated", nargs="+" if required else "*", default=(), required=required, help="tasks of 'lm-headroom ablate'"
-    )
+_LISTS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("tasks", "unseen", "transfer", "ablated"), str),
+    **{"shots": lambda text: _count(text), "seeds": lambda text: _count(text)},
+    **{"controls": lambda text: _control_name(text), "models": lambda text: _compared(text)},
+}
+_CHOICES = {"correlation": ("spearman", "argsort"), "sample": ("first", "shuffled")}
+
+
+def _product_options(p: argparse.ArgumentParser, kind: str) -> None:
+    """Options of a command from its signature."""
+    function = getattr(products, kind)
+    for name, parameter in inspect.signature(function).parameters.items():
+        option, missing = f"--{name.replace('_', '-')}", parameter.default is parameter.empty
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            p.add_argument(
+                "shown", metavar=name, choices=("models", *COMPARISONS) if kind == "compare" else sorted(named(kind))
+            )
+        elif name in _LISTS:
+            p.add_argument(option, nargs="+", type=_LISTS[name], required=missing, default=())
+        elif isinstance(parameter.default, bool):
+            p.add_argument(option, action="store_true")
+        elif name in _CHOICES:
+            p.add_argument(option, choices=_CHOICES[name], default=parameter.default)
+        else:
+            kinds: dict[str, Callable[[str], Any]] = {"results": Path, "out": Path, "seed": int, "margin": _points}
+            p.add_argument(option, type=kinds[name], required=missing, default=None if missing else parameter.default)
+    p.set_defaults(product=kind)
+
+
+def _product(o: argparse.Namespace) -> None:
+    function = getattr(products, o.product)
+    named = [name for name in inspect.signature(function).parameters if name not in ("name", "what")]
+    function(*([o.shown] if "shown" in o else []), **{name: getattr(o, name) for name in named})
 
 
 def _count(text: str) -> int:
@@ -706,12 +597,6 @@ def _ffn_selection(o: argparse.Namespace) -> None:
     _step("select_ffns").run(o.out, o.curve, o.model, o.prompts, o.selection, _with_dense(o.levels), _settings(o))
 
 
-def _optimism(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.selection_bias import write
-
-    write(_study(o), o.out)
-
-
 def _head_oracle(o: argparse.Namespace) -> None:
     _step("score_head_knockouts").run(o.out, o.model, o.prompts, o.heads, _settings(o))
 
@@ -784,24 +669,6 @@ def _correlate_oracle(o: argparse.Namespace) -> None:
     _step("correlate_oracle").run(o.out, o.results, o.tasks, o.head_tasks, o.shots, o.seed)
 
 
-def _oracle_table(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.oracle import write_table
-
-    write_table(o.file, o.out)
-
-
-def _oracle_figure(o: argparse.Namespace) -> None:
-    from lm_headroom.report.figures.oracle import draw
-
-    draw(_study(o), o.out)
-
-
-def _table1(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.table1 import write_table
-
-    write_table(o.file, o.out)
-
-
 def _recompute(o: argparse.Namespace) -> None:
     _step("rank_heads_iteratively").run(
         o.out, o.model, o.prompts, o.pruning_step, o.reduction, o.last_layer_tokens, _settings(o)
@@ -810,12 +677,6 @@ def _recompute(o: argparse.Namespace) -> None:
 
 def _average_seeds(o: argparse.Namespace) -> None:
     _step("average_seeds").run(o.out, o.results, o.tasks, o.shots, o.seeds)
-
-
-def _seeds(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.seeds import write
-
-    write(_study(o), o.seeds, o.sample == "first", o.out)
 
 
 def _induction(o: argparse.Namespace) -> None:
@@ -830,91 +691,8 @@ def _ablate(o: argparse.Namespace) -> None:
     )
 
 
-def _ablation_table(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.induction_ablation import write
-
-    write(_study(o), o.out)
-
-
-def _ablation_figure(o: argparse.Namespace) -> None:
-    from lm_headroom.report.figures.induction_ablation import draw
-
-    draw(_study(o), o.out)
-
-
 def _capacity(o: argparse.Namespace) -> None:
     _step("retain_capacity").run(o.out, o.results, o.tasks, o.shots, o.seed)
-
-
-def _study(o: argparse.Namespace) -> Any:
-    from lm_headroom.results.matrix import ResultsMatrix
-
-    # Commands have the options that they need; what the others have is not in their study.
-    single = ("seed", "correlation", "joint", "margin", "selection_bias", "iterative", "without_induction")
-    given = {name: getattr(o, name) for name in single if hasattr(o, name)}
-    lists = ("tasks", "shots", "controls", "unseen", "transfer", "ablated")
-    given |= {name: tuple(getattr(o, name)) for name in lists if hasattr(o, name)}
-    return ResultsMatrix(o.results, **given)
-
-
-def _certify(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.headroom import write
-
-    write(_study(o), o.seeds, o.out)
-
-
-def _losses(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.losses import write
-
-    write(_study(o), o.out)
-
-
-def _reference(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.reference import write
-
-    write(_study(o), o.out)
-
-
-def _worth(o: argparse.Namespace) -> None:
-    from lm_headroom.report.tables.gains import write
-
-    write(_study(o), o.out)
-
-
-def _figure(o: argparse.Namespace) -> None:
-    if o.number not in MODEL_FIGURES and not (o.tasks and o.shots):
-        raise HeadroomError(f"figure {o.number} needs --tasks and --shots")
-    module, what = FIGURES[o.number]
-    import_module(f"lm_headroom.report.figures.{module}").draw(_study(o), o.out, **what)
-
-
-def _comparison(o: argparse.Namespace) -> Any:
-    from lm_headroom.results.comparison import Comparison
-
-    by_shot = o.what not in ("models", "induction")
-    if by_shot and not (o.tasks and o.shots and o.seed is not None):
-        raise HeadroomError(f"comparing {o.what} needs --tasks, --shots and --seed")
-    matrix = {"tasks": tuple(o.tasks), "shots": tuple(o.shots), "seed": o.seed} if by_shot else {}
-    shown: dict[str, Any] = (
-        {"correlation": o.correlation} if o.name == "compare-figure" and o.what == "rankings" else {}
-    )
-    if o.name == "compare" and o.what == "prunable":
-        shown["margin"] = o.margin
-    return Comparison(o.results, tuple(o.models), **matrix, **shown)
-
-
-def _compare(o: argparse.Namespace) -> None:
-    _step(f"compare_{o.what}").run(o.out, _comparison(o))
-
-
-def _compare_figure(o: argparse.Namespace) -> None:
-    import_module(f"lm_headroom.report.figures.compare_{o.what}").draw(_comparison(o), o.out)
-
-
-def _findings(o: argparse.Namespace) -> None:
-    from lm_headroom.report.findings import write
-
-    write(_study(o), o.out)
 
 
 def _plan(o: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
-# Rank correlations of head scores, between tasks and between shots, and Table 1.
+# Rank correlations of head scores, between tasks and between shots, and of gradient scores with the oracles.
 
 
 rule correlate_tasks:
     input:
-        cells("head_importance", [*TASKS, "aggregate"]),
-        tasks=MATRIX[0],
+        gather("head_importance", task=[*TASKS, AGGREGATE], shot="{shot}"),
+        tasks=LISTS["tasks"],
     output:
-        f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
+        place("cross_task"),
     log:
         f"logs/{{model}}/correlate_tasks/{CELL}.log",
     conda:
@@ -21,17 +21,18 @@ rule correlate_tasks:
     message:
         "Correlate the tasks' head scores, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m lm_headroom correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} "
-        "--shots {wildcards.shot:q} --seed {wildcards.seed:q} {params.options} --out {output:q} "
-        "2>&1 | tee {log:q}"
+        step(
+            "correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {wildcards.shot:q} "
+            "--seed {wildcards.seed:q} {params.options} --out {output:q}"
+        )
 
 
 rule correlate_shots:
     input:
-        cells("head_importance", [*TASKS, "aggregate"], shot=SHOTS),
+        gather("head_importance", task=[*TASKS, AGGREGATE]),
         matrix=MATRIX,
     output:
-        "results/{model}/correlation/cross_shot/seed{seed}.parquet",
+        place("cross_shot"),
     log:
         "logs/{model}/correlate_shots/seed{seed}.log",
     conda:
@@ -46,31 +47,37 @@ rule correlate_shots:
     message:
         "Correlate the shots' head scores, {wildcards.model}."
     shell:
-        "python -m lm_headroom correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} "
-        "--shots {params.shots:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"
+        step(
+            "correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {params.shots:q} "
+            "--seed {wildcards.seed:q} --out {output:q}"
+        )
 
 
-rule write_table1:
+rule correlate_oracle:
     input:
-        "results/{model}/correlation/cross_shot/seed{seed}.parquet",
+        gather("ffn_gradient", task=TASKS),
+        gather("ffn_importance", task=TASKS),
+        gather("head_importance", task=STUDY.oracle_tasks),
+        gather("head_oracle"),
+        matrix=MATRIX,
     output:
-        csv=f"{TABLE1_STEM}.csv",
-        md=f"{TABLE1_STEM}.md",
-        html=report(
-            f"{TABLE1_STEM}.html",
-            caption="../report/table1.rst",
-            category="{model}",
-            subcategory="correlation",
-            labels={"result": "Table 1: correlation between shots", "seed": "{seed}"},
-        ),
+        place("oracle_agreement"),
     log:
-        "logs/{model}/write_table1/seed{seed}.log",
+        "logs/{model}/correlate_oracle/seed{seed}.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=get_cpu_memory,
+        runtime=CPU_MINUTES,
     params:
-        code=code_digest("report.tables.table1"),
-        stem=TABLE1_STEM,
+        code=code_digest("steps.correlate_oracle"),
+        tasks=TASKS,
+        shots=SHOTS,
+        head_tasks=STUDY.oracle_tasks,
     message:
-        "Write Table 1 of {wildcards.model}."
+        "Correlate gradient scores with the oracle, {wildcards.model}."
     shell:
-        "python -m lm_headroom table1 {input:q} --out {params.stem:q} 2>&1 | tee {log:q}"
+        step(
+            "correlate-oracle --results results/{wildcards.model:q} --tasks {params.tasks:q} "
+            "--shots {params.shots:q} --head-tasks {params.head_tasks:q} --seed {wildcards.seed:q} --out {output:q}"
+        )

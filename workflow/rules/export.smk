@@ -3,12 +3,12 @@
 
 rule export_pruned:
     input:
-        model="results/{model}/model.json",
+        model=RECORD,
         rankings=get_pruned_rankings,
     output:
-        directory(PRUNED),
+        directory(f"results/{catalogue.PRUNED}"),
     log:
-        f"logs/{{model}}/export_pruned/{{ranked}}/heads{{heads}}-ffns{{ffns}}/{CELL}.log",
+        f"logs/{catalogue.PRUNED}.log",
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
@@ -16,11 +16,12 @@ rule export_pruned:
         **model_job("export_pruned"),
     params:
         code=code_digest("steps.export_pruned"),
-        percents=get_pruned_percents,
         options=options("dtype"),
+        percents=lambda wildcards: list(catalogue.pruned_by(**wildcards).values()),
     message:
         "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."
     shell:
-        "python -m lm_headroom export --model {input.model:q} --ranking {input.rankings:q} --percent {params.percents:q} "
-        "{params.options} --device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--out {output:q} 2>&1 | tee {log:q}"
+        model_step(
+            "export --ranking {input.rankings:q} --percent {params.percents:q} --out {output:q}",
+            "",
+        )

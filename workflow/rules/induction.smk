@@ -1,12 +1,13 @@
-# Induction scores of each model's heads, and how much of them pruning leaves.
+# Induction scores of each model's heads, how much of them is left after pruning, and accuracy without the strongest
+# induction heads, and without random heads of the same layers.
 
 
 rule score_induction:
     input:
-        model="results/{model}/model.json",
+        model=RECORD,
     output:
-        prefix_matching="results/{model}/induction/prefix_matching.parquet",
-        copying="results/{model}/induction/copying.parquet",
+        prefix_matching=place("prefix_matching"),
+        copying=place("copying"),
     log:
         "logs/{model}/score_induction.log",
     conda:
@@ -27,19 +28,20 @@ rule score_induction:
     message:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
-        "python -m lm_headroom induction --model {input.model:q} {params.options} "
-        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        '--cache {params.cache:q} --out "$(dirname {output.copying:q})" 2>&1 | tee {log:q}'
+        model_step(
+            'induction --out "$(dirname {output.copying:q})"',
+            "--cache {params.cache:q}",
+        )
 
 
 rule retain_capacity:
     input:
-        "results/{model}/induction/prefix_matching.parquet",
-        "results/{model}/induction/copying.parquet",
-        cells("ranking/heads", [*TASKS, "aggregate"]),
-        tasks=MATRIX[0],
+        place("prefix_matching"),
+        place("copying"),
+        gather("ranking", task=[*TASKS, AGGREGATE], shot="{shot}"),
+        tasks=LISTS["tasks"],
     output:
-        f"results/{{model}}/capacity/{CELL}.parquet",
+        place("capacity"),
     log:
         f"logs/{{model}}/retain_capacity/{CELL}.log",
     conda:
@@ -51,7 +53,41 @@ rule retain_capacity:
         code=code_digest("steps.retain_capacity"),
         tasks=TASKS,
     message:
-        "Count the induction capacity that pruning leaves, {wildcards.model}, {wildcards.shot}-shot."
+        "Count the induction capacity that is left after pruning, {wildcards.model}, {wildcards.shot}-shot."
     shell:
-        "python -m lm_headroom capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} "
-        "--shots {wildcards.shot:q} --seed {wildcards.seed:q} --out {output:q} 2>&1 | tee {log:q}"
+        step(
+            "capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {wildcards.shot:q} "
+            "--seed {wildcards.seed:q} --out {output:q}"
+        )
+
+
+rule ablate_induction:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+        prefix_matching=place("prefix_matching"),
+        copying=place("copying"),
+    output:
+        place("induction_ablation"),
+    log:
+        f"logs/{{model}}/ablate_induction/{{task}}/{CELL}.log",
+    wildcard_constraints:
+        task=alternatives(STUDY.ablated_tasks),
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("ablate_induction"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.ablate_induction"),
+        options=options(
+            "induction.ablate.percents", "induction.ablate.random", "dtype", "add_bos"
+        ),
+    message:
+        "Ablate induction heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        model_step(
+            "ablate --prompts {input.prompts:q} "
+            "--prefix-matching {input.prefix_matching:q} --copying {input.copying:q} --out {output:q}"
+        )

@@ -5,17 +5,18 @@ rule render_prompts:
     input:
         get_data_files,
     output:
-        f"results/prompts/{{task}}/{CELL}.parquet",
+        place("prompts"),
     log:
         f"logs/render_prompts/{{task}}/{CELL}.log",
+    localrule: True
     conda:
         "../../envs/prompts.yaml"
     resources:
         # Not params: where the records lie does not matter.
-        data=get_data(),
+        data=RECORDS.place,
     params:
         code=code_digest("steps.render_prompts"),
-        definition=get_task_digest,
+        definition=lambda wildcards: TASK_DIGESTS[wildcards.task],
         records=get_records,
         options=options(
             "limits.importance", "limits.evaluation", "sample", "prompts", "metric"
@@ -23,6 +24,7 @@ rule render_prompts:
     message:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:
-        "python -m lm_headroom prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
-        "--data={resources.data:q} {params.options} "
-        "--out {output:q} 2>&1 | tee {log:q}"
+        step(
+            "prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
+            "--data={resources.data:q} {params.options} --out {output:q}"
+        )

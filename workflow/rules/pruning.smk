@@ -4,12 +4,12 @@
 
 rule evaluate_own:
     input:
-        model="results/{model}/model.json",
-        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        ranking=f"results/{{model}}/ranking/heads/{{task}}/{CELL}.parquet",
+        model=RECORD,
+        prompts=place("prompts"),
+        ranking=place("ranking"),
         scores=CONTROL_SCORES,
     output:
-        expand(HEAD_CURVE, ranking=OWN_RANKINGS, allow_missing=True),
+        head_curves(*STUDY.own_rankings),
     log:
         f"logs/{{model}}/evaluate_own/{{task}}/{CELL}.log",
     conda:
@@ -20,59 +20,109 @@ rule evaluate_own:
     params:
         cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
-        rankings=OWN_RANKINGS,
+        rankings=STUDY.own_rankings,
         scores=[f"--scores={path}" for path in CONTROL_SCORES],
         options=options("pruning.levels", "dtype", "add_bos"),
-        folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
+        folder=HEAD_CURVES,
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m lm_headroom prune --model {input.model:q} --prompts {input.prompts:q} --ranking-file {input.ranking:q} "
-        "--rankings {params.rankings:q} {params.scores:q} {params.options} "
-        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --cache {params.cache:q} "
-        "--out {params.folder:q} 2>&1 | tee {log:q}"
+        model_step(
+            "prune --prompts {input.prompts:q} --ranking-file {input.ranking:q} --rankings {params.rankings:q} "
+            "{params.scores:q} --out {params.folder:q}"
+        )
 
 
 use rule evaluate_own as evaluate_aggregate with:
     input:
-        model="results/{model}/model.json",
-        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        ranking=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
+        model=RECORD,
+        prompts=place("prompts"),
+        ranking=place("ranking", task=AGGREGATE),
     output:
-        expand(HEAD_CURVE, ranking="aggregate", allow_missing=True),
+        head_curves(AGGREGATE),
     log:
         f"logs/{{model}}/evaluate_aggregate/{{task}}/{CELL}.log",
     # Where there is a joint grid, its job writes this curve too: the grid's edge is the same evaluations.
     wildcard_constraints:
-        task=alternatives(UNSEEN if JOINT else ALL_TASKS),
+        task=alternatives(STUDY.aggregate_tasks),
     resources:
         **model_job("evaluate_aggregate"),
     params:
         cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
-        rankings=["aggregate"],
+        rankings=[AGGREGATE],
         scores=[],
         options=options("pruning.levels", "dtype", "add_bos"),
-        folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
+        folder=HEAD_CURVES,
     message:
         "Prune {wildcards.model} on {wildcards.task} by the aggregate ranking, {wildcards.shot}-shot."
 
 
+use rule evaluate_own as evaluate_iterative with:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+        ranking=place("iterative_ranking"),
+    output:
+        head_curves(ITERATIVE),
+    log:
+        f"logs/{{model}}/evaluate_iterative/{{task}}/{CELL}.log",
+    resources:
+        **model_job("evaluate_iterative"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.evaluate_pruned"),
+        rankings=[ITERATIVE],
+        scores=[],
+        options=options("pruning.levels", "dtype", "add_bos"),
+        folder=HEAD_CURVES,
+    message:
+        "Prune {wildcards.model} on {wildcards.task} by iterative re-scoring, {wildcards.shot}-shot."
+
+
+rule rank_heads_iteratively:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+    output:
+        place("iterative_ranking"),
+    log:
+        f"logs/{{model}}/rank_heads_iteratively/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("rank_heads_iteratively"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.rank_heads_iteratively"),
+        options=options(
+            "pruning.step",
+            "importance.reduction",
+            "importance.last_layer_tokens",
+            "dtype",
+            "add_bos",
+        ),
+    message:
+        "Score the heads of {wildcards.model} again and again on {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        model_step("recompute --prompts {input.prompts:q} --out {output:q}")
+
+
 rule evaluate_joint:
     input:
-        model="results/{model}/model.json",
-        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        aggregate=f"results/{{model}}/ranking/heads/aggregate/{CELL}.parquet",
-        heads=f"results/{{model}}/ranking/heads/{JOINT_RANKING}/{CELL}.parquet",
-        ffns=f"results/{{model}}/ranking/ffns/{JOINT_RANKING}/{CELL}.parquet",
+        model=RECORD,
+        prompts=place("prompts"),
+        aggregate=place("ranking", task=AGGREGATE),
+        heads=place("ranking", **JOINT_RANKING),
+        ffns=place("ffn_ranking", **JOINT_RANKING),
     output:
-        joint=JOINT_CELLS,
-        curve=expand(HEAD_CURVE, ranking="aggregate", allow_missing=True),
+        joint=place("joint_eval"),
+        curve=head_curves(AGGREGATE),
     log:
         f"logs/{{model}}/evaluate_joint/{{task}}/{CELL}.log",
     wildcard_constraints:
-        task=alternatives(TASKS if JOINT else []),
+        task=alternatives(STUDY.joint_tasks),
     conda:
         "../../envs/model.yaml"
     threads: config["threads"]
@@ -87,23 +137,22 @@ rule evaluate_joint:
     message:
         "Prune heads and FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        "python -m lm_headroom joint --model {input.model:q} --prompts {input.prompts:q} "
-        "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
-        "{params.options} "
-        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --cache {params.cache:q} "
-        "--curve {output.curve:q} --out {output.joint:q} 2>&1 | tee {log:q}"
+        model_step(
+            "joint --prompts {input.prompts:q} "
+            "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
+            "--curve {output.curve:q} --out {output.joint:q}"
+        )
 
 
 rule evaluate_transfer:
     input:
-        cells("ranking/heads", TASKS),
-        model="results/{model}/model.json",
-        prompts=f"results/prompts/{{task}}/{CELL}.parquet",
-        correlations=f"results/{{model}}/correlation/cross_task/{CELL}.parquet",
+        gather("ranking", task=TASKS, shot="{shot}"),
+        model=RECORD,
+        prompts=place("prompts"),
+        correlations=place("cross_task"),
     output:
-        highest=expand(HEAD_CURVE, ranking="highest_srcc", allow_missing=True),
-        lowest=expand(HEAD_CURVE, ranking="lowest_srcc", allow_missing=True),
+        highest=head_curves(HIGHEST),
+        lowest=head_curves(LOWEST),
     log:
         f"logs/{{model}}/evaluate_transfer/{{task}}/{CELL}.log",
     conda:
@@ -114,15 +163,15 @@ rule evaluate_transfer:
     params:
         cache=CACHE,
         code=code_digest("steps.evaluate_transfer"),
-        tasks=TASKS,
         options=options("transfer.levels", "correlation", "dtype", "add_bos"),
-        folder=f"results/{{model}}/pruned_eval/heads/{{task}}/{CELL}",
+        tasks=TASKS,
+        rankings=lambda wildcards: RANKINGS.format(model=wildcards.model),
+        folder=HEAD_CURVES,
     message:
         "Prune {wildcards.model} on {wildcards.task} by other tasks' rankings, {wildcards.shot}-shot."
     shell:
-        "python -m lm_headroom transfer --model {input.model:q} --prompts {input.prompts:q} "
-        "--correlations {input.correlations:q} --ranking-folder results/{wildcards.model:q}/ranking/heads "
-        "--task {wildcards.task:q} --tasks {params.tasks:q} {params.options} "
-        "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads} "
-        "--token-budget {resources.token_budget} --cache {params.cache:q} "
-        "--out {params.folder:q} 2>&1 | tee {log:q}"
+        model_step(
+            "transfer --prompts {input.prompts:q} "
+            "--correlations {input.correlations:q} --ranking-folder {params.rankings:q} "
+            "--task {wildcards.task:q} --tasks {params.tasks:q} --out {params.folder:q}"
+        )

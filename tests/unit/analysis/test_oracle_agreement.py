@@ -160,8 +160,8 @@ class TestArtifact:
 
 
 def test_the_table_has_the_artifacts_rows(study, tmp_path):
-    path = study.results / "correlation" / "oracle" / "seed7.parquet"
-    assert main(["oracle-table", str(path), "--out", str(tmp_path / "t")]) == 0
+    options = ["--results", str(study.results), "--seed", "7", "--out", str(tmp_path / "t")]
+    assert main(["table", "oracle", *options]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0].split(",")[:3] == ["component", "task", "shots"]
     # Six of FFNs, and three measures of the heads of one task at two shots.
@@ -178,7 +178,7 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
     }  # fmt: skip
     assert rows["heads", "copa", 0]["measure"] == "loss_rise"
     options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "f")]
-    assert main(["oracle-figure", "--results", str(study.results), *options]) == 0
+    assert main(["figure", "oracle", "--results", str(study.results), *options]) == 0
     assert (tmp_path / "f.png").stat().st_size > 20_000
     assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
 

@@ -23,11 +23,11 @@ def results(tmp_path_factory):
     results = small(tmp_path_factory.mktemp("study")).results
     study = ["--results", str(results), *LISTS]
     more = ["--controls", "random_1", "--unseen", "mathqa", "--transfer", "copa"]
-    assert main(["figure", "05", *study, *more, "--out", str(results / "figures" / "fig05")]) == 0
+    assert main(["figure", "fig05", *study, *more, "--out", str(results / "figures" / "fig05")]) == 0
     assert main(["findings", *study, *more, "--joint", "--out", str(results / "findings" / "seed7")]) == 0
-    assert main(["reference", *study, "--joint", "--out", str(results / "tables" / "reference")]) == 0
-    cross_shot = results / "correlation" / "cross_shot" / "seed7.parquet"
-    assert main(["table1", str(cross_shot), "--out", str(results / "tables" / "table1")]) == 0
+    assert main(["table", "reference", *study, "--joint", "--out", str(results / "tables" / "reference")]) == 0
+    one = ["--results", str(results), "--seed", "7"]
+    assert main(["table", "table1", *one, "--out", str(results / "tables" / "table1")]) == 0
     return results
 
 

@@ -15,16 +15,18 @@ from lm_headroom.artifacts.ordered import read_ffn_ranking
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, read, write
-from lm_headroom.cli import FIGURES, main
+from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import fig03, fig04, fig05, fig07, fig08, fig09, fig10, fig11, fig12, fig18, style
 from lm_headroom.report.findings import findings
+from lm_headroom.report.products import named
 from lm_headroom.report.tables import gains, losses
 from lm_headroom.results.curves import read_curve, read_grid
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import PERCENTS, induction, outcomes, scores, small, write_study
 
 TASKS = ["piqa", "copa", "record"]
+FIGURES = {name: figure for name, figure in named("figure").items() if name.startswith("fig")}
 
 
 @pytest.fixture
@@ -220,15 +222,14 @@ def test_panels_wrap_into_rows():
     plt.close(figure)
 
 
-@pytest.mark.parametrize("number", FIGURES)
-def test_each_figure_is_drawn_as_pdf_and_png_from_the_command_line(study, tmp_path, number):
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_is_drawn_as_pdf_and_png_from_the_command_line(study, tmp_path, name):
     # Figures of one number of shots cannot show both.
-    module, _ = FIGURES[number]
-    shots = ["0"] if module in ("fig09", "fig12") else ["0", "5"]
-    options = [] if number == "10" else ["--tasks", *TASKS, "--shots", *shots, "--seed", "7"]
+    shots = ["0"] if FIGURES[name].caption in ("fig09", "fig12") else ["0", "5"]
+    options = [] if name == "fig10" else ["--tasks", *TASKS, "--shots", *shots, "--seed", "7"]
     lists = ["--controls", "random_1", "--unseen", "mathqa", "--transfer", "copa"]
     out = tmp_path / "figure"
-    assert main(["figure", number, "--results", str(study.results), *options, *lists, "--out", str(out)]) == 0
+    assert main(["figure", name, "--results", str(study.results), *options, *lists, "--out", str(out)]) == 0
     assert (tmp_path / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert (tmp_path / "figure.pdf").read_bytes()[:5] == b"%PDF-"
     assert (tmp_path / "figure.png").stat().st_size > 5000
@@ -266,9 +267,9 @@ def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
 
 
 def test_every_figure_of_the_paper_has_a_module():
-    assert sorted(FIGURES) == [f"{number:02}" for number in range(3, 20)]
-    for module, _ in FIGURES.values():
-        assert import_module(f"lm_headroom.report.figures.{module}").__doc__.startswith("Figure")
+    assert sorted(FIGURES) == [f"fig{number:02}" for number in range(3, 20)]
+    for figure in FIGURES.values():
+        assert import_module(f"lm_headroom.{figure.module}").__doc__.startswith("Figure")
 
 
 def test_sixteen_tasks_are_told_apart():

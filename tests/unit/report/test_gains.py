@@ -112,7 +112,9 @@ def test_a_difference_knows_nothing_of_random_orders():
 
 def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
     options = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", "7", "--controls", *MORE]
-    assert main(["worth", "--results", str(controlled.results), *options, "--out", str(tmp_path / "gains")]) == 0
+    assert (
+        main(["table", "gains", "--results", str(controlled.results), *options, "--out", str(tmp_path / "gains")]) == 0
+    )
     with (tmp_path / "gains.csv").open() as file:
         rows = list(csv.DictReader(file))
     rankings = {"heads": ["own", "aggregate", "example", "reversed", "token"], "ffns": ["own", "reversed"]}

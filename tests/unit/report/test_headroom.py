@@ -163,7 +163,7 @@ class TestHeadroom:
     def test_the_command_writes_numbers_and_words(self, many, tmp_path):
         out = tmp_path / "headroom"
         options = [*TASKS.split(), "--seeds", "7", "--margin", "2"]
-        assert main(["certify", "--results", str(many.results), *options, "--out", str(out)]) == 0
+        assert main(["table", "headroom", "--results", str(many.results), *options, "--out", str(out)]) == 0
         lines = list(csv.DictReader((tmp_path / "headroom.csv").open()))
         assert len(lines) == len(certified(many))
         shown = {name: lines[0][name] for name in ("seed", "verdict", "heads", "ffns", "below")}
@@ -187,7 +187,7 @@ class TestHeadroom:
     def test_a_margin_is_percentage_points(self, many, tmp_path, capsys, margin):
         options = [*TASKS.split(), "--seeds", "7", "--margin", margin]
         with pytest.raises(SystemExit):
-            main(["certify", "--results", "r", *options, "--out", str(tmp_path / "x")])
+            main(["table", "headroom", "--results", "r", *options, "--out", str(tmp_path / "x")])
         assert "expected percentage points above 0, to 100" in capsys.readouterr().err
 
 
@@ -225,7 +225,7 @@ class TestLosses:
 
     def test_the_command_writes_all_in_the_csv_and_averages_on_the_page(self, many, tmp_path):
         lists = "--controls random_1 --unseen mathqa --transfer copa"
-        options = f"losses --results {many.results} {MATRIX} {lists} --out {tmp_path / 'losses'}"
+        options = f"table losses --results {many.results} {MATRIX} {lists} --out {tmp_path / 'losses'}"
         assert main(options.split()) == 0
         assert len(list(csv.reader((tmp_path / "losses.csv").open()))) == len(lost(many)) + 1
         page = (tmp_path / "losses.md").read_text()

@@ -189,7 +189,7 @@ OPTIONS = ["--tasks", "piqa", "copa", "record", "--shots", "0", "5", "--seed", "
 
 def test_the_table_has_a_row_per_effect(study: ResultsMatrix, tmp_path: Path) -> None:
     out = tmp_path / "table"
-    assert main(["ablation-table", "--results", str(study.results), *OPTIONS, "--out", str(out)]) == 0
+    assert main(["table", "induction_ablation", "--results", str(study.results), *OPTIONS, "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.with_suffix(".csv").open()))
     # Two numbers of shots and one gain, the average and two tasks, three selections, two percents.
     assert len(rows) == 3 * 3 * 3 * 2
@@ -204,7 +204,10 @@ def test_the_table_has_a_row_per_effect(study: ResultsMatrix, tmp_path: Path) ->
 @pytest.mark.parametrize("shots", ["0 5", "5"])
 def test_the_figure_is_drawn(study: ResultsMatrix, tmp_path: Path, shots: str) -> None:
     options = " ".join(OPTIONS).replace("--shots 0 5", f"--shots {shots}").split()
-    assert main(["ablation-figure", "--results", str(study.results), *options, "--out", str(tmp_path / "f")]) == 0
+    assert (
+        main(["figure", "induction_ablation", "--results", str(study.results), *options, "--out", str(tmp_path / "f")])
+        == 0
+    )
     assert (tmp_path / "f.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
 

@@ -112,7 +112,7 @@ def test_no_level_prunes_an_ffn(tmp_path):
 def test_the_command_writes_three_files(study, tmp_path):
     out = tmp_path / "reference"
     options = ["--tasks", "piqa", "copa", "record", "--shots", "0", "5", "--seed", "7", "--joint"]
-    assert main(["reference", "--results", str(study.results), *options, "--out", str(out)]) == 0
+    assert main(["table", "reference", "--results", str(study.results), *options, "--out", str(out)]) == 0
     lines = list(csv.reader((tmp_path / "reference.csv").open()))
     assert lines[0] == ["quantity", "paper (OPT-66B)", "ours (model)", "note"]
     assert [tuple(line) for line in lines[1:]] == rows(replace(study))

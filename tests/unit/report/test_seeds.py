@@ -150,7 +150,7 @@ def test_the_table(study, tmp_path):
     assert (average.questions, average.accuracy) == (30, pytest.approx(100 * (2.5 / 3 + 2.2 / 3) / 2))
     assert average.variance == pytest.approx(1e4 * 0.1**2 / 2)
     out = study.results / "tables" / "seeds"
-    assert main(["seeds", *command(study, "--out", str(out))]) == 0
+    assert main(["table", "seeds", *command(study, "--out", str(out))]) == 0
     lines = list(csv.reader((study.results / "tables" / "seeds.csv").open()))
     assert lines[0][:4] == ["shots", "task", "seeds", "questions"]
     assert len(lines) == 9
@@ -162,11 +162,11 @@ def test_the_table(study, tmp_path):
 
 
 def test_what_cannot_be_compared_is_refused(study, tmp_path, capsys):
-    assert main(["seeds", *command(study, "--out", str(tmp_path / "s"), seeds=[7])]) == 1
+    assert main(["table", "seeds", *command(study, "--out", str(tmp_path / "s"), seeds=[7])]) == 1
     assert "a table of seeds needs at least two of them, got [7]" in capsys.readouterr().err
     assert main(["average-seeds", *command(study, "--out", str(tmp_path / "s"), seeds=[7])]) == 1
     assert "a variance over seeds needs at least two seeds, got [7]" in capsys.readouterr().err
-    assert main(["seeds", *command(study, "--out", str(tmp_path / "s"), seeds=[7, 9])]) == 1
+    assert main(["table", "seeds", *command(study, "--out", str(tmp_path / "s"), seeds=[7, 9])]) == 1
     assert "0shot-seed9" in capsys.readouterr().err
     path = replace(study, seed=8).curve("copa", 0)
     shutil.copy(replace(study, seed=8).curve("piqa", 0), path)

@@ -153,7 +153,7 @@ def test_scores_without_outcomes_are_refused(study: ResultsMatrix) -> None:
 
 def test_the_table_is_written(study: ResultsMatrix, tmp_path: Path) -> None:
     options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "t")]
-    assert main(["optimism", "--results", str(study.results), *options]) == 0
+    assert main(["table", "selection_bias", "--results", str(study.results), *options]) == 0
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert len(rows) == 2 * 4 * 3
     (row,) = (r for r in rows if (r["task"], r["shots"], r["percent"]) == (AVERAGE, "5", "mean"))

@@ -65,10 +65,11 @@ def results(tmp_path):
 
 
 def run(folder, command, what, labels=LABELS):
-    by_seed = what not in ("models", "induction")
+    compared = what.removeprefix("compare_")
+    by_seed = compared not in ("models", "induction")
     matrix = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", str(SEED)] if by_seed else []
     path = folder / "comparison" / (f"{what}/seed{SEED}.parquet" if by_seed else f"{what}.parquet")
-    out = path if command == "compare" else folder / "comparison" / "figures" / what
+    out = path if command == "compare" else folder / "comparison" / "figures" / compared
     models = [str(label) for label in labels]
     return main([command, what, "--results", str(folder), "--models", *models, *matrix, "--out", str(out)])
 
@@ -218,7 +219,7 @@ def test_artifacts_say_which_models_they_compare(results):
 
 @pytest.mark.parametrize("what", COMPARISONS)
 def test_figures_are_drawn_from_the_comparing_artifacts_alone(results, what):
-    assert run(results, "compare-figure", what) == 0
+    assert run(results, "figure", f"compare_{what}") == 0
     folder = results / "comparison" / "figures"
     assert {path.name for path in folder.iterdir()} == {f"{what}.pdf", f"{what}.png"}
 
@@ -247,7 +248,7 @@ def test_artifacts_of_other_models_are_refused(results, capsys):
     other = (LABELS[0], Compared("else", "m"))
     with pytest.raises(ArtifactError, match="made from early, late, deep, expected early, else; delete it"):
         comparison.read_models(replace(study_of(results, "models"), models=other))
-    assert run(results, "compare-figure", "rankings", other) == 1
+    assert run(results, "figure", "compare_rankings", other) == 1
     assert "expected early, else" in capsys.readouterr().err
     assert run(results, "compare", "models", LABELS[:1]) == 1
     assert "a comparison needs two or more models, each once; got early" in capsys.readouterr().err

@@ -235,5 +235,5 @@ def test_figure_5_has_both_averages_of_heads(study, tmp_path, monkeypatch):
 
 def test_figure_5_is_drawn_with_the_option(study, tmp_path):
     options = ["--results", str(study.results), "--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7"]
-    assert main(["figure", "05", *options, "--iterative", "--out", str(tmp_path / "f")]) == 0
+    assert main(["figure", "fig05", *options, "--iterative", "--out", str(tmp_path / "f")]) == 0
     assert (tmp_path / "f.png").stat().st_size > 5000

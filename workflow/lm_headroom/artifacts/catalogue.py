@@ -153,7 +153,7 @@ CATALOGUE = (
     Artifact("induction_ablation", f"{{model}}/induction_ablation/{{task}}/{CELL}.parquet", "ablate_induction",
              "induction", "with `induction.ablate.percents`: accuracy without the strongest induction heads, and "
              "without random heads of the same layers", _tasks("ablated_tasks")),
-    Artifact("seed_scores", "{model}/seeds/head_importance.parquet", "average_seeds", "seeds",
+    Artifact("seed_scores", "{model}/seeds/head_importance.parquet", "average_seeds", "tables",
              "of two or more few-shot seeds: head importance averaged over them, with the variance that they cause",
              has=lambda study: len(study.seeds) > 1),
     Artifact("compared_models", "comparison/models.parquet", "compare_models", "comparison",
@@ -197,6 +197,12 @@ def file_of(results: Path, name: str, **values: object) -> Path:
     template = template_of(name)
     inside = template.removeprefix("{model}/")
     return (results if inside != template else results.parent) / fill(inside, **values)
+
+
+def pruned_by(heads: str, ffns: str, **others: str) -> dict[str, int]:
+    """Rankings that a pruned checkpoint is made by, with their percents; nothing pruned needs no FFN scores."""
+    percents = {"ranking": int(heads), "ffn_ranking": int(ffns)}
+    return {name: percent for name, percent in percents.items() if percent} or {"ranking": 0}
 
 
 def targets(study: Study) -> dict[str, list[str]]:

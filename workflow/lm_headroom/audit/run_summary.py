@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lm_headroom.progress import duration
 
@@ -42,6 +43,48 @@ class Job:
     log: str | None = None
     seconds: float | None = None
     attempts: int = 1
+
+
+def summary_of(workflow: Any, elapsed: float, arguments: Sequence[str]) -> str:
+    """The text at the end of a run of a Snakemake workflow.
+
+    Args:
+        workflow: Snakemake's, after the run.
+        elapsed: seconds since it began.
+        arguments: of the run, without the program.
+    """
+    failed, running = (
+        {job for item in items for job in (item if item.is_group() else [item])}
+        for items in (workflow.scheduler.failed, workflow.scheduler.running)
+    )
+    jobs = []
+    for job in chain.from_iterable(map(sorted, workflow.dag.toposorted())):
+        # Rules that only name targets run nothing.
+        if job.output:
+            state = _state(workflow.dag, job, failed, running)
+            seconds = _wall_time(workflow.persistence, job) if state == "ran" else None
+            log = job.log[0] if job.log else None
+            jobs.append(Job(job.rule.name, state, list(job.output), log, seconds, job.attempt))
+    return summary(jobs, elapsed, resume_command(arguments))
+
+
+def _state(dag: Any, job: Any, failed: Container[Any], running: Container[Any]) -> State:
+    """What became of a job of this run."""
+    if not dag.needrun(job):
+        return "there"
+    if job in failed:
+        return "failed"
+    if dag.finished(job):
+        return "ran"
+    return "interrupted" if job in running else "waiting"
+
+
+def _wall_time(persistence: Any, job: Any) -> float | None:
+    """Seconds from a job's start to its end, as Snakemake has recorded them, if it has."""
+    record = persistence.metadata(job.output[0])
+    if record is None or record.starttime is None or record.endtime is None:
+        return None
+    return float(record.endtime - record.starttime)
 
 
 def summary(jobs: Sequence[Job], elapsed: float, command: str) -> str:

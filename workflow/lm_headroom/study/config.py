@@ -18,6 +18,7 @@ from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.study.compared import Compared
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
+    CRITERIA,
     HIGHEST,
     ITERATIVE,
     LOWEST,
@@ -202,6 +203,11 @@ class Pruning(Section):
     def is_iterative(self) -> bool:
         """Whether there are curves under the iterative ranking."""
         return self.schedule == "iterative"
+
+    @property
+    def ranks_by_scores(self) -> bool:
+        """Whether a control ranks heads by a column of their scores."""
+        return bool(set(CRITERIA) & set(self.controls))
 
     @property
     def levels_with_zero(self) -> list[int]:
@@ -495,6 +501,11 @@ class Study(Section):
     def joint_tasks(self) -> list[str]:
         """Tasks on which heads and FFNs are pruned together."""
         return list(self.tasks) if self.joint.has_grid else []
+
+    @property
+    def aggregate_tasks(self) -> list[str]:
+        """Tasks with a job of their own for the aggregate ranking: the joint grid's edge is the same evaluations."""
+        return list(self.unseen if self.joint.has_grid else self.all_tasks)
 
     @property
     def iterative_tasks(self) -> list[str]:

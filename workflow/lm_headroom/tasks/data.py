@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,63 @@ def own_records(name: str, folders: Iterable[Path], digests: Digests) -> dict[st
 def digest_of_records(records: dict[str, str]) -> str:
     """One digest of all of a task's files; empty where there are none."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16] if records else ""
+
+
+class Records:
+    """The records of a study's tasks: where they lie, and their content, as far as it is known.
+
+    Attributes:
+        place: folder of the records, as the rendering command is given it; `hub` where they are the hub's.
+    """
+
+    SPLITS = ("train.parquet", "validation.parquet")
+
+    def __init__(self, study: Any, embedded: str, folder: Path, digests: Digests) -> None:
+        """Say where records lie.
+
+        Args:
+            study: the typed study.
+            embedded: folder where the embedded ones are unpacked.
+            folder: folder of the study's task YAMLs.
+            digests: of files, as far as they are known.
+        """
+        self._tasks, self._source, self._folder, self._digests = study.all_tasks, study.data.source, folder, digests
+        places = {"embedded": embedded, "hub": "hub", "mirror": str(study.data.mirror_folder)}
+        self.place = places[study.data.source]
+        self._known: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Read all records before any job starts; the embedded ones may not be unpacked yet.
+
+        Raises:
+            HeadroomError: a file cannot be read.
+        """
+        for task in self._tasks if self._source != "embedded" else ():
+            self._digest(task)
+
+    def files(self, task: str) -> list[str]:
+        """The files that a rule unpacks; none where the records are not the embedded ones."""
+        return [f"{self.place}/{task}/{name}" for name in (SOURCE, *self.SPLITS) if self._source == "embedded"]
+
+    def digest(self, task: str, prompts: Path) -> str:
+        """Digest of the content of a task's records, as far as they are files; empty where there are none.
+
+        Where the embedded ones were removed after they had served, or are not unpacked yet, that of the prompts' own.
+
+        Args:
+            task: its name.
+            prompts: the prompts artifact that is made from them.
+        """
+        return self._digest(task) if all(map(os.path.exists, self.files(task))) else recorded_digest(prompts)
+
+    def _digest(self, task: str) -> str:
+        if task not in self._known:
+            own = self._source == "hub"
+            read = own_records(task, [self._folder], self._digests) if own else None
+            self._known[task] = digest_of_records(
+                mirror_records(Path(self.place, task), self._digests) if read is None else read
+            )
+        return self._known[task]
 
 
 def _files(config: dict[str, Any]) -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,212 @@
+"""The commands that draw figures and write pages, driven by the table of products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.report.products import Product, named
+from lm_headroom.settings import MARGIN
+from lm_headroom.study.compared import Compared
+
+NEEDED = ("tasks", "shots", "seeds", "models")
+"""Options without which a product that has them shows nothing."""
+
+
+def figure(
+    name: str,
+    *,
+    results: Path,
+    out: Path,
+    tasks: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    seed: int = 1234,
+    controls: Sequence[str] = (),
+    unseen: Sequence[str] = (),
+    transfer: Sequence[str] = (),
+    ablated: Sequence[str] = (),
+    models: Sequence[Compared] = (),
+    correlation: str = "spearman",
+    iterative: bool = False,
+) -> None:
+    """Draw a figure from artifacts.
+
+    Args:
+        name: the figure, such as fig05, oracle or compare_rankings.
+        results: the model's results folder; of a figure that compares models, the folder that holds theirs.
+        out: path without suffix; .pdf and .png are added.
+        tasks: tasks, in the order of the figure.
+        shots: numbers of few-shot examples, a panel each.
+        seed: few-shot seed.
+        controls: control rankings to draw beside the own one.
+        unseen: tasks that are no part of the aggregate.
+        transfer: tasks evaluated under other tasks' rankings.
+        ablated: tasks evaluated without induction heads.
+        models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
+        correlation: the statistic to show.
+        iterative: also draw curves under the iterative ranking.
+
+    Example:
+        lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05
+    """
+    make(named("figure")[name], locals())
+
+
+def table(
+    name: str,
+    *,
+    results: Path,
+    out: Path,
+    tasks: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    seed: int = 1234,
+    seeds: Sequence[int] = (),
+    controls: Sequence[str] = (),
+    unseen: Sequence[str] = (),
+    transfer: Sequence[str] = (),
+    ablated: Sequence[str] = (),
+    margin: float = MARGIN,
+    sample: str = "first",
+    joint: bool = False,
+    iterative: bool = False,
+    without_induction: bool = False,
+) -> None:
+    """Write a table from artifacts.
+
+    Args:
+        name: the table, such as headroom, losses or table1.
+        results: the model's results folder.
+        out: path without suffix; .csv, .md and .html are added.
+        tasks: tasks, in the order of the table.
+        shots: numbers of few-shot examples.
+        seed: few-shot seed.
+        seeds: few-shot seeds, of the tables headroom and seeds.
+        controls: control rankings evaluated beside the own one.
+        unseen: tasks that are no part of the aggregate.
+        transfer: tasks evaluated under other tasks' rankings.
+        ablated: tasks evaluated without induction heads.
+        margin: loss of accuracy that counts as none, in percentage points.
+        sample: which scoring documents; `shuffled` ones depend on the seed.
+        joint: heads and FFNs were also pruned together.
+        iterative: heads were also pruned under the iterative ranking.
+        without_induction: heads have no induction scores.
+
+    Example:
+        lm-headroom table headroom --results results/opt --tasks copa piqa --shots 0 --seeds 1234 --out headroom
+    """
+    make(named("table")[name], locals())
+
+
+def findings(
+    *,
+    results: Path,
+    out: Path,
+    tasks: Sequence[str],
+    shots: Sequence[int],
+    seed: int = 1234,
+    controls: Sequence[str] = (),
+    unseen: Sequence[str] = (),
+    transfer: Sequence[str] = (),
+    ablated: Sequence[str] = (),
+    margin: float = MARGIN,
+    joint: bool = False,
+    iterative: bool = False,
+    selection_bias: bool = False,
+    without_induction: bool = False,
+) -> None:
+    """Write in words what a study found, from its artifacts.
+
+    Args:
+        results: the model's results folder.
+        out: path without suffix; .md and .html are added.
+        tasks: tasks of the study, in its order.
+        shots: numbers of few-shot examples.
+        seed: few-shot seed.
+        controls: control rankings evaluated beside the own one.
+        unseen: tasks that are no part of the aggregate.
+        transfer: tasks evaluated under other tasks' rankings.
+        ablated: tasks evaluated without induction heads.
+        margin: loss of accuracy that counts as none, in percentage points.
+        joint: heads and FFNs were also pruned together.
+        iterative: heads were also pruned under the iterative ranking.
+        selection_bias: FFNs were also ranked by the other documents.
+        without_induction: heads have no induction scores.
+
+    Example:
+        lm-headroom findings --results results/opt --tasks copa piqa --shots 0 --out findings
+    """
+    make(named("findings")["findings"], locals())
+
+
+def compare(
+    what: str,
+    *,
+    results: Path,
+    out: Path,
+    models: Sequence[Compared],
+    tasks: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    seed: int | None = None,
+    margin: float = MARGIN,
+) -> None:
+    """Compare the models of a study, from their artifacts.
+
+    Args:
+        what: models (what they are, which all figures need), prunable, rankings, induction or profiles.
+        results: the folder that holds the models' results folders.
+        out: the artifact.
+        models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
+        tasks: tasks of the study, where the comparison depends on them.
+        shots: numbers of few-shot examples, likewise.
+        seed: few-shot seed, likewise.
+        margin: loss of accuracy that counts as none, in percentage points.
+
+    Example:
+        lm-headroom compare rankings --results results --models a b --tasks copa --shots 0 --seed 1 --out srcc.parquet
+    """
+    from lm_headroom.results.comparison import Comparison
+
+    by_shot = what not in ("models", "induction")
+    if by_shot and not (tasks and shots and seed is not None):
+        raise HeadroomError(f"comparing {what} needs --tasks, --shots and --seed")
+    matrix: dict[str, Any] = {"tasks": tuple(tasks), "shots": tuple(shots), "seed": seed} if by_shot else {}
+    if what == "prunable":
+        matrix["margin"] = margin
+    import_module(f"lm_headroom.steps.compare_{what}").run(out, Comparison(results, tuple(models), **matrix))
+
+
+def make(product: Product, values: dict[str, Any]) -> None:
+    """Make a figure or page.
+
+    Args:
+        product: what is made.
+        values: options of its command by name; those that it does not depend on are left out.
+
+    Raises:
+        HeadroomError: an option that it needs is missing.
+    """
+    from lm_headroom.results.comparison import Comparison
+    from lm_headroom.results.matrix import ResultsMatrix
+
+    needed = (*NEEDED, "ablated") if product.name == "induction_ablation" else NEEDED
+    missing = [name for name in product.options if name in needed and not values[name]]
+    if missing:
+        raise HeadroomError(f"{product.kind} {product.name} needs {' and '.join(f'--{name}' for name in missing)}")
+    taken = {name: values[name] for name in product.options}
+    taken = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in taken.items()}
+    told: dict[str, Any] = {name: taken.pop(name) for name in ("seeds", "sample") if name in taken}
+    if "sample" in told:
+        told["same_documents"] = told.pop("sample") == "first"
+    if "{seed}" in product.stem:
+        taken["seed"] = values["seed"]
+    function = getattr(import_module(f"lm_headroom.{product.module}"), product.function.partition(":")[2])
+    if product.compares:
+        shown: Any = Comparison(values["results"], **taken)
+    else:
+        shown = ResultsMatrix(values["results"], **{"tasks": (), "shots": (), **taken})
+    function(
+        shown.path(product.artifact) if product.artifact else shown, out=values["out"], **told, **product.arguments
+    )

@@ -1,0 +1,437 @@
+"""The table of products: every figure and page, what it shows of which study, and the function that makes it.
+
+The rules that draw and write, the report, the commands `figure`, `table` and `findings`, and the README's table come
+from it. Standard library only: the Snakefile imports this module at every parse. No figure and no page imports it, so
+that a new row makes none of them again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+from lm_headroom.artifacts.catalogue import AGGREGATE, ARTIFACTS, expand
+
+if TYPE_CHECKING:
+    from lm_headroom.study.config import Study
+
+Kind = Literal["figure", "table", "findings", "compare"]
+Paths = Callable[["Study"], list[str]]
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "figure": ("pdf", "png"),
+    "table": ("csv", "md", "html"),
+    "findings": ("md", "html"),
+    "compare": ("parquet",),
+}
+"""Files of a product of each kind; the report shows the last."""
+VERBS = {"figure": "draw", "table": "write", "findings": "write", "compare": "compare"}
+"""How the names of their rules begin."""
+OWN_SHOTS = {"fig09": 0, "fig12": 0, "fig13": 1, "fig14": 5, "fig15": 5, "fig16": 1, "fig17": 5}
+"""Figures that show one number of shots."""
+
+
+def _read(artifact: str, **chosen: Any) -> Paths:
+    """Paths of an artifact of one model and seed; values are taken from the study where they are functions of it."""
+
+    def paths(study: Study) -> list[str]:
+        values = {name: value(study) if callable(value) else value for name, value in chosen.items()}
+        return ARTIFACTS[artifact].paths(study, **{"model": "{model}", "seed": "{seed}", **values})
+
+    return paths
+
+
+def _together(*reads: Paths) -> Paths:
+    return lambda study: list(dict.fromkeys(chain.from_iterable(paths(study) for paths in reads)))
+
+
+def _each(dimension: str, *reads: Paths) -> Paths:
+    """The same of each model or seed of the study."""
+
+    def paths(study: Study) -> list[str]:
+        values = {"model": list(study.models), "seed": study.seeds}[dimension]
+        return [place for path in _together(*reads)(study) for place in expand(path, **{dimension: values})]
+
+    return paths
+
+
+def _tasks(study: Study) -> list[str]:
+    return study.tasks
+
+
+def _shots_of(name: str) -> Callable[[Study], list[int]]:
+    """Numbers of shots that a figure shows: Figure 8 all but the 5 of Figure 15."""
+    if name == "fig08":
+        return lambda study: [shots for shots in study.shots if shots != 5]
+    if name in OWN_SHOTS:
+        return lambda study: [shots for shots in study.shots if shots == OWN_SHOTS[name]]
+    return lambda study: study.shots
+
+
+def _transfer(name: str) -> Paths:
+    return _read(
+        "pruned_eval",
+        component="heads",
+        task=lambda study: [*study.transfer_tasks, *study.unseen],
+        ranking=["own", AGGREGATE, "highest_srcc", "lowest_srcc"],
+        shot=_shots_of(name),
+    )
+
+
+def _curves(component: str, *rankings: str) -> Paths:
+    """Curves of the study's tasks; rankings that the study lacks are left out."""
+
+    def names(study: Study) -> list[str]:
+        controls = study.own_rankings[1:] if component == "heads" else study.pruning.ffn_controls
+        return [name for ranking in rankings for name in (controls if ranking == "controls" else [ranking])]
+
+    return _read("pruned_eval", component=component, task=_tasks, ranking=names)
+
+
+def _prompts(tasks: str) -> Paths:
+    """Prompts, for chance levels, which do not depend on the number of shots: the shortest serve."""
+    return _read("prompts", task=lambda study: getattr(study, tasks), shot=lambda study: min(study.shots))
+
+
+_OWN_HEADS = _curves("heads", "own")
+_AGGREGATE_HEADS = _curves("heads", AGGREGATE)
+_ALL_HEADS = _curves("heads", "own", "controls", AGGREGATE, "iterative")
+_OWN_FFNS = _curves("ffns", "own")
+_ALL_FFNS = _curves("ffns", "own", "controls")
+_OTHER_FFNS = _together(_read("ffn_selection"), _curves("ffns", "other_documents"))
+_FFNS = _read("ffn_importance", task=_tasks)
+_JOINT = _read("joint_eval")
+_AGGREGATE_SCORES = _read("head_importance", task=AGGREGATE)
+_ALL_SCORES = _read("head_importance", task=lambda study: [*study.tasks, AGGREGATE])
+_INDUCTION = _together(_read("prefix_matching"), _read("copying"))
+_CAPACITY = _read("capacity")
+_ABLATION = _read("induction_ablation")
+_SCORED_TASKS = _read("head_importance", task=lambda study: study.oracle_tasks)
+_ORACLES = _together(_read("ffn_gradient", task=_tasks), _FFNS, _SCORED_TASKS, _read("head_oracle"))
+
+
+@dataclass(frozen=True)
+class Product:
+    """A row of the table.
+
+    Attributes:
+        kind: figure, table, or findings.
+        name: what its command calls it, and in the workflow a figure's target.
+        stem: its path below the results folder, without suffix.
+        section: of the report; empty for the comparison of models.
+        label: what the report calls it.
+        caption: name of the caption in workflow/report, without suffix.
+        function: module and name of the function that makes it.
+        reads: paths of what it shows, below the results folder, with the fields of its own path.
+        options: of its command, beside those that say which results are shown.
+        lists: lists of the study that it depends on, since its inputs may grow with them.
+        shots: numbers of shots that it shows.
+        artifact: its only input, where its function is given that file alone.
+        arguments: what its function is told besides.
+        has: whether a study has it, given that some number of shots is shown.
+        title: what it shows, as the README says it; empty where another row's title speaks for both.
+    """
+
+    kind: Kind
+    name: str
+    stem: str
+    section: str
+    label: str
+    caption: str
+    function: str
+    reads: Paths
+    options: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ("tasks", "shots")
+    shots: Callable[[Study], list[int]] = lambda study: study.shots
+    artifact: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    has: Callable[[Study], bool] = lambda study: True
+    title: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module whose code it depends on."""
+        return self.function.partition(":")[0]
+
+    @property
+    def rule(self) -> str:
+        """The rule that makes it."""
+        return f"{VERBS[self.kind]}_{self.name}"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it shows several models."""
+        return not self.stem.startswith("{model}")
+
+    @property
+    def message(self) -> str:
+        """What its rule says that it does."""
+        whose = "the models" if self.compares else "{wildcards.model}"
+        return f"{VERBS[self.kind].capitalize()} {self.kind} {self.name} of {whose}."
+
+    @property
+    def place_options(self) -> str:
+        """Options of its command that say which results it shows, as a rule gives them."""
+        seed = " --seed {wildcards.seed:q}" if "{seed}" in self.stem else ""
+        return ("--results results" if self.compares else "--results results/{wildcards.model:q}") + seed
+
+    @property
+    def target(self) -> str:
+        """The workflow's target that asks for it."""
+        return "comparison" if self.compares else "tables" if self.kind == "table" else "figures"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of its files, the one that the report shows last."""
+        return SUFFIXES[self.kind]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Suffix to path of its files, from the working folder."""
+        return {suffix: f"results/{self.stem}.{suffix}" for suffix in self.suffixes}
+
+    @property
+    def in_report(self) -> dict[str, Any]:
+        """Where the report shows it, and as what."""
+        labels = {"result": self.label} | ({"seed": "{seed}"} if "{seed}" in self.stem else {})
+        category = "comparison" if self.compares else "{model}"
+        return {"category": category, "subcategory": self.section or None, "labels": labels}
+
+    @property
+    def caption_facts(self) -> dict[str, str]:
+        """What its caption needs to know."""
+        number = {"number": self.name.removeprefix("fig")} if self.name.startswith("fig") else {}
+        return {**number, **self.arguments}
+
+    def is_of(self, study: Study) -> bool:
+        """Whether a study has it."""
+        return bool(self.shots(study)) and self.has(study)
+
+    def paths(self, study: Study) -> list[str]:
+        """Its files of all models and seeds of a study, below the results folder; none where the study lacks it."""
+        stems = expand(self.stem, model=list(study.models), seed=study.seeds) if self.is_of(study) else []
+        return [f"{stem}.{suffix}" for stem in stems for suffix in self.suffixes]
+
+    def command(self, study: Study) -> str:
+        """Its command of a study but for results, seed and output, quoted for the shell."""
+        words = [self.kind] if self.kind == "findings" else [self.kind, self.name]
+        return shlex.join([*words, *chain.from_iterable(self._words(study))])
+
+    def _words(self, study: Study) -> Iterator[list[str]]:
+        of_ffns = self.arguments.get("component") == "ffns"
+        given = {
+            "tasks": study.tasks,
+            "shots": self.shots(study),
+            "seeds": sorted(study.seeds),
+            "controls": study.pruning.ffn_controls if of_ffns else study.own_rankings[1:],
+            "transfer": study.transfer_tasks,
+            "unseen": study.unseen,
+            "ablated": study.ablated_tasks,
+            "models": list(map(str, study.compared_models)),
+            "correlation": study.correlation,
+            "margin": study.margin,
+            "sample": study.sample,
+            "joint": study.joint.has_grid,
+            "iterative": study.pruning.is_iterative and not of_ffns,
+            "selection_bias": study.ffn.selection_bias,
+            "without_induction": not study.has_induction,
+        }
+        for name in self.options:
+            value, option = given[name], f"--{name.replace('_', '-')}"
+            if value is True:
+                yield [option]
+            elif value not in (False, []):
+                yield [option, *map(str, value if isinstance(value, list) else [value])]
+
+
+_MATRIX = ("tasks", "shots")
+_EVALUATED = (*_MATRIX, "controls", "transfer", "unseen")
+
+
+def _figure(
+    number: str, what: str, section: str, label: str, module: str, reads: Paths, seed: bool = True, **more: Any
+) -> Product:
+    """A figure of the paper; its number has two digits, since the report sorts by text."""
+    name = f"fig{number}"
+    stem = f"{{model}}/figures/{name}_{what}" + ("-seed{seed}" if seed else "")
+    more = {"options": _MATRIX, "shots": _shots_of(name), **more}
+    label, function = f"Figure {number}: {label}", f"report.figures.{module}:draw"
+    return Product("figure", name, stem, section, label, module, function, reads, **more)
+
+
+def _table(name: str, section: str, label: str, reads: Paths, title: str, seed: bool = True, **more: Any) -> Product:
+    stem = f"{{model}}/tables/{name}" + ("-seed{seed}" if seed else "")
+    function = f"report.tables.{name}:{'write_table' if more.get('artifact') else 'write'}"
+    return Product("table", name, stem, section, label, name, function, reads, title=title, **more)
+
+
+def _is_compared(study: Study) -> bool:
+    return bool(study.compared_models)
+
+
+def _comparison(what: str, label: str, *options: str, seed: bool = True, **more: Any) -> Product:
+    name, stem = f"compare_{what}", f"comparison/figures/{what}" + ("-seed{seed}" if seed else "")
+    read = [lambda study: ARTIFACTS["compared_models"].paths(study), _read(f"compared_{what}")]
+    more = {"options": ("models", *options), "lists": ("models",), "has": _is_compared, **more}
+    function = f"report.figures.{name}:draw"
+    return Product("figure", name, stem, "", f"Comparison: {label}", name, function, _together(*read), **more)
+
+
+def _compared(what: str, label: str, reads: Paths, *options: str, **more: Any) -> Product:
+    artifact = f"compared_{what}"
+    stem = ARTIFACTS[artifact].template.removesuffix(".parquet")
+    lists = ("models", *(_MATRIX if options else ()))
+    more = {"options": ("models", *options), "lists": lists, "has": _is_compared, **more}
+    return Product("compare", what, stem, "", label, "", f"steps.compare_{what}:run", reads, **more)
+
+
+def _has_transfer(study: Study) -> bool:
+    return bool(study.transfer_tasks or study.unseen)
+
+
+_CURVES: dict[str, Any] = {
+    "section": "pruned evaluation",
+    "module": "fig05",
+    "options": (*_MATRIX, "controls", "iterative"),
+}
+_SRCC: dict[str, Any] = {"section": "correlation", "label": "correlation between tasks", "module": "fig08"}
+_SRCC |= {"options": (*_MATRIX, "correlation")}
+_TRANSFER: dict[str, Any] = {
+    "section": "pruned evaluation",
+    "label": "other tasks' rankings",
+    "module": "fig09",
+    "has": _has_transfer,
+}
+_TRANSFER |= {"options": (*_MATRIX, "transfer", "unseen", "correlation"), "lists": ("tasks", "unseen")}
+_BY_TASK: dict[str, Any] = {
+    "section": "head importance",
+    "label": "head importance by task",
+    "module": "fig12",
+    "lists": ("tasks",),
+}
+_INDUCED: dict[str, Any] = {"has": lambda study: study.has_induction}
+_LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
+_HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}
+
+PRODUCTS: tuple[Product, ...] = (
+    _figure("03", "head_importance", "head importance", "aggregate head importance", "fig03", _AGGREGATE_SCORES),
+    _figure("04", "ffn_importance", "FFN importance", "FFN importance", "fig04", _FFNS),
+    _figure("05", "heads_pruned", label="accuracy with heads pruned",
+            reads=_curves("heads", "own", "controls", "iterative"), arguments={"component": "heads"}, **_CURVES),
+    _figure("06", "ffns_pruned", label="accuracy with ffns pruned", reads=_ALL_FFNS,
+            arguments={"component": "ffns"}, **_CURVES),
+    _figure("07", "joint", "pruned evaluation", "accuracy with heads and FFNs pruned", "fig07", _JOINT,
+            has=lambda study: study.joint.has_grid),
+    *(_figure(number, "task_correlation", reads=_read("cross_task", shot=_shots_of(f"fig{number}")), **_SRCC)
+      for number in ("08", "15")),
+    *(_figure(number, "transfer", reads=_transfer(f"fig{number}"), **_TRANSFER) for number in ("09", "16", "17")),
+    _figure("10", "induction", "induction", "induction heads", "fig10", _INDUCTION, seed=False, options=(), lists=(),
+            **_INDUCED),
+    _figure("11", "capacity", "induction capacity", "induction capacity retained", "fig11", _CAPACITY, **_INDUCED),
+    *(_figure(number, "task_importance", **_BY_TASK,
+              reads=_read("head_importance", task=_tasks, shot=_shots_of(f"fig{number}")))
+      for number in ("12", "13", "14")),
+    *(_figure(number, f"{score}_capacity", label=f"{score} capacity by task", reads=_CAPACITY,
+              arguments={"score": score}, **_LEFT)
+      for number, score in (("18", "prefix_matching"), ("19", "copying"))),
+    Product("figure", "oracle", "{model}/figures/oracle-seed{seed}", "correlation", "Gradient against oracle", "oracle",
+            "report.figures.oracle:draw", _together(_read("oracle_agreement"), _ORACLES), _MATRIX),
+    Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
+            "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
+            _ABLATION, (*_MATRIX, "ablated"), **_HAS_ABLATION),
+    _comparison("prunable", "what can be pruned", *_MATRIX),
+    _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
+    _comparison("induction", "induction scores", seed=False,
+                has=lambda study: _is_compared(study) and study.has_induction),
+    _comparison("profiles", "importance by depth", *_MATRIX),
+    # Of all seeds: the number that a study is run for has one place.
+    _table("headroom", "what can be pruned", "How much can be pruned",
+           _each("seed", _prompts("tasks"), _OWN_HEADS, _AGGREGATE_HEADS, _OWN_FFNS, _FFNS, _JOINT),
+           "how much can be pruned at a loss within the margin: tested, estimate and upper bound, per seed, per task, "
+           "on average, and jointly", seed=False, options=(*_MATRIX, "seeds", "margin", "joint"),
+           lists=(*_MATRIX, "seeds")),
+    _table("losses", "pruned evaluation", "Accuracies and losses",
+           _together(_ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("losses")),
+           "every accuracy and loss with its 95% interval, and McNemar's test",
+           options=(*_EVALUATED, "joint", "iterative"), lists=(*_MATRIX, "unseen")),
+    _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
+           "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
+    _table("reference", "findings", "The paper's numbers beside these",
+           _together(_prompts("tasks"), _OWN_HEADS, _OWN_FFNS, _JOINT, _FFNS, _read("cross_task"), _read("cross_shot"),
+                     _INDUCTION),
+           "the numbers that the paper prints beside this study's, and what is not comparable",
+           options=(*_MATRIX, "margin", "joint", "without_induction")),
+    _table("table1", "correlation", "Table 1: correlation between shots", _read("cross_shot"),
+           "Table 1: correlation between shots, mean and variance over tasks", artifact="cross_shot", lists=(),
+           has=lambda study: len(study.shots) > 1),
+    _table("gains", "pruned evaluation", "Gains over random order",
+           _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
+           "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",
+           options=(*_MATRIX, "controls"), has=lambda study: study.has_random_order),
+    _table("selection_bias", "FFN importance", "Table: ranked and judged alike, or apart",
+           _together(_OTHER_FFNS, _FFNS, _OWN_FFNS),
+           "with `ffn.selection_bias`: what FFN curves gain from being measured on the documents that ranked the FFNs",
+           options=_MATRIX, has=lambda study: study.ffn.selection_bias),
+    _table("induction_ablation", "induction", "Table: without induction heads", _ABLATION,
+           "with `induction.ablate.percents`: accuracy and few-shot gain without induction heads",
+           options=(*_MATRIX, "ablated"), **_HAS_ABLATION),
+    _table("seeds", "few-shot seeds", "What few-shot seeds change",
+           _each("seed", _ALL_SCORES, _OWN_HEADS),
+           "of two or more few-shot seeds: how accuracy and head rankings vary with the seed", seed=False,
+           options=(*_MATRIX, "seeds", "sample"), lists=(*_MATRIX, "seeds"), has=lambda study: len(study.seeds) > 1),
+    Product("findings", "findings", "{model}/findings/seed{seed}", "findings", "Findings in words", "findings",
+            "report.findings:write",
+            _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,
+                      _read("cross_task"), _read("oracle_agreement"), _read("cross_shot"), _INDUCTION, _CAPACITY,
+                      _ABLATION, _OTHER_FFNS),
+            (*_EVALUATED, "margin", "joint", "iterative", "ablated", "selection_bias", "without_induction"),
+            (*_MATRIX, "unseen"), title="the findings in words"),
+)  # fmt: skip
+"""All figures and pages that a study may have."""
+
+
+COMPARISONS = (
+    _compared("models", "the models", lambda study: []),
+    _compared("prunable", "how much of the models can be pruned",
+              _each("model", _OWN_HEADS, _OWN_FFNS, _FFNS, _prompts("all_tasks")), *_MATRIX, "margin"),
+    _compared("rankings", "the rankings of the models' heads", _each("model", _ALL_SCORES), *_MATRIX),
+    _compared("profiles", "importance by depth of the models", _each("model", _AGGREGATE_SCORES, _FFNS), *_MATRIX),
+    _compared("induction", "the induction scores of the models", _each("model", _INDUCTION),
+              has=lambda study: _is_compared(study) and study.has_induction),
+)  # fmt: skip
+"""Artifacts that compare models, which have commands and rules like products."""
+
+
+def targets(study: Study) -> dict[str, list[str]]:
+    """The workflow's targets, each with the paths of the products that it asks for below the results folder."""
+    found: dict[str, list[str]] = {}
+    for product in PRODUCTS:
+        found.setdefault(product.target, []).extend(product.paths(study))
+    return found
+
+
+def comparison_targets(study: Study) -> dict[str, list[str]]:
+    """A target per comparison: its artifact, its figure, and what the models are."""
+    models, *others = COMPARISONS
+    figures = named("figure")
+    return {
+        f"comparison_{row.name}": [
+            *models.paths(study),
+            *row.paths(study),
+            *figures[f"compare_{row.name}"].paths(study),
+        ]
+        for row in others
+        if row.is_of(study)
+    }
+
+
+def named(kind: str) -> dict[str, Product]:
+    """Products of a kind by name."""
+    return {product.name: product for product in PRODUCTS if product.kind == kind}
+
+
+def of_study(study: Study) -> list[Product]:
+    """Products that a study has."""
+    return [product for product in PRODUCTS if product.is_of(study)]
