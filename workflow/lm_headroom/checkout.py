@@ -1,4 +1,4 @@
-"""Where the workflow's own code is: in this checkout, whatever else is installed.
+"""Ensure that the workflow runs the package of its own checkout, whatever else is installed.
 
 Standard library only: the Snakefile imports this module at every parse.
 """
@@ -11,15 +11,15 @@ from pathlib import Path
 from lm_headroom.errors import HeadroomError
 
 VARIABLE = "LM_HEADROOM_CHECKOUT"
-"""Names the workflow's folder to its jobs: each says so where it is of another."""
+"""Names the workflow's folder to its jobs, which refuse to run from another checkout."""
 
 
 def check_places(workflow: Path, working: Path) -> None:
-    """Refuse folders whose names the tools below would read as something else, and another copy's package.
+    """Refuse folders whose names other tools would misread, and the package of another copy.
 
     Args:
         workflow: the folder of the checkout that holds the package.
-        working: the folder that results go to.
+        working: the working folder, which gets the results.
 
     Raises:
         HeadroomError: a folder has such a name, or the package that was imported is not the checkout's.
@@ -39,7 +39,7 @@ def check_places(workflow: Path, working: Path) -> None:
 
 
 def check_writable_for_snakemake(working: Path) -> None:
-    """Refuse a working folder where Snakemake cannot keep its records, before it fails there without a sentence.
+    """Refuse a working folder where Snakemake cannot write its records, before it fails there with a traceback.
 
     Args:
         working: the working folder.
@@ -56,10 +56,10 @@ def check_writable_for_snakemake(working: Path) -> None:
 
 
 def check_package(workflow: Path) -> None:
-    """Refuse to run as another copy of the package than that in ``workflow``.
+    """Refuse to run another copy of the package than the one in ``workflow``.
 
     Raises:
-        HeadroomError: this is one.
+        HeadroomError: another copy was imported.
     """
     imported, expected = Path(__file__).resolve().parent, (workflow / "lm_headroom").resolve()
     if imported != expected:
@@ -70,8 +70,7 @@ def check_package(workflow: Path) -> None:
 
 
 def job_environment(workflow: Path) -> dict[str, str]:
-    """Variables by which ``python -m lm_headroom`` is this checkout's, even beside a folder that is called
-    lm-headroom."""
+    """Environment variables with which ``python -m lm_headroom`` runs this checkout, whatever folder it starts in."""
     return {"PYTHONPATH": str(workflow), "PYTHONSAFEPATH": "1", VARIABLE: str(workflow)}
 
 
@@ -79,7 +78,7 @@ def check_job() -> None:
     """Refuse to work for a run of another checkout.
 
     Raises:
-        HeadroomError: a run of another started this process.
+        HeadroomError: a run of another checkout started this process.
     """
     if VARIABLE in os.environ:
         check_package(Path(os.environ[VARIABLE]))

@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a sentence instead of a traceback."""
+"""The exception that the command line prints as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import difflib
 from collections.abc import Iterable
 
 MORE_MEMORY = "use a number format of 16 bits, more GPUs, or a machine with more memory"
-"""What to do where a model does not fit."""
+"""Advice if a model does not fit into memory."""
 
 
 class HeadroomError(Exception):
-    """Something the user can mend: the message names it, says what was expected and what to do."""
+    """An error that the user can correct; the message names the cause, the expectation and the remedy."""
 
 
 def first_of(names: Iterable[str]) -> str:
-    """The first of some names in their order, ``x``, or ``x and 3 more``."""
+    """Name the first of sorted names: ``x``, or ``x and 3 more``."""
     first, *others = sorted(names)
     return f"{first} and {len(others)} more" if others else first
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where no known name is near."""
+    """`` (did you mean 'x'?)``, or nothing if no known name is similar."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def with_causes(error: BaseException) -> str:
-    """An error and what it came from, as far as that says more: ``OSError: no data, because of KeyError: 'train'``."""
+    """Format an error with its causes, if they add information: ``OSError: no data, because of KeyError: 'train'``."""
     messages: list[str] = []
     current: BaseException | None = error
     while current is not None and len(messages) < 10:

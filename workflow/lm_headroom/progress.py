@@ -1,4 +1,4 @@
-"""One line every few seconds: done, rate and time left. No carriage returns, so logs stay readable."""
+"""Progress lines every few seconds with rate and remaining time. No carriage returns, so that logs stay readable."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Progress:
     """Report progress on standard error, less often the longer it takes.
 
     Args:
-        label: what runs, for example ``head-importance arc_easy``.
-        total: number of units in all.
+        label: name of the work, for example ``head-importance arc_easy``.
+        total: number of all units.
         unit: plural name of the unit.
         interval: seconds between two lines at first; later a tenth of the time that has passed, at most six intervals.
     """
@@ -33,7 +33,7 @@ class Progress:
             self._print(now)
 
     def reuse(self, units: int) -> None:
-        """Count ``units`` as done that an earlier run has computed: they say nothing of the rate."""
+        """Count ``units`` of an earlier run as done; they do not affect the rate."""
         self.reused += units
         self.done += units
         if self.done >= self.total:
@@ -45,10 +45,10 @@ class Progress:
         self._past.append((now - self.started, self.done - self.reused))
 
     def line(self, elapsed: float) -> str:
-        """The line for ``elapsed`` seconds since the start.
+        """Format the line for ``elapsed`` seconds since the start.
 
-        While work goes on, rate and time left are of the last lines, since documents come sorted by length; at the end
-        the rate is that of the whole.
+        During the work, rate and remaining time follow from the last lines, since documents are sorted by length; at
+        the end, the rate is that of the whole.
         """
         computed = self.done - self.reused
         share = 100 * self.done / max(self.total, 1)
@@ -65,16 +65,16 @@ class Progress:
 
 
 _WINDOW = 6
-"""Lines back to which the rate reaches."""
+"""Number of past lines from which the rate is computed."""
 
 
 def _per_second(rate: float) -> str:
-    """``3.2/s``; slower than one in ten seconds by the minute."""
+    """Format a rate: ``3.2/s``, or per minute if slower than one in ten seconds."""
     return f"{rate:.1f}/s" if rate >= 0.1 or not rate else f"{60 * rate:.1f}/min"
 
 
 def duration(seconds: float) -> str:
-    """``75 s`` as ``1 min 15 s``, ``7300 s`` as ``2 h 01 min``."""
+    """Format seconds: 75 as ``1 min 15 s``, 7300 as ``2 h 01 min``."""
     if seconds == float("inf"):
         return "unknown time"
     whole = round(seconds)

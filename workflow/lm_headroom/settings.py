@@ -1,4 +1,4 @@
-"""How a model is run: what changes speed and memory, and what changes numbers in their last digits."""
+"""Settings of running a model, which change speed, memory and the last digits of results."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 _BETTER = {"float16": "float32 or bfloat16", "bfloat16": "float32 or float64", "float32": "float64"}
 MARGIN = 2.0
-"""Default of the loss of accuracy that counts as none, in percentage points."""
+"""Default non-inferiority margin: the tolerated loss of accuracy, in percentage points."""
 
 
 def other_dtype(dtype: str) -> str:
-    """What to do where numbers of a format overflow: which format to take instead, if any is better.
+    """Advise which number format to use if one overflows, if any is better.
 
     Args:
-        dtype: the format, a name of :data:`DTYPES`, or as torch has it.
+        dtype: the format, a name of :data:`DTYPES`, possibly with torch's prefix.
     """
     dtype = dtype.removeprefix("torch.")
     if dtype in _BETTER:
@@ -31,9 +31,9 @@ class Settings:
         dtype: number format of weights and activations.
         device: ``cpu``, ``cuda`` or ``auto``.
         threads: CPU threads; None leaves torch's choice.
-        token_budget: most tokens per batch; None for what the memory holds. Changes speed and memory only.
+        token_budget: maximal tokens per batch; None for as many as fit into memory. Changes only speed and memory.
         add_bos: put the BOS token before each prompt.
-        cache: folder where finished units are kept, and looked for; None keeps nothing.
+        cache: folder of the resume cache; None disables it.
     """
 
     dtype: str = "float32"

@@ -45,7 +45,7 @@ def columns(n_documents, context="The sun rose {} times"):
 
 def write_prompts(path, task="a", n_documents=3, **facts):
     table = columns(n_documents)
-    write(path, PROMPTS, table, {"task": task, "shots": 0, "text": prompt_sizes(table), **facts})
+    write(path, PROMPTS, table, {"task": task, "shots": 0, "prompt_sizes": prompt_sizes(table), **facts})
     return str(path)
 
 

@@ -19,7 +19,7 @@ def longest_input(sequences: int, bos: bool) -> int:
 
 
 def most_sequences(window: int, bos: bool) -> int:
-    """How many sequences a window of so many tokens holds."""
+    """Compute how many sequences a context window of so many tokens holds."""
     return max(0, ((window - bos) // COPIES - sequence_length(0)) // 2)
 
 
@@ -41,5 +41,5 @@ def check_window(model: str, window: int, sequences: int, bos: bool) -> None:
         less = f"at most {most}, or to 0 to leave induction out" if most else "0 to leave induction out: none fits"
         raise HeadroomError(
             f"model {model!r}: an input of {longest} tokens, the longest of {sequences} induction sequences, does not "
-            f"fit its window of {window}; set induction.sequences to {less}"
+            f"fit its context window of {window}; set induction.sequences to {less}"
         )

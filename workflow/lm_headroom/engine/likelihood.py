@@ -105,7 +105,8 @@ def _truncate(doc_id: int, rows: list[tuple[list[int], list[int]]], max_position
         longest = max(len(target) for _, target in rows)
         raise HeadroomError(
             f"document {doc_id}: a continuation of {longest} tokens leaves no room for its context in the model's "
-            f"window of {max_positions} tokens; leave the document out or take a model with a longer context window"
+            f"context window of {max_positions} tokens; leave the document out or take a model "
+            "with a longer context window"
         )
     return Document(doc_id, tuple(TokenSequence((*p[excess:], *t), len(t)) for p, t in rows), excess)
 

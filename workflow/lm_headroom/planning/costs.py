@@ -1,4 +1,4 @@
-"""What a pass costs: floating-point operations and memory, by the sizes of a model. No torch."""
+"""Floating-point operations and memory of passes, from the sizes of a model. No torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from lm_headroom.engine.batch_size import bytes_per_token, logit_bytes
 
 BACKWARD_LINEAR = 1.0
-"""Linear maps again, for gradients of their inputs; weights are frozen."""
+"""Backward cost of linear maps relative to forward: only gradients of inputs, since weights are frozen."""
 BACKWARD_ATTENTION = 2.5
-"""Attention: two products forward; in its backward pass the scores again and four gradients."""
+"""Backward cost of attention relative to its two forward products: the scores again and four gradients."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What some documents ask of a model.
+    """The work that some documents require of a model.
 
     Attributes:
-        columns: tokens that are computed.
+        columns: number of tokens to compute.
         pairs: pairs of tokens whose attention is computed, per head.
-        logits: places where vocabulary logits are computed.
+        logits: positions where vocabulary logits are computed.
     """
 
     columns: float
@@ -28,7 +28,7 @@ class Load:
     logits: float
 
     def times(self, factor: float) -> Load:
-        """So many of it."""
+        """Multiply the load."""
         return Load(self.columns * factor, self.pairs * factor, self.logits * factor)
 
 
@@ -38,9 +38,9 @@ class Costs:
 
     Attributes:
         layers, heads, d_head: L, H and d_h.
-        parameters: all of the model.
+        parameters: number of parameters of the model.
         attention, ffn: parameters of one layer's attention and FFN maps, which each token is multiplied by.
-        unembedding: parameters of the output embedding and what stands before it.
+        unembedding: parameters of the unembedding.
         item_size: bytes of a number.
         token_bytes: a batch's bytes per token: in a pass, in the FFN oracle, in a backward pass.
         logit_bytes: bytes of one chunk of logits.
@@ -59,7 +59,7 @@ class Costs:
 
     @classmethod
     def from_sizes(cls, sizes: Mapping[str, int], item_size: int) -> Costs:
-        """Costs of a model of these sizes (:func:`lm_headroom.models.architectures.sizes`), in numbers of
+        """Compute the costs of a model from its sizes (:func:`lm_headroom.models.architectures.sizes`), in numbers of
         ``item_size`` bytes."""
         batch = (sizes["d_model"], sizes["d_mlp"], sizes["layers"], item_size)
         names = ("layers", "heads", "d_head", "parameters", "attention", "ffn", "unembedding")
@@ -76,48 +76,48 @@ class Costs:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights."""
+        """Memory of the weights in bytes."""
         return self.parameters * self.item_size
 
     def forward(self, load: Load, layers: float | None = None, ffns: float = 1.0) -> float:
-        """Floating-point operations of one pass.
+        """Compute the floating-point operations of one forward pass.
 
         Args:
-            load: the documents.
-            layers: how many layers are computed; None for all.
-            ffns: share of them whose FFN is computed.
+            load: the load of the documents.
+            layers: number of layers to compute; None for all.
+            ffns: share of these layers whose FFN is computed.
         """
         layers = self.layers if layers is None else layers
         linear = 2 * load.columns * (self.attention + ffns * self.ffn) * layers
-        # The last layer's FFN is computed where logits are needed.
+        # The last layer's FFN is computed only where logits are needed.
         saved = 2 * (load.columns - load.logits) * self.ffn * ffns
         attention = 4 * load.pairs * self.heads * self.d_head * layers
         return linear - saved + attention + 2 * load.logits * self.unembedding
 
     def backward(self, load: Load) -> float:
-        """Operations of one backward pass for gradients of activations."""
+        """Compute the operations of one backward pass for gradients of activations."""
         attention = 4 * load.pairs * self.heads * self.d_head * self.layers
         linear = self.forward(load) - attention
         return BACKWARD_LINEAR * linear + BACKWARD_ATTENTION * attention
 
     def oracle(self, load: Load) -> float:
-        """Operations of the FFN oracle: a whole pass, and one from each layer on, without that layer's FFN."""
+        """Compute the operations of the FFN oracle: a whole pass, and one pass from each layer on, without its FFN."""
         restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
         return self.forward(load) + restarts - 2 * load.columns * self.ffn * self.layers
 
     def head_oracle(self, load: Load, n_heads: int | None) -> float:
-        """Operations of the head oracle: a whole pass, and one from its layer on per head; None for all heads."""
+        """Compute the operations of the head oracle: a whole pass, and one from its layer on per head (None: all)."""
         total = self.layers * self.heads
         restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
         return self.forward(load) + restarts * min(n_heads or total, total) / self.layers
 
     def induction(self, lengths: Sequence[int]) -> float:
-        """Operations of prefix matching and copying over sequences of ``lengths`` tokens."""
+        """Compute the operations of prefix matching and copying for sequences of ``lengths`` tokens."""
         total = 0.0
         for n in lengths:
             pairs = n * n / 2
             inside = self.heads * self.d_head
             total += self.forward(Load(n, 2 * pairs, 0)) + 2 * pairs * inside * self.layers
-            # Copying: the attention's maps, each head's readout of the tokens, and three products per pair.
+            # Copying: the attention's maps, each head's unembedding of the tokens, and three products per pair.
             total += self.layers * (2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside)
         return total

@@ -1,4 +1,4 @@
-"""``lm-headroom plan``: what the jobs of a study will take on a given machine, before any of them runs."""
+"""``lm-headroom plan``: predict time and memory of a study's jobs on a given machine, before any of them runs."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from lm_headroom.tasks.prompt_set import first_gold, pairs
 from lm_headroom.tasks.prompt_set import read_prompts as read_prompt_set
 
 REPEATS = 5
-"""Timed passes of a measurement."""
+"""Number of timed passes of a measurement."""
 
 
 def costs_of(model: Any) -> Costs:
-    """Costs of a model; one on the meta device will do."""
+    """Compute the costs of a model; one on the meta device suffices."""
     return Costs.from_sizes(architectures.model_sizes(model), model.get_output_embeddings().weight.element_size())
 
 
 def load_of(batches: Batches) -> Load:
-    """The load of documents that are packed."""
+    """Compute the load of packed documents."""
     trees = [tree for batch in batches for tree in batch.trees]
     pairs = sum(t.trunk * (t.trunk + 1) / 2 + (t.columns - t.trunk) * t.columns for t in trees)
     return Load(batches.columns, pairs, sum(len(batch.positions) for batch in batches))
 
 
 def measure_hardware(config: Any, dtype: str, threads: int) -> Hardware:
-    """This machine, with its first GPU where there is one."""
+    """Measure this machine, with its first GPU if it has one."""
     forward, backward = measure_rates(config, DTYPES[dtype], threads)
     if torch.cuda.is_available():
         return Hardware("here", 1, float(torch.cuda.mem_get_info()[1]), forward, backward, 1e9)
@@ -68,10 +68,10 @@ def measure_hardware(config: Any, dtype: str, threads: int) -> Hardware:
 
 
 def measure_rates(config: Any, dtype: torch.dtype, threads: int, columns: int = 1024) -> tuple[float, float]:
-    """Operations per second of this machine's passes, forward and backward, in layers of a model's shape.
+    """Measure this machine's operations per second in forward and backward passes, in layers of a model's shape.
 
-    From what two layers more add to the time of a pass over documents of 128 tokens, the median of several: what is
-    spent outside the layers weighs little in a whole model. Random weights: speed needs no trained ones.
+    The rate follows from the time that two more layers add to a pass over documents of 128 tokens (median of several),
+    since time outside the layers matters little in a whole model. Weights are random: speed does not depend on them.
     """
     torch.set_num_threads(threads)
     few, more = (_time_layers(config, dtype, n, columns) for n in (1, 3))
@@ -86,7 +86,7 @@ class _Pass:
 
 
 def _rate(few: _Pass, more: _Pass) -> float:
-    """What the added layers reach; the larger pass as a whole where a machine busy otherwise made that nonsense."""
+    """Rate of the added layers; if other load on the machine distorted it, that of the whole larger pass."""
     whole = more.operations / more.seconds
     seconds = more.seconds - few.seconds
     added = (more.operations - few.operations) / seconds if seconds > 0 else 0.0
@@ -94,7 +94,7 @@ def _rate(few: _Pass, more: _Pass) -> float:
 
 
 def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -> tuple[_Pass, _Pass]:
-    """A forward pass, and a forward pass with its backward pass, of a model of so many layers."""
+    """Time a forward pass, and a forward pass with its backward pass, of a model with ``n_layers`` layers."""
     small = with_layers(config, n_layers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = prepare(model_from_config(small, dtype, device), None)
@@ -115,7 +115,7 @@ def _time_layers(config: Any, dtype: torch.dtype, n_layers: int, columns: int) -
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        # The first one warms up.
+        # The first pass warms up.
         return statistics.median(seconds[1:])
 
     with torch.no_grad():
@@ -133,10 +133,10 @@ class CountedPrompts(NamedTuple):
 
 
 def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int) -> list[CountedPrompts]:
-    """Loads of all tasks and shots, counted on the first ``sample`` documents of each prompts file and scaled.
+    """Compute the loads of all tasks and shots from the first ``sample`` documents of each prompts file, scaled up.
 
     Raises:
-        HeadroomError: prompts are missing; says how to render them.
+        HeadroomError: prompts are missing; explains how to render them.
     """
     loads = []
     for task, shots, path in _prompt_files(study, results):
@@ -161,15 +161,10 @@ def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]
 
 
 def requests(study: Study, prompts: Mapping[Path, Mapping[str, Any]], costs: Costs) -> dict[str, Request]:
-    """What the longest job of each rule asks a cluster for at first, as the workflow's resource functions reckon it.
-
-    Args:
-        study: the study.
-        prompts: each prompts file of it, and what made the file.
-        costs: of the model.
+    """Compute the first request of each rule's longest job to a cluster, as the workflow's resource functions do.
 
     Raises:
-        HeadroomError: prompts do not say how much text they hold.
+        HeadroomError: prompts are missing, or lack the sizes of their text.
     """
     hardware = hardware_of(study)
     loads = [recorded_loads(path, provenance) for path, provenance in prompts.items()]
@@ -193,7 +188,7 @@ def format_plan(
     planned: Sequence[Job],
     asked: Mapping[str, Request],
 ) -> str:
-    """The plan as text."""
+    """Format the plan as text."""
     need = max(job.memory for job in planned)
     where = f"{hardware.devices} GPUs" if hardware.devices > 1 else ("1 GPU" if hardware.devices else "CPU")
     lines = [
@@ -238,17 +233,17 @@ def plan(
     threads: int,
     sample: int,
 ) -> str:
-    """The plan of a study for one model.
+    """Compute the plan of a study for one model.
 
     Args:
-        source: a checkpoint folder (its config and tokenizer are read, no weights) or a hub name.
+        source: a checkpoint folder (only its config and tokenizer are read) or a hub name.
         study: the study file.
-        results: the results folder, which has the prompts.
-        hardware: a line of ``workflow/hardware.yaml``, or ``here``.
+        results: the results folder with the prompts.
+        hardware: an entry of ``workflow/hardware.yaml``, or ``here``.
         dtype: number format; None for the study's.
         gpus: GPUs of a job; None for the study's.
-        threads: CPU threads, for ``here`` and the line ``cpu``.
-        sample: documents of each prompts file that tokens are counted on.
+        threads: CPU threads, for ``here`` and the entry ``cpu``.
+        sample: number of documents of each prompts file whose tokens are counted.
     """
     from transformers import AutoTokenizer
 

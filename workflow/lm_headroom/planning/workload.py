@@ -1,8 +1,7 @@
-"""What the jobs that run a model will take: operations, time and memory of each rule, and what to ask a cluster for.
+"""Predict operations, time and memory of the jobs that run a model, and their requests to a cluster.
 
-One set of formulas for ``lm-headroom plan``, which counts tokens and may measure the machine, and for the workflow's
-resource functions, which know how large the model is and how much text the prompts hold. No torch: the Snakefile
-imports this module.
+``lm-headroom plan``, which counts tokens and may measure the machine, and the workflow's resource functions, which know
+the sizes of the model and of the prompts' text, share these formulas. No torch: the Snakefile imports this module.
 """
 
 from __future__ import annotations
@@ -29,36 +28,36 @@ MB = 10**6
 START_UP = 6.0
 """Seconds until a job's work begins: imports and the proofs at load."""
 RUNTIME_BYTES = 0.5 * GIB
-"""Of a process that has imported torch and transformers."""
+"""Memory of a process that has imported torch and transformers."""
 GPU_RUNTIME_BYTES = 4 * GIB
 """The same with CUDA's libraries, on the host."""
 SNAKEMAKE_BYTES = 0.5 * GIB
-"""A cluster job carries two processes of Snakemake."""
+"""Memory of the two Snakemake processes in a cluster job."""
 CHARACTERS_PER_TOKEN = 3.0
-"""Fewer than in English prose, so that times are rather too long than too short."""
+"""Fewer than in English prose, so that times are overestimated rather than underestimated."""
 MEMORY_FACTOR, MEMORY_GROWTH = 1.2, 1.5
-"""What is asked for over what is reckoned, and over the attempt before."""
+"""Ratio of requested to predicted memory, and of each attempt's request to the one before."""
 TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
-"""The same for time, and seconds that every job is given."""
+"""The same for time, and seconds that every request includes."""
 DEFAULT_REQUEST = (32_000, 24 * 60)
-"""MB and minutes where nothing is known."""
+"""MB and minutes if nothing is known about a job."""
 PASS, ORACLE, BACKWARD = range(3)
 MEMORY_PROFILES = {"score_heads": BACKWARD, "rank_heads_iteratively": BACKWARD} | dict.fromkeys(
     ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
 )
-"""What a job keeps in memory, by rule: a pass where nothing is said; see ``Costs.token_bytes``."""
+"""Kind of pass that determines a job's memory, by rule; others are forward passes. See ``Costs.token_bytes``."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a job runs on.
+    """Hardware of a job.
 
     Attributes:
-        name: its line in ``workflow/hardware.yaml``, or ``here``.
+        name: its entry in ``workflow/hardware.yaml``, or ``here``.
         devices: GPUs of a job; 0 for a CPU.
-        memory: bytes of each of them, or of the machine; infinite where they are not known.
-        forward, backward: operations per second that a pass reaches. Layers are spread over GPUs, which therefore
-            compute one after the other.
+        memory: bytes of each GPU, or of the machine; infinity if unknown.
+        forward, backward: operations per second that a pass reaches. GPUs hold different layers and therefore compute
+            one after the other.
         load: bytes per second at which weights are read.
     """
 
@@ -71,7 +70,7 @@ class Hardware:
 
     @property
     def total(self) -> float:
-        """Bytes of all devices."""
+        """Memory of all devices in bytes."""
         return self.memory * max(1, self.devices)
 
 
@@ -81,9 +80,9 @@ class Job:
 
     Attributes:
         rule: its name.
-        count: how many jobs.
-        operations: floating-point operations of all, forward and backward passes apart.
-        seconds: of all jobs, and of the longest.
+        count: number of jobs.
+        operations: floating-point operations of all jobs.
+        seconds, longest: time of all jobs, and of the longest.
         memory: bytes of one job on the device (or of the process, on a CPU).
     """
 
@@ -97,7 +96,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prompts:
-    """One task and shot: loads of its scoring documents with the first right choice and with all, and of evaluation."""
+    """Loads of one task and shot: scoring documents with their first right choice, with all choices, and evaluation."""
 
     task: str
     shots: int
@@ -108,7 +107,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks a cluster for: memory of the host in MB, and minutes."""
+    """A job's request to a cluster: memory of the host in MB, and minutes."""
 
     mem_mb: int
     minutes: int
@@ -116,27 +115,27 @@ class Request:
 
 @cache
 def hardware_table() -> dict[str, dict[str, float]]:
-    """``workflow/hardware.yaml``."""
+    """Read ``workflow/hardware.yaml``."""
     return dict(yaml.safe_load((WORKFLOW / "hardware.yaml").read_text(encoding="utf-8")))
 
 
 def hardware_line(name: str, dtype: str, gpus: int = 1, threads: int = 1) -> Hardware:
-    """A line of the table.
+    """Look up an entry of the hardware table.
 
     Args:
-        name: of the line.
+        name: name of the entry.
         dtype: number format.
         gpus: GPUs of a job.
-        threads: of a job on a CPU, whose lines are per thread.
+        threads: threads of a job on a CPU, whose entry is per thread.
 
     Raises:
-        HeadroomError: no such line.
+        HeadroomError: there is no such entry.
     """
     table = hardware_table()
     if name not in table:
         raise HeadroomError(f"hardware {name!r} is unknown{nearest(name, table)}; known: {', '.join(table)}")
     line = table[name]
-    # The table has 16 and 32 bits; in 64 there is no more than half of the latter.
+    # The table has rates for 16 and 32 bits; 64 bits reach at most half of the latter.
     rate = line["tflops"] if ITEM_SIZES[dtype] == 2 else line["tflops_float32"] * 4 / ITEM_SIZES[dtype]
     rate *= 1e12 * line["reached"] * (threads if name == "cpu" else 1)
     memory = line["memory_gib"] * GIB if "memory_gib" in line else math.inf
@@ -144,26 +143,26 @@ def hardware_line(name: str, dtype: str, gpus: int = 1, threads: int = 1) -> Har
 
 
 def hardware_of(study: Study) -> Hardware:
-    """What a study's jobs run on: a CPU of no great speed, or its ``hardware`` key, else the table's slowest GPU.
+    """Determine a study's hardware: a slow CPU, or its ``hardware`` key, else the slowest GPU of the table.
 
     Raises:
         HeadroomError: there is no such hardware.
     """
     gpus = [name for name in hardware_table() if name != "cpu"]
     slowest = min(gpus, key=lambda name: hardware_table()[name]["tflops"])
-    # A name that is none is refused on a CPU, too.
+    # An unknown name is refused on a CPU, too.
     gpu = hardware_line(study.hardware or slowest, study.dtype, study.gpus)
     return hardware_line("cpu", study.dtype, threads=study.threads) if study.device == "cpu" else gpu
 
 
 def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -> tuple[float, float]:
-    """Floating-point operations of one job, in forward and in backward passes.
+    """Compute the floating-point operations of one job, in forward and in backward passes.
 
     Args:
         rule: a rule that runs the model.
         study: the configuration.
-        costs: of the model.
-        prompts: of the job; None for induction and exports, which have none.
+        costs: costs of the model.
+        prompts: loads of the job; None for induction and exports, which read no prompts.
     """
     if rule == "export_pruned":
         # A few dozen tokens.
@@ -195,7 +194,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         return costs.oracle(judged) + curves * curve, 0.0
     if rule == "evaluate_joint":
         heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero
-        # The edge without FFNs pruned and the curve of heads share their levels.
+        # The edge of the grid without pruned FFNs shares its levels with the curve of heads.
         cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
     # All rankings of a job share the whole model's evaluation, and the reading that is configured has the own ranking.
@@ -211,20 +210,20 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
 
 
 def seconds(work: tuple[float, float], costs: Costs, hardware: Hardware) -> float:
-    """Time of a job with so many forward and backward operations."""
+    """Predict the seconds of a job with these forward and backward operations."""
     ahead, back = work
-    # A backward pass has a rate of its own, measured with the forward pass that it needs.
+    # The backward rate includes the forward pass that a backward pass needs.
     computing = (ahead + back) / hardware.backward if back else ahead / hardware.forward
     return START_UP + costs.weight_bytes / hardware.load + computing
 
 
 def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
-    """Bytes of a job: weights, a batch of the budget that the free memory gives, logits, and on a CPU the process.
+    """Predict the bytes of a job: weights, the largest batch that fits, logits, and on a CPU the process.
 
     Args:
-        costs: of the model.
-        hardware: the node.
-        kind: a pass, the FFN oracle, or a backward pass.
+        costs: costs of the model.
+        hardware: hardware of the job.
+        kind: ``PASS``, ``ORACLE`` or ``BACKWARD``.
     """
     device = "cuda" if hardware.devices else "cpu"
     free = hardware.total - costs.weight_bytes
@@ -234,12 +233,12 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
 
 
 def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
-    """The jobs of the rules that run the model, for one model and one seed."""
+    """List the jobs of the rules that run the model, for one model and one seed."""
     tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
     task_prompts = [p for p in prompts if p.task in tasks]
     again = task_prompts if study.pruning.is_iterative else []
     has_grid = study.joint.has_grid
-    of_rule: dict[str, Sequence[Prompts | None]] = {
+    by_rule: dict[str, Sequence[Prompts | None]] = {
         "score_heads": prompts,
         "score_ffns": task_prompts,
         "evaluate_own": prompts,
@@ -254,7 +253,7 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
         "select_ffns": task_prompts if study.ffn.selection_bias else [],
     }
     planned = []
-    for rule, members in of_rule.items():
+    for rule, members in by_rule.items():
         work = [operations(rule, study, costs, p) for p in members]
         times = [seconds(each, costs, hardware) for each in work]
         if work:
@@ -266,24 +265,24 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
 def request(
     rule: str, study: Study, costs: Costs, hardware: Hardware, expected_seconds: float, attempt: int = 1
 ) -> Request:
-    """What a job asks a cluster for.
+    """Compute a job's request to a cluster.
 
     Args:
         rule: its rule.
-        study: the configuration; its ``max_hours`` is the most that is asked for.
-        costs: of the model.
-        hardware: what it runs on.
-        expected_seconds: seconds that it is reckoned to take.
-        attempt: from 1; each asks for more than the one before.
+        study: the configuration; its ``max_hours`` limits the request.
+        costs: costs of the model.
+        hardware: hardware of the job.
+        expected_seconds: predicted time of the job.
+        attempt: counts from 1; each attempt requests more than the one before.
     """
     if hardware.devices:
-        # Weights pass through the host's memory, and stay there where the GPUs do not hold them.
+        # Weights pass through the host's memory, and stay there if the GPUs do not hold them.
         needed = float(GPU_RUNTIME_BYTES + costs.weight_bytes)
     else:
-        # A weight that is read is there twice, as the file has it and as the model does.
+        # A weight that is being read exists twice: as in the file, and as in the model.
         needed = memory(costs, hardware, MEMORY_PROFILES.get(rule, PASS)) + costs.weight_bytes
     if rule == "export_pruned":
-        # Sliced on the host in the checkpoint's own format, of 32 bits at most; a layer is there twice, a file, too.
+        # Sliced on the host in the checkpoint's format, at most 32 bits; a layer and a file exist twice.
         needed = max(needed, RUNTIME_BYTES + 2 * ITEM_SIZES["float32"] * costs.parameters)
     return _asked(
         study,
@@ -294,7 +293,7 @@ def request(
 
 
 def default_request(study: Study, attempt: int) -> Request:
-    """What a job asks for of which nothing is known."""
+    """The request of a job about which nothing is known."""
     return _asked(study, *DEFAULT_REQUEST, attempt)
 
 
@@ -305,11 +304,11 @@ def _asked(study: Study, mem_mb: float, minutes: float, attempt: int) -> Request
 
 
 def request_from_files(rule: str, study: Study, model: str, prompts: str | None, attempt: int = 1) -> Request:
-    """The same from files alone: the model's record, and the prompts as far as their size is recorded.
+    """Compute a job's request from files alone: the model's record, and the recorded sizes of the prompts.
 
     Raises:
-        FileNotFoundError: one of them is not there yet.
-        HeadroomError: one of them does not say what is needed.
+        FileNotFoundError: one of the files does not exist yet.
+        HeadroomError: one of the files lacks the sizes.
     """
     Path(model).stat()
     costs = record_costs(Path(model), ITEM_SIZES[study.dtype])
@@ -320,10 +319,10 @@ def request_from_files(rule: str, study: Study, model: str, prompts: str | None,
 
 
 def record_costs(record: Path, item_size: int) -> Costs:
-    """Costs of the model of a record, in numbers of ``item_size`` bytes.
+    """Compute the costs of a record's model, in numbers of ``item_size`` bytes.
 
     Raises:
-        HeadroomError: how large it is was not noted when its checkpoint was looked at.
+        HeadroomError: the location file lacks the model's sizes.
     """
     try:
         return Costs.from_sizes(read_location(record)["sizes"], item_size)
@@ -353,13 +352,13 @@ def recorded_loads(path: Path, provenance: Mapping[str, Any]) -> Prompts:
     Raises:
         HeadroomError: it does not say how much text it holds.
     """
-    if "text" not in provenance:
+    if "prompt_sizes" not in provenance:
         raise HeadroomError(
             f"{path}: these prompts lack the sizes of their text; an older lm-headroom may have made "
             f"them. Delete "
             "the file and run the workflow again, which renders it anew"
         )
-    loads = {name: _load(sizes) for name, sizes in provenance["text"].items()}
+    loads = {name: _load(sizes) for name, sizes in provenance["prompt_sizes"].items()}
     return Prompts(provenance["task"], provenance["shots"], **loads)
 
 

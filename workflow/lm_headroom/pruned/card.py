@@ -1,4 +1,4 @@
-"""The page of a pruned checkpoint, README.md: front matter that model hubs read, and what a reader should know."""
+"""The README.md of a pruned checkpoint: front matter for model hubs, and a page for readers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 def build_card(manifest: Mapping[str, Any]) -> str:
-    """The page.
+    """Build the page.
 
     Args:
         manifest: the checkpoint's manifest; see :mod:`lm_headroom.steps.export_pruned`.
@@ -44,7 +44,7 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{model['name']} ({model.get('family')}, checkpoint digest `{model['digest'][:16]}`) with its least "
-        "important attention heads or feed-forward networks (FFNs) removed for good: their weights are gone."
+        "important attention heads or feed-forward networks (FFNs) permanently removed, including their weights."
     )
     yield from ("", "| | pruned | of | percent | ranking |", "|---|---|---|---|---|")
     for what, part in manifest["pruned"].items():
@@ -57,14 +57,13 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from ('tokenizer = AutoTokenizer.from_pretrained("FOLDER")', "```", "")
     yield (
         "transformers' own `AutoModelForCausalLM.from_pretrained` does not know the model type "
-        "`lm_headroom_pruned` and "
-        "refuses the folder: layers have different numbers of heads."
+        "`lm_headroom_pruned` and refuses the folder: layers have different numbers of heads."
     )
     origin = manifest["made_by"]
     commit = f", commit `{origin['commit']}`" if origin["commit"] else ""
-    yield from ("", "## What made it", "")
+    yield from ("", "## Provenance", "")
     yield f"lm-headroom {origin['version'] or '(version unknown)'}{commit}, code `{manifest['code']}`, from:"
     yield from ("", "| file of the study | SHA-256 | made by |", "|---|---|---|")
     for place, source in manifest["lineage"].items():
-        step = f"{source['step']} `{source['code']}`" if "step" in source else "no longer there, or changed since"
+        step = f"{source['step']} `{source['code']}`" if "step" in source else "missing or changed since"
         yield f"| {place} | `{source['digest'][:16]}` | {step} |"

@@ -1,4 +1,4 @@
-"""Writing a checkpoint without its pruned heads and FFNs, and holding it against the masked model before it counts."""
+"""Write a checkpoint without its pruned heads and FFNs, and compare it with the masked model before it is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lm_headroom.pruned.model import Remainder, check_architecture, load_pruned,
 from lm_headroom.settings import other_dtype
 
 SHARD = "5GB"
-"""Weight files are no larger, so that no machine needs much more than the model's memory to read or write them."""
+"""Largest weight file, so that reading and writing need little more than the model's memory."""
 _TEXTS = (
     "Question: what boils at 100 degrees?\nAnswer:",
     " Zwölf naïve   foxes\n\n",
@@ -36,36 +36,36 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Pruned:
-    """What is taken out of a model.
+    """Heads and FFNs to prune from a model.
 
     Attributes:
         heads: (layer, head) pairs, from 0.
-        ffns: layers whose FFN goes.
+        ffns: layers whose FFN is pruned.
     """
 
     heads: tuple[tuple[int, int], ...]
     ffns: tuple[int, ...]
 
     def left(self, shape: architectures.HeadLayout) -> Remainder:
-        """What stays."""
+        """What remains of the model."""
         return Remainder.without(shape, self.heads, self.ffns)
 
     def parameters(self, model: Any) -> int:
-        """How many parameters go; a model on the meta device will do."""
+        """Count the removed parameters; a model on the meta device suffices."""
         ffns = sum(architectures.ffn_parameters(model, layer) for layer in self.ffns)
         return architectures.removed_parameters(model, list(self.heads)) + ffns
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the masked model says to some tokens: the export must say the same.
+    """Outputs of the masked model for some tokens, which the export must reproduce.
 
     Attributes:
         tokens: [row, pos].
         logits: [row, pos, vocabulary], on the CPU.
-        trace: what passed through the model's layers.
-        dtype: number format of the model that said it.
-        device: where that was.
+        trace: activations of the model's layers.
+        dtype: number format of the masked model.
+        device: its device.
     """
 
     tokens: Tensor
@@ -77,9 +77,9 @@ class Reference:
 
 @torch.no_grad()
 def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
-    """Logits of the model with closed gates and left-out FFNs, on tokens from all over the vocabulary."""
+    """Run the model with closed gates and omitted FFNs on random tokens, and record its outputs."""
     model = loaded.model
-    # Torch's own generator, so that the tokens are the same on each machine.
+    # Torch's own generator, so that tokens are the same on all machines.
     tokens = torch.randint(
         model.config.vocab_size, (2, min(24, loaded.max_positions)), generator=torch.Generator().manual_seed(0)
     )
@@ -94,25 +94,25 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
         logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise HeadroomError(
-            "with these heads and FFNs gone the model's logits are not finite in this number format; "
+            "with these heads and FFNs pruned, the model's logits are not finite in this number format; "
             + other_dtype(str(model.dtype))
         )
     return Reference(tokens, logits.cpu(), trace, model.dtype, loaded.device)
 
 
 def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
-    """Write configuration, weights and tokenizer of a checkpoint without what is pruned, in its own number format.
+    """Write configuration, weights and tokenizer of the pruned model, in the checkpoint's own number format.
 
-    The weights are read anew, on the CPU: those that the masked model was run with may be of another format. Layers are
-    made smaller one by one, so that the model is in memory once.
+    The weights are read again, on the CPU, since the masked model may have run in another format. Layers shrink one by
+    one, so that the model is in memory only once.
 
     Args:
         checkpoint: the whole model's folder.
-        pruned: what goes.
+        pruned: what to remove.
         out: an empty folder.
 
     Raises:
-        HeadroomError: its family cannot be served, or its tokenizer is not the same when it is loaded from ``out``.
+        HeadroomError: its architecture cannot be exported, or its tokenizer differs when loaded from ``out``.
     """
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
@@ -132,18 +132,18 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
 
 @torch.no_grad()
 def check_export(folder: Path, reference: Reference, parameters: int) -> float:
-    """Load what was written and hold it against the masked model.
+    """Load the export and compare it with the masked model.
 
     Args:
         folder: the export.
-        reference: what the masked model said.
-        parameters: how many the export must have.
+        reference: outputs of the masked model.
+        parameters: number of parameters that the export must have.
 
     Returns:
         The largest difference between their logits.
 
     Raises:
-        HeadroomError: sizes or logits differ, or generation with a cache goes other ways than without.
+        HeadroomError: sizes or logits differ, or outputs with a key-value cache differ from those without.
     """
     placing = {"device_map": "auto"} if reference.device.type == "cuda" else {}
     model = load_pruned(folder, dtype=reference.dtype, **placing)
@@ -154,7 +154,7 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
         )
     tokens = reference.tokens.to(reference.device)
     natural = model(input_ids=tokens, use_cache=False).logits.cpu()
-    # The cache holds all tokens but the last: what one that miscounts its tokens would get wrong.
+    # The cache holds all tokens but the last, which detects a cache that miscounts its tokens.
     for what, parts in (("", (slice(None),)), (" with a cache", (slice(-1), slice(-1, None)))):
         cache = None
         for part in parts:
@@ -175,13 +175,13 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder beside ``out`` that takes its place when all went well, and is removed when not.
+    """Yield a folder beside ``out`` that replaces it on success and is removed on failure.
 
     Args:
-        out: what will be there: nothing, an empty folder, or an older export, which is replaced as a whole.
+        out: the target: nothing yet, an empty folder, or an older export, which is replaced as a whole.
 
     Raises:
-        HeadroomError: the disk is full, or the place cannot be written. What was there stays.
+        HeadroomError: the disk is full, or the target cannot be written; it is then unchanged.
     """
     out = out.absolute()
     partial: Path | None = None
@@ -196,7 +196,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         new, older = partial / "new", partial / "older"
         new.mkdir()
         yield new
-        # Once more: files may have come in the meantime.
+        # Checked again: files may have appeared in the meantime.
         check_target(out)
         if out.is_dir():
             out.rename(older)
@@ -217,10 +217,10 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def check_room(out: Path, needed: int) -> None:
-    """Refuse to begin where the disk has no room for the result.
+    """Refuse to start if the disk has no room for the result.
 
     Raises:
-        HeadroomError: it has not.
+        HeadroomError: it has no room.
     """
     above = next(place for place in out.absolute().parents if place.exists())
     free = shutil.disk_usage(above).free

@@ -1,10 +1,10 @@
-"""Models without their pruned heads and FFNs: smaller projections, no FFN modules, and a configuration that says so.
+"""Models without their pruned heads and FFNs: smaller projections, no FFN modules, and a configuration of both.
 
-A pruned model is the family's own class with fewer rows and columns. A query head takes its rows of the query
-projection and its columns of the output projection along, a key-value head goes with the last query head that reads it,
-a layer without heads keeps its output bias, and an FFN goes with its norm unless that norms the residual: what
-:func:`lm_headroom.models.architectures.removed_parameters` and :func:`lm_headroom.models.architectures.ffn_parameters`
-count.
+A pruned model is the architecture's own class with fewer rows and columns. Pruning a query head removes its rows of the
+query projection and its columns of the output projection; a key-value head is removed with the last query head that
+reads it. A layer without heads keeps its output bias. An FFN is removed with its norm, unless that acts on the residual
+stream. :func:`lm_headroom.models.architectures.removed_parameters` and
+:func:`lm_headroom.models.architectures.ffn_parameters` count what is removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
 
 MODEL_TYPE = "lm_headroom_pruned"
-"""Model type of a pruned checkpoint. transformers does not know it, and so refuses what it cannot load right."""
+"""Model type of a pruned checkpoint. transformers does not know it, and so refuses to load it incorrectly."""
 IMPLEMENTATION = "lm_headroom_pruned"
 ARCHITECTURES = ("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
-"""Families whose attention takes the number of heads from the shapes of its maps, and from what is named next."""
+"""Architectures whose attention takes the number of heads from the shapes of its maps, and from the next two tables."""
 HEAD_COUNTS = {"opt": "num_heads"}
-"""Attribute of attention that is its number of heads."""
+"""Attribute of the attention module with the number of heads."""
 HEAD_WIDTHS = {"gpt2": "split_size"}
-"""Attribute of attention that is the width of all its heads together."""
+"""Attribute of the attention module with the total width of its heads."""
 _PREFIX = "Pruned"
 _FORMAT = 1
 _HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
@@ -42,11 +42,11 @@ _HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
 
 @dataclass(frozen=True)
 class Remainder:
-    """What is left of a model.
+    """What remains of a model.
 
     Attributes:
-        heads: the query heads that are left, by layer, in order.
-        ffns: the layers whose FFN is left, in order.
+        heads: the remaining query heads by layer, in order.
+        ffns: the layers whose FFN remains, in order.
     """
 
     heads: tuple[tuple[int, ...], ...]
@@ -56,25 +56,26 @@ class Remainder:
     def without(
         cls, shape: architectures.HeadLayout, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()
     ) -> Remainder:
-        """What is left without these (layer, head) pairs and the FFNs of these layers."""
-        gone, gone_ffns = set(heads), set(ffns)
+        """Remove these (layer, head) pairs and the FFNs of these layers."""
+        pruned_heads, pruned_ffns = set(heads), set(ffns)
         return cls(
             tuple(
-                tuple(head for head in range(shape.heads) if (layer, head) not in gone) for layer in range(shape.layers)
+                tuple(head for head in range(shape.heads) if (layer, head) not in pruned_heads)
+                for layer in range(shape.layers)
             ),
-            tuple(layer for layer in range(shape.layers) if layer not in gone_ffns),
+            tuple(layer for layer in range(shape.layers) if layer not in pruned_ffns),
         )
 
 
 class Groups:
-    """Which key-value head each query head of a layer reads, where groups are uneven."""
+    """The key-value head that each query head of a layer reads, if groups are uneven."""
 
     def __init__(self, key_value_heads: Iterable[int]) -> None:
         self._heads = tuple(key_value_heads)
         self._index: dict[torch.device, Tensor] = {}
 
     def on(self, device: torch.device) -> Tensor:
-        """The key-value head of each query head, [head], as an index there. No buffer: those of no file get lost."""
+        """The key-value head of each query head, [head], on a device. Not a buffer, since the file has none for it."""
         if device not in self._index:
             self._index[device] = torch.tensor(self._heads, device=device)
         return self._index[device]
@@ -90,33 +91,33 @@ class HeadlessAttention(nn.Module):
         self._output = output
 
     def forward(self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
-        """Zeros or the bias, [batch, time, width]."""
-        # As GPT-NeoX calls it.
+        """Return zeros or the bias, [batch, pos, d_model]."""
+        # GPT-NeoX uses this name.
         past_key_values = kwargs.get("layer_past", past_key_values)
         if past_key_values is not None:
-            # One number per token: an empty tensor would count as no tokens, and the first layer's count for all.
+            # One number per token: an empty tensor would count as none, and the first layer's count is used for all.
             token = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
             past_key_values.update(token, token, self.layer_idx)
         return self.get_submodule(self._output)(hidden_states), None
 
 
 class OutputBias(nn.Module):
-    """What an output projection without inputs gives."""
+    """An output projection without inputs."""
 
     def __init__(self, projection: nn.Linear) -> None:
         super().__init__()
         self.bias = projection.bias
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The bias at each position."""
+        """Return the bias at each position."""
         return torch.zeros_like(hidden) if self.bias is None else self.bias.to(hidden.dtype).expand_as(hidden)
 
 
 class ZeroFFN(nn.Module):
-    """An FFN that is gone."""
+    """A removed FFN."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Zeros, which leave the residual as it is."""
+        """Return zeros, which leave the residual stream unchanged."""
         return torch.zeros_like(hidden)
 
 
@@ -124,7 +125,7 @@ def check_architecture(model: Any) -> None:
     """Refuse a model whose attention cannot have fewer heads in some layers.
 
     Raises:
-        HeadroomError: its family is not one of those whose pruned checkpoints are tested.
+        HeadroomError: pruned checkpoints of its architecture are not supported.
     """
     family = model.config.model_type
     if family not in ARCHITECTURES:
@@ -135,14 +136,14 @@ def check_architecture(model: Any) -> None:
 
 
 def shrink(model: Any, left: Remainder) -> None:
-    """Take all but the remainder out of a model, in place; its weights may be on the meta device.
+    """Remove everything but ``left`` from a model, in place; its weights may be on the meta device.
 
     Raises:
-        HeadroomError: its family cannot be served.
+        HeadroomError: its architecture is not supported.
     """
     check_architecture(model)
     row, shape = architectures.architecture_of(model), architectures.head_layout(model)
-    # Before any layer is another than the rest.
+    # Read while all layers are still equal.
     weights = [architectures.head_rows(model, number) for number in range(shape.layers)]
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
     modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
@@ -163,7 +164,7 @@ def shrink(model: Any, left: Remainder) -> None:
 
 
 def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
-    """The norms of a layer that go with its FFN: not those that norm the residual."""
+    """The norms of a layer that are removed with its FFN: not those that act on the residual stream."""
     row = architectures.architecture_of(model)
     if row.residual_norm and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]:
         return []
@@ -181,7 +182,7 @@ def _shrink_attention(
     ):  # fmt: skip
         rows.setdefault(outputs.module, []).append(outputs.rows[members].flatten())
     for module, indices in rows.items():
-        # In their order: a fused projection keeps its layout.
+        # Sorted, so that a fused projection keeps its layout.
         _select(module, torch.cat(indices).sort().values, outputs=True)
     _select(weights.output, weights.columns[list(heads)].flatten(), outputs=False)
     if shape.group > 1:
@@ -189,7 +190,7 @@ def _shrink_attention(
         if read == [head for head in key_value_heads for _ in range(even)]:
             attention.num_key_value_groups = even
         else:
-            # One to one, once the function below has gathered them; no other function takes them as they are.
+            # One to one after the function below has gathered them; no other function handles uneven groups.
             attention.num_key_value_groups = 1
             attention.lm_headroom_groups = Groups(key_value_heads.index(head) for head in read)
 
@@ -217,7 +218,7 @@ def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
 def _attention_function(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """What transformers calls: its own function, after each query head has been given its key-value head."""
+    """The function that transformers calls: it gathers key-value heads for transformers' own."""
     groups: Groups | None = getattr(module, "lm_headroom_groups", None)
     if groups is not None:
         index = groups.on(key.device)
@@ -231,19 +232,19 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 class PrunedConfig:
-    """What makes a family's configuration one of a pruned model: the file that it writes."""
+    """Mixin that makes an architecture's configuration one of a pruned model."""
 
     lm_headroom_pruned: dict[str, Any]
     attribute_map: dict[str, str]
 
     @property
     def left(self) -> Remainder:
-        """What is left of the model."""
+        """What remains of the model."""
         content = self.lm_headroom_pruned
         return Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"]))
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
-        """Write ``config.json``: the family's configuration is inside, so that nobody takes it for the whole."""
+        """Write ``config.json``, with the whole model's configuration nested in it."""
         base = json.loads(self.to_json_string(use_diff))  # type: ignore[attr-defined]
         pruned = base.pop("lm_headroom_pruned")
         names = base.get("architectures") or []
@@ -251,12 +252,12 @@ class PrunedConfig:
         content = {
             "model_type": MODEL_TYPE,
             "architectures": [_PREFIX + name for name in base["architectures"]],
-            # Any family's own class, if somebody names it instead of AutoModelForCausalLM, stops at this.
+            # An architecture's own class, if used instead of AutoModelForCausalLM, fails at this value.
             "num_hidden_layers": _HINT,
             self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
             "format": _FORMAT,
             **pruned,
-            # Apart from the rest, in which transformers would look for a configuration of that type.
+            # Not within ``base``, where transformers would look for a configuration of that type.
             "base_model_type": base.pop("model_type"),
             "base": base,
         }
@@ -264,7 +265,7 @@ class PrunedConfig:
 
 
 class PrunedModel:
-    """What makes a family's class one of pruned models."""
+    """Mixin that makes an architecture's model class one of pruned models."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
@@ -275,7 +276,7 @@ _classes: dict[type, Any] = {}
 
 
 def pruned_class(base: type) -> Any:
-    """The class of a family's pruned models, or of their configurations; the same each time."""
+    """Return the class of an architecture's pruned models, or of their configurations; always the same one."""
     if base not in _classes:
         extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
         _classes[base] = type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
@@ -283,7 +284,7 @@ def pruned_class(base: type) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """The classes by their names, for pickle."""
+    """Find the classes by name, for pickle."""
     base = getattr(transformers, name.removeprefix(_PREFIX), None) if name.startswith(_PREFIX) else None
     if isinstance(base, type):
         return pruned_class(base)
@@ -291,19 +292,19 @@ def __getattr__(name: str) -> Any:
 
 
 def pruned_config(base: Any, left: Remainder) -> Any:
-    """The configuration of a model that is pruned to ``left``; ``base`` is the whole model's."""
+    """Build the configuration of a model pruned to ``left`` from the whole model's configuration ``base``."""
     content = {"heads_left": [list(heads) for heads in left.heads], "ffns_left": list(left.ffns)}
     return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": content})
 
 
 def prune_for_good(model: Any, left: Remainder) -> Any:
-    """A model in memory without what is pruned: the same object, smaller, of a pruned class."""
+    """Prune a model in memory, in place, and change its class to the pruned one."""
     whole = model.config
     shrink(model, left)
     model.__class__ = pruned_class(type(model))
     config = pruned_config(whole, left)
     for module in model.modules():
-        # One object for all, as it was.
+        # All modules share one configuration object, as before.
         if getattr(module, "config", None) is whole:
             module.config = config
     model.set_attn_implementation(IMPLEMENTATION)
@@ -318,10 +319,10 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
         options: what ``from_pretrained`` takes, such as ``dtype`` and ``device_map``.
 
     Returns:
-        The model, set to evaluation: the family's own class with fewer heads and FFNs.
+        The model in evaluation mode: the architecture's own class with fewer heads and FFNs.
 
     Raises:
-        HeadroomError: it is no such folder, damaged, or an attention implementation is asked for.
+        HeadroomError: the folder is not a pruned checkpoint or is damaged, or an attention implementation is given.
     """
     folder = Path(folder)
     if "attn_implementation" in options:
@@ -344,7 +345,7 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
         )
     except HeadroomError:
         raise
-    # transformers and what it is built on raise whatever comes up; their messages lack the checkpoint.
+    # transformers and its dependencies raise arbitrary errors, whose messages do not name the checkpoint.
     except (OSError, RuntimeError, ValueError) as error:
         raise HeadroomError(f"{folder}: this pruned checkpoint cannot be loaded ({error})") from error
     except Exception as error:
@@ -358,10 +359,10 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
 
 
 def read_config(folder: Path) -> Any:
-    """The configuration of a pruned checkpoint.
+    """Read the configuration of a pruned checkpoint.
 
     Raises:
-        HeadroomError: there is none, or it is not one of a pruned checkpoint.
+        HeadroomError: there is none, or it is not that of a pruned checkpoint.
     """
     path = folder / "config.json"
     if not path.is_file():

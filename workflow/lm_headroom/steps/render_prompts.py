@@ -44,7 +44,7 @@ def run(
         out,
         PROMPTS,
         columns,
-        build_provenance("steps.render_prompts", {}, options, {**facts, "text": prompt_sizes(columns)}),
+        build_provenance("steps.render_prompts", {}, options, {**facts, "prompt_sizes": prompt_sizes(columns)}),
     )
     for purpose, found in facts["documents"].items():
         text = f"prompts {task} {shots}-shot: {found['count']} {purpose} documents ({found['split']})"

@@ -1,7 +1,7 @@
-"""The files that a task's records come from, known by content: what a prompts artifact depends on outside the results.
+"""Digests of the files with a task's records, on which a prompts artifact depends.
 
-Their folders are no part of it: records that were moved, unchanged, are the same records. Standard library and PyYAML
-only: the Snakefile uses it at every parse.
+Digests cover content, not folders: records that are moved stay the same. Standard library and PyYAML only: the
+Snakefile uses this module at every parse.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import task_yaml
 
 SOURCE = "source.json"
-"""Beside records: where they come from."""
+"""File beside records with their origin."""
 RECORDS = "records"
-"""Key of a prompts artifact's provenance: label to SHA-256 of each file that its records came from."""
+"""Key of a prompts artifact's provenance that maps the label of each file with its records to a SHA-256."""
 
 
 def mirror_records(folder: Path, digests: Digests) -> dict[str, str]:
-    """Name to SHA-256 of the records of one task in a mirror, ``{split}.parquet``, and of what is said of them.
+    """Map names to SHA-256 of one task's files in a mirror: ``{split}.parquet`` and ``source.json``.
 
     Raises:
         HeadroomError: a file cannot be read.
@@ -36,9 +36,9 @@ def mirror_records(folder: Path, digests: Digests) -> dict[str, str]:
 
 
 def own_records(name: str, folders: Iterable[Path], digests: Digests) -> dict[str, str]:
-    """Label to SHA-256 of the files that a task's own YAML names as its data set; empty where it names none.
+    """Map labels to SHA-256 of the files that a task's own YAML names as its data set; empty if it names none.
 
-    Labels say what a file is to the data set (its split and number, or its path below a folder), not where it lies.
+    A label is the file's split and number, or its path below a folder; it does not depend on the folder.
 
     Raises:
         HeadroomError: the YAML or a file cannot be read.
@@ -49,7 +49,7 @@ def own_records(name: str, folders: Iterable[Path], digests: Digests) -> dict[st
 
 
 def digest_of_records(records: dict[str, str]) -> str:
-    """One digest of all of a task's files; empty where there are none."""
+    """Compute one digest of all files of a task; empty if there are none."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16] if records else ""
 
 
@@ -111,7 +111,7 @@ class Records:
 
 
 def _files(config: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """The files of a data set with their labels, found as datasets finds them: from its folder or the working one."""
+    """Find the files of a data set with their labels as datasets does: from its folder or the working folder."""
     kwargs = config.get("dataset_kwargs") or {}
     folder = Path(config["dataset_path"])
     base = folder if folder.is_dir() else Path()
@@ -137,7 +137,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def recorded_digest(prompts: Path) -> str:
-    """Digest of the records that a prompts artifact was made from; empty where there is none that can be read."""
+    """Digest of the records that a prompts artifact was made from; empty if there is no readable artifact."""
     # Imported where it is needed, since it imports pyarrow, which the host that plans may lack.
     try:
         from lm_headroom.artifacts.store import provenance

@@ -1,7 +1,7 @@
-"""Digest of a task's YAML by its parsed content: includes are merged, functions count by their code.
+"""Digest of a task's YAML by its parsed content, with includes merged and functions represented by their code.
 
-Comments and formatting change nothing, nor does the place of data that lie in files: these count by their content (see
-:mod:`lm_headroom.tasks.data`). Standard library and PyYAML only: the Snakefile uses it at every parse.
+The digest ignores comments, formatting and the paths of local data, whose content :mod:`lm_headroom.tasks.data`
+digests. Standard library and PyYAML only: the Snakefile uses this module at every parse.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks.files import read_task_yaml, task_yaml
 
 PLACES = ("data_files", "data_dir", "cache_dir")
-"""Keys of ``dataset_kwargs`` that say where data lie."""
+"""Keys of ``dataset_kwargs`` with the paths of data."""
 
 
 def task_digest(name: str, folder: Path) -> str:
-    """Digest of a task: its own YAML in ``folder``, or lm-eval's version for tasks that lm-eval brings.
+    """Compute the digest of a task: of its YAML in ``folder``, or lm-eval's version for lm-eval's own tasks.
 
     Raises:
         HeadroomError: the YAML, a file that it includes or a module of its functions cannot be read.
@@ -33,7 +33,7 @@ def task_digest(name: str, folder: Path) -> str:
         try:
             return f"lm-eval {version('lm_eval')}"
         except PackageNotFoundError:
-            # The scheduling host may do without lm-eval; then its pinned version is the environment's business.
+            # The scheduling host may lack lm-eval; its version then follows from the pinned environment.
             return "lm-eval"
     content = task_config(name, path)
     if has_local_data(content):
@@ -49,10 +49,10 @@ def task_digest(name: str, folder: Path) -> str:
 
 
 def task_config(name: str, path: Path) -> dict[str, Any]:
-    """A task's keys with its includes merged; a function is its name and the digests of the modules it comes from.
+    """Read a task's keys with its includes merged; a function becomes its name and the digests of its modules.
 
     Raises:
-        HeadroomError: names the task, and the file that cannot be read.
+        HeadroomError: a file cannot be read; names it and the task.
     """
     try:
         return _load(path, ())
@@ -61,7 +61,7 @@ def task_config(name: str, path: Path) -> dict[str, Any]:
 
 
 def has_local_data(config: dict[str, Any]) -> bool:
-    """Whether a task reads its data set from files of this machine: through a reader such as ``json``, or a folder."""
+    """Whether a task reads its data set from local files, through a reader such as ``json`` or from a folder."""
     path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs") or {}
     if not isinstance(path, str) or not isinstance(kwargs, dict):
         return False
@@ -75,7 +75,7 @@ def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise HeadroomError(f"{path}: the task YAML includes itself")
 
     class Loader(yaml.SafeLoader):
-        """Knows ``!function module.name``, relative to this YAML."""
+        """Resolves ``!function module.name`` relative to this YAML."""
 
     def function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> dict[str, Any]:
         name = str(loader.construct_scalar(node))
@@ -93,10 +93,10 @@ def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _code(module: str, folder: Path) -> dict[str, str]:
-    """Digests of a module and of the local modules that it imports, by name; installed packages count by their names.
+    """Compute digests of a module and of the local modules that it imports, by name; installed packages are left out.
 
     Raises:
-        HeadroomError: one of them cannot be read, or is no Python.
+        HeadroomError: a module cannot be read or parsed.
     """
     digests: dict[str, str] = {}
     pending = [(module, folder)]
@@ -111,13 +111,13 @@ def _code(module: str, folder: Path) -> dict[str, str]:
         except (OSError, ValueError, SyntaxError) as error:
             raise HeadroomError(f"{path}, which its functions need, cannot be read ({error}); mend the file") from error
         pending += [(imported, path.parent) for imported in imports]
-    # Their folders may be moved.
+    # Without folders, which may be moved.
     return {f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(digests.items())}
 
 
 def _module_file(name: str, folder: Path) -> Path | None:
-    """The file of a module of the user's own: relative to the file that names it, as lm-eval looks for it, or to where
-    Python does in a job: the working folder and this checkout."""
+    """Find the file of a user's module: relative to the file that names it, as lm-eval does, or where Python looks in a
+    job: in the working folder and this checkout."""
     dots = len(name) - len(name.lstrip("."))
     if dots:
         folder = folder.joinpath(*[".."] * (dots - 1))

@@ -1,4 +1,4 @@
-"""Finding and reading the YAML that defines a task. PyYAML alone: the Snakefile uses it at every parse."""
+"""Find and read the YAML that defines a task. PyYAML only: the Snakefile uses this module at every parse."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import yaml
 from lm_headroom.errors import HeadroomError
 
 TASK_FOLDERS = Path(__file__).resolve().parents[2] / "tasks"
-"""A folder of task YAMLs for each value of the study's ``prompts``."""
+"""Holds a folder of task YAMLs for each value of the study's ``prompts``."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def task_yaml(name: str, folder: Path) -> Path | None:
-    """The YAML below ``folder`` that defines a task, or None. What other files hold does not matter, be they broken.
+    """Find the YAML below ``folder`` that defines a task, or None; other files may be broken.
 
     Raises:
-        HeadroomError: several do.
+        HeadroomError: several files define it.
     """
     paths = [path for path, task in _named(folder, name) if task == name]
     if len(paths) > 1:
@@ -30,26 +30,26 @@ def task_yaml(name: str, folder: Path) -> Path | None:
 
 
 def task_names(folder: Path) -> list[str]:
-    """The names of all tasks that YAMLs below ``folder`` define."""
+    """List the names of all tasks that YAMLs below ``folder`` define."""
     return sorted({task for _, task in _named(folder, "")})
 
 
 def built_in_yaml(name: str, folder: Path) -> Path | None:
-    """As :func:`task_yaml`, for lm-eval's own folder: the first YAML with a ``task:`` line of this name.
+    """Find the first YAML with a ``task:`` line of this name in lm-eval's own folder.
 
-    A text search: five times as fast on lm-eval's 14,000 files as its own index over them, which also takes the first.
+    On lm-eval's 14,000 files, this text search is five times as fast as lm-eval's index, which also takes the first.
     """
     return next((path for path in _sorted(folder) if _has_line(name, _text(path))), None)
 
 
 def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
-    """A YAML's keys.
+    """Read the keys of a YAML.
 
     Raises:
-        HeadroomError: it is missing, no text, no YAML, or holds something else than keys.
+        HeadroomError: the file is missing, is not YAML, or holds something other than keys.
     """
     try:
-        # As bytes, so that YAML itself tells the encoding.
+        # As bytes, so that YAML detects the encoding.
         content = yaml.load(path.read_bytes(), Loader=loader)
     except OSError as error:
         raise HeadroomError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -62,10 +62,10 @@ def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
 
 
 def _named(folder: Path, text: str) -> Iterator[tuple[Path, str]]:
-    """The YAMLs below a folder that hold this text and name a task, each with the name."""
+    """Yield the YAMLs below a folder that contain ``text`` and name a task, each with the name."""
     for path in _sorted(folder):
         content = _text(path)
-        # Most files do not hold the name at all, which is quicker to see than to parse.
+        # Most files do not contain the name, which is faster to check than to parse.
         if text in content:
             task = _task_of(content)
             if task is not None:
@@ -77,7 +77,7 @@ def _sorted(folder: Path) -> list[Path]:
 
 
 def _text(path: Path) -> str:
-    """A file's text, for looking at what it names; what is no text becomes replacement characters."""
+    """Read a file as text; invalid bytes become replacement characters."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -86,9 +86,9 @@ def _text(path: Path) -> str:
 
 
 def _task_of(content: str) -> str | None:
-    """The value of the key ``task`` in a YAML's text; of a broken one, that of its ``task:`` line."""
+    """Get the value of the key ``task`` of a YAML's text, or of its ``task:`` line if the YAML is broken."""
     try:
-        # Composed, not constructed: functions and includes are not looked at.
+        # Composed, not constructed: functions and includes are ignored.
         root = yaml.compose(content, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         line = re.search(r"^task[ \t]*:[ \t]*(['\"]?)(.*?)\1[ \t]*(#.*)?$", content, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""How much text prompts hold, counted when they are rendered: the time limits of cluster jobs follow from it."""
+"""Count the text of prompts when they are rendered; the time limits of cluster jobs follow from it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Rows = Sequence[tuple[str, str]]
 
 
 def prompt_sizes(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, int]]:
-    """Characters by what reads them: scoring documents with their first right choice, with all, and evaluation.
+    """Count the characters of scoring documents with their first right choice, with all choices, and of evaluation.
 
     Args:
-        columns: of a prompts artifact; rows of a document are adjacent.
+        columns: columns of a prompts artifact; rows of a document are adjacent.
 
     Returns:
         For each of ``scoring``, ``scoring_choices`` and ``evaluation``: ``columns``, characters that are read, with

@@ -1,6 +1,6 @@
-"""Prompts, rendered by lm-eval: description, few-shot examples, separators, choices.
+"""Render prompts with lm-eval: description, few-shot examples, separators, choices.
 
-Everything later reads the prompts artifact: no later step needs lm-eval, the data, or a network.
+All later steps read the prompts artifact, so that none of them needs lm-eval, the data, or a network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lm_headroom.tasks.scoring import check_choices, check_scoring, describe_lab
 HUB = "hub"
 QUESTION, ANSWER = "question", "answer"
 LABELS_CHECKED = 200
-"""Documents of a split, spread over all of it, whose labels are looked at before any is rendered."""
+"""Number of documents, spread over a split, whose labels are checked before any is rendered."""
 METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
@@ -47,9 +47,9 @@ class Task:
 
     Attributes:
         task: lm-eval's task.
-        config: its merged configuration, with the splits that there are.
-        definition: what defines it.
-        notes: what about its data is not as its definition says.
+        config: its merged configuration, with the available splits.
+        definition: the file that defines it.
+        notes: differences between its data and its definition.
     """
 
     task: Any
@@ -60,7 +60,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Split:
-    """Documents of one split, and of each the number of the first document of its question."""
+    """Documents of one split; ``questions`` holds, for each, the number of its question's first document."""
 
     name: str
     documents: Sequence[dict[str, Any]]
@@ -87,24 +87,24 @@ def render(
     folders: Sequence[Path] = (),
     metric: str = QUESTION,
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Columns of a prompts artifact, and facts about the task for its provenance.
+    """Build the columns of a prompts artifact, and its provenance.
 
     Args:
         name: a task of output type multiple_choice or loglikelihood, in one of ``folders`` or in lm-eval.
         shots: few-shot examples per prompt, drawn at random by lm-eval's sampler.
-        seed: of that sampler; same seed, same prompts.
+        seed: seed of that sampler; equal seeds give equal prompts.
         data: ``hub``, or a mirror folder with ``{task}/{split}.parquet`` in the columns of the task's data set.
         limit_importance: scoring documents; None for all.
         limit_evaluation: evaluation questions; None for all.
-        sample: which scoring documents: the ``first``, or the first of them ``shuffled`` by the seed.
-        folders: folders of task YAMLs that go before lm-eval's own, in this order.
-        metric: ``question``: documents that the task's ``metadata.question`` puts together are one question;
-            ``answer``: each document is its own.
+        sample: the scoring documents: the ``first``, or the first after they are ``shuffled`` by the seed.
+        folders: folders of task YAMLs that override lm-eval's own, in this order.
+        metric: ``question``: documents with equal ``metadata.question`` are one question; ``answer``: each document is
+            a question.
 
     Raises:
-        HeadroomError: the task is unknown, of a type that cannot be scored or scored otherwise than by accuracy, the
-            mirror lacks it, its records change meanwhile, there are fewer documents than shots, labels count from 1, or
-            no document of a split has a right choice.
+        HeadroomError: the task is unknown, has an unsupported type or metric, or is not in the mirror; its records
+            change meanwhile; there are fewer documents than shots; labels count from 1; or a split has no document with
+            a right choice.
     """
     with tempfile.TemporaryDirectory() as cache:
         records = _records(name, data, folders)
@@ -124,13 +124,13 @@ def render_task(
     sample: str,
     metric: str,
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Columns of the prompts of a task that is loaded, and facts about them; see :func:`render`."""
+    """Build the columns of a loaded task's prompts, and their provenance; see :func:`render`."""
     task, config, name = loaded.task, loaded.config, loaded.config["task"]
     columns: dict[str, list[Any]] = {column.name: [] for column in PROMPTS.columns}
     documents, splits, notes = {}, {}, list(loaded.notes)
     for selection in select(task, config, limit_importance, limit_evaluation, sample, seed, metric, notes):
         _check_shots(task, shots, name, selection)
-        # As simple_evaluate: one seeded sampler goes through the documents in order.
+        # As in simple_evaluate, one seeded sampler serves the documents in order.
         task.set_fewshot_seed(seed)
         rendered = [i for i in selection.doc_ids if _add_document(columns, task, selection, i, shots)]
         documents[selection.purpose] = _counts(name, task, selection, rendered, notes)
@@ -155,13 +155,13 @@ def render_task(
 
 
 def _records(name: str, data: str, folders: Sequence[Path]) -> dict[str, str]:
-    """Digests of the files that a task's records come from."""
+    """Compute digests of the files with a task's records."""
     digests = Digests()
     return own_records(name, folders, digests) if data == HUB else mirror_records(Path(data, name), digests)
 
 
 def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int], notes: list[str]) -> dict[str, Any]:
-    """Facts about one purpose. Documents without a right choice are left out; if all are, their labels are hidden."""
+    """Count the documents of one purpose. Those without a right choice are left out; if all are, labels are hidden."""
     split, numbers = selection.split, selection.doc_ids
     with_gold = set(rendered)
     left_out = next((i for i in numbers if i not in with_gold), None)
@@ -187,7 +187,7 @@ def _counts(name: str, task: Any, selection: Selection, rendered: Sequence[int],
 
 
 def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots: int) -> Task:
-    """An lm-eval task with its data.
+    """Load an lm-eval task with its data.
 
     Raises:
         HeadroomError: there is no such task, its YAML cannot be read, it cannot be scored, or its data do not load.
@@ -203,20 +203,20 @@ def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots:
     if data != HUB:
         config.update(_mirror(name, Path(data), config, cache, notes))
     elif has_local_data(config):
-        # datasets takes what it has kept of a file for the file as long as its time is the same.
+        # A fresh cache: datasets reuses its copy of a file as long as the file's time is unchanged.
         config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "cache_dir": str(cache)}
     task = ConfigurableTask.__new__(ConfigurableTask)
     try:
         task.__init__(config=config)
         return Task(task, config, definition, tuple(notes))
     except IndexError as error:
-        # The first document's label is looked at while the task is made.
+        # lm-eval reads the first document's label when it constructs the task.
         if hasattr(task, "multiple_target"):
             label, choices = _label(task, task.task_docs[0]), task.doc_to_choice(task.task_docs[0])
             why = explain_out_of_range(label, choices) if choices else "it has no choices"
             raise HeadroomError(f"task {name!r}, its first document: {why}") from error
         raise HeadroomError(f"task {name!r} could not be loaded: {with_causes(error)}") from error
-    # lm-eval and datasets raise whatever comes up; the task's name is what their messages lack.
+    # lm-eval and datasets raise arbitrary errors, whose messages do not name the task.
     except Exception as error:
         raise HeadroomError(
             f"task {name!r} could not be loaded: {with_causes(error)}. {_advise(name, data, config)}"
@@ -224,20 +224,20 @@ def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots:
 
 
 def load_config(name: str, path: Path) -> dict[str, Any]:
-    """The configuration of a task that can be scored, with its includes merged and its functions imported.
+    """Load the configuration of a task, with its includes merged and its functions imported.
 
     Raises:
-        HeadroomError: the YAML cannot be read, or the task is of a type that cannot be scored.
+        HeadroomError: the YAML cannot be read, or the task has an unsupported type.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    # Functions of a task may import modules of the working folder; last, so that none takes the place of a package.
+    # Functions of a task may import modules of the working folder, which comes last so that none shadows a package.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    # The public loader cannot merge a changed data source into a task, so the YAML is loaded and built here.
+    # lm-eval's public loader cannot change a task's data source, so the YAML is loaded here.
     try:
         config = dict(load_yaml(path))
-    # Functions that a YAML names are imported here, whatever they need.
+    # This imports the functions that a YAML names, which may raise anything.
     except Exception as error:
         raise HeadroomError(f"task {name!r}: {path} cannot be read: {with_causes(error)}") from error
     _check_type(name, config)
@@ -247,7 +247,7 @@ def load_config(name: str, path: Path) -> dict[str, Any]:
 
 
 def _advise(name: str, data: str, config: dict[str, Any]) -> str:
-    """What to do about data that do not load."""
+    """Advise on data that do not load."""
     if data != HUB:
         return _mirror_columns(name, Path(data))
     if has_local_data(config):
@@ -256,10 +256,10 @@ def _advise(name: str, data: str, config: dict[str, Any]) -> str:
 
 
 def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
-    """The YAML that defines a task, and its name for the provenance: in one of ``folders``, else in lm-eval.
+    """Find the YAML that defines a task, in ``folders`` or else in lm-eval, and its name for the provenance.
 
     Raises:
-        HeadroomError: there is none (the message suggests the nearest known name), or a folder is missing.
+        HeadroomError: there is none (the message suggests the nearest name), or a folder is missing.
     """
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -269,7 +269,7 @@ def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
             raise HeadroomError(f"task {name!r}: there is no folder {folder} of task YAMLs")
         path = task_yaml(name, folder)
         if path is not None:
-            # What is wrong with it is said in its own words, before lm-eval's.
+            # Checked here first, since these messages are clearer than lm-eval's.
             task_config(name, path)
             return path, f"{folder.resolve().name}/{path.relative_to(folder)}"
     theirs = f"lm-eval {version('lm_eval')}"
@@ -303,7 +303,7 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
 
 
 def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes: list[str]) -> dict[str, Any]:
-    """Configuration that reads a task from a mirror folder; splits without a file are switched off, which is noted."""
+    """Build the configuration that reads a task from a mirror; disable splits without a file, and note each."""
     files = {path.stem: str(path) for path in sorted((mirror / name).glob("*.parquet"))}
     splits = {key: config.get(key) for key in _SPLITS}
     kept = {key: split if split in files else None for key, split in splits.items()}
@@ -337,10 +337,10 @@ def _mirror(name: str, mirror: Path, config: dict[str, Any], cache: Path, notes:
 
 
 def _plain_names(files: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Links in ``folder`` to the files: datasets takes a path for a pattern, and ``$HOME`` in it for a variable.
+    """Link to the files from ``folder``: datasets expands patterns and variables such as ``$HOME`` in paths.
 
     Raises:
-        HeadroomError: the name of ``folder`` itself is none that datasets takes as it is.
+        HeadroomError: the path of ``folder`` itself has such characters.
     """
     odd = sorted(set("$*?[]{}") & set(str(folder)))
     if odd:
@@ -355,7 +355,7 @@ def _plain_names(files: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def _check_records(name: str, file: str) -> None:
-    """Refuse a mirror's file that datasets could not read; its messages lack the file."""
+    """Refuse a mirror's file that datasets cannot read; its own messages do not name the file."""
     try:
         n_records = pq.read_metadata(file).num_rows
     except (pa.ArrowException, OSError) as error:
@@ -365,7 +365,7 @@ def _check_records(name: str, file: str) -> None:
 
 
 def _mirror_columns(name: str, mirror: Path) -> str:
-    """What a mirror's files hold, for who has to compare it with what the task reads."""
+    """List the columns of a mirror's files, for comparison with those that the task reads."""
     contents = [
         f"{path} has {', '.join(pq.read_schema(path).names)}" for path in sorted((mirror / name).glob("*.parquet"))
     ]
@@ -373,7 +373,7 @@ def _mirror_columns(name: str, mirror: Path) -> str:
 
 
 def _data_origin(name: str, data: str) -> dict[str, Any]:
-    """What the data are, for the provenance."""
+    """Describe the origin of the data, for the provenance."""
     if data == HUB:
         return {"source": HUB}
     origin = Path(data) / name / SOURCE
@@ -383,7 +383,7 @@ def _data_origin(name: str, data: str) -> dict[str, Any]:
         raise HeadroomError(
             f"task {name!r}: {origin} is no JSON object ({error}); mend the file, or remove it"
         ) from error
-    # Not the folder: records that are moved stay what they are.
+    # Without the folder: moved records stay the same.
     return {**origin_record, "source": "mirror"}
 
 
@@ -397,10 +397,10 @@ def select(
     metric: str,
     notes: list[str],
 ) -> Iterator[Selection]:
-    """Scoring documents (training split, else validation) and evaluation documents (labelled test, else validation).
+    """Select scoring documents (training or validation split) and evaluation documents (test or validation split).
 
-    Where both would be the same split, its first third is for scoring and for shots, the rest for evaluation. What is
-    not as the task says is added to ``notes``.
+    If both come from one split, its first third serves for scoring and shots, and the rest for evaluation. Differences
+    from the task's definition are added to ``notes``.
     """
     names = (
         config.get("training_split") or config.get("validation_split") or config.get("test_split"),
@@ -425,13 +425,13 @@ def select(
     ):
         if not numbers:
             raise HeadroomError(f"task {config['task']!r}: split {split.name!r} has no documents for {purpose}")
-        # Labels that count from 1 are wrong in all documents, and seen in some that may not be chosen.
+        # Labels that count from 1 affect all documents, but only some show it, which may not be selected.
         _labelled(task, config["task"], split.name, split.documents)
         yield Selection(purpose, split, numbers)
 
 
 def _first_questions(split: Split, doc_ids: Iterable[int], limit: int | None) -> list[int]:
-    """The documents of the first questions, those of a question together."""
+    """List the documents of the first questions, grouped by question."""
     questions: dict[int, list[int]] = {}
     for doc_id in doc_ids:
         questions.setdefault(split.questions[doc_id], []).append(doc_id)
@@ -452,7 +452,7 @@ def _split(task: Any, config: dict[str, Any], name: str | None, metric: str) -> 
 
 
 def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], template: str | None) -> Sequence[int]:
-    """Of each document the number of the first one for which the template renders the same text."""
+    """For each document, find the number of the first one for which the template renders the same text."""
     if template is None:
         return range(len(documents))
     from jinja2 import TemplateError
@@ -460,7 +460,7 @@ def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], templ
 
     first: dict[str, int] = {}
     questions = []
-    # Compiled once, where lm-eval would for every document.
+    # Compiled once; lm-eval would compile it for every document.
     compiled = env.from_string(template)
     for number, document in enumerate(documents):
         try:
@@ -474,7 +474,7 @@ def _questions(task: str, split: str, documents: Sequence[dict[str, Any]], templ
 
 
 def _evaluation_split(task: Any, config: dict[str, Any], notes: list[str]) -> str | None:
-    """The test split where at least half of it has labels (hidden ones are -1 or empty), else the validation split."""
+    """Choose the test split if at least half of it has labels (hidden ones are -1 or empty), else validation."""
     test, validation = config.get("test_split"), config.get("validation_split")
     if not test or not validation or test == validation:
         return test or validation
@@ -489,7 +489,7 @@ def _evaluation_split(task: Any, config: dict[str, Any], notes: list[str]) -> st
 
 
 def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, Any]]) -> list[bool]:
-    """Of documents spread over a split, whether they have a right choice.
+    """For documents spread over a split, find whether they have a right choice.
 
     Raises:
         HeadroomError: labels count from 1.
@@ -498,11 +498,11 @@ def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, An
     for number in range(0, len(documents), max(1, math.ceil(len(documents) / LABELS_CHECKED))):
         document = documents[number]
         try:
-            # An empty record says more of itself where it is rendered.
+            # Rendering gives a better message for an empty record.
             labelled.append(not _is_empty(document) and bool(_gold(task, document)))
         except HeadroomError as error:
             raise HeadroomError(f"task {name!r}, split {split!r}, document {number}: {error}") from error
-        # Where labels are hidden, templates may not fit; a document that is chosen says what is wrong with it.
+        # Templates may fail on hidden labels; a selected document reports its error when it is rendered.
         except Exception:
             labelled.append(False)
     return labelled
@@ -510,7 +510,7 @@ def _labelled(task: Any, name: str, split: str, documents: Sequence[dict[str, An
 
 def _check_shots(task: Any, shots: int, name: str, selection: Selection) -> None:
     pool = len(task.sampler.fewshot_docs())
-    # Where the document may be among them, one more than the shots is drawn, so that it can be left out.
+    # If the document may be among its shots, one more is drawn, so that it can be left out.
     needed = shots + (_may_be_among_shots(task, selection.split.name) or _leaves_out(task))
     if shots and pool < needed:
         raise HeadroomError(
@@ -519,9 +519,9 @@ def _check_shots(task: Any, shots: int, name: str, selection: Selection) -> None
 
 
 def _leaves_out(task: Any) -> bool:
-    """Whether lm-eval itself leaves a document out of its shots, having drawn one more than needed.
+    """Whether lm-eval itself draws one shot more than needed, to leave the document out of its shots.
 
-    It does so, too, where neither a split for shots nor a test split is named.
+    It also does so if neither a split for shots nor a test split is named.
     """
     first = type(task.sampler).__name__ == "FirstNSampler"
     return not first and bool(task.fewshot_cfg.split == task.config.test_split)
@@ -533,9 +533,9 @@ def _may_be_among_shots(task: Any, split: str) -> bool:
 
 
 def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection, doc_id: int, shots: int) -> bool:
-    """Add a row per choice; False, and nothing added, where no choice is right.
+    """Add one row per choice; add nothing and return False if no choice is right.
 
-    ReCoRD, for one, has documents whose answer is not among the entities.
+    ReCoRD, for example, has documents whose answer is not among the entities.
     """
     split = selection.split
     document = split.documents[doc_id]
@@ -543,19 +543,19 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
     if _is_empty(document):
         raise HeadroomError(f"{where}: the record is empty: {document}; leave it out of the data")
     try:
-        # Shots are drawn for documents that are left out, too, so that the others' are those that lm-eval draws.
+        # Shots are also drawn for documents that are left out, so that those of the others match lm-eval's.
         context = _context(task, split.name, document, shots)
         requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
         gold = _gold(task, document)
         lengths = _choice_lengths(task, document)
     except HeadroomError as error:
         raise HeadroomError(f"{where}: {error}") from error
-    # A record that does not fit the task's templates; their messages lack the record.
+    # The record does not fit the task's templates, whose messages do not name the record.
     except Exception as error:
         raise HeadroomError(f"{where}: lm-eval cannot render it: {with_causes(error)}") from error
     if not gold:
         return False
-    # Tasks that also measure mutual information append unconditional requests after those of the choices.
+    # Tasks that also measure mutual information append unconditional requests after the choices'.
     for number, (request, length) in enumerate(
         zip(requests if isinstance(requests, list) else [requests], lengths, strict=False)
     ):
@@ -580,7 +580,7 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a record holds nothing but missing values and blanks, at any depth."""
+    """Whether a record holds only missing values and blanks, at any depth."""
     if isinstance(value, dict):
         return all(map(_is_empty, value.values()))
     if isinstance(value, list):
@@ -589,10 +589,10 @@ def _is_empty(value: Any) -> bool:
 
 
 def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any:
-    """The rendered context(s); the document itself is never among its shots.
+    """Render the context(s); the document itself is never among its shots.
 
-    lm-eval leaves the document out only where it knows that shots come from the evaluated split; here it is left out
-    also where shots and scoring documents share a split.
+    lm-eval leaves the document out only if it knows that shots come from the evaluated split. Here it is also left out
+    if shots and scoring documents share a split.
     """
     sampler = task.sampler
     draw = sampler.sample
@@ -605,9 +605,9 @@ def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any
 
 
 def _shots_split(task: Any) -> str | None:
-    """The split that lm-eval draws shots from: the task's own choice, else training, validation, test.
+    """Find the split that lm-eval draws shots from: the task's own choice, else training, validation, test.
 
-    None where the task brings its examples along.
+    None if the task includes its own examples.
     """
     config, own = task.config, task.fewshot_cfg
     if own.split is None and own.samples is not None:
@@ -617,7 +617,7 @@ def _shots_split(task: Any) -> str | None:
 
 
 def _choice_lengths(task: Any, document: dict[str, Any]) -> list[int | None]:
-    """Of each choice its characters, where the task defines acc_norm; a loglikelihood task has one continuation."""
+    """Count the characters of each choice if the task defines acc_norm; a loglikelihood task has one continuation."""
     if _SCORED[task.OUTPUT_TYPE] == GREEDY:
         return [None]
     normalised = "acc_norm" in task._metric_fn_list
@@ -625,16 +625,16 @@ def _choice_lengths(task: Any, document: dict[str, Any]) -> list[int | None]:
 
 
 def _label(task: Any, document: dict[str, Any]) -> Any:
-    """What a document says is right."""
-    # Tasks whose choices are contexts (Winogrande) name the right context where others put the question.
+    """Read the label of a document."""
+    # Tasks whose choices are contexts (Winogrande) have the label where others have the question.
     return task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
 
 
 def _gold(task: Any, document: dict[str, Any]) -> set[int]:
-    """Numbers of the right choices; empty where the label is hidden or out of range.
+    """Find the numbers of the right choices; empty if the label is hidden or out of range.
 
     Raises:
-        HeadroomError: the label counts from 1, or the choices or the continuation are no text.
+        HeadroomError: labels count from 1, or the choices or the continuation are not text.
     """
     label = _label(task, document)
     if _SCORED[task.OUTPUT_TYPE] == GREEDY:

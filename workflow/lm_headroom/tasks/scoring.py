@@ -1,5 +1,4 @@
-"""Whether a task's own scoring is what lm-headroom counts, and which choices are right: as lm-eval does, or a
-refusal."""
+"""Check that lm-headroom can compute a task's score, and find the right choices as lm-eval does."""
 
 from __future__ import annotations
 
@@ -11,18 +10,18 @@ from lm_headroom.errors import HeadroomError
 
 ACCURACY = "acc"
 COUNTED = (ACCURACY, "acc_norm")
-"""Metrics that are computed; the second one beside the first."""
+"""Metrics that lm-headroom computes."""
 MEANS = ("mean", "nanmean")
-"""Aggregations that are the share of right answers."""
+"""Aggregations that give the share of right answers."""
 _INSTEAD = "lm-headroom counts how often the likeliest choice is a right one; take another task"
 
 
 def check_scoring(name: str, config: Mapping[str, Any], shots: int) -> list[str]:
-    """Metrics that a task defines beside its accuracy, which are not computed.
+    """List the metrics that a task defines beside its accuracy, which are not computed.
 
     Raises:
-        HeadroomError: the task's score is not the share of documents whose likeliest choice is right, or it cannot be
-            asked with that many shots; says what it defines instead.
+        HeadroomError: the task's score is not the share of documents whose likeliest choice is right, or the task does
+            not allow shots; names what it defines instead.
     """
     own = config.get("process_results")
     if own is not None:
@@ -73,12 +72,12 @@ def _named(value: Any) -> str:
 
 
 def right_choices(label: Any, choices: Sequence[str]) -> set[int]:
-    """Numbers of the right choices, as lm-eval reads a label: a number from 0, a choice's text, or a list of these.
+    """Find the numbers of the right choices, as lm-eval reads labels: a number from 0, a text, or a list of these.
 
-    Empty where there is none: hidden labels are negative, empty or missing, and others name no choice.
+    The set is empty for hidden labels (negative, empty or missing) and for labels that name no choice.
 
     Raises:
-        HeadroomError: a label is the number of choices; numbers then count from 1.
+        HeadroomError: a label equals the number of choices, so that labels count from 1.
     """
     numbers = (_number(one, choices) for one in (label if isinstance(label, list) else [label]))
     return {number for number in numbers if number is not None}
@@ -88,7 +87,7 @@ def _number(label: Any, choices: Sequence[str]) -> int | None:
     if isinstance(label, str):
         return choices.index(label) if label in choices else None
     try:
-        # True is 1 to lm-eval, too, and NumPy's whole numbers are numbers.
+        # As in lm-eval, True is 1, and NumPy integers are numbers.
         number = operator.index(label)
     except TypeError:
         return None
@@ -98,7 +97,7 @@ def _number(label: Any, choices: Sequence[str]) -> int | None:
 
 
 def explain_out_of_range(label: Any, choices: Sequence[str]) -> str:
-    """What is said of a label that is the number of no choice."""
+    """Explain an error of a label beyond the last choice."""
     last = len(choices) - 1
     return (
         f"the label is {describe_label(label)}, and there are {last + 1} choices, numbered from 0 to {last}; "
@@ -107,16 +106,16 @@ def explain_out_of_range(label: Any, choices: Sequence[str]) -> str:
 
 
 def describe_label(label: Any) -> str:
-    """A label and its type, shortened: ``'1' (str)``."""
+    """Describe a label and its type, shortened: ``'1' (str)``."""
     text = repr(label)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(label).__name__})"
 
 
 def check_choices(choices: Any) -> list[str]:
-    """The choices, if they are a list of texts.
+    """Return the choices as a list of texts.
 
     Raises:
-        HeadroomError: they are not.
+        HeadroomError: they are not texts.
     """
     if not isinstance(choices, (list, tuple)) or not choices:
         raise HeadroomError(f"its choices are {describe_label(choices)}; expected a list of texts")
