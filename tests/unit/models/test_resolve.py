@@ -551,7 +551,7 @@ class TestWindow:
         assert longest_input(most, bos) <= window < longest_input(most + 1, bos)
         message = (
             f"^model 'tiny': an input of .* tokens, the longest of {most + 1} induction sequences, does not fit its "
-            f"window of {window}; set induction.sequences to at most {most}, or to 0 to leave induction out"
+            f"context window of {window}; set induction.sequences to at most {most}, or to 0 to leave induction out"
         )
         with pytest.raises(HeadroomError, match=message):
             resolve("tiny", folder, None, out, (), most + 1, bos)

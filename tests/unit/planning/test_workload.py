@@ -112,9 +112,11 @@ def test_the_plan_and_the_jobs_ask_for_the_same(tmp_path, record, device):
 
 
 def test_larger_models_and_more_text_ask_for_more(tmp_path, record):
-    sizes_ = {name: {key: 10**7 * value for key, value in of.items()} for name, of in prompt_sizes(columns(2)).items()}
+    sizes = {
+        name: {key: 10**7 * value for key, value in counts.items()} for name, counts in prompt_sizes(columns(2)).items()
+    }
     few = write_prompts(tmp_path / "few.parquet", n_documents=2)
-    many = write_prompts(tmp_path / "many.parquet", n_documents=2, text=sizes_)
+    many = write_prompts(tmp_path / "many.parquet", n_documents=2, prompt_sizes=sizes)
     settings = study(device="cpu", threads=1)
     small = workload.request_from_files("evaluate_own", settings, record, few)
     # The least that any job asks for.
