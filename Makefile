@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options clean
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options outputs clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -96,6 +96,9 @@ lint: $(VENV)/.dev  ## run ruff, snakefmt and snakemake --lint
 
 options: $(VENV)/.runtime  ## write docs/options.md and the schema of study files from the typed study
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.study.documentation
+
+outputs: $(VENV)/.runtime  ## write the README's table of outputs from the catalogue of artifacts
+	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.outputs
 
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and compare its results with an undisturbed run
 	LM_HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py

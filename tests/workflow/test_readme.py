@@ -11,6 +11,7 @@ import yaml
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.report.outputs import with_table
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study
@@ -41,6 +42,7 @@ def test_the_rule_graph_is_snakemakes():
 
 
 def test_the_artifact_table_is_the_schemas():
+    assert with_table(README) == README, "make outputs"
     for kind in SCHEMAS:
         columns = ", ".join(column.name for column in kind.columns)
         assert f"| `{kind.place}` |" in README, kind.name
