@@ -10,7 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options outputs clean
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options outputs map check
+.PHONY: clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -88,6 +89,13 @@ tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported and write d
 
 test: lint types unit  ## run all checks: lint, types, tests
 
+check: $(VENV)/.dev  ## run what a change needs before each commit, two minutes: lint, types, tests that are not slow
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	mypy
+	pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
 lint: $(VENV)/.dev  ## run ruff, snakefmt and snakemake --lint
 	ruff check .
 	ruff format --check .
@@ -99,6 +107,9 @@ options: $(VENV)/.runtime  ## write docs/options.md and the schema of study file
 
 outputs: $(VENV)/.runtime  ## write the README's table of outputs from the catalogue of artifacts
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.outputs
+
+map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.md
+	PYTHONPATH=workflow $(BIN)/python -m tests.support.packages
 
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and compare its results with an undisturbed run
 	LM_HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py

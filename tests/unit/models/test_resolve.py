@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from lm_headroom.analysis.sequences import longest_input
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.errors import HeadroomError
@@ -19,6 +18,7 @@ from lm_headroom.models.location import (
     read_location,
 )
 from lm_headroom.models.resolve import changes_since, digest, own_code, resolve
+from lm_headroom.models.sequences import longest_input
 from tests.support.checkpoints import checkpoint, refuse_by_hub
 
 

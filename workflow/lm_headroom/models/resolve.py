@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.analysis.sequences import check_window
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
@@ -41,6 +40,7 @@ from lm_headroom.models.location import (
     location_file,
     read_location,
 )
+from lm_headroom.models.sequences import check_window
 
 _TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
 _VOCABULARY = {"vocab.json", "merges.txt"}

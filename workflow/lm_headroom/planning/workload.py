@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from lm_headroom.analysis.sequences import COPIES, sequence_length
 from lm_headroom.engine.batch_size import ITEM_SIZES, fitting_tokens
 from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.models.location import location_file, read_location
+from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
 

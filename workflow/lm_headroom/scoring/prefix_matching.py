@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm_headroom.analysis.sequences import COPIES, most_sequences, sequence_length
 from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.interventions import Layout
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.sequences import COPIES, most_sequences, sequence_length
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
 
