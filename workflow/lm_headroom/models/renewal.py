@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.analysis.sequences import check_window
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import (
@@ -27,6 +26,7 @@ from lm_headroom.models.location import (
     needs_resolving,
     read_location,
 )
+from lm_headroom.models.sequences import check_window
 
 
 @dataclass(frozen=True)
