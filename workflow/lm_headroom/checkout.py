@@ -82,3 +82,14 @@ def check_job() -> None:
     """
     if VARIABLE in os.environ:
         check_package(Path(os.environ[VARIABLE]))
+
+
+def step(command: str) -> str:
+    """The shell's text for a command of lm-headroom, whose output is shown and kept in the rule's log."""
+    return f"python -m lm_headroom {command} 2>&1 | tee {{log:q}}"
+
+
+def model_step(command: str, more: str = "--token-budget {resources.token_budget} --cache {params.cache:q}") -> str:
+    """The same of a command that runs a model."""
+    machine = "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads}"
+    return step(f"{command} --model {{input.model:q}} {{params.options}} {machine} {more}")

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -23,18 +22,15 @@ from lm_headroom.artifacts.content import Digests
 from lm_headroom.audit.invocation import is_alone, makes_results
 from lm_headroom.audit.outdated import Outdated
 from lm_headroom.audit.run_summary import summary_of
-from lm_headroom.checkout import (
-    check_places,
-    check_writable_for_snakemake,
-    job_environment,
-)
+from lm_headroom.checkout import check_places, check_writable_for_snakemake
+from lm_headroom.checkout import job_environment, model_step, step
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.renewal import Renewal, check_fit, source_of
-from lm_headroom.planning.requests import memory_of_reader, request_or_guess
+from lm_headroom.planning.requests import get_cpu_memory, resources_of
 from lm_headroom.planning.workload import hardware_of
 from lm_headroom.report import products
 from lm_headroom.study.config import EMBEDDED
-from lm_headroom.study.lists import is_listed, write_list
+from lm_headroom.study.lists import keep_list
 from lm_headroom.study.options import command_options
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS, OWN
@@ -48,12 +44,6 @@ os.environ.update(job_environment(WORKFLOW))
 STARTED = time.monotonic()
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
-MODEL_FILES = [
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "lm_headroom.json",
-]
 # Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
 CPU_MINUTES = 20
 # Of records, kept between runs.
@@ -61,7 +51,8 @@ DIGESTS = Digests(Path("results/.digests.json"))
 # The Snakemake processes of jobs find what their run has written.
 IS_RUN = workflow.is_main_process and makes_results(sys.argv)
 # What a dry run would have to write, outside the results; it goes with the process.
-SCRATCH = tempfile.TemporaryDirectory(prefix="lm-headroom-")
+SCRATCH_FOLDER = tempfile.TemporaryDirectory(prefix="lm-headroom-")
+SCRATCH = Path(SCRATCH_FOLDER.name)
 
 
 try:
@@ -131,14 +122,11 @@ def gather(artifact, **chosen):
     return results_of(ARTIFACTS[artifact].paths(STUDY, **{**wildcards, **chosen}))
 
 
-def head_curves(*rankings):
-    """Paths of a task's accuracy curves of heads, with wildcards."""
-    return [place("pruned_eval", component="heads", ranking=name) for name in rankings]
-
-
-def ffn_curves(*rankings):
-    """Paths of a task's accuracy curves of FFNs, with wildcards."""
-    return [place("pruned_eval", component="ffns", ranking=name) for name in rankings]
+def curves(component, *rankings):
+    """Paths of a task's accuracy curves, with wildcards."""
+    return [
+        place("pruned_eval", component=component, ranking=name) for name in rankings
+    ]
 
 
 RECORD = f"results/{catalogue.RECORD}"
@@ -157,21 +145,15 @@ TARGETS = {
 }
 
 
-def list_of_study(name, values):
-    """Path of a list of the study as a file that gathering rules take as input.
-
-    A dry run, which writes no results, plans with a list elsewhere that is as new as the one that a run would write.
-    """
-    path = Path(f"results/matrix/{name}.txt")
-    if is_listed(path, values) or (
-        not WRITES and (IS_RUN or not workflow.is_main_process)
-    ):
-        return str(path)
-    return str(write_list(path if WRITES else Path(SCRATCH.name, path), values))
-
-
+# A dry run, which writes no results, plans with lists elsewhere that are as new as those that a run would write.
+LIST_FOLDER = (
+    Path() if WRITES else None if IS_RUN or not workflow.is_main_process else SCRATCH
+)
+# Lists of the study as files, which gathering rules take as inputs.
 LISTS = {
-    name: list_of_study(name, getattr(STUDY, name))
+    name: keep_list(
+        Path(f"results/matrix/{name}.txt"), getattr(STUDY, name), LIST_FOLDER
+    )
     for name in ("tasks", "shots", "unseen", "seeds", "models")
     if COMPARED or name != "models"
 }
@@ -186,70 +168,13 @@ def force_outdated():
     if workflow.is_main_process and RerunTrigger.PARAMS in workflow.rerun_triggers:
         judged = Outdated(Path("results"), STUDY, Path(".snakemake"))
         OUTDATED.update(judged.found)
-        for path, reasons in islice(judged.found.items(), 3):
-            logger.info(f"{path} is made again: {reasons[0]}.")
-        if len(judged.found) > 3:
-            logger.info(
-                f"So are {len(judged.found) - 3} more; lm-headroom verify names them."
-            )
+        judged.report(logger.info)
         if WRITES:
             judged.keep()
     workflow.dag.forcefiles.update(OUTDATED)
 
 
-def step(command):
-    """The shell's text for a command of lm-headroom, whose output is shown and kept in the rule's log."""
-    return f"python -m lm_headroom {command} 2>&1 | tee {{log:q}}"
-
-
-def model_step(
-    command, more="--token-budget {resources.token_budget} --cache {params.cache:q}"
-):
-    """The same of a command that runs a model."""
-    machine = "--device {resources.device:q} --gpus {resources.gpus_per_job} --threads {threads}"
-    return step(
-        f"{command} --model {{input.model:q}} {{params.options}} {machine} {more}"
-    )
-
-
-@cache
-def warn(text):
-    """Say something once."""
-    logger.warning(text)
-
-
-def get_cpu_memory(wildcards, attempt):
-    """MB of memory of a job that only reads and writes artifacts."""
-    return memory_of_reader(attempt)
-
-
-def model_job(name):
-    """Resources of a rule that runs the model; memory and time grow with the model, the prompts and each attempt.
-
-    Resources, not params: they change speed and memory, and must not rerun anything.
-    """
-
-    def request(job_input, attempt):
-        prompts = job_input.get("prompts")
-        return request_or_guess(name, STUDY, job_input.model, prompts, attempt, warn)
-
-    def memory(wildcards, input, attempt):
-        return request(input, attempt).mem_mb
-
-    def minutes(wildcards, input, attempt):
-        return request(input, attempt).minutes
-
-    # On the CPU, as many jobs run beside each other as there are cores.
-    gpus = 0 if STUDY.device == "cpu" else STUDY.gpus
-    return {
-        "gpu": gpus,
-        # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
-        "gpus_per_job": gpus,
-        "device": STUDY.device,
-        "token_budget": STUDY.token_budget,
-        "mem_mb": memory,
-        "runtime": minutes,
-    }
+model_job = partial(resources_of, study=STUDY, warn=cache(logger.warning))
 
 
 def print_summary():
@@ -274,9 +199,8 @@ def get_model_options(wildcards):
 def get_model_files(wildcards):
     """Files that must be there before a model can be resolved: those of the embedded one."""
     force_outdated()
-    names = ["config.json", *MODEL_FILES]
     is_embedded = STUDY.models[wildcards.model].source == EMBEDDED
-    return [f"{EMBEDDED_MODEL}/{name}" for name in names if is_embedded]
+    return rules.prepare_embedded_model.output if is_embedded else []
 
 
 def get_data_files(wildcards):
@@ -305,7 +229,7 @@ def get_pruned_rankings(wildcards):
 
 # Not in the Snakemake processes of cluster jobs: their submitter has done it.
 if workflow.is_main_process:
-    renewal = Renewal(Path(SCRATCH.name), WRITES, IS_RUN, logger.info, logger.warning)
+    renewal = Renewal(SCRATCH, WRITES, IS_RUN, logger.info, logger.warning)
     try:
         for model, record in zip(STUDY.models, map(Path, MODEL_RECORDS)):
             check_fit(model, record, STUDY.induction)

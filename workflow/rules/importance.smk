@@ -39,8 +39,8 @@ rule score_ffns:
     output:
         scores=place("ffn_importance"),
         ranking=place("ffn_ranking"),
-        curve=ffn_curves(OWN),
-        controls=ffn_curves(*STUDY.pruning.ffn_controls),
+        curve=curves("ffns", OWN),
+        controls=curves("ffns", *STUDY.pruning.ffn_controls),
     log:
         f"logs/{{model}}/score_ffns/{{task}}/{CELL}.log",
     conda:
@@ -69,7 +69,7 @@ rule select_ffns:
         prompts=place("prompts"),
     output:
         scores=place("ffn_selection"),
-        curve=ffn_curves(OTHER_DOCUMENTS),
+        curve=curves("ffns", OTHER_DOCUMENTS),
     log:
         f"logs/{{model}}/select_ffns/{{task}}/{CELL}.log",
     wildcard_constraints:

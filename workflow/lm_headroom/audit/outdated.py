@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from lm_headroom.artifacts.code_digest import code_digest
@@ -53,6 +54,13 @@ class Outdated:
 
             self.found = dict(made_otherwise(results, left, study))
         self._sound = {state for state, path in self._states.items() if str(path) not in self.found}
+
+    def report(self, say: Callable[[str], object]) -> None:
+        """Say which results are outdated, and why: the first three, and how many more."""
+        for path, reasons in islice(self.found.items(), 3):
+            say(f"{path} is made again: {reasons[0]}.")
+        if len(self.found) > 3:
+            say(f"So are {len(self.found) - 3} more; lm-headroom verify names them.")
 
     def keep(self) -> None:
         """Remember which are not outdated, so that they need not be read again; not where nothing can be written."""

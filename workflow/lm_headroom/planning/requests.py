@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.planning.workload import Request, default_request, request_from_files
@@ -24,6 +25,35 @@ def request_or_guess(
         return default_request(study, attempt)
 
 
-def memory_of_reader(attempt: int) -> int:
+def get_cpu_memory(wildcards: object, attempt: int) -> int:
     """MB of memory of a job that only reads and writes artifacts, several times what it needs."""
     return int(2000 * 1.5 ** (attempt - 1))
+
+
+def resources_of(rule: str, study: Study, warn: Callable[[str], object]) -> dict[str, Any]:
+    """Resources of a rule that runs the model; memory and time grow with the model, the prompts and each attempt.
+
+    Resources, not params: they change speed and memory, and must not rerun anything.
+    """
+
+    def request(job_input: Any, attempt: int) -> Request:
+        return request_or_guess(rule, study, job_input.model, job_input.get("prompts"), attempt, warn)
+
+    # Snakemake gives each function what its parameters are called.
+    def memory(wildcards: object, input: Any, attempt: int) -> int:
+        return request(input, attempt).mem_mb
+
+    def minutes(wildcards: object, input: Any, attempt: int) -> int:
+        return request(input, attempt).minutes
+
+    # On the CPU, as many jobs run beside each other as there are cores.
+    gpus = 0 if study.device == "cpu" else study.gpus
+    return {
+        "gpu": gpus,
+        # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
+        "gpus_per_job": gpus,
+        "device": study.device,
+        "token_budget": study.token_budget,
+        "mem_mb": memory,
+        "runtime": minutes,
+    }

@@ -11,19 +11,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def is_listed(path: Path, values: Iterable[object]) -> bool:
-    """Whether a file lists exactly these values."""
-    return path.is_file() and path.read_text() == _text(values)
+def keep_list(path: Path, values: Iterable[object], folder: Path | None) -> str:
+    """The path of a list of the study as a file.
 
+    Written beside and renamed, and only when it differs, since several Snakemake processes may do so at once.
 
-def write_list(path: Path, values: Iterable[object]) -> Path:
-    """Write a line per value, beside the file and renamed, since several Snakemake processes may do so at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(_text(values))
-    partial.replace(path)
-    return path
-
-
-def _text(values: Iterable[object]) -> str:
-    return "".join(f"{value}\n" for value in values)
+    Args:
+        path: where it is kept.
+        values: a line each.
+        folder: what the path is below where it has to be written; None does not write it.
+    """
+    text = "".join(f"{value}\n" for value in values)
+    if folder is None or (path.is_file() and path.read_text() == text):
+        return str(path)
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(target)
+    return str(target)
