@@ -102,8 +102,9 @@ lint: $(VENV)/.dev  ## run ruff, snakefmt and snakemake --lint
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-options: $(VENV)/.runtime  ## write docs/options.md and the schema of study files from the typed study
+options: $(VENV)/.runtime  ## write docs/options.md, the schema of study files and the README's table of outputs
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.study.documentation
+	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.documentation
 
 outputs: $(VENV)/.runtime  ## write the README's table of outputs from the catalogue of artifacts
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.outputs

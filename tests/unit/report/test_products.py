@@ -1,0 +1,76 @@
+"""The table of products, and the README's table that is made from it."""
+
+from importlib import import_module
+
+import pytest
+
+from lm_headroom.artifacts.catalogue import CATALOGUE
+from lm_headroom.report import documentation, products
+from lm_headroom.study.config import Study
+from tests.support.paths import ROOT
+
+
+def study(**changes):
+    return Study.model_validate({"tasks": ["a", "b"], "shots": [0, 5], "models": {"m": {"source": "there"}}, **changes})
+
+
+def test_the_readme_has_the_table():
+    page = (ROOT / "README.md").read_text()
+    assert documentation.BEGIN in page
+    assert documentation.with_table(page) == page
+
+
+@pytest.mark.parametrize("product", products.PRODUCTS, ids=lambda product: f"{product.kind}-{product.name}")
+def test_each_product_has_a_function_and_a_caption(product):
+    module, _, name = product.function.partition(":")
+    assert callable(getattr(import_module(f"lm_headroom.{module}"), name))
+    assert (ROOT / "workflow" / "report" / f"{product.caption}.rst").is_file()
+
+
+def test_each_caption_is_of_a_product():
+    captions = {path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")} - {"workflow"}
+    assert captions == {product.caption for product in products.PRODUCTS}
+
+
+def test_rules_and_paths_are_told_apart():
+    everything = [*products.PRODUCTS, *products.COMPARISONS]
+    assert len({product.rule for product in everything}) == len(everything)
+    assert len({product.stem for product in products.PRODUCTS}) == len(products.PRODUCTS)
+
+
+def test_what_a_product_reads_is_of_the_study():
+    settings = study(unseen=["c"], pruning={"controls": ["random_1", "token"], "schedule": "iterative"})
+    there = {path for row in CATALOGUE for path in row.paths(settings, model="{model}", seed="{seed}")}
+    for product in products.of_study(settings):
+        read = set(product.reads(settings))
+        assert read, product.name
+        assert product.name == "headroom" or read <= there, product.name
+
+
+def test_what_a_study_lacks_is_not_drawn():
+    without = study(shots=[1], joint={"heads": []}, induction={"sequences": 0}, pruning={"controls": ["reversed"]})
+    names = {product.name for product in products.of_study(without)}
+    assert not names & {
+        "fig07",
+        "fig09",
+        "fig10",
+        "fig11",
+        "fig12",
+        "fig14",
+        "fig15",
+        "fig17",
+        "gains",
+        "table1",
+        "seeds",
+    }
+    assert {"fig03", "fig08", "fig13", "headroom", "findings"} <= names
+    paths = products.named("figure")["fig03"].paths(without)
+    assert paths == [f"m/figures/fig03_head_importance-seed1234.{suffix}" for suffix in ("pdf", "png")]
+
+
+def test_a_command_says_what_the_study_has():
+    settings = study(pruning={"controls": ["token", "random_1"], "schedule": "iterative"}, margin=3)
+    figure = products.named("figure")
+    assert figure["fig05"].command(settings).endswith("--controls random_1 token --iterative")
+    assert figure["fig06"].command(settings).endswith("--shots 0 5 --controls random_1")
+    assert "--margin 3" in products.named("findings")["findings"].command(settings)

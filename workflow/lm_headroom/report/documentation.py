@@ -1,0 +1,52 @@
+"""Write the README's table of outputs from the catalogue of artifacts and the table of products.
+
+``python -m lm_headroom.report.documentation`` writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lm_headroom.artifacts.catalogue import CATALOGUE, PRUNED, RECORD
+from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.report.products import PRODUCTS
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+BEGIN, END = "<!-- artifacts: begin -->\n", "<!-- artifacts: end -->"
+_OTHERS = (
+    ("{model}/figures/fig{NN}*.{pdf,png}", "Figures 3 to 19, as far as the study has what they show"),
+    ("{model}/figures/oracle-seed{seed}.{pdf,png}", "gradient scores compared with the oracles, as a figure"),
+    ("{model}/figures/induction_ablation-seed{seed}.{pdf,png}", "accuracy without induction heads, as a figure"),
+    ("comparison/figures/*.{pdf,png}", "of two or more models: figures that compare them"),
+    (f"{PRUNED}/", "a checkpoint without what is pruned, where one is asked for"),
+    (RECORD, "what the model is: a digest of its checkpoint"),
+)
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Path below the results folder, what is there, and the columns of artifacts."""
+    columns = {schema.name: ", ".join(column.name for column in schema.columns) for schema in SCHEMAS}
+    for artifact in CATALOGUE:
+        yield artifact.template, artifact.title, columns[artifact.name]
+    for product in PRODUCTS:
+        if product.title:
+            yield f"{product.stem}.{{{','.join(product.suffixes)}}}", product.title, ""
+    for path, title in _OTHERS:
+        yield path, title, ""
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    head = "| file below `results/` | holds | columns |\n|---|---|---|\n"
+    return head + "".join(f"| `{path}` | {title} | {columns} |\n" for path, title, columns in rows())
+
+
+def with_table(page: str) -> str:
+    """A page with the table between its marks."""
+    return re.sub(f"{BEGIN}.*?{END}", lambda found: BEGIN + table() + END, page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
