@@ -42,6 +42,16 @@ def test_what_does_not_change_a_digest(package, text):
     assert digest(package) == before
 
 
+def test_imports_for_types_do_not_count(package):
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lm_headroom import other\n"
+    (package / "step.py").write_text(text + "else:\n    from lm_headroom import maths\n")
+    before = digest(package)
+    (package / "other.py").write_text("X = 2\n")
+    assert digest(package) == before
+    (package / "maths.py").write_text("def two():\n    return 3\n")
+    assert digest(package) != before, "what stands under else runs"
+
+
 def test_lazy_imports_and_submodules_count(package):
     (package / "sub").mkdir()
     (package / "sub" / "__init__.py").write_text("")

@@ -140,12 +140,23 @@ def _keep() -> None:
 def _parse(text: str) -> _Parsed:
     tree = ast.parse(text)
     imports: list[tuple[str, tuple[str, ...]]] = []
-    for node in ast.walk(tree):
+    for node in _that_runs(tree):
         if isinstance(node, ast.Import):
             imports += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append(("." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)))
     return _Parsed(hashlib.sha256("\n".join(_tokens(tree)).encode()).hexdigest(), tuple(imports))
+
+
+def _that_runs(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only type checkers read, which change nothing that is computed."""
+    pending = [tree]
+    while pending:
+        node = pending.pop(0)
+        pending += ast.iter_child_nodes(node)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            pending = [other for other in pending if other not in node.body]
+        yield node
 
 
 def _module_path(module: str, root: Path) -> Path | None:
