@@ -19,6 +19,46 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+SLOW_FOLDERS = (
+    "slurm",
+    "workflow",
+    "errors",
+    "parity",
+    "families",
+    "statistics",
+    "unit/pruned",
+    "unit/engine",
+    "unit/scoring",
+)
+SLOW_FILES = (
+    *("unit/planning/test_costs.py", "unit/planning/test_workload.py", "unit/tasks/test_served.py"),
+    *("unit/tasks/test_definitions.py", "unit/models/test_checkpoint_files.py", "unit/test_benchmarks.py"),
+)
+SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study"}
+QUICK = {
+    "unit/engine/test_packing.py": "",
+    "unit/engine/test_likelihood.py": "",
+    "unit/engine/test_interventions.py": "",
+    "unit/scoring/test_gradient.py": "",
+    "unit/scoring/test_copying.py": "",
+    "unit/scoring/test_knockout.py": "",
+    "families/test_every_family.py": "llama",
+    "errors/test_errors.py": "records",
+}
+"""Of what is slow by its folder these stay quick: parts of tests' names by their files, all where it is empty."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `make check` leaves out, by folder, file and fixture."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+        slow = place in SLOW_FILES or place.startswith(tuple(f"{folder}/" for folder in SLOW_FOLDERS))
+        if place in QUICK and QUICK[place] in item.name:
+            slow = False
+        if slow or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this run share."""

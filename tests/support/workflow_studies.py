@@ -115,8 +115,8 @@ def tiny_study(folder: Path, tokenizer: Any, **changes: Any) -> Study:
     Args:
         folder: checkout that is made.
         tokenizer: what the models read text with.
-        changes: keys of the study that are other than here; a source in ``models`` that is called ``FAMILY-SEED`` is
-            a tiny random model of that family.
+        changes: keys of the study that are other than here; a source in ``models`` that is called ``FAMILY`` or
+            ``FAMILY-SEED`` is a tiny random model of that family.
     """
     study = new_study(folder)
     study.configure(
@@ -134,8 +134,8 @@ def tiny_study(folder: Path, tokenizer: Any, **changes: Any) -> Study:
         }
     )
     for model in study.config["models"].values():
-        family, seed = ("opt", "0") if model["source"] == "tiny-opt" else model["source"].split("-")
-        tiny_model(family, seed=int(seed)).float().save_pretrained(study.folder / model["source"])
+        family, _, seed = model["source"].removeprefix("tiny-").partition("-")
+        tiny_model(family, seed=int(seed or 0)).float().save_pretrained(study.folder / model["source"])
         write_hub_tokenizer(tokenizer, study.folder / model["source"])
     write_records(study.folder / "records")
     return study

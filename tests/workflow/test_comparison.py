@@ -25,7 +25,7 @@ CELL = "0shot-seed1234"
 MODELS = {
     "opt-step0": {"source": "opt-0", "group": "opt", "step": 0},
     "opt-step1000": {"source": "opt-1", "group": "opt", "step": 1000},
-    "llama": {"source": "llama-2"},
+    "llama": {"source": "llama"},
 }
 
 
@@ -99,7 +99,7 @@ def test_progress_names_the_model(compared):
 
 def test_a_label_changes_the_comparison_alone(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    study.configure(models={**MODELS, "llama": {"source": "llama-2", "group": "opt", "step": 5}})
+    study.configure(models={**MODELS, "llama": {"source": "llama", "group": "opt", "step": 5}})
     plan = study.planned("comparison")
     assert plan == dict.fromkeys(
         [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compare_{what}" for what in COMPARISONS], 1
@@ -117,7 +117,7 @@ def test_a_model_that_leaves_runs_no_model(compared, tmp_path):
 
 def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
-    study.configure(models={**MODELS, "opt-step1000": {"source": "llama-2", "group": "opt", "step": 1000}})
+    study.configure(models={**MODELS, "opt-step1000": {"source": "llama", "group": "opt", "step": 1000}})
     plan = study.planned("comparison_induction")
     rescored = {"score_induction": 1, "compare_models": 1, "compare_induction": 1, "draw_compare_induction": 1}
     # The dry run writes nothing, so it lists the record, too; a run makes the record anew.
