@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options outputs map check
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check
 .PHONY: clean
 
 help:  ## list these targets
@@ -105,9 +105,6 @@ lint: $(VENV)/.dev  ## run ruff, snakefmt and snakemake --lint
 options: $(VENV)/.runtime  ## write docs/options.md, the schema of study files and the README's table of outputs
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.study.documentation
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.documentation
-
-outputs: $(VENV)/.runtime  ## write the README's table of outputs from the catalogue of artifacts
-	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.outputs
 
 map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.md
 	PYTHONPATH=workflow $(BIN)/python -m tests.support.packages

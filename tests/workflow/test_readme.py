@@ -11,7 +11,6 @@ import yaml
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.schemas import SCHEMAS
-from lm_headroom.report.outputs import with_table
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study
@@ -42,7 +41,6 @@ def test_the_rule_graph_is_snakemakes():
 
 
 def test_the_artifact_table_is_the_schemas():
-    assert with_table(README) == README, "make outputs"
     for kind in SCHEMAS:
         columns = ", ".join(column.name for column in kind.columns)
         assert f"| `{kind.place}` |" in README, kind.name
@@ -52,7 +50,7 @@ def test_the_artifact_table_is_the_schemas():
 def test_named_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))
-    assert {"demo", "test", "help"} <= named <= targets
+    assert {"demo", "check", "test", "help"} <= named <= targets
 
 
 def anchors(page):
