@@ -69,11 +69,11 @@ def main() -> int:
         replaced = {*o.measures, *("g" if "e" in o.measures else "")}
         before = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in before if row["measure"] not in replaced or not _asked(row, o.tasks)]
-    made = stamp(o.threads)
+    provenance = stamp(o.threads)
     for name in o.measures:
         for row in MEASURES[name](bench):
             say(f"  {row['measure']} {row['task']} {row['shots']}: {row['ratio']} {row['spread']} equal {row['equal']}")
-            rows.append(row | made)
+            rows.append(row | provenance)
             write(o.out, rows)
     write(o.out, with_operations(bench, rows))
     unequal = [row for row in rows if not row["equal"]]

@@ -81,7 +81,7 @@ class Bench:
             task, shots, 1234, str(self.records), n, n, folders=[TASK_FOLDERS / "paper"], metric="answer"
         )
         rows = zip(*(columns[name] for name in ("purpose", "doc_id", "context", "continuation", "gold")), strict=True)
-        return [(doc_id, *rest) for found, doc_id, *rest in rows if found == purpose]
+        return [(doc_id, *rest) for kind, doc_id, *rest in rows if kind == purpose]
 
     def gold(self, task: str, shots: int, n: int | None = None) -> list[tuple[Any, ...]]:
         """(doc_id, context, continuation) of each scoring document's first right choice."""
@@ -102,11 +102,11 @@ def evaluation(bench: Bench) -> Iterator[Row]:
             for dtype in models:
                 contestants[f"ours {dtype}"] = partial(_evaluate, models[dtype], pairs)
                 contestants[f"HFLM {dtype}"] = partial(rivals[dtype].log_likelihoods, pairs, best[dtype])
-            found = contest(contestants, bench.rounds)
+            times = contest(contestants, bench.rounds)
             documents = encode(pairs, models["float32"].tokenizer, models["float32"].max_positions)
-            right = {name: _right(documents, rows, timed.result) for name, timed in found.items()}
+            right = {name: _right(documents, rows, timed.result) for name, timed in times.items()}
             whole = np.array([document.truncated == 0 for document in documents])
-            far = _furthest(documents, found["ours float32"].result, found["HFLM float32"].result)
+            far = _furthest(documents, times["ours float32"].result, times["HFLM float32"].result)
             say(f"a {task} {shots}-shot: HFLM batches {best}, furthest {far:.1e} nats")
             for ours, rival in (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")):
                 a, b = f"ours {ours}", f"HFLM {rival}"
@@ -120,7 +120,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
                     "what": f"evaluation, {ours} against HFLM in {rival} (batch {best[rival]})",
                     "task": task,
                     "shots": shots,
-                    **ratio(found[a], found[b]),
+                    **ratio(times[a], times[b]),
                     "accuracy": [round(float(right[a][whole].mean()), 3), round(float(right[b][whole].mean()), 3)],
                     "documents": len(documents),
                     "equal": bool(same),
@@ -149,12 +149,12 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             budget = token_budget(ours.model, ours.device, keeps_layers=True)
             return knock_out_ffns(ours, Batches(documents, budget))
 
-        found = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
+        times = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
         documents = encode(pairs, ours.tokenizer, ours.max_positions)
-        knocked = found["ours"].result.ablated
+        knocked = times["ours"].result.ablated
         far = max(
             _furthest(documents, knocked[layer].values, result)
-            for layer, result in zip(layers, found["HFLM"].result, strict=True)
+            for layer, result in zip(layers, times["HFLM"].result, strict=True)
         )
         say(f"b {task}: furthest {far:.1e} nats")
         yield {
@@ -162,7 +162,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             "what": f"FFN oracle over {n_layers} layers against as many evaluations by HFLM (1 to {sampled} timed)",
             "task": task,
             "shots": shots,
-            **ratio(found["ours"], found["HFLM"], n_layers / timed),
+            **ratio(times["ours"], times["HFLM"], n_layers / timed),
             "documents": len(documents),
             "equal": bool(far < NEAR),
         }
@@ -187,18 +187,18 @@ def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[
                 total: np.ndarray = gradient.contributions(ours, documents, budget).absolute.sum(axis=0)
                 return total
 
-            found = contest(
+            times = contest(
                 {"ours": by_documents, "released": partial(released_importance, model, documents)}, bench.rounds
             )
-            theirs = found["released"].result
-            far = float(np.abs(found["ours"].result - theirs).max() / theirs.max())
+            theirs = times["released"].result
+            far = float(np.abs(times["ours"].result - theirs).max() / theirs.max())
             say(f"c {task} {shots}-shot: furthest {far:.1e} of the largest score")
             yield {
                 "measure": "c",
                 "what": "head importance against batches of one, weight gradients and all logits",
                 "task": task,
                 "shots": shots,
-                **ratio(found["ours"], found["released"]),
+                **ratio(times["ours"], times["released"]),
                 "documents": len(documents),
                 "equal": bool(far < 1e-3),
             }
@@ -211,7 +211,7 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
     start, _ = start_token(ours.tokenizer)
     tokens = sequence(ranked, seed, times=4)
     layers = [layer for layer in sampled if layer < ours.shape.layers]
-    found = contest(
+    results = contest(
         {
             "ours": lambda: copying_scores(ours, tokens, start),
             "vocabulary": lambda: copying_by_vocabulary(ours.model, tokens, start, layers),
@@ -230,7 +230,7 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
         "what": f"copying, {len(tokens)} tokens, against logits of the whole vocabulary ({len(layers)} layers timed)",
         "task": "",
         "shots": None,
-        **ratio(found["ours"], found["vocabulary"], ours.shape.layers / len(layers)),
+        **ratio(results["ours"], results["vocabulary"], ours.shape.layers / len(layers)),
         "documents": 1,
         "equal": bool(far < 1e-4),
     }
@@ -250,14 +250,14 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
         return total
 
     eager = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    found = contest({"ours": lambda: prefix_matching_scores(ours, tokens, start), "maps": by_maps}, bench.rounds)
-    far = float(np.abs(found["ours"].result - found["maps"].result).max())
+    results = contest({"ours": lambda: prefix_matching_scores(ours, tokens, start), "maps": by_maps}, bench.rounds)
+    far = float(np.abs(results["ours"].result - results["maps"].result).max())
     yield {
         "measure": "d",
         "what": f"prefix matching, {4 * len(tokens)} tokens, against kept attention maps",
         "task": "",
         "shots": None,
-        **ratio(found["ours"], found["maps"]),
+        **ratio(results["ours"], results["maps"]),
         "documents": 1,
         "equal": bool(far < 1e-4),
     }
@@ -266,18 +266,18 @@ def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29))
 def pair(bench: Bench, shots: int = 5) -> Iterator[Row]:
     """e: all jobs of a (task, shot) pair as the workflow runs them, start-up included, against one process of loops."""
     for task, n in bench.pairs_whole.items():
-        found = run_pair(bench, task, shots, n)
+        run = run_pair(bench, task, shots, n)
         yield {
             "measure": "e",
-            "what": f"all jobs of a pair, start-up included, against a loop of {found.evaluations} evaluations by HFLM",
+            "what": f"all jobs of a pair, start-up included, against a loop of {run.evaluations} evaluations by HFLM",
             "task": task,
             "shots": shots,
-            **ratio(found.times["ours"], found.times["loops"]),
+            **ratio(run.times["ours"], run.times["loops"]),
             "documents": n,
-            "equal": found.same,
+            "equal": run.same,
         }
-        for rule, (planned, took, planned_bytes, took_bytes) in found.jobs.items():
-            for what, expected, measured in (("time", planned, took), ("memory", planned_bytes, took_bytes)):
+        for rule, (planned, seconds, planned_bytes, took_bytes) in run.jobs.items():
+            for what, expected, measured in (("time", planned, seconds), ("memory", planned_bytes, took_bytes)):
                 yield {
                     "measure": "g",
                     "what": f"{what} of a job over what `lm-headroom plan` says, float32",
@@ -314,7 +314,7 @@ def start_up(bench: Bench) -> Iterator[Row]:
             "figure 10": ["figure", "10", "--results", folder, "--out", str(results / "fig10")],
         }  # fmt: skip
         for name, arguments in commands.items():
-            found = contest(
+            times = contest(
                 {
                     "ours": partial(_process, ["-m", "lm_headroom", *arguments]),
                     "torch": partial(_process, ["-c", "import torch"]),
@@ -326,9 +326,9 @@ def start_up(bench: Bench) -> Iterator[Row]:
                 "what": f"`lm-headroom {name}`, whole, against `import torch`",
                 "task": "",
                 "shots": None,
-                **ratio(found["ours"], found["torch"]),
+                **ratio(times["ours"], times["torch"]),
                 "documents": 0,
-                "equal": found["ours"].median < 1.5 or name.startswith("figure"),
+                "equal": times["ours"].median < 1.5 or name.startswith("figure"),
             }
 
 
@@ -344,8 +344,8 @@ def _evaluate(loaded: LoadedModel, pairs: Any) -> np.ndarray:
 
 def best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
     """The size at which HFLM is fastest on these requests."""
-    found = contest({str(size): partial(rival.log_likelihoods, pairs, size) for size in sizes}, 1)
-    return int(min(found, key=lambda name: found[name].median))
+    times = contest({str(size): partial(rival.log_likelihoods, pairs, size) for size in sizes}, 1)
+    return int(min(times, key=lambda name: times[name].median))
 
 
 def _right(documents: Any, rows: Any, values: np.ndarray) -> np.ndarray:

@@ -35,15 +35,15 @@ def with_operations(bench: Bench, rows: Sequence[Row]) -> list[Row]:
     path = checkpoint_folder(bench.record)
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     costs = costs_of(model_from_config(config, torch.float32))
-    found: dict[tuple[str, str, int], float] = {}
+    by_name: dict[tuple[str, str, int], float] = {}
     result = []
     for row in rows:
         key = row["measure"], row["task"], row["shots"]
         counted = row["measure"] in "abce" and "bfloat16 against HFLM in float32" not in row["what"]
         if counted and (bench.records / row["task"]).is_dir():
-            if key not in found:
-                found[key] = _ratio(bench, costs, tokenizer, config.max_position_embeddings, row)
-            row = row | {"operations": round(found[key], 3)}
+            if key not in by_name:
+                by_name[key] = _ratio(bench, costs, tokenizer, config.max_position_embeddings, row)
+            row = row | {"operations": round(by_name[key], 3)}
         result.append(row)
     return result
 
@@ -52,7 +52,7 @@ def _ratio(bench: Bench, costs: Costs, tokenizer: Any, max_positions: int, row: 
     measure, task, shots = row["measure"], row["task"], row["shots"]
 
     def documents(purpose: str = EVALUATION, n: int | None = None) -> list[Document]:
-        return encode([found[:3] for found in bench.pairs(task, shots, purpose, n)], tokenizer, max_positions)
+        return encode([pair[:3] for pair in bench.pairs(task, shots, purpose, n)], tokenizer, max_positions)
 
     def gold(n: int | None = None) -> list[Document]:
         return encode(bench.gold(task, shots, n), tokenizer, max_positions)

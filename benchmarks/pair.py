@@ -76,13 +76,13 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
             shutil.rmtree(folder / "parts", ignore_errors=True)
             if number % 2 == 0:
                 each.append(_jobs(bench, prompts, folder, task, other, shots))
-                seconds, found = _loops(bench, prompts, folder, evaluations)
+                seconds, results = _loops(bench, prompts, folder, evaluations)
             else:
-                seconds, found = _loops(bench, prompts, folder, evaluations)
+                seconds, results = _loops(bench, prompts, folder, evaluations)
                 each.append(_jobs(bench, prompts, folder, task, other, shots))
             ours.append(sum(each[-1].values()))
             loops.append(seconds)
-            outcomes.append(found)
+            outcomes.append(results)
             say(f"e {task} round {number}: ours {ours[-1]:.0f} s, loops {loops[-1]:.0f} s")
         same = _equal(folder, outcomes[0])
         jobs = {
@@ -200,10 +200,10 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         place = Path(name) / "prompts" / task / f"{shots}shot-seed1234.parquet"
         place.parent.mkdir(parents=True)
         place.write_bytes(prompts.read_bytes())
-        found = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
+        actual = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
     node = plan.measured(config, "float32", torch.get_num_threads())
     costs = plan.costs_of(model_from_config(config, torch.float32))
-    return {job.rule: job for job in plan.jobs(study, [prompts.loads for prompts in found], costs, node)}
+    return {job.rule: job for job in plan.jobs(study, [prompts.loads for prompts in actual], costs, node)}
 
 
 def _loops(bench: Bench, prompts: Path, folder: Path, evaluations: int) -> tuple[float, dict[str, Any]]:
@@ -212,11 +212,11 @@ def _loops(bench: Bench, prompts: Path, folder: Path, evaluations: int) -> tuple
     start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return seconds + found["seconds"] * (evaluations / len(SAMPLED) - 1) - found["search"], found
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seconds + results["seconds"] * (evaluations / len(SAMPLED) - 1) - results["search"], results
 
 
-def _equal(folder: Path, found: dict[str, Any]) -> bool:
+def _equal(folder: Path, results: dict[str, Any]) -> bool:
     """Whether each document that no rounding could turn is right on both sides, or wrong on both."""
     from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
     from lm_headroom.artifacts.store import read
@@ -226,7 +226,7 @@ def _equal(folder: Path, found: dict[str, Any]) -> bool:
     cells = read(folder / "joint.parquet", JOINT_EVAL).to_pylist()
     grid = {(row["percent_heads"], row["percent_ffns"]): row for row in cells}
     same = True
-    for (kind, heads, layers), right, sure in zip(SAMPLED, found["right"], found["sure"], strict=True):
+    for (kind, heads, layers), right, sure in zip(SAMPLED, results["right"], results["sure"], strict=True):
         ours = {"own": curve.get(heads), "ffns": ffns.get(layers), "joint": grid.get((heads, layers))}[kind]
         assert ours is not None
         same &= all(a == b for a, b, certain in zip(ours["correct"], right, sure, strict=True) if certain)

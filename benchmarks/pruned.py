@@ -125,11 +125,11 @@ def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> 
         score_heads.run(scores, None, bench.record, prompts, "token", "all", settings)
         scores = results / "ffn_importance" / task / cell
         score_ffns.run(scores, None, None, bench.record, prompts, "scoring", [], settings)
-    found = {}
+    result = {}
     for component, step in (("heads", aggregate_heads), ("ffns", aggregate_ffns)):
-        found[component] = results / "ranking" / component / AGGREGATE / cell
-        step.run(results / "aggregate" / f"{component}.parquet", found[component], results, tasks, 0, SEED, "mean")
-    return found
+        result[component] = results / "ranking" / component / AGGREGATE / cell
+        step.run(results / "aggregate" / f"{component}.parquet", result[component], results, tasks, 0, SEED, "mean")
+    return result
 
 
 @torch.no_grad()
@@ -139,8 +139,8 @@ def _prefill(model: Any, tokens: torch.Tensor) -> None:
 
 def _decode(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     options = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER, "do_sample": False, "pad_token_id": 0}
-    found: torch.Tensor = model.generate(tokens, **options)
-    return found
+    generated: torch.Tensor = model.generate(tokens, **options)
+    return generated
 
 
 def _accuracy(rows: list[tuple[Any, ...]], values: np.ndarray) -> list[float]:

@@ -95,10 +95,10 @@ def page(rows: Sequence[Row]) -> str:
         if measure == "h":
             lines += [f"## {measure}. {title}", "", *_pruned(chosen), ""] if chosen else []
             continue
-        found = _groups(chosen)
-        if found:
+        groups = _groups(chosen)
+        if groups:
             lines += [f"## {measure}. {title}", ""]
-        for what, part in found:
+        for what, part in groups:
             lines += [f"{what[0].upper()}{what[1:]}:", "", *_table(part), ""]
     return "\n".join(lines)
 
@@ -113,11 +113,11 @@ def _goals(rows: Sequence[Row]) -> list[str]:
             if (row["measure"], row["shots"]) == (goal.measure, goal.shots) and row["what"].startswith(goal.what)
         ]
         if held:
-            found = goal.of([row["ratio"] for row in held])
+            outcome = goal.of([row["ratio"] for row in held])
             counts = [row["operations"] for row in held if "operations" in row]
             count = f"{goal.of(counts):.2f}" if counts else ""
-            met = _yes(found >= goal.asked)
-            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {found:.2f} | {met} | {count} |")
+            met = _yes(outcome >= goal.asked)
+            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {outcome:.2f} | {met} | {count} |")
     if not lines:
         return []
     return [
@@ -160,8 +160,8 @@ def _pruned(rows: Sequence[Row]) -> list[str]:
             for (part, whole), unit in ((row["parameters"], "M"), (row["bytes"], "MB"), (row["memory"], "MB"))
         ]
         speeds = [
-            f"{found['ratio']:.2f} ({found['spread'][0]:.2f} to {found['spread'][1]:.2f}), {rate:.0f}/s"
-            for found, rate in zip((row, row["decode"]), row["tokens_per_second"].values(), strict=True)
+            f"{cell['ratio']:.2f} ({cell['spread'][0]:.2f} to {cell['spread'][1]:.2f}), {rate:.0f}/s"
+            for cell, rate in zip((row, row["decode"]), row["tokens_per_second"].values(), strict=True)
         ]
         accuracies = [f"{mean:.2f} ± {error:.2f}" for mean, error, _ in row["accuracy"].values()]
         lines.append(f"| {row['task']} | " + " | ".join([*shares, *speeds, *accuracies, _yes(row["equal"])]) + " |")
@@ -180,10 +180,10 @@ def stamp(threads: int) -> Row:
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Rows by what is measured; the batch size that was best differs from row to row."""
-    found: dict[str, list[Row]] = {}
+    result: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["what"].split(" (batch")[0], []).append(row)
-    return list(found.items())
+        result.setdefault(row["what"].split(" (batch")[0], []).append(row)
+    return list(result.items())
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

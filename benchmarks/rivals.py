@@ -119,7 +119,7 @@ def copying_by_vocabulary(model: Any, tokens: Sequence[int], start: int, layers:
     cos, sin = model.model.rotary_emb(embedded, torch.arange(time)[None])
     unembedding = model.get_output_embeddings().weight
     group = shape.heads // shape.key_value_heads
-    found = np.zeros((len(layers), shape.heads))
+    totals = np.zeros((len(layers), shape.heads))
     for place, number in enumerate(layers):
         layer = model.model.layers[number]
         normed = layer.input_layernorm(embedded)
@@ -139,8 +139,8 @@ def copying_by_vocabulary(model: Any, tokens: Sequence[int], start: int, layers:
                 raised = (p - p.mean()).relu()
                 if raised.sum() > 0:
                     total += float(raised[row.argmax()] / raised.sum())
-            found[place, head] = total / (time - 1)
-    return found
+            totals[place, head] = total / (time - 1)
+    return totals
 
 
 def _rotated(x: torch.Tensor) -> torch.Tensor:

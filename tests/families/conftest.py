@@ -18,13 +18,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
 
     root = tmp_path_factory.mktemp("families")
 
-    def made(name: str) -> Path:
+    def checkpoint_folder(name: str) -> Path:
         record = root / name / "model.json"
         if not record.is_file():
             resolve(name, str(save(CASES[name], root / name / "checkpoint", tokenizer)), None, record)
         return record
 
-    return made
+    return checkpoint_folder
 
 
 @pytest.fixture(scope="session")

@@ -30,28 +30,28 @@ def scores(folder: Path) -> np.ndarray[Any, Any]:
         str(folder), hf_model=reference(folder), tokenizer=AutoTokenizer.from_pretrained(folder), dtype=torch.float64
     )
     _, cache = bridge.run_with_cache(torch.tensor([[START] + TOKENS * 4]))
-    length, found = len(TOKENS), []
+    length, actual = len(TOKENS), []
     for layer in range(bridge.cfg.n_layers):
         pattern = cache["pattern", layer][0]
         total = torch.zeros(len(pattern), dtype=torch.float64)
         for t in range(length, 4 * length):
             for copy in range(t // length):
                 total += pattern[:, t + 1, copy * length + t % length + 2].double()
-        found.append(total / (3 * length))
-    return torch.stack(found).numpy()
+        actual.append(total / (3 * length))
+    return torch.stack(actual).numpy()
 
 
 def main(out: str, *folders: str) -> None:
     """Write the scores of each checkpoint folder, or what went wrong with it, by the folder's name."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for folder in folders:
         name = Path(folder).parent.name
         try:
-            found[name] = scores(Path(folder))
+            result[name] = scores(Path(folder))
         # Whatever TransformerLens raises; the test says which models it must load.
         except Exception as error:
-            found[name] = np.array(f"{type(error).__name__}: {error}")
-    np.savez(out, **found)
+            result[name] = np.array(f"{type(error).__name__}: {error}")
+    np.savez(out, **result)
 
 
 if __name__ == "__main__":

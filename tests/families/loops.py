@@ -38,14 +38,14 @@ def silence(model: Any, layers: Sequence[int]) -> Any:
 
 def log_likelihoods(model: Any, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
     """Of each row's continuation, a pass per row."""
-    found = []
+    rows = []
     for document in documents:
         for row in document.sequences:
             logits = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0].double()
             log_p = logits.log_softmax(-1)
             places = range(len(row.tokens) - row.n_target, len(row.tokens))
-            found.append(sum(float(log_p[place - 1, row.tokens[place]]) for place in places))
-    return np.array(found)
+            rows.append(sum(float(log_p[place - 1, row.tokens[place]]) for place in places))
+    return np.array(rows)
 
 
 def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any, Any]:
@@ -94,17 +94,17 @@ def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any,
         for layer, norm in enumerate(norms)
         if norm is not None
     ]
-    found = np.zeros((len(documents), len(projections), case.heads))
+    totals = np.zeros((len(documents), len(projections), case.heads))
     for number, document in enumerate(documents):
         model(input_ids=torch.tensor([document.sequences[0].tokens[:-1]]), use_cache=False)
         for layer, module in enumerate(projections):
             for head in range(case.heads):
                 here = part(case, head)
                 parts = caught[layer][:, here] @ rows_first(module)[:, here].T
-                found[number, layer, head] = float((parts * factors.get(layer, 1)).norm(dim=-1).sum())
+                totals[number, layer, head] = float((parts * factors.get(layer, 1)).norm(dim=-1).sum())
     for handle in handles:
         handle.remove()
-    return found
+    return totals
 
 
 def mean_loss(model: Any, row: Any) -> Any:

@@ -33,10 +33,10 @@ def test_closed_heads_equal_zeroed_projection_columns(served, plain, name, case,
     loaded, pruned = served(name), [(layer, head) for layer, head in pruned if head < case.heads]
     ids = torch.tensor([TOKENS])
     with loaded.interventions.gates(gates_without(loaded.shape, pruned)):
-        found = loaded.model(input_ids=ids, use_cache=False).logits
+        actual = loaded.model(input_ids=ids, use_cache=False).logits
     expected = loops.close(plain(name), case, pruned)(input_ids=ids).logits
-    torch.testing.assert_close(found, expected, **CLOSE)
-    assert not torch.allclose(found, loaded.model(input_ids=ids).logits, atol=1e-3)
+    torch.testing.assert_close(actual, expected, **CLOSE)
+    assert not torch.allclose(actual, loaded.model(input_ids=ids).logits, atol=1e-3)
 
 
 def test_packed_rows_equal_separate_rows(served, plain, name):
@@ -44,39 +44,39 @@ def test_packed_rows_equal_separate_rows(served, plain, name):
     (batch,) = batches
     assert len(batch.trees) == 2, "two of the documents share a tree"
     assert any(tree.trunk < tree.columns for tree in batch.trees)
-    found = log_likelihoods(served(name), batches)
-    np.testing.assert_allclose(found, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
+    values = log_likelihoods(served(name), batches)
+    np.testing.assert_allclose(values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
 
 
 def test_left_out_ffns_equal_zeroed_ones_in_restarted_passes(served, plain, name):
-    found = knock_out_ffns(served(name), Batches(DOCUMENTS, 200))
-    np.testing.assert_allclose(found.dense.values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
-    for layer, ablated in enumerate(found.ablated):
+    knockouts = knock_out_ffns(served(name), Batches(DOCUMENTS, 200))
+    np.testing.assert_allclose(knockouts.dense.values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
+    for layer, ablated in enumerate(knockouts.ablated):
         with torch.no_grad():
             expected = loops.log_likelihoods(loops.silence(plain(name), [layer]), DOCUMENTS)
         np.testing.assert_allclose(ablated.values, expected, **CLOSE)
-        assert not np.allclose(ablated.values, found.dense.values, atol=1e-3)
+        assert not np.allclose(ablated.values, knockouts.dense.values, atol=1e-3)
 
 
 def test_importance_equals_the_loops(served, plain, name, case):
-    found = contributions(served(name), SINGLE, 200)
+    actual = contributions(served(name), SINGLE, 200)
     expected = loops.importance(plain(name), case, SINGLE)
-    np.testing.assert_allclose(found.absolute, expected, rtol=1e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(actual.absolute, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
 def test_what_heads_write_equals_the_loops(served, plain, name, case):
-    found = contributions(served(name), SINGLE, 200)
+    actual = contributions(served(name), SINGLE, 200)
     with torch.no_grad():
         expected = loops.written(plain(name), case, SINGLE)
-    np.testing.assert_allclose(found.written, expected, rtol=1e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(actual.written, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
 def test_ffn_gradients_equal_the_loops_and_finite_differences(served, plain, name):
     """Behind the norm of families that norm what an FFN gives: before it the norm undoes any factor."""
-    found = contributions(served(name), SINGLE, 200).ffns
+    actual = contributions(served(name), SINGLE, 200).ffns
     absolute, signed = loops.ffn_importance(plain(name), SINGLE)
-    np.testing.assert_allclose(found.absolute[..., 0], absolute, rtol=1e-3, atol=1e-5 * absolute.max())
-    np.testing.assert_allclose(found.signed[..., 0], signed, rtol=1e-3, atol=1e-5 * absolute.max())
+    np.testing.assert_allclose(actual.absolute[..., 0], absolute, rtol=1e-3, atol=1e-5 * absolute.max())
+    np.testing.assert_allclose(actual.signed[..., 0], signed, rtol=1e-3, atol=1e-5 * absolute.max())
     for layer in range(LAYERS):
         # Norms that compute in float32 leave few digits to a difference of two losses.
         difference = loops.ffn_gate_derivative(plain(name), layer, SINGLE[0].sequences[0], 1e-2)
@@ -96,10 +96,10 @@ def test_prefix_matching_equals_the_maps(served, plain, name, start):
 @torch.no_grad()
 def test_copying_equals_the_loops(served, plain, name, case, head_output):
     with_bias = head_output == "value"
-    found = copying_scores(served(name), TOKENS, 1, head_output, with_bias)
+    scores = copying_scores(served(name), TOKENS, 1, head_output, with_bias)
     expected = loops.copying(plain(name), case, TOKENS, 1, head_output, with_bias)
-    np.testing.assert_allclose(found, expected, **CLOSE)
-    assert found.std() > 0.01
+    np.testing.assert_allclose(scores, expected, **CLOSE)
+    assert scores.std() > 0.01
 
 
 @torch.no_grad()

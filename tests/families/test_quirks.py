@@ -164,8 +164,8 @@ class TestSlidingWindows:
         ],
     )  # fmt: skip
     def test_nothing_is_seen_beyond(self, served, name, narrow):
-        found = prefix_matching_scores(served(name), TOKENS, None)
-        assert [layer for layer in range(3) if (found[layer] == 0).all()] == narrow
+        scores = prefix_matching_scores(served(name), TOKENS, None)
+        assert [layer for layer in range(3) if (scores[layer] == 0).all()] == narrow
 
     def test_the_window_is_in_every_mask(self):
         narrow = AttentionSpec(1.0, sliding_window=3)
@@ -189,10 +189,10 @@ class TestSlidingWindows:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         for name in ("gpt_neo", "gemma2", "mistral-sliding", "bloom", "mpt", "falcon-rw"):
             own = {} if name in ("bloom", "mpt") else {"position_ids": positions}
-            found = served(name).model(input_ids=ids, attention_mask=mask, **own).logits.float()
+            actual = served(name).model(input_ids=ids, attention_mask=mask, **own).logits.float()
             # In float64 transformers' masks overflow in the softmax, which is in float32.
             expected = plain(name).float()(input_ids=ids, attention_mask=mask, **own).logits
-            torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], rtol=1e-3, atol=1e-3)
 
 
 class TestSoftCaps:
@@ -201,8 +201,8 @@ class TestSoftCaps:
     @torch.no_grad()
     def test_logits_are_capped(self, served):
         model = served("gemma2").model
-        found = logits(model, 100 * torch.randn(5, HIDDEN, dtype=torch.float64))
-        assert 2.9 < found.abs().max() <= 3.0
+        actual = logits(model, 100 * torch.randn(5, HIDDEN, dtype=torch.float64))
+        assert 2.9 < actual.abs().max() <= 3.0
 
     def test_blocks_of_queries_do_not_matter(self, served, monkeypatch):
         together = log_likelihoods(served("gemma2"), Batches(DOCUMENTS, 200))
@@ -286,8 +286,8 @@ class TestLayersElsewhere:
             attn_implementation=architectures.attention_implementation(whole.config),
         )
         assert {parameter.device.type for parameter in split.parameters()} == {"cpu", "meta"}
-        found = log_likelihoods(prepare(split, None), Batches(DOCUMENTS, 200))
-        np.testing.assert_allclose(found, log_likelihoods(served(name), Batches(DOCUMENTS, 200)), rtol=1e-10)
+        values = log_likelihoods(prepare(split, None), Batches(DOCUMENTS, 200))
+        np.testing.assert_allclose(values, log_likelihoods(served(name), Batches(DOCUMENTS, 200)), rtol=1e-10)
 
 
 class TestRotationsByLength:

@@ -15,8 +15,8 @@ def test_two_layers_equal_the_loops(smollm2, variant):
     ranked, _ = ranked_vocabulary(smollm2.tokenizer)
     start, _ = start_token(smollm2.tokenizer)
     tokens = sequence(ranked, 1)
-    found = copying_scores(smollm2, tokens, start, **variant)
-    assert found.shape == (30, 9)
+    scores = copying_scores(smollm2, tokens, start, **variant)
+    assert scores.shape == (30, 9)
     expected = looped(smollm2.model, tokens, start, **variant, n_layers=2)
-    np.testing.assert_allclose(found[:2], expected, rtol=0, atol=1e-6)
-    assert found.std() > 0.01
+    np.testing.assert_allclose(scores[:2], expected, rtol=0, atol=1e-6)
+    assert scores.std() > 0.01

@@ -108,7 +108,7 @@ def ours(
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
     documents = encode(rows, smollm2.tokenizer, smollm2.max_positions)
-    found = likelihoods(smollm2, Batches(documents, 1024), gates)
+    actual = likelihoods(smollm2, Batches(documents, 1024), gates)
     choices = []
     for doc_id, part in sequence_slices(documents):
         members = keep[part]
@@ -116,7 +116,7 @@ def ours(
         gold = tuple(columns["gold"][i] for i in members)
         greedy = columns["metric"][members[0]] == GREEDY
         choices.append(Choices(doc_id, gold, None if None in lengths else lengths, greedy=greedy))
-    return rows, found, documents, choices
+    return rows, actual, documents, choices
 
 
 def requests(task: str, shots: int, records: Path, folder: Path) -> list[tuple[int, str, str]]:
@@ -168,7 +168,7 @@ def test_the_harness_prompts_are_lm_evals(records, tmp_path, monkeypatch, task, 
 
 @pytest.mark.parametrize(("task", "shots"), CASES)
 def test_prompts_likelihoods_and_accuracies(smollm2, hflm, records, tmp_path, task, shots):
-    rows, found, documents, choices = ours(smollm2, task, shots, records)
+    rows, actual, documents, choices = ours(smollm2, task, shots, records)
     result = evaluate(hflm, task, shots, [document.doc_id for document in documents], records, tmp_path)
     samples = sorted(result["samples"][task], key=lambda sample: sample["doc_id"])
 
@@ -181,9 +181,9 @@ def test_prompts_likelihoods_and_accuracies(smollm2, hflm, records, tmp_path, ta
 
     expected = np.array([float(response[0][0]) for pairs in asked for _, response in pairs])
     assert not any(document.truncated for document in documents)
-    np.testing.assert_allclose(found.values, expected, atol=NEAR, rtol=0)
+    np.testing.assert_allclose(actual.values, expected, atol=NEAR, rtol=0)
 
-    right = right_documents(documents, choices, found)
+    right = right_documents(documents, choices, actual)
     compared = 0
     for (_, part), choice, sample, outcome in zip(sequence_slices(documents), choices, samples, right, strict=True):
         best = np.sort(expected[part])[::-1]
@@ -191,8 +191,8 @@ def test_prompts_likelihoods_and_accuracies(smollm2, hflm, records, tmp_path, ta
             compared += 1
             assert outcome == bool(sample["acc"])
             if "acc_norm" in sample:
-                assert correct_normalised(choice, found.values[part]) == bool(sample["acc_norm"])
-    difference = np.abs(found.values - expected).max()
+                assert correct_normalised(choice, actual.values[part]) == bool(sample["acc_norm"])
+    difference = np.abs(actual.values - expected).max()
     print(f"{task} {shots}-shot: {compared} of {len(samples)} documents compared, at most {difference:.1e} nats apart")
     assert compared >= len(samples) - 1
     if compared == len(samples):
@@ -214,13 +214,13 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
                 projections[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
         for task in ("winogrande", "hellaswag"):
             gates = gates_without(smollm2.shape, pruned)
-            rows, found, _, _ = ours(smollm2, task, 0, records, gates)
+            rows, actual, _, _ = ours(smollm2, task, 0, records, gates)
             requests = [
                 Instance(request_type="loglikelihood", doc={}, arguments=(c, t), idx=i)
                 for i, (_, c, t) in enumerate(rows)
             ]
             expected = np.array([answer[0] for answer in hflm.loglikelihood(requests, disable_tqdm=True)])
-            np.testing.assert_allclose(found.values, expected, atol=NEAR, rtol=0)
+            np.testing.assert_allclose(actual.values, expected, atol=NEAR, rtol=0)
             assert np.abs(ours(smollm2, task, 0, records)[1].values - expected).max() > 1, "the mask matters"
     finally:
         with torch.no_grad():

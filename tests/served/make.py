@@ -112,7 +112,7 @@ def named_columns(config: dict[str, Any]) -> dict[str, list[str]]:
     texts = {key: config.get(key) for key in TEMPLATES}
     if config.get("process_docs") or any(callable(text) for text in texts.values()):
         return {}
-    found: dict[str, list[str]] = defaultdict(list)
+    columns: dict[str, list[str]] = defaultdict(list)
     for key, text in texts.items():
         named: set[str] = set()
         for part in text if isinstance(text, list) else [text]:
@@ -121,8 +121,8 @@ def named_columns(config: dict[str, Any]) -> dict[str, list[str]]:
                     named |= meta.find_undeclared_variables(Environment().parse(part))
                 named |= {part} if re.fullmatch(r"\w+", part) and not isinstance(text, list) else set()
         for column in named:
-            found[column].append(key)
-    return found
+            columns[column].append(key)
+    return columns
 
 
 def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -134,13 +134,13 @@ def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     labels = (0, "A", "0", "1", "north", "a", True) if targets else (0,)
     lists = (four, "north", {"text": four, "label": list("ABCD")}) if listed else (four,)
     for label, choices in product(labels, lists) if columns else ():
-        made: dict[str, Any] = {column: f"{column} text" for column in columns}
-        yield made | dict.fromkeys(listed, choices) | dict.fromkeys(targets, label)
+        record: dict[str, Any] = {column: f"{column} text" for column in columns}
+        yield record | dict.fromkeys(listed, choices) | dict.fromkeys(targets, label)
 
 
 def page(verdicts: dict[str, Verdict]) -> str:
     """The page of all tasks."""
-    served = {name: found for name, found in verdicts.items() if not found.refused}
+    served = {name: verdict for name, verdict in verdicts.items() if not verdict.refused}
     lines = [
         "# Supported tasks",
         "",
@@ -164,18 +164,18 @@ def page(verdicts: dict[str, Verdict]) -> str:
         "|---|---|---|---|---|",
     ]
     folders = defaultdict(list)
-    for found in served.values():
-        folders[found.folder].append(found)
+    for verdict in served.values():
+        folders[verdict.folder].append(verdict)
     for folder, members in sorted(folders.items()):
-        others = sorted({other for found in members for other in found.others})
-        bare = sum(not found.shots for found in members)
-        made = sum(found.rendered for found in members)
-        lines.append(f"| {folder} | {len(members)} | {made} | {bare or ''} | {', '.join(others)} |")
+        others = sorted({other for verdict in members for other in verdict.others})
+        bare = sum(not verdict.shots for verdict in members)
+        n_rendered = sum(verdict.rendered for verdict in members)
+        lines.append(f"| {folder} | {len(members)} | {n_rendered} | {bare or ''} | {', '.join(others)} |")
     lines += ["", "## Refused", "", "| folder of lm-eval | reason | tasks |", "|---|---|---|"]
     reasons = defaultdict(list)
-    for name, found in verdicts.items():
-        if found.refused:
-            reasons[found.folder, found.refused].append(f"`{name}`")
+    for name, verdict in verdicts.items():
+        if verdict.refused:
+            reasons[verdict.folder, verdict.refused].append(f"`{name}`")
     for (folder, why), names in sorted(reasons.items()):
         lines.append(f"| {folder} | {why.replace('|', ' ')} | {', '.join(names)} |")
     return "\n".join(lines) + "\n"

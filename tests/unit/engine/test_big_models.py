@@ -41,8 +41,8 @@ def pair(request, tmp_path):
 
 def test_every_measure_is_that_of_the_model_in_memory(pair):
     documents = random_documents(np.random.default_rng(0))
-    found = [log_likelihoods(loaded, Batches(documents, 200)) for loaded in pair]
-    np.testing.assert_array_equal(*found)
+    actual = [log_likelihoods(loaded, Batches(documents, 200)) for loaded in pair]
+    np.testing.assert_array_equal(*actual)
     knocked = [knock_out_ffns(loaded, Batches(documents, 200)) for loaded in pair]
     for ours, theirs in zip(knocked[0].ablated, knocked[1].ablated, strict=True):
         np.testing.assert_array_equal(ours.values, theirs.values)

@@ -106,14 +106,14 @@ class Holder:
 @pytest.fixture
 def holder():
     """Makes holders and ends what is left of them."""
-    made = []
+    holders = []
 
     def make(count=1):
-        made.append(Holder(count))
-        return made[-1]
+        holders.append(Holder(count))
+        return holders[-1]
 
     yield make
-    for each in made:
+    for each in holders:
         if each.process.poll() is None:
             each.end()
 

@@ -19,9 +19,9 @@ def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):
             architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
             expected = model(input_ids=tokens).logits
             with loaded.interventions.gates(gates_without(loaded.shape, [(layer, head)])):
-                found = loaded.model(input_ids=tokens).logits
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-        assert not torch.allclose(found, loaded.model(input_ids=tokens).logits, atol=1e-3)
+                actual = loaded.model(input_ids=tokens).logits
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(actual, loaded.model(input_ids=tokens).logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["opt", "llama", "opt-350m"])
@@ -39,10 +39,10 @@ def test_a_left_out_ffn_equals_one_whose_output_is_zero(family, tokenizer):
                     parameter.zero_()
             expected = model(input_ids=tokens).logits
             with loaded.interventions.without_ffns(layers):
-                found = loaded.model(input_ids=tokens).logits
+                actual = loaded.model(input_ids=tokens).logits
             after = loaded.model(input_ids=tokens).logits
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-        assert not torch.allclose(found, after, atol=1e-3), "and the model is whole again"
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(actual, after, atol=1e-3), "and the model is whole again"
 
 
 @pytest.mark.parametrize(("family", "norms"), [("opt", 48), ("llama", 24), ("opt-350m", 0)])
@@ -80,9 +80,9 @@ def test_padding_masks_are_honoured_outside_the_engine(loaded, family):
     mask[0, :5] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        found = loaded.model(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
+        actual = loaded.model(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
         expected = tiny_model(family)(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
-    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], rtol=1e-6, atol=1e-6)
 
 
 def test_parameters_removed_equal_those_of_the_slices(loaded, family):

@@ -20,18 +20,18 @@ def test_branches_equal_rows_of_their_own(loaded, family, budget):
     rows = [row for document in documents for row in document.sequences]
     batches = Batches(documents, budget)
     assert sum(batch.n_documents for batch in batches) == len(documents)
-    found = log_likelihoods(loaded, batches)
+    values = log_likelihoods(loaded, batches)
     model = tiny_model(family)
     # RMSNorm computes in float32, whose rounding may differ by a step.
     tolerance = 1e-10 if family == "opt" else 1e-5
-    np.testing.assert_allclose(found, [plain(model, row) for row in rows], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(values, [plain(model, row) for row in rows], rtol=tolerance, atol=tolerance)
 
 
 def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
     pruned = [(0, 1), (1, 0), (1, 3), (2, 2), (2, 0), (2, 1), (2, 3)]
     documents = random_documents(np.random.default_rng(2))
     rows = [row for document in documents for row in document.sequences]
-    found = log_likelihoods(loaded, Batches(documents, 64), gates_without(loaded.shape, pruned))
+    values = log_likelihoods(loaded, Batches(documents, 64), gates_without(loaded.shape, pruned))
     model = tiny_model(family)
     d_head = architectures.head_layout(model).d_head
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_pruned_heads_equal_zeroed_projection_columns(loaded, family):
             architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
     expected = [plain(model, row) for row in rows]
     assert np.abs(np.array(expected) - log_likelihoods(loaded, Batches(documents, 64))).max() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_model_is_as_it_was_after_an_evaluation(loaded):
@@ -122,7 +122,7 @@ class TestNotFinite:
         rows = documents[3].sequences
         documents[3] = Document(103, tuple(TokenSequence((token, *row.tokens[1:]), row.n_target) for row in rows))
         loaded.model.get_input_embeddings().register_forward_hook(
-            lambda module, given, found: found.masked_fill((given[0] == token)[..., None], float("nan"))
+            lambda module, given, actual: actual.masked_fill((given[0] == token)[..., None], float("nan"))
         )
         with pytest.raises(HeadroomError, match="document 103: the log-likelihood .* is nan; .* in the embedding"):
             log_likelihoods(loaded, Batches(documents, budget))
@@ -145,8 +145,8 @@ class TestNotFinite:
         """The oracle's restarted passes, too."""
         norm = architectures.layers(loaded.model)[2].self_attn
         norm.register_forward_hook(
-            lambda module, given, found: (
-                (found[0] * float("nan"), *found[1:]) if loaded.interventions._without_ffns else found
+            lambda module, given, actual: (
+                (actual[0] * float("nan"), *actual[1:]) if loaded.interventions._without_ffns else actual
             )
         )
         with pytest.raises(HeadroomError, match="document 10\\d: .* in the last layer, 2, or after it"):

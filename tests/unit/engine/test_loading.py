@@ -26,7 +26,7 @@ PAIRS = [(i, text, rest) for i, text in enumerate(SENTENCES[:4]) for rest in (" 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tokenizer):
+def checkpoints(tmp_path_factory, tokenizer):
     folders = {}
 
     def make(case):
@@ -55,11 +55,11 @@ def scores_of(loaded):
     """Log-likelihoods, importance and induction scores."""
     documents = encode(PAIRS, loaded.tokenizer, loaded.max_positions)
     golds = encode(PAIRS[::2], loaded.tokenizer, loaded.max_positions)
-    found = contributions(loaded, golds, 512)
+    actual = contributions(loaded, golds, 512)
     matched, _ = prefix_matching(loaded, 1)
     copied, _ = copying(loaded, 1)
     values = log_likelihoods(loaded, Batches(documents, 512, "cpu"))
-    return [values, found.absolute, found.ffns.signed, matched["mean"], copied["mean"]]
+    return [values, actual.absolute, actual.ffns.signed, matched["mean"], copied["mean"]]
 
 
 PASS_SETTINGS = {
@@ -78,27 +78,27 @@ PASS_SETTINGS = {
 
 
 @pytest.mark.parametrize("case", ["opt", "llama", "bloom", "mpt", "falcon", "gemma3"])
-def test_settings_of_what_a_pass_returns_change_nothing(made, tmp_path, case):
-    expected = scores_of(loaded_from(made(case), tmp_path / "clean" / "model.json"))
+def test_settings_of_what_a_pass_returns_change_nothing(checkpoints, tmp_path, case):
+    expected = scores_of(loaded_from(checkpoints(case), tmp_path / "clean" / "model.json"))
     alone = ("output_attentions", "return_dict") if case != "opt" else PASS_SETTINGS
     for name, some in [*((name, {name: PASS_SETTINGS[name]}) for name in alone), ("all", PASS_SETTINGS)]:
-        folder = changed(made(case), tmp_path / name, **some)
-        found = scores_of(loaded_from(folder, tmp_path / f"{name}-record" / "model.json"))
-        for a, b in zip(found, expected, strict=True):
+        folder = changed(checkpoints(case), tmp_path / name, **some)
+        actual = scores_of(loaded_from(folder, tmp_path / f"{name}-record" / "model.json"))
+        for a, b in zip(actual, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=name)
 
 
-def test_settings_of_passes_within_the_language_model_of_several_parts(made, tmp_path):
-    folder = made("gemma3")
+def test_settings_of_passes_within_the_language_model_of_several_parts(checkpoints, tmp_path):
+    folder = checkpoints("gemma3")
     text = json.loads((folder / "config.json").read_text())["text_config"]
     other = changed(folder, tmp_path / "other", text_config=text | {"return_dict": False, "output_attentions": True})
     assert checkpoint_sizes(other) == checkpoint_sizes(folder)
     config = read_config(other).get_text_config()
     assert (config.return_dict, config.output_attentions) == (True, False)
-    expected, found = (
+    expected, actual = (
         scores_of(loaded_from(where, tmp_path / where.name / "r" / "model.json")) for where in (folder, other)
     )
-    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(actual[0], expected[0])
 
 
 class TestTokenizers:
@@ -111,8 +111,8 @@ class TestTokenizers:
         pairs = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n")
 
-    def test_vocabulary_and_merges_alone_are_one_where_transformers_loads_them(self, made, tmp_path, tokenizer):
-        folder = changed(made("opt"), tmp_path / "opt")
+    def test_vocabulary_and_merges_alone_are_one_where_transformers_loads_them(self, checkpoints, tmp_path, tokenizer):
+        folder = changed(checkpoints("opt"), tmp_path / "opt")
         self.vocabulary(folder)
         loaded = loaded_from(folder, tmp_path / "model.json")
         for text in SENTENCES[:5]:
@@ -126,14 +126,14 @@ class TestTokenizers:
             ("llama", "transformers cannot load this check"),
         ],
     )
-    def test_where_it_does_not_that_is_said(self, made, tmp_path, case, message):
-        folder = changed(made(case), tmp_path / case)
+    def test_where_it_does_not_that_is_said(self, checkpoints, tmp_path, case, message):
+        folder = changed(checkpoints(case), tmp_path / case)
         self.vocabulary(folder)
         with pytest.raises(HeadroomError, match=message):
             loaded_from(folder, tmp_path / "model.json")
 
-    def test_a_configuration_of_a_tokenizer_is_no_vocabulary(self, made, tmp_path):
-        folder = changed(made("opt"), tmp_path / "opt")
+    def test_a_configuration_of_a_tokenizer_is_no_vocabulary(self, checkpoints, tmp_path):
+        folder = changed(checkpoints("opt"), tmp_path / "opt")
         self.vocabulary(folder)
         for name in ("vocab.json", "merges.txt"):
             (folder / name).unlink()
@@ -146,9 +146,9 @@ class TestTokenizers:
         """The model has embeddings for 523 tokens; this tokenizer has 530."""
         from copy import deepcopy
 
-        found = deepcopy(tokenizer)
-        found.add_tokens([f"<new{i}>" for i in range(530 - len(found))])
-        return prepare(tiny_model("opt"), found)
+        larger = deepcopy(tokenizer)
+        larger.add_tokens([f"<new{i}>" for i in range(530 - len(larger))])
+        return prepare(tiny_model("opt"), larger)
 
     def pairs(self, contexts, continuation=" a"):
         return [(7 + i, text, continuation) for i, text in enumerate(contexts)]
@@ -200,8 +200,8 @@ class TestTokenizers:
 
 class TestRecords:
     @pytest.fixture
-    def resolved(self, made, tmp_path):
-        folder, record = shutil.copytree(made("opt"), tmp_path / "opt"), tmp_path / "tiny" / "model.json"
+    def resolved(self, checkpoints, tmp_path):
+        folder, record = shutil.copytree(checkpoints("opt"), tmp_path / "opt"), tmp_path / "tiny" / "model.json"
         resolve("tiny", str(folder), None, record)
         return folder, record
 
@@ -235,8 +235,8 @@ class TestRecords:
         with pytest.raises(HeadroomError, match="digest is .* but the checkpoint in .* has"):
             load(record, device="cpu")
 
-    def test_code_that_was_changed_does_not_run(self, made, tmp_path, monkeypatch):
-        folder = changed(made("opt"), tmp_path / "own")
+    def test_code_that_was_changed_does_not_run(self, checkpoints, tmp_path, monkeypatch):
+        folder = changed(checkpoints("opt"), tmp_path / "own")
         (folder / "sub").mkdir()
         (folder / "sub" / "helper.py").write_text("A = 1")
         path = folder / "tokenizer_config.json"

@@ -18,11 +18,11 @@ def tree_of(*documents):
 def questions(rng, paragraph_length=40, n=4):
     """Documents on one paragraph, as MultiRC has them: a question and an answer each, and two choices of one token."""
     paragraph = rng.integers(3, 500, paragraph_length).tolist()
-    found = []
+    rows = []
     for i in range(n):
         context = [*paragraph, *rng.integers(3, 500, 6).tolist()]
-        found.append(Document(i, tuple(TokenSequence((*context, t), 1) for t in (7, 8))))
-    return found
+        rows.append(Document(i, tuple(TokenSequence((*context, t), 1) for t in (7, 8))))
+    return rows
 
 
 def test_a_tree_holds_each_shared_beginning_once():

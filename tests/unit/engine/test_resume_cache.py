@@ -38,8 +38,8 @@ def documents(n=9, seed=3):
     return [Document(i, (row(start, 2), row(start, 3))) for i, start in enumerate(starts)]
 
 
-def gold(found):
-    return [Document(d.doc_id, d.sequences[:1]) for d in found]
+def gold(documents):
+    return [Document(d.doc_id, d.sequences[:1]) for d in documents]
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ class Counted:
 
 def entries(kept):
     """How often each entry was written, over all files of a folder."""
-    found = {}
+    result = {}
     for path in kept.folder.rglob("*.npz"):
         with np.load(path) as file:
             for key in file["keys"]:
                 name = (path.parent.name, path.name.split(".")[0], key)
-                found[name] = found.get(name, 0) + 1
-    return found
+                result[name] = result.get(name, 0) + 1
+    return result
 
 
 ROWS = {"values": ("f", ()), "greedy": ("b", ())}
@@ -123,9 +123,9 @@ class TestUnit:
         path = sorted(kept.folder.iterdir())[0]
         path.write_bytes(damage(path.read_bytes()))
         assert len(kept.unit("a", ["x", "y"], WIDE).done) == 1
-        said = capsys.readouterr().err
-        assert str(path) in said
-        assert "computed again" in said
+        message = capsys.readouterr().err
+        assert str(path) in message
+        assert "computed again" in message
 
     def test_no_folder_keeps_nothing(self):
         with ResumeCache().unit("a", ["x"], ONE) as unit:
@@ -331,19 +331,19 @@ class TestEngines:
         before = len(entries(kept))
         assert 0 < before < len(chosen)
         # Another budget packs other batches: those that are half done are cut.
-        found = contributions(loaded, chosen, 50, cache=kept)
-        np.testing.assert_allclose(found.absolute, whole.absolute, rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(found.signed, whole.signed, rtol=1e-3, atol=1e-7)
-        np.testing.assert_allclose(found.written, whole.written, rtol=1e-5)
-        np.testing.assert_allclose(found.ffns.absolute, whole.ffns.absolute, rtol=1e-4, atol=1e-8)
+        actual = contributions(loaded, chosen, 50, cache=kept)
+        np.testing.assert_allclose(actual.absolute, whole.absolute, rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(actual.signed, whole.signed, rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(actual.written, whole.written, rtol=1e-5)
+        np.testing.assert_allclose(actual.ffns.absolute, whole.ffns.absolute, rtol=1e-4, atol=1e-8)
         assert set(entries(kept).values()) == {1}
         counted = Counted(monkeypatch, gradient, "products")
         again = contributions(loaded, chosen, 50, cache=kept)
-        np.testing.assert_array_equal(again.absolute, found.absolute)
-        np.testing.assert_array_equal(again.signed, found.signed)
-        np.testing.assert_array_equal(again.written, found.written)
+        np.testing.assert_array_equal(again.absolute, actual.absolute)
+        np.testing.assert_array_equal(again.signed, actual.signed)
+        np.testing.assert_array_equal(again.written, actual.written)
         for name in ("absolute", "signed", "zeros"):
-            np.testing.assert_array_equal(getattr(again.ffns, name), getattr(found.ffns, name))
+            np.testing.assert_array_equal(getattr(again.ffns, name), getattr(actual.ffns, name))
         assert counted.calls == 0
 
     def test_likelihoods(self, loaded, kept, monkeypatch):
@@ -355,13 +355,13 @@ class TestEngines:
             with pytest.raises(KeyboardInterrupt):
                 likelihoods(loaded, Batches(chosen, 40), gates, [1], cache=kept)
         assert 0 < len(entries(kept)) < len(chosen)
-        found = likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept)
-        np.testing.assert_allclose(found.values, whole.values, rtol=1e-5)
-        np.testing.assert_array_equal(found.greedy, whole.greedy)
+        actual = likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept)
+        np.testing.assert_allclose(actual.values, whole.values, rtol=1e-5)
+        np.testing.assert_array_equal(actual.greedy, whole.greedy)
         assert set(entries(kept).values()) == {1}
         counted = Counted(monkeypatch, likelihood, "predict")
         np.testing.assert_array_equal(
-            likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept).values, found.values
+            likelihoods(loaded, Batches(chosen, 60), gates, [1], cache=kept).values, actual.values
         )
         assert counted.calls == 0
         # Other heads, or other FFNs, are another unit.
@@ -377,8 +377,8 @@ class TestEngines:
             with pytest.raises(KeyboardInterrupt):
                 knock_out_ffns(loaded, Batches(chosen, 40), cache=kept)
         assert 0 < len(entries(kept)) < len(chosen) * (1 + loaded.shape.layers)
-        found = knock_out_ffns(loaded, Batches(chosen, 60), cache=kept)
-        for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+        knockouts = knock_out_ffns(loaded, Batches(chosen, 60), cache=kept)
+        for one, other in zip([whole.dense, *whole.ablated], [knockouts.dense, *knockouts.ablated], strict=True):
             np.testing.assert_allclose(other.values, one.values, rtol=1e-5)
             np.testing.assert_array_equal(other.greedy, one.greedy)
         assert set(entries(kept).values()) == {1}
@@ -395,8 +395,8 @@ class TestEngines:
                 raw = bytearray(path.read_bytes())
                 raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
                 path.write_bytes(raw)
-            found = knock_out_ffns(loaded, Batches(chosen, 1000), cache=kept)
-            for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+            knockouts = knock_out_ffns(loaded, Batches(chosen, 1000), cache=kept)
+            for one, other in zip([whole.dense, *whole.ablated], [knockouts.dense, *knockouts.ablated], strict=True):
                 np.testing.assert_array_equal(other.values, one.values)
                 np.testing.assert_array_equal(other.greedy, one.greedy)
 
@@ -423,8 +423,8 @@ class TestEngines:
         likelihoods(loaded, Batches(documents(9)[:6], 1000), cache=kept)
         more = documents(9)[3:]
         progress = Progress("x", 6, "documents")
-        found = likelihoods(loaded, Batches(more, 1000), progress=progress, cache=kept)
-        np.testing.assert_allclose(found.values, likelihoods(loaded, Batches(more, 1000)).values, rtol=1e-5)
+        actual = likelihoods(loaded, Batches(more, 1000), progress=progress, cache=kept)
+        np.testing.assert_allclose(actual.values, likelihoods(loaded, Batches(more, 1000)).values, rtol=1e-5)
         assert len(entries(kept)) == 9
         assert set(entries(kept).values()) == {1}
         assert progress.done == 6

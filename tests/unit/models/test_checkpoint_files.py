@@ -33,9 +33,9 @@ def opened_files(folder):
             number = libc.inotify_add_watch(watch, os.fsencode(path), IN_OPEN)
             assert number >= 0
             places[number] = path
-    found = set()
+    paths = set()
     try:
-        yield found
+        yield paths
         while True:
             try:
                 events = os.read(watch, 65536)
@@ -45,13 +45,13 @@ def opened_files(folder):
                 number, _, _, length = struct.unpack_from("iIII", events)
                 events = events[16 + length :]
                 if os.path.isfile(places[number]):
-                    found.add(os.path.relpath(places[number], folder))
+                    paths.add(os.path.relpath(places[number], folder))
     finally:
         os.close(watch)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tokenizer):
+def original(tmp_path_factory, tokenizer):
     """A tiny OPT in float32 with its tokenizer, and files that loading has no business with."""
     folder = tmp_path_factory.mktemp("made") / "checkpoint"
     tiny_model("opt").float().save_pretrained(folder)
@@ -60,12 +60,12 @@ def made(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture
-def folder(tmp_path, made):
-    found = shutil.copytree(made, tmp_path / "checkpoint")
+def folder(tmp_path, original):
+    actual = shutil.copytree(original, tmp_path / "checkpoint")
     for name in ("original", "sub"):
-        (found / name).mkdir()
-        shutil.copy(made / "model.safetensors", found / name)
-        shutil.copy(made / "config.json", found / name / "params.json")
+        (actual / name).mkdir()
+        shutil.copy(original / "model.safetensors", actual / name)
+        shutil.copy(original / "config.json", actual / name / "params.json")
     for name in (
         "training_args.bin",
         "optimizer.bin",
@@ -73,8 +73,8 @@ def folder(tmp_path, made):
         "README.md",
         "model.fp16.safetensors",
     ):
-        (found / name).write_bytes(b"not read")
-    return found
+        (actual / name).write_bytes(b"not read")
+    return actual
 
 
 def configure(folder, **settings):
@@ -100,9 +100,9 @@ def split(folder, name="model"):
 
 
 def sharded(folder):
-    found = split(folder)
+    files = split(folder)
     (folder / "model.safetensors").unlink()
-    return found
+    return files
 
 
 def index_beside_a_single_file(folder):
@@ -122,10 +122,10 @@ def named_by_the_configuration(folder):
 
 
 def index_named_by_the_configuration(folder):
-    found = split(folder, "part") - {"model.safetensors.index.json"}
+    files = split(folder, "part") - {"model.safetensors.index.json"}
     (folder / "model.safetensors.index.json").rename(folder / "other.safetensors.index.json")
     configure(folder, transformers_weights="other.safetensors.index.json")
-    return {"other.safetensors.index.json", *found}
+    return {"other.safetensors.index.json", *files}
 
 
 def links(folder):

@@ -156,13 +156,13 @@ class TestHub:
     def test_revisions_are_recorded_as_commits_and_other_commits_are_other_models(self, tmp_path, cache, monkeypatch):
         folders = {f"step{n}": self.cached(cache, n, ref=None) for n in (0, 1)}
         self.answers(monkeypatch, folders, ["config.json", "model.safetensors"])
-        found = [resolve("opt", NAME, f"step{n}", tmp_path / f"{n}.json") for n in (0, 1)]
-        assert [record["revision"] for record in found] == COMMITS
-        assert found[0]["digest"] != found[1]["digest"]
+        records = [resolve("opt", NAME, f"step{n}", tmp_path / f"{n}.json") for n in (0, 1)]
+        assert [record["revision"] for record in records] == COMMITS
+        assert records[0]["digest"] != records[1]["digest"]
         # A branch that has moved on.
         self.answers(monkeypatch, {"step0": folders["step1"]}, ["config.json", "model.safetensors"])
         moved = resolve("opt", NAME, "step0", tmp_path / "0.json")
-        assert (moved["revision"], moved["digest"]) == (COMMITS[1], found[1]["digest"])
+        assert (moved["revision"], moved["digest"]) == (COMMITS[1], records[1]["digest"])
 
     def test_the_cache_serves_where_the_hub_cannot_be_reached(self, tmp_path, cache, capsys, monkeypatch):
         self.cached(cache, ref="step1000")
@@ -383,7 +383,7 @@ def test_settings_of_another_shape(tmp_path, file, content, message):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_records_and_places_that_are_none(tmp_path, damage):
     folder, record = checkpoint(tmp_path / "m"), tmp_path / "tiny" / "model.json"
-    made = resolve("tiny", str(folder), None, record)
+    resolved = resolve("tiny", str(folder), None, record)
     place = record.with_name(".model.json")
     content = record.read_bytes()
     place.write_bytes(DAMAGE[damage])
@@ -393,7 +393,7 @@ def test_records_and_places_that_are_none(tmp_path, damage):
     record.write_bytes(DAMAGE[damage])
     with pytest.raises(HeadroomError, match="model.json: not a model record"):
         read_record(record)
-    assert resolve("tiny", str(folder), None, record) == made
+    assert resolve("tiny", str(folder), None, record) == resolved
     assert record.read_bytes() == content
 
 
@@ -406,8 +406,8 @@ def test_records_and_places_that_are_none(tmp_path, damage):
 )  # fmt: skip
 def test_records_of_another_shape(tmp_path, key, value):
     record = tmp_path / "model.json"
-    made = resolve("tiny", str(checkpoint(tmp_path / "m")), None, record)
-    record.write_text(json.dumps(made | {key: value}))
+    resolved = resolve("tiny", str(checkpoint(tmp_path / "m")), None, record)
+    record.write_text(json.dumps(resolved | {key: value}))
     with pytest.raises(HeadroomError, match=f"model.json: not a model record, as its {key} is"):
         read_record(record)
 
@@ -450,7 +450,7 @@ class TestContent:
         return needs_resolving(record, str(folder), None, code_digest("models.resolve"), allowed)
 
     @pytest.fixture
-    def made(self, tmp_path):
+    def resolved(self, tmp_path):
         folder, record = checkpoint(tmp_path / "m"), tmp_path / "tiny" / "model.json"
         resolve("tiny", str(folder), None, record)
         assert not self.needs(record, folder)
@@ -473,8 +473,8 @@ class TestContent:
         path.symlink_to(by)
 
     @pytest.mark.parametrize("change", [in_place, by_another_file, by_a_link])
-    def test_a_file_of_the_same_size_and_time_is_noticed(self, made, change):
-        folder, record = made
+    def test_a_file_of_the_same_size_and_time_is_noticed(self, resolved, change):
+        folder, record = resolved
         path = folder / "model.safetensors"
         before, content = path.stat(), record.read_bytes()
         change(path)
@@ -502,8 +502,8 @@ class TestContent:
         assert self.needs(record, folder, ["trust_remote_code"])
 
     @pytest.mark.parametrize("edit", [{"digest": "0" * 64}, {"layers": 7}, {"family": "gpt2"}, {"origin": {"a": "b"}}])
-    def test_an_edited_record_is_made_again(self, made, edit):
-        folder, record = made
+    def test_an_edited_record_is_made_again(self, resolved, edit):
+        folder, record = resolved
         content = record.read_bytes()
         record.write_text(json.dumps(json.loads(content) | edit))
         assert self.needs(record, folder)
@@ -512,8 +512,8 @@ class TestContent:
         assert record.read_bytes() == content
         assert not self.needs(record, folder)
 
-    def test_judging_writes_nothing_and_needs_no_checkpoint(self, made, monkeypatch):
-        folder, record = made
+    def test_judging_writes_nothing_and_needs_no_checkpoint(self, resolved, monkeypatch):
+        folder, record = resolved
         monkeypatch.setattr("lm_headroom.artifacts.content.SMALL", 0)
         before = {path: path.stat() for path in record.parent.iterdir()}
         assert changes_since(record) is None
@@ -521,8 +521,8 @@ class TestContent:
         folder.rename(folder.with_name("elsewhere"))
         assert changes_since(record) is None, "it is not on this machine"
 
-    def test_a_checkpoint_that_is_damaged_since_is_said(self, made):
-        folder, record = made
+    def test_a_checkpoint_that_is_damaged_since_is_said(self, resolved):
+        folder, record = resolved
         (folder / "model.safetensors").write_bytes(b"short")
         assert "is not a whole safetensors file" in changes_since(record)
 

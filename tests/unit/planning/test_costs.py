@@ -41,16 +41,16 @@ def test_costs_need_no_weights(family):
 def test_a_pass_counts_as_torch_counts_it(loaded):
     batches = Batches(random_documents(np.random.default_rng(0)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
-    found = count_operations(lambda: log_likelihoods(loaded, batches))
-    assert costs.forward(linear(costs, load)) == pytest.approx(found, rel=1e-6)
+    actual = count_operations(lambda: log_likelihoods(loaded, batches))
+    assert costs.forward(linear(costs, load)) == pytest.approx(actual, rel=1e-6)
 
 
 def test_the_oracle_counts_as_torch_counts_it(loaded):
     batches = Batches(random_documents(np.random.default_rng(1)), 200)
     costs, load = costs_of(loaded.model), load_of(batches)
-    found = count_operations(lambda: knock_out_ffns(loaded, batches))
+    actual = count_operations(lambda: knock_out_ffns(loaded, batches))
     # The last layer's FFN is left out in one restart alone, and computed at few columns; of three layers that shows.
-    assert costs.oracle(linear(costs, load)) == pytest.approx(found, rel=0.1)
+    assert costs.oracle(linear(costs, load)) == pytest.approx(actual, rel=0.1)
 
 
 def test_a_backward_pass_counts_as_torch_counts_it(loaded):
@@ -59,10 +59,10 @@ def test_a_backward_pass_counts_as_torch_counts_it(loaded):
     (batch,) = batches
     costs, load = costs_of(loaded.model), linear(None, load_of(batches))
     targets = np.array([float(d.sequences[0].n_target) for d in documents])
-    found = count_operations(lambda: products(loaded, batch, targets))
+    actual = count_operations(lambda: products(loaded, batch, targets))
     # The gradient ends at the first layer's heads: its query, key and value maps are not gone through.
     first = 2 * load.columns * costs.attention
-    assert found == pytest.approx(costs.forward(load) + costs.backward(load) - 0.75 * first, rel=0.05)
+    assert actual == pytest.approx(costs.forward(load) + costs.backward(load) - 0.75 * first, rel=0.05)
 
 
 def test_attention_is_counted_in_pairs():
@@ -88,15 +88,15 @@ class TestPlan:
     def test_jobs_are_the_workflows(self):
         costs = costs_of(tiny_model("llama"))
         settings = study(unseen=["c"], transfer={"tasks": ["b"], "levels": [10, 50]})
-        found = {job.rule: job.count for job in workload.jobs(settings, prompts(), costs, HERE)}
-        assert found == {
+        result = {job.rule: job.count for job in workload.jobs(settings, prompts(), costs, HERE)}
+        assert result == {
             "score_heads": 3, "score_ffns": 2, "evaluate_own": 3, "evaluate_joint": 2, "evaluate_aggregate": 1,
             "evaluate_transfer": 1, "score_induction": 1,
         }  # fmt: skip
-        found = {
+        result = {
             job.rule: job.count for job in workload.jobs(study(joint={"heads": [], "ffns": []}), prompts(), costs, HERE)
         }
-        assert "evaluate_joint" not in found
+        assert "evaluate_joint" not in result
 
     def test_time_is_start_up_and_operations_over_the_rate(self):
         costs = costs_of(tiny_model("llama"))

@@ -29,7 +29,7 @@ RULES = {
 
 def columns(n_documents, context="The sun rose {} times"):
     """Prompts of two choices, the second of which is right."""
-    found = {column.name: [] for column in PROMPTS.columns}
+    table = {column.name: [] for column in PROMPTS.columns}
     for purpose in ("importance", "evaluation"):
         for number in range(n_documents):
             for choice, text in enumerate((" again", " never")):
@@ -38,9 +38,9 @@ def columns(n_documents, context="The sun rose {} times"):
                     "context": context.format(number), "continuation": text, "gold": choice == 1, "metric": "choice",
                     "choice_length": 6,
                 }  # fmt: skip
-                for name, values in found.items():
+                for name, values in table.items():
                     values.append(row[name])
-    return found
+    return table
 
 
 def write_prompts(path, task="a", n_documents=3, **facts):
@@ -59,12 +59,12 @@ def record(tmp_path):
 
 
 def test_text_is_counted_by_what_reads_it():
-    found = prompt_sizes(columns(1, "abc"))
+    counts = prompt_sizes(columns(1, "abc"))
     # "abc", the space that both choices begin with, and five letters of each.
     evaluation = {"columns": 4 + 5 + 5, "pairs": 14 * 15 // 2, "logits": 12}
-    assert found["evaluation"] == found["scoring_choices"] == evaluation
+    assert counts["evaluation"] == counts["scoring_choices"] == evaluation
     # The right choice alone.
-    assert found["scoring"] == {"columns": 3 + 6, "pairs": 9 * 10 // 2, "logits": 6}
+    assert counts["scoring"] == {"columns": 3 + 6, "pairs": 9 * 10 // 2, "logits": 6}
     assert prompt_sizes(columns(2, "abc"))["evaluation"] == {name: 2 * value for name, value in evaluation.items()}
 
 

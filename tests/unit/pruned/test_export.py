@@ -128,12 +128,12 @@ def test_generation_with_and_without_cache_agree(exported):
     mask = torch.ones_like(TOKENS)
     mask[0, :7] = mask[1, :3] = 0
     options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
-    found = [model.generate(TOKENS * mask, use_cache=use, **options) for use in (True, False)]
-    assert found[0].shape == (3, 32)
-    assert torch.equal(*found)
+    actual = [model.generate(TOKENS * mask, use_cache=use, **options) for use in (True, False)]
+    assert actual[0].shape == (3, 32)
+    assert torch.equal(*actual)
     # By itself, without its padding, a row goes on the same way.
     alone = model.generate(TOKENS[:1, 7:], max_new_tokens=12, do_sample=False, eos_token_id=None)
-    assert torch.equal(alone[0, 13:], found[0][0, 20:])
+    assert torch.equal(alone[0, 13:], actual[0][0, 20:])
 
 
 def test_saved_and_loaded_again_it_is_the_same(exported):
@@ -222,8 +222,8 @@ class Place:
             columns = as_columns(order, scores) if name == "heads" else ffn_columns(order, scores)
             source = {"prompts": {"path": "prompts/copa/0shot-seed7.parquet", "digest": "0" * 64}}
             step = "steps.aggregate_heads" if name == "heads" else "steps.aggregate_ffns"
-            made = {"step": step, "code": code_digest(step), "options": {}}
-            facts = {**made, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
+            provenance = {"step": step, "code": code_digest(step), "options": {}}
+            facts = {**provenance, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
             write(self.ranking(name, cell), kind, columns, facts)
             self.orders[name] = order
 
@@ -287,19 +287,19 @@ def test_card_and_manifest_say_what_made_it(opt):
     matter = yaml.safe_load(front)
     record = json.loads(opt.record.read_text())
     assert matter["base_model"] == "tiny"
-    found = matter["lm-headroom"]
-    assert found["base"]["digest"] == record["digest"]
+    actual = matter["lm-headroom"]
+    assert actual["base"]["digest"] == record["digest"]
     before = opt.model.num_parameters()
-    assert found["parameters"] == {"before": before, "after": before - removed(opt.model, *opt.pruned)}
+    assert actual["parameters"] == {"before": before, "after": before - removed(opt.model, *opt.pruned)}
     place = "tiny/ranking/heads/aggregate/0shot-seed7.parquet"
     digest = file_digest(opt.ranking("heads"))
     part = {"percent": 50, "count": 6, "of": 12, "ranking": place, "ranking_digest": digest}
-    assert found["pruned"]["heads"] == part
-    assert found["pruned"]["ffns"]["count"] == 1
-    assert found["provenance"][place]["digest"] == digest
+    assert actual["pruned"]["heads"] == part
+    assert actual["pruned"]["ffns"]["count"] == 1
+    assert actual["provenance"][place]["digest"] == digest
     # What is not there any more is known by its digest alone.
-    assert found["provenance"]["prompts/copa/0shot-seed7.parquet"] == {"digest": "0" * 64}
-    assert found["made_by"]["commit"], "this checkout is under version control"
+    assert actual["provenance"]["prompts/copa/0shot-seed7.parquet"] == {"digest": "0" * 64}
+    assert actual["made_by"]["commit"], "this checkout is under version control"
     assert "load_pruned" in page
     assert str(opt.folder) not in front + page
     manifest = json.loads((opt.out / "lm_headroom.json").read_text())
@@ -313,8 +313,8 @@ def test_verify_judges_exports(opt):
     name = "tiny/pruned/aggregate/heads50-ffns34/0shot-seed7"
 
     def states():
-        found = {file.path: file for file in verify(opt.results)}
-        return {path.removeprefix(f"{name}/"): file for path, file in found.items() if path.startswith(name)}
+        by_path = {file.path: file for file in verify(opt.results)}
+        return {path.removeprefix(f"{name}/"): file for path, file in by_path.items() if path.startswith(name)}
 
     whole = states()
     assert set(whole) == {path.name for path in opt.out.iterdir()}
@@ -361,9 +361,9 @@ def test_a_disk_that_fills_up_leaves_nothing(opt, monkeypatch, capsys):
         if not mounted:
             pytest.skip("no file system of its own can be mounted here")
         assert opt.export(out=opt.folder / "disk" / "export") == 1
-        said = capsys.readouterr().err
-        assert "disk/export could not be written (" in said
-        assert "No space left on device" in said
+        message = capsys.readouterr().err
+        assert "disk/export could not be written (" in message
+        assert "No space left on device" in message
         assert not list((opt.folder / "disk").iterdir())
 
 

@@ -46,10 +46,10 @@ def model(request, tokenizer):
 @pytest.mark.parametrize("start", [None, 1])
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 def test_equals_the_loops(model, variant, start):
-    found = copying_scores(model, TOKENS, start, **variant)
+    scores = copying_scores(model, TOKENS, start, **variant)
     expected = looped(model.model, TOKENS, start, **variant)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-    assert found.std() > 0.01
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-10)
+    assert scores.std() > 0.01
 
 
 def test_the_output_bias_matters_where_there_is_one(tokenizer):

@@ -27,17 +27,17 @@ from tests.support.tiny_models import tiny_model
 def test_equals_the_loops(loaded, family):
     chosen = documents()
     absolute, signed = looped(family, chosen)
-    found = contributions(loaded, chosen, token_budget=64)
-    np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
-    np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
+    actual = contributions(loaded, chosen, token_budget=64)
+    np.testing.assert_allclose(actual.absolute, absolute, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(actual.signed, signed, rtol=1e-8, atol=1e-12)
     lengths = np.array([len(d.sequences[0].tokens) for d in chosen])
     targets = np.array([d.sequences[0].n_target for d in chosen])
-    token = scores(found, "token").score
+    token = scores(actual, "token").score
     np.testing.assert_allclose(token, absolute.sum(axis=0) / (lengths - 1).sum(), rtol=1e-8)
-    inflated = scores(found, "token", "target").score
+    inflated = scores(actual, "token", "target").score
     np.testing.assert_allclose(inflated[:-1], token[:-1])
     np.testing.assert_allclose(inflated[-1], absolute[:, -1].sum(axis=0) / targets.sum(), rtol=1e-8)
-    np.testing.assert_allclose(scores(found, "example").score, np.abs(signed).mean(axis=0), rtol=1e-8)
+    np.testing.assert_allclose(scores(actual, "example").score, np.abs(signed).mean(axis=0), rtol=1e-8)
 
 
 def test_does_not_depend_on_batches_or_padding(loaded):
@@ -71,9 +71,9 @@ def test_the_last_layer_counts_only_predicting_positions(loaded):
     row = document.sequences[0]
     (batch,) = Batches([document], 100)
     silent = len(row.inputs) - row.n_target
-    found = products(loaded, batch, np.array([float(row.n_target)]))
+    actual = products(loaded, batch, np.array([float(row.n_target)]))
     for kind in ("heads", "ffn"):
-        first, *_, last = (getattr(columns, kind) for columns in found)
+        first, *_, last = (getattr(columns, kind) for columns in actual)
         assert last[:silent].abs().max() == 0
         assert last[silent:].abs().min() > 0
         assert first[:silent].abs().max() > 0
@@ -94,21 +94,21 @@ class TestFfns:
         def loss(gate):
             handle = last.register_forward_hook(lambda module, arguments, output: gate * output)
             with torch.no_grad():
-                found = -float(target_log_probabilities(loaded, batch).mean())
+                actual = -float(target_log_probabilities(loaded, batch).mean())
             handle.remove()
-            return found
+            return actual
 
         difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
         assert signed == pytest.approx(difference, rel=tolerance)
 
     def test_scores_are_eq_8(self, loaded):
-        found = contributions(loaded, documents(6, seed=5), 200).ffns
-        assert found.absolute.shape == (6, 3, 1)
-        token = found.absolute.sum(axis=0) / found.n_inputs.sum()
-        np.testing.assert_allclose(scores(found).score, token)
-        np.testing.assert_allclose(scores(found, "example").score, np.abs(found.signed).mean(axis=0))
+        actual = contributions(loaded, documents(6, seed=5), 200).ffns
+        assert actual.absolute.shape == (6, 3, 1)
+        token = actual.absolute.sum(axis=0) / actual.n_inputs.sum()
+        np.testing.assert_allclose(scores(actual).score, token)
+        np.testing.assert_allclose(scores(actual, "example").score, np.abs(actual.signed).mean(axis=0))
         # Only in the last layer may all tokens that count pull one way.
-        assert (found.absolute[:, :2] > np.abs(found.signed[:, :2])).all()
+        assert (actual.absolute[:, :2] > np.abs(actual.signed[:, :2])).all()
 
     def test_an_ffn_that_gives_zeros_scores_zero_and_heads_stay_as_they_are(self, loaded):
         chosen = documents(3, seed=6)
@@ -116,21 +116,21 @@ class TestFfns:
         with torch.no_grad():
             for parameter in last.parameters():
                 parameter.zero_()
-        found = contributions(loaded, chosen, 100)
-        assert (found.ffns.absolute[:, 1] == 0).all()
-        assert (found.ffns.absolute[:, [0, 2]] > 0).all()
+        actual = contributions(loaded, chosen, 100)
+        assert (actual.ffns.absolute[:, 1] == 0).all()
+        assert (actual.ffns.absolute[:, [0, 2]] > 0).all()
         with loaded.interventions.without_ffns([1]), pytest.raises(KeyError):
             contributions(loaded, chosen, 100)
 
 
 def test_errors_and_halves_by_hand(loaded):
-    found = contributions(loaded, documents(6, seed=5), 200)
-    result = scores(found)
-    sizes = found.n_inputs
-    r = found.absolute.sum(axis=0) / sizes.sum()
-    np.testing.assert_allclose(result.even, found.absolute[[0, 2, 4]].sum(axis=0) / sizes[[0, 2, 4]].sum())
-    np.testing.assert_allclose(result.odd, found.absolute[[1, 3, 5]].sum(axis=0) / sizes[[1, 3, 5]].sum())
-    residual = (found.absolute - r * sizes[:, None, None]) ** 2
+    actual = contributions(loaded, documents(6, seed=5), 200)
+    result = scores(actual)
+    sizes = actual.n_inputs
+    r = actual.absolute.sum(axis=0) / sizes.sum()
+    np.testing.assert_allclose(result.even, actual.absolute[[0, 2, 4]].sum(axis=0) / sizes[[0, 2, 4]].sum())
+    np.testing.assert_allclose(result.odd, actual.absolute[[1, 3, 5]].sum(axis=0) / sizes[[1, 3, 5]].sum())
+    residual = (actual.absolute - r * sizes[:, None, None]) ** 2
     np.testing.assert_allclose(result.stderr, np.sqrt(6 / 5 * residual.sum(axis=0)) / sizes.sum())
 
 
@@ -167,9 +167,9 @@ def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypa
     plain = gradient.products
 
     def overflow(*arguments):
-        found = plain(*arguments)
-        found[1].heads[0, 2] = float("inf")
-        return found
+        actual = plain(*arguments)
+        actual[1].heads[0, 2] = float("inf")
+        return actual
 
     monkeypatch.setattr(gradient, "products", overflow)
     with pytest.raises(HeadroomError, match="document 1, layer 1: the gradient of the loss is not finite"):
@@ -180,8 +180,8 @@ class TestZeros:
     """Products that are exactly zero, of those that reach the loss."""
 
     def test_there_are_none(self, loaded):
-        found = contributions(loaded, documents(5, seed=9), 100)
-        np.testing.assert_array_equal(zero_shares(found), [0, 0, 0])
+        actual = contributions(loaded, documents(5, seed=9), 100)
+        np.testing.assert_array_equal(zero_shares(actual), [0, 0, 0])
 
     @pytest.mark.parametrize("layer", [0, 2])
     def test_of_a_dead_head_all_are(self, loaded, layer):
@@ -237,11 +237,11 @@ class TestMemory:
             return plain(model, batch, n_targets, checkpointing)
 
         monkeypatch.setattr(gradient, "products", short_of_memory)
-        found = contributions(loaded, chosen, 10_000)
+        actual = contributions(loaded, chosen, 10_000)
         assert (6, False) in calls
         assert (6, True) not in calls
         assert calls.count((1, True)) == 6
-        np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(actual.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
 
 
 class TestOtherRankings:
@@ -252,7 +252,7 @@ class TestOtherRankings:
         """||A_t W_O^h|| token by token, from what transformers' own model feeds its output projection."""
         chosen = documents()
         model = tiny_model(family)
-        found, tokens = np.zeros((loaded.shape.layers, loaded.shape.heads)), 0
+        totals, tokens = np.zeros((loaded.shape.layers, loaded.shape.heads)), 0
         caught = {}
         for layer, projection in enumerate(architectures.output_projections(model)):
             projection.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0]}))
@@ -267,18 +267,18 @@ class TestOtherRankings:
                     for token in entering[0]:
                         alone = torch.zeros_like(token)
                         alone[part] = token[part]
-                        found[layer, head] += float((projection(alone) - bias).norm())
-        np.testing.assert_allclose(output_norms(contributions(loaded, chosen, 64)), found / tokens, rtol=1e-8)
+                        totals[layer, head] += float((projection(alone) - bias).norm())
+        np.testing.assert_allclose(output_norms(contributions(loaded, chosen, 64)), totals / tokens, rtol=1e-8)
 
     @torch.no_grad()
     def test_magnitude_is_the_norm_of_the_weights_that_read_a_head(self, loaded, family):
         projections, d_head = architectures.output_projections(tiny_model(family)), loaded.shape.d_head
-        found = magnitudes(loaded)
+        norms = magnitudes(loaded)
         for layer, head in ((0, 0), (1, 2), (2, 3)):
             columns = [projections[layer](row) for row in torch.eye(d_head * loaded.shape.heads).double()]
             bias = projections[layer](torch.zeros(d_head * loaded.shape.heads).double())
             squares = sum(float((c - bias).pow(2).sum()) for c in columns[head * d_head : (head + 1) * d_head])
-            assert found[layer, head] == pytest.approx(np.sqrt(squares))
+            assert norms[layer, head] == pytest.approx(np.sqrt(squares))
 
     def test_finished_parts_need_no_weights(self, loaded, tmp_path, monkeypatch):
         kept = ResumeCache(tmp_path)
@@ -287,8 +287,8 @@ class TestOtherRankings:
         np.testing.assert_array_equal(magnitudes(loaded, kept), known)
 
     def test_readings_are_the_scores_of_each_configuration(self, loaded):
-        found = contributions(loaded, documents(6, seed=5), 200)
-        result = variant_scores(found)
+        actual = contributions(loaded, documents(6, seed=5), 200)
+        result = variant_scores(actual)
         assert list(result) == ["token", "example", "target"]
         for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
-            np.testing.assert_array_equal(scores(found, *options).score, result[reading(*options)])
+            np.testing.assert_array_equal(scores(actual, *options).score, result[reading(*options)])

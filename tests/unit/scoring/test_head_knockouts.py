@@ -45,13 +45,13 @@ def choices_of(documents, questions=None):
 @pytest.mark.parametrize("budget", [70, 100_000])
 def test_restarted_passes_equal_gated_whole_ones_bit_for_bit(narrow, budget):
     batches = Batches(random_documents(np.random.default_rng(3)), budget)
-    found = knock_out_heads(narrow, batches, HEADS)
-    np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches).values)
-    for head, ablated in zip(HEADS, found.ablated, strict=True):
+    knockouts = knock_out_heads(narrow, batches, HEADS)
+    np.testing.assert_array_equal(knockouts.dense.values, likelihoods(narrow, batches).values)
+    for head, ablated in zip(HEADS, knockouts.ablated, strict=True):
         whole = likelihoods(narrow, batches, gates_without(narrow.shape, [head]))
         np.testing.assert_array_equal(ablated.values, whole.values)
         np.testing.assert_array_equal(ablated.greedy, whole.greedy)
-        assert not np.allclose(ablated.values, found.dense.values, atol=1e-3)
+        assert not np.allclose(ablated.values, knockouts.dense.values, atol=1e-3)
 
 
 def test_layers_below_are_not_computed(narrow):
@@ -118,10 +118,10 @@ def test_a_stopped_job_goes_on_with_the_layer_and_gives_equal_numbers(narrow, tm
             knock_out_heads(narrow, Batches(documents, 60), HEADS, cache=kept)
     narrow.interventions.calls.clear()
     progress = Progress("x", 24, "y")
-    found = knock_out_heads(narrow, Batches(documents, 60), HEADS, progress, kept)
+    knockouts = knock_out_heads(narrow, Batches(documents, 60), HEADS, progress, kept)
     assert progress.done == 24
     assert progress.reused > 4
-    for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+    for one, other in zip([whole.dense, *whole.ablated], [knockouts.dense, *knockouts.ablated], strict=True):
         np.testing.assert_array_equal(other.values, one.values)
         np.testing.assert_array_equal(other.greedy, one.greedy)
     narrow.interventions.calls.clear()
@@ -145,8 +145,8 @@ def test_running_out_of_memory_in_the_middle_counts_nothing_twice(narrow, monkey
         return plain(*arguments)
 
     monkeypatch.setattr(likelihood, "predict", short_of_memory)
-    found = knock_out_heads(narrow, Batches(documents, 1000), HEADS)
-    for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+    knockouts = knock_out_heads(narrow, Batches(documents, 1000), HEADS)
+    for one, other in zip([whole.dense, *whole.ablated], [knockouts.dense, *knockouts.ablated], strict=True):
         np.testing.assert_allclose(other.values, one.values, rtol=1e-5)
 
 

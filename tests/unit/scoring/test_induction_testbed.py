@@ -50,8 +50,8 @@ def scores(testbed):
 @pytest.fixture(scope="module")
 def clear(scores):
     """The induction heads, best first."""
-    found = [(int(layer), int(head)) for layer, head in np.argwhere(scores > CLEAR)]
-    return sorted(found, key=lambda head: -scores[head])
+    heads = [(int(layer), int(head)) for layer, head in np.argwhere(scores > CLEAR)]
+    return sorted(heads, key=lambda head: -scores[head])
 
 
 @torch.no_grad()
@@ -59,15 +59,15 @@ def second_repeat(testbed, pruned):
     """Mean log-likelihood (nats) and accuracy of the second copy, but for its first token, which nothing announces."""
     ranked, _ = ranked_vocabulary(testbed.tokenizer)
     start, _ = start_token(testbed.tokenizer)
-    found = []
+    rows = []
     for seed in SEEDS:
         tokens = sequence(ranked, seed)
         with testbed.interventions.gates(gates_without(testbed.shape, pruned)):
             logits = testbed.model(input_ids=torch.tensor([[start, *tokens, *tokens]])).logits[0]
         following, expected = logits[len(tokens) + 1 : -1].log_softmax(dim=-1), torch.tensor(tokens[1:])
         likelihood = following.gather(1, expected[:, None]).mean()
-        found.append((float(likelihood), float((following.argmax(dim=-1) == expected).double().mean())))
-    return tuple(np.mean(found, axis=0))
+        rows.append((float(likelihood), float((following.argmax(dim=-1) == expected).double().mean())))
+    return tuple(np.mean(rows, axis=0))
 
 
 def test_the_asset_is_small(testbed):

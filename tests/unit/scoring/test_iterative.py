@@ -59,12 +59,12 @@ def looped_without(family, chosen, gone, monkeypatch):
 def test_gates_in_force_equal_loops_on_a_model_without_the_heads(loaded, family, monkeypatch):
     chosen = documents(5)
     absolute, signed = looped_without(family, chosen, GONE, monkeypatch)
-    found = contributions(loaded, chosen, 64, gates=gates_without(loaded.shape, GONE))
-    np.testing.assert_allclose(found.absolute, absolute, rtol=1e-8, atol=1e-14)
-    np.testing.assert_allclose(found.signed, signed, rtol=1e-8, atol=1e-12)
-    assert all((found.absolute[:, layer, head] == 0).all() for layer, head in GONE)
+    actual = contributions(loaded, chosen, 64, gates=gates_without(loaded.shape, GONE))
+    np.testing.assert_allclose(actual.absolute, absolute, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(actual.signed, signed, rtol=1e-8, atol=1e-12)
+    assert all((actual.absolute[:, layer, head] == 0).all() for layer, head in GONE)
     whole = contributions(loaded, chosen, 64)
-    assert not np.allclose(found.absolute[:, 0, 0], whole.absolute[:, 0, 0], rtol=1e-3), "and it matters"
+    assert not np.allclose(actual.absolute[:, 0, 0], whole.absolute[:, 0, 0], rtol=1e-3), "and it matters"
     assert (whole.absolute[:, 1] > 0).all(), "the gates are open again"
 
 
@@ -96,8 +96,8 @@ def test_layers_that_are_computed_again_find_the_gates(loaded, monkeypatch):
         return plain(model, batch, n_targets, checkpointing)
 
     monkeypatch.setattr(gradient, "products", short_of_memory)
-    found = contributions(loaded, chosen, 10_000, gates=gates)
-    np.testing.assert_allclose(found.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
+    actual = contributions(loaded, chosen, 10_000, gates=gates)
+    np.testing.assert_allclose(actual.absolute, expected.absolute, rtol=1e-7, atol=1e-12)
 
 
 def test_rounds_by_hand():
@@ -120,13 +120,13 @@ def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, reduction):
         )
         expected += left[: after - before]
         gone = [(layer, head) for _, layer, head in expected]
-    found = iterative_ranking(loaded, chosen, 64, 30, reduction)
-    assert [ranked.head for ranked in found] == gone
-    np.testing.assert_allclose([ranked.score for ranked in found], [score for score, _, _ in expected], rtol=1e-7)
-    assert [ranked.percent for ranked in found] == [0] * 3 + [30] * 4 + [60] * 3 + [90] * 2
+    ranking = iterative_ranking(loaded, chosen, 64, 30, reduction)
+    assert [ranked.head for ranked in ranking] == gone
+    np.testing.assert_allclose([ranked.score for ranked in ranking], [score for score, _, _ in expected], rtol=1e-7)
+    assert [ranked.percent for ranked in ranking] == [0] * 3 + [30] * 4 + [60] * 3 + [90] * 2
     once = rank_heads(gradient.scores(contributions(loaded, chosen, 64), reduction).score)
-    assert [ranked.head for ranked in found[:3]] == once[:3]
-    assert {ranked.head for ranked in found} == set(once)
+    assert [ranked.head for ranked in ranking[:3]] == once[:3]
+    assert {ranked.head for ranked in ranking} == set(once)
 
 
 def test_finished_rounds_are_not_computed_again(loaded, monkeypatch, tmp_path):
@@ -177,14 +177,14 @@ RECOMPUTED_RIGHT = {"piqa": [8, 8, 8, 7], "copa": [9, 9, 9, 8], "record": [8, 8,
 
 @pytest.fixture
 def study(tmp_path):
-    found = replace(small(tmp_path), iterative=True)
-    for k in found.shots:
+    changed = replace(small(tmp_path), iterative=True)
+    for k in changed.shots:
         for task, right in RECOMPUTED_RIGHT.items():
-            own = read(found.curve(task, k), PRUNED_EVAL)
+            own = read(changed.curve(task, k), PRUNED_EVAL)
             kept = ("percent", "n_pruned", "parameters_removed", "partner", "correlation")
             columns = {name: own.column(name).to_pylist() for name in kept} | outcomes(right)
-            write(found.curve(task, k, ITERATIVE), PRUNED_EVAL, columns, made_of(found, k, task, ITERATIVE))
-    return found
+            write(changed.curve(task, k, ITERATIVE), PRUNED_EVAL, columns, made_of(changed, k, task, ITERATIVE))
+    return changed
 
 
 def test_gain_by_hand(study):
@@ -214,11 +214,11 @@ def test_the_sentence_says_what_the_interval_allows(study):
 
 
 def test_the_table_of_losses_has_its_rows(study):
-    found = {row[:6]: row for row in losses.rows(study)}
-    own, again = (found[0, "heads", name, "copa", 90, 0] for name in ("own", ITERATIVE))
+    actual = {row[:6]: row for row in losses.rows(study)}
+    own, again = (actual[0, "heads", name, "copa", 90, 0] for name in ("own", ITERATIVE))
     # Of ten questions, nine right with all heads: four, and eight.
     assert (own.loss, again.loss) == pytest.approx((0.5, 0.1))
-    assert found[0, "heads", ITERATIVE, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
+    assert actual[0, "heads", ITERATIVE, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
     assert not any(row.ranking == ITERATIVE for row in losses.rows(replace(study, iterative=False)))
 
 

@@ -27,14 +27,14 @@ def narrow(request, tokenizer):
 def test_restarted_passes_equal_whole_ones_bit_for_bit(narrow, budget):
     documents = random_documents(np.random.default_rng(3))
     batches = Batches(documents, budget)
-    found = knock_out_ffns(narrow, batches)
-    np.testing.assert_array_equal(found.dense.values, likelihoods(narrow, batches).values)
-    assert len(found.ablated) == narrow.shape.layers == 3
-    for layer, ablated in enumerate(found.ablated):
+    knockouts = knock_out_ffns(narrow, batches)
+    np.testing.assert_array_equal(knockouts.dense.values, likelihoods(narrow, batches).values)
+    assert len(knockouts.ablated) == narrow.shape.layers == 3
+    for layer, ablated in enumerate(knockouts.ablated):
         whole = likelihoods(narrow, batches, without_ffns=[layer])
         np.testing.assert_array_equal(ablated.values, whole.values)
         np.testing.assert_array_equal(ablated.greedy, whole.greedy)
-        assert not np.allclose(ablated.values, found.dense.values, atol=1e-2)
+        assert not np.allclose(ablated.values, knockouts.dense.values, atol=1e-2)
 
 
 def test_layers_below_the_ablated_one_are_not_computed(narrow):
@@ -87,11 +87,11 @@ class TestLayers:
         passes.clear()
         stop = None
         progress = Progress("x", 3 * each * len(self.DOCUMENTS), "y")
-        found = self.run(which, narrow, progress, ResumeCache(tmp_path))
+        actual = self.run(which, narrow, progress, ResumeCache(tmp_path))
         # The whole model's pass, whose inputs of layers the others begin with.
         assert len(passes) == 1 + (3 - done) * each
         assert (progress.done, progress.reused) == (progress.total, done * each * len(self.DOCUMENTS))
-        for one, other in zip([whole.dense, *whole.ablated], [found.dense, *found.ablated], strict=True):
+        for one, other in zip([whole.dense, *whole.ablated], [actual.dense, *actual.ablated], strict=True):
             np.testing.assert_array_equal(other.values, one.values)
             np.testing.assert_array_equal(other.greedy, one.greedy)
         passes.clear()
@@ -142,5 +142,5 @@ def test_an_ffn_without_effect_scores_zero(tokenizer):
         model.model.layers[1].mlp.down_proj.weight.zero_()
     loaded = prepare(model, tokenizer)
     documents = random_documents(np.random.default_rng(7))
-    found = knock_out_ffns(loaded, Batches(documents, 200))
-    np.testing.assert_array_equal(found.ablated[1].values, found.dense.values)
+    knockouts = knock_out_ffns(loaded, Batches(documents, 200))
+    np.testing.assert_array_equal(knockouts.ablated[1].values, knockouts.dense.values)

@@ -44,14 +44,14 @@ def looped(family, tokens, start):
 def test_equals_the_loops(loaded, family, start):
     # 27 tokens: 108 positions cross the blocks of the normaliser.
     tokens = np.random.default_rng(0).permutation(np.arange(3, 500))[:27].tolist()
-    found = prefix_matching_scores(loaded, tokens, start)
-    np.testing.assert_allclose(found, looped(family, tokens, start), rtol=1e-5, atol=1e-7)
+    scores = prefix_matching_scores(loaded, tokens, start)
+    np.testing.assert_allclose(scores, looped(family, tokens, start), rtol=1e-5, atol=1e-7)
 
 
 def test_scores_stay_within_their_bounds(loaded):
-    found = prefix_matching_scores(loaded, list(range(3, 30)), 1)
-    assert (found > 0).all()
-    assert (found < 1).all()
+    scores = prefix_matching_scores(loaded, list(range(3, 30)), 1)
+    assert (scores > 0).all()
+    assert (scores < 1).all()
 
 
 def test_sequences_are_seeded_distinct_and_from_the_middle():

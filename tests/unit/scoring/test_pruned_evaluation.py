@@ -65,10 +65,10 @@ def test_a_set_is_evaluated_once(evaluation, monkeypatch):
 def test_a_cell_counts_the_parameters_of_both(evaluation):
     shape = evaluation.loaded.shape
     everything = [(layer, head) for layer in range(shape.layers) for head in range(shape.heads)]
-    found = evaluation.grid(everything, [0, 1, 2], [100], [100])
+    actual = evaluation.grid(everything, [0, 1, 2], [100], [100])
     model = evaluation.loaded.model
     ffns = sum(architectures.ffn_parameters(model, layer) for layer in range(3))
-    assert found["parameters_removed"] == [architectures.removed_parameters(model, everything) + ffns]
+    assert actual["parameters_removed"] == [architectures.removed_parameters(model, everything) + ffns]
 
 
 def test_a_question_is_right_if_all_its_documents_are(evaluation):
@@ -101,10 +101,10 @@ def test_a_greedy_document_is_right_if_decoding_gives_it(loaded, tokenizer):
     wrong = [*ids[:-1], 3 if ids[-1] != 3 else 4]
     documents = [Document(0, (TokenSequence(tuple(ids), 3),)), Document(1, (TokenSequence(tuple(wrong), 3),))]
     choices = [Choices(i, (True,), None, greedy=True) for i in range(2)]
-    found = Evaluation(loaded, documents, choices, Batches(documents, 100)).outcomes()
-    assert found["correct"] == [True, False]
-    assert found["accuracy"] == 0.5
-    assert found["accuracy_norm"] is None
+    actual = Evaluation(loaded, documents, choices, Batches(documents, 100)).outcomes()
+    assert actual["correct"] == [True, False]
+    assert actual["accuracy"] == 0.5
+    assert actual["accuracy_norm"] is None
 
 
 def test_truncated_questions_are_counted_once(loaded, tokenizer):
@@ -118,11 +118,11 @@ def test_what_was_evaluated_elsewhere_is_not_evaluated_again(evaluation):
     """The FFN oracle hands over the whole model's likelihoods, and those without each single FFN."""
     from lm_headroom.scoring.knockout import knock_out_ffns
 
-    found = knock_out_ffns(evaluation.loaded, evaluation.batches)
+    knockouts = knock_out_ffns(evaluation.loaded, evaluation.batches)
     anew = Evaluation(evaluation.loaded, evaluation.documents, evaluation.choices, evaluation.batches)
     expected = anew.ffn_curve([1, 0, 2], [0, 34])
-    evaluation.remember(found.dense)
-    evaluation.remember(found.ablated[1], ffns=[1])
+    evaluation.remember(knockouts.dense)
+    evaluation.remember(knockouts.ablated[1], ffns=[1])
     evaluation.loaded.interventions.calls.clear()
     assert evaluation.ffn_curve([1, 0, 2], [0, 34]) == expected
     assert not evaluation.loaded.interventions.calls

@@ -196,9 +196,9 @@ def documents(records: Path, task: str, split: str) -> list[tuple[Doc, str | Non
     table = pq.read_table(records / task / f"{split}.parquet")
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = features.get("label", {}).get("names")
-    found = [(doc, names[doc["label"]] if names else None) for doc in table.to_pylist()]
+    labelled = [(doc, names[doc["label"]] if names else None) for doc in table.to_pylist()]
     # The early-2023 harness keeps only these of WSC.
-    return [pair for pair in found if pair[1] == "True"] if (task, split) == ("wsc", "train") else found
+    return [pair for pair in labelled if pair[1] == "True"] if (task, split) == ("wsc", "train") else labelled
 
 
 def rendered(records: Path, task: str, shots: int, kind: str = "paper") -> Iterator[dict[str, Any]]:

@@ -205,12 +205,12 @@ class TestSplits:
         _, facts = task([0, 1], self.TEST, test=labels)
         assert facts["splits"]["evaluation"] == split
         hidden = labels.count(-1)
-        said = (
+        message = (
             f"split 'validation' is evaluated, not 'test', where {hidden} of 4 documents that were looked at have no"
             if split == "validation"
             else f"{hidden} of 4 evaluation documents of split 'test' have no right choice and are left out; the first"
         )
-        assert any(note.startswith(said) for note in facts["notes"])
+        assert any(note.startswith(message) for note in facts["notes"])
 
     def test_a_missing_split_for_shots_is_said(self, task):
         for line in ("fewshot_split: dev\n", "fewshot_config: {split: dev}\n"):

@@ -39,12 +39,12 @@ def test_the_page_counts_what_it_lists():
 
 @pytest.mark.parametrize("name", [*REFUSED, *SERVED])
 def test_the_page_says_what_a_study_meets(name):
-    found = verdict(name, built_in_yaml(name, TASKS))
-    said = [why for folder, why, names in rows("Refused") if f"`{name}`" in names]
-    assert said == ([found.refused] if found.refused else [])
-    assert found.refused.startswith(REFUSED.get(name, ""))
-    assert bool(found.refused) == (name in REFUSED)
-    assert found.refused or found.folder in [row[0] for row in rows("Supported")]
+    result = verdict(name, built_in_yaml(name, TASKS))
+    message = [why for folder, why, names in rows("Refused") if f"`{name}`" in names]
+    assert message == ([result.refused] if result.refused else [])
+    assert result.refused.startswith(REFUSED.get(name, ""))
+    assert bool(result.refused) == (name in REFUSED)
+    assert result.refused or result.folder in [row[0] for row in rows("Supported")]
 
 
 def test_a_task_that_lm_eval_shows_no_examples_is_served_without_shots():
