@@ -58,7 +58,7 @@ def test_layers_that_wait_are_named(pair, capsys):
     prepare(whole.model, None)
     assert capsys.readouterr().err == ""
     prepare(split.model, None)
-    assert "1 of 3 layers do not fit the GPUs of this job" in capsys.readouterr().err
+    assert "1 of 3 layers do not fit this job's GPUs" in capsys.readouterr().err
 
 
 def test_pruned_curves_and_counts_are_too(pair):

@@ -111,9 +111,9 @@ class WorkUnit:
     """
 
     def __init__(
-        self, parts: ResumeCache, name: str, keys: Sequence[str], layout: Layout, sizes: Sequence[int]
+        self, cache: ResumeCache, name: str, keys: Sequence[str], layout: Layout, sizes: Sequence[int]
     ) -> None:
-        self._folder, self._stamp, self._name = parts.folder, parts.stamp, name
+        self._folder, self._stamp, self._name = cache.folder, cache.stamp, name
         self._keys, self._layout, self._sizes = keys, layout, sizes
         self._added: list[int] = []
         self._last = time.monotonic()

@@ -48,9 +48,9 @@ class Architecture:
         max_positions: config key of the largest number of input tokens.
         default_max_positions: that number where the config has none.
         reference_attention: the attention implementation of transformers to compare interventions with.
-        adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that takes attention through the
-            seam; empty where transformers calls the seam.
-        mask: what kind of mask the model needs; empty for transformers' own, or ``tensor`` where None will not do.
+        adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that routes its attention
+            through interventions; empty if transformers' interface does.
+        mask: ``tensor`` if the model's mask must always be a tensor; empty if it may be None.
         returns_tuple: whether a layer returns a tuple whose first item is its hidden states.
         unsupported: (config key, value, reason) of settings that are refused; ``ANYTHING`` for any value but null.
     """
