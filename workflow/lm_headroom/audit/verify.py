@@ -466,7 +466,7 @@ def _wanted(study: Study, task: str = "") -> dict[str, Any]:
         "ascending shots": sorted(study.shots),
         "ascending seeds": sorted(study.seeds),
         "iterative": study.pruning.is_iterative,
-        "without_induction": not study.induction.sequences,
+        "without_induction": not study.has_induction,
         "models": list(study.models),
         "oracle tasks": study.oracle_tasks,
         "oracle heads": study.oracle_heads(task),

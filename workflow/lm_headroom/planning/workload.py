@@ -234,24 +234,24 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
 
 def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
     """List the jobs of the rules that run the model, for one model and one seed."""
-    tasks, transfer, ablated = set(study.tasks), set(study.transfer_tasks), set(study.ablated_tasks)
-    task_prompts = [p for p in prompts if p.task in tasks]
-    again = task_prompts if study.pruning.is_iterative else []
-    has_grid = study.joint.has_grid
-    by_rule: dict[str, Sequence[Prompts | None]] = {
-        "score_heads": prompts,
-        "score_ffns": task_prompts,
-        "evaluate_own": prompts,
-        "rank_heads_iteratively": again,
-        "evaluate_iterative": again,
-        "evaluate_joint": task_prompts if has_grid else [],
-        "evaluate_aggregate": [p for p in prompts if not has_grid or p.task not in tasks],
-        "evaluate_transfer": [p for p in prompts if p.task in transfer],
-        "score_head_knockouts": [p for p in prompts if p.task in study.oracle_tasks],
-        "score_induction": [None] if study.induction.sequences else [],
-        "ablate_induction": [p for p in prompts if p.task in ablated],
-        "select_ffns": task_prompts if study.ffn.selection_bias else [],
+    tasks_of: dict[str, Sequence[str]] = {
+        "score_heads": study.all_tasks,
+        "score_ffns": study.tasks,
+        "evaluate_own": study.all_tasks,
+        "rank_heads_iteratively": study.iterative_tasks,
+        "evaluate_iterative": study.iterative_tasks,
+        "evaluate_joint": study.joint_tasks,
+        "evaluate_aggregate": study.aggregate_tasks,
+        "evaluate_transfer": study.transfer_tasks,
+        "score_head_knockouts": study.oracle_tasks,
+        "score_induction": (),
+        "ablate_induction": study.ablated_tasks,
+        "select_ffns": study.selection_tasks,
     }
+    by_rule: dict[str, Sequence[Prompts | None]] = {
+        rule: [p for p in prompts if p.task in tasks] for rule, tasks in tasks_of.items()
+    }
+    by_rule["score_induction"] = [None] if study.has_induction else []
     planned = []
     for rule, members in by_rule.items():
         work = [operations(rule, study, costs, p) for p in members]
