@@ -22,7 +22,6 @@ from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.store import write
-from lm_headroom.cli import TASK_FOLDERS
 from lm_headroom.engine.likelihood import encode, likelihoods, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import token_budget
@@ -33,6 +32,7 @@ from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores, ranked_vocabulary, sequence, start_token
 from lm_headroom.tasks import prompts
+from lm_headroom.tasks.files import TASK_FOLDERS
 
 TASKS = (
     "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
@@ -309,7 +309,7 @@ def start_up(bench: Bench) -> Iterator[Row]:
             )
         commands = {
             "show": ["show", str(results / "induction" / "copying.parquet")],
-            "prompts": ["prompts", "--task", "copa", "--shots", "0", "--data", str(bench.records),
+            "prompts": ["render-prompts", "--task", "copa", "--shots", "0", "--data", str(bench.records),
                         "--limit-importance", "4", "--limit-evaluation", "4", "--out", str(results / "p.parquet")],
             "figure 10": ["figure", "10", "--results", folder, "--out", str(results / "fig10")],
         }  # fmt: skip

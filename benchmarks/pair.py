@@ -61,7 +61,7 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prompts = folder / "prompts.parquet"
-        _run("prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", n,
+        _run("render-prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", n,
              "--limit-evaluation", n, "--out", prompts)  # fmt: skip
         other = next(name for name in OTHERS if name != task)
         _score_another(bench, folder, other, shots)
@@ -125,9 +125,9 @@ def _scores(folder: Path, task: str, shots: int) -> Path:
 def _score_another(bench: Bench, folder: Path, task: str, shots: int) -> None:
     """Write another task's head scores, from a few documents."""
     prompts = folder / "other.parquet"
-    _run("prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", 8,
+    _run("render-prompts", "--task", task, "--shots", shots, "--data", bench.records, "--limit-importance", 8,
          "--limit-evaluation", 1, "--out", prompts)  # fmt: skip
-    _run("head-importance", *_model(bench), "--prompts", prompts, "--ranking", folder / "other_heads.parquet",
+    _run("score-heads", *_model(bench), "--prompts", prompts, "--ranking", folder / "other_heads.parquet",
          "--out", _scores(folder, task, shots))  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shot
         other,
         "--shots",
         shots,
-        "--scores-out",
+        "--out",
         folder / "mean.parquet",
     ]
     aggregate = folder / "aggregate.parquet"
@@ -160,11 +160,11 @@ def _jobs(bench: Bench, prompts: Path, folder: Path, task: str, other: str, shot
     grid = ["--joint-heads", *GRID_HEADS, "--joint-ffns", *GRID_FFNS]
     curve = ["--curve", folder / "curve.parquet", "--curve-ranking", aggregate, "--levels", *LEVELS]
     return {
-        "score_heads": _run("head-importance", *model, *heads),
-        "score_ffns": _run("ffn-importance", *model, *ffns, "--out", folder / "ffn_scores.parquet"),
-        "evaluate_own": _run("prune", *model, *curves, "--out", folder / "curves"),
-        "aggregate_heads": _run("rank", *aggregation, "--out", aggregate),
-        "evaluate_joint": _run("joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet"),
+        "score_heads": _run("score-heads", *model, *heads),
+        "score_ffns": _run("score-ffns", *model, *ffns, "--out", folder / "ffn_scores.parquet"),
+        "evaluate_own": _run("evaluate-pruned", *model, *curves, "--out", folder / "curves"),
+        "aggregate_heads": _run("aggregate-heads", *aggregation, "--ranking", aggregate),
+        "evaluate_joint": _run("evaluate-joint", *model, *rankings, *grid, *curve, "--out", folder / "joint.parquet"),
     }
 
 

@@ -25,17 +25,14 @@ from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.memory import MIB, peak_memory
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.options import Settings
 from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
-from lm_headroom.settings import Settings
-from lm_headroom.steps import (
-    aggregate_ffns,
-    aggregate_heads,
-    export_pruned,
-    render_prompts,
-    score_ffns,
-    score_heads,
-)
-from lm_headroom.tasks.files import TASK_FOLDERS
+from lm_headroom.steps.aggregate_ffns import aggregate_ffns
+from lm_headroom.steps.aggregate_heads import aggregate_heads
+from lm_headroom.steps.export_pruned import export_pruned
+from lm_headroom.steps.render_prompts import render_prompts
+from lm_headroom.steps.score_ffns import score_ffns
+from lm_headroom.steps.score_heads import score_heads
 
 if TYPE_CHECKING:
     from benchmarks.measures import Bench, Row
@@ -56,7 +53,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
     from benchmarks.rivals import Harness
 
     tasks = [task for task in TASKS if task in bench.tasks] or list(bench.tasks[:1])
-    settings = Settings(device="cpu", threads=torch.get_num_threads())
+    settings = Settings(model=bench.record, device="cpu", threads=torch.get_num_threads())
     checkpoint = checkpoint_folder(bench.record)
     masked = bench.loaded()
     dense = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
@@ -70,7 +67,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
             for percent_ffns in ffn_levels:
                 out = folder / "export"
                 percents = [percent_heads, percent_ffns]
-                export_pruned.run(out, bench.record, list(rankings.values()), percents, settings)
+                export_pruned(settings=settings, ranking=list(rankings.values()), percent=percents, out=out)
                 model = load_pruned(out, dtype=torch.float32)
                 both = {"pruned": model, "whole": dense}
                 prefill = contest({key: partial(_prefill, m, tokens) for key, m in both.items()}, bench.rounds)
@@ -119,16 +116,18 @@ def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> 
     n = min(SCORING, bench.documents_pruned)
     for task in tasks:
         prompts = results.parent / "prompts" / task / cell
-        folders = [TASK_FOLDERS / "paper"]
-        render_prompts.run(prompts, task, 0, SEED, str(bench.records), n, n, "first", folders, "answer")
+        limits = {"limit_importance": n, "limit_evaluation": n}
+        data = str(bench.records)
+        render_prompts(task=task, shots=0, seed=SEED, data=data, **limits, metric="answer", out=prompts)
         scores = results / "head_importance" / task / cell
-        score_heads.run(scores, None, bench.record, prompts, "token", "all", settings)
+        score_heads(settings=settings, prompts=prompts, out=scores)
         scores = results / "ffn_importance" / task / cell
-        score_ffns.run(scores, None, None, bench.record, prompts, "scoring", [], settings)
+        score_ffns(settings=settings, prompts=prompts, selection="scoring", out=scores)
     result = {}
     for component, step in (("heads", aggregate_heads), ("ffns", aggregate_ffns)):
         result[component] = results / "ranking" / component / AGGREGATE / cell
-        step.run(results / "aggregate" / f"{component}.parquet", result[component], results, tasks, 0, SEED, "mean")
+        out = results / "aggregate" / f"{component}.parquet"
+        step(results=results, tasks=tasks, shots=0, seed=SEED, out=out, ranking=result[component])
     return result
 
 

@@ -34,11 +34,11 @@ def gather(bench, study, *command, out="out.parquet"):
 
 
 def correlate(bench, study):
-    return gather(bench, study, "correlate")
+    return gather(bench, study, "correlate-tasks")
 
 
 def aggregate(bench, study, component="heads"):
-    return gather(bench, study, "rank", "--component", component, "--scores-out", bench.older("scores.parquet"))
+    return gather(bench, study, f"aggregate-{component}", "--ranking", bench.older("scores.parquet"))
 
 
 def figure(bench, study, number):
@@ -131,7 +131,7 @@ def _(bench):
     for task in (*study.tasks, "aggregate"):
         facts = made_of(study, 5 if task == "copa" else 0, task)
         write(place / task / "0shot-seed7.parquet", RANKING, as_columns(rank_heads(scores), scores), facts)
-    return gather(bench, study, "capacity")
+    return gather(bench, study, "retain-capacity")
 
 
 @CASES.of("an artifact of another seed")
@@ -197,7 +197,7 @@ def _(bench):
     assert bench.score().status == 0
     path = bench.folder / "scores.parquet"
     rewrite(path, HEAD_IMPORTANCE, drop(8, 9, 10, 11))
-    return bench.headroom("rank", "--scores", path, "--out", bench.older("ranking.parquet"))
+    return bench.headroom("rank-heads", "--scores", path, "--out", bench.older("ranking.parquet"))
 
 
 @CASES.of("a score that is not a number")
@@ -277,7 +277,7 @@ def _(bench):
     write(place, RANKING, as_columns(rank_heads(scores), scores), facts)
     bench.older("curves/highest_srcc.parquet")
     return bench.headroom(
-        "transfer", "--model", record, "--prompts", prompts, "--correlations", results / "0shot-seed7.parquet",
+        "evaluate-transfer", "--model", record, "--prompts", prompts, "--correlations", results / "0shot-seed7.parquet",
         "--ranking-folder", results / "ranking" / "heads", "--task", "copa", "--tasks", *names, "--device", "cpu",
         "--out", bench.folder / "curves",
     )  # fmt: skip

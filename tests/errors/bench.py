@@ -69,7 +69,7 @@ class Bench:
     def resolve(self, folder, out=None, *options):
         """The command that looks at a checkpoint first."""
         out = out or self.older("m.json")
-        return self.headroom("model", "--model-name", "mine", "--source", folder, "--out", out, *options)
+        return self.headroom("resolve-model", "--name", "mine", "--source", folder, "--out", out, *options)
 
     def record(self, folder=None, *options):
         """model.json of a checkpoint folder."""
@@ -115,7 +115,7 @@ class Bench:
     def score(self, *options, record=None, prompts=None):
         """Head importance of the tiny model."""
         return self.headroom(
-            "head-importance", "--model", record or self.record(), "--prompts", prompts or self.prompts(),
+            "score-heads", "--model", record or self.record(), "--prompts", prompts or self.prompts(),
             "--device", "cpu", "--out", self.older("scores.parquet"), *options,
         )  # fmt: skip
 
@@ -123,14 +123,15 @@ class Bench:
         """Accuracy of the tiny model with half of its heads pruned."""
         self.older("curves/own.parquet")
         return self.headroom(
-            "prune", "--model", record or self.record(), "--prompts", prompts or self.prompts(), "--levels", 50,
-            "--device", "cpu", "--out", self.folder / "curves", *(options or ("--rankings", "random_1")),
+            "evaluate-pruned", "--model", record or self.record(), "--prompts", prompts or self.prompts(),
+            "--levels", 50, "--device", "cpu", "--out", self.folder / "curves",
+            *(options or ("--rankings", "random_1")),
         )  # fmt: skip
 
     def export(self, *options, out="export"):
         """A smaller checkpoint of the tiny model."""
         return self.headroom(
-            "export", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
+            "export-pruned", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
         )
 
     def render(self, task="piqa", data=None, shots=0, task_folder=None):
@@ -138,7 +139,16 @@ class Bench:
         folder = ["--task-folder", task_folder] if task_folder else []
         data = data if data is not None else mirror(self.folder / "data", "piqa", train=piqa(4), validation=piqa(4))
         return self.headroom(
-            "prompts", "--task", task, "--shots", shots, "--data", data, "--out", self.older("prompts.parquet"), *folder
+            "render-prompts",
+            "--task",
+            task,
+            "--shots",
+            shots,
+            "--data",
+            data,
+            "--out",
+            self.older("prompts.parquet"),
+            *folder,
         )
 
     def study(self):

@@ -63,7 +63,7 @@ def _(bench):
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>").save_pretrained(folder)
     out = bench.folder / "induction"
     outcome = bench.headroom(
-        "induction", "--model", bench.record(folder), "--sequences", 1, "--device", "cpu", "--out", out
+        "score-induction", "--model", bench.record(folder), "--sequences", 1, "--device", "cpu", "--out", out
     )
     assert provenance(out / "prefix_matching.parquet")["vocabulary"] == "token id"
     assert read(out / "prefix_matching.parquet", PREFIX_MATCHING).num_rows == 12
@@ -102,7 +102,7 @@ def _(bench):
     assert loading.load(record, device="cpu").tokenizer.bos_token_id is None
     assert bench.score("--token-budget", 100, record=record).status == 0
     out = bench.folder / "induction"
-    outcome = bench.headroom("induction", "--model", record, "--sequences", 1, "--device", "cpu", "--out", out)
+    outcome = bench.headroom("score-induction", "--model", record, "--sequences", 1, "--device", "cpu", "--out", out)
     assert provenance(out / "copying.parquet")["start_token"].startswith("EOS")
     return outcome
 

@@ -38,9 +38,7 @@ def _(bench):
             fill(bench.folder / "disk")
         else:
             bench.patch.setattr("lm_headroom.artifacts.store.pq.write_table", full_disk)
-        return bench.headroom(
-            "head-importance", "--model", record, "--prompts", prompts, "--device", "cpu", "--out", out
-        )
+        return bench.headroom("score-heads", "--model", record, "--prompts", prompts, "--device", "cpu", "--out", out)
 
 
 def fill(folder):
@@ -63,7 +61,7 @@ def _(bench):
         if not mounted:
             bench.patch.setattr(os, "access", lambda path, mode: path != bench.folder / "disk")
         scores = study.path("head_importance", 0, task="copa")
-        return bench.headroom("rank", "--scores", scores, "--out", bench.folder / "disk" / "ranking.parquet")
+        return bench.headroom("rank-heads", "--scores", scores, "--out", bench.folder / "disk" / "ranking.parquet")
 
 
 @CASES.of("a results folder that is a file")
@@ -71,7 +69,7 @@ def _(bench):
     study = bench.study()
     scores = study.path("head_importance", 0, task="copa").rename(bench.folder / "scores.parquet")
     shutil.rmtree(bench.folder / "results")
-    return bench.headroom("rank", "--scores", scores, "--out", bench.older("results") / "ranking.parquet")
+    return bench.headroom("rank-heads", "--scores", scores, "--out", bench.older("results") / "ranking.parquet")
 
 
 @CASES.of("an output that is a folder")
@@ -79,7 +77,7 @@ def _(bench):
     study = bench.study()
     (bench.folder / "ranking.parquet").mkdir()
     scores = study.path("head_importance", 0, task="copa")
-    return bench.headroom("rank", "--scores", scores, "--out", bench.folder / "ranking.parquet")
+    return bench.headroom("rank-heads", "--scores", scores, "--out", bench.folder / "ranking.parquet")
 
 
 @CASES.of("an export into a folder that is not empty")

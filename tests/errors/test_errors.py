@@ -36,7 +36,9 @@ def test_two_commands_that_write_one_file_leave_the_one_or_the_other(tmp_path):
     loop = "import sys; from lm_headroom.cli import main; sys.exit(max(main(sys.argv[1:]) for _ in range(30)))"
     scores = [study.path("head_importance", 0, task=task) for task in ("piqa", "copa")]
     running = [
-        subprocess.Popen([sys.executable, "-c", loop, "rank", "--scores", path, "--out", out], stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", loop, "rank-heads", "--scores", path, "--out", out], stderr=subprocess.PIPE
+        )
         for path in scores
     ]
     seen = set()

@@ -14,7 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.cli import TASK_FOLDERS
+from lm_headroom.tasks.files import TASK_FOLDERS
 from lm_headroom.tasks.prompts import render
 
 ROOT = Path(__file__).resolve().parents[2]

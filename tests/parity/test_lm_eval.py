@@ -19,7 +19,6 @@ import torch
 from lm_headroom.analysis.metrics import Choices, correct_normalised
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY
-from lm_headroom.cli import TASK_FOLDERS
 from lm_headroom.engine.likelihood import Likelihoods, encode, likelihoods, sequence_slices
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.packing import Batches, Document
@@ -27,6 +26,7 @@ from lm_headroom.models import architectures
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.scoring.pruned_evaluation import right_documents
 from lm_headroom.tasks import prompts
+from lm_headroom.tasks.files import TASK_FOLDERS
 
 CASES = [
     *((task, shots) for task in ("arc_easy", "hellaswag", "piqa", "winogrande", "boolq") for shots in (0, 5)),
@@ -238,22 +238,27 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
     from lm_headroom.artifacts.ranking import FFN_RANKING
     from lm_headroom.artifacts.store import read, write
-    from lm_headroom.settings import Settings
-    from lm_headroom.steps import evaluate_joint, export_pruned, render_prompts, score_heads
+    from lm_headroom.options import Settings
+    from lm_headroom.steps.evaluate_joint import evaluate_joint
+    from lm_headroom.steps.export_pruned import export_pruned
+    from lm_headroom.steps.render_prompts import render_prompts
+    from lm_headroom.steps.score_heads import score_heads
 
-    settings = Settings(device="cpu", threads=2)
+    settings = Settings(model=smollm2_record, device="cpu", threads=2)
     prompts_file, ranking, ffns, grid = (tmp_path / f"{name}.parquet" for name in ("prompts", "heads", "ffns", "grid"))
-    harness = [TASK_FOLDERS / "harness"]
-    render_prompts.run(prompts_file, "arc_easy", 0, 1234, str(records), 2, N, "first", harness, "question")
-    score_heads.run(tmp_path / "scores.parquet", ranking, smollm2_record, prompts_file, "token", "all", settings)
+    limits = {"limit_importance": 2, "limit_evaluation": N}
+    render_prompts(task="arc_easy", shots=0, data=str(records), **limits, prompts="harness", out=prompts_file)
+    score_heads(settings=settings, prompts=prompts_file, out=tmp_path / "scores.parquet", ranking=ranking)
     scores = np.abs(np.arange(30.0) - 12)
     cell = {"model": read_record(smollm2_record), "task": "arc_easy", "shots": 0, "seed": 1234}
     write(ffns, FFN_RANKING, ffn_columns(rank_ffns(scores), scores), cell)
-    evaluate_joint.run(grid, None, smollm2_record, prompts_file, ranking, ffns, None, [0, 30], [0, 5], [], settings)
+    levels = {"joint_heads": [0, 30], "joint_ffns": [0, 5]}
+    rankings = {"heads_ranking": ranking, "ffns_ranking": ffns}
+    evaluate_joint(settings=settings, prompts=prompts_file, **rankings, **levels, out=grid)
     row = next(r for r in read(grid, JOINT_EVAL).to_pylist() if (r["percent_heads"], r["percent_ffns"]) == (30, 5))
     assert (row["n_heads"], row["n_ffns"]) == (81, 1)
 
-    export_pruned.run(tmp_path / "export", smollm2_record, [ranking, ffns], [30, 5], settings)
+    export_pruned(settings=settings, ranking=[ranking, ffns], percent=[30, 5], out=tmp_path / "export")
     model, tokenizer = lm_headroom.load_pruned(tmp_path / "export"), AutoTokenizer.from_pretrained(tmp_path / "export")
     whole = sum(path.stat().st_size for path in checkpoint_folder(smollm2_record).glob("*.safetensors"))
     there = sum(path.stat().st_size for path in (tmp_path / "export").glob("*.safetensors"))

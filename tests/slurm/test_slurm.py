@@ -117,10 +117,16 @@ def test_a_study_through_slurm(cluster, cluster_study):
 
     # Nodes had no network, and jobs that run the model a GPU.
     calls = study.calls()
-    assert {command for command, *_ in calls} >= {"head-importance", "prune", "joint", "induction", "rank"}
+    assert {command for command, *_ in calls} >= {
+        "score-heads",
+        "evaluate-pruned",
+        "evaluate-joint",
+        "score-induction",
+        "aggregate-heads",
+    }
     assert os.readlink("/proc/self/ns/net") not in {network for *_, network in calls}
-    assert {gpu for command, gpu, _ in calls if command == "rank"} == {":"}
-    assert {gpu for command, gpu, _ in calls if command == "prune"} <= {"0:", "1:"}
+    assert {gpu for command, gpu, _ in calls if command == "aggregate-heads"} == {":"}
+    assert {gpu for command, gpu, _ in calls if command == "evaluate-pruned"} <= {"0:", "1:"}
 
 
 @long
@@ -161,5 +167,5 @@ def test_a_larger_study_through_slurm_is_that_of_one_machine(cluster, finished, 
     jobs = cluster.history()[before:]
     assert {entry.state for entry in jobs} == {"COMPLETED"}
     assert {entry.gpus for entry in jobs if entry.partition == "gpu"} == {f"gpu:{GPU_TYPE}:2"}
-    assert {gpus for command, gpus, _ in study.calls() if command == "prune"} == {"0,1:"}
+    assert {gpus for command, gpus, _ in study.calls() if command == "evaluate-pruned"} == {"0,1:"}
     assert same_artifacts(finished, study) > 50

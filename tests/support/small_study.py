@@ -24,7 +24,7 @@ from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write, write_json
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.steps import correlate_oracle
+from lm_headroom.steps.correlate_oracle import correlate_oracle
 from lm_headroom.study.ranking_names import CRITERIA, ffn_controls
 
 N = 10
@@ -167,7 +167,8 @@ def write_oracle(study: ResultsMatrix, values: Values) -> None:
             }
             write(study.path("head_oracle", k, task=task), HEAD_ORACLE, columns, made_of(study, k, task))
     out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
-    correlate_oracle.run(out, study.results, study.tasks, tasks, study.shots, study.seed or 0)
+    given = {"results": study.results, "tasks": study.tasks, "shots": study.shots, "seed": study.seed or 0}
+    correlate_oracle(**given, head_tasks=tasks, out=out)
 
 
 def made_of(

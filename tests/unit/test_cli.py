@@ -1,38 +1,94 @@
 """The command line as a user meets it."""
 
+import dataclasses
+import inspect
 import re
+import shlex
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
+from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.cli import main, parser
+from lm_headroom.cli import GROUPS, app_of, function_of, main
+from lm_headroom.options import command_of, options_of_study, study_keys
+from lm_headroom.study.compared import COMPARISONS
+from lm_headroom.study.config import Study
 
-COMMANDS = [
-    "prompts", "head-importance", "ffn-importance", "head-oracle", "correlate-oracle",
-    "rank", "prune", "joint", "transfer", "correlate",
-    "correlate-shots", "export", "induction", "capacity", "figure", "compare", "table",
-    "ffn-selection", "ablate",
-    "findings", "plan", "show", "verify", "model", "fetch", "embed-model", "embed-data",
-    "average-seeds", "recompute",
-]  # fmt: skip
+COMMANDS = " ".join(GROUPS.values()).split()
+# A path finder before all others that has no torch and no transformers.
+WITHOUT_TORCH = """
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "lm_eval"):
+            raise ModuleNotFoundError(f"no {name} here")
+sys.meta_path.insert(0, Without())
+from lm_headroom.cli import main
+sys.exit(max(main(words) for words in (["--help"], *([name, "--help"] for name in sys.argv[1:]))))
+"""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
+def test_every_command_explains_itself_by_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"usage: lm-headroom {command}")
+    assert printed.startswith(f"Usage: lm-headroom {command}")
     assert len(printed.splitlines()) > 5
+    example = shlex.split(re.sub(r"\s+", " ", printed.partition("Example: lm-headroom ")[2]))
+    assert example[0] == command
+    function, bound, _ = app_of(command).parse_args(example[1:], exit_on_error=False, print_error=False)
+    assert function.__name__ == command.replace("-", "_")
+    assert bound.arguments
 
 
-def test_all_commands_are_tested():
-    (actions,) = (a for a in parser()._actions if a.dest == "name")
-    assert set(actions.choices) == set(COMMANDS)
+def test_all_commands_explain_themselves_without_torch():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *COMMANDS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: lm-headroom ") == 1 + len(COMMANDS)
+    for group, names in GROUPS.items():
+        assert f" {group} " in done.stdout
+        assert names.split()[0] in done.stdout
+
+
+def test_steps_are_the_commands_that_run_them():
+    places = {function_of(command) for command in COMMANDS}
+    helpers = {
+        "prepare_evaluation",
+        "prepare_scoring",
+        "compare",
+        "compare_models",
+        *(f"compare_{name}" for name in COMPARISONS),
+    }
+    steps = {path.stem for path in (PACKAGE_ROOT / "steps").glob("*.py")} - {"__init__", *helpers}
+    assert {f"lm_headroom.steps.{step}:{step}" for step in steps} <= places
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if "steps." in function_of(name)])
+def test_defaults_and_choices_of_a_command_are_those_of_the_study(command):
+    step = function_of(command).partition(":")[2]
+    function, study = command_of(step), Study()
+    parameters = dict(inspect.signature(function).parameters)
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    if "settings" in parameters:
+        settings = get_type_hints(function)["settings"]
+        defaults |= {field.name: field.default for field in dataclasses.fields(settings)}
+    # Without sequences of the study, the command looks at no window.
+    for name, key in study_keys(function).items():
+        if defaults[name] not in (inspect.Parameter.empty, dataclasses.MISSING) and (step, name) != (
+            "resolve_model", "sequences"
+        ):  # fmt: skip
+            value = key.value(study, study.tasks[0])
+            assert key.recorded(defaults[name]) == key.recorded(value), name
+    # What the study says, the command takes; what it still needs is no key of the study.
+    words = shlex.split(options_of_study(study, step, study.tasks[0]))
+    arguments = app_of(command).assemble_argument_collection()
+    assert {word for word in words if word.startswith("--")} <= {
+        name for argument in arguments for name in argument.names
+    }
 
 
 def test_show_prints_provenance_columns_and_rows(tmp_path, capsys):
@@ -55,29 +111,42 @@ def test_mistakes_are_one_sentence_and_a_non_zero_exit(tmp_path):
     assert re.fullmatch(r"lm-headroom show: error: .*none\.parquet: no such file\n", done.stderr)
 
 
+MODEL = ["--model", "m", "--prompts", "p", "--out", "o"]
+PROMPTS = ["--task", "t", "--out", "o"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prune", "--levels", "101"], "'101': expected a whole number from 0 to 100"),
         (
-            ["prune", "--rankings", "best"],
-            "'best' is no ranking; expected own, aggregate, iterative, reversed, random_N, token",
+            ["evaluate-pruned", *MODEL, "--rankings", "own", "--levels", "0", "101"],
+            "--levels: '101': expected a whole number from 0 to 100",
         ),
-        (["prompts", "--shots", "-1"], "'-1': expected a whole number from 0"),
-        (["prompts", "--limit-evaluation", "some"], "'some': expected a whole number from 1"),
-        (["figure", "99"], "invalid choice: '99'"),
-        (["compare", "prunable", "--models", "a,step=1"], "'a,step=1': expected NAME, or NAME,group=G or"),
+        (
+            ["evaluate-pruned", *MODEL, "--rankings", "best"],
+            "--rankings: 'best' is no ranking; expected own, aggregate, iterative, reversed, random_N, token",
+        ),
+        (["render-prompts", *PROMPTS, "--shots", "-1"], "--shots: '-1': expected a whole number from 0"),
+        (
+            ["render-prompts", *PROMPTS, "--shots", "1", "--limit-evaluation", "some"],
+            "--limit-evaluation: 'some': expected a whole number from 1, or 'all'",
+        ),
+        (["figure", "99", "--results", "r", "--out", "o"], "'99' is none of compare_induction"),
+        (
+            ["compare", "prunable", "--results", "r", "--out", "o", "--models", "a,step=1"],
+            "--models: 'a,step=1': expected NAME, or NAME,group=G or",
+        ),
+        (["score-heads", *MODEL, "--reduction", "x"], '"x" for --reduction. Choose from: "token", "example"'),
+        (["score-heads", *MODEL[:4]], "--out needs a value: the head-importance artifact"),
+        (["show", "a", "b"], "unexpected 'b'"),
+        (["show", "a", "--row", "1"], "Unknown option: --row. Did you mean --rows?"),
+        (["aggregate-heads", "--tasks", "a", "--out", "o"], "--results needs a value: the model's results folder"),
+        (["prune"], 'Unknown command "prune"'),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_rank_without_enough_says_what_is_missing(tmp_path, capsys):
-    assert main(["rank", "--tasks", "a", "--out", str(tmp_path / "r")]) == 1
-    assert "give --scores to rank one task's heads, or for the aggregate also --results, --shots, --scores-out" in (
-        capsys.readouterr().err
-    )
+def test_wrong_arguments_are_named_in_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("lm-headroom")
+    assert printed.count("\n") == 1

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from lm_headroom.options import options_of_study
 from lm_headroom.report import products
 from lm_headroom.study.config import Study
-from lm_headroom.study.options import command_options
 from tests.support.paths import ROOT
 
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -68,7 +68,7 @@ def test_what_every_command_has_is_quoted():
 def test_option_strings_are_joined_by_the_quoting_join():
     # No study may have such tasks.
     study = Study().model_copy(update={"tasks": ["a b", "$c"]})
-    assert command_options(study, "tasks") == "--tasks '$c' 'a b'"
+    assert options_of_study(study, "retain_capacity") == "--tasks 'a b' '$c'"
     for product in products.PRODUCTS:
         given = product.command(study)
         assert "--tasks" not in given or "--tasks 'a b' '$c'" in given

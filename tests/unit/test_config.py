@@ -389,7 +389,7 @@ def test_steps_without_a_model_import_no_torch():
         "from lm_headroom.report.tables import induction_ablation, selection_bias, reference;"
         "from lm_headroom.report.figures import fig03, fig05, fig07, fig18;"
         "from lm_headroom.steps import compare_prunable, compare_rankings;"
-        "cli.parser(); "
+        "cli.app_of(None); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

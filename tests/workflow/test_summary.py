@@ -27,9 +27,8 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     assert re.search(r"\n  draw_fig10 +1 +\d+ s +\d+ s\n", text)
     assert f"\nFailed\n  retain_capacity: results/tiny/capacity/{CELL}.parquet\n" in text
     assert f"    log: logs/tiny/retain_capacity/{CELL}.log\n" in text
-    said = (
-        f"lm-headroom capacity: error: results/tiny/ranking/heads/aggregate/{CELL}.parquet: not a readable Parquet file"
-    )
+    path = f"results/tiny/ranking/heads/aggregate/{CELL}.parquet"
+    said = f"lm-headroom retain-capacity: error: {path}: not a readable Parquet file"
     assert f"    {said}" in text
     assert "\nResume with\n  snakemake --configfile study.yaml --cores 2\n" in text
     # The command that it names goes on, and says less when all is well.

@@ -26,12 +26,12 @@ from lm_headroom.checkout import check_places, check_writable_for_snakemake
 from lm_headroom.checkout import job_environment, model_step, step
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.renewal import Renewal, check_fit, source_of
+from lm_headroom.options import options_of_study
 from lm_headroom.planning.requests import get_cpu_memory, resources_of
 from lm_headroom.planning.workload import hardware_of
 from lm_headroom.report import products
 from lm_headroom.study.config import EMBEDDED
 from lm_headroom.study.lists import keep_list
-from lm_headroom.study.options import command_options
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS, OWN
 from lm_headroom.study.reading import read_merged
@@ -87,7 +87,7 @@ onstart:
     DIGESTS.keep()
 
 
-options = partial(command_options, STUDY)
+options = partial(options_of_study, STUDY)
 
 
 def alternatives(values):
@@ -187,7 +187,7 @@ def print_summary():
 def model_source(name):
     """A model as the resolving command is given it."""
     # A window too short for the study's induction sequences is known from the configuration.
-    sequences = options("induction.sequences", "induction.bos")
+    sequences = options("resolve_model")
     return source_of(name, STUDY.models[name], EMBEDDED_MODEL, sequences)
 
 

@@ -16,13 +16,12 @@ rule correlate_tasks:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.correlate_tasks"),
-        tasks=TASKS,
-        options=options("aggregate"),
+        options=options("correlate_tasks"),
     message:
         "Correlate the tasks' head scores, {wildcards.model}, {wildcards.shot}-shot."
     shell:
         step(
-            "correlate --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {wildcards.shot:q} "
+            "correlate-tasks --results results/{wildcards.model:q} --shots {wildcards.shot:q} "
             "--seed {wildcards.seed:q} {params.options} --out {output:q}"
         )
 
@@ -42,13 +41,12 @@ rule correlate_shots:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.correlate_shots"),
-        tasks=TASKS,
-        shots=SHOTS,
+        options=options("correlate_shots"),
     message:
         "Correlate the shots' head scores, {wildcards.model}."
     shell:
         step(
-            "correlate-shots --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {params.shots:q} "
+            "correlate-shots --results results/{wildcards.model:q} {params.options} "
             "--seed {wildcards.seed:q} --out {output:q}"
         )
 
@@ -71,13 +69,10 @@ rule correlate_oracle:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.correlate_oracle"),
-        tasks=TASKS,
-        shots=SHOTS,
-        head_tasks=STUDY.oracle_tasks,
+        options=options("correlate_oracle"),
     message:
         "Correlate gradient scores with the oracle, {wildcards.model}."
     shell:
         step(
-            "correlate-oracle --results results/{wildcards.model:q} --tasks {params.tasks:q} "
-            "--shots {params.shots:q} --head-tasks {params.head_tasks:q} --seed {wildcards.seed:q} --out {output:q}"
+            "correlate-oracle --results results/{wildcards.model:q} {params.options} --seed {wildcards.seed:q} --out {output:q}"
         )

@@ -16,12 +16,12 @@ rule export_pruned:
         **model_job("export_pruned"),
     params:
         code=code_digest("steps.export_pruned"),
-        options=options("dtype"),
+        options=options("export_pruned"),
         percents=lambda wildcards: list(catalogue.pruned_by(**wildcards).values()),
     message:
         "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."
     shell:
         model_step(
-            "export --ranking {input.rankings:q} --percent {params.percents:q} --out {output:q}",
+            "export-pruned --ranking {input.rankings:q} --percent {params.percents:q} --out {output:q}",
             "",
         )

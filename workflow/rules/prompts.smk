@@ -18,13 +18,11 @@ rule render_prompts:
         code=code_digest("steps.render_prompts"),
         definition=lambda wildcards: TASK_DIGESTS[wildcards.task],
         records=get_records,
-        options=options(
-            "limits.importance", "limits.evaluation", "sample", "prompts", "metric"
-        ),
+        options=options("render_prompts"),
     message:
         "Render {wildcards.task}, {wildcards.shot}-shot, seed {wildcards.seed}."
     shell:
         step(
-            "prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
+            "render-prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
             "--data={resources.data:q} {params.options} --out {output:q}"
         )

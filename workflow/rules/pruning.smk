@@ -22,13 +22,13 @@ rule evaluate_own:
         code=code_digest("steps.evaluate_pruned"),
         rankings=STUDY.own_rankings,
         scores=[f"--scores={path}" for path in CONTROL_SCORES],
-        options=options("pruning.levels", "dtype", "add_bos"),
+        options=options("evaluate_pruned"),
         folder=HEAD_CURVES,
     message:
         "Prune the heads of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "prune --prompts {input.prompts:q} --ranking-file {input.ranking:q} --rankings {params.rankings:q} "
+            "evaluate-pruned --prompts {input.prompts:q} --ranking-file {input.ranking:q} --rankings {params.rankings:q} "
             "{params.scores:q} --out {params.folder:q}"
         )
 
@@ -52,7 +52,7 @@ use rule evaluate_own as evaluate_aggregate with:
         code=code_digest("steps.evaluate_pruned"),
         rankings=[AGGREGATE],
         scores=[],
-        options=options("pruning.levels", "dtype", "add_bos"),
+        options=options("evaluate_pruned"),
         folder=HEAD_CURVES,
     message:
         "Prune {wildcards.model} on {wildcards.task} by the aggregate ranking, {wildcards.shot}-shot."
@@ -74,7 +74,7 @@ use rule evaluate_own as evaluate_iterative with:
         code=code_digest("steps.evaluate_pruned"),
         rankings=[ITERATIVE],
         scores=[],
-        options=options("pruning.levels", "dtype", "add_bos"),
+        options=options("evaluate_pruned"),
         folder=HEAD_CURVES,
     message:
         "Prune {wildcards.model} on {wildcards.task} by iterative re-scoring, {wildcards.shot}-shot."
@@ -96,17 +96,13 @@ rule rank_heads_iteratively:
     params:
         cache=CACHE,
         code=code_digest("steps.rank_heads_iteratively"),
-        options=options(
-            "pruning.step",
-            "importance.reduction",
-            "importance.last_layer_tokens",
-            "dtype",
-            "add_bos",
-        ),
+        options=options("rank_heads_iteratively"),
     message:
         "Score the heads of {wildcards.model} again and again on {wildcards.task}, {wildcards.shot}-shot."
     shell:
-        model_step("recompute --prompts {input.prompts:q} --out {output:q}")
+        model_step(
+            "rank-heads-iteratively --prompts {input.prompts:q} --out {output:q}"
+        )
 
 
 rule evaluate_joint:
@@ -131,14 +127,12 @@ rule evaluate_joint:
     params:
         cache=CACHE,
         code=code_digest("steps.evaluate_joint"),
-        options=options(
-            "pruning.levels", "joint.heads", "joint.ffns", "dtype", "add_bos"
-        ),
+        options=options("evaluate_joint"),
     message:
         "Prune heads and FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
-            "joint --prompts {input.prompts:q} "
+            "evaluate-joint --prompts {input.prompts:q} "
             "--curve-ranking {input.aggregate:q} --heads-ranking {input.heads:q} --ffns-ranking {input.ffns:q} "
             "--curve {output.curve:q} --out {output.joint:q}"
         )
@@ -163,15 +157,14 @@ rule evaluate_transfer:
     params:
         cache=CACHE,
         code=code_digest("steps.evaluate_transfer"),
-        options=options("transfer.levels", "correlation", "dtype", "add_bos"),
-        tasks=TASKS,
+        options=options("evaluate_transfer"),
         rankings=lambda wildcards: RANKINGS.format(model=wildcards.model),
         folder=HEAD_CURVES,
     message:
         "Prune {wildcards.model} on {wildcards.task} by other tasks' rankings, {wildcards.shot}-shot."
     shell:
         model_step(
-            "transfer --prompts {input.prompts:q} "
+            "evaluate-transfer --prompts {input.prompts:q} "
             "--correlations {input.correlations:q} --ranking-folder {params.rankings:q} "
-            "--task {wildcards.task:q} --tasks {params.tasks:q} --out {params.folder:q}"
+            "--task {wildcards.task:q} --out {params.folder:q}"
         )

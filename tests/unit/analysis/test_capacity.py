@@ -52,7 +52,7 @@ def test_a_ranking_of_another_model_is_refused(ranking):
 
 
 MODEL = {"name": "tiny", "digest": "d"}
-# What `lm-headroom capacity` imports and runs, in a process of its own that must do without torch.
+# What `lm-headroom retain-capacity` imports and runs, in a process of its own that must do without torch.
 COMMAND = """
 import sys
 from lm_headroom.cli import main
@@ -71,7 +71,7 @@ def test_the_command_writes_the_artifact_without_torch(tmp_path):
         path = tmp_path / "ranking" / "heads" / task / "5shot-seed7.parquet"
         write(path, RANKING, as_columns(ranking, SCORES), {"model": MODEL, "task": task, "shots": 5, "seed": 7})
     out = tmp_path / "capacity.parquet"
-    arguments = ["capacity", "--results", tmp_path, "--tasks", "copa", "--shots", 5, "--seed", 7, "--out", out]
+    arguments = ["retain-capacity", "--results", tmp_path, "--tasks", "copa", "--shots", 5, "--seed", 7, "--out", out]
     done = subprocess.run([sys.executable, "-c", COMMAND, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = read(out, CAPACITY)

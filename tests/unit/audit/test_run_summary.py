@@ -19,7 +19,7 @@ def test_a_run_that_went_well_has_a_table_and_no_command():
 
 def test_a_failed_run_says_what_failed_why_and_how_to_go_on(tmp_path):
     log = tmp_path / "x.log"
-    log.write_text("Loading\nlm-headroom prune: error: results/r.parquet: no such file\nTerminated\n\n")
+    log.write_text("Loading\nlm-headroom evaluate-pruned: error: results/r.parquet: no such file\nTerminated\n\n")
     jobs = [
         Job("evaluate_own", "failed", ["own.parquet", "random_1.parquet"], str(log), attempts=3),
         Job("draw_fig05", "waiting", ["fig05.pdf"]),
@@ -31,7 +31,7 @@ def test_a_failed_run_says_what_failed_why_and_how_to_go_on(tmp_path):
         "Failed",
         "  evaluate_own, 3 attempts: own.parquet and 1 more",
         f"    log: {log}",
-        "    lm-headroom prune: error: results/r.parquet: no such file",
+        "    lm-headroom evaluate-pruned: error: results/r.parquet: no such file",
         "",
         "Interrupted",
         "  score_heads: scores.parquet",
@@ -51,7 +51,7 @@ def test_many_failures_are_counted_and_some_named():
 def test_the_line_that_says_what_went_wrong(tmp_path):
     log = tmp_path / "x.log"
     for text, expected in (
-        ("a\nlm-headroom joint: error: one\nValueError: two\n", "lm-headroom joint: error: one"),
+        ("a\nlm-headroom evaluate-joint: error: one\nValueError: two\n", "lm-headroom evaluate-joint: error: one"),
         (
             "Traceback (most recent call last):\ntorch.OutOfMemoryError: no room\n  note\n",
             "torch.OutOfMemoryError: no room",

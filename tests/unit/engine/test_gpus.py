@@ -166,7 +166,7 @@ def _has_said(holder):
 
 def headroom(*options):
     """A command that runs a model; there is none, so it ends where torch would come in."""
-    command = [sys.executable, "-m", "lm_headroom", "induction", "--model", "no.json", "--out", "out", *options]
+    command = [sys.executable, "-m", "lm_headroom", "score-induction", "--model", "no.json", "--out", "out", *options]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -189,8 +189,8 @@ def test_more_than_can_be_seen_is_refused(host):
     done = headroom("--gpus", "2")
     assert done.returncode == 1
     assert done.stderr == (
-        "lm-headroom induction: error: the job needs 2 GPUs (config key 'gpus', option --gpus) but only 1 is visible "
-        "(CUDA_VISIBLE_DEVICES=1); ask for fewer, or for a node with more\n"
+        "lm-headroom score-induction: error: the job needs 2 GPUs (config key 'gpus', option --gpus) but "
+        "only 1 is visible (CUDA_VISIBLE_DEVICES=1); ask for fewer, or for a node with more\n"
     )
 
 
@@ -203,13 +203,16 @@ def test_a_folder_of_somebody_else_is_refused(host, tmp_path):
 
 def test_a_job_beside_others_has_no_hub():
     """Nodes may have no network, where a look for news of a model would hang."""
-    from lm_headroom import cli
+    import inspect
+
+    from lm_headroom.steps.resolve_model import resolve_model
+    from lm_headroom.steps.score_induction import score_induction
 
     code = (
         "import os; from lm_headroom import cli; cli._prepare_to_run('cpu', 1); from huggingface_hub import constants;"
         "import datasets; print(constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)"
     )
-    assert cli.parser().parse_args(["induction", "--model", "m", "--out", "o"]).runs_model
-    assert not cli.parser().parse_args(["model", "--model-name", "m", "--source", "s", "--out", "o"]).runs_model
+    assert "settings" in inspect.signature(score_induction).parameters
+    assert "settings" not in inspect.signature(resolve_model).parameters
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True True\n", done.stderr

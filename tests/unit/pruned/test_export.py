@@ -32,7 +32,6 @@ from lm_headroom.models.resolve import resolve
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned import model as pruned_model
 from lm_headroom.pruned.model import HeadlessAttention, Remainder, load_pruned, prune_for_good
-from lm_headroom.steps import export_pruned
 from tests.errors.places import disk
 from tests.families import cases as families
 from tests.support.paths import ROOT
@@ -237,7 +236,7 @@ class Place:
     def export(self, *options, out=None):
         """The command, with half of the heads and a third of the FFNs pruned unless ``options`` say else."""
         options = options or ("--ranking", self.ranking("heads"), self.ranking("ffns"), "--percent", 50, 34)
-        arguments = ["export", "--model", self.record, "--device", "cpu", *options, "--out", out or self.out]
+        arguments = ["export-pruned", "--model", self.record, "--device", "cpu", *options, "--out", out or self.out]
         return main([str(argument) for argument in arguments])
 
     @property
@@ -347,7 +346,7 @@ def test_an_older_export_stays_where_the_new_one_fails(opt, monkeypatch, capsys)
     def full(*_):
         raise OSError(28, "No space left")
 
-    monkeypatch.setattr(export_pruned, "write_weights", full)
+    monkeypatch.setattr(writing, "write_weights", full)
     assert opt.export() == 1
     assert "could not be written (No space left); what was there is as it was" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == before
@@ -417,7 +416,7 @@ def layer_weight(model):
     [
         (
             lambda folder: shutil.rmtree(folder),
-            "no config.json there; expected a folder that 'lm-headroom export' made",
+            "no config.json there; expected a folder that 'lm-headroom export-pruned' made",
         ),
         (lambda folder: (folder / "config.json").write_text("{"), "is no JSON"),
         (

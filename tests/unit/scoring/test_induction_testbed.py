@@ -102,7 +102,7 @@ def test_without_as_many_others_it_is_not(testbed, clear):
 
 def test_one_command_writes_both_scores(record, tmp_path, capfd):
     options = ["--sequences", "2", "--head-output", "value", "--device", "cpu", "--threads", "1"]
-    assert main(["induction", "--model", str(record), *options, "--out", str(tmp_path)]) == 0
+    assert main(["score-induction", "--model", str(record), *options, "--out", str(tmp_path)]) == 0
     shown = capfd.readouterr().err
     assert "prefix matching testbed: 2/2 sequences" in shown
     assert "copying testbed: 2/2 sequences" in shown
@@ -122,6 +122,6 @@ def test_one_command_writes_both_scores(record, tmp_path, capfd):
 
 def test_too_many_sequences_for_its_vocabulary_are_refused(record, tmp_path, capsys):
     options = ["--sequences", "30", "--device", "cpu"]
-    assert main(["induction", "--model", str(record), *options, "--out", str(tmp_path)]) == 1
+    assert main(["score-induction", "--model", str(record), *options, "--out", str(tmp_path)]) == 1
     assert "set induction.sequences to at most 17" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -17,10 +17,9 @@ import pytest
 import yaml
 from lm_eval.utils import general_detokenize
 
-from lm_headroom.cli import TASK_FOLDERS
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.digest import task_digest
-from lm_headroom.tasks.files import task_yaml
+from lm_headroom.tasks.files import TASK_FOLDERS, task_yaml
 from tests.golden import make
 
 Doc = dict[str, Any]
@@ -249,11 +248,11 @@ def test_golden_files(records, task):
 
 @pytest.mark.parametrize("task", ["arc_easy", "record"])
 def test_the_same_seed_gives_the_same_file(few, tmp_path, task):
-    from lm_headroom.steps import render_prompts
+    from lm_headroom.steps.render_prompts import render_prompts
 
     for name in ("a", "b"):
-        folders = [TASK_FOLDERS / "paper"]
-        render_prompts.run(tmp_path / name, task, 5, 7, str(few), 4, 4, "shuffled", folders, "question")
+        limits = {"limit_importance": 4, "limit_evaluation": 4, "sample": "shuffled"}
+        render_prompts(task=task, shots=5, seed=7, data=str(few), **limits, out=tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

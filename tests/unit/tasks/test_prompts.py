@@ -354,7 +354,7 @@ def test_prompts_are_the_same_on_any_machine(tmp_path, sample):
     ):
         folder = tmp_path / f"machine{number}"
         mirror(folder / "records", train=arc(12), validation=arc(4, 100))
-        command = [sys.executable, "-m", "lm_headroom", "prompts", "--task", "arc_easy", "--shots", "2",
+        command = [sys.executable, "-m", "lm_headroom", "render-prompts", "--task", "arc_easy", "--shots", "2",
                    "--data", "records", "--sample", sample, "--limit-importance", "6", "--out", "p.pq"]  # fmt: skip
         subprocess.run(command, env={**os.environ, **machine}, cwd=folder, check=True, capture_output=True)
         written.append((folder / "p.pq").read_bytes())

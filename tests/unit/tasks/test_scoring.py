@@ -237,11 +237,11 @@ class TestSplits:
         ]
 
     def test_they_are_printed(self, task, capsys, tmp_path):
-        from lm_headroom.steps import render_prompts
+        from lm_headroom.steps.render_prompts import render_prompts
 
         task([0, 1], self.TEST, test=[-1, -1, 0])
-        folder = [tmp_path / "tasks"]
-        render_prompts.run(tmp_path / "p", "mine", 1, 1, str(tmp_path / "data"), 2, 2, "first", folder, "question")
+        given = {"task_folder": tmp_path / "tasks", "data": str(tmp_path / "data"), "out": tmp_path / "p"}
+        render_prompts(task="mine", shots=1, seed=1, limit_importance=2, limit_evaluation=2, **given)
         printed = capsys.readouterr().err
         assert "prompts mine 1-shot: splits: scores train, evaluates validation, takes shots from train\n" in printed
         assert (

@@ -48,7 +48,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such model record; 'lm-headroom model' makes one")
+        raise ArtifactError(f"{path}: no such model record; 'lm-headroom resolve-model' makes one")
     try:
         record = read_object(path)
     except (OSError, ValueError) as error:

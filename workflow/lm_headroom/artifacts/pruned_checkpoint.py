@@ -33,7 +33,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'lm-headroom export' made")
+        raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'lm-headroom export-pruned' made")
     try:
         facts = parse_provenance(path, read_bytes(path))
     except (OSError, ValueError) as error:

@@ -27,6 +27,7 @@ from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_d
 from lm_headroom.audit.entries import entries
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.options import command_of, study_keys
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.config import Study
 from lm_headroom.tasks.data import RECORDS, mirror_records, own_records
@@ -336,99 +337,42 @@ def _check_study(file: File, study: Study | None) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
-    wanted = _wanted(study, file.facts.get("task", ""))
     recorded = {**(file.facts.get("options") or {}), **_derived(file.facts)}
-    options = {**_COMMON, **_OPTIONS.get(str(file.facts.get("step")), {})}
-    for option, key in options.items():
+    for option, wanted in _wanted(study, str(file.facts.get("step")), file.facts.get("task", "")).items():
         value = recorded.get(option)
         if file.facts.get("kind") in FOLDERS and option not in _COMMON and value is None:
             # Figures and pages record what they show, and not what they do not.
-            value = type(wanted[key])()
-        if value is not None and value != wanted[key]:
-            file.flag("stale", f"made with {option} {value}; the study has {wanted[key]}")
+            value = type(wanted)()
+        if value is not None and value != wanted:
+            file.flag("stale", f"made with {option} {value}; the study has {wanted}")
 
 
-_COMMON = {"add_bos": "add_bos", "dtype": "dtype", "tasks": "tasks"}
-"""Option of a step to key of the study, where a step has it."""
-_HEADS = {"reduction": "importance.reduction", "last_layer_tokens": "importance.last_layer_tokens"}
-_OPTIONS: dict[str, dict[str, str]] = {
-    "steps.render_prompts": {
-        "limit_importance": "limits.importance",
-        "limit_evaluation": "limits.evaluation",
-        "sample": "sample",
-        "metric": "metric",
-        "data": "data.source",
-        "prompts": "prompts",
-    },
-    "steps.score_heads": _HEADS,
-    "steps.score_ffns": {"selection": "ffn.selection", "levels": "pruning.levels"},
-    "steps.score_head_knockouts": {"heads": "oracle heads"},
-    "steps.aggregate_heads": {"aggregate": "aggregate"},
-    "steps.aggregate_ffns": {"aggregate": "aggregate"},
-    "steps.evaluate_pruned": {"levels": "pruning.levels"},
-    "steps.rank_heads_iteratively": {**_HEADS, "step": "pruning.step"},
-    "steps.evaluate_joint": {
-        "levels": "pruning.levels",
-        "heads": "joint.heads",
-        "ffns": "joint.ffns",
-        "grid ranking": "joint.ranking",
-    },
-    "steps.evaluate_transfer": {"levels": "transfer.levels", "correlation": "correlation"},
-    "steps.correlate_tasks": {"aggregate": "aggregate"},
-    "steps.correlate_shots": {"shots": "ascending shots"},
-    "steps.average_seeds": {"shots": "ascending shots", "seeds": "ascending seeds"},
-    "steps.correlate_oracle": {"shots": "ascending shots", "head_tasks": "oracle tasks"},
-    "steps.score_induction": {
-        "sequences": "induction.sequences",
-        "bos": "induction.bos",
-        "head_output": "copying.head_output",
-        "output_bias": "copying.output_bias",
-    },
-    "steps.ablate_induction": {"percents": "induction.ablate.percents", "random": "induction.ablate.random"},
-    "report.tables.induction_ablation": {"shots": "shots", "ablated": "ablated"},
-    "report.figures.induction_ablation": {"shots": "shots", "ablated": "ablated"},
-    "report.figures.fig08": {"correlation": "correlation"},
-    "report.figures.fig09": {"correlation": "correlation", "transfer": "transfer", "unseen": "unseen"},
-    "report.findings": {
-        "shots": "shots",
-        "controls": "controls",
-        "transfer": "transfer",
-        "unseen": "unseen",
-        "margin": "margin",
-        "joint": "joint",
-        "ablated": "ablated",
-        "selection_bias": "ffn.selection_bias",
-        "iterative": "iterative",
-        "without_induction": "without_induction",
-    },
-    "steps.select_ffns": {"selection": "other selection", "levels": "pruning.levels"},
-    "report.tables.selection_bias": {"shots": "shots"},
-    "report.tables.headroom": {"shots": "shots", "seeds": "ascending seeds", "joint": "joint", "margin": "margin"},
-    "report.tables.losses": {
-        "shots": "shots",
-        "controls": "controls",
-        "transfer": "transfer",
-        "unseen": "unseen",
-        "joint": "joint",
-        "iterative": "iterative",
-    },
-    "report.tables.reference": {
-        "shots": "shots",
-        "joint": "joint",
-        "margin": "margin",
-        "without_induction": "without_induction",
-    },
-    "report.tables.gains": {"shots": "shots", "controls": "controls"},
-    "report.tables.seeds": {"shots": "shots", "seeds": "ascending seeds"},
+_COMMON = ("dtype", "tasks", "grid ranking")
+"""Options that are compared whatever made the file, if it says them."""
+_SHOWN: dict[str, tuple[str, ...]] = {
+    "report.tables.induction_ablation": ("shots", "ablated"),
+    "report.figures.induction_ablation": ("shots", "ablated"),
+    "report.figures.fig08": ("correlation",),
+    "report.figures.fig09": ("correlation", "transfer", "unseen"),
+    "report.findings": (
+        *("shots", "controls", "transfer", "unseen", "margin", "joint", "ablated", "selection_bias", "iterative"),
+        "without_induction",
+    ),
+    "report.tables.selection_bias": ("shots",),
+    "report.tables.headroom": ("shots", "seeds", "joint", "margin"),
+    "report.tables.losses": ("shots", "controls", "transfer", "unseen", "joint", "iterative"),
+    "report.tables.reference": ("shots", "joint", "margin", "without_induction"),
+    "report.tables.gains": ("shots", "controls"),
+    "report.tables.seeds": ("shots", "seeds"),
     **{
-        f"{part}.compare_{what}": {"models": "models"} | ({} if what in ("models", "induction") else {"shots": "shots"})
+        f"{part}.compare_{what}": ("models",) if what in ("models", "induction") else ("models", "shots")
         for part, compared in (("steps", ("models", *COMPARISONS)), ("report.figures", COMPARISONS))
         for what in compared
     },
-    "steps.compare_prunable": {"models": "models", "shots": "shots", "margin": "margin"},
-    "report.figures.compare_rankings": {"models": "models", "shots": "shots", "correlation": "correlation"},
+    "steps.compare_prunable": ("models", "shots", "margin"),
+    "report.figures.compare_rankings": ("models", "shots", "correlation"),
 }
-"""Step to its options that are keys of the study."""
+"""What draws, writes and compares to what it records of the study; a step's options are declared in its signature."""
 
 
 def _belongs(file: File, study: Study) -> bool:
@@ -444,32 +388,36 @@ def _belongs(file: File, study: Study) -> bool:
     )
 
 
-def _wanted(study: Study, task: str = "") -> dict[str, Any]:
-    """The study's values as steps record them for a task, by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in study.model_dump().items():
-        found |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
-    ablate = study.induction.ablate
+def _wanted(study: Study, step: str, task: str) -> dict[str, Any]:
+    """The study's values of the options that a step records for a task, and of those derived from other records."""
+    values: dict[str, Any] = {"dtype": study.dtype, "tasks": study.tasks, "grid ranking": study.joint.ranking}
+    if step in _SHOWN:
+        shown = _shown(study)
+        return {**values, **{name: shown[name] for name in _SHOWN[step]}}
+    # A file may name any step at all.
+    if step.startswith("steps.") and code_now(step):
+        keys = study_keys(command_of(step.removeprefix("steps.")))
+        values |= {"data": study.data.source} if step == "steps.render_prompts" else {}
+        values |= {name: key.recorded(key.value(study, task)) for name, key in keys.items()}
+    return values
+
+
+def _shown(study: Study) -> dict[str, Any]:
+    """The study's values as figures, pages and comparisons record them."""
     return {
-        **found,
-        "pruning.levels": study.pruning.levels_with_zero,
-        "transfer.levels": study.transfer.levels_with_zero,
-        "joint.heads": study.joint.heads_with_zero,
-        "joint.ffns": study.joint.ffns_with_zero,
         "joint": study.joint.has_grid,
-        "induction.ablate.percents": sorted(ablate.percents),
-        "induction.ablate.random": ablate.random,
         "ablated": study.ablated_tasks,
-        "other selection": study.ffn.other_selection,
         "controls": sorted(study.pruning.controls),
         "transfer": study.transfer_tasks,
-        "ascending shots": sorted(study.shots),
-        "ascending seeds": sorted(study.seeds),
+        "unseen": study.unseen,
+        "shots": study.shots,
+        "seeds": sorted(study.seeds),
+        "margin": study.margin,
+        "correlation": study.correlation,
+        "selection_bias": study.ffn.selection_bias,
         "iterative": study.pruning.is_iterative,
         "without_induction": not study.has_induction,
         "models": list(study.models),
-        "oracle tasks": study.oracle_tasks,
-        "oracle heads": study.oracle_heads(task),
     }
 
 
@@ -482,7 +430,7 @@ def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
     folder = str(facts.get("definition")).split("/")[0]
     if (TASK_FOLDERS / folder).is_dir():
         found["prompts"] = folder
-    ranking = (facts.get("inputs") or {}).get("head_ranking", {}).get("path")
+    ranking = (facts.get("inputs") or {}).get("heads_ranking", {}).get("path")
     if ranking:
         # Of the joint grid: everything pruned by the aggregate, or by the task's own.
         found["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"

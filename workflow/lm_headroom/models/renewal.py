@@ -60,7 +60,7 @@ def source_of(name: str, model: Any, embedded: str, more: str) -> ModelSource:
     allowed = [permission for permission in PERMISSIONS if getattr(model, permission)]
     revision = ["--revision", model.revision] if model.revision else []
     given = [f"--{permission.replace('_', '-')}" for permission in allowed]
-    options = ["--model-name", name, "--source", source, *revision, *given, *shlex.split(more)]
+    options = ["--name", name, "--source", source, *revision, *given, *shlex.split(more)]
     return ModelSource(name, source, model.revision, allowed, options)
 
 
@@ -119,7 +119,7 @@ class Renewal:
             target.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
                 shutil.copy2(digests_file(record), digests_file(target))
-        command = ["python", "-m", "lm_headroom", "model", *model.options, "--out", str(target)]
+        command = ["python", "-m", "lm_headroom", "resolve-model", *model.options, "--out", str(target)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             self._report((done.stderr.strip().splitlines() or ["no message"])[-1], record, model)

@@ -312,7 +312,7 @@ def prune_for_good(model: Any, left: Remainder) -> Any:
 
 
 def load_pruned(folder: str | Path, **options: Any) -> Any:
-    """The model of a folder that ``lm-headroom export`` (or its ``save_pretrained``) wrote.
+    """The model of a folder that ``lm-headroom export-pruned`` (or its ``save_pretrained``) wrote.
 
     Args:
         folder: the checkpoint.
@@ -366,7 +366,7 @@ def read_config(folder: Path) -> Any:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise HeadroomError(f"{folder}: no config.json there; expected a folder that 'lm-headroom export' made")
+        raise HeadroomError(f"{folder}: no config.json there; expected a folder that 'lm-headroom export-pruned' made")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.report.products import Product, named
+from lm_headroom.options import Controls, Counts, Models, Names, OutFile, Points, converter
+from lm_headroom.report.products import COMPARISONS, Product, named
 from lm_headroom.settings import MARGIN
-from lm_headroom.study.compared import Compared
+from lm_headroom.study.choices import Sample, Statistic
 
 NEEDED = ("tasks", "shots", "seeds", "models")
 """Options without which a product that has them shows nothing."""
 
 
+def _name_among(names: Collection[str]) -> Any:
+    """An argument that is one of these names."""
+
+    def parse(text: str) -> str:
+        if text in names:
+            return text
+        raise ValueError(f"{text!r} is none of {', '.join(sorted(names))}")
+
+    return converter(parse)
+
+
+FigureName = Annotated[str, _name_among(named("figure"))]
+TableName = Annotated[str, _name_among(named("table"))]
+ComparisonName = Annotated[str, _name_among([row.name for row in COMPARISONS])]
+
+
 def figure(
-    name: str,
+    name: FigureName,
+    /,
     *,
     results: Path,
-    out: Path,
-    tasks: Sequence[str] = (),
-    shots: Sequence[int] = (),
+    out: OutFile,
+    tasks: Names = (),
+    shots: Counts = (),
     seed: int = 1234,
-    controls: Sequence[str] = (),
-    unseen: Sequence[str] = (),
-    transfer: Sequence[str] = (),
-    ablated: Sequence[str] = (),
-    models: Sequence[Compared] = (),
-    correlation: str = "spearman",
+    controls: Controls = (),
+    unseen: Names = (),
+    transfer: Names = (),
+    ablated: Names = (),
+    models: Models = (),
+    correlation: Statistic = "spearman",
     iterative: bool = False,
 ) -> None:
     """Draw a figure from artifacts.
@@ -56,20 +74,21 @@ def figure(
 
 
 def table(
-    name: str,
+    name: TableName,
+    /,
     *,
     results: Path,
-    out: Path,
-    tasks: Sequence[str] = (),
-    shots: Sequence[int] = (),
+    out: OutFile,
+    tasks: Names = (),
+    shots: Counts = (),
     seed: int = 1234,
-    seeds: Sequence[int] = (),
-    controls: Sequence[str] = (),
-    unseen: Sequence[str] = (),
-    transfer: Sequence[str] = (),
-    ablated: Sequence[str] = (),
-    margin: float = MARGIN,
-    sample: str = "first",
+    seeds: Counts = (),
+    controls: Controls = (),
+    unseen: Names = (),
+    transfer: Names = (),
+    ablated: Names = (),
+    margin: Points = MARGIN,
+    sample: Sample = "first",
     joint: bool = False,
     iterative: bool = False,
     without_induction: bool = False,
@@ -103,15 +122,15 @@ def table(
 def findings(
     *,
     results: Path,
-    out: Path,
+    out: OutFile,
     tasks: Sequence[str],
-    shots: Sequence[int],
+    shots: Counts,
     seed: int = 1234,
-    controls: Sequence[str] = (),
-    unseen: Sequence[str] = (),
-    transfer: Sequence[str] = (),
-    ablated: Sequence[str] = (),
-    margin: float = MARGIN,
+    controls: Controls = (),
+    unseen: Names = (),
+    transfer: Names = (),
+    ablated: Names = (),
+    margin: Points = MARGIN,
     joint: bool = False,
     iterative: bool = False,
     selection_bias: bool = False,
@@ -142,15 +161,16 @@ def findings(
 
 
 def compare(
-    what: str,
+    what: ComparisonName,
+    /,
     *,
     results: Path,
-    out: Path,
-    models: Sequence[Compared],
-    tasks: Sequence[str] = (),
-    shots: Sequence[int] = (),
+    out: OutFile,
+    models: Models,
+    tasks: Names = (),
+    shots: Counts = (),
     seed: int | None = None,
-    margin: float = MARGIN,
+    margin: Points = MARGIN,
 ) -> None:
     """Compare the models of a study, from their artifacts.
 

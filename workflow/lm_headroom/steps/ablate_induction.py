@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.head_selection import SELECTIONS, WHOLE, Head, control, strongest
@@ -16,36 +16,48 @@ from lm_headroom.artifacts.ordered import check_shape
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import read_artifact, write
-from lm_headroom.models import architectures
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import Prepared, prepare
+from lm_headroom.options import OutFile, Percents, Positive, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import ascending
+
+if TYPE_CHECKING:
+    from lm_headroom.steps.prepare_evaluation import Prepared
 
 
-def run(
-    out: Path,
-    model: Path,
+def ablate_induction(
+    *,
+    settings: Settings,
     prompts: Path,
     prefix_matching: Path,
     copying: Path,
-    percents: Sequence[int],
-    n_controls: int,
-    settings: Settings,
+    percents: Annotated[Percents, StudyKey("induction.ablate.percents", ascending)],
+    random: Annotated[Positive, StudyKey("induction.ablate.random")] = 3,
+    out: OutFile,
 ) -> None:
-    """Write an induction-ablation artifact.
+    """Evaluate without the strongest induction heads, and without random heads of their layers.
 
     Args:
-        out: the artifact.
-        model, prompts: what is evaluated.
-        prefix_matching, copying: the model's induction scores.
-        percents: of all heads, how many go.
-        n_controls: random sets of heads per set of chosen ones.
         settings: how to run the model.
+        prompts: prompts artifact.
+        prefix_matching: the model's prefix-matching artifact.
+        copying: the model's copying artifact.
+        percents: percents of all heads to ablate.
+        random: random sets of heads per set of ablated ones.
+        out: the induction-ablation artifact.
 
     Raises:
         HeadroomError: the scores are of another model.
+
+    Example:
+        lm-headroom ablate-induction --model results/opt/model.json
+        --prompts results/prompts/copa/0shot-seed1234.parquet --prefix-matching induction/prefix_matching.parquet
+        --copying induction/copying.parquet --percents 5 10 --out ablation.parquet
     """
-    n_sets = 1 + len(SELECTIONS) * len(percents) * (1 + n_controls)
-    prepared = prepare("ablate", model, prompts, settings, n_sets)
+    from lm_headroom.steps.prepare_evaluation import prepare
+
+    options = recorded_options(ablate_induction, locals())
+    percents = options["percents"]
+    n_sets = 1 + len(SELECTIONS) * len(percents) * (1 + random)
+    prepared = prepare("ablate-induction", settings.model, prompts, settings, n_sets)
     digest = prepared.loaded.record["digest"]
     artifacts = {
         kind.name: read_artifact(path, kind, model=digest)
@@ -60,10 +72,9 @@ def run(
         for percent in percents:
             chosen = order[: count_at(percent, len(order))]
             rows.append(_row(prepared, name, percent, None, chosen, 0))
-            for number in range(1, n_controls + 1):
+            for number in range(1, random + 1):
                 heads = control(chosen, name, prepared.shape[1], number)
                 rows.append(_row(prepared, name, percent, number, heads, len(set(heads) & set(chosen))))
-    options = {"percents": list(percents), "random": n_controls, "add_bos": settings.add_bos}
     inputs = {"prompts": prepared.prompts.source, **{name: artifact.source for name, artifact in artifacts.items()}}
     record = build_provenance("steps.ablate_induction", inputs, options, prepared.provenance)
     write(out, INDUCTION_ABLATION, by_column(rows), record, prepared.run_statistics)
@@ -73,6 +84,8 @@ def _row(
     prepared: Prepared, selection: str, percent: int, number: int | None, heads: Sequence[Head], n_shared: int
 ) -> dict[str, Any]:
     """A row of the artifact: the outcomes without these heads."""
+    from lm_headroom.models import architectures
+
     return {
         "selection": selection,
         "percent": percent,

@@ -4,29 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, ffn_columns, rank_ffns
+from lm_headroom.analysis.ranking import AGGREGATE, ffn_columns, rank_ffns
+from lm_headroom.analysis.ranking import aggregate as aggregate_scores
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, write
-from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
+from lm_headroom.study.choices import Aggregation
 
 MEANS = ("score", "accuracy_dense", "accuracy_ablated")
 
 
-def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: int, seed: int, how: Aggregation) -> None:
-    """Write the aggregate's FFN-importance artifact and its ranking.
+def aggregate_ffns(
+    *,
+    results: Path,
+    tasks: Annotated[Sequence[str], StudyKey("tasks")],
+    shots: Count,
+    seed: int = 1234,
+    aggregate: Annotated[Aggregation, StudyKey("aggregate")] = "mean",
+    out: OutFile,
+    ranking: OutFile,
+) -> None:
+    """Aggregate FFN scores over tasks (eq. 10), and rank by the aggregate.
 
     Oracle scores are differences of accuracies, on one scale for all tasks and of either sign, so that there is
-    nothing to normalise: ``mean_normalised`` is the mean here.
+    nothing to normalise: `mean_normalised` is the mean here.
+
+    Args:
+        results: the model's results folder.
+        tasks: the tasks of the aggregate.
+        shots: number of few-shot examples.
+        seed: seed of the few-shot sampler.
+        aggregate: how scores of several tasks become one.
+        out: the aggregate's FFN-importance artifact.
+        ranking: the ranking artifact.
 
     Raises:
         ArtifactError: a task's scores are missing, damaged, or of another model, task, shot or seed.
+
+    Example:
+        lm-headroom aggregate-ffns --results results/opt --tasks copa piqa --shots 0 --out scores.parquet
+        --ranking ranking.parquet
     """
+    from lm_headroom.results.matrix import ResultsMatrix
+
+    options = recorded_options(aggregate_ffns, locals())
     matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
     paths = {task: matrix.path("ffn_importance", shots, task=task) for task in tasks}
     artifacts = matrix.read_all(FFN_IMPORTANCE, paths, shots)
@@ -41,10 +69,10 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     stderr: list[float] | list[None] = (
         np.sqrt(sum(values["stderr"] ** 2 for values in scores.values())) / len(scores)
     ).tolist()
-    if how == "mean_rank":
+    if aggregate == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr = [None] * len(means["score"])
-        means["score"] = aggregate({task: v["score"][:, None] for task, v in scores.items()}, how)[0][:, 0]
+        means["score"] = aggregate_scores({task: v["score"][:, None] for task, v in scores.items()}, aggregate)[0][:, 0]
     n = len(means["score"])
     columns = {
         "layer": list(range(n)),
@@ -54,6 +82,6 @@ def run(out: Path, ranking: Path, results: Path, tasks: Sequence[str], shots: in
     }
     inputs = {task: artifact.source for task, artifact in artifacts.items()}
     cell = cell_provenance(artifacts[tasks[0]].provenance, AGGREGATE, shots, seed)
-    record = build_provenance("steps.aggregate_ffns", inputs, {"aggregate": how, "tasks": list(tasks)}, cell)
+    record = build_provenance("steps.aggregate_ffns", inputs, options, cell)
     write(out, FFN_IMPORTANCE, columns, record)
     write(ranking, FFN_RANKING, ffn_columns(rank_ffns(means["score"]), means["score"]), record)

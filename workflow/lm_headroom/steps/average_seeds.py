@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from lm_headroom.analysis.correlation import TaskScores
-from lm_headroom.analysis.variance import head_components
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.seed_scores import SEED_SCORES
 from lm_headroom.artifacts.store import Source, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.results.scores import read_seeds
+from lm_headroom.options import Counts, OutFile, StudyKey, recorded_options
 
 
-def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> None:
-    """Write a seed-scores artifact.
+def average_seeds(
+    *,
+    results: Path,
+    tasks: Annotated[Sequence[str], StudyKey("tasks")],
+    shots: Annotated[Counts, StudyKey("shots", sorted)],
+    seeds: Annotated[Counts, StudyKey("seeds", sorted)],
+    out: OutFile,
+) -> None:
+    """Average head scores over few-shot seeds, with the seeds' variance.
+
+    Args:
+        results: the model's results folder.
+        tasks: tasks to average.
+        shots: numbers of few-shot examples.
+        seeds: two or more few-shot seeds.
+        out: the seed-scores artifact.
 
     Raises:
         HeadroomError: fewer than two seeds.
+
+    Example:
+        lm-headroom average-seeds --results results/opt --tasks copa piqa --shots 0 1 --seeds 1 2 3 --out seeds.parquet
     """
+    from lm_headroom.analysis.correlation import TaskScores
+    from lm_headroom.analysis.variance import head_components
+    from lm_headroom.results.matrix import ResultsMatrix
+    from lm_headroom.results.scores import read_seeds
+
+    options = recorded_options(average_seeds, locals())
     if len(set(seeds)) < 2:
         raise HeadroomError(f"a variance over seeds needs at least two seeds, got {list(seeds)}")
     matrix = ResultsMatrix(results, tuple(tasks), tuple(shots))
@@ -43,5 +63,4 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: Sequence[int], se
             columns["seed_variance"] += components.seed.ravel().tolist()
             inputs |= {f"{task} {k}-shot seed {seed}": s.artifact.source for seed, s in by_seed.items()}
             provenance = cell_provenance(by_seed[seeds[0]].provenance, None, None)
-    options = {"tasks": list(tasks), "shots": sorted(shots), "seeds": sorted(seeds)}
     write(out, SEED_SCORES, columns, build_provenance("steps.average_seeds", inputs, options, provenance))

@@ -6,71 +6,85 @@ are evaluated once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import prepare
+from lm_headroom.errors import HeadroomError
+from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import LEVELS, with_zero
 
 
-def run(
-    out: Path,
-    curve: Path | None,
-    model: Path,
-    prompts: Path,
-    head_ranking: Path,
-    ffn_ranking: Path,
-    curve_ranking: Path | None,
-    head_levels: Sequence[int],
-    ffn_levels: Sequence[int],
-    curve_levels: Sequence[int],
+def evaluate_joint(
+    *,
     settings: Settings,
+    prompts: Path,
+    heads_ranking: Path,
+    ffns_ranking: Path,
+    joint_heads: Annotated[Levels, StudyKey("joint.heads", with_zero)] = LEVELS,
+    joint_ffns: Annotated[Levels, StudyKey("joint.ffns", with_zero)] = LEVELS,
+    curve: OutFile | None = None,
+    curve_ranking: Path | None = None,
+    levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
+    out: OutFile,
 ) -> None:
-    """Write a joint-evaluation artifact and, where asked for, a curve of heads.
+    """Evaluate with heads and FFNs pruned together, over a grid of levels.
 
     Args:
-        out: the joint artifact.
-        curve: the pruned-evaluation artifact of heads under ``curve_ranking`` at ``curve_levels``; None for none.
-        model, prompts: what is evaluated.
-        head_ranking, ffn_ranking: rankings of the grid.
-        curve_ranking: ranking of the curve.
-        head_levels, ffn_levels, curve_levels: percents pruned.
         settings: how to run the model.
+        prompts: prompts artifact.
+        heads_ranking: ranking artifact of the grid's heads.
+        ffns_ranking: ranking artifact of the grid's FFNs.
+        joint_heads: percents of heads pruned in the grid; 0 is always there.
+        joint_ffns: percents of FFNs pruned in the grid; 0 is always there.
+        curve: also write an accuracy curve of heads alone here, which shares evaluations with the grid.
+        curve_ranking: ranking artifact of that curve.
+        levels: percents of heads pruned, of that curve; 0 is always there.
+        out: the joint-evaluation artifact.
 
     Raises:
         HeadroomError: a ranking is of another model, task, shot or seed.
+
+    Example:
+        lm-headroom evaluate-joint --model results/opt/model.json
+        --prompts results/prompts/copa/0shot-seed1234.parquet --heads-ranking heads.parquet
+        --ffns-ranking ffns.parquet --out joint.parquet
     """
-    n_sets = len(head_levels) * len(ffn_levels) + (len(curve_levels) if curve else 0)
-    prepared = prepare("joint", model, prompts, settings, n_sets)
+    from lm_headroom.steps.prepare_evaluation import prepare
+
+    recorded = recorded_options(evaluate_joint, locals())
+    if (curve is None) != (curve_ranking is None):
+        raise HeadroomError("--curve and --curve-ranking go together")
+    n_sets = len(joint_heads) * len(joint_ffns) + (len(levels) if curve else 0)
+    prepared = prepare("evaluate-joint", settings.model, prompts, settings, n_sets)
     # The grid may be under the aggregate's rankings or the task's own.
     either = prepared.expected(AGGREGATE, prepared.prompts.task or AGGREGATE)
-    heads, ffns = read_ranking(head_ranking, **either), read_ffn_ranking(ffn_ranking, **either)
+    heads, ffns = read_ranking(heads_ranking, **either), read_ffn_ranking(ffns_ranking, **either)
     pruned = heads
     if curve and curve_ranking:
-        if curve_ranking != head_ranking:
+        if curve_ranking != heads_ranking:
             pruned = read_ranking(curve_ranking)
         pruned.artifact.check_origin(**(prepared.expected(AGGREGATE) if curve.stem == AGGREGATE else either))
     for ranking in (heads, ffns, pruned):
         ranking.check_fits(prepared.shape)
     prompts_source = prepared.prompts.source
     if curve:
-        options = {"levels": list(curve_levels), "add_bos": settings.add_bos}
+        options = {name: value for name, value in recorded.items() if not name.startswith("joint_")}
         inputs = {"prompts": prompts_source, "ranking": pruned.artifact.source}
         provenance = {**prepared.provenance, "ranking": curve.stem}
         record = build_provenance("steps.evaluate_joint", inputs, options, provenance)
-        columns = prepared.evaluation.curve(pruned.order, curve_levels)
+        columns = prepared.evaluation.curve(pruned.order, levels)
         write(curve, PRUNED_EVAL, columns, record, prepared.run_statistics)
-    options = {"heads": list(head_levels), "ffns": list(ffn_levels), "add_bos": settings.add_bos}
+    options = {name: value for name, value in recorded.items() if name != "levels"}
     inputs = {
         "prompts": prompts_source,
-        "head_ranking": heads.artifact.source,
-        "ffn_ranking": ffns.artifact.source,
+        "heads_ranking": heads.artifact.source,
+        "ffns_ranking": ffns.artifact.source,
     }
     record = build_provenance("steps.evaluate_joint", inputs, options, prepared.provenance)
-    columns = prepared.evaluation.grid(heads.order, ffns.order, head_levels, ffn_levels)
+    columns = prepared.evaluation.grid(heads.order, ffns.order, joint_heads, joint_ffns)
     write(out, JOINT_EVAL, columns, record, prepared.run_statistics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
@@ -16,34 +17,52 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import Prepared, prepare
+from lm_headroom.options import Levels, OutFolder, RankingNames, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import LEVELS, with_zero
 from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with
 
+if TYPE_CHECKING:
+    from lm_headroom.steps.prepare_evaluation import Prepared
 
-def run(
-    out: Path,
-    model: Path,
-    prompts: Path,
-    ranking: Path | None,
-    rankings: Sequence[str],
-    levels: Sequence[int],
+
+def evaluate_pruned(
+    *,
     settings: Settings,
+    prompts: Path,
+    rankings: RankingNames,
+    ranking_file: Path | None = None,
     scores: Path | None = None,
+    levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
+    out: OutFolder,
 ) -> None:
-    """Write ``{out}/{name}.parquet`` for each name in ``rankings``.
+    """Evaluate with the least important heads pruned, level by level.
 
-    ``reversed`` prunes the most important heads of the ``ranking`` file first, ``random_N`` heads in an order drawn
-    with seed N; names of :data:`lm_headroom.study.ranking_names.CRITERIA` rank by that column of the head importances
-    ``scores``; any
-    other name takes the ranking file as it is. Where two rankings prune the same heads, they are evaluated once.
+    Where two rankings prune the same heads, they are evaluated once.
+
+    Args:
+        settings: how to run the model.
+        prompts: prompts artifact.
+        rankings: names of rankings: own, aggregate or iterative (the ranking file as it is), reversed (the file's most
+            important heads first), random_N (an order drawn with seed N), or a column of the scores: token, example,
+            target, magnitude, output_norm.
+        ranking_file: ranking artifact, of own, aggregate, iterative and reversed.
+        scores: the task's head-importance artifact, of the columns.
+        levels: percents of heads pruned; 0 is always there.
+        out: folder for {NAME}.parquet.
 
     Raises:
         HeadroomError: a file that a name needs is missing, or not of this model (and, by its name, of this task).
+
+    Example:
+        lm-headroom evaluate-pruned --model results/opt/model.json
+        --prompts results/prompts/copa/0shot-seed1234.parquet --rankings own random_1 --ranking-file ranking.parquet
+        --levels 10 30 50 --out curves
     """
-    prepared = prepare("prune", model, prompts, settings, len(levels) * len(rankings))
-    given = read_rankings(rankings, ranking, scores, prepared)
-    options = {"levels": list(levels), "add_bos": settings.add_bos}
+    from lm_headroom.steps.prepare_evaluation import prepare
+
+    options = recorded_options(evaluate_pruned, locals())
+    prepared = prepare("evaluate-pruned", settings.model, prompts, settings, len(levels) * len(rankings))
+    given = read_rankings(rankings, ranking_file, scores, prepared)
     for name in rankings:
         seed = drawn_with(name)
         order = given[name].order if seed is None else random_ranking(*prepared.shape, seed)

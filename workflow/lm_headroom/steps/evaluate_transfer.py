@@ -8,64 +8,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from lm_headroom.analysis.correlation import STATISTICS, Statistic, partners
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read_artifact, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import prepare
+from lm_headroom.options import Levels, OutFolder, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import Statistic, with_zero
 
 
-def run(
-    out: Path,
-    model: Path,
+def evaluate_transfer(
+    *,
+    settings: Settings,
     prompts: Path,
     correlations: Path,
-    rankings: Path,
+    ranking_folder: Path,
     task: str,
-    tasks: Sequence[str],
-    statistic: Statistic,
-    levels: Sequence[int],
-    settings: Settings,
+    tasks: Annotated[Sequence[str], StudyKey("tasks")],
+    correlation: Annotated[Statistic, StudyKey("correlation")] = "spearman",
+    levels: Annotated[Levels, StudyKey("transfer.levels", with_zero)] = (0, 10, 30, 50, 70, 90),
+    out: OutFolder,
 ) -> None:
-    """Write ``highest_srcc.parquet`` and ``lowest_srcc.parquet`` below ``out``.
+    """Evaluate a task under the rankings of the tasks most and least correlated with it.
 
     Args:
-        out: folder.
-        model, prompts: what is evaluated.
-        correlations: cross-task artifact of the same shot and seed.
-        rankings: folder with ``{task}/{name of the correlations file}`` for each task.
-        task: the task of the prompts.
-        tasks: those whose rankings may be taken.
-        statistic: which correlation decides.
-        levels: percents of heads.
         settings: how to run the model.
+        prompts: prompts artifact.
+        correlations: cross-task artifact of the same shot and seed.
+        ranking_folder: folder with a ranking {task}/{name of the correlations file} for each task.
+        task: the task of the prompts.
+        tasks: tasks whose rankings may be taken.
+        correlation: the statistic that decides.
+        levels: percents of heads pruned; 0 is always there.
+        out: folder for highest_srcc.parquet and lowest_srcc.parquet.
 
     Raises:
         HeadroomError: no other task has a correlation with this one; or prompts, correlations or a ranking are of
             another model, task, shot or seed.
+
+    Example:
+        lm-headroom evaluate-transfer --model results/opt/model.json
+        --prompts results/prompts/copa/0shot-seed1234.parquet --ranking-folder results/opt/ranking/heads
+        --correlations results/opt/correlation/cross_task/0shot-seed1234.parquet --task copa --tasks copa piqa
+        --out curves
     """
-    prepared = prepare("transfer", model, prompts, settings)
+    from lm_headroom.analysis.correlation import STATISTICS, partners
+    from lm_headroom.steps.prepare_evaluation import prepare
+
+    recorded = recorded_options(evaluate_transfer, locals())
+    prepared = prepare("evaluate-transfer", settings.model, prompts, settings)
     if prepared.prompts.task not in (None, task):
         raise HeadroomError(f"{prompts}: these are the prompts of {prepared.prompts.task}, not of {task}")
     expected = prepared.expected(task)
     correlated = read_artifact(correlations, CROSS_TASK, **(expected | {"task": None}))
     values = {
-        row["task_b"]: row[STATISTICS[statistic]] for row in correlated.table.to_pylist() if row["task_a"] == task
+        row["task_b"]: row[STATISTICS[correlation]] for row in correlated.table.to_pylist() if row["task_a"] == task
     }
     chosen = partners(task, {name: values[name] for name in tasks if name in values})
     given = {
-        partner: read_ranking(rankings / partner / correlations.name, **(expected | {"task": partner}))
+        partner: read_ranking(ranking_folder / partner / correlations.name, **(expected | {"task": partner}))
         for partner in dict.fromkeys(partner for partner, _ in chosen.values())
     }
     for ranking in given.values():
         ranking.check_fits(prepared.shape)
     prepared.expect(len(levels) * len(chosen))
-    options = {"levels": list(levels), "correlation": statistic, "add_bos": settings.add_bos}
+    options = {name: value for name, value in recorded.items() if name != "tasks"}
     for name, (partner, value) in chosen.items():
         columns = prepared.evaluation.curve(given[partner].order, levels)
         columns["partner"] = [partner] * len(levels)

@@ -19,44 +19,54 @@ from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
 from lm_headroom.artifacts.store import ArtifactFile, identify, place_of, read_artifact, write_json
-from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
-from lm_headroom.pruned.card import build_card
-from lm_headroom.pruned.export import Pruned, check_export, check_room, new_folder, record_reference, write_weights
-from lm_headroom.pruned.model import check_architecture
-from lm_headroom.settings import Settings
+from lm_headroom.options import ModelSettings, OutFolder, Percents
 
 _KEPT = ("step", "code", "options", "definition", "definition_digest", "data")
 """What is taken over of the provenance of the files that an export comes from."""
 
 
-def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int], settings: Settings) -> None:
-    """Write a pruned checkpoint.
+def export_pruned(
+    *,
+    settings: ModelSettings,
+    ranking: Sequence[Path],
+    percent: Percents,
+    out: OutFolder,
+) -> None:
+    """Write a smaller checkpoint without the least important heads, FFNs, or both.
 
     Args:
-        out: its folder: new, empty, or an older export, which is replaced once the new one has proved right.
-        model: the model record.
-        rankings: a ranking of heads, of FFNs, or both.
-        percents: how much of each goes, in their order; the first of a ranking go, as many as in a curve.
         settings: how to run the masked model that the export is held against.
+        ranking: ranking artifact of heads, of FFNs, or one of each.
+        percent: percent of them to prune, a number per ranking, as many as in a curve.
+        out: the checkpoint's folder: new, empty, or an older export, which is replaced once the new one has proved
+            right.
 
     Raises:
         HeadroomError: a ranking is of another model, or there are two of a kind; the folder may not be replaced or has
             no room; or the export is not the masked model.
+
+    Example:
+        lm-headroom export-pruned --model results/opt/model.json --ranking ranking.parquet --percent 30 --out smaller
     """
+    from lm_headroom.engine.loading import load
+    from lm_headroom.pruned.card import build_card
+    from lm_headroom.pruned.export import Pruned, check_export, check_room, new_folder, record_reference, write_weights
+    from lm_headroom.pruned.model import check_architecture
+
     check_target(out)
-    given = _by_component(rankings, percents)
-    loaded = load(model, settings.dtype, settings.device, settings.threads)
+    given = _by_component(ranking, percent)
+    loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
     check_architecture(loaded.skeleton)
-    for ranking, _ in given.values():
-        ranking.artifact.check_origin(model=loaded.record["digest"])
-        ranking.check_fits((loaded.shape.layers, loaded.shape.heads))
-    first = {name: ranking.order[: count_at(percent, len(ranking.order))] for name, (ranking, percent) in given.items()}
+    for order, _ in given.values():
+        order.artifact.check_origin(model=loaded.record["digest"])
+        order.check_fits((loaded.shape.layers, loaded.shape.heads))
+    first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in given.items()}
     pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
     before = loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
-    checkpoint, record = checkpoint_folder(model), loaded.record
+    checkpoint, record = checkpoint_folder(settings.model), loaded.record
     weights = sum(path.stat().st_size for path in checkpoint.iterdir() if path.suffix in _WEIGHTS)
     check_room(out, int(weights * parameters["after"] / before))
     reference = record_reference(loaded, pruned)
@@ -71,8 +81,8 @@ def run(out: Path, model: Path, rankings: Sequence[Path], percents: Sequence[int
             **model_provenance(record, settings.dtype),
             "parameters": parameters,
         }
-        options = {f"percent_{component}": percent for component, (_, percent) in given.items()}
-        inputs = {component: ranking.artifact.source for component, (ranking, _) in given.items()}
+        options = {f"percent_{component}": share for component, (_, share) in given.items()}
+        inputs = {component: order.artifact.source for component, (order, _) in given.items()}
         manifest = build_provenance("steps.export_pruned", inputs, options, manifest)
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))

@@ -13,9 +13,9 @@ from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import open_cache
+from lm_headroom.options import Settings
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
-from lm_headroom.settings import Settings
 from lm_headroom.tasks.prompt_set import PromptSet, pairs, read_prompts
 
 

@@ -14,8 +14,8 @@ from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Document
 from lm_headroom.engine.resume_cache import ResumeCache, open_cache
+from lm_headroom.options import Settings
 from lm_headroom.progress import Progress
-from lm_headroom.settings import Settings
 from lm_headroom.tasks.prompt_set import PromptSet, first_gold, pairs, read_prompts
 
 

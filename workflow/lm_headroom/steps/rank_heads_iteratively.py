@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.scoring.gradient import LastLayerTokens, Reduction
-from lm_headroom.scoring.iterative import iterative_ranking, rounds
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_scoring import prepare_scoring
+from lm_headroom.options import OutFile, Settings, StepPercent, StudyKey, recorded_options
+from lm_headroom.study.choices import LastLayerTokens, Reduction
 
 
-def run(
-    out: Path,
-    model: Path,
-    prompts: Path,
-    step: int,
-    reduction: Reduction,
-    last_layer_tokens: LastLayerTokens,
+def rank_heads_iteratively(
+    *,
     settings: Settings,
+    prompts: Path,
+    pruning_step: Annotated[StepPercent, StudyKey("pruning.step")] = 10,
+    reduction: Annotated[Reduction, StudyKey("importance.reduction")] = "token",
+    last_layer_tokens: Annotated[LastLayerTokens, StudyKey("importance.last_layer_tokens")] = "all",
+    out: OutFile,
 ) -> None:
-    """Write a iterative-ranking artifact."""
-    scoring = prepare_scoring(model, prompts, settings)
+    """Rank heads by importance that is scored again each time some heads have been pruned.
+
+    Args:
+        settings: how to run the model.
+        prompts: prompts artifact.
+        pruning_step: percent of all heads that are pruned before importance is scored again.
+        reduction: how a document's tokens become one number: summed over tokens, or taken as one example.
+        last_layer_tokens: what the last layer's sum is divided by, all tokens or the target tokens.
+        out: the artifact of the iterative ranking.
+
+    Example:
+        lm-headroom rank-heads-iteratively --model results/opt/model.json
+        --prompts results/prompts/copa/0shot-seed1234.parquet --pruning-step 10 --out ranking.parquet
+    """
+    from lm_headroom.scoring.iterative import iterative_ranking, rounds
+    from lm_headroom.steps.prepare_scoring import prepare_scoring
+
+    options = recorded_options(rank_heads_iteratively, locals())
+    scoring = prepare_scoring(settings.model, prompts, settings)
     loaded = scoring.loaded
-    n_rounds = len(rounds(step, loaded.shape.layers * loaded.shape.heads))
+    n_rounds = len(rounds(pruning_step, loaded.shape.layers * loaded.shape.heads))
     ranking = iterative_ranking(
         loaded,
         scoring.documents,
         scoring.token_budget,
-        step,
+        pruning_step,
         reduction,
         last_layer_tokens,
-        scoring.progress("recompute", n_rounds),
+        scoring.progress("rank-heads-iteratively", n_rounds),
         scoring.cache,
     )
-    options = {
-        "step": step,
-        "reduction": reduction,
-        "last_layer_tokens": last_layer_tokens,
-        "add_bos": settings.add_bos,
-    }
     columns = {
         "rank": list(range(len(ranking))),
         "layer": [ranked.head[0] for ranked in ranking],

@@ -4,42 +4,63 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.tasks import prompts
+from lm_headroom.options import Count, Limit, OutFile, StudyKey, recorded_options
+from lm_headroom.study.choices import Metric, PromptStyle, Sample
 from lm_headroom.tasks.digest import task_digest
-from lm_headroom.tasks.files import task_yaml
+from lm_headroom.tasks.files import TASK_FOLDERS, task_yaml
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
 
 _ROLES = {IMPORTANCE: "scores", EVALUATION: "evaluates", "shots": "takes shots from"}
 
 
-def run(
-    out: Path,
+def render_prompts(
+    *,
     task: str,
-    shots: int,
-    seed: int,
-    data: str,
-    limit_importance: int | None,
-    limit_evaluation: int | None,
-    sample: str,
-    folders: Sequence[Path],
-    metric: str,
+    shots: Count,
+    seed: int = 1234,
+    data: str = "hub",
+    limit_importance: Annotated[Limit, StudyKey("limits.importance")] = 2500,
+    limit_evaluation: Annotated[Limit, StudyKey("limits.evaluation")] = None,
+    sample: Annotated[Sample, StudyKey("sample")] = "first",
+    metric: Annotated[Metric, StudyKey("metric", is_fact=True)] = "question",
+    prompts: Annotated[PromptStyle, StudyKey("prompts", is_fact=True)] = "paper",
+    task_folder: Path | None = None,
+    out: OutFile,
 ) -> None:
-    """Write a prompts artifact (see :func:`lm_headroom.tasks.prompts.render`)."""
+    """Render the prompts of a task with lm-eval.
+
+    Args:
+        task: a task of output type multiple_choice or loglikelihood.
+        shots: few-shot examples per prompt.
+        seed: seed of the few-shot sampler.
+        data: `hub`, or a folder with {task}/{split}.parquet.
+        limit_importance: scoring documents, or `all`.
+        limit_evaluation: evaluation questions, or `all`.
+        sample: which scoring documents.
+        metric: what limits and accuracy count: MultiRC's questions or single answers.
+        prompts: the paper's prompts, or those of the lm-eval that is installed.
+        task_folder: folder with task YAMLs of your own, which come before all others.
+        out: the prompts artifact.
+
+    Example:
+        lm-headroom render-prompts --task copa --shots 0 --limit-evaluation 100 --out prompts.parquet
+    """
+    from lm_headroom.tasks.prompts import render
+
+    options = recorded_options(render_prompts, locals())
+    folders = [*([task_folder] if task_folder else []), TASK_FOLDERS / prompts]
     # They note each default they fill in and each file they cannot read; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
-    columns, facts = prompts.render(
-        task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric
-    )
+    columns, facts = render(task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric)
     folder = next((folder for folder in folders if task_yaml(task, folder)), None)
     facts["definition_digest"] = task_digest(task, folder) if folder else facts["definition"]
-    options = {"limit_importance": limit_importance, "limit_evaluation": limit_evaluation, "sample": sample}
     write(
         out,
         PROMPTS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from lm_headroom.analysis.capacity import capacity
 from lm_headroom.analysis.ranking import AGGREGATE
@@ -14,15 +15,35 @@ from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import ArtifactFile, digest_of, read_artifact, write
-from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
 
 
-def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -> None:
-    """Write a capacity artifact.
+def retain_capacity(
+    *,
+    results: Path,
+    tasks: Annotated[Sequence[str], StudyKey("tasks")],
+    shots: Count,
+    seed: int = 1234,
+    out: OutFile,
+) -> None:
+    """Count the induction capacity that pruning retains.
+
+    Args:
+        results: the model's results folder.
+        tasks: tasks whose rankings prune.
+        shots: number of few-shot examples.
+        seed: seed of the few-shot sampler.
+        out: the capacity artifact.
 
     Raises:
         ArtifactError: an artifact is missing, damaged, or of another model, task, shot or seed.
+
+    Example:
+        lm-headroom retain-capacity --results results/opt --tasks copa piqa --shots 0 --out capacity.parquet
     """
+    from lm_headroom.results.matrix import ResultsMatrix
+
+    options = recorded_options(retain_capacity, locals())
     matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
     model = matrix.digest
     induction: dict[str, ArtifactFile] = {}
@@ -43,5 +64,5 @@ def run(out: Path, results: Path, tasks: Sequence[str], shots: int, seed: int) -
         **{task: ranking.artifact.source for task, ranking in rankings.items()},
     }
     cell = cell_provenance(induction[COPYING.name].provenance, None, shots, seed)
-    record = build_provenance("steps.retain_capacity", inputs, {"tasks": list(tasks)}, cell)
+    record = build_provenance("steps.retain_capacity", inputs, options, cell)
     write(out, CAPACITY, capacity(scores, {task: ranking.order for task, ranking in rankings.items()}), record)

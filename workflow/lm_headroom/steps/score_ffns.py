@@ -5,9 +5,10 @@ One step, because the curve needs the ranking alone, and begins with an evaluati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -18,53 +19,89 @@ from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactSchema, write
-from lm_headroom.scoring import knockout
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_evaluation import prepare, prepare_documents
+from lm_headroom.errors import HeadroomError
+from lm_headroom.options import FfnControls, Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import LEVELS, Selection, with_zero
 from lm_headroom.study.ranking_names import drawn_with
 
-Selection = Literal["evaluation", "scoring"]
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
 
 
-def run(
-    out: Path,
-    ranking: Path | None,
-    curve: Path | None,
-    model: Path,
+@dataclass(frozen=True)
+class Record:
+    """What the artifacts say of themselves: the step that makes them, the schema of the scores, and the options."""
+
+    step: str
+    schema: ArtifactSchema
+    options: Mapping[str, Any]
+
+
+def score_ffns(
+    *,
+    settings: Settings,
+    prompts: Path,
+    selection: Annotated[Selection, StudyKey("ffn.selection")] = "evaluation",
+    levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
+    controls: FfnControls = (),
+    out: OutFile,
+    ranking: OutFile | None = None,
+    curve: OutFile | None = None,
+) -> None:
+    """Score every FFN by the accuracy lost without it (eq. 7).
+
+    Args:
+        settings: how to run the model.
+        prompts: prompts artifact.
+        selection: which documents score: those of `evaluation`, as the paper did, which makes curves under the ranking
+            optimistic, or the `scoring` documents.
+        levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
+            there.
+        controls: also write curves beside that one with FFNs in another order: reversed (most important first),
+            random_N (drawn with seed N).
+        out: the FFN-importance artifact.
+        ranking: also write the ranking here.
+        curve: also write the accuracy curve under that ranking here.
+
+    Raises:
+        HeadroomError: there are controls, and no curve that they could stand beside.
+
+    Example:
+        lm-headroom score-ffns --model results/opt/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
+        --out scores.parquet --curve own.parquet --controls random_1
+    """
+    if controls and curve is None:
+        raise HeadroomError("--controls are written beside --curve; give both")
+    options = recorded_options(score_ffns, locals())
+    record = Record("steps.score_ffns", FFN_IMPORTANCE, options)
+    score_and_measure(settings, prompts, selection, levels, record, out, ranking, curve, controls)
+
+
+def score_and_measure(
+    settings: Settings,
     prompts: Path,
     selection: Selection,
     levels: Sequence[int],
-    settings: Settings,
-    kind: ArtifactSchema = FFN_IMPORTANCE,
-    step: str = "steps.score_ffns",
+    made: Record,
+    out: Path,
+    ranking: Path | None,
+    curve: Path | None,
     controls: Sequence[str] = (),
 ) -> None:
-    """Write an FFN-importance artifact and, where asked for, its ranking, the curve under it, and control curves.
+    """Write an artifact of FFN scores and, where asked for, its ranking, the curve under it, and control curves."""
+    from lm_headroom.scoring import knockout
+    from lm_headroom.steps.prepare_evaluation import prepare, prepare_documents
 
-    Args:
-        out, ranking, curve: the artifacts.
-        model, prompts: what is evaluated.
-        selection: which documents score: those of ``evaluation``, as the paper did, which makes curves under the
-            ranking optimistic, or the ``scoring`` documents.
-        levels: percents of FFNs of the curve, which is always measured on the evaluation documents.
-        settings: how to run the model.
-        kind: of ``out``, whose columns are those of an FFN-importance artifact.
-        step: whose results these are.
-        controls: orders whose curves are written as ``{name}.parquet`` beside ``curve``: ``reversed`` (the most
-            important first), ``random_N`` (drawn with seed N).
-    """
     purpose = PURPOSES[selection]
-    prepared = prepare("ffn-importance", model, prompts, settings, purpose=purpose, keeps_layers=True)
+    prepared = prepare("score-ffns", settings.model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
     prepared.expect(loaded.shape.layers)
     knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
     evaluation.keep_whole(knockouts.dense)
     columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts)
-    options: dict[str, Any] = {"selection": selection, "add_bos": settings.add_bos}
+    options = {name: value for name, value in made.options.items() if name != "levels"}
     inputs = {"prompts": prepared.prompts.source}
-    record = build_provenance(step, inputs, options, prepared.provenance)
-    write(out, kind, columns, record, prepared.run_statistics)
+    record = build_provenance(made.step, inputs, options, prepared.provenance)
+    write(out, made.schema, columns, record, prepared.run_statistics)
     scores = np.array(columns["score"])
     order = rank_ffns(scores)
     if ranking:
@@ -75,12 +112,12 @@ def run(
             evaluation.remember(ablated, ffns=[layer])
         judged = prepared
         if purpose != EVALUATION:
-            judged = prepare_documents("ffn-importance", loaded, prepared.prompts, EVALUATION, settings)
+            judged = prepare_documents("score-ffns", loaded, prepared.prompts, EVALUATION, settings)
         judged.expect(len(levels) * (1 + len(controls)))
-        options = {**options, "levels": list(levels)}
         orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
         for name, layers in orders.items():
-            record = build_provenance(step, inputs, options, {**prepared.provenance, "ranking": name})
+            provenance = {**prepared.provenance, "ranking": name}
+            record = build_provenance(made.step, inputs, made.options, provenance)
             columns = judged.evaluation.ffn_curve(layers, levels)
             write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run_statistics)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -14,27 +14,47 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.scoring import gradient
-from lm_headroom.settings import Settings
-from lm_headroom.steps.prepare_scoring import prepare_scoring
+from lm_headroom.options import OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import LastLayerTokens, Reduction
+
+if TYPE_CHECKING:
+    from lm_headroom.scoring import gradient
 
 UNDERFLOW = 0.01
 """Share of products that are exactly zero from which on underflow is reported."""
 
 
-def run(
-    out: Path,
-    ranking: Path | None,
-    model: Path,
-    prompts: Path,
-    reduction: gradient.Reduction,
-    last_layer_tokens: gradient.LastLayerTokens,
+def score_heads(
+    *,
     settings: Settings,
-    ffn_gradient: Path | None = None,
+    prompts: Path,
+    reduction: Annotated[Reduction, StudyKey("importance.reduction")] = "token",
+    last_layer_tokens: Annotated[LastLayerTokens, StudyKey("importance.last_layer_tokens")] = "all",
+    out: OutFile,
+    ranking: OutFile | None = None,
+    ffn_gradient: OutFile | None = None,
 ) -> None:
-    """Write a head-importance artifact and, where asked for, its ranking and the FFNs' gradient scores."""
-    scoring = prepare_scoring(model, prompts, settings)
-    progress = scoring.progress("head-importance")
+    """Score every head by the gradient (eq. 8 and 9).
+
+    Args:
+        settings: how to run the model.
+        prompts: prompts artifact.
+        reduction: how a document's tokens become one number: summed over tokens, or taken as one example.
+        last_layer_tokens: what the last layer's sum is divided by, all tokens or the target tokens.
+        out: the head-importance artifact.
+        ranking: also write the ranking here.
+        ffn_gradient: also write the gradient scores of FFNs here.
+
+    Example:
+        lm-headroom score-heads --model results/opt/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
+        --out scores.parquet --ranking ranking.parquet
+    """
+    from lm_headroom.scoring import gradient
+    from lm_headroom.steps.prepare_scoring import prepare_scoring
+
+    options = recorded_options(score_heads, locals())
+    scoring = prepare_scoring(settings.model, prompts, settings)
+    progress = scoring.progress("score-heads")
     products = gradient.contributions(scoring.loaded, scoring.documents, scoring.token_budget, progress, scoring.cache)
     scores = gradient.scores(products, reduction, last_layer_tokens)
     layers, heads = np.indices(scores.score.shape)
@@ -50,8 +70,7 @@ def run(
     statistics = {**scoring.run_statistics, "zero_products": round(float(zeros.mean()), 6)}
     if settings.dtype == "float16":
         _warn_of_underflow(progress.label, zeros)
-    inputs, ffn_options = {"prompts": scoring.prompts.source}, {"reduction": reduction, "add_bos": settings.add_bos}
-    options = {**ffn_options, "last_layer_tokens": last_layer_tokens}
+    inputs = {"prompts": scoring.prompts.source}
     record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
     write(out, HEAD_IMPORTANCE, columns, record, statistics)
     if ranking:
@@ -59,7 +78,8 @@ def run(
     if ffn_gradient:
         ffn_scores = gradient.scores(products.ffns, reduction)
         columns = {"layer": np.arange(len(ffn_scores.score)), **_score_columns(ffn_scores)}
-        record = build_provenance("steps.score_heads", inputs, ffn_options, scoring.provenance)
+        del options["last_layer_tokens"]
+        record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
         write(ffn_gradient, FFN_GRADIENT, columns, record, statistics)
 
 

@@ -5,34 +5,41 @@ Beside the study's own it says how optimistic curves are that are measured on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
-from lm_headroom.settings import Settings
-from lm_headroom.steps import score_ffns
-from lm_headroom.steps.score_ffns import Selection
+from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import LEVELS, Selection, with_zero
 
 OTHER: dict[Selection, Selection] = {"evaluation": "scoring", "scoring": "evaluation"}
 
 
-def run(
-    out: Path,
-    curve: Path,
-    model: Path,
-    prompts: Path,
-    selection: Selection,
-    levels: Sequence[int],
+def select_ffns(
+    *,
     settings: Settings,
+    prompts: Path,
+    selection: Annotated[Selection, StudyKey("ffn.selection", OTHER.get)] = "evaluation",
+    levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
+    out: OutFile,
+    curve: OutFile,
 ) -> None:
-    """Write an FFN-selection artifact, and the curve under its ranking.
+    """Score FFNs on other documents than a study does, and measure the accuracy curve under that ranking.
 
     Args:
-        out, curve: the artifacts.
-        model, prompts: what is evaluated.
-        selection: the study's; the other one scores here.
-        levels: percents of FFNs of the curve, which is measured on the evaluation documents as the study's own.
         settings: how to run the model.
+        prompts: prompts artifact.
+        selection: the study's own documents; the others score here.
+        levels: percents of FFNs pruned, of that curve; 0 is always there.
+        out: the FFN-selection artifact.
+        curve: the accuracy curve, measured on the evaluation documents as the study's own.
+
+    Example:
+        lm-headroom select-ffns --model results/opt/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
+        --out selection.parquet --curve other_documents.parquet
     """
-    other = OTHER[selection]
-    score_ffns.run(out, None, curve, model, prompts, other, levels, settings, FFN_SELECTION, "steps.select_ffns")
+    from lm_headroom.steps.score_ffns import Record, score_and_measure
+
+    options = recorded_options(select_ffns, locals())
+    record = Record("steps.select_ffns", FFN_SELECTION, options)
+    score_and_measure(settings, prompts, OTHER[selection], levels, record, out, None, curve)

@@ -15,6 +15,21 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.study.choices import (
+    LEVELS,
+    Aggregation,
+    Device,
+    Dtype,
+    HeadOutput,
+    LastLayerTokens,
+    Metric,
+    PromptStyle,
+    Reduction,
+    Sample,
+    Selection,
+    Statistic,
+    with_zero,
+)
 from lm_headroom.study.compared import Compared
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
@@ -118,12 +133,12 @@ class Data(Section):
 class Importance(Section):
     """The gradient score of heads, eq. 8 and 9."""
 
-    reduction: Literal["token", "example"] = Field(
+    reduction: Reduction = Field(
         default="token",
         description="`token` takes the mean of |A_t . dL/dA_t| over tokens (released code); `example` takes the "
         "absolute value of the sum over a document's tokens, and the mean over documents (eq. 8 read literally).",
     )
-    last_layer_tokens: Literal["all", "target"] = Field(
+    last_layer_tokens: LastLayerTokens = Field(
         default="all",
         description="The tokens by whose number `token` divides the last layer: `all`, as in every layer, or only the "
         "`target` tokens, which inflates that layer (released code).",
@@ -138,7 +153,7 @@ class Importance(Section):
 class Ffn(Section):
     """The oracle score of FFNs, eq. 7: the accuracy lost without each."""
 
-    selection: Literal["evaluation", "scoring"] = Field(
+    selection: Selection = Field(
         default="evaluation",
         description="The documents that rank the FFNs. `evaluation`, as in the paper, uses the documents that also "
         "measure the curve, so the curve has selection bias and is not tested against the margin; `scoring` uses "
@@ -176,7 +191,7 @@ class Pruning(Section):
     """The evaluation with heads or FFNs pruned, under the task's own and the aggregate ranking."""
 
     levels: Percents = Field(
-        default=list(range(0, 100, 10)),
+        default=list(LEVELS),
         min_length=1,
         description="The percents of all heads (or FFNs) to prune; level 0, the whole model, is always evaluated.",
     )
@@ -223,8 +238,8 @@ class Pruning(Section):
 class Joint(Section):
     """The grid in which heads and FFNs are pruned together (Figure 7). It needs levels of both."""
 
-    heads: Percents = Field(default=list(range(0, 100, 10)), description="The percents of heads; 0 is always included.")
-    ffns: Percents = Field(default=list(range(0, 100, 10)), description="The percents of FFNs; 0 is always included.")
+    heads: Percents = Field(default=list(LEVELS), description="The percents of heads; 0 is always included.")
+    ffns: Percents = Field(default=list(LEVELS), description="The percents of FFNs; 0 is always included.")
     ranking: Literal["aggregate", "task"] = Field(
         default="aggregate",
         description="The rankings of the grid: `aggregate` (the caption of Figure 7) or `task`, each task's own "
@@ -298,7 +313,7 @@ class Induction(Section):
 class Copying(Section):
     """The copying score of heads, Algorithm 2."""
 
-    head_output: Literal["attention", "value"] = Field(
+    head_output: HeadOutput = Field(
         default="attention",
         description="The output of a head: `attention` weights the values by attention, `value` takes the value of the "
         "token alone (released code).",
@@ -321,10 +336,8 @@ class Study(Section):
         "(SmolLM2-135M-Instruct from a Python package), a hub name such as facebook/opt-125m, or a local folder. "
         "results/comparison/ compares two or more models.",
     )
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = Field(
-        default="float32", description="The number format of weights and activations."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    dtype: Dtype = Field(default="float32", description="The number format of weights and activations.")
+    device: Device = Field(
         default="auto", description="The device of the model; `auto` uses GPUs if any are visible, otherwise the CPU."
     )
     threads: Annotated[int, Field(ge=1, le=4096)] = Field(
@@ -360,12 +373,12 @@ class Study(Section):
         description="The tasks that the aggregate ranking leaves out. They are evaluated under their own ranking and "
         "under the aggregate's (in the paper, mathqa and lambada_openai).",
     )
-    prompts: Literal["paper", "harness"] = Field(
+    prompts: PromptStyle = Field(
         default="paper",
         description="`paper` renders the prompts of the harness that the paper used; `harness` renders those of the "
         "pinned lm-eval, corrected only where it cannot load a task or inverts its labels.",
     )
-    metric: Literal["question", "answer"] = Field(
+    metric: Metric = Field(
         default="question",
         description="The unit of accuracy in MultiRC: a `question`, which is correct only if all its answers are "
         "judged correctly (released code), or an `answer`. Limits on evaluation documents count the same unit.",
@@ -378,7 +391,7 @@ class Study(Section):
         "seed.",
     )
     limits: Limits = Limits()
-    sample: Literal["first", "shuffled"] = Field(
+    sample: Sample = Field(
         default="first", description="The choice of scoring documents if there are more than the limit."
     )
     add_bos: bool = Field(
@@ -388,7 +401,7 @@ class Study(Section):
     )
     data: Data = Data()
     importance: Importance = Importance()
-    aggregate: Literal["mean", "mean_normalised", "mean_rank"] = Field(
+    aggregate: Aggregation = Field(
         default="mean",
         description="The aggregate over tasks, eq. 10: the `mean` of raw scores, `mean_normalised` (each task divided "
         "by its sum) or `mean_rank`.",
@@ -403,7 +416,7 @@ class Study(Section):
     )
     joint: Joint = Joint()
     transfer: Transfer = Transfer()
-    correlation: Literal["spearman", "argsort"] = Field(
+    correlation: Statistic = Field(
         default="spearman",
         description="The statistic that figures show and that chooses the rankings of transfer; artifacts hold both. "
         "`spearman` is the Spearman rank correlation (SRCC); `argsort` is the released code's statistic, which is not.",
@@ -573,11 +586,6 @@ class Study(Section):
             group = last if lasts[last] == 1 else sources[name]
             compared.append(Compared(name, model.group or re.sub(r"[^A-Za-z0-9._-]", "_", group), step))
         return compared
-
-
-def with_zero(percents: Iterable[int]) -> list[int]:
-    """Percents, ascending, with the model of which nothing is pruned, which is always evaluated."""
-    return sorted({0, *percents})
 
 
 def _expanded(key: str, path: str) -> Path:

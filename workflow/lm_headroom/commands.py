@@ -1,0 +1,84 @@
+"""Commands that are no step of the workflow: what a study costs, what made a file, whether results are sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.options import Count, Positive
+from lm_headroom.study.choices import Dtype
+
+
+def plan(
+    *,
+    source: str,
+    study: Path = Path("config.yaml"),
+    results: Path = Path("results"),
+    hardware: str = "here",
+    dtype: Dtype | None = None,
+    gpus: Positive | None = None,
+    threads: Positive = 2,
+    sample: Positive = 64,
+) -> None:
+    """Estimate memory, operations and hours of a study's jobs before any of them runs.
+
+    Args:
+        source: a checkpoint folder (no weights needed) or a hub name.
+        study: the study file.
+        results: the folder with the study's prompts.
+        hardware: a line of workflow/hardware.yaml, or `here`: this machine, measured.
+        dtype: number format of weights and activations; the study's if not given.
+        gpus: GPUs of a job; the study's if not given.
+        threads: CPU threads of a job.
+        sample: documents per prompts file to count tokens on.
+
+    Example:
+        lm-headroom plan --source facebook/opt-66b --study workflow/studies/opt-66b.yaml --hardware a100-80gb
+    """
+    from lm_headroom.planning.plan import plan as estimate
+
+    print(estimate(source, study, results, hardware, dtype, gpus, threads, sample))
+
+
+def show(file: Path, /, *, rows: Count = 5) -> None:
+    """Print what made an artifact, figure, table or page, and what an artifact holds.
+
+    Args:
+        file: any file below results/.
+        rows: rows to print.
+
+    Example:
+        lm-headroom show results/opt/head_importance/copa/0shot-seed1234.parquet --rows 3
+    """
+    from lm_headroom.audit.show import build_provenance
+
+    print(build_provenance(file, rows))
+
+
+def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -> None:
+    """Check that results are whole, of this code, and made from what is there.
+
+    Args:
+        results: the results folder.
+        study: study file: also check that results were made with its options.
+        json: print the state of each file as JSON.
+
+    Raises:
+        HeadroomError: a file is not sound.
+
+    Example:
+        lm-headroom verify results --study config.yaml
+    """
+    import json as encoder
+
+    from lm_headroom.audit import verify as audit
+    from lm_headroom.study.reading import read_study
+
+    files = audit.verify(results, read_study(study) if study else None)
+    if json:
+        states = [{"path": file.path, "state": file.state, "reasons": file.reasons} for file in files]
+        print(encoder.dumps({"counts": audit.count(files), "files": states}, indent=1))
+    else:
+        print("\n".join(audit.report(results, files)))
+    if any(file.state != "sound" for file in files):
+        raise HeadroomError(f"{results}: verification failed: {audit.summary(files)}")

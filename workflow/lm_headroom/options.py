@@ -1,0 +1,246 @@
+"""How commands declare their options: types with bounds, what is written, and which key of a study an option is.
+
+A command is a function. Its signature holds its options, its docstring their help, and from both come the command line,
+the options that a rule passes, those that an artifact records, and what `verify` compares with a study.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
+
+from lm_headroom.study.choices import Device, Dtype, with_zero
+from lm_headroom.study.compared import Compared
+from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
+
+Command = Callable[..., None]
+CONTROLS = f"reversed, random_N, {', '.join(CRITERIA[:-1])} or {CRITERIA[-1]}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class StudyKey:
+    """Says that an option is a key of the study.
+
+    Attributes:
+        path: the key, or a property or method of the typed study; a method is given the task.
+        recorded: turns a value into what an artifact records, the same for one given and the study's.
+        is_fact: it is recorded among what is known of the model or task, and not among the options.
+    """
+
+    path: str
+    recorded: Callable[[Any], Any] = _plain
+    is_fact: bool = False
+
+    def value(self, study: object, task: str = "") -> Any:
+        """The study's value, for a task."""
+        found: Any = study
+        for name in self.path.split("."):
+            found = getattr(found, name)
+        return found(task) if callable(found) else found
+
+
+@dataclass(frozen=True)
+class Written:
+    """Says that an option names what is written."""
+
+    is_folder: bool = False
+
+
+def converter(parse: Callable[[str], Any], finish: Callable[[list[Any]], list[Any]] = list) -> Parameter:
+    """How the words of an option become its value; several of them a list, which is then finished."""
+
+    def convert(hint: Any, tokens: Sequence[Any]) -> Any:
+        values = [parse(token.value) for token in tokens]
+        return finish(values) if get_origin(hint) is Sequence else values[0]
+
+    return Parameter(converter=convert)
+
+
+def _whole(low: int, high: int | None = None, word: str = "", meaning: str | None = None) -> Callable[[str], Any]:
+    """A whole number within bounds, or a word, which has a meaning of its own."""
+
+    def parse(text: str) -> int | str | None:
+        if word and text == word:
+            return meaning
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            bounds = f"from {low}" + (f" to {high}" if high is not None else "")
+            raise ValueError(f"{text!r}: expected a whole number {bounds}" + (f", or {word!r}" if word else ""))
+        return value
+
+    return parse
+
+
+def _ranking_name(text: str) -> str:
+    if text in ("own", "aggregate", "iterative", REVERSED, *CRITERIA) or drawn_with(text) is not None:
+        return text
+    raise ValueError(f"{text!r} is no ranking; expected own, aggregate, iterative, {CONTROLS}")
+
+
+def _ffn_control(text: str) -> str:
+    if ffn_controls([text]):
+        return text
+    raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED} or random_N")
+
+
+def _control(text: str) -> str:
+    if text not in ("own", "aggregate", "iterative"):
+        return _ranking_name(text)
+    raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value <= 100:
+        return value
+    raise ValueError(f"{text!r}: expected percentage points above 0, to 100")
+
+
+def _compared(text: str) -> Compared:
+    try:
+        return Compared.parse(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: expected NAME, or NAME,group=G or NAME,group=G,step=N") from None
+
+
+OutFile = Annotated[Path, Written()]
+OutFolder = Annotated[Path, Written(is_folder=True)]
+Count = Annotated[int, converter(_whole(0))]
+Positive = Annotated[int, converter(_whole(1))]
+StepPercent = Annotated[int, converter(_whole(1, 100))]
+Counts = Annotated[Sequence[int], converter(_whole(0))]
+Percents = Annotated[Sequence[int], converter(_whole(0, 100))]
+Levels = Annotated[Sequence[int], converter(_whole(0, 100), with_zero)]
+"""Percents pruned, with 0."""
+Limit = Annotated[int | None, converter(_whole(1, word="all"))]
+"""A number of documents; None for all."""
+HeadCount = Annotated[int | Literal["all"], converter(_whole(1, word="all", meaning="all"))]
+TokenBudget = Annotated[int | None, converter(_whole(1, word="auto"))]
+RankingNames = Annotated[Sequence[str], converter(_ranking_name)]
+FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
+Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
+Models = Annotated[Sequence[Compared], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
+Points = Annotated[float, converter(_points)]
+Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
+"""Of tasks, of which there may be none."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How a command runs a model.
+
+    Attributes:
+        model: the model's record, model.json, which `lm-headroom resolve-model` writes.
+        dtype: number format of weights and activations.
+        device: where the model runs; `auto` takes a GPU if there is one.
+        gpus: GPUs to take, of those that are free.
+        threads: CPU threads; torch's choice if not given.
+    """
+
+    model: Path
+    dtype: Annotated[Dtype, StudyKey("dtype", is_fact=True)] = "float32"
+    device: Device = "auto"
+    gpus: Count = 1
+    threads: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelSettings):
+    """How a command runs a model on prompts.
+
+    Attributes:
+        token_budget: most tokens per batch, or `auto`: what fits into memory. It changes speed and memory alone.
+        add_bos: put the BOS token before each prompt.
+        cache: folder where finished units of work are kept, and looked for by a later run.
+    """
+
+    token_budget: TokenBudget = None
+    add_bos: Annotated[bool, StudyKey("add_bos")] = False
+    cache: OutFolder | None = None
+
+
+def _metadata(hint: Any) -> Iterator[Any]:
+    yield from getattr(hint, "__metadata__", ())
+    for inner in get_args(hint):
+        yield from _metadata(inner)
+
+
+def _marked(command: Command, mark: type) -> Iterator[tuple[str, Any]]:
+    """Options of a command that are marked, those of its settings too, each with its mark."""
+    pending = [item for item in get_type_hints(command, include_extras=True).items() if item[0] != "return"]
+    while pending:
+        name, hint = pending.pop(0)
+        if is_dataclass(hint):
+            pending += get_type_hints(hint, include_extras=True).items()
+        yield from ((name, found) for found in _metadata(hint) if isinstance(found, mark))
+
+
+@cache
+def study_keys(command: Command) -> Mapping[str, StudyKey]:
+    """Options of a command that are keys of the study."""
+    return dict(_marked(command, StudyKey))
+
+
+def _value(values: Mapping[str, Any], name: str) -> Any:
+    return values[name] if name in values else getattr(values.get("settings"), name, None)
+
+
+def written(command: Command, values: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
+    """What a command is told to write, and whether it is a folder."""
+    for name, mark in _marked(command, Written):
+        if _value(values, name) is not None:
+            yield _value(values, name), mark.is_folder
+
+
+def recorded_options(command: Command, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a command as its artifacts record them.
+
+    Args:
+        command: the command.
+        values: its arguments by name, such as `locals()` of its function at the start.
+    """
+    keys = study_keys(command)
+    return {name: key.recorded(_value(values, name)) for name, key in keys.items() if not key.is_fact}
+
+
+def command_of(step: str) -> Command:
+    """The function that declares a step's command."""
+    found: Command = getattr(import_module(f"lm_headroom.steps.{step}"), step)
+    return found
+
+
+def options_of_study(study: object, step: str, task: str = "") -> str:
+    """Options of a step's command that a study decides, quoted for the shell.
+
+    One string, because Snakemake compares params as a set of values without their names: two limits that change places
+    would be no change.
+    """
+    words: list[str] = []
+    for name, key in study_keys(command_of(step)).items():
+        value, option = key.value(study, task), f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            # The order of tasks is that of figures; where an artifact records values in order, theirs means nothing.
+            words += [option, *map(str, value if key.recorded is _plain else sorted(value))]
+        else:
+            words += [option, "all" if value is None else str(value)]
+    return shlex.join(words)

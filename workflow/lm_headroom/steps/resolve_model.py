@@ -1,0 +1,41 @@
+"""Step: find a model's checkpoint and record what it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from lm_headroom.options import Count, OutFile, StudyKey
+
+
+def resolve_model(
+    *,
+    name: str,
+    source: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    sequences: Annotated[Count, StudyKey("induction.sequences")] = 0,
+    bos: Annotated[bool, StudyKey("induction.bos")] = True,
+    out: OutFile,
+) -> None:
+    """Resolve a model to a local checkpoint and record what it is.
+
+    Args:
+        name: the model's name in the study.
+        source: a checkpoint folder or a hub name such as facebook/opt-125m.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run the checkpoint's own code.
+        allow_pickle: read weights from pickles where it has no safetensors.
+        sequences: induction sequences of the study, which the model's window must hold; 0 for none.
+        bos: put BOS before them.
+        out: the record, model.json.
+
+    Example:
+        lm-headroom resolve-model --name opt --source facebook/opt-125m --out results/opt/model.json
+    """
+    from lm_headroom.models.location import PERMISSIONS
+    from lm_headroom.models.resolve import resolve
+
+    given = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
+    allowed = [permission for permission in PERMISSIONS if given[permission]]
+    resolve(name, source, revision, out, allowed, sequences, bos)

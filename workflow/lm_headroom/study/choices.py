@@ -1,0 +1,32 @@
+"""Values that options of commands and keys of the study can have. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
+
+__all__ = ["LastLayerTokens", "Reduction"]
+
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+PromptStyle = Literal["paper", "harness"]
+Metric = Literal["question", "answer"]
+Sample = Literal["first", "shuffled"]
+Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
+Selection = Literal["evaluation", "scoring"]
+Statistic = Literal["spearman", "argsort"]
+HeadOutput = Literal["attention", "value"]
+LEVELS = tuple(range(0, 100, 10))
+"""Percents at which curves are measured, unless others are named."""
+
+
+def ascending(values: Iterable[int]) -> list[int]:
+    """Values in order, each once."""
+    return sorted(set(values))
+
+
+def with_zero(percents: Iterable[int]) -> list[int]:
+    """Percents, ascending, with the model of which nothing is pruned, which is always evaluated."""
+    return ascending([0, *percents])
