@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study import documentation
-from lm_headroom.study.compared import COMPARISONS, Compared
+from lm_headroom.study.compared import COMPARISONS, ComparedModel
 from lm_headroom.study.reading import parse_study, read_study
 from lm_headroom.tasks.files import task_yaml
 from tests.support.paths import ROOT
@@ -107,12 +107,13 @@ def test_models_that_are_compared():
         h={"source": "runs/b/final"},
     )
     assert found == [
-        Compared("a", "pythia-70m", 0), Compared("b", "pythia-70m", 143000), Compared("c", "pythia-70m"),
-        Compared("d", "smol", 40000), Compared("e", "OLMo", 1000), Compared("e2", "e2"),
-        Compared("f", "folder_named_so", 7), Compared("g", "runs_a_final"), Compared("h", "runs_b_final"),
+        ComparedModel("a", "pythia-70m", 0), ComparedModel("b", "pythia-70m", 143000), ComparedModel("c", "pythia-70m"),
+        ComparedModel("d", "smol", 40000), ComparedModel("e", "OLMo", 1000), ComparedModel("e2", "e2"),
+        ComparedModel("f", "folder_named_so", 7), ComparedModel("g", "runs_a_final"),
+        ComparedModel("h", "runs_b_final"),
     ]  # fmt: skip
-    assert [Compared.parse(str(model)) for model in found] == found
-    assert Compared.parse("a") == Compared("a", "a")
+    assert [ComparedModel.parse(str(model)) for model in found] == found
+    assert ComparedModel.parse("a") == ComparedModel("a", "a")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from cyclopts import Parameter
 
 from lm_headroom.study.choices import Device, Dtype, with_zero
-from lm_headroom.study.compared import Compared
+from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
 
 Command = Callable[..., None]
@@ -113,9 +113,9 @@ def _points(text: str) -> float:
     raise ValueError(f"{text!r}: expected percentage points above 0, to 100")
 
 
-def _compared(text: str) -> Compared:
+def _compared(text: str) -> ComparedModel:
     try:
-        return Compared.parse(text)
+        return ComparedModel.parse(text)
     except ValueError:
         raise ValueError(f"{text!r}: expected NAME, or NAME,group=G or NAME,group=G,step=N") from None
 
@@ -136,7 +136,7 @@ TokenBudget = Annotated[int | None, converter(_whole(1, word="auto"))]
 RankingNames = Annotated[Sequence[str], converter(_ranking_name)]
 FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
-Models = Annotated[Sequence[Compared], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
+Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
 Points = Annotated[float, converter(_points)]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""

@@ -1,12 +1,12 @@
-from lm_headroom.audit.run_summary import Job, last_error, resume_command, reused_units, summary
+from lm_headroom.audit.run_summary import FinishedJob, last_error, resume_command, reused_units, summary
 
 
 def test_a_run_that_went_well_has_a_table_and_no_command():
     jobs = [
-        Job("score_heads", "ran", ["a"], seconds=60),
-        Job("score_heads", "ran", ["b"], seconds=30.4, attempts=2),
-        Job("draw_fig03", "ran", ["c"], seconds=3),
-        Job("render_prompts", "there", ["d"]),
+        FinishedJob("score_heads", "ran", ["a"], seconds=60),
+        FinishedJob("score_heads", "ran", ["b"], seconds=30.4, attempts=2),
+        FinishedJob("draw_fig03", "ran", ["c"], seconds=3),
+        FinishedJob("render_prompts", "there", ["d"]),
     ]
     assert summary(jobs, 100, "snakemake").splitlines() == [
         "lm-headroom: 3 jobs ran, 1 were up to date, in 1 min 40 s",
@@ -21,9 +21,9 @@ def test_a_failed_run_says_what_failed_why_and_how_to_go_on(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("Loading\nlm-headroom evaluate-pruned: error: results/r.parquet: no such file\nTerminated\n\n")
     jobs = [
-        Job("evaluate_own", "failed", ["own.parquet", "random_1.parquet"], str(log), attempts=3),
-        Job("draw_fig05", "waiting", ["fig05.pdf"]),
-        Job("score_heads", "interrupted", ["scores.parquet"]),
+        FinishedJob("evaluate_own", "failed", ["own.parquet", "random_1.parquet"], str(log), attempts=3),
+        FinishedJob("draw_fig05", "waiting", ["fig05.pdf"]),
+        FinishedJob("score_heads", "interrupted", ["scores.parquet"]),
     ]
     assert summary(jobs, 61, "snakemake --configfile study.yaml").splitlines() == [
         "lm-headroom: 0 jobs ran, 0 were up to date, 1 failed, 1 were interrupted, 1 did not run, in 1 min 01 s",
@@ -42,7 +42,7 @@ def test_a_failed_run_says_what_failed_why_and_how_to_go_on(tmp_path):
 
 
 def test_many_failures_are_counted_and_some_named():
-    text = summary([Job("a", "failed", [str(n)]) for n in range(25)], 1, "snakemake")
+    text = summary([FinishedJob("a", "failed", [str(n)]) for n in range(25)], 1, "snakemake")
     assert "  and 5 more\n" in text
     assert "  a: 19\n" in text
     assert "  a: 20\n" not in text
@@ -71,7 +71,7 @@ def test_units_that_jobs_took_from_earlier_runs_are_summed(tmp_path):
         logs.append(str(tmp_path / name))
         (tmp_path / name).write_text(text)
     assert [reused_units(log) for log in (*logs, None)] == [5, 0, 0]
-    jobs = [Job("prune", "ran", [log], log, 1.0) for log in logs]
+    jobs = [FinishedJob("prune", "ran", [log], log, 1.0) for log in logs]
     assert summary(jobs, 2, "").splitlines()[-1].endswith("1 s  5 units reused")
 
 

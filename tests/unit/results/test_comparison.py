@@ -28,11 +28,11 @@ from lm_headroom.report.figures import (
     compare_rankings,
     comparison,
 )
-from lm_headroom.report.figures.comparison import Model
+from lm_headroom.report.figures.comparison import PlacedModel
 from lm_headroom.results.comparison import Comparison, induction_row, profile_rows
 from lm_headroom.results.curves import average, read_curve
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.compared import COMPARISONS, Compared
+from lm_headroom.study.compared import COMPARISONS, ComparedModel
 from tests.support.small_study import Values, write_study
 
 TASKS, SHOTS, SEED = ("piqa", "copa", "record"), (0, 5), 7
@@ -43,7 +43,7 @@ MODELS = {
     "late": Values(offset=1000, repeat=40, selection="scoring"),
     "deep": Values(shape=(7, 4), lost=lambda task: [1, 0, 2, 0, -1, 4, 0], offset=2000),
 }
-LABELS = (Compared("early", "m", 0), Compared("late", "m", 1000), Compared("deep", "deep"))
+LABELS = (ComparedModel("early", "m", 0), ComparedModel("late", "m", 1000), ComparedModel("deep", "deep"))
 PARAMETERS = {"early": 10**6, "late": 10**6}
 
 
@@ -245,7 +245,7 @@ def test_figures_show_the_numbers(results):
 
 
 def test_artifacts_of_other_models_are_refused(results, capsys):
-    other = (LABELS[0], Compared("else", "m"))
+    other = (LABELS[0], ComparedModel("else", "m"))
     with pytest.raises(ArtifactError, match="made from early, late, deep, expected early, else; delete it"):
         comparison.read_models(replace(study_of(results, "models"), models=other))
     assert run(results, "figure", "compare_rankings", other) == 1
@@ -257,21 +257,27 @@ def test_artifacts_of_other_models_are_refused(results, capsys):
 
 
 def test_models_stand_by_step_by_size_or_by_name():
-    steps = [Model("a", "m", 0, 10), Model("b", "m", 100, 10), Model("c", "n", 100, 20)]
+    steps = [PlacedModel("a", "m", 0, 10), PlacedModel("b", "m", 100, 10), PlacedModel("c", "n", 100, 20)]
     found = comparison.axis(steps)
     assert (found.kind, found.places) == ("step", {"a": 0, "b": 100, "c": 100})
     sizes = [replace(model, step=None, parameters=10 ** (6 + i)) for i, model in enumerate(steps)]
     assert comparison.axis(sizes).kind == "parameters"
-    assert comparison.axis([*sizes, Model("d", "m", None, None)]).kind == "name", "a size that is not known"
-    versions = [Model("base", "m", None, 10), Model("instruct", "m", None, 10), Model("base2", "n", None, 20)]
+    assert comparison.axis([*sizes, PlacedModel("d", "m", None, None)]).kind == "name", "a size that is not known"
+    versions = [
+        PlacedModel("base", "m", None, 10),
+        PlacedModel("instruct", "m", None, 10),
+        PlacedModel("base2", "n", None, 20),
+    ]
     assert comparison.axis(versions).places == {"base": 0, "instruct": 1, "base2": 2}
-    assert comparison.axis([Model("a", "a", None, 10), Model("b", "b", None, 20)]).kind == "name", "nothing to join"
+    assert comparison.axis([PlacedModel("a", "a", None, 10), PlacedModel("b", "b", None, 20)]).kind == "name", (
+        "nothing to join"
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_every_model_has_a_look_of_its_own(count):
-    one = [Model(str(i), "m", i, None) for i in range(count)]
-    two = [*one, *(Model(f"n{i}", "n", i, None) for i in range(count))]
+    one = [PlacedModel(str(i), "m", i, None) for i in range(count)]
+    two = [*one, *(PlacedModel(f"n{i}", "n", i, None) for i in range(count))]
     for models in (one, two):
         looks = comparison.styles(models)
         assert len({str(look) for look in looks.values()}) == len(models)

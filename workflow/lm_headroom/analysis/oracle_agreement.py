@@ -30,7 +30,7 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OracleAgreement:
     """SRCC of gradient scores and oracle, and how sure it is; None where it is not defined.
 
     Attributes:
@@ -54,7 +54,9 @@ class Agreement:
     corrected_high: float | None
 
 
-def agreement(gradient: Gradient, outcomes: Array, blocks: Array | None = None, sampled: bool = False) -> Agreement:
+def agreement(
+    gradient: Gradient, outcomes: Array, blocks: Array | None = None, sampled: bool = False
+) -> OracleAgreement:
     """Rank correlation of gradient scores with what the oracle lost.
 
     Questions are drawn anew within the two halves of them, gradient scores by their standard errors, and, where the
@@ -90,7 +92,7 @@ def agreement(gradient: Gradient, outcomes: Array, blocks: Array | None = None, 
         corrected_low, corrected_high = map(float, interval(ratios[np.isfinite(ratios)]))
     within = None if blocks is None else _within(gradient.score, lost, blocks)
     limits = corrected, corrected_low, corrected_high
-    return Agreement(statistic, low, high, within, of_gradient, of_oracle, ceiling, *limits)
+    return OracleAgreement(statistic, low, high, within, of_gradient, of_oracle, ceiling, *limits)
 
 
 def _resamples(gradient: Gradient, outcomes: Array, sampled: bool) -> tuple[Array, Array]:

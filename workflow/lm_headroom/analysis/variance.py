@@ -88,7 +88,7 @@ def head_components(scores: Sequence[TaskScores]) -> Components:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SeedAgreement:
     """How seeds' head rankings agree: means over pairs of seeds; None where not defined.
 
     Attributes:
@@ -105,7 +105,7 @@ class Agreement:
     n_pairs: int
 
 
-def agreement(scores: Sequence[TaskScores], same_documents: bool) -> Agreement:
+def agreement(scores: Sequence[TaskScores], same_documents: bool) -> SeedAgreement:
     """How the rankings of one task and number of shots agree between seeds.
 
     Args:
@@ -115,7 +115,7 @@ def agreement(scores: Sequence[TaskScores], same_documents: bool) -> Agreement:
     pairs = list(combinations(scores, 2))
     ceilings = [value for a, b in pairs if (value := noise_ceiling(a, b)) is not None]
     corrected = [value for a, b in pairs if (value := corrected_srcc(a, b, same_documents)) is not None]
-    return Agreement(
+    return SeedAgreement(
         float(np.mean([srcc(a.score, b.score)[0] for a, b in pairs])),
         float(np.mean(ceilings)) if ceilings else None,
         float(np.mean(corrected)) if corrected else None,

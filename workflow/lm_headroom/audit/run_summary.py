@@ -24,7 +24,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Job:
+class FinishedJob:
     """A job of the run.
 
     Attributes:
@@ -64,7 +64,7 @@ def summary_of(workflow: Any, elapsed: float, arguments: Sequence[str]) -> str:
             state = _state(workflow.dag, job, failed, running)
             seconds = _wall_time(workflow.persistence, job) if state == "ran" else None
             log = job.log[0] if job.log else None
-            jobs.append(Job(job.rule.name, state, list(job.output), log, seconds, job.attempt))
+            jobs.append(FinishedJob(job.rule.name, state, list(job.output), log, seconds, job.attempt))
     return summary(jobs, elapsed, resume_command(arguments))
 
 
@@ -87,7 +87,7 @@ def _wall_time(persistence: Any, job: Any) -> float | None:
     return float(record.endtime - record.starttime)
 
 
-def summary(jobs: Sequence[Job], elapsed: float, command: str) -> str:
+def summary(jobs: Sequence[FinishedJob], elapsed: float, command: str) -> str:
     """The text at the end of a run.
 
     Args:
@@ -95,7 +95,7 @@ def summary(jobs: Sequence[Job], elapsed: float, command: str) -> str:
         elapsed: seconds since it began.
         command: what resumes it.
     """
-    by_state: dict[str, list[Job]] = {}
+    by_state: dict[str, list[FinishedJob]] = {}
     for job in jobs:
         by_state.setdefault(job.state, []).append(job)
     ran, failed, interrupted = (by_state.get(state, []) for state in ("ran", "failed", "interrupted"))
@@ -121,9 +121,9 @@ def summary(jobs: Sequence[Job], elapsed: float, command: str) -> str:
     return "\n".join(lines)
 
 
-def _table(ran: Iterable[Job]) -> Iterator[str]:
+def _table(ran: Iterable[FinishedJob]) -> Iterator[str]:
     """A line per rule in the order of the jobs: how many, wall time of all and of the longest."""
-    by_rule: dict[str, list[Job]] = {}
+    by_rule: dict[str, list[FinishedJob]] = {}
     for job in ran:
         by_rule.setdefault(job.rule, []).append(job)
     if not by_rule:
@@ -142,7 +142,7 @@ def _table(ran: Iterable[Job]) -> Iterator[str]:
         yield f"{line}  {', '.join(notes)}".rstrip()
 
 
-def _failure(job: Job) -> Iterator[str]:
+def _failure(job: FinishedJob) -> Iterator[str]:
     more = f" and {len(job.results) - 1} more" if len(job.results) > 1 else ""
     attempts = f", {job.attempts} attempts" if job.attempts > 1 else ""
     yield f"  {job.rule}{attempts}: {job.results[0] if job.results else 'no files'}{more}"

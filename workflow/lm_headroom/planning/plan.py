@@ -27,7 +27,7 @@ from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.planning.workload import (
     GIB,
     Hardware,
-    Job,
+    PlannedJobs,
     Prompts,
     Request,
     hardware_line,
@@ -185,7 +185,7 @@ def format_plan(
     dtype: str,
     costs: Costs,
     hardware: Hardware,
-    planned: Sequence[Job],
+    planned: Sequence[PlannedJobs],
     asked: Mapping[str, Request],
 ) -> str:
     """Format the plan as text."""

@@ -75,7 +75,7 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJobs:
     """The jobs of one rule.
 
     Attributes:
@@ -232,7 +232,7 @@ def memory(costs: Costs, hardware: Hardware, kind: int = PASS) -> float:
     return costs.weight_bytes + tokens * costs.token_bytes[kind] + costs.logit_bytes + process
 
 
-def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[Job]:
+def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardware) -> list[PlannedJobs]:
     """List the jobs of the rules that run the model, for one model and one seed."""
     tasks_of: dict[str, Sequence[str]] = {
         "score_heads": study.all_tasks,
@@ -258,7 +258,7 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
         times = [seconds(each, costs, hardware) for each in work]
         if work:
             most = memory(costs, hardware, MEMORY_PROFILES.get(rule, PASS))
-            planned.append(Job(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
+            planned.append(PlannedJobs(rule, len(work), sum(map(sum, work)), sum(times), max(times), most))
     return planned
 
 

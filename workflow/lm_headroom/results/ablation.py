@@ -141,15 +141,15 @@ def study_ablations(matrix: ResultsMatrix, shots: int) -> dict[str, Ablation]:
     Raises:
         HeadroomError: they are of different heads.
     """
-    found = {
+    ablations = {
         task: read_ablation(matrix.path("induction_ablation", shots, task=task), **matrix.expected(shots, task))
         for task in matrix.ablated
     }
-    first, *others = found.values()
+    first, *others = ablations.values()
     for other in others:
         if other.n_heads != first.n_heads or _n_controls(other) != _n_controls(first):
             raise HeadroomError(f"{first.path} and {other.path} ablate different sets of heads; run the study again")
-    return found
+    return ablations
 
 
 def effects(matrix: ResultsMatrix) -> list[Effect]:
@@ -160,11 +160,11 @@ def effects(matrix: ResultsMatrix) -> list[Effect]:
     Raises:
         HeadroomError: a task's questions at some number of shots are others than at 0 shots, or heads differ.
     """
-    found = {shots: study_ablations(matrix, shots) for shots in matrix.shots}
-    outcomes = [effect for shots in matrix.shots for effect in effects_between(ACCURACY, shots, found[shots])]
+    ablations = {shots: study_ablations(matrix, shots) for shots in matrix.shots}
+    outcomes = [effect for shots in matrix.shots for effect in effects_between(ACCURACY, shots, ablations[shots])]
     for shots in matrix.shots if 0 in matrix.shots else ():
         if shots:
-            outcomes += effects_between(GAIN, shots, found[shots], found[0])
+            outcomes += effects_between(GAIN, shots, ablations[shots], ablations[0])
     return outcomes
 
 
@@ -191,12 +191,12 @@ def effects_between(
         losses[task] = losses[task] - _control_losses(ablation)
     first = next(iter(tasks.values()))
     for group, members in {AVERAGE: list(tasks), **{task: [task] for task in tasks}}.items():
-        found = estimates([quantities[task] for task in members])
+        estimated = estimates([quantities[task] for task in members])
         single = np.mean([losses[task].mean(axis=-1) for task in members], axis=0)
         for i, cell in enumerate(first.chosen):
             tested = group in tasks and before is None
             p_value = mcnemar(tasks[group].whole, tasks[group].chosen[cell]) if tested else None
-            whole, ablated, lost, control, control_lost, extra = found[i]
+            whole, ablated, lost, control, control_lost, extra = estimated[i]
             yield Effect(
                 outcome=outcome,
                 task=group,
@@ -253,6 +253,6 @@ def _n_controls(ablation: Ablation) -> int:
     return len(next(iter(ablation.controls.values())))
 
 
-def select(found: Sequence[Effect], outcome: str, shots: int, task: str = AVERAGE) -> dict[Cell, Effect]:
+def select(effects: Sequence[Effect], outcome: str, shots: int, task: str = AVERAGE) -> dict[Cell, Effect]:
     """The effects of one outcome, number of shots and task, per cell."""
-    return {e.cell: e for e in found if (e.outcome, e.shots, e.task) == (outcome, shots, task)}
+    return {e.cell: e for e in effects if (e.outcome, e.shots, e.task) == (outcome, shots, task)}

@@ -60,9 +60,9 @@ def _questions(table: pa.Table) -> set[tuple[str, int]]:
 
 def _all_right(group: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
     """Share of questions, the groups of documents, that are right with the probabilities of their documents."""
-    found = np.ones(group.max() + 1)
-    np.multiply.at(found, group, right)
-    return float(found.mean())
+    probability = np.ones(group.max() + 1)
+    np.multiply.at(probability, group, right)
+    return float(probability.mean())
 
 
 def chances(matrix: ResultsMatrix) -> dict[str, Chance]:

@@ -17,7 +17,7 @@ from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.results.chance import Chance
 from lm_headroom.results.curves import AverageCurve
 from lm_headroom.results.matrix import Component, ResultsMatrix
-from lm_headroom.study.compared import Compared
+from lm_headroom.study.compared import ComparedModel
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -36,7 +36,7 @@ class Comparison:
     """
 
     results: Path
-    models: tuple[Compared, ...]
+    models: tuple[ComparedModel, ...]
     tasks: tuple[str, ...] = ()
     shots: tuple[int, ...] = ()
     seed: int | None = None
@@ -63,7 +63,7 @@ class Comparison:
     @property
     def options(self) -> dict[str, Any]:
         """What is compared, and how it is shown, for the provenance."""
-        found = {
+        options = {
             "models": [model.name for model in self.models],
             "tasks": list(self.tasks),
             "shots": list(self.shots),
@@ -71,11 +71,11 @@ class Comparison:
             "correlation": self.correlation,
             "margin": self.margin,
         }
-        return {name: value for name, value in found.items() if value not in (None, [])}
+        return {name: value for name, value in options.items() if value not in (None, [])}
 
 
 def prunable_row(
-    model: str, component: Component, shots: int, curve: AverageCurve, found: Prunable, known: Sequence[Chance]
+    model: str, component: Component, shots: int, curve: AverageCurve, prunable: Prunable, known: Sequence[Chance]
 ) -> dict[str, Any]:
     """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
 
@@ -84,31 +84,31 @@ def prunable_row(
         component: what is pruned.
         shots: number of few-shot examples.
         curve: accuracy averaged over the tasks above chance, each under its own ranking.
-        found: what is certified of it.
+        prunable: what is certified of it.
         known: chance of the same tasks.
     """
-    at = found.level
+    at = prunable.level
     return {
         "model": model,
         "component": component,
         "shots": shots,
-        "verdict": found.verdict,
+        "verdict": prunable.verdict,
         "percent": None if at is None else curve.percent[at],
-        "estimate": None if found.estimate is None else curve.percent[found.estimate],
-        "below": None if found.below is None else curve.percent[found.below],
+        "estimate": None if prunable.estimate is None else curve.percent[prunable.estimate],
+        "below": None if prunable.below is None else curve.percent[prunable.below],
         "parameters_removed": None if at is None else float(curve.removed[at]),
         "loss": None if at is None else float(curve.loss[at]),
         "loss_low": None if at is None else float(curve.loss_interval.low[at]),
         "loss_high": None if at is None else float(curve.loss_interval.high[at]),
-        "power": found.power,
+        "power": prunable.power,
         "accuracy": float(curve.accuracy[0]),
         "stderr": float(curve.stderr[0]),
-        "guessing": float(np.mean([of.guessing for of in known])),
-        "majority": float(np.mean([of.majority for of in known])),
-        "chance": float(np.mean([of.level for of in known])),
+        "guessing": float(np.mean([chance.guessing for chance in known])),
+        "majority": float(np.mean([chance.majority for chance in known])),
+        "chance": float(np.mean([chance.level for chance in known])),
         "n_tasks": len(known),
         "n_questions": curve.questions,
-        "reason": found.reason or None,
+        "reason": prunable.reason or None,
     }
 
 
@@ -122,7 +122,7 @@ def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> 
         scores: model to task to its head scores, the same tasks for each.
         shots: number of few-shot examples.
     """
-    shapes = {model: next(iter(of.values())).score.shape for model, of in scores.items()}
+    shapes = {model: next(iter(by_task.values())).score.shape for model, by_task in scores.items()}
     rows = []
     for shape in dict.fromkeys(shapes.values()):
         alike = [model for model in scores if shapes[model] == shape]
@@ -133,9 +133,9 @@ def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> 
             for task in scores[alike[0]]
         }
         rows += [
-            {"model_a": a, "model_b": b, "task": task, "shots": shots, **found[i]}
+            {"model_a": a, "model_b": b, "task": task, "shots": shots, **statistics[i]}
             for i, (a, b) in enumerate(pairs)
-            for task, found in by_task.items()
+            for task, statistics in by_task.items()
         ]
     return rows
 

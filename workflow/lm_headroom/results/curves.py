@@ -196,8 +196,8 @@ def average(curves: Sequence[Curve]) -> AverageCurve:
     if len(levels) > 1:
         raise HeadroomError(f"{curves[0].path} and others have different levels: {sorted(levels)}; run the study again")
     removed = np.mean([curve.removed for curve in curves], axis=0)
-    found = _average([curve.correct for curve in curves])
-    return AverageCurve(**vars(found), removed=removed, percent=curves[0].percent)
+    averaged = _average([curve.correct for curve in curves])
+    return AverageCurve(**vars(averaged), removed=removed, percent=curves[0].percent)
 
 
 def average_grid(grids: Sequence[Grid]) -> AverageGrid:
@@ -208,9 +208,9 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
     """
     if len({(*grid.heads, -1, *grid.ffns) for grid in grids}) > 1:
         raise HeadroomError("the tasks' joint grids have different levels; run the study again")
-    found = _average([grid.correct for grid in grids])
+    averaged = _average([grid.correct for grid in grids])
     removed = np.mean([grid.removed for grid in grids], axis=0)
-    return AverageGrid(**vars(found), removed=removed, heads=grids[0].heads, ffns=grids[0].ffns)
+    return AverageGrid(**vars(averaged), removed=removed, heads=grids[0].heads, ffns=grids[0].ffns)
 
 
 def accuracy_band(curve: Curve) -> Interval:

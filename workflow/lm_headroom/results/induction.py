@@ -47,7 +47,7 @@ def read_capacity(matrix: ResultsMatrix, shots: int, score: Score, *tasks: str) 
     path = matrix.path("capacity", shots)
     table = read(path, CAPACITY, **matrix.expected(shots))
     table = table.filter(pc.equal(table["score"], score))
-    found = {}
+    curves = {}
     for task in tasks:
         rows: pa.Table = table.filter(pc.equal(table["task"], task)).sort_by("n_pruned")
         counts = rows.column("n_pruned").to_pylist()
@@ -58,5 +58,5 @@ def read_capacity(matrix: ResultsMatrix, shots: int, score: Score, *tasks: str) 
                 f"{path}: the {score} capacity of {task} is not that of 0, 1, 2 ... all heads pruned; delete the file "
                 "and run the workflow again"
             )
-        found[task] = Capacity(rows.column("percent").to_numpy(), rows.column("retained").to_numpy())
-    return found
+        curves[task] = Capacity(rows.column("percent").to_numpy(), rows.column("retained").to_numpy())
+    return curves

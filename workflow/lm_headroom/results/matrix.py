@@ -70,11 +70,11 @@ class ResultsMatrix:
     @property
     def options(self) -> dict[str, Any]:
         """What is shown, for the provenance; what the study does not have is left out."""
-        found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         # Where results lie says nothing about them.
-        del found["results"]
+        del options["results"]
         # A seed of 0 is one.
-        return {name: value for name, value in found.items() if value not in (None, []) and value is not False}
+        return {name: value for name, value in options.items() if value not in (None, []) and value is not False}
 
     @cached_property
     def record(self) -> dict[str, Any] | None:

@@ -91,5 +91,5 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
 
 def _lost(rows: list[dict[str, Any]]) -> Array:
     """Questions that went wrong (1) or came right (-1) without each component, [component, question]."""
-    found: Array = np.array([np.array(row["correct_dense"], float) - row["correct_ablated"] for row in rows])
-    return found
+    lost: Array = np.array([np.array(row["correct_dense"], float) - row["correct_ablated"] for row in rows])
+    return lost

@@ -67,12 +67,12 @@ def render_prompts(
         columns,
         build_provenance("steps.render_prompts", {}, options, {**facts, "prompt_sizes": prompt_sizes(columns)}),
     )
-    for purpose, found in facts["documents"].items():
-        text = f"prompts {task} {shots}-shot: {found['count']} {purpose} documents ({found['split']})"
-        if found["questions"] < found["count"]:
-            text += f" in {found['questions']} questions"
-        if found["left_out"]:
-            text += f"; {found['left_out']} left out, as none of their choices is right"
+    for purpose, counts in facts["documents"].items():
+        text = f"prompts {task} {shots}-shot: {counts['count']} {purpose} documents ({counts['split']})"
+        if counts["questions"] < counts["count"]:
+            text += f" in {counts['questions']} questions"
+        if counts["left_out"]:
+            text += f"; {counts['left_out']} left out, as none of their choices is right"
         print(text, file=sys.stderr)
     used = ", ".join(f"{_ROLES[role]} {split}" for role, split in facts["splits"].items())
     for line in (f"splits: {used}", *facts["notes"]):

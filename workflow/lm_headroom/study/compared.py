@@ -10,7 +10,7 @@ COMPARISONS = ("prunable", "rankings", "induction", "profiles")
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedModel:
     """A model among others.
 
     Attributes:
@@ -28,7 +28,7 @@ class Compared:
         return f"{self.name},group={self.group}" + ("" if self.step is None else f",step={self.step}")
 
     @classmethod
-    def parse(cls, text: str) -> Compared:
+    def parse(cls, text: str) -> ComparedModel:
         """The reverse; a name alone is a group of its own.
 
         Raises:

@@ -30,7 +30,7 @@ from lm_headroom.study.choices import (
     Statistic,
     with_zero,
 )
-from lm_headroom.study.compared import Compared
+from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     CRITERIA,
@@ -565,7 +565,7 @@ class Study(Section):
         return {task: [OWN, *self.pruning.ffn_controls, *others] for task in self.tasks}
 
     @property
-    def compared_models(self) -> list[Compared]:
+    def compared_models(self) -> list[ComparedModel]:
         """The models for the figures that compare them; none where there is one model alone.
 
         Without a group of its own, a model is grouped with those of the same source; without a step, its revision may
@@ -584,7 +584,7 @@ class Study(Section):
             last = sources[name].split("/")[-1]
             # Folders such as a/final and b/final are two sources.
             group = last if lasts[last] == 1 else sources[name]
-            compared.append(Compared(name, model.group or re.sub(r"[^A-Za-z0-9._-]", "_", group), step))
+            compared.append(ComparedModel(name, model.group or re.sub(r"[^A-Za-z0-9._-]", "_", group), step))
         return compared
 
 

@@ -22,7 +22,7 @@ FEW = 2
 
 
 @dataclass(frozen=True)
-class Model:
+class PlacedModel:
     """A model as figures place it."""
 
     name: str
@@ -46,7 +46,7 @@ class Axis:
     kind: str
 
 
-def read_models(compared: Comparison) -> list[Model]:
+def read_models(compared: Comparison) -> list[PlacedModel]:
     """The models of a comparison, in its order.
 
     Raises:
@@ -59,7 +59,7 @@ def read_models(compared: Comparison) -> list[Model]:
         raise ArtifactError(
             f"{path}: made from {', '.join(found)}, expected {', '.join(names)}; delete it and run the workflow again"
         )
-    return [Model(name, *(found[name][key] for key in ("group", "step", "parameters"))) for name in names]
+    return [PlacedModel(name, *(found[name][key] for key in ("group", "step", "parameters"))) for name in names]
 
 
 def read_rows(compared: Comparison, what: str, kind: ArtifactSchema) -> list[dict[str, Any]]:
@@ -71,15 +71,15 @@ def read_rows(compared: Comparison, what: str, kind: ArtifactSchema) -> list[dic
     return list(read(compared.artifact(what), kind, **compared.recorded_options).to_pylist())
 
 
-def by_group(models: Sequence[Model]) -> dict[str, list[Model]]:
+def by_group(models: Sequence[PlacedModel]) -> dict[str, list[PlacedModel]]:
     """The models of each group, in order."""
-    found: dict[str, list[Model]] = {}
+    found: dict[str, list[PlacedModel]] = {}
     for model in models:
         found.setdefault(model.group, []).append(model)
     return found
 
 
-def axis(models: Sequence[Model]) -> Axis:
+def axis(models: Sequence[PlacedModel]) -> Axis:
     """By training step or by size, where all models have one that tells those of a group apart; else by name."""
     groups = by_group(models).values()
     for kind, label in (("step", "training step"), ("parameters", "parameters")):
@@ -133,7 +133,7 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def styles(models: Sequence[Model]) -> dict[str, dict[str, Any]]:
+def styles(models: Sequence[PlacedModel]) -> dict[str, dict[str, Any]]:
     """Colour and dash per model: a colour per group; within a larger group from dark to light in its order."""
     groups = by_group(models)
     found: dict[str, dict[str, Any]] = {}
@@ -152,19 +152,21 @@ def styles(models: Sequence[Model]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def group_colours(models: Sequence[Model]) -> dict[str, Any]:
+def group_colours(models: Sequence[PlacedModel]) -> dict[str, Any]:
     """A colour per group, those of tasks in other figures."""
     groups = list(by_group(models))
     return {name: look["color"] for name, look in style.task_styles(groups).items()}
 
 
-def group_markers(models: Sequence[Model]) -> dict[str, Any]:
+def group_markers(models: Sequence[PlacedModel]) -> dict[str, Any]:
     """A marker per group."""
     groups = list(by_group(models))
     return {name: look["marker"] for name, look in style.task_styles(groups).items()}
 
 
-def join(axes: Axes, models: Sequence[Model], found: Axis, values: Mapping[str, float | None], **look: Any) -> None:
+def join(
+    axes: Axes, models: Sequence[PlacedModel], found: Axis, values: Mapping[str, float | None], **look: Any
+) -> None:
     """A line per group through the values of its models, which may be missing.
 
     ``look`` may have a ``label`` with ``{}`` for the group.

@@ -72,7 +72,7 @@ NOTES = (
 )
 
 
-class Row(NamedTuple):
+class PrunableRow(NamedTuple):
     """What can go of a component, for one task or on average, at one few-shot seed.
 
     Percents are of all heads or FFNs, losses and accuracies shares of 1; None where nothing can be said. ``relative``
@@ -108,7 +108,7 @@ class Row(NamedTuple):
     reason: str = ""
 
 
-def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[Row]:
+def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[PrunableRow]:
     """All rows: per few-shot seed and shot heads, FFNs and both; averages over tasks, then each task.
 
     Args:
@@ -169,7 +169,7 @@ def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any
     return {task: member.correct.reshape(-1, member.correct.shape[-1])[0] for task, member in members.items()}
 
 
-def _shot_rows(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> Iterator[Row]:
+def _shot_rows(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> Iterator[PrunableRow]:
     for component, ranking in CURVES:
         curves = study_curves(matrix, shots, ranking, component)
         chosen = {task: judged_by_rankers(matrix, shots, component, known, [task]) for task in matrix.tasks}
@@ -200,10 +200,10 @@ def _row(
     curve: AverageCurve,
     known: Sequence[Chance],
     chosen: str,
-) -> Row:
+) -> PrunableRow:
     *_, component, ranking, task = cell
     found = certify(curve.correct, [of.level for of in known], matrix.margin or MARGIN, chosen)
-    row = Row(
+    row = PrunableRow(
         *cell,
         **_whole(curve, known),
         verdict=found.verdict,
@@ -221,11 +221,11 @@ def _row(
 
 def _joint_row(
     matrix: ResultsMatrix, shots: int, name: str, members: Sequence[Grid], known: Sequence[Chance], chosen: str
-) -> Row:
+) -> PrunableRow:
     grid = average_grid(members)
     found = certify_grid(grid.correct, grid.removed, [of.level for of in known], matrix.margin or MARGIN, chosen)
     cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
-    row = Row(*cell, **_whole(grid, known), verdict=found.verdict, reason=found.reason)
+    row = PrunableRow(*cell, **_whole(grid, known), verdict=found.verdict, reason=found.reason)
     if found.estimate is not None:
         head, ffn = found.estimate
         row = row._replace(estimate_heads=grid.heads[head], estimate_ffns=grid.ffns[ffn])
@@ -275,7 +275,7 @@ def _words(verdict: str, share: int | None, estimate: int | None, below: int | N
     return f"{verdict} {share}% (estimate {estimate}%; {limit})"
 
 
-def in_words(row: Row) -> tuple[object, ...]:
+def in_words(row: PrunableRow) -> tuple[object, ...]:
     """A row of the page, which begins with the seed."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
     lost = "" if row.loss is None else _points(row.loss, row.loss_low, row.loss_high)
@@ -289,7 +289,7 @@ def in_words(row: Row) -> tuple[object, ...]:
     )
 
 
-def _certificate(row: Row) -> str:
+def _certificate(row: PrunableRow) -> str:
     estimates, shares = (row.estimate_heads, row.estimate_ffns), (row.heads, row.ffns)
     if row.verdict == NOT_CERTIFIABLE:
         return f"{NOT_CERTIFIABLE}: {row.reason}"
@@ -331,9 +331,9 @@ def _points(value: float, low: float | None, high: float | None) -> str:
 def write(matrix: ResultsMatrix, seeds: Sequence[int], out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
-        found: Sequence[Row] = list(rows(matrix, seeds))
+        found: Sequence[PrunableRow] = list(rows(matrix, seeds))
     made = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
     notes = [note.format(margin=matrix.margin or MARGIN) for note in NOTES]
     first = 0 if len(seeds) > 1 else 1
     page = (PAGE[first:], [in_words(row)[first:] for row in found])
-    write_table(out, f"How much of {matrix.model} can go", Row._fields, found, made, notes, page)
+    write_table(out, f"How much of {matrix.model} can go", PrunableRow._fields, found, made, notes, page)

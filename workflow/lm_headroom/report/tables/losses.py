@@ -33,7 +33,7 @@ NOTES = (
 )
 
 
-class Row(NamedTuple):
+class LossRow(NamedTuple):
     """Accuracy and loss of one task or the average at one level; shares of 1, percents of all heads or FFNs."""
 
     shots: int
@@ -54,7 +54,7 @@ class Row(NamedTuple):
     mcnemar_p: float | None
 
 
-def rows(matrix: ResultsMatrix) -> Iterator[Row]:
+def rows(matrix: ResultsMatrix) -> Iterator[LossRow]:
     """All rows: per shot and ranking the average over tasks and each task, then transfer, then the joint grid.
 
     Raises:
@@ -82,7 +82,7 @@ def rows(matrix: ResultsMatrix) -> Iterator[Row]:
             yield from _joint_rows(matrix, shots)
 
 
-def _joint_rows(matrix: ResultsMatrix, shots: int) -> Iterator[Row]:
+def _joint_rows(matrix: ResultsMatrix, shots: int) -> Iterator[LossRow]:
     grids = study_grids(matrix, shots)
     places = [(h, f) for h in grids[0].heads for f in grids[0].ffns]
     of_tasks = {task: [grid] for task, grid in zip(matrix.tasks, grids, strict=True)}
@@ -92,7 +92,7 @@ def _joint_rows(matrix: ResultsMatrix, shots: int) -> Iterator[Row]:
 
 def _rows(
     cell: tuple[int, str, str, str], places: list[tuple[int, int]], found: Average, band: Interval | None = None
-) -> Iterator[Row]:
+) -> Iterator[LossRow]:
     limits = band or found.band
     columns = (
         found.accuracy, found.stderr, limits.low, limits.high,
@@ -102,13 +102,13 @@ def _rows(
     outcomes = found.correct[0].reshape(len(places), -1)
     for number, (place, *values) in enumerate(zip(places, *(column.ravel() for column in columns), strict=True)):
         p = mcnemar(outcomes[0], outcomes[number]) if alone else None
-        yield Row._make((*cell, *place, found.questions, *map(float, values), p))
+        yield LossRow._make((*cell, *place, found.questions, *map(float, values), p))
 
 
 PAGE = ("shots", "component, ranking", "pruned", "accuracy in % (95%)", "points lost (95%)")
 
 
-def in_words(row: Row) -> tuple[object, ...]:
+def in_words(row: LossRow) -> tuple[object, ...]:
     """A row of the page."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
     pruned = {"heads": f"{row.percent_heads}%", "ffns": f"{row.percent_ffns}%"}.get(
@@ -128,4 +128,4 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     made = describe_drawn("table", "report.tables.losses", sources, matrix.options, out)
     shown = (matrix.averages or matrix.tasks)[0]
     page = (PAGE, [in_words(row) for row in found if row.task == shown])
-    write_table(out, f"Accuracies and losses of {matrix.model}", Row._fields, found, made, NOTES, page)
+    write_table(out, f"Accuracies and losses of {matrix.model}", LossRow._fields, found, made, NOTES, page)

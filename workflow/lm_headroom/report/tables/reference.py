@@ -46,7 +46,7 @@ NOTES = (
 )
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """A number of the paper: what it is, its value there, ours (empty where the study lacks it), and a note."""
 
     quantity: str
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     note: str
 
 
-def rows(matrix: ResultsMatrix) -> list[Row]:
+def rows(matrix: ResultsMatrix) -> list[PaperRow]:
     """All rows, in the paper's order."""
     parts = [sizes, prunable, inflections, joint, swings, between_shots, between_tasks]
     if not matrix.without_induction:
@@ -72,14 +72,16 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     write_table(out, f"The paper's numbers beside those of {matrix.model}", columns, found, made, NOTES)
 
 
-def sizes(matrix: ResultsMatrix) -> list[Row]:
+def sizes(matrix: ResultsMatrix) -> list[PaperRow]:
     """Heads and parameters of the model."""
     if matrix.without_induction:
         record = read_record(matrix.results / RECORD)
         layers, heads = record["layers"], record["heads"]
     else:
         layers, heads = read_induction(matrix, "prefix_matching")[0].shape
-    found = [Row("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")]
+    found = [
+        PaperRow("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")
+    ]
     papers: dict[Component, tuple[str, str]] = {
         "heads": ("attention parameters", "21.7 B"),
         "ffns": ("FFN parameters", "43.4 B"),
@@ -92,11 +94,11 @@ def sizes(matrix: ResultsMatrix) -> list[Row]:
         note = f"ours scaled up from the {count} of {total} {COMPONENTS[component]} that go at {pruned}%"
         note += "; exact unless query heads share keys and values" if component == "heads" else ""
         ours = size(last * total / count) if count else ""
-        found.append(Row(quantity, paper, ours, note if count else "no level of the study prunes one"))
+        found.append(PaperRow(quantity, paper, ours, note if count else "no level of the study prunes one"))
     return [row._replace(note="; ".join(filter(None, (OTHER_MODEL, row.note)))) for row in found]
 
 
-def prunable(matrix: ResultsMatrix) -> list[Row]:
+def prunable(matrix: ResultsMatrix) -> list[PaperRow]:
     """Shares of heads and FFNs that can go, and their parameters."""
     papers: dict[Component, tuple[str, str, str]] = {
         "heads": ("about 70%", "15.7 B", "15.2 B by arithmetic, 70% of 21.7 B"),
@@ -108,31 +110,31 @@ def prunable(matrix: ResultsMatrix) -> list[Row]:
         what = COMPONENTS[component]
         found_by_shot = {shots: certified_average(matrix, shots, component, known)[1:] for shots in matrix.shots}
         ours = _by_shot((shots, _share(*result)) for shots, result in found_by_shot.items())
-        found.append(Row(f"{what} that go with minimal loss", share, ours, BY_EYE))
+        found.append(PaperRow(f"{what} that go with minimal loss", share, ours, BY_EYE))
         ours = _by_shot(
             (shots, result.verdict if result.level is None else size(curve.removed[result.level]))
             for shots, (curve, result) in found_by_shot.items()
         )
-        found.append(Row(f"parameters of these {what}", parameters, ours, f"paper: {arithmetic}; {OTHER_MODEL}"))
+        found.append(PaperRow(f"parameters of these {what}", parameters, ours, f"paper: {arithmetic}; {OTHER_MODEL}"))
     return found
 
 
-def inflections(matrix: ResultsMatrix) -> list[Row]:
+def inflections(matrix: ResultsMatrix) -> list[PaperRow]:
     """Where accuracy starts to fall with FFNs pruned."""
     found = []
     # The paper has one number for "few-shot".
     for shots, paper in ((0, "20%"), (1, "10%"), (5, "10%")):
         ours = _flat(matrix, shots, matrix.tasks) if shots in matrix.shots else ""
         note = BY_EYE if ours else _no_shots(shots)
-        found.append(Row(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
+        found.append(PaperRow(f"FFNs, inflection of the average, {shots}-shot", paper, ours, note))
     for task in ("piqa", "winogrande", "rte"):
         lacks = _lacks_tasks(matrix, task)
         flat = "" if lacks else _by_shot((k, _flat(matrix, k, [task])) for k in matrix.shots)
-        found.append(Row(f"FFNs, {task} flat to", "30%", flat, lacks or BY_EYE))
+        found.append(PaperRow(f"FFNs, {task} flat to", "30%", flat, lacks or BY_EYE))
     return found
 
 
-def joint(matrix: ResultsMatrix) -> list[Row]:
+def joint(matrix: ResultsMatrix) -> list[PaperRow]:
     """Points of accuracy lost with heads and FFNs pruned together."""
     found = []
     for shots, heads, ffns, paper in ((0, 70, 20, 5), (1, 70, 10, 6), (5, 60, 20, 4)):
@@ -150,25 +152,25 @@ def joint(matrix: ResultsMatrix) -> list[Row]:
                 note = "average over the study's tasks, not the paper's 14; the paper has no error"
             else:
                 note = "not computed: the cell is not in the study's joint grid"
-        found.append(Row(quantity, str(paper), ours, note))
+        found.append(PaperRow(quantity, str(paper), ours, note))
     return found
 
 
-def swings(matrix: ResultsMatrix) -> list[Row]:
+def swings(matrix: ResultsMatrix) -> list[PaperRow]:
     """Largest loss from a single FFN."""
     found = []
     for task in ("wsc", "multirc"):
         lacks = _lacks_tasks(matrix, task)
         ours = "" if lacks else _swings(matrix, [task])
-        found.append(Row(f"largest loss from one FFN in points, {task}", "up to 20", ours, lacks or OTHER_MODEL))
+        found.append(PaperRow(f"largest loss from one FFN in points, {task}", "up to 20", ours, lacks or OTHER_MODEL))
     note = "over all tasks of the study; the largest of many noisy numbers is too large"
     return [
         *found,
-        Row("largest loss from one FFN in points, any task", "up to 20", _swings(matrix, matrix.tasks), note),
+        PaperRow("largest loss from one FFN in points, any task", "up to 20", _swings(matrix, matrix.tasks), note),
     ]
 
 
-def between_shots(matrix: ResultsMatrix) -> list[Row]:
+def between_shots(matrix: ResultsMatrix) -> list[PaperRow]:
     """Table 1."""
     path = matrix.path("cross_shot")
     ours = {row.shots: row for row in table1.data(path, **matrix.expected())} if len(matrix.shots) > 1 else {}
@@ -179,12 +181,14 @@ def between_shots(matrix: ResultsMatrix) -> list[Row]:
         mean = _both(row.srcc_mean, row.argsort_mean) if row else ""
         variance = _both(row.srcc_variance, row.argsort_variance, 4) if row else ""
         names = f"between {pair.replace('-', ' and ')} shots, {{}} over tasks (Table 1)"
-        found.append(Row(f"correlation {names.format('mean')}", paper, mean, STATISTIC if row else absent))
-        found.append(Row(f"correlation {names.format('variance')}", "0.001", variance, STATISTIC if row else absent))
+        found.append(PaperRow(f"correlation {names.format('mean')}", paper, mean, STATISTIC if row else absent))
+        found.append(
+            PaperRow(f"correlation {names.format('variance')}", "0.001", variance, STATISTIC if row else absent)
+        )
     return found
 
 
-def between_tasks(matrix: ResultsMatrix) -> list[Row]:
+def between_tasks(matrix: ResultsMatrix) -> list[PaperRow]:
     """Correlation and overlap of ReCoRD with COPA and Winogrande."""
     found = []
     for other, overlap in (("copa", "71%"), ("winogrande", "76%")):
@@ -195,13 +199,13 @@ def between_tasks(matrix: ResultsMatrix) -> list[Row]:
             row = next(row for row in table if (row["task_a"], row["task_b"]) == ("record", other))
             correlation = _both(row["srcc"], row["argsort_statistic"])
             shared = f"{100 * row['overlap_top30']:.0f}%"
-        found.append(Row(f"correlation of record and {other}, 0-shot", "0.13", correlation, lacks or STATISTIC))
+        found.append(PaperRow(f"correlation of record and {other}, 0-shot", "0.13", correlation, lacks or STATISTIC))
         note = lacks or "same definition; 30% by chance"
-        found.append(Row(f"overlap of the top 30% heads of record and {other}, 0-shot", overlap, shared, note))
+        found.append(PaperRow(f"overlap of the top 30% heads of record and {other}, 0-shot", overlap, shared, note))
     return found
 
 
-def induction_layers(matrix: ResultsMatrix) -> list[Row]:
+def induction_layers(matrix: ResultsMatrix) -> list[PaperRow]:
     """From which layer on heads have high induction scores."""
     papers: dict[Score, str] = {"prefix_matching": "31 of 64", "copying": "41 of 64"}
     note = (
@@ -213,7 +217,9 @@ def induction_layers(matrix: ResultsMatrix) -> list[Row]:
         scores, _ = read_induction(matrix, score)
         high = np.flatnonzero((scores >= scores.max() / 2).any(axis=1))
         found.append(
-            Row(f"heads with high {SCORES[score]} scores from layer", paper, f"{high[0] + 1} of {len(scores)}", note)
+            PaperRow(
+                f"heads with high {SCORES[score]} scores from layer", paper, f"{high[0] + 1} of {len(scores)}", note
+            )
         )
     return found
 

@@ -51,7 +51,7 @@ ZERO_SHOT = (
 )
 
 
-class Row(NamedTuple):
+class SeedRow(NamedTuple):
     """Numbers of one task, or of the aggregate; empty where not defined. Variances in squared points."""
 
     shots: int
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     n_corrected: str
 
 
-def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> list[Row]:
+def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> list[SeedRow]:
     """A row per number of shots and task, and one for their average.
 
     Args:
@@ -97,7 +97,7 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> l
                 "" if agreed.corrected is None else agreed.corrected,
                 f"{agreed.n_corrected} of {agreed.n_pairs}",
             )
-            found.append(Row(k, task, len(seeds), counts[task], *_points(of), agreed.srcc, *known))
+            found.append(SeedRow(k, task, len(seeds), counts[task], *_points(of), agreed.srcc, *known))
     return found
 
 

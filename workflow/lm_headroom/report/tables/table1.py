@@ -37,7 +37,7 @@ NOTES = (
 )
 
 
-class Row(NamedTuple):
+class ShotPairRow(NamedTuple):
     """A pair of shots (``0-1``), the number of tasks, mean and sample variance over them, and what noise leaves.
 
     The corrected mean is over ``n_corrected`` tasks, NaN where there is none; ``n_beyond_layers`` counts tasks whose
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     n_beyond_layers: int
 
 
-def data(path: Path, **expected: Any) -> list[Row]:
+def data(path: Path, **expected: Any) -> list[ShotPairRow]:
     """A row per pair of shots: SRCC and the released code's argsort statistic, mean and sample variance over tasks.
 
     The variance over a single task is not defined: NaN.
@@ -70,7 +70,9 @@ def data(path: Path, **expected: Any) -> list[Row]:
         corrected = [row["srcc_corrected"] for row in members if row["srcc_corrected"] is not None]
         mean = float(np.mean(corrected)) if corrected else float("nan")
         beyond = n_beyond_layers(members)
-        table.append(Row(f"{pair[0]}-{pair[1]}", len(members), *srcc, *argsort, overlap, mean, len(corrected), beyond))
+        table.append(
+            ShotPairRow(f"{pair[0]}-{pair[1]}", len(members), *srcc, *argsort, overlap, mean, len(corrected), beyond)
+        )
     return table
 
 
