@@ -19,7 +19,7 @@ Pairs = Sequence[tuple[int, str, str]]
 
 
 class Harness:
-    """lm-eval's HFLM over a model that knows nothing of the seam; masks are hooks."""
+    """lm-eval's HFLM over a model without interventions; masks are hooks."""
 
     def __init__(self, record: Path, dtype: str, model: Any = None) -> None:
         from lm_eval.models.huggingface import HFLM

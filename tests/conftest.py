@@ -104,7 +104,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def loaded(family: str, tokenizer: Any) -> Any:
-    """A tiny random model of each family, seam attached, in float64."""
+    """A tiny random model of each family, with interventions attached, in float64."""
     from lm_headroom.engine.loading import prepare
 
     return prepare(tiny_model(family), tokenizer)

@@ -58,7 +58,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def hflm(smollm2_record: Path) -> Any:
-    """HFLM over a copy of the model that knows nothing of the seam."""
+    """HFLM over a copy of the model without interventions."""
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

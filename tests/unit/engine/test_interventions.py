@@ -10,7 +10,7 @@ from tests.support.tiny_models import count_operations, tiny_model
 
 
 def test_a_closed_head_equals_zeroed_projection_columns(loaded, family):
-    """transformers' own forward, with the seam's gate on one side and changed weights on the other."""
+    """transformers' own forward, with a gate on one side and changed weights on the other."""
     tokens = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
     d_head = loaded.shape.d_head
     for layer, head in [(0, 0), (1, 2), (2, 3)]:
@@ -109,7 +109,7 @@ def test_an_unknown_family_is_refused():
         attach(model)
 
 
-def test_a_layer_that_bypasses_the_seam_is_refused(family, monkeypatch):
+def test_a_layer_that_bypasses_the_attention_function_is_refused(family, monkeypatch):
     model = tiny_model(family)
     bypassed = architectures.attention_modules(model)[1]
     inner = bypassed.forward

@@ -102,13 +102,7 @@ def contributions(
     def differentiate(batch: Batch) -> list[DocumentSums]:
         # The gates must also be in force when the backward pass recomputes layers.
         with loaded.interventions.gates(gates):
-            try:
-                return _contributions(loaded, batch, result.n_targets)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or batch.n_documents > 1:
-                    raise
-            # A single document that does not fit: recompute layers rather than keep their activations.
-            return _contributions(loaded, batch, result.n_targets, checkpointing=True)
+            return _differentiate(loaded, batch, result.n_targets)
 
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
@@ -136,6 +130,17 @@ def contributions(
             if progress:
                 progress.advance(batch.n_documents)
     return result
+
+
+def _differentiate(loaded: LoadedModel, batch: Batch, n_targets: Array) -> list[DocumentSums]:
+    """Compute the sums of each layer; recompute layers if a single document does not fit into memory."""
+    try:
+        return _contributions(loaded, batch, n_targets)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or batch.n_documents > 1:
+            raise
+    # Outside the except clause, so that the failed pass's tensors are freed.
+    return _contributions(loaded, batch, n_targets, checkpointing=True)
 
 
 def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> tuple[DocumentSums, Contributions]:

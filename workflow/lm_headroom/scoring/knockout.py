@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
@@ -154,11 +155,8 @@ def _knock_out(
             hidden = inputs.pop(layer)
             if numbers <= ablated[layer].unit.done.keys():
                 continue
-            per_component = []
-            for place in places:
-                with loaded.interventions.restart(layer, hidden), _without(loaded, components[place]):
-                    per_component.append(predict_checked(loaded, batch))
-            n_added = ablated[layer].add(batch, per_component)
+            removed = [components[place] for place in places]
+            n_added = ablated[layer].add(batch, _predict_without(loaded, batch, removed, hidden))
             if progress:
                 progress.advance(n_added * len(places))
 
@@ -170,13 +168,10 @@ def _knock_out(
             return _KeptLikelihoods(likelihoods, unit, batches)
 
         dense = keep("whole", [results.dense])
-        ablated = {
-            layer: keep(
-                f"{layer}-{digest([components[place][1] for place in places])}",
-                [results.ablated[place] for place in places],
-            )
-            for layer, places in by_layer.items()
-        }
+        ablated = {}
+        for layer, places in by_layer.items():
+            name = f"{layer}-{digest([components[place][1] for place in places])}"
+            ablated[layer] = keep(name, [results.ablated[place] for place in places])
         if progress:
             progress.reuse(sum(len(kept.unit.done) * len(kept.likelihoods) for kept in ablated.values()))
         done = frozenset(dense.unit.done).intersection(*(kept.unit.done for kept in ablated.values()))
@@ -215,6 +210,17 @@ class _KeptLikelihoods:
             n_added += 1
         self.unit.save_if_due()
         return n_added
+
+
+def _predict_without(
+    loaded: LoadedModel, batch: Batch, removed: Sequence[Component], hidden: Tensor
+) -> list[TokenPredictions]:
+    """Predict without each of some components of one layer, from the layer's input."""
+    predictions = []
+    for layer, head in removed:
+        with loaded.interventions.restart(layer, hidden), _without(loaded, (layer, head)):
+            predictions.append(predict_checked(loaded, batch))
+    return predictions
 
 
 def _without(loaded: LoadedModel, component: Component) -> AbstractContextManager[None]:
