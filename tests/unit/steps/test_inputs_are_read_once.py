@@ -92,42 +92,42 @@ def test_steps_that_run_a_model(results):
     model = ["--model", tiny / "model.json", "--device", "cpu"]
     for task in ("copa", "piqa"):
         measured = [*model, "--prompts", results / "prompts" / task / CELL]
-        run(results, "head-importance", *measured, "--out", tiny / "head_importance" / task / CELL,
+        run(results, "score-heads", *measured, "--out", tiny / "head_importance" / task / CELL,
             "--ranking", tiny / "ranking" / "heads" / task / CELL)  # fmt: skip
-        run(results, "ffn-importance", *measured, "--out", tiny / "ffn_importance" / task / CELL, "--selection",
+        run(results, "score-ffns", *measured, "--out", tiny / "ffn_importance" / task / CELL, "--selection",
             "scoring", "--ranking", tiny / "ranking" / "ffns" / task / CELL, "--levels", 50, "--controls", "random_1",
             "--curve", tiny / "pruned_eval/ffns" / task / "0shot-seed7/own.parquet")  # fmt: skip
     measured = [*model, "--prompts", results / "prompts" / "copa" / CELL]
     gathered = ["--results", tiny, "--tasks", "copa", "piqa", "--shots", 0, "--seed", 7]
     for component in ("head", "ffn"):
-        run(results, "rank", *gathered, "--component", f"{component}s",
-            "--scores-out", tiny / f"{component}_importance/aggregate" / CELL,
-            "--out", tiny / "ranking" / f"{component}s/aggregate" / CELL)  # fmt: skip
-    run(results, "rank", "--scores", tiny / "head_importance/copa" / CELL, "--out", tiny / "ranking.parquet")
-    run(results, "correlate", *gathered, "--out", tiny / "correlation/cross_task" / CELL)
-    run(results, "ffn-selection", *measured, "--selection", "scoring", "--out", tiny / "ffn_selection/copa" / CELL,
+        run(results, f"aggregate-{component}s", *gathered,
+            "--out", tiny / f"{component}_importance/aggregate" / CELL,
+            "--ranking", tiny / "ranking" / f"{component}s/aggregate" / CELL)  # fmt: skip
+    run(results, "rank-heads", "--scores", tiny / "head_importance/copa" / CELL, "--out", tiny / "ranking.parquet")
+    run(results, "correlate-tasks", *gathered, "--out", tiny / "correlation/cross_task" / CELL)
+    run(results, "select-ffns", *measured, "--selection", "scoring", "--out", tiny / "ffn_selection/copa" / CELL,
         "--levels", 50, "--curve", tiny / "pruned_eval/ffns/copa/0shot-seed7/other_documents.parquet")  # fmt: skip
-    run(results, "head-oracle", *measured, "--heads", 2, "--out", tiny / "head_oracle/copa" / CELL)
-    run(results, "recompute", *measured, "--pruning-step", 50, "--out", tiny / "iterative.parquet")
+    run(results, "score-head-knockouts", *measured, "--heads", 2, "--out", tiny / "head_oracle/copa" / CELL)
+    run(results, "rank-heads-iteratively", *measured, "--pruning-step", 50, "--out", tiny / "iterative.parquet")
     heads, ffns = tiny / "ranking/heads", tiny / "ranking/ffns"
     curves = [*measured, "--levels", 50, "--out", tiny / "curves"]
-    run(results, "prune", *curves, "--rankings", "own", "reversed", "random_1", "token", "magnitude",
+    run(results, "evaluate-pruned", *curves, "--rankings", "own", "reversed", "random_1", "token", "magnitude",
         "--ranking-file", heads / "copa" / CELL, "--scores", tiny / "head_importance/copa" / CELL)  # fmt: skip
-    run(results, "prune", *curves, "--rankings", "aggregate", "--ranking-file", heads / "aggregate" / CELL)
-    run(results, "prune", *curves, "--rankings", "iterative", "--ranking-file", tiny / "iterative.parquet")
+    run(results, "evaluate-pruned", *curves, "--rankings", "aggregate", "--ranking-file", heads / "aggregate" / CELL)
+    run(results, "evaluate-pruned", *curves, "--rankings", "iterative", "--ranking-file", tiny / "iterative.parquet")
     for ranking in ("copa", "aggregate"):
-        run(results, "joint", *measured, "--heads-ranking", heads / "aggregate" / CELL,
+        run(results, "evaluate-joint", *measured, "--heads-ranking", heads / "aggregate" / CELL,
             "--ffns-ranking", ffns / "aggregate" / CELL, "--joint-heads", 50, "--joint-ffns", 50, "--levels", 50,
             "--curve", tiny / "curves" / f"{ranking}.parquet", "--curve-ranking", heads / ranking / CELL,
             "--out", tiny / "joint.parquet")  # fmt: skip
-    run(results, "transfer", *curves, "--correlations", tiny / "correlation/cross_task" / CELL,
+    run(results, "evaluate-transfer", *curves, "--correlations", tiny / "correlation/cross_task" / CELL,
         "--ranking-folder", heads, "--task", "copa", "--tasks", "copa", "piqa")  # fmt: skip
-    run(results, "induction", *model, "--sequences", 1, "--out", tiny / "induction")
+    run(results, "score-induction", *model, "--sequences", 1, "--out", tiny / "induction")
     induction = [tiny / "induction" / f"{name}.parquet" for name in ("prefix_matching", "copying")]
-    run(results, "ablate", *measured, "--prefix-matching", induction[0], "--copying", induction[1],
+    run(results, "ablate-induction", *measured, "--prefix-matching", induction[0], "--copying", induction[1],
         "--percents", 10, 25, "--random", 1, "--out", tiny / "induction_ablation.parquet")  # fmt: skip
-    run(results, "capacity", *gathered, "--out", tiny / "capacity" / CELL)
-    run(results, "export", *model, "--ranking", heads / "aggregate" / CELL, ffns / "aggregate" / CELL,
+    run(results, "retain-capacity", *gathered, "--out", tiny / "capacity" / CELL)
+    run(results, "export-pruned", *model, "--ranking", heads / "aggregate" / CELL, ffns / "aggregate" / CELL,
         "--percent", 50, 34, "--out", results.parent / "export")  # fmt: skip
 
 
