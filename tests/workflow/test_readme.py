@@ -11,6 +11,7 @@ import yaml
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.cli import GROUPS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study
@@ -45,6 +46,13 @@ def test_the_artifact_table_is_the_schemas():
         columns = ", ".join(column.name for column in kind.columns)
         assert f"| `{kind.place}` |" in README, kind.name
         assert f"| {columns} |" in README, kind.name
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_named_commands_exist(page):
+    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", (ROOT / page).read_text(), re.DOTALL)
+    named = re.findall(r"^`?lm-headroom ([a-z][a-z-]*)", "\n".join(code), re.M)
+    assert set(named) <= set(" ".join(GROUPS.values()).split())
 
 
 def test_named_make_targets_exist():

@@ -56,7 +56,7 @@ def show(file: Path, /, *, rows: Count = 5) -> None:
 
 
 def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -> None:
-    """Check that results are whole, of this code, and made from what is there.
+    """Check that results are intact, made by this code, and made from the inputs that are there.
 
     Args:
         results: the results folder.

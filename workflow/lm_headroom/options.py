@@ -150,7 +150,7 @@ class ModelSettings:
     Attributes:
         model: the model's record, model.json, which `lm-headroom resolve-model` writes.
         dtype: number format of weights and activations.
-        device: where the model runs; `auto` takes a GPU if there is one.
+        device: the device of the model; `auto` takes GPUs if any are visible.
         gpus: GPUs to take, of those that are free.
         threads: CPU threads; torch's choice if not given.
     """
@@ -167,9 +167,9 @@ class Settings(ModelSettings):
     """How a command runs a model on prompts.
 
     Attributes:
-        token_budget: most tokens per batch, or `auto`: what fits into memory. It changes speed and memory alone.
+        token_budget: most tokens per batch; `auto` means as many as fit in memory. It changes speed and memory only.
         add_bos: put the BOS token before each prompt.
-        cache: folder where finished units of work are kept, and looked for by a later run.
+        cache: folder that keeps finished work units for a later run.
     """
 
     token_budget: TokenBudget = None

@@ -108,7 +108,7 @@ def table(
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
         margin: loss of accuracy that counts as none, in percentage points.
-        sample: which scoring documents; `shuffled` ones depend on the seed.
+        sample: the choice of scoring documents; a `shuffled` one depends on the seed.
         joint: heads and FFNs were also pruned together.
         iterative: heads were also pruned under the iterative ranking.
         without_induction: heads have no induction scores.
@@ -136,7 +136,7 @@ def findings(
     selection_bias: bool = False,
     without_induction: bool = False,
 ) -> None:
-    """Write in words what a study found, from its artifacts.
+    """Write a study's findings in words, from its artifacts.
 
     Args:
         results: the model's results folder.

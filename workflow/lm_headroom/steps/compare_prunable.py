@@ -1,4 +1,4 @@
-"""Step: how much of each model's heads and FFNs can go by the stated rule."""
+"""Step: how much of each model's heads and FFNs is prunable within the margin."""
 
 from __future__ import annotations
 

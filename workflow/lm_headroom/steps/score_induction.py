@@ -30,7 +30,7 @@ def score_induction(
         bos: put BOS before a sequence.
         head_output: what copying takes as a head's output: the values it attends to, or the value at its own position.
         output_bias: add the output projection's bias to every head's output.
-        cache: folder where finished units of work are kept, and looked for by a later run.
+        cache: folder that keeps finished work units for a later run.
         out: folder for prefix_matching.parquet and copying.parquet.
 
     Example:

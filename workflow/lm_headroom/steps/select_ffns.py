@@ -1,6 +1,6 @@
-"""Step: FFN importance on the other documents than the study ranks by, and the curve under that ranking.
+"""Step: FFN importance on the documents that the study does not rank by, and the curve under that ranking.
 
-Beside the study's own it says how optimistic curves are that are measured on the documents which ranked the FFNs.
+Its difference from the study's own curve is the selection bias of judging on the documents that ranked the FFNs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def select_ffns(
     out: OutFile,
     curve: OutFile,
 ) -> None:
-    """Score FFNs on other documents than a study does, and measure the accuracy curve under that ranking.
+    """Score FFNs on the documents that a study does not rank by, and measure that ranking's accuracy curve.
 
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
         selection: the study's own documents; the others score here.
-        levels: percents of FFNs pruned, of that curve; 0 is always there.
+        levels: percents of FFNs pruned, of that curve; 0 is always evaluated.
         out: the FFN-selection artifact.
         curve: the accuracy curve, measured on the evaluation documents as the study's own.
 
