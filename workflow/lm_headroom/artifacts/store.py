@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lm_headroom.artifacts.catalogue import template_of
@@ -390,6 +389,9 @@ def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapp
 
 def _check_finite(path: Path, kind: ArtifactSchema, table: pa.Table, advice: str) -> None:
     """Refuse infinite numbers, and NaN where nothing is undefined; names the row by what numbers or names it."""
+    # Here, since commands that only look at a file need none of it to start.
+    import pyarrow.compute as pc
+
     for column in kind.columns:
         if not pa.types.is_floating(column.type):
             continue
