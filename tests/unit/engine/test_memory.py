@@ -13,12 +13,12 @@ def test_budgets_follow_the_free_memory(loaded, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * (300 * per_token + memory.logit_bytes(model)))
     assert memory.token_budget(model, device) == 300
     # The oracle keeps the inputs of all layers, a backward pass all of every layer.
-    assert batch_size.LEAST <= memory.token_budget(model, device, keeps_layers=True) < 300
-    assert memory.token_budget(model, device, differentiates=True) == batch_size.LEAST
+    assert batch_size.MIN_TOKENS <= memory.token_budget(model, device, keeps_layers=True) < 300
+    assert memory.token_budget(model, device, differentiates=True) == batch_size.MIN_TOKENS
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
-    assert memory.token_budget(model, device) == batch_size.LEAST
+    assert memory.token_budget(model, device) == batch_size.MIN_TOKENS
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**50)
-    assert memory.token_budget(model, device) == batch_size.MOST["cpu"]
+    assert memory.token_budget(model, device) == batch_size.MAX_TOKENS["cpu"]
 
 
 def test_free_memory_is_within_the_container(monkeypatch, tmp_path):
