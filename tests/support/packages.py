@@ -20,11 +20,12 @@ BASE = frozenset({"errors", "settings", "progress", "places", "checkout"})
 ALLOWED = {
     name: frozenset(allowed.split())
     for name, allowed in {
-        "cli": "steps planning audit report results pruned scoring engine models tasks artifacts study",
-        "steps": "report results pruned scoring engine models tasks artifacts analysis study",
-        "planning": "scoring engine models tasks artifacts analysis study",
-        "audit": "models tasks artifacts study",
-        "report": "results artifacts analysis study",
+        "cli": "commands steps planning audit report results scoring engine models tasks artifacts options study",
+        "commands": "options planning audit results models artifacts study",
+        "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
+        "planning": "options scoring engine models tasks artifacts analysis study",
+        "audit": "options models tasks artifacts study",
+        "report": "options results artifacts analysis study",
         "results": "artifacts analysis study",
         "pruned": "engine models artifacts",
         "scoring": "engine models artifacts analysis study",
@@ -32,14 +33,15 @@ ALLOWED = {
         "models": "artifacts",
         "tasks": "artifacts",
         "artifacts": "study",
+        "options": "study",
         "analysis": "",
         "study": "",
     }.items()
 }
 """What each package may import, highest first: no package imports one that stands before it."""
 
-IMPORT_TORCH = ("engine", "scoring", "pruned", "planning.plan")
-"""Packages and modules that import torch when they are imported."""
+IMPORT_TORCH = ("engine", "scoring", "pruned", "planning.plan", "steps.prepare_evaluation", "steps.prepare_scoring")
+"""Packages and modules that import torch when they are imported; steps import the last two within functions."""
 
 
 def module_files(package: Path = PACKAGE) -> dict[str, Path]:

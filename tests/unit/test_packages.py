@@ -21,13 +21,6 @@ from tests.support.packages import (
     with_map,
 )
 
-NOT_YET_WITHOUT_TORCH = """
-    steps.ablate_induction steps.evaluate_joint steps.evaluate_pruned steps.evaluate_transfer steps.export_pruned
-    steps.prepare_evaluation steps.prepare_scoring steps.rank_heads_iteratively steps.score_ffns
-    steps.score_head_knockouts steps.score_heads steps.score_induction steps.select_ffns
-"""
-"""Modules that are to import torch within functions. The list shrinks to none."""
-
 
 def test_the_allowed_imports_run_down():
     names = list(ALLOWED)
@@ -89,8 +82,7 @@ def test_the_other_packages_are_imported_without_torch():
     ]
     command = [sys.executable, "-c", WITHOUT_TORCH, *may]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
-    needing = [line.split()[0] for line in done.stdout.splitlines()]
-    assert sorted(needing) == sorted(NOT_YET_WITHOUT_TORCH.split()), done.stdout
+    assert done.stdout == ""
 
 
 def test_the_picture_in_the_docs_is_of_the_code():
