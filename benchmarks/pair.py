@@ -201,7 +201,7 @@ def _planned(bench: Bench, prompts: Path, task: str, shots: int) -> dict[str, An
         place.parent.mkdir(parents=True)
         place.write_bytes(prompts.read_bytes())
         actual = plan.read_prompts(study, Path(name), tokenizer, config.max_position_embeddings, 1000)
-    node = plan.measured(config, "float32", torch.get_num_threads())
+    node = plan.measure_hardware(config, "float32", torch.get_num_threads())
     costs = plan.costs_of(model_from_config(config, torch.float32))
     return {job.rule: job for job in plan.jobs(study, [prompts.loads for prompts in actual], costs, node)}
 
