@@ -21,13 +21,13 @@ CASES = Cases()
 @CASES.of("a study that is no YAML")
 def _(bench):
     (bench.folder / "study.yaml").write_text("tasks: [piqa\nshots: [0]\n")
-    return bench.headroom("plan", "--model", bench.checkpoint(), "--study", bench.folder / "study.yaml")
+    return bench.headroom("plan", "--source", bench.checkpoint(), "--study", bench.folder / "study.yaml")
 
 
 @CASES.of("a study without a line")
 def _(bench):
     (bench.folder / "study.yaml").write_text("# Later.\n")
-    return bench.headroom("plan", "--model", bench.checkpoint(), "--study", bench.folder / "study.yaml")
+    return bench.headroom("plan", "--source", bench.checkpoint(), "--study", bench.folder / "study.yaml")
 
 
 STUDIES = {

@@ -47,7 +47,9 @@ def function_of(command: str) -> str:
 def app_of(command: str | None) -> App:
     """The application of one command, or of all, which imports all but what runs models."""
     options: dict[str, Any] = {
-        "default_parameter": Parameter(consume_multiple=1, negative_iterable=(), negative_none=()),
+        "default_parameter": Parameter(
+            consume_multiple=1, allow_repeating=True, negative_iterable=(), negative_none=()
+        ),
         "help_format": "plaintext",
         "version_flags": (),
     }
@@ -57,12 +59,11 @@ def app_of(command: str | None) -> App:
             shown = Group(group, sort_key=n)
             for m, name in enumerate(names.split()):
                 app.command(_function(name), name=name, group=shown, sort_key=m)
-        app["--help"].group = Group("", show=False)
-        return app
-    function = _function(command)
-    example = " ".join((function.__doc__ or "").partition("Example:")[2].split())
-    app = App(name=f"lm-headroom {command}", help_epilogue=f"Example: {example}", **options)
-    app.default(function)
+    else:
+        function = _function(command)
+        example = " ".join((function.__doc__ or "").partition("Example:")[2].split())
+        app = App(name=f"lm-headroom {command}", help_epilogue=f"Example: {example}", **options)
+        app.default(function)
     app["--help"].group = Group("", show=False)
     return app
 
@@ -74,11 +75,7 @@ def _function(command: str) -> Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns:
-        0 on success; 1 with one sentence on standard error where the user can mend it; 2 for a wrong command line.
-    """
+    """Run a command: 0 on success, 1 with a sentence where the user can mend it, 2 for a wrong command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words and words[0] in " ".join(GROUPS.values()).split() else None
     name = f"lm-headroom {command}" if command else "lm-headroom"
