@@ -10,8 +10,8 @@ from scipy.stats import norm
 
 from lm_headroom.analysis.non_inferiority import (
     CONFIDENCE,
-    certify,
-    certify_grid,
+    find_prunable,
+    find_prunable_cell,
     is_above_chance,
     paired_loss,
     within_share,
@@ -69,7 +69,7 @@ def test_certified_and_refuted_levels_hold_the_truth() -> None:
     truth, too_much, too_little, informative = 2, 0, 0, 0
     rng = np.random.default_rng(5)
     for _ in range(N // 2):
-        found = certify([outcomes(rng, 0.7, losses, changed, 250) for _ in range(4)], chance=[0.3] * 4)
+        found = find_prunable([outcomes(rng, 0.7, losses, changed, 250) for _ in range(4)], chance_levels=[0.3] * 4)
         if found.level is None:
             continue
         too_much += found.level > truth
@@ -93,7 +93,7 @@ def test_no_cell_beyond_the_margin_is_certified_in_more_than_one_study_of_twenty
     n = 1500
     for _ in range(n):
         tasks = [outcomes(rng, 0.7, losses.ravel()[1:], changed.ravel()[1:], 400).reshape(3, 3, -1) for _ in range(3)]
-        cell = certify_grid(tasks, removed, chance=[0.3] * 3).cell
+        cell = find_prunable_cell(tasks, removed, chance_levels=[0.3] * 3).cell
         if cell is not None:
             wrong += losses[cell] > MARGIN
             some += cell != (0, 0)
@@ -138,9 +138,9 @@ def certified_first_levels(
             same.append(np.vstack([whole, without[right.argmax()]]).astype(float))
             # Other questions choose among FFNs of equal worth, which is any of them.
             apart.append(np.vstack([whole, without[rng.integers(ffns)]]).astype(float))
-        chance = [0.25] * tasks
-        for i, (curves, chosen) in enumerate(((same, ""), (same, "ranked by them"), (apart, ""))):
-            found[i] += (certify(curves, chance, chosen=chosen).level or 0) > 0
+        chance_levels = [0.25] * tasks
+        for i, (curves, overlap) in enumerate(((same, ""), (same, "ranked by them"), (apart, ""))):
+            found[i] += (find_prunable(curves, chance_levels, overlap=overlap).level or 0) > 0
     always, by_rule, elsewhere = (found / STUDIES).tolist()
     return always, by_rule, elsewhere
 
@@ -169,26 +169,28 @@ def test_tasks_chosen_for_the_whole_models_accuracy_certify_no_more_than_they_sh
     above: float, changed: float
 ) -> None:
     """Every task truly loses the margin, however few of them are found above chance: the loss stays the margin."""
-    rng, wrong, chosen = np.random.default_rng(int(1000 * above + 10 * changed)), 0, []
+    rng, wrong, overlap = np.random.default_rng(int(1000 * above + 10 * changed)), 0, []
     for _ in range(STUDIES):
         accuracy = 0.5 + above
         tasks = [outcomes(rng, accuracy, np.array([MARGIN]), np.array([changed]), 200) for _ in range(6)]
         able = [task for task in tasks if is_above_chance(task[0], 0.5)]
-        chosen.append(len(able))
-        wrong += bool(able) and (certify(able, [0.5] * len(able)).level or 0) > 0
+        overlap.append(len(able))
+        wrong += bool(able) and (find_prunable(able, [0.5] * len(able)).level or 0) > 0
     assert wrong / STUDIES <= ALLOWED_OF_STUDIES
     if above == 0:
-        assert np.mean(chosen) / 6 <= 0.05, "of tasks at chance one in twenty passes for one that is not"
+        assert np.mean(overlap) / 6 <= 0.05, "of tasks at chance one in twenty passes for one that is not"
 
 
 @pytest.mark.parametrize(("tasks", "n"), [(1, 200), (1, 1000), (3, 100), (14, 50)])
 @pytest.mark.parametrize("changed", [0.05, 0.15, 0.3])
 def test_a_loss_of_a_tenth_above_chance_is_seldom_certified(tasks: int, n: int, changed: float) -> None:
     rng = np.random.default_rng(tasks * n)
-    accuracy, chance = 0.7, 0.4
-    loss = np.array([0.1 * (accuracy - chance)])
+    accuracy, chance_levels = 0.7, 0.4
+    loss = np.array([0.1 * (accuracy - chance_levels)])
     shown = [
-        within_share([outcomes(rng, accuracy, loss, np.array([changed]), n) for _ in range(tasks)], [chance] * tasks)[0]
+        within_share(
+            [outcomes(rng, accuracy, loss, np.array([changed]), n) for _ in range(tasks)], [chance_levels] * tasks
+        )[0]
         for _ in range(STUDIES)
     ]
     assert np.mean(shown) <= ALLOWED_OF_STUDIES

@@ -11,10 +11,10 @@ from scipy.stats import binomtest, norm
 from lm_headroom.analysis.non_inferiority import (
     AT_LEAST,
     ESTIMATE_ONLY,
-    NOT_CERTIFIABLE,
+    INCONCLUSIVE,
     UP_TO,
-    certify,
-    certify_grid,
+    find_prunable,
+    find_prunable_cell,
     is_above_chance,
     paired_loss,
     within_share,
@@ -46,7 +46,7 @@ def test_the_score_statistic_is_tangos_up_to_pseudo_counts_and_first_order() -> 
 
 def test_levels_are_certified_until_the_first_that_fails() -> None:
     # Nothing lost, nothing lost, much, nothing: the last does not count.
-    found = certify([task(2000, 1500, (4, 4), (5, 5), (200, 50), (0, 0))], chance=[0.25])
+    found = find_prunable([task(2000, 1500, (4, 4), (5, 5), (200, 50), (0, 0))], chance_levels=[0.25])
     assert (found.level, found.estimate, found.below) == (2, 2, None)
     assert found.verdict == UP_TO
     assert found.power is not None
@@ -54,13 +54,13 @@ def test_levels_are_certified_until_the_first_that_fails() -> None:
 
 
 def test_refuted_levels_are_found_from_the_top() -> None:
-    found = certify([task(2000, 1500, (4, 4), (60, 20), (300, 50), (600, 50))], chance=[0.25])
+    found = find_prunable([task(2000, 1500, (4, 4), (60, 20), (300, 50), (600, 50))], chance_levels=[0.25])
     assert (found.level, found.estimate, found.below) == (1, 2, 3)
     assert found.verdict == UP_TO
 
 
 def test_a_level_that_too_few_questions_reach_leaves_it_open() -> None:
-    found = certify([task(500, 400, (1, 1), (40, 40))], chance=[0.25])
+    found = find_prunable([task(500, 400, (1, 1), (40, 40))], chance_levels=[0.25])
     assert (found.level, found.estimate, found.below) == (1, 2, None)
     assert found.power is not None
     assert found.power < 0.8
@@ -68,102 +68,108 @@ def test_a_level_that_too_few_questions_reach_leaves_it_open() -> None:
 
 
 def test_every_level_within_the_margin_is_at_least_the_last() -> None:
-    found = certify([task(2000, 1500, (4, 4), (5, 5))], chance=[0.25])
+    found = find_prunable([task(2000, 1500, (4, 4), (5, 5))], chance_levels=[0.25])
     assert (found.level, found.below, found.power, found.verdict) == (2, None, None, AT_LEAST)
 
 
-def test_few_questions_certify_nothing_and_say_so() -> None:
-    found = certify([task(16, 12, (1, 1), (2, 1))], chance=[0.25])
-    assert (found.level, found.verdict) == (None, NOT_CERTIFIABLE)
+def test_few_questions_are_inconclusive_and_say_so() -> None:
+    found = find_prunable([task(16, 12, (1, 1), (2, 1))], chance_levels=[0.25])
+    assert (found.level, found.verdict) == (None, INCONCLUSIVE)
     assert "too few questions" in found.reason
     # No question changes, and still nothing is certain of 16.
-    assert certify([task(16, 12, (0, 0))], chance=[0.25]).level is None
+    assert find_prunable([task(16, 12, (0, 0))], chance_levels=[0.25]).level is None
 
 
 def test_few_questions_refute_a_collapse_all_the_same() -> None:
-    found = certify([task(60, 60, (45, 0))], chance=[0.25])
+    found = find_prunable([task(60, 60, (45, 0))], chance_levels=[0.25])
     assert (found.level, found.below, found.verdict) == (0, 1, UP_TO)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "chance", "reason"),
+    ("tasks", "chance_level", "reason"),
     [
-        ([task(2000, 1010, (0, 0))], 0.5, "0.51 ± 0.01, is not told from chance, 0.50"),
+        ([task(2000, 1010, (0, 0))], 0.5, "better than chance (accuracy 0.51 ± 0.01, chance level 0.50)"),
         ([task(2000, 1500)], 0.25, "no level above 0"),
-        ([task(2000, 1500, (0, 0)), task(1, 1, (0, 0))], 0.25, "one question alone"),
-        ([task(200, 100, (0, 0)), task(200, 99, (0, 0))], 0.5, "is not told from chance on any task, 0.50"),
+        ([task(2000, 1500, (0, 0)), task(1, 1, (0, 0))], 0.25, "only one question"),
+        (
+            [task(200, 100, (0, 0)), task(200, 99, (0, 0))],
+            0.5,
+            "chance on any task (accuracy 0.50 ± 0.02, chance level 0.50)",
+        ),
     ],
 )
-def test_what_cannot_be_tested_is_said(tasks: list[Any], chance: float, reason: str) -> None:
-    found = certify(tasks, [chance] * len(tasks))
+def test_what_cannot_be_tested_is_said(tasks: list[Any], chance_level: float, reason: str) -> None:
+    found = find_prunable(tasks, [chance_level] * len(tasks))
     assert found.level is None
     assert reason in found.reason
 
 
-def test_a_wider_margin_lets_more_go() -> None:
+def test_a_wider_margin_lets_more_be_pruned() -> None:
     tasks = [task(2000, 1500, (60, 20), (150, 20))]
-    levels = [certify(tasks, [0.25], margin).level for margin in (1.0, 4.0, 10.0)]
+    levels = [find_prunable(tasks, [0.25], margin).level for margin in (1.0, 4.0, 10.0)]
     assert levels == [0, 1, 2]
 
 
-def test_the_grid_certifies_down_each_level_of_ffns() -> None:
-    # Heads down: in the first column all goes, in the second nothing is left once heads go.
+def test_the_grid_is_tested_down_each_level_of_ffns() -> None:
+    # Heads down: in the first column all can be pruned, in the second nothing is left once heads are pruned.
     cells = task(3000, 2400, (3, 3), (3, 3), (400, 20), (3, 3), (3, 3)).reshape(3, 2, -1)
     removed = np.array([[0, 10], [1, 11], [2, 12]], dtype=float)
-    # (0, 1) is certified, (1, 1) is not, so (2, 1) is not tested.
-    assert certify_grid([cells], removed, chance=[0.25]).cell == (0, 1)
-    small = certify_grid([cells[..., ::300]], removed, chance=[0.0])
+    # (0, 1) passes, (1, 1) does not, so (2, 1) is not tested.
+    assert find_prunable_cell([cells], removed, chance_levels=[0.25]).cell == (0, 1)
+    small = find_prunable_cell([cells[..., ::300]], removed, chance_levels=[0.0])
     assert small.cell is None
     assert "too few questions" in small.reason
 
 
 def test_enough_questions_are_a_power_of_four_fifths() -> None:
-    """15% of the questions change at the second level, too many to certify it: 1000 have a power of 0.50."""
+    """15% of the questions change at the second level, too many for it to pass: 1000 have a power of 0.50."""
     for n, verdict in ((1000, AT_LEAST), (2000, AT_LEAST), (2500, UP_TO)):
-        found = certify([task(n, 3 * n // 4, (1, 1), (17 * n // 200, 13 * n // 200))], chance=[0.25])
+        found = find_prunable([task(n, 3 * n // 4, (1, 1), (17 * n // 200, 13 * n // 200))], chance_levels=[0.25])
         assert (found.level, found.below, found.verdict) == (1, None, verdict), found.power
         assert found.power is not None
         assert (found.power >= 0.8) == (verdict == UP_TO)
-    nothing = certify([task(2000, 1500, (170, 130))], chance=[0.25])
-    assert (nothing.level, nothing.verdict) == (None, NOT_CERTIFIABLE)
-    assert nothing.reason == "too few questions: power 0.75 at the first level"
+    nothing = find_prunable([task(2000, 1500, (170, 130))], chance_levels=[0.25])
+    assert (nothing.level, nothing.verdict) == (None, INCONCLUSIVE)
+    assert nothing.reason == "the study has too few questions (power 0.75 at the lowest pruning level)"
 
 
-def test_documents_that_chose_certify_nothing() -> None:
+def test_documents_that_ranked_leave_an_estimate() -> None:
     tasks = [task(2000, 1500, (4, 4), (60, 20), (300, 50))]
-    assert certify(tasks, [0.25]).level == 1
-    found = certify(tasks, [0.25], chosen="the questions have ranked")
+    assert find_prunable(tasks, [0.25]).level == 1
+    found = find_prunable(tasks, [0.25], overlap="the questions have ranked")
     assert (found.level, found.estimate, found.below, found.relative) == (None, 2, None, None)
     assert (found.verdict, found.reason) == (ESTIMATE_ONLY, "the questions have ranked")
     cells = tasks[0].reshape(2, 2, -1)
     removed = np.array([[0, 10], [1, 11]], dtype=float)
-    both = certify_grid([cells], removed, [0.25], chosen="the questions have ranked")
+    both = find_prunable_cell([cells], removed, [0.25], overlap="the questions have ranked")
     assert (both.cell, both.estimate, both.verdict) == (None, (0, 1), ESTIMATE_ONLY)
-    assert certify_grid([cells], removed, [0.25]).cell == (0, 1)
+    assert find_prunable_cell([cells], removed, [0.25]).cell == (0, 1)
 
 
 def test_an_average_that_holds_a_task_at_chance_is_an_estimate() -> None:
     able, guessed = task(2000, 1500, (4, 4), (300, 50)), task(2000, 1010, (0, 0), (0, 0))
-    found = certify([able, guessed], [0.25, 0.5])
+    found = find_prunable([able, guessed], [0.25, 0.5])
     assert (found.level, found.estimate, found.verdict) == (None, 1, ESTIMATE_ONLY)
-    assert found.reason == "1 of 2 tasks is at chance"
-    assert certify([able], [0.25]).level == 1
-    both = certify_grid([able[:2, None], guessed[:2, None]], np.array([[0.0], [1.0]]), [0.25, 0.5], chosen="chosen")
+    assert found.reason == "1 of 2 tasks is at chance level"
+    assert find_prunable([able], [0.25]).level == 1
+    both = find_prunable_cell(
+        [able[:2, None], guessed[:2, None]], np.array([[0.0], [1.0]]), [0.25, 0.5], overlap="overlap"
+    )
     assert both.verdict == ESTIMATE_ONLY
-    assert both.reason == "1 of 2 tasks is at chance; chosen"
+    assert both.reason == "1 of 2 tasks is at chance level; overlap"
 
 
-@pytest.mark.parametrize(("n", "chance"), [(10, 0.5), (100, 0.25), (50, 0.0), (40, 1.0), (2, 0.3)])
-def test_above_chance_is_an_exact_binomial_test(n: int, chance: float) -> None:
+@pytest.mark.parametrize(("n", "chance_level"), [(10, 0.5), (100, 0.25), (50, 0.0), (40, 1.0), (2, 0.3)])
+def test_above_chance_is_an_exact_binomial_test(n: int, chance_level: float) -> None:
     for right in range(n + 1):
-        expected = binomtest(right, n, chance, alternative="greater").pvalue <= 0.05
-        assert is_above_chance(np.arange(n) < right, chance) == expected, right
+        expected = binomtest(right, n, chance_level, alternative="greater").pvalue <= 0.05
+        assert is_above_chance(np.arange(n) < right, chance_level) == expected, right
 
 
 def test_the_other_margin_is_a_share_of_the_accuracy_above_chance() -> None:
     # 20 of 2000 lost is 1 point: less than a tenth of 50 points above chance, more than a tenth of 5.
     tasks = [task(2000, 1500, (25, 5))]
-    assert certify(tasks, [0.25]).relative == 1
+    assert find_prunable(tasks, [0.25]).relative == 1
     assert within_share(tasks, [0.25]).tolist() == [True]
     assert within_share(tasks, [0.7]).tolist() == [False]
     # Nothing changes: within any margin but that of a model at chance.

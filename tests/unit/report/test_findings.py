@@ -11,7 +11,7 @@ from lm_headroom.artifacts.store import ArtifactError, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import _signed, findings, largest_swing
-from lm_headroom.results.chance import chance, chances
+from lm_headroom.results.chance import read_chance_level, read_chance_levels
 from lm_headroom.results.curves import average, difference, read_curve
 from tests.support.small_study import outcomes, small
 
@@ -71,7 +71,7 @@ class TestAccuracy:
 
 class TestGuessing:
     def test_it_is_the_share_of_right_choices(self, study):
-        found = chances(study)
+        found = read_chance_levels(study)
         assert {task: of.guessing for task, of in found.items()} == {
             "piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5,
         }  # fmt: skip
@@ -106,7 +106,7 @@ class TestGuessing:
             "choice_length": [None] * 6,
         }
         write(tmp_path / "p.parquet", PROMPTS, columns, {})
-        found = chance(tmp_path / "p.parquet")
+        found = read_chance_level(tmp_path / "p.parquet")
         assert found[:2] == pytest.approx((expected, majority))
         assert found.level == pytest.approx(max(expected, majority))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lm_headroom.analysis.non_inferiority import certify, is_above_chance
+from lm_headroom.analysis.non_inferiority import find_prunable, is_above_chance
 from lm_headroom.artifacts.comparison import (
     COMPARED_INDUCTION,
     COMPARED_MODELS,
@@ -98,34 +98,32 @@ def test_models_side_by_side(results):
 def test_what_can_be_pruned_is_the_stated_rule(results):
     found = {(r["model"], r["component"], r["shots"]): r for r in rows(results, "prunable", COMPARED_PRUNABLE)}
     assert len(found) == 3 * 2 * 2
-    guesses, chances = {"piqa": 0.25, "copa": 0.5, "record": 0.5}, {"piqa": 0.3, "copa": 0.5, "record": 0.5}
+    random, chance = {"piqa": 0.25, "copa": 0.5, "record": 0.5}, {"piqa": 0.3, "copa": 0.5, "record": 0.5}
     for (model, component, shots), row in found.items():
         by_task = {
             task: table(results, model, f"pruned_eval/{component}/{task}/{shots}shot-seed7/own.parquet", PRUNED_EVAL)
             for task in TASKS
         }
         # 8 of 10 right of two choices may be chance.
-        able = [
-            task for task in TASKS if is_above_chance(np.array(by_task[task][0]["correct"]), chances[task])
-        ] or TASKS
+        able = [task for task in TASKS if is_above_chance(np.array(by_task[task][0]["correct"]), chance[task])] or TASKS
         curves = [by_task[task] for task in able]
         assert len(able) == row["n_tasks"]
-        assert row["guessing"] == pytest.approx(np.mean([guesses[task] for task in able]))
-        assert row["chance"] == row["majority"] == pytest.approx(np.mean([chances[task] for task in able]))
+        assert row["random_choice"] == pytest.approx(np.mean([random[task] for task in able]))
+        assert row["chance_level"] == row["majority"] == pytest.approx(np.mean([chance[task] for task in able]))
         assert row["n_questions"] == len(able) * (400 if model == "late" else 10)
         dense = np.mean([np.mean(curve[0]["correct"]) for curve in curves])
         assert row["accuracy"] == pytest.approx(dense)
         if model == "early":
-            assert row["verdict"] == "not certifiable"
+            assert row["verdict"] == "inconclusive"
             assert row["percent"] is row["loss"] is row["parameters_removed"] is None
-            assert "0.40 ± 0.09, is not told from chance on any task, 0.43" in row["reason"]
+            assert "better than chance on any task (accuracy 0.40 ± 0.09, chance level 0.43)" in row["reason"]
             continue
-        # Each rule of certify has tests of its own: here, that it is given this model's curves and guesses.
+        # The rules of find_prunable have tests of their own: here, that it gets this model's curves and chance levels.
         paths = (results / model / f"pruned_eval/{component}/{task}/{shots}shot-seed7/own.parquet" for task in able)
         curve = average([read_curve(path) for path in paths])
-        # FFNs of deep are ranked by the questions that judge.
-        chosen = "chosen" if (model, component) == ("deep", "ffns") else ""
-        found_here = certify(curve.correct, [chances[task] for task in able], 2.0, chosen)
+        # FFNs of deep are ranked by the evaluation questions.
+        overlap = "overlap" if (model, component) == ("deep", "ffns") else ""
+        found_here = find_prunable(curve.correct, [chance[task] for task in able], 2.0, overlap)
         assert row["verdict"] == found_here.verdict
         at = found_here.level
         assert row["percent"] == (None if at is None else curve.percent[at])
@@ -137,7 +135,7 @@ def test_what_can_be_pruned_is_the_stated_rule(results):
             )
             assert row["loss_low"] <= row["loss"] <= row["loss_high"]
             assert row["parameters_removed"] == np.mean([c[at]["parameters_removed"] for c in curves])
-    assert {r["verdict"] for r in found.values()} >= {"up to", "estimate only", "not certifiable"}
+    assert {r["verdict"] for r in found.values()} >= {"up to", "estimate only", "inconclusive"}
 
 
 def ranks(values):

@@ -1,10 +1,10 @@
-"""How much of a model can go by a stated rule, instead of by eye: a loss within a margin, shown level by level.
+"""How much of a model can be pruned: non-inferiority tests of the loss against a margin, level by level.
 
-A share is certified where the loss of accuracy is shown, with 95% confidence, to be within the margin at that level
-and at every level before it. Levels are tested in this order and the first that fails ends it (a fixed sequence), so
-that the confidence is that of the whole statement. It holds only where the questions that judge took no part in the
-ranking, and says something only of tasks that the whole model answers better than chance; elsewhere the estimate stands
-alone.
+A share is prunable within the margin if a test shows, with 95% confidence, that the loss of accuracy is within the
+margin at that level and at every level before it. Levels are tested in this order and the first that fails ends it (a
+fixed sequence), so that the confidence is that of the whole statement. A test is valid only if the evaluation questions
+took no part in the ranking, and informative only on tasks that the whole model answers better than chance; elsewhere
+the point estimate stands alone.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ENOUGH_POWER = 0.8
 """Below it, a study is too small to show at a level that nothing is lost there (the convention of Cohen 1988)."""
 RELATIVE_MARGIN = 0.1
 """The other margin: a share of the accuracy above chance, which 2 points may be a tenth of, or all."""
-UP_TO, AT_LEAST, ESTIMATE_ONLY, NOT_CERTIFIABLE = "up to", "at least", "estimate only", "not certifiable"
-"""Verdicts on what can go."""
-CERTIFIED = "certified"
-"""That on heads and FFNs together."""
+UP_TO, AT_LEAST, ESTIMATE_ONLY, INCONCLUSIVE = "up to", "at least", "estimate only", "inconclusive"
+"""Verdicts on the share of one component that can be pruned."""
+PRUNABLE = "prunable"
+"""The verdict on heads and FFNs together."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,10 @@ def loss_from(whole: Sequence[Array], pruned: Sequence[Array]) -> PairedLoss:
 
 
 def within_share(
-    correct: Sequence[Array], chance: Sequence[float], share: float = RELATIVE_MARGIN, confidence: float = CONFIDENCE
+    correct: Sequence[Array],
+    chance_levels: Sequence[float],
+    share: float = RELATIVE_MARGIN,
+    confidence: float = CONFIDENCE,
 ) -> Flags:
     """Where the average loss is shown to be less than ``share`` of the whole model's accuracy above chance, [level].
 
@@ -118,11 +121,11 @@ def within_share(
 
     Args:
         correct: per task, [level, question]; level 0 is the whole model.
-        chance: accuracy by chance, of each task.
+        chance_levels: chance level of each task.
     """
     tasks = len(correct)
     means, variances = [], []
-    for outcomes, level in zip(correct, chance, strict=True):
+    for outcomes, level in zip(correct, chance_levels, strict=True):
         kept = outcomes[1:] - (1 - share) * outcomes[0] - share * level
         pseudo = np.array([share - 1, 1.0]) - share * level
         n = outcomes.shape[1] + 2 / tasks
@@ -135,29 +138,30 @@ def within_share(
     return shown
 
 
-def is_above_chance(whole: Array, chance: float) -> bool:
-    """Whether the whole model answers a task better than chance: exact one-sided binomial test at 5%.
+def is_above_chance(whole: Array, chance_level: float) -> bool:
+    """Whether the whole model answers a task better than its chance level: exact one-sided binomial test at 5%.
 
     Args:
         whole: right (1) or wrong (0), [question].
-        chance: accuracy by chance.
+        chance_level: accuracy that needs no model.
     """
-    return bool(binom.sf(whole.sum() - 1, len(whole), chance) <= 1 - CONFIDENCE)
+    return bool(binom.sf(whole.sum() - 1, len(whole), chance_level) <= 1 - CONFIDENCE)
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """How much can go along a curve.
+    """The share of a component that can be pruned, as an index of the curve's levels.
 
     Attributes:
-        level: index of the largest level that is shown to lose no more than the margin, as all before it; 0 where none
-            is; None where nothing is certified.
-        estimate: index of the largest level up to which no observed loss exceeds the margin; None where the data do
-            not allow to say.
-        below: index of the lowest level found from the top, without a gap, to lose more than the margin: less than
-            that can go. None where no level is.
-        power: probability, without a true loss, to certify the level at which it ended; None where none was left.
-        reason: why nothing is certified; empty where something can be.
+        level: the largest level that is shown to lose no more than the margin, as all before it; 0 where none is; None
+            where the tests are not valid or too weak.
+        estimate: the largest level up to which no observed loss exceeds the margin; None where the data do not allow
+            an estimate.
+        below: the lowest level from which on, up to the last, the loss is shown to exceed the margin: the upper bound
+            of the share that can be pruned. None where there is no such level.
+        power: probability that the test passes at the level where it failed if nothing is lost there; None where none
+            failed.
+        reason: why there is no level, as a clause; empty where there is one.
         relative: as ``level``, by the margin that is a share of the accuracy above chance.
     """
 
@@ -172,66 +176,69 @@ class Prunable:
     def verdict(self) -> str:
         """``at least``: more questions or levels could show more; ``up to``: enough questions did not."""
         if self.level is None:
-            return NOT_CERTIFIABLE if self.estimate is None else ESTIMATE_ONLY
+            return INCONCLUSIVE if self.estimate is None else ESTIMATE_ONLY
         ended_by_loss = self.power is not None and (self.power >= ENOUGH_POWER or self.below == self.level + 1)
         return UP_TO if ended_by_loss else AT_LEAST
 
 
-def untestable(whole: Sequence[Array], levels: int, chance: Sequence[float]) -> str:
-    """Why nothing can be said, whatever the losses; empty where something can.
+def explain_inconclusive(whole: Sequence[Array], levels: int, chance_levels: Sequence[float]) -> str:
+    """Why the study is inconclusive whatever the losses, as a clause; empty where it is not.
 
-    A model that guesses loses nothing when it is pruned, a single question has no standard error.
+    A model at chance level loses nothing when it is pruned, and a single question has no standard error.
 
     Args:
         whole: per task, outcomes of the whole model, [question].
         levels: how many levels above 0 were evaluated.
-        chance: accuracy by chance, of each task.
+        chance_levels: chance level of each task.
     """
     if levels < 1:
-        return "no level above 0 was evaluated"
+        return "the study evaluated no level above 0"
     if min(len(right) for right in whole) < 2:
-        return "a task has one question alone, and no standard error"
-    if any(map(is_above_chance, whole, chance)):
+        return "a task has only one question and thus no standard error"
+    if any(map(is_above_chance, whole, chance_levels)):
         return ""
     accuracy = float(np.mean([right.mean() for right in whole]))
     error = float(np.sqrt(sum(right.var(ddof=1) / len(right) for right in whole)) / len(whole))
     where = "" if len(whole) == 1 else " on any task"
-    shown = f"{accuracy:.2f} ± {error:.2f}"
-    return f"the whole model's accuracy, {shown}, is not told from chance{where}, {np.mean(chance):.2f}"
+    shown = f"accuracy {accuracy:.2f} ± {error:.2f}, chance level {np.mean(chance_levels):.2f}"
+    return f"the whole model is not significantly better than chance{where} ({shown})"
 
 
-def unsound(whole: Sequence[Array], chance: Sequence[float], chosen: str) -> str:
-    """Why an estimate has no certificate; empty where it may have one.
+def explain_estimate_only(whole: Sequence[Array], chance_levels: Sequence[float], overlap: str) -> str:
+    """Why no test can confirm an estimate, as a clause; empty where one can.
 
     Args:
-        whole, chance: as :func:`untestable` takes them.
-        chosen: why the documents that judge have ranked, too; empty where they have not.
+        whole, chance_levels: as :func:`explain_inconclusive` takes them.
+        overlap: how the evaluation documents took part in the ranking; empty where they did not.
     """
-    n_guessed = len(whole) - sum(map(is_above_chance, whole, chance))
-    guessed = f"{n_guessed} of {len(whole)} tasks {'is' if n_guessed == 1 else 'are'} at chance" if n_guessed else ""
-    return "; ".join(filter(None, (guessed, chosen)))
+    n_at_chance = len(whole) - sum(map(is_above_chance, whole, chance_levels))
+    verb = "is" if n_at_chance == 1 else "are"
+    at_chance = f"{n_at_chance} of {len(whole)} tasks {verb} at chance level" if n_at_chance else ""
+    return "; ".join(filter(None, (at_chance, overlap)))
 
 
-def certify(correct: Sequence[Array], chance: Sequence[float], margin: float = MARGIN, chosen: str = "") -> Prunable:
-    """How much can go along a curve.
+def find_prunable(
+    correct: Sequence[Array], chance_levels: Sequence[float], margin: float = MARGIN, overlap: str = ""
+) -> Prunable:
+    """The share of a component that can be pruned, by non-inferiority tests along its curve.
 
     Args:
         correct: per task, right (1) or wrong (0) per level and question, [level, question]; level 0 is the whole model.
-        chance: accuracy by chance, of each task.
+        chance_levels: chance level of each task.
         margin: in percentage points.
-        chosen: why the documents that judge have ranked, too, which leaves the estimate alone; empty where they have
-            not.
+        overlap: how the evaluation documents took part in the ranking, which leaves the estimate alone; empty where
+            they did not.
     """
     whole = [outcomes[0] for outcomes in correct]
     last = len(correct[0]) - 1
-    reason = untestable(whole, last, chance)
+    reason = explain_inconclusive(whole, last, chance_levels)
     if reason:
         return Prunable(None, reason=reason)
     within = margin / 100
     losses = np.mean([outcomes[:1].mean(axis=1) - outcomes[1:].mean(axis=1) for outcomes in correct], axis=0)
     # A loss of the margin itself is within it, however it was rounded.
     estimate = _run(losses <= within + 1e-12)
-    reason = unsound(whole, chance, chosen)
+    reason = explain_estimate_only(whole, chance_levels, overlap)
     if reason:
         return Prunable(None, estimate, reason=reason)
     loss = loss_from(whole, [outcomes[1:] for outcomes in correct])
@@ -239,30 +246,31 @@ def certify(correct: Sequence[Array], chance: Sequence[float], margin: float = M
     below = last + 1 - _run(loss.beyond(within)[::-1])
     result = Prunable(
         level,
-        # What is shown of all levels may rest on pseudo-counts; what is seen is never less.
+        # A test may pass by its pseudo-counts alone; the estimate is never below it.
         max(level, estimate),
         below if below <= last else None,
         float(loss.power(within)[level]) if level < last else None,
-        relative=_run(within_share(correct, chance)),
+        relative=_run(within_share(correct, chance_levels)),
     )
     if level == 0 and result.verdict == AT_LEAST:
         return Prunable(
             None,
             power=result.power,
-            reason=f"too few questions: power {result.power:.2f} at the first level",
+            reason=f"the study has too few questions (power {result.power:.2f} at the lowest pruning level)",
         )
     return result
 
 
 @dataclass(frozen=True)
 class PrunableCell:
-    """How much can go of two components together.
+    """The cell of the joint grid that can be pruned.
 
     Attributes:
-        cell: (head level, FFN level) with the most parameters among those certified; None where nothing is.
+        cell: (head level, FFN level) with the most parameters among those shown to lose no more than the margin; None
+            where the tests are not valid or too weak.
         estimate: the same of the cells up to which, from the top of their column, no observed loss exceeds the margin;
-            None where the data do not allow to say.
-        reason: why nothing is certified; empty where something can be.
+            None where the data do not allow an estimate.
+        reason: why there is no cell, as a clause; empty where there is one.
     """
 
     cell: tuple[int, int] | None
@@ -271,34 +279,34 @@ class PrunableCell:
 
     @property
     def verdict(self) -> str:
-        """Whether there is a certificate, an estimate alone, or nothing to say."""
+        """Whether a test shows the cell, the estimate stands alone, or neither is there."""
         if self.cell is not None:
-            return CERTIFIED
-        return NOT_CERTIFIABLE if self.estimate is None else ESTIMATE_ONLY
+            return PRUNABLE
+        return INCONCLUSIVE if self.estimate is None else ESTIMATE_ONLY
 
 
-def certify_grid(
-    correct: Sequence[Array], removed: Array, chance: Sequence[float], margin: float = MARGIN, chosen: str = ""
+def find_prunable_cell(
+    correct: Sequence[Array], removed: Array, chance_levels: Sequence[float], margin: float = MARGIN, overlap: str = ""
 ) -> PrunableCell:
-    """How much can go of heads and FFNs together.
+    """The heads and FFNs that can be pruned together, by non-inferiority tests.
 
     Each level of FFNs is a fixed sequence over the levels of heads, at the error rate shared among these sequences
-    (Bonferroni), so that with 95% confidence no certified cell loses more than the margin.
+    (Bonferroni), so that with 95% confidence no cell that passes loses more than the margin.
 
     Args:
         correct: per task, right (1) or wrong (0), [head level, FFN level, question]; the first cell is the whole model.
-        removed: parameters that go, [head level, FFN level].
-        chance: accuracy by chance, of each task.
+        removed: parameters that are pruned, [head level, FFN level].
+        chance_levels: chance level of each task.
         margin: in percentage points.
-        chosen: as :func:`certify` takes it.
+        overlap: as :func:`find_prunable` takes it.
     """
     whole = [outcomes[0, 0] for outcomes in correct]
-    reason = untestable(whole, removed.size - 1, chance)
+    reason = explain_inconclusive(whole, removed.size - 1, chance_levels)
     if reason:
         return PrunableCell(None, reason=reason)
     losses = np.mean([outcomes[0, 0].mean() - outcomes.mean(axis=-1) for outcomes in correct], axis=0)
     estimate = _largest(losses <= margin / 100 + 1e-12, removed)
-    reason = unsound(whole, chance, chosen)
+    reason = explain_estimate_only(whole, chance_levels, overlap)
     if reason:
         return PrunableCell(None, estimate, reason)
     confidence = 1 - (1 - CONFIDENCE) / removed.shape[1]
@@ -307,13 +315,13 @@ def certify_grid(
     if cell == (0, 0):
         power = np.where(removed > 0, loss.power(margin / 100, confidence), 0).max()
         if power < ENOUGH_POWER:
-            return PrunableCell(None, reason=f"too few questions: power {power:.2f} at most")
+            return PrunableCell(None, reason=f"the study has too few questions (power {power:.2f} at most)")
     return PrunableCell(cell, estimate)
 
 
 def _largest(good: Flags, removed: Array) -> tuple[int, int]:
     """The cell with the most parameters among those that are good with all cells of their column before them."""
-    # Nothing goes, nothing is lost: not a test.
+    # Nothing is pruned, nothing is lost: not a test.
     good[0, 0] = True
     reached = np.logical_and.accumulate(good, axis=0)
     head, ffn = np.unravel_index(int(np.argmax(np.where(reached, removed, -1))), removed.shape)

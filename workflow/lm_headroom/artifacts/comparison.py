@@ -28,27 +28,32 @@ COMPARED_PRUNABLE = ArtifactSchema(
         Column(
             "verdict",
             pa.string(),
-            "up to: enough questions do not show more; at least: more questions or levels could; estimate only: the "
-            "questions that judge have ranked, too; not certifiable",
+            "up to: enough questions do not show more; at least: more questions or levels could; estimate only: no "
+            "test can confirm it; inconclusive: underpowered, or at chance level",
         ),
         Column(
             "percent", pa.int32(), "largest level shown to lose no more than the margin, as all before", nullable=True
         ),
         Column("estimate", pa.int32(), "largest level up to which no observed loss exceeds the margin", nullable=True),
-        Column("below", pa.int32(), "less than this can go: from here on losses are shown to exceed it", nullable=True),
-        Column("parameters_removed", pa.float64(), "parameters that go with it, mean over tasks", nullable=True),
+        Column("below", pa.int32(), "upper bound: from here on losses are shown to exceed the margin", nullable=True),
+        Column("parameters_removed", pa.float64(), "parameters pruned at that level, mean over tasks", nullable=True),
         Column("loss", pa.float64(), "average accuracy lost at that level", nullable=True),
         Column("loss_low", pa.float64(), "lower 95% limit of that loss, questions paired", nullable=True),
         Column("loss_high", pa.float64(), "upper limit", nullable=True),
-        Column("power", pa.float64(), "chance to show the level after it, if that lost nothing", nullable=True),
+        Column(
+            "power",
+            pa.float64(),
+            "probability to pass at the next level if nothing is lost",
+            nullable=True,
+        ),
         Column("accuracy", pa.float64(), "accuracy of the whole model, mean over the tasks above chance"),
         Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
-        Column("guessing", pa.float64(), "average accuracy of guessing"),
+        Column("random_choice", pa.float64(), "average accuracy of a uniform random choice"),
         Column("majority", pa.float64(), "average accuracy of always giving the same choice, the best of them"),
-        Column("chance", pa.float64(), "average of the higher of both"),
+        Column("chance_level", pa.float64(), "average of the higher of both"),
         Column("n_tasks", pa.int32(), "tasks above chance; all where none is"),
         Column("n_questions", pa.int32(), "questions over these tasks"),
-        Column("reason", pa.string(), "why nothing is certified", nullable=True),
+        Column("reason", pa.string(), "why no test shows a share", nullable=True),
     ),
 )
 

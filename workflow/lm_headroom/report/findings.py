@@ -1,12 +1,13 @@
-"""What a study found, in words, computed from its artifacts.
+"""The findings of a study in words, computed from its artifacts.
 
-A sentence says no more than its numbers: losses come with the standard error of the paired difference, correlations
-with what they would be without noise, and chance levels stand beside what is compared with them.
+Each finding begins with its verdict in bold. A sentence says no more than its numbers: losses come with their interval
+or the standard error of the paired difference, correlations with what they would be without noise, and the chance level
+stands beside the accuracy that is compared with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
 from lm_headroom.analysis.head_selection import SELECTIONS
-from lm_headroom.analysis.non_inferiority import CERTIFIED, ESTIMATE_ONLY, NOT_CERTIFIABLE, certify_grid
+from lm_headroom.analysis.non_inferiority import (
+    ESTIMATE_ONLY,
+    INCONCLUSIVE,
+    Prunable,
+    find_prunable_cell,
+)
 from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, count_at
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
@@ -23,14 +29,15 @@ from lm_headroom.artifacts.store import provenance, read, reads
 from lm_headroom.report.pages import size, write_page
 from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.gains import gain_sentence
-from lm_headroom.report.tables.headroom import certifiable, certified_average, what_can_go, whole_of
-from lm_headroom.report.tables.selection_bias import optimism
-from lm_headroom.results.ablation import ACCURACY, GAIN, Effect, effects, select
-from lm_headroom.results.chance import Chance, chances, judged_by_rankers
+from lm_headroom.report.tables.headroom import average_prunable, limits_in_words, tasks_above_chance, whole_of
+from lm_headroom.report.tables.selection_bias import measure_selection_bias
+from lm_headroom.results.ablation import ACCURACY, Effect, effects, select
+from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import (
     Average,
     AverageCurve,
     Curve,
+    Grid,
     average,
     average_grid,
     difference,
@@ -50,85 +57,104 @@ from lm_headroom.study.ranking_names import HIGHEST, LOWEST, RANDOM
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def pruning_sentence(matrix: ResultsMatrix, shots: int, component: Component, known: Mapping[str, Chance]) -> str:
-    """Findings 1 and 2: how many heads (FFNs) can go, each task under its own ranking."""
-    whole = average(list(study_curves(matrix, shots, component=component).values()))
-    last, what, margin = len(whole.percent) - 1, COMPONENTS[component], matrix.margin or MARGIN
-    tasks, curve, found = certified_average(matrix, shots, component, known)
-    start = (
-        f"- {shots}-shot: average accuracy over {_count(len(matrix.tasks), 'task')} is {_accuracy(whole, 0)} with all "
-        f"{what} and {_accuracy(whole, last)} with {whole.percent[last]}% pruned ({_chance(matrix.tasks, known)}). "
+def pruning_sentence(matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]) -> str:
+    """Findings 1 and 2: how many heads (FFNs) can be pruned, each task under its own ranking."""
+    curves = list(study_curves(matrix, shots, component=component).values())
+    whole, parts = average(curves), COMPONENTS[component]
+    last = len(whole.percent) - 1
+    tasks, curve, prunable = average_prunable(matrix, shots, component, chance)
+    return (
+        f"- {_pruning_verdict(matrix, shots, component, curve, prunable)}{_above_chance(matrix, tasks)} "
+        f"Over {_count(len(matrix.tasks), 'task')}, accuracy averages {_accuracy(whole, 0)} with all {parts} and "
+        f"{_accuracy(whole, last)} with {whole.percent[last]}% pruned ({_chance_levels(matrix.tasks, chance)})."
     )
-    of = _above_chance(matrix, tasks)
-    if found.verdict == NOT_CERTIFIABLE:
-        return (
-            f"{start}How many can go at a loss of {margin:g} points at most{of} is {NOT_CERTIFIABLE}: {found.reason}."
-        )
-    if found.level is None:
-        share = f"{curve.percent[found.estimate or 0]}%"
-        return (
-            f"{start}No observed loss exceeds {margin:g} points up to {share} of them{of}, which is no certificate: "
-            f"{found.reason}."
-        )
-    lost = (
-        f"; the loss there is {_points(curve, found.level)}, {size(curve.removed[found.level])} parameters"
-        if found.level
-        else ""
-    )
-    return f"{start}Of them {what_can_go(found, curve)} can go at a loss of {margin:g} points at most{of}{lost}."
 
 
-def _chance(tasks: Sequence[str], known: Mapping[str, Chance]) -> str:
-    """``chance: 0.44; guessing: 0.42``, or ``chance: 0.42`` where nothing but guessing makes it."""
-    level, guessing = (np.mean([getattr(known[task], name) for task in tasks]) for name in ("level", "guessing"))
-    return f"chance: {level:.2f}" + ("" if f"{level:.2f}" == f"{guessing:.2f}" else f"; guessing: {guessing:.2f}")
+def _pruning_verdict(
+    matrix: ResultsMatrix, shots: int, component: Component, curve: AverageCurve, prunable: Prunable
+) -> str:
+    """The verdict and what it stands on."""
+    parts, margin = COMPONENTS[component], f"{matrix.margin or MARGIN:g} points"
+    if prunable.verdict == INCONCLUSIVE:
+        return f"**Inconclusive for {parts} {_with(shots)}.** {_sentence(prunable.reason)}"
+    if prunable.level is None:
+        return (
+            f"**Estimate only for {parts} {_with(shots)}.** Observed losses stay within {margin} "
+            f"(up to {curve.percent[prunable.estimate or 0]}% pruned), but no test can confirm it: {prunable.reason}."
+        )
+    limits = limits_in_words(prunable, curve)
+    if not prunable.level:
+        return (
+            f"**No tested share of {parts} can be pruned {_with(shots)}.** No test shows a loss within {margin} "
+            f"({limits})."
+        )
+    share = f"{prunable.verdict.capitalize()} {curve.percent[prunable.level]}% of {parts}"
+    return (
+        f"**{share} can be pruned {_with(shots)}.** The loss stays within {margin} ({limits}). At that level, "
+        f"pruning removes {size(curve.removed[prunable.level])} parameters and loses {_points(curve, prunable.level)}."
+    )
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:]}."
+
+
+def _chance_levels(tasks: Sequence[str], chance: Mapping[str, ChanceLevel]) -> str:
+    """``chance level: 0.44; random choice: 0.42``, or ``chance level: 0.42`` where both are the same."""
+    levels = (np.mean([getattr(chance[task], name) for task in tasks]) for name in ("level", "random_choice"))
+    level, random_choice = (f"{value:.2f}" for value in levels)
+    return f"chance level: {level}" + ("" if level == random_choice else f"; random choice: {random_choice}")
 
 
 def _above_chance(matrix: ResultsMatrix, tasks: Sequence[str]) -> str:
-    """Part of a sentence: which tasks are left out, being at chance."""
+    """A sentence that names the tasks that are left out, being at chance level; empty where none is."""
     left_out = [task for task in matrix.tasks if task not in tasks]
     if not left_out:
         return ""
-    return f" on average over the {_count(len(tasks), 'task')} above chance (without {', '.join(left_out)})"
+    return (
+        f" The verdict averages over the {_count(len(tasks), 'task')} above chance level, without {_listed(left_out)}."
+    )
 
 
 def control_sentences(matrix: ResultsMatrix, shots: int, component: Component) -> str:
-    """Findings 1 and 2, continued: what heads (FFNs) drawn at random cost instead."""
+    """Findings 1 and 2, continued: the accuracy with heads (FFNs) pruned at random instead."""
     own = average(list(study_curves(matrix, shots, component=component).values()))
-    # The levels between nothing and everything are what rankings are told apart at.
+    # The levels between nothing and everything are where rankings differ.
     level = len(own.percent) // 2
-    drawn = {
+    random = {
         name: average(list(study_curves(matrix, shots, name, component).values()))
         for name in matrix.controls
         if name.startswith(RANDOM)
     }
-    if not drawn:
+    if not random:
         return ""
-    if len(drawn) == 1:
-        ((name, curve),) = drawn.items()
-        said = f"({name}) it is {_accuracy(curve, level)}"
+    if len(random) == 1:
+        ((name, curve),) = random.items()
+        accuracy = f"({name}), accuracy is {_accuracy(curve, level)}"
     else:
-        found = [curve.accuracy[level] for curve in drawn.values()]
-        said = f"it is {np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f} over {len(found)} random orders)"
+        values = [curve.accuracy[level] for curve in random.values()]
+        spread = f"{min(values):.2f} to {max(values):.2f} over {len(values)} random orders"
+        accuracy = f"accuracy is {np.mean(values):.2f} ({spread})"
     return (
-        f" With {COMPONENTS[component]} pruned at random {said} at {own.percent[level]}%, where the importance "
-        f"ranking has {_accuracy(own, level)}."
+        f" With {own.percent[level]}% of {COMPONENTS[component]} pruned at random {accuracy}; the importance ranking "
+        f"reaches {_accuracy(own, level)}."
     )
 
 
 def iterative_sentence(matrix: ResultsMatrix, shots: int) -> str:
-    """Finding 1, continued: what is gained by computing importance again while heads go."""
+    """Finding 1, continued: the gain from scoring heads again after each pruning step."""
     own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", ITERATIVE))
     levels = common_levels([*own.values(), *other.values()])
     if not levels:
-        return f"- {shots}-shot: no level above 0 was evaluated under the iterative ranking."
+        return f"- **Not computed {_with(shots)}.** The study evaluated no level above 0 under iterative re-scoring."
     mean, limits = gain(own, other, levels)
     low, high = (100 * limit for limit in limits)
-    told = "a gain" if low > 0 else "a loss" if high < 0 else "not told from no change"
+    effect = "improves accuracy" if low > 0 else "lowers accuracy" if high < 0 else "does not change accuracy"
+    significantly = "" if low > 0 or high < 0 else " significantly"
     return (
-        f"- {shots}-shot, importance computed again after each step of heads that go, instead of once: averaged over "
-        f"{_levels(levels)} of heads pruned and {_count(len(matrix.tasks), 'task')}, accuracy changes by "
-        f"{100 * mean:+.1f} points ({low:+.1f} to {high:+.1f}), {told}."
+        f"- **Iterative re-scoring of heads {effect}{significantly} {_with(shots)}.** Against scoring once, accuracy "
+        f"changes by {100 * mean:+.1f} points ({low:+.1f} to {high:+.1f}), averaged over {_levels(levels)} of heads "
+        f"pruned and {_count(len(matrix.tasks), 'task')}."
     )
 
 
@@ -145,53 +171,68 @@ def swing_sentence(matrix: ResultsMatrix, shots: int) -> str:
     task, layer, loss, error = largest_swing(matrix, shots, matrix.tasks)
     layers = len(read_ffns(matrix, shots).average)
     return (
-        f"- {shots}-shot, one FFN: the largest loss is {_pm(loss, error)}, without the FFN of layer {layer + 1} on "
-        f"{task} (counted from 1; the largest of {layers * len(matrix.tasks)} measured, so that noise has raised it)."
+        f"- **The FFN of layer {layer + 1} matters most {_with(shots)}.** Without it, {task} loses "
+        f"{_pm(loss, error)} of accuracy (layers count from 1; this is the largest of {layers * len(matrix.tasks)} "
+        "measured losses, so noise has raised it)."
     )
 
 
 def selection_note(matrix: ResultsMatrix) -> list[str]:
-    """Finding 2, continued: whether FFNs were judged on the questions that ranked them, and what that gains."""
+    """Finding 2, continued: whether the evaluation questions also ranked the FFNs, and the gain from that."""
     record = provenance(matrix.path("ffn_importance", matrix.shots[0], task=matrix.tasks[0]))
-    found = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.selection_bias]
+    sentences = [selection_bias_sentence(matrix, shots) for shots in matrix.shots if matrix.selection_bias]
     if record.get("options", {}).get("selection") != "evaluation":
-        return found
-    much = "by how much, the lines above say" if found else "optimistic"
-    return [*found, "", f"FFNs are ranked on the questions that their curves are measured on, as in the paper: {much}."]
+        return sentences
+    bias = "the lines above give its size" if sentences else "the study does not measure its size"
+    note = "As in the paper, the evaluation questions also rank the FFNs, so accuracies include a selection bias"
+    return [*sentences, "", f"{note}: {bias}."]
 
 
 def selection_bias_sentence(matrix: ResultsMatrix, shots: int) -> str:
-    """Finding 2, continued: what a ranking of FFNs gains from the documents that judge it."""
-    found = next(row for row in optimism(matrix, shots) if row.task == AVERAGE and row.percent is None)
-    sure = "" if found.difference.low > 0 or found.difference.high < 0 else "not "
+    """Finding 2, continued: the accuracy that a ranking of FFNs gains from the documents that evaluate it."""
+    row = next(row for row in measure_selection_bias(matrix, shots) if row.task == AVERAGE and row.percent is None)
+    low, high = row.difference.low, row.difference.high
+    effect = "raises" if low > 0 else "lowers" if high < 0 else "does not significantly change"
     return (
-        f"- {shots}-shot, optimism: over {_count(len(matrix.tasks), 'task')} and {_count(found.n_levels, 'level')}, "
-        f"accuracy is {found.evaluation.value:.2f} with FFNs ranked by the evaluation documents themselves and "
-        f"{found.scoring.value:.2f} with FFNs ranked by the scoring documents; the difference, "
-        f"{_in_points(found.difference)}, is {sure}told from 0."
+        f"- **Ranking FFNs on the evaluation documents {effect} accuracy {_with(shots)}.** The selection bias is "
+        f"{_in_points(row.difference)}: accuracy averages {row.evaluation.value:.2f} under this ranking and "
+        f"{row.scoring.value:.2f} under that of the scoring documents, over {_count(len(matrix.tasks), 'task')} and "
+        f"{_count(row.n_levels, 'level')}."
     )
 
 
-def joint_sentence(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> str:
+def joint_sentence(matrix: ResultsMatrix, shots: int, chance: Mapping[str, ChanceLevel]) -> str:
     """Finding 2, continued: heads and FFNs together."""
-    grids, margin = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True)), matrix.margin or MARGIN
-    tasks = certifiable(matrix.tasks, whole_of(grids), known)
-    grid = average_grid([grids[task] for task in tasks])
-    chosen = judged_by_rankers(matrix, shots, "ffns", known)
-    found = certify_grid(grid.correct, grid.removed, [known[task].level for task in tasks], margin, chosen)
-    start, of = f"- {shots}-shot, heads and FFNs together: ", _above_chance(matrix, tasks)
-    if found.verdict == NOT_CERTIFIABLE:
-        return f"{start}{NOT_CERTIFIABLE}{of}, {found.reason}."
-    cell = found.cell or found.estimate or (0, 0)
-    what = f"{grid.heads[cell[0]]}% of heads with {grid.ffns[cell[1]]}% of FFNs ({size(grid.removed[cell])} parameters)"
-    if found.verdict == ESTIMATE_ONLY:
-        seen = f"no observed loss exceeds {margin:g} points up to {what}{of}"
-        return f"{start}{seen}, which is no certificate: {found.reason}."
+    grids = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True))
+    tasks = tasks_above_chance(matrix.tasks, whole_of(grids), chance)
+    verdict = _joint_verdict(matrix, shots, [grids[task] for task in tasks], tasks, chance)
+    return f"- {verdict}{_above_chance(matrix, tasks)}"
+
+
+def _joint_verdict(
+    matrix: ResultsMatrix, shots: int, grids: Sequence[Grid], tasks: Sequence[str], chance: Mapping[str, ChanceLevel]
+) -> str:
+    grid, points = average_grid(grids), matrix.margin or MARGIN
+    overlap = explain_overlap(matrix, shots, "ffns", chance)
+    prunable = find_prunable_cell(grid.correct, grid.removed, [chance[task].level for task in tasks], points, overlap)
+    margin = f"{points:g} points"
+    if prunable.verdict == INCONCLUSIVE:
+        return f"**Inconclusive for heads and FFNs together {_with(shots)}.** {_sentence(prunable.reason)}"
+    cell = prunable.cell or prunable.estimate or (0, 0)
+    share = f"{grid.heads[cell[0]]}% of heads and {grid.ffns[cell[1]]}% of FFNs"
+    if prunable.verdict == ESTIMATE_ONLY:
+        return (
+            f"**Estimate only for heads and FFNs together {_with(shots)}.** Observed losses stay within {margin} "
+            f"(up to {share}, {size(grid.removed[cell])} parameters), but no test can confirm it: {prunable.reason}."
+        )
     if cell == (0, 0):
-        return f"{start}no cell of the grid is {CERTIFIED} to lose {margin:g} points at most{of}."
+        return (
+            f"**No tested share of heads and FFNs can be pruned together {_with(shots)}.** No test shows a loss "
+            f"within {margin} (95% confidence)."
+        )
     return (
-        f"{start}{what} are {CERTIFIED} to go at a loss of {margin:g} points at most{of} (it is "
-        f"{_points(grid, cell)}), the most parameters of all such cells."
+        f"**{share} can be pruned together {_with(shots)}.** This cell removes the most parameters "
+        f"({size(grid.removed[cell])}) of those shown to lose no more than {margin}; it loses {_points(grid, cell)}."
     )
 
 
@@ -200,19 +241,37 @@ def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     table = read(matrix.path("cross_task", shots), CROSS_TASK, **matrix.expected(shots))
     pairs = [r for r in table.to_pylist() if AGGREGATE not in (r["task_a"], r["task_b"]) and r["task_a"] < r["task_b"]]
     if not pairs:
-        return f"- {shots}-shot: one task alone, nothing to correlate."
+        return f"- **Not applicable {_with(shots)}.** The study has one task alone, so no pair can correlate."
     srcc = np.array([r["srcc"] for r in pairs])
     within = [r["srcc_within_layer"] for r in pairs if r["srcc_within_layer"] is not None]
     overlap = np.mean([r["overlap_top30"] for r in pairs])
     argsort = np.mean([r["argsort_statistic"] for r in pairs])
     corrected = [r["srcc_corrected"] for r in pairs if r["srcc_corrected"] is not None]
-    inside = f"Inside layers it is {np.mean(within):.2f} on average" if within else "Inside layers it is not defined"
+    inside = f"Inside layers the SRCC averages {np.mean(within):.2f}" if within else "Inside layers no SRCC is defined"
+    disattenuated = disattenuated_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), "pair")
     return (
-        f"- {shots}-shot: SRCC between head importances of two tasks is {_over_pairs(srcc)}; "
-        f"{corrected_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), 'pair')}. {inside}; "
-        f"{layers_part(n_beyond_layers(pairs), len(pairs), 'pair')}. The top 30% of heads overlap by "
-        f"{100 * overlap:.0f}% (30% by chance). The released code's argsort statistic, which is not SRCC, reads "
-        f"{argsort:.2f}."
+        f"- **{_share_of(n_beyond_layers(pairs), len(pairs), 'task pair')} beyond a shared layer-wise trend "
+        f"{_with(shots)}.** {_permutation_test('pairs')} The SRCC between the head importances of two tasks is "
+        f"{_over_pairs(srcc)}; {disattenuated}. {inside}. The top 30% of heads "
+        f"overlap by {100 * overlap:.0f}% (30% by chance). The released code's argsort statistic, which is not SRCC, "
+        f"is {argsort:.2f}."
+    )
+
+
+def _share_of(n: int, total: int, noun: str) -> str:
+    """``All 3 task pairs agree``, ``2 of 3 task pairs agree``, ``No task pair agrees``."""
+    if total == 1:
+        return f"The only {noun} {'agrees' if n else 'does not agree'}"
+    if n in (0, total):
+        return f"All {n} {noun}s agree" if n else f"No {noun} agrees"
+    return f"{n} of {total} {noun}s agree{'s' if n == 1 else ''}"
+
+
+def _permutation_test(nouns: str) -> str:
+    """A sentence: how agreement beyond layers is tested."""
+    return (
+        f"The test shuffles heads within layers and key-value groups (p < {LEVEL} each; 1 in 20 {nouns} would pass by "
+        "chance)."
     )
 
 
@@ -223,23 +282,12 @@ def _over_pairs(srcc: Array) -> str:
     return f"{srcc.mean():.2f} on average ({srcc.min():.2f} to {srcc.max():.2f} over {_count(len(srcc), 'pair')})"
 
 
-def corrected_part(mean: float, n_corrected: int, n: int, noun: str) -> str:
-    """Part of a sentence: what a mean SRCC would be without the noise in the scores, and for how many it is known."""
+def disattenuated_part(mean: float, n_corrected: int, n: int, noun: str) -> str:
+    """Part of a sentence: the mean SRCC without the noise in the scores, and over how many it is defined."""
     if not n_corrected:
-        return (
-            "what it would be without the noise in the scores is not known, since of each "
-            f"{noun} a split-half reliability is below {MIN_RELIABILITY}"
-        )
-    which = "" if n_corrected == n else f" over the {n_corrected} of {n} {noun}s reliable enough to say"
-    return f"corrected for the noise in the scores it is {mean:.2f}{which}"
-
-
-def layers_part(n_beyond: int, n: int, noun: str) -> str:
-    """Part of a sentence: how many SRCCs a profile over layers does not explain."""
-    return (
-        f"{n_beyond} of {_count(n, noun)} agree{'s' if n_beyond == 1 else ''} more than a profile over layers explains "
-        f"(p < {LEVEL} each, heads shuffled within layers and key-value groups; 1 in 20 would by chance)"
-    )
+        return f"no {noun} has a disattenuated SRCC, since a split-half reliability of each is below {MIN_RELIABILITY}"
+    which = "" if n_corrected == n else f" over the {n_corrected} of {n} {noun}s that are reliable enough"
+    return f"the disattenuated SRCC, without the noise in the scores, is {mean:.2f}{which}"
 
 
 def shot_sentences(matrix: ResultsMatrix) -> list[str]:
@@ -248,113 +296,125 @@ def shot_sentences(matrix: ResultsMatrix) -> list[str]:
         return []
     path = matrix.path("cross_shot")
     return [
-        f"- Between {row.shots.replace('-', ' and ')} shots: SRCC of a task's head importances is {row.srcc_mean:.2f} "
-        f"on average over {_count(row.tasks, 'task')}; "
-        f"{corrected_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}; "
-        f"{layers_part(row.n_beyond_layers, row.tasks, 'task')}. The scores are of the same documents at both numbers "
-        f"of shots. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
+        f"- **{_share_of(row.n_beyond_layers, row.tasks, 'task')} between {row.shots.replace('-', ' and ')} shots "
+        f"beyond a shared layer-wise trend.** {_permutation_test('tasks')} The SRCC of a task's head importances "
+        f"averages {row.srcc_mean:.2f} over {_count(row.tasks, 'task')}; "
+        f"{disattenuated_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}. Both numbers of shots score "
+        f"the same documents. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
         for row in table1.data(path, **matrix.expected())
     ]
 
 
-ORACLE_MEASURES = {
-    "loss_rise": "the rise of the loss",
-    "loss_change": "how much the loss of a question changes, up or down,",
-}
-"""What findings hold the gradient scores of heads against."""
+ORACLE_MEASURES = {"loss_rise": "rise of the loss", "loss_change": "absolute change of the loss"}
+"""Measures of the oracle of heads that findings report, and their names."""
 
 
 def oracle_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 3, continued: whether the gradient ranks FFNs and heads as the oracle does."""
     path = matrix.path("oracle_agreement")
     rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
-    found = []
+    sentences = []
     for shots in matrix.shots:
-        ffns = [row for row in rows if row["shots"] == shots and row["component"] == "ffns"]
-        found.append(_ffn_agreement(shots, ffns))
-        heads = [row for row in rows if row["shots"] == shots and row["component"] == "heads"]
-        found += [_head_agreement(row) for row in heads if row["measure"] in ORACLE_MEASURES]
-    return found
+        of_shots = [row for row in rows if row["shots"] == shots]
+        sentences.append(_ffn_agreement(shots, [row for row in of_shots if row["component"] == "ffns"]))
+        heads = (row for row in of_shots if row["component"] == "heads" and row["measure"] in ORACLE_MEASURES)
+        sentences += map(_head_agreement, heads)
+    return sentences
 
 
 def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence over all tasks."""
-    start = f"- {shots}-shot: the gradient scores of FFNs have with the accuracy lost without each (the oracle) "
-    known = [row for row in rows if row["srcc"] is not None]
-    if not known:
-        return f"{start}no SRCC that is defined."
-    srcc = np.array([row["srcc"] for row in known])
-    above = sum(row["srcc_low"] is not None and row["srcc_low"] > 0 for row in known)
-    below = sum(row["srcc_high"] is not None and row["srcc_high"] < 0 for row in known)
-    clear = [row for row in known if row["corrected"] is not None]
-    less = sum(row["corrected_high"] < 1 for row in clear)
-    text = f"{start}an SRCC of {srcc.mean():.2f} on average over {_count(len(known), 'task')}"
-    if len(known) > 1:
-        text += f" ({srcc.min():.2f} to {srcc.max():.2f})"
-    text += f"; its 95% interval is above 0 on {above} and below 0 on {below} of them."
-    if not clear:
-        return f"{text} There is too much noise to say what it would be without noise."
+    """The oracle agreement of FFNs over all tasks."""
+    defined = [row for row in rows if row["srcc"] is not None]
+    if not defined:
+        return (
+            f"- **Not defined for FFNs {_with(shots)}.** On no task do gradient scores and the oracle (the accuracy "
+            "lost without each FFN) have an SRCC."
+        )
+    srcc = np.array([row["srcc"] for row in defined])
+    above = sum(row["srcc_low"] is not None and row["srcc_low"] > 0 for row in defined)
+    below = sum(row["srcc_high"] is not None and row["srcc_high"] < 0 for row in defined)
+    reliable = [row for row in defined if row["corrected"] is not None]
+    n_tasks = _count(len(defined), "task")
+    spread = f"{srcc.min():.2f} to {srcc.max():.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
+    text = (
+        f"- **Gradient scores of FFNs agree with the oracle on {above} of {n_tasks} {_with(shots)}.** Their mean "
+        f"SRCC is {srcc.mean():.2f} ({spread}) with the accuracy lost without each FFN; its 95% interval lies above 0 "
+        f"on {above} and below 0 on {below} of them."
+    )
+    if not reliable:
+        return f"{text} The scores are too noisy for a disattenuated SRCC."
+    less = sum(row["corrected_high"] < 1 for row in reliable)
     return (
-        f"{text} Without noise it would be {np.mean([row['corrected'] for row in clear]):.2f} on average over the "
-        f"{_count(len(clear), 'task')} with little enough noise to say; on {less} of them the interval stays below 1."
+        f"{text} The disattenuated SRCC averages {np.mean([row['corrected'] for row in reliable]):.2f} over the "
+        f"{_count(len(reliable), 'task')} that are reliable enough; its interval stays below 1 on {less} of them."
     )
 
 
 def _head_agreement(row: Mapping[str, Any]) -> str:
-    """One sentence of a task's heads."""
-    start = (
-        f"- {row['shots']}-shot, {row['task']}: over {_count(row['n_components'], 'head')}, the gradient scores have "
-        f"with {ORACLE_MEASURES[row['measure']]} when each is removed alone (the oracle) "
-    )
+    """The oracle agreement of a task's heads."""
+    task, measure, n_heads = row["task"], ORACLE_MEASURES[row["measure"]], _count(row["n_components"], "head")
     if row["srcc"] is None:
-        return f"{start}no SRCC that is defined."
-    text = f"{start}an SRCC of {row['srcc']:.2f}"
-    if row["srcc_low"] is not None:
-        text += f" (95% interval {row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
-    if row["srcc_within_layer"] is not None:
-        text += f", {row['srcc_within_layer']:.2f} inside layers"
-    if row["srcc_low"] is None or row["srcc_low"] <= 0 <= row["srcc_high"]:
-        return f"{text}: not told from none."
+        return (
+            f"- **Not defined for heads on {task} {_with(row['shots'])}.** Gradient scores and the {measure} without "
+            f"each of {n_heads} have no SRCC."
+        )
+    low, high = row["srcc_low"], row["srcc_high"]
+    significant = low is not None and not low <= 0 <= high
+    verdict = "do not significantly agree" if not significant else "agree" if low > 0 else "disagree"
+    interval = n_heads if low is None else f"95% interval {low:.2f} to {high:.2f}, {n_heads}"
+    within = row["srcc_within_layer"]
+    inside = "" if within is None else f", {within:.2f} inside layers"
+    text = (
+        f"- **Gradient scores of heads {verdict} with the oracle on {task} {_with(row['shots'])}.** Their SRCC is "
+        f"{row['srcc']:.2f} ({interval}){inside}, with the {measure} when each head is removed alone."
+    )
+    if not significant:
+        return text
     if row["corrected"] is None:
-        return f"{text}. There is too much noise to say what it would be without noise."
-    whether = "less than full agreement" if row["corrected_high"] < 1 else "not told from full agreement"
+        return f"{text} The scores are too noisy for a disattenuated SRCC."
+    whether = "below" if row["corrected_high"] < 1 else "not significantly different from"
     return (
-        f"{text}. Without noise it would be {row['corrected']:.2f} ({row['corrected_low']:.2f} to "
-        f"{row['corrected_high']:.2f}), {whether}."
+        f"{text} The disattenuated SRCC is {row['corrected']:.2f} ({row['corrected_low']:.2f} to "
+        f"{row['corrected_high']:.2f}), {whether} full agreement."
     )
 
 
 def aggregate_sentence(matrix: ResultsMatrix, shots: int) -> str:
-    """Finding 4: what the aggregate ranking costs against each task's own, over all tasks."""
+    """Finding 4: the cost of the aggregate ranking against each task's own, over all tasks."""
     own, other = (study_curves(matrix, shots, ranking) for ranking in ("own", AGGREGATE))
     levels = common_levels([*own.values(), *other.values()])
     if not levels:
-        return f"- {shots}-shot: no level above 0 was evaluated under both rankings."
+        return f"- **Not computed {_with(shots)}.** The study evaluated no level above 0 under both rankings."
     gained = np.array([difference(own[task], other[task], levels) for task in matrix.tasks])
     accuracy = np.mean([over_levels(curve, levels).mean() for curve in own.values()])
     change = _signed(gained[:, 0].mean(), np.sqrt((gained[:, 1] ** 2).sum()) / len(gained))
     return (
-        f"- {shots}-shot: averaged over {_levels(levels)} of heads pruned and {_count(len(matrix.tasks), 'task')}, "
-        f"accuracy is {accuracy:.2f} under each task's own ranking; the aggregate ranking changes it by {change}."
+        f"- **The aggregate ranking changes accuracy by {change} {_with(shots)}.** Accuracy averages {accuracy:.2f} "
+        f"under each task's own ranking ({_levels(levels)} of heads pruned, {_count(len(matrix.tasks), 'task')})."
     )
 
 
-def transfer_sentence(matrix: ResultsMatrix, shots: int, task: str, curves: Mapping[str, Curve], known: Chance) -> str:
+def transfer_sentence(
+    matrix: ResultsMatrix, shots: int, task: str, curves: Mapping[str, Curve], chance: ChanceLevel
+) -> str:
     """Finding 4, continued: one task under other rankings than its own, averaged over levels."""
     levels = common_levels(curves.values())
     if not levels:
-        return f"- {shots}-shot, {task}: no level above 0 was evaluated under all its rankings."
+        return (
+            f"- **Not computed for {task} {_with(shots)}.** The study evaluated no level above 0 under all its "
+            "rankings."
+        )
     own = curves["own"]
-    changes = [
-        f"{_source(name, curve)} {_signed(*difference(own, curve, levels))}"
-        for name, curve in curves.items()
-        if name != "own"
-    ]
-    unseen = " (no part of the aggregate)" if task in matrix.unseen else ""
+    changes = {_source(name, curve): difference(own, curve, levels) for name, curve in curves.items() if name != "own"}
+    values = sorted({_change(change) for change, _ in changes.values()}, key=float)
+    span = values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    unseen = f" The aggregate ranking does not include {task}." if task in matrix.unseen else ""
+    listed = ", ".join(f"{source} {_signed(*change)}" for source, change in changes.items())
     return (
-        f"- {shots}-shot, {task}{unseen}: averaged over {_levels(levels)} of heads pruned, accuracy is "
-        f"{over_levels(own, levels).mean():.2f} under its own ranking ({own.accuracy[0]:.2f} with all heads, "
-        f"{_chance([task], {task: known})}). Other rankings change it by: {', '.join(changes)}."
+        f"- **Other rankings change accuracy on {task} by {span} {_with(shots)}.** Under its own ranking, accuracy "
+        f"averages {over_levels(own, levels).mean():.2f} ({own.accuracy[0]:.2f} with all heads, "
+        f"{_chance_levels([task], {task: chance})}), over {_levels(levels)} of heads pruned. By ranking, the change "
+        f"is: {listed}.{unseen}"
     )
 
 
@@ -368,15 +428,15 @@ def induction_sentence(matrix: ResultsMatrix, score: Score) -> str:
     scores, n_sequences = read_induction(matrix, score)
     name = SCORES[score].replace(" ", "-")
     if scores.max() <= 0:
-        return f"- No head has a {name} score above 0."
+        return f"- **No head has a {name} score above 0.** All were measured ({_count(n_sequences, 'sequence')})."
     layer, head = np.unravel_index(int(np.argmax(scores)), scores.shape)
     strong = int((scores >= scores.max() / 2).sum())
     share = np.sort(scores.ravel())[::-1][: max(1, scores.size // 10)].sum() / scores.sum()
     return (
-        f"- Layer {layer + 1} head {head + 1} (counted from 1) has the highest {name} score, "
-        f"{scores.max():.2f}; the median head has {np.median(scores):.3f}. {_count(strong, 'head')} of {scores.size} "
-        f"reach half of the highest, and the top tenth of heads holds {100 * share:.0f}% of the total "
-        f"({_count(n_sequences, 'sequence')})."
+        f"- **Layer {layer + 1} head {head + 1} has the highest {name} score.** It scores {scores.max():.2f}, the "
+        f"median head {np.median(scores):.3f} ({_count(n_sequences, 'sequence')}; layers and heads count from 1). Half "
+        f"of the highest score is reached by {_count(strong, 'head')} of {scores.size}, and the top tenth of heads "
+        f"holds {100 * share:.0f}% of the total."
     )
 
 
@@ -384,11 +444,11 @@ def capacity_sentence(matrix: ResultsMatrix, score: Score, shots: int) -> str:
     """Finding 5, continued: whether the aggregate ranking keeps induction heads."""
     retained = read_capacity(matrix, shots, score, AGGREGATE)[AGGREGATE].retained
     total = len(retained) - 1
-    kept = {percent: 100 * retained[count_at(percent, total)] for percent in (30, 50, 70)}
-    shares = ", ".join(f"{value:.0f}% with {percent}% of heads pruned" for percent, value in kept.items())
+    kept = {percent: f"{100 * retained[count_at(percent, total)]:.0f}%" for percent in (30, 50, 70)}
+    name = SCORES[score].replace(" ", "-")
     return (
-        f"- {shots}-shot: of the total {SCORES[score].replace(' ', '-')} score, the aggregate ranking keeps {shares} "
-        "(at random: 70, 50, 30%)."
+        f"- **The top half of heads by {shots}-shot aggregate importance keeps {kept[50]} of the {name} score.** At "
+        f"30% and 70% pruned, {kept[30]} and {kept[70]} remain (at random: 70, 50, 30%)."
     )
 
 
@@ -396,114 +456,128 @@ def ablation_sentences(matrix: ResultsMatrix) -> list[str]:
     """Finding 5, continued: whether tasks need induction heads more than random heads of the same layers."""
     if not matrix.ablated:
         return []
-    found = effects(matrix)
-    percent = max(effect.cell.percent for effect in found)
+    measured = effects(matrix)
+    percent = max(effect.cell.percent for effect in measured)
     sentences = []
-    for outcome, shots in dict.fromkeys((effect.outcome, effect.shots) for effect in found):
-        cells = [e for cell, e in select(found, outcome, shots).items() if cell.percent == percent]
-        of, first = f"over {_count(len(matrix.ablated), 'task')}", cells[0]
-        what = {
-            ACCURACY: f"{shots}-shot: average accuracy {of} is {_range(first.whole)}",
-            GAIN: f"{shots}-shot minus 0-shot: average gain {of} is {_in_points(first.whole)}",
-        }
-        sentences.append(
-            f"- {what[outcome]} with all heads. Without the strongest {percent}% "
-            f"({_count(first.n_heads, 'head')}) " + "; ".join(map(_ablated, cells)) + "."
-        )
-    shared = max(effect.n_shared for effect in found)
+    for outcome, shots in dict.fromkeys((effect.outcome, effect.shots) for effect in measured):
+        cells = [e for cell, e in select(measured, outcome, shots).items() if cell.percent == percent]
+        sentences += [_ablated(effect, len(matrix.ablated)) for effect in cells]
+    shared = max(effect.n_shared for effect in measured)
     if shared:
         sentences.append(
-            f"- Some layers have too few other heads: up to {shared:.1f} of a random draw's heads are chosen ones, "
-            "which hides a part of the difference."
+            f"- **Some random draws include ablated heads.** Some layers have too few others (up to {shared:.1f} heads "
+            "of a draw), which hides a part of the difference."
         )
     return sentences
 
 
-def _ablated(effect: Effect) -> str:
-    """What one choice of heads costs beyond random heads, as far as the interval says."""
-    e, extra = effect, _in_points(effect.extra)
-    draws = f"{_count(e.n_controls, 'random draw')} from the same layers"
+def _ablated(effect: Effect, n_tasks: int) -> str:
+    """The cost of ablating one choice of heads beyond random heads, as far as the interval says."""
+    e, extra = effect, effect.extra
+    by = "both scores" if e.cell.selection == "both" else SELECTIONS[e.cell.selection]
+    heads = f"the top {e.cell.percent}% of heads by {by}"
+    outcome = f"{e.shots}-shot {'accuracy' if e.outcome == ACCURACY else 'gain'}"
+    average = (
+        f"the average of {_count(e.n_controls, 'random draw')} of {_count(e.n_heads, 'head')} from the same layers"
+    )
+    verdict = f"Ablating {heads} costs more {outcome} than the average random draw"
+    comparison = f"{_in_points(extra)} more than {average}"
     if e.beyond_controls:
-        verdict = f"more than each of {draws}, and than their average by {extra}"
-    elif e.extra.low > 0:
-        verdict = f"more than the average of {draws} by {extra}, but not than each"
-    elif e.extra.high < 0:
-        less = Estimate(-e.extra.value, -e.extra.high, -e.extra.low)
-        verdict = f"less than the average of {draws} by {_in_points(less)}"
+        verdict = f"Ablating {heads} costs more {outcome} than each random draw"
+    elif extra.low > 0:
+        verdict += ", not each"
+    elif extra.high < 0:
+        verdict = verdict.replace(" costs more ", " costs less ")
+        comparison = f"{_in_points(Estimate(-extra.value, -extra.high, -extra.low))} less than {average}"
     else:
-        verdict = f"not told from the average of {draws} (difference {extra})"
-    return f"by {SELECTIONS[e.cell.selection]} it loses {_in_points(e.lost)}, {verdict}"
+        verdict = f"Inconclusive for {heads} and {outcome}"
+        comparison = f"not significantly different from {average}: the difference is {_in_points(extra)}"
+    whole = (_range if e.outcome == ACCURACY else _in_points)(e.whole)
+    return (
+        f"- **{verdict}.** The ablation loses {_in_points(e.lost)}, {comparison}. With all heads, the {outcome} "
+        f"averages {whole} over {_count(n_tasks, 'task')}."
+    )
 
 
 def findings(matrix: ResultsMatrix) -> str:
     """The findings of one model and seed, as Markdown without a title."""
-    known = chances(matrix)
+    chance = read_chance_levels(matrix)
     sections = {
-        "1. How many attention heads can go": [
-            *(
-                pruning_sentence(matrix, shots, "heads", known) + control_sentences(matrix, shots, "heads")
-                for shots in matrix.shots
-            ),
-            *(sentence for shots in matrix.shots for sentence in gain_sentence(matrix, shots, "heads")),
-            *(iterative_sentence(matrix, shots) for shots in matrix.shots if matrix.iterative),
-        ],
-        "2. How many FFNs can go, alone and together with heads": [
-            *(
-                pruning_sentence(matrix, shots, "ffns", known) + control_sentences(matrix, shots, "ffns")
-                for shots in matrix.shots
-            ),
-            *(sentence for shots in matrix.shots for sentence in gain_sentence(matrix, shots, "ffns")),
-            *(swing_sentence(matrix, shots) for shots in matrix.shots),
-            *(joint_sentence(matrix, shots, known) for shots in matrix.shots if matrix.joint),
-            *selection_note(matrix),
-        ],
+        "1. How many attention heads can be pruned": _head_findings(matrix, chance),
+        "2. How many FFNs can be pruned, alone and together with heads": _ffn_findings(matrix, chance),
         "3. Whether tasks need the same heads": [
             *(overlap_sentence(matrix, shots) for shots in matrix.shots),
             *shot_sentences(matrix),
             *oracle_sentences(matrix),
         ],
-        "4. Whether other rankings serve as well": [
+        "4. Whether other rankings work as well": [
             *(aggregate_sentence(matrix, shots) for shots in matrix.shots),
             *(
-                transfer_sentence(matrix, shots, task, curves, known[task])
+                transfer_sentence(matrix, shots, task, curves, chance[task])
                 for shots in matrix.shots
                 for task, curves in transfer_curves(matrix, shots).items()
             ),
         ],
-        "5. Where the induction heads are, and whether pruning keeps them": [
-            sentence
-            for score in (() if matrix.without_induction else SCORES)
-            for sentence in (
-                induction_sentence(matrix, score),
-                *(capacity_sentence(matrix, score, shots) for shots in matrix.shots),
-            )
-        ]
-        + ablation_sentences(matrix)
-        + (["- The study leaves induction scores out (`induction.sequences: 0`)."] if matrix.without_induction else []),
+        "5. Where the induction heads are, and whether pruning keeps them": _induction_findings(matrix),
     }
     intro = (
-        f"Tasks: {', '.join(matrix.tasks)}. Values after ± are standard errors over questions; ranges of losses are "
-        "95% intervals of the same questions. What can go is certified with 95% confidence at each limit, see the "
-        "lm-headroom table."
+        f"The study's tasks are {_listed(matrix.tasks)}. Values after ± are standard errors over questions; ranges of "
+        "losses are 95% intervals over the same questions. A share can be pruned if a non-inferiority test at each "
+        "level up to it shows, with 95% confidence, a loss within the margin (see the headroom table). A few-shot gain "
+        "is the accuracy at these shots minus that at 0 shots."
     )
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
+
+
+def _pruning_findings(matrix: ResultsMatrix, component: Component, chance: Mapping[str, ChanceLevel]) -> Iterable[str]:
+    for shots in matrix.shots:
+        yield pruning_sentence(matrix, shots, component, chance) + control_sentences(matrix, shots, component)
+    for shots in matrix.shots:
+        yield from gain_sentence(matrix, shots, component)
+
+
+def _head_findings(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel]) -> list[str]:
+    iterative = (iterative_sentence(matrix, shots) for shots in matrix.shots if matrix.iterative)
+    return [*_pruning_findings(matrix, "heads", chance), *iterative]
+
+
+def _ffn_findings(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel]) -> list[str]:
+    return [
+        *_pruning_findings(matrix, "ffns", chance),
+        *(swing_sentence(matrix, shots) for shots in matrix.shots),
+        *(joint_sentence(matrix, shots, chance) for shots in matrix.shots if matrix.joint),
+        *selection_note(matrix),
+    ]
+
+
+def _induction_findings(matrix: ResultsMatrix) -> list[str]:
+    if matrix.without_induction:
+        return [
+            *ablation_sentences(matrix),
+            "- **Not computed.** The study leaves induction scores out (`induction.sequences: 0`).",
+        ]
+    sentences = []
+    for score in SCORES:
+        sentences.append(induction_sentence(matrix, score))
+        sentences += [capacity_sentence(matrix, score, shots) for shots in matrix.shots]
+    return sentences + ablation_sentences(matrix)
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the findings to ``out``.md and ``out``.html."""
     with reads() as sources:
         text = findings(matrix)
-    made = describe_drawn("findings", "report.findings", sources, matrix.options, out)
-    write_page(out, f"Findings: {matrix.model}, few-shot seed {matrix.seed}", text, made)
+    record = describe_drawn("findings", "report.findings", sources, matrix.options, out)
+    write_page(out, f"Findings: {matrix.model}, few-shot seed {matrix.seed}", text, record)
 
 
 def _accuracy(curve: AverageCurve, level: int) -> str:
     return _pm(curve.accuracy[level], curve.stderr[level])
 
 
-def _points(found: Average, at: Any) -> str:
+def _points(averaged: Average, at: Any) -> str:
     """A loss in points with its interval."""
-    return _in_points(Estimate(found.loss[at], *(limit[at] for limit in found.loss_interval)))
+    return _in_points(Estimate(averaged.loss[at], *(limit[at] for limit in averaged.loss_interval)))
 
 
 def _source(ranking: str, curve: Curve) -> str:
@@ -529,9 +603,17 @@ def _in_points(estimate: Estimate) -> str:
     return f"{value:.1f} points ({low:.1f} to {high:.1f})"
 
 
-def _signed(value: float, error: float) -> str:
+def _change(value: float) -> str:
     # Adding zero makes of a negative zero, which rounding gives, a positive one.
-    return f"{round(value, 2) + 0.0:+.2f} ± {error:.2f}"
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _signed(value: float, error: float) -> str:
+    return f"{_change(value)} ± {error:.2f}"
+
+
+def _with(shots: int) -> str:
+    return f"with {shots}-shot prompts"
 
 
 def _levels(levels: Sequence[int]) -> str:
@@ -543,3 +625,7 @@ def _levels(levels: Sequence[int]) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,4 +1,4 @@
-"""What is compared between the models of a study: shares that can go, rankings, induction scores, layer profiles."""
+"""Comparisons between the models of a study: prunable shares, rankings, induction scores, layer profiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from lm_headroom.analysis.correlation import TaskScores, compare_pairs
 from lm_headroom.analysis.non_inferiority import Prunable
 from lm_headroom.artifacts.catalogue import path_of
-from lm_headroom.results.chance import Chance
+from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.curves import AverageCurve
 from lm_headroom.results.matrix import Component, ResultsMatrix
 from lm_headroom.study.compared import ComparedModel
@@ -57,12 +57,12 @@ class Comparison:
 
     @property
     def recorded_options(self) -> dict[str, Any]:
-        """What is compared, as its artifacts record it."""
+        """The compared models and cells, as artifacts record them."""
         return {name: value for name, value in self.options.items() if name not in ("correlation", "margin")}
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is compared, and how it is shown, for the provenance."""
+        """The compared models and cells and how they are shown, for the provenance."""
         options = {
             "models": [model.name for model in self.models],
             "tasks": list(self.tasks),
@@ -75,17 +75,17 @@ class Comparison:
 
 
 def prunable_row(
-    model: str, component: Component, shots: int, curve: AverageCurve, prunable: Prunable, known: Sequence[Chance]
+    model: str, component: Component, shots: int, curve: AverageCurve, prunable: Prunable, chance: Sequence[ChanceLevel]
 ) -> dict[str, Any]:
-    """A row of the artifact: what can go of one model's heads or FFNs at one number of shots.
+    """A row of the artifact: the prunable share of one model's heads or FFNs at one number of shots.
 
     Args:
         model: its name.
         component: what is pruned.
         shots: number of few-shot examples.
         curve: accuracy averaged over the tasks above chance, each under its own ranking.
-        prunable: what is certified of it.
-        known: chance of the same tasks.
+        prunable: the share of it that can be pruned.
+        chance: chance levels of the same tasks.
     """
     at = prunable.level
     return {
@@ -103,10 +103,10 @@ def prunable_row(
         "power": prunable.power,
         "accuracy": float(curve.accuracy[0]),
         "stderr": float(curve.stderr[0]),
-        "guessing": float(np.mean([chance.guessing for chance in known])),
-        "majority": float(np.mean([chance.majority for chance in known])),
-        "chance": float(np.mean([chance.level for chance in known])),
-        "n_tasks": len(known),
+        "random_choice": float(np.mean([task.random_choice for task in chance])),
+        "majority": float(np.mean([task.majority for task in chance])),
+        "chance_level": float(np.mean([task.level for task in chance])),
+        "n_tasks": len(chance),
         "n_questions": curve.questions,
         "reason": prunable.reason or None,
     }

@@ -1,7 +1,7 @@
-"""What a ranking is worth: the area between its curve of accuracy and that of heads (FFNs) pruned in random order.
+"""The gain of a ranking over random order: the area between its accuracy curve and that of a random pruning order.
 
-Rankings are measured on the same questions, so that what one is worth more than another is a paired difference, in
-which the random curve cancels.
+Rankings are measured on the same questions, so that the gain of one over another is a paired difference, in which the
+random curve cancels.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from lm_headroom.study.ranking_names import CRITERIA, RANDOM, ffn_controls
 Array = np.ndarray[Any, np.dtype[np.float64]]
 OWN = "own"
 COLUMNS = (
-    *("shots", "component", "task", "ranking", "questions", "worth", "worth low", "worth high"),
-    *("over own", "over own low", "over own high", "random orders", "SD over orders"),
+    *("shots", "component", "task", "ranking", "questions", "gain over random", "gain low", "gain high"),
+    *("gain over own", "gain over own low", "gain over own high", "random orders", "SD over orders"),
 )
 
 
 class Gain(NamedTuple):
-    """What one ranking is worth on one task or on average over tasks, in percentage points of accuracy.
+    """The gain of one ranking on one task or on average over tasks, in percentage points of accuracy.
 
     Attributes:
-        worth: mean accuracy over the range of percents less that of random orders.
-        limits: its 95% interval.
-        gain: worth less the own ranking's.
-        gain_limits: its 95% interval, questions paired.
+        over_random: mean accuracy over the range of percents less that of random orders.
+        over_random_limits: its 95% interval.
+        over_own: the same less that of the own ranking.
+        over_own_limits: its 95% interval, questions paired.
     """
 
-    worth: float
-    limits: Interval
-    gain: float
-    gain_limits: Interval
+    over_random: float
+    over_random_limits: Interval
+    over_own: float
+    over_own_limits: Interval
 
 
 class Table(NamedTuple):
-    """Worths of one number of shots and component.
+    """Gains of one number of shots and component.
 
     Attributes:
-        worths: task (or ``average``) to ranking to its worth.
+        gains: task (or ``average``) to ranking to its gain.
         questions: of each task, and of all.
         orders: how many random orders there are.
         spread: standard deviation over random orders of the area below their curves, by task; NaN for a single one.
         percents: the lowest and the highest level.
     """
 
-    worths: dict[str, dict[str, Gain]]
+    gains: dict[str, dict[str, Gain]]
     questions: dict[str, int]
     orders: int
     spread: dict[str, float]
@@ -76,8 +76,8 @@ def level_weights(percent: Sequence[int]) -> Array:
     return weights / weights.sum()
 
 
-def measured(matrix: ResultsMatrix, shots: int, component: Component) -> Table | None:
-    """Worths of the study's rankings; None without a random order to compare with, or without a level above 0.
+def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Table | None:
+    """Gains of the study's rankings; None without a random order to compare with, or without a level above 0.
 
     FFNs have no curve of the aggregate ranking alone, and of the controls those that need no scores of heads.
 
@@ -91,10 +91,10 @@ def measured(matrix: ResultsMatrix, shots: int, component: Component) -> Table |
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
         return None
     areas = {task: {name: _area(curves[name][task], curves[OWN][task]) for name in names} for task in matrix.tasks}
-    worths, spread, orders = compare(areas)
+    gains, spread, orders = compare(areas)
     questions = {task: len(curves[OWN][task].questions) for task in matrix.tasks}
     questions[AVERAGE] = sum(questions.values())
-    return Table(worths, questions, orders, spread, (percent[0], percent[-1]))
+    return Table(gains, questions, orders, spread, (percent[0], percent[-1]))
 
 
 def _area(curve: Curve, own: Curve) -> Array:
@@ -110,7 +110,7 @@ def _area(curve: Curve, own: Curve) -> Array:
 def compare(
     areas: Mapping[str, Mapping[str, Array]], seed: int = 0
 ) -> tuple[dict[str, dict[str, Gain]], dict[str, float], int]:
-    """Worths of rankings from the areas below their curves, per task and on average.
+    """Gains of rankings from the areas below their curves, per task and on average.
 
     Intervals have two sources. Questions are drawn anew within tasks, the same for all rankings. Where there are S > 1
     random orders, each sample's random curve is moved by t s / sqrt(S), with s the standard deviation of the area over
@@ -122,14 +122,14 @@ def compare(
         seed: of the draws.
 
     Returns:
-        Task (``average`` last) to ranking to its worth; the standard deviation over orders by task; and their number.
+        Task (``average`` last) to ranking to its gain; the standard deviation over orders by task; and their number.
     """
     names = list(next(iter(areas.values())))
-    drawn = [name for name in names if name.startswith(RANDOM)]
-    ranked = [name for name in names if name not in drawn]
+    random_names = [name for name in names if name.startswith(RANDOM)]
+    ranked = [name for name in names if name not in random_names]
     points, samples, orders = {}, {}, {}
     for number, (task, by_ranking) in enumerate(areas.items()):
-        random = np.array([by_ranking[name] for name in drawn])
+        random = np.array([by_ranking[name] for name in random_names])
         above = np.array([by_ranking[name] for name in ranked]) - random.mean(axis=0)
         points[task], orders[task] = above.mean(axis=1), random.mean(axis=1)
         # Streams of their own, so that the tasks' samples are independent and their mean is one of the average.
@@ -137,102 +137,107 @@ def compare(
     for by_task in (points, samples, orders):
         by_task[AVERAGE] = np.mean(list(by_task.values()), axis=0)
     # Its quantiles in random order: draws without the noise of their own distribution.
-    quantiles = student_t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, max(1, len(drawn) - 1))
+    quantiles = student_t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, max(1, len(random_names) - 1))
     student = np.random.default_rng([seed, len(areas)]).permutation(quantiles)
-    worths: dict[str, dict[str, Gain]] = {}
+    gains: dict[str, dict[str, Gain]] = {}
     spread = {}
     for task in points:
-        spread[task] = float(orders[task].std(ddof=1)) if len(drawn) > 1 else float("nan")
-        luck = student * spread[task] / np.sqrt(len(drawn)) if len(drawn) > 1 else np.zeros(RESAMPLES)
+        spread[task] = float(orders[task].std(ddof=1)) if len(random_names) > 1 else float("nan")
+        luck = student * spread[task] / np.sqrt(len(random_names)) if len(random_names) > 1 else np.zeros(RESAMPLES)
         own = ranked.index(OWN)
-        limits = interval(samples[task] + luck[:, None])
-        gain_limits = interval(samples[task] - samples[task][:, own, None])
-        worths[task] = {
+        over_random = interval(samples[task] + luck[:, None])
+        over_own = interval(samples[task] - samples[task][:, own, None])
+        gains[task] = {
             name: Gain(
                 float(points[task][i]),
-                Interval(float(limits.low[i]), float(limits.high[i])),
+                Interval(float(over_random.low[i]), float(over_random.high[i])),
                 # Equal areas differ by rounding where random ones are taken from both.
                 round(float(points[task][i] - points[task][own]), 9),
-                Interval(float(gain_limits.low[i]), float(gain_limits.high[i])),
+                Interval(float(over_own.low[i]), float(over_own.high[i])),
             )
             for i, name in enumerate(ranked)
         }
-    return worths, spread, len(drawn)
+    return gains, spread, len(random_names)
 
 
 def rows(matrix: ResultsMatrix) -> list[tuple[Any, ...]]:
     """The table: per number of shots and component, the average over tasks and each of them, a row per ranking."""
-    found: list[tuple[Any, ...]] = []
+    cells: list[tuple[Any, ...]] = []
     for shots, component in product(matrix.shots, COMPONENTS):
-        table = measured(matrix, shots, component)
+        table = measure_gains(matrix, shots, component)
         if table is None:
             continue
-        # What is looked at first stands first.
+        # The average, which readers look at first, comes first.
         for task in (*matrix.averages, *matrix.tasks):
-            by_ranking = table.worths[task]
-            for ranking, worth in by_ranking.items():
-                over = ("", "", "") if ranking == OWN else (worth.gain, *worth.gain_limits)
-                last = (table.orders, table.spread[task] if table.orders > 1 else "")
-                value = (worth.worth, *worth.limits)
-                found.append((shots, component, task, ranking, table.questions[task], *value, *over, *last))
-    return found
+            for ranking, gain in table.gains[task].items():
+                over_own = ("", "", "") if ranking == OWN else (gain.over_own, *gain.over_own_limits)
+                over_random = (gain.over_random, *gain.over_random_limits)
+                orders = (table.orders, table.spread[task] if table.orders > 1 else "")
+                place = (shots, component, task, ranking, table.questions[task])
+                cells.append((*place, *over_random, *over_own, *orders))
+    return cells
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         table = rows(matrix)
-    made = describe_drawn("table", "report.tables.gains", sources, matrix.options, out)
+    record = describe_drawn("table", "report.tables.gains", sources, matrix.options, out)
     notes = [
-        "Worth is the area between a ranking's curve of accuracy and the mean curve of heads (FFNs) pruned in random "
-        "order, over the percents pruned (trapezoids, divided by the range), in percentage points of accuracy. "
-        "Limits are of 95% intervals: a bootstrap over questions within tasks, questions paired over rankings.",
-        "The variance between random orders is part of the interval of worth where there are several. With one it is "
-        "not: worth is then against that order, and another would move all rankings alike.",
-        "Over own: how much more a ranking is worth than the task's own; the random orders cancel. The reading of eq. "
-        "8 that is configured is the own ranking, and its difference 0. Many differences are shown: of those that are "
-        "nothing, one in twenty has an interval without 0.",
+        "The gain over random order is the area between a ranking's accuracy curve and the mean curve of heads (FFNs) "
+        "pruned in random order, over the percents pruned (trapezoids, divided by the range), in percentage points of "
+        "accuracy. Limits are of 95% intervals: a bootstrap over questions within tasks, questions paired over "
+        "rankings.",
+        "With several random orders, the interval includes the variance between them. With one it does not: the gain "
+        "is then over that order, and another would move all rankings alike.",
+        "The gain over own is the difference from the task's own ranking; the random orders cancel. The configured "
+        "variant of eq. 8 is the own ranking, and its difference 0. The table has many differences: of those that are "
+        "truly 0, one in twenty has an interval without 0.",
     ]
     if any(row[1] == "ffns" for row in table):
         notes.append(
-            "Where FFNs are ranked by the evaluation documents (`ffn.selection`), which also judge, the worth of their "
-            "own ranking holds its optimism."
+            "Where the evaluation documents rank FFNs (`ffn.selection`), the gain of the own ranking includes its "
+            "selection bias."
         )
     if not table:
-        notes = ["No worth can be told: no random order (`pruning.controls`), or no level above 0, was evaluated."]
-    write_table(out, f"What rankings of heads and FFNs are worth: {matrix.model}", COLUMNS, table, made, notes)
+        notes = ["The study evaluated no random order (`pruning.controls`) or no level above 0, so it has no gains."]
+    write_table(out, f"Gain of rankings over random order: {matrix.model}", COLUMNS, table, record, notes)
 
 
 def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> list[str]:
-    """What the findings say: the own ranking's worth, and how other rankings compare; none without a random order."""
-    table = measured(matrix, shots, component)
+    """The finding about the own ranking's gain, and how other criteria compare; none without a random order."""
+    table = measure_gains(matrix, shots, component)
     if table is None:
         return []
-    worths = table.worths[AVERAGE]
-    luck = (
-        f"{table.orders} random orders, whose variance is part of the interval"
+    gains = table.gains[AVERAGE]
+    own = gains[OWN]
+    low, high = own.over_random_limits
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
+    variance = (
+        f"the interval includes the variance of {table.orders} random orders"
         if table.orders > 1
-        else "one random order, whose luck is no part of the interval"
+        else "the interval ignores the luck of the one random order"
     )
     tasks = f"{len(matrix.tasks)} task" + ("s" if len(matrix.tasks) > 1 else "")
     text = (
-        f"- {shots}-shot, worth of a ranking: averaged over {table.percents[0]} to {table.percents[1]}% of "
-        f"{COMPONENTS[component]} pruned and {tasks}, accuracy under each task's own ranking differs from that under "
-        f"random order by {_points(worths[OWN].worth, worths[OWN].limits)} ({luck})."
+        f"- **The importance ranking of {COMPONENTS[component]} is {verdict} random order with {shots}-shot prompts.** "
+        f"Each task's own ranking gains {_points(own.over_random, own.over_random_limits)} of accuracy over random "
+        f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
-    # The configured reading is the own ranking.
-    others = [name for name in worths if name in CRITERIA and worths[name].gain_limits != (0.0, 0.0)]
-    if others:
-        gains = ", ".join(f"{name} {_points(worths[name].gain, worths[name].gain_limits)}" for name in others)
-        told = [name for name in others if not worths[name].gain_limits[0] <= 0 <= worths[name].gain_limits[1]]
-        text += f" Other rankings differ from the own by: {gains}; "
-        text += (
-            f"of these, {_listed(told)} {'is' if len(told) == 1 else 'are'} told from it"
-            if told
-            else ("none is told from it")
-        )
-        text += f" ({len(others)} comparisons, each at 95%)." if len(others) > 1 else "."
-    return [text]
+    # The configured variant is the own ranking.
+    others = {name: gain for name, gain in gains.items() if name in CRITERIA and gain.over_own_limits != (0.0, 0.0)}
+    if not others:
+        return [text]
+    listed = ", ".join(f"`{name}` {_points(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())
+    different = [
+        f"`{name}`" for name, gain in others.items() if not gain.over_own_limits[0] <= 0 <= gain.over_own_limits[1]
+    ]
+    which = f"Only {_listed(different)}" if different else "None"
+    if len(different) == len(others):
+        which = _listed(different)
+    verb = "differ" if len(different) > 1 else "differs"
+    tests = f" ({len(others)} comparisons, each at 95%)" if len(others) > 1 else ""
+    return [f"{text} Other criteria add to this gain: {listed}. {which} {verb} significantly from it{tests}."]
 
 
 def _points(value: float, limits: Interval) -> str:

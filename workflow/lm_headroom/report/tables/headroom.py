@@ -1,4 +1,4 @@
-"""The headroom table: how much of a model's heads, FFNs and both can go at a loss within a margin."""
+"""The headroom table: the share of a model's heads, FFNs and both that can be pruned within a margin."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_headroom.analysis.non_inferiority import (
-    CERTIFIED,
     CONFIDENCE,
     ENOUGH_POWER,
     ESTIMATE_ONLY,
-    NOT_CERTIFIABLE,
+    INCONCLUSIVE,
+    PRUNABLE,
     RELATIVE_MARGIN,
     Prunable,
-    certify,
-    certify_grid,
+    find_prunable,
+    find_prunable_cell,
     is_above_chance,
 )
 from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
-from lm_headroom.results.chance import Chance, chances, judged_by_rankers
+from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import (
     Average,
     AverageCurve,
@@ -41,43 +41,45 @@ from lm_headroom.settings import MARGIN
 
 BOTH = "heads and FFNs"
 ABOVE_CHANCE = "average above chance"
-"""What stands in a task's place for the average over the tasks above chance, where some are not."""
+"""The name in a task's place of the average over the tasks above chance, where some are not."""
 CURVES: tuple[tuple[Component, str], ...] = (("heads", "own"), ("heads", AGGREGATE), ("ffns", "own"))
-"""Components and the rankings that they are certified under."""
+"""Components and the rankings that they are tested under."""
 PAPER = {
     ("heads", AVERAGE): "about 70%",
     ("ffns", AVERAGE): "about 20%",
     **dict.fromkeys([("ffns", task) for task in ("piqa", "winogrande", "rte")], "30%"),
 }
-"""What the paper reads off its curves of OPT-66B by eye, where accuracy starts to fall."""
+"""Shares that the paper reads off its curves of OPT-66B by eye, where accuracy starts to fall."""
 NOTES = (
-    "*Certified*: the loss of accuracy against the whole model is shown to be less than {margin:g} points, with "
-    f"{100 * CONFIDENCE:.0f}% confidence, at that level and at every level before it. *Up to*: there were enough "
-    f"questions to show more, a power of at least {ENOUGH_POWER} to certify the next level if it lost nothing, and "
-    "they did not; *at least*: more questions or levels could. *Less than*: from there on losses are shown to be more "
-    f"than the margin, with the same confidence. Each of the two limits is one-sided, at {100 * CONFIDENCE:.0f}%; "
-    f"together they are an interval of {100 * (2 * CONFIDENCE - 1):.0f}%. *Estimate*: no observed loss exceeds the "
-    "margin up to there. Limits of the loss are of 95%, from a bootstrap over questions.",
-    "*Estimate only*: there is no certificate where the questions that judge have ranked, too (what was chosen on them "
-    "looks better there than it is), nor for an average that holds tasks at chance, which have nothing to lose; "
-    f"*{ABOVE_CHANCE}* is without these. A task is above chance if the whole model answers it better than the higher "
-    "of guessing and of always giving the same choice (exact one-sided binomial test at 5%).",
-    "*Not certifiable*: these questions cannot answer. The whole model is itself not told from chance, or nothing is "
-    f"certified and the power at the first level, the chance to certify it if it lost nothing, is below "
-    f"{ENOUGH_POWER}.",
+    "*Prunable within the margin*: non-inferiority tests show, with "
+    f"{100 * CONFIDENCE:.0f}% confidence, that the loss of accuracy against the whole model is less than {{margin:g}} "
+    "points at that level and at every level before it. *Up to*: the study had enough questions to show more, a power "
+    f"of at least {ENOUGH_POWER} to pass at the next level if it lost nothing, and did not; *at least*: more questions "
+    "or levels could. *Upper bound*: from there on, losses are shown to exceed the margin, with the same confidence. "
+    f"Each of the two bounds is one-sided, at {100 * CONFIDENCE:.0f}%; together they are an interval of "
+    f"{100 * (2 * CONFIDENCE - 1):.0f}%. *Point estimate*: no observed loss exceeds the margin up to there. Intervals "
+    "of the loss are of 95%, from a bootstrap over questions.",
+    "*Estimate only*: no test is valid where the evaluation questions also made the ranking (its curve is then biased "
+    "upward), nor for an average that holds tasks at chance level, which have nothing to lose; "
+    f"*{ABOVE_CHANCE}* leaves these out. A task is above chance if the whole model answers it better than its chance "
+    "level, the higher of a uniform random choice and of always giving the same choice (exact one-sided binomial test "
+    "at 5%).",
+    "*Inconclusive*: the whole model is itself not significantly better than chance, or no level passes and the study "
+    "is underpowered: the power at the lowest pruning level, the probability to pass if nothing is lost there, is "
+    f"below {ENOUGH_POWER}.",
     f"*{100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance* is the other margin, which takes into account how "
-    "much there is to lose: certified with the same confidence, level by level.",
+    "much there is to lose: tested with the same confidence, level by level.",
     "Each row has its confidence by itself. The paper reads its shares off the curves of OPT-66B by eye, without a "
-    "margin; they are no prediction for another model.",
+    "margin; they do not predict those of another model.",
 )
 
 
 class PrunableRow(NamedTuple):
-    """What can go of a component, for one task or on average, at one few-shot seed.
+    """The prunable share of a component, for one task or on average, at one few-shot seed.
 
-    Percents are of all heads or FFNs, losses and accuracies shares of 1; None where nothing can be said. ``relative``
-    is certified by the margin that is a share of the accuracy above chance; ``chance`` is the mean over tasks of the
-    higher of ``guessing`` and ``majority``.
+    Percents are of all heads or FFNs, losses and accuracies shares of 1; None where not defined. ``relative`` is the
+    share by the margin that is a share of the accuracy above chance; ``chance_level`` is the mean over tasks of the
+    higher of ``random_choice`` and ``majority``.
     """
 
     seed: int
@@ -89,9 +91,9 @@ class PrunableRow(NamedTuple):
     questions: int
     accuracy: float
     stderr: float
-    guessing: float
+    random_choice: float
     majority: float
-    chance: float
+    chance_level: float
     verdict: str
     heads: int | None = None
     ffns: int | None = None
@@ -119,13 +121,13 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[PrunableRow]:
         ArtifactError: an artifact of the study is missing or not its own.
     """
     for seed in seeds:
-        of = replace(matrix, seed=seed)
-        known = chances(of)
-        for shots in of.shots:
-            yield from _shot_rows(of, shots, known)
+        of_seed = replace(matrix, seed=seed)
+        chance = read_chance_levels(of_seed)
+        for shots in of_seed.shots:
+            yield from _shot_rows(of_seed, shots, chance)
 
 
-def groups(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[str, Chance]) -> dict[str, list[str]]:
+def groups(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, ChanceLevel]) -> dict[str, list[str]]:
     """Averages to the tasks that they are over: all, and those above chance where these are some, but not all.
 
     A task alone is its own average.
@@ -133,35 +135,40 @@ def groups(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[str, C
     Args:
         tasks: all.
         whole: outcomes of the whole model by task, [question].
-        known: chance by task.
+        chance: chance levels by task.
     """
-    able = [task for task in tasks if is_above_chance(whole[task], known[task].level)]
-    found = {AVERAGE: list(tasks)} | ({ABOVE_CHANCE: able} if 0 < len(able) < len(tasks) else {})
-    return found if len(tasks) > 1 else {}
+    above = [task for task in tasks if is_above_chance(whole[task], chance[task].level)]
+    averages = {AVERAGE: list(tasks)} | ({ABOVE_CHANCE: above} if 0 < len(above) < len(tasks) else {})
+    return averages if len(tasks) > 1 else {}
 
 
-def certifiable(tasks: Sequence[str], whole: Mapping[str, Any], known: Mapping[str, Chance]) -> list[str]:
-    """The tasks whose average is certified: those above chance; all where none is, of which nothing can be said."""
-    return groups(tasks, whole, known).get(ABOVE_CHANCE, list(tasks))
+def tasks_above_chance(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, ChanceLevel]) -> list[str]:
+    """The tasks whose average is tested: those above chance; all where none is, which is inconclusive."""
+    return groups(tasks, whole, chance).get(ABOVE_CHANCE, list(tasks))
 
 
-def certified_average(
-    matrix: ResultsMatrix, shots: int, component: Component, known: Mapping[str, Chance], among: Sequence[str] = ()
+def average_prunable(
+    matrix: ResultsMatrix,
+    shots: int,
+    component: Component,
+    chance: Mapping[str, ChanceLevel],
+    among: Sequence[str] = (),
 ) -> tuple[list[str], AverageCurve, Prunable]:
-    """What is certified of heads or FFNs under own rankings: the tasks above chance, their average, and the verdict.
+    """The prunable share under own rankings, averaged over the tasks above chance: these, their curve, and the share.
 
     Args:
         matrix: of one seed.
         shots: number of few-shot examples.
         component: what is pruned.
-        known: chance by task.
+        chance: chance levels by task.
         among: some of the study's tasks; all where none is named.
     """
     curves = study_curves(matrix, shots, component=component)
-    tasks = certifiable(list(among or matrix.tasks), whole_of(curves), known)
+    tasks = tasks_above_chance(list(among or matrix.tasks), whole_of(curves), chance)
     curve = average([curves[task] for task in tasks])
-    chosen = judged_by_rankers(matrix, shots, component, known, tasks)
-    return tasks, curve, certify(curve.correct, [known[task].level for task in tasks], matrix.margin or MARGIN, chosen)
+    overlap = explain_overlap(matrix, shots, component, chance, tasks)
+    levels = [chance[task].level for task in tasks]
+    return tasks, curve, find_prunable(curve.correct, levels, matrix.margin or MARGIN, overlap)
 
 
 def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
@@ -169,25 +176,25 @@ def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any
     return {task: member.correct.reshape(-1, member.correct.shape[-1])[0] for task, member in members.items()}
 
 
-def _shot_rows(matrix: ResultsMatrix, shots: int, known: Mapping[str, Chance]) -> Iterator[PrunableRow]:
+def _shot_rows(matrix: ResultsMatrix, shots: int, chance: Mapping[str, ChanceLevel]) -> Iterator[PrunableRow]:
     for component, ranking in CURVES:
         curves = study_curves(matrix, shots, ranking, component)
-        chosen = {task: judged_by_rankers(matrix, shots, component, known, [task]) for task in matrix.tasks}
+        overlap = {task: explain_overlap(matrix, shots, component, chance, [task]) for task in matrix.tasks}
         if ranking == AGGREGATE:
-            chosen = dict.fromkeys(matrix.tasks, judged_by_rankers(matrix, shots, component, known))
-        found = groups(matrix.tasks, whole_of(curves), known) | {task: [task] for task in matrix.tasks}
-        for name, tasks in found.items():
+            overlap = dict.fromkeys(matrix.tasks, explain_overlap(matrix, shots, component, chance))
+        members_of = groups(matrix.tasks, whole_of(curves), chance) | {task: [task] for task in matrix.tasks}
+        for name, tasks in members_of.items():
             curve = average([curves[task] for task in tasks])
             cell = (matrix.seed or 0, shots, component, ranking, name)
-            yield _row(matrix, cell, curve, [known[task] for task in tasks], _first(chosen[task] for task in tasks))
+            yield _row(matrix, cell, curve, [chance[task] for task in tasks], _first(overlap[task] for task in tasks))
     if matrix.joint:
         grids = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True))
-        found = groups(matrix.tasks, whole_of(grids), known) or {task: [task] for task in matrix.tasks}
+        members_of = groups(matrix.tasks, whole_of(grids), chance) or {task: [task] for task in matrix.tasks}
         # The grid may be pruned by the aggregate of all tasks.
-        reason = judged_by_rankers(matrix, shots, "ffns", known)
-        for name, tasks in found.items():
+        reason = explain_overlap(matrix, shots, "ffns", chance)
+        for name, tasks in members_of.items():
             members = [grids[task] for task in tasks]
-            yield _joint_row(matrix, shots, name, members, [known[task] for task in tasks], reason)
+            yield _joint_row(matrix, shots, name, members, [chance[task] for task in tasks], reason)
 
 
 def _first(reasons: Iterable[str]) -> str:
@@ -198,62 +205,63 @@ def _row(
     matrix: ResultsMatrix,
     cell: tuple[int, int, Component, str, str],
     curve: AverageCurve,
-    known: Sequence[Chance],
-    chosen: str,
+    chance: Sequence[ChanceLevel],
+    overlap: str,
 ) -> PrunableRow:
-    *_, component, ranking, task = cell
-    found = certify(curve.correct, [of.level for of in known], matrix.margin or MARGIN, chosen)
+    *_, component, ranking, name = cell
+    prunable = find_prunable(curve.correct, [task.level for task in chance], matrix.margin or MARGIN, overlap)
     row = PrunableRow(
         *cell,
-        **_whole(curve, known),
-        verdict=found.verdict,
-        below=_percent(curve, found.below),
-        relative=_percent(curve, found.relative),
-        power=found.power,
-        paper=PAPER.get((component, task), "") if ranking == "own" else "",
-        reason=found.reason,
+        **_whole(curve, chance),
+        verdict=prunable.verdict,
+        below=_percent(curve, prunable.below),
+        relative=_percent(curve, prunable.relative),
+        power=prunable.power,
+        paper=PAPER.get((component, name), "") if ranking == "own" else "",
+        reason=prunable.reason,
     )
-    more: dict[str, Any] = {f"estimate_{component}": _percent(curve, found.estimate)}
-    if found.level is not None:
-        more |= {component: curve.percent[found.level], **_gone(curve, curve.removed, found.level)}
+    more: dict[str, Any] = {f"estimate_{component}": _percent(curve, prunable.estimate)}
+    if prunable.level is not None:
+        more |= {component: curve.percent[prunable.level], **_pruned(curve, curve.removed, prunable.level)}
     return row._replace(**more)
 
 
 def _joint_row(
-    matrix: ResultsMatrix, shots: int, name: str, members: Sequence[Grid], known: Sequence[Chance], chosen: str
+    matrix: ResultsMatrix, shots: int, name: str, members: Sequence[Grid], chance: Sequence[ChanceLevel], overlap: str
 ) -> PrunableRow:
     grid = average_grid(members)
-    found = certify_grid(grid.correct, grid.removed, [of.level for of in known], matrix.margin or MARGIN, chosen)
+    levels = [task.level for task in chance]
+    prunable = find_prunable_cell(grid.correct, grid.removed, levels, matrix.margin or MARGIN, overlap)
     cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
-    row = PrunableRow(*cell, **_whole(grid, known), verdict=found.verdict, reason=found.reason)
-    if found.estimate is not None:
-        head, ffn = found.estimate
+    row = PrunableRow(*cell, **_whole(grid, chance), verdict=prunable.verdict, reason=prunable.reason)
+    if prunable.estimate is not None:
+        head, ffn = prunable.estimate
         row = row._replace(estimate_heads=grid.heads[head], estimate_ffns=grid.ffns[ffn])
-    if found.cell is None:
+    if prunable.cell is None:
         return row
-    head, ffn = found.cell
-    return row._replace(heads=grid.heads[head], ffns=grid.ffns[ffn], **_gone(grid, grid.removed, found.cell))
+    head, ffn = prunable.cell
+    return row._replace(heads=grid.heads[head], ffns=grid.ffns[ffn], **_pruned(grid, grid.removed, prunable.cell))
 
 
-def _whole(found: Average, known: Sequence[Chance]) -> dict[str, Any]:
-    """What does not depend on what goes."""
-    chance = [(of.guessing, of.majority, of.level) for of in known]
-    guessing, majority, level = (float(value) for value in np.mean(chance, axis=0))
+def _whole(averaged: Average, chance: Sequence[ChanceLevel]) -> dict[str, Any]:
+    """Columns of the whole model."""
+    levels = [(task.random_choice, task.majority, task.level) for task in chance]
+    random_choice, majority, level = (float(value) for value in np.mean(levels, axis=0))
     return {
-        "tasks": len(known),
-        "questions": found.questions,
-        "accuracy": float(found.accuracy.flat[0]),
-        "stderr": float(found.stderr.flat[0]),
-        "guessing": guessing,
+        "tasks": len(chance),
+        "questions": averaged.questions,
+        "accuracy": float(averaged.accuracy.flat[0]),
+        "stderr": float(averaged.stderr.flat[0]),
+        "random_choice": random_choice,
         "majority": majority,
-        "chance": level,
+        "chance_level": level,
     }
 
 
-def _gone(found: Average, removed: Any, at: Any) -> dict[str, Any]:
-    """What goes at a level or cell, and what it costs."""
-    limits = found.loss_interval
-    values = {"parameters": removed, "loss": found.loss, "loss_low": limits.low, "loss_high": limits.high}
+def _pruned(averaged: Average, removed: Any, at: Any) -> dict[str, Any]:
+    """Columns of a level or cell: the parameters that are pruned, and the loss."""
+    limits = averaged.loss_interval
+    values = {"parameters": removed, "loss": averaged.loss, "loss_low": limits.low, "loss_high": limits.high}
     return {name: float(value[at]) for name, value in values.items()}
 
 
@@ -261,18 +269,26 @@ def _percent(curve: AverageCurve, level: int | None) -> int | None:
     return None if level is None else curve.percent[level]
 
 
-def what_can_go(found: Prunable, curve: AverageCurve) -> str:
-    """In words: ``at least 20% (estimate 40%; less than 70%)``; empty where nothing can be said."""
-    if found.verdict == ESTIMATE_ONLY:
-        return f"{ESTIMATE_ONLY}, {_percent(curve, found.estimate)}%"
-    return _words(found.verdict, *(_percent(curve, level) for level in (found.level, found.estimate, found.below)))
+def share_in_words(prunable: Prunable, curve: AverageCurve) -> str:
+    """``at least 20% (point estimate 40%, upper bound 70%)``; empty where inconclusive."""
+    if prunable.verdict == ESTIMATE_ONLY:
+        return f"{ESTIMATE_ONLY}, {_percent(curve, prunable.estimate)}%"
+    levels = (prunable.level, prunable.estimate, prunable.below)
+    return _words(prunable.verdict, *(_percent(curve, level) for level in levels))
+
+
+def limits_in_words(prunable: Prunable, curve: AverageCurve) -> str:
+    """``point estimate 40%, upper bound 70%, 95% confidence``."""
+    estimate, below = (_percent(curve, level) for level in (prunable.estimate, prunable.below))
+    return f"{_limits(estimate, below)}, {100 * CONFIDENCE:.0f}% confidence"
+
+
+def _limits(estimate: int | None, below: int | None) -> str:
+    return f"point estimate {estimate}%, " + ("no upper bound" if below is None else f"upper bound {below}%")
 
 
 def _words(verdict: str, share: int | None, estimate: int | None, below: int | None) -> str:
-    if share is None:
-        return ""
-    limit = "no level refuted" if below is None else f"less than {below}%"
-    return f"{verdict} {share}% (estimate {estimate}%; {limit})"
+    return "" if share is None else f"{verdict} {share}% ({_limits(estimate, below)})"
 
 
 def in_words(row: PrunableRow) -> tuple[object, ...]:
@@ -280,23 +296,24 @@ def in_words(row: PrunableRow) -> tuple[object, ...]:
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
     lost = "" if row.loss is None else _points(row.loss, row.loss_low, row.loss_high)
     parameters = size(row.parameters) if row.parameters else ""
-    whole = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f} ({100 * row.guessing:.0f}, {100 * row.majority:.0f})"
+    accuracy = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f}"
+    baselines = f"({100 * row.random_choice:.0f}, {100 * row.majority:.0f})"
     relative = "" if row.relative is None else f"{row.relative}%"
     task = row.task if row.task != ABOVE_CHANCE else f"{ABOVE_CHANCE} ({row.tasks} tasks)"
     return (
-        *(row.seed, f"{row.shots}-shot", f"{component}, {row.ranking}", task, _certificate(row), parameters, lost),
-        *(relative, whole, row.questions, row.paper),
+        *(row.seed, f"{row.shots}-shot", f"{component}, {row.ranking}", task, _verdict(row), parameters, lost),
+        *(relative, f"{accuracy} {baselines}", row.questions, row.paper),
     )
 
 
-def _certificate(row: PrunableRow) -> str:
+def _verdict(row: PrunableRow) -> str:
     estimates, shares = (row.estimate_heads, row.estimate_ffns), (row.heads, row.ffns)
-    if row.verdict == NOT_CERTIFIABLE:
-        return f"{NOT_CERTIFIABLE}: {row.reason}"
+    if row.verdict == INCONCLUSIVE:
+        return f"{INCONCLUSIVE}: {row.reason}"
     if row.verdict == ESTIMATE_ONLY:
         return f"{ESTIMATE_ONLY}, {_share(estimates)}: {row.reason}"
-    if row.verdict == CERTIFIED:
-        return f"{_share(shares)} (estimate {_share(estimates)})"
+    if row.verdict == PRUNABLE:
+        return f"{_share(shares)} (point estimate {_share(estimates)})"
     share, estimate = (next(value for value in values if value is not None) for values in (shares, estimates))
     return _words(row.verdict, share, estimate, row.below)
 
@@ -314,11 +331,11 @@ PAGE = (
     "shots",
     "component, ranking",
     "task",
-    "certified to go",
+    "prunable within the margin",
     "parameters",
     "points lost (95%)",
-    f"certified by {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance",
-    "accuracy ± SE (guessing, majority), %",
+    f"prunable within {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance",
+    "accuracy ± SE (random choice, majority), %",
     "questions",
     "paper (OPT-66B)",
 )
@@ -331,9 +348,9 @@ def _points(value: float, low: float | None, high: float | None) -> str:
 def write(matrix: ResultsMatrix, seeds: Sequence[int], out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
-        found: Sequence[PrunableRow] = list(rows(matrix, seeds))
-    made = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
+        table: Sequence[PrunableRow] = list(rows(matrix, seeds))
+    record = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
     notes = [note.format(margin=matrix.margin or MARGIN) for note in NOTES]
     first = 0 if len(seeds) > 1 else 1
-    page = (PAGE[first:], [in_words(row)[first:] for row in found])
-    write_table(out, f"How much of {matrix.model} can go", PrunableRow._fields, found, made, notes, page)
+    page = (PAGE[first:], [in_words(row)[first:] for row in table])
+    write_table(out, f"How much of {matrix.model} can be pruned", PrunableRow._fields, table, record, notes, page)

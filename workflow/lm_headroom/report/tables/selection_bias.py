@@ -1,4 +1,4 @@
-"""How optimistic curves are that are measured on the questions which ranked their FFNs: two rankings, one judge.
+"""The selection bias of curves that are measured on the questions which ranked their FFNs.
 
 FFNs are ranked by the evaluation documents and by the scoring documents; both curves are measured on the evaluation
 documents.
@@ -30,29 +30,30 @@ from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
-    *("task", "shots", "percent", "questions", "ranked by evaluation", "ranked by scoring", "optimism", "low", "high"),
-    *("SRCC", "least FFN lost where ranked", "least FFN lost apart", "least FFN optimism"),
+    *("task", "shots", "percent", "questions", "ranked by evaluation", "ranked by scoring"),
+    *("selection bias", "low", "high", "SRCC"),
+    *("least FFN lost where ranked", "least FFN lost apart", "least FFN selection bias"),
     *("least FFN low", "least FFN high"),
 )
 NOTES = (
     "Accuracy on the evaluation documents with FFNs pruned, ranked by the evaluation documents themselves (the paper's "
-    "way) and by the scoring documents, which are apart. Optimism: the former minus the latter, with its paired 95% "
-    "bootstrap interval over questions. It holds what the first ranking gains from having seen its judge, and whatever "
-    "else makes it better or worse, such as a larger number of documents. `mean` is over all levels at which an FFN "
-    "goes.",
+    "way) and by the scoring documents, which are apart. Selection bias: the former minus the latter, with its paired "
+    "95% bootstrap interval over questions. It includes the gain of the first ranking from having seen the evaluation "
+    "questions, and whatever else makes it better or worse, such as a larger number of documents. `mean` is over all "
+    "levels that prune an FFN.",
     "SRCC: between the two vectors of FFN scores. The least FFN is the one that the evaluation documents rank least "
-    "important: accuracy lost without it there, where the least of many noisy numbers was chosen, and on the scoring "
+    "important: accuracy lost without it there, where it is the least of many noisy numbers, and on the scoring "
     "documents; the difference has an interval of two independent samples.",
 )
 
 
 @dataclass(frozen=True)
 class Least:
-    """What goes with the least important FFN by the evaluation documents.
+    """Accuracy lost without the FFN that the evaluation documents rank least important.
 
     Attributes:
-        selected: accuracy lost there, by question.
-        apart: accuracy lost on the scoring documents, by question.
+        selected: on the evaluation documents, by question.
+        apart: on the scoring documents, by question.
     """
 
     selected: Array
@@ -64,11 +65,11 @@ class Selections:
     """One task and number of shots under both rankings.
 
     Attributes:
-        percents: levels at which an FFN goes.
+        percents: levels that prune an FFN.
         correct: 1 where a question is right under the ranking by evaluation documents, under that by scoring documents,
             and the difference; per level, then as the mean over levels; [level, 3, question].
         srcc: between the two score vectors; NaN where one is constant.
-        least: the FFN that would go first.
+        least: the FFN that would be pruned first.
     """
 
     percents: list[int]
@@ -148,7 +149,7 @@ def _lost(path: Path, table: pa.Table, layer: int) -> Array:
     return np.array(row["correct_dense"], dtype=float) - np.array(row["correct_ablated"], dtype=float)
 
 
-def optimism(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
+def measure_selection_bias(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
     """Rows of one number of shots: levels and their mean, of the average over tasks and then of each task.
 
     Raises:
@@ -158,13 +159,13 @@ def optimism(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
     first, *others = tasks.values()
     if any(other.percents != first.percents for other in others):
         raise HeadroomError(f"{matrix.results}: tasks have FFN curves of different levels; run the study again")
-    found = []
+    rows = []
     for group, members in {AVERAGE: list(tasks.values()), **{task: [one] for task, one in tasks.items()}}.items():
         n_questions = sum(one.correct.shape[-1] for one in members)
         for percent, row in zip([*first.percents, None], estimates([one.correct for one in members]), strict=True):
             mean = percent is None
             evaluation, scoring, difference = row
-            found.append(
+            rows.append(
                 SelectionBias(
                     task=group,
                     shots=shots,
@@ -175,13 +176,13 @@ def optimism(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
                     scoring=scoring,
                     difference=difference,
                     srcc=float(np.mean([one.srcc for one in members])) if mean else None,
-                    least=first_gone([one.least for one in members]) if mean else None,
+                    least=average_least([one.least for one in members]) if mean else None,
                 )
             )
-    return found
+    return rows
 
 
-def first_gone(members: list[Least]) -> tuple[float, float, Estimate]:
+def average_least(members: list[Least]) -> tuple[float, float, Estimate]:
     """Averages over tasks; the two sets of documents are independent samples, hence other draws for each."""
     selected, apart = ([getattr(one, name) for one in members] for name in ("selected", "apart"))
     values = [float(np.mean([lost.mean() for lost in losses])) for losses in (selected, apart)]
@@ -192,17 +193,15 @@ def first_gone(members: list[Least]) -> tuple[float, float, Estimate]:
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = [row for shots in matrix.shots for row in optimism(matrix, shots)]
+        biases = [row for shots in matrix.shots for row in measure_selection_bias(matrix, shots)]
     rows = [
         [
-            *(o.task, o.shots, "mean" if o.percent is None else o.percent, o.n_questions),
-            *(o.evaluation.value, o.scoring.value, *o.difference, "" if o.srcc is None else o.srcc),
-            *((*o.least[:2], *o.least[2]) if o.least else [""] * 5),
+            *(b.task, b.shots, "mean" if b.percent is None else b.percent, b.n_questions),
+            *(b.evaluation.value, b.scoring.value, *b.difference, "" if b.srcc is None else b.srcc),
+            *((*b.least[:2], *b.least[2]) if b.least else [""] * 5),
         ]
-        for o in found
-        if o.task in (*matrix.averages, *matrix.tasks)
+        for b in biases
+        if b.task in (*matrix.averages, *matrix.tasks)
     ]
-    made = describe_drawn("table", "report.tables.selection_bias", sources, matrix.options, out)
-    write_table(
-        out, f"FFNs ranked on the documents that judge them, or apart: {matrix.model}", COLUMNS, rows, made, NOTES
-    )
+    record = describe_drawn("table", "report.tables.selection_bias", sources, matrix.options, out)
+    write_table(out, f"Selection bias of FFN rankings: {matrix.model}", COLUMNS, rows, record, NOTES)
