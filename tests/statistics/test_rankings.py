@@ -1,4 +1,4 @@
-"""Intervals of a ranking's worth, on data whose truth is known."""
+"""Intervals of a ranking's gain over random order, on data whose truth is known."""
 
 import numpy as np
 import pytest
@@ -40,18 +40,18 @@ def areas(rng, orders):
 
 
 @pytest.mark.parametrize("orders", [1, 3, 5])
-def test_intervals_of_worth_cover_the_truth(orders):
-    """1000 studies each. With one order, the truth is the worth over that order."""
+def test_intervals_of_gains_cover_the_truth(orders):
+    """1000 studies each. With one order, the truth is the gain over that order."""
     rng = np.random.default_rng(orders)
     covered = {"own": 0, "gain": 0}
     for number in range(SIMULATIONS):
         drawn, luck = areas(rng, orders)
-        worths, _, _ = compare(drawn, seed=10 * number)
-        own, other = worths[AVERAGE]["own"], worths[AVERAGE]["example"]
+        gains, _, _ = compare(drawn, seed=10 * number)
+        own, other = gains[AVERAGE]["own"], gains[AVERAGE]["example"]
         true = TRUE["own"] + (luck if orders == 1 else 0)
-        covered["own"] += own.limits.low <= true <= own.limits.high
+        covered["own"] += own.over_random_limits.low <= true <= own.over_random_limits.high
         gain = TRUE["example"] - TRUE["own"]
-        covered["gain"] += other.gain_limits.low <= gain <= other.gain_limits.high
+        covered["gain"] += other.over_own_limits.low <= gain <= other.over_own_limits.high
     assert covered["own"] >= 0.93 * SIMULATIONS
     assert covered["gain"] >= 0.93 * SIMULATIONS
 
@@ -65,5 +65,5 @@ def test_without_the_orders_variance_several_orders_would_cover_too_little():
         mean = {task: {"own": of["own"], "random_0": np.mean([of[f"random_{s}"] for s in range(3)], axis=0)}
                 for task, of in drawn.items()}  # fmt: skip
         own = compare(mean, seed=10 * number)[0][AVERAGE]["own"]
-        covered += own.limits.low <= TRUE["own"] <= own.limits.high
+        covered += own.over_random_limits.low <= TRUE["own"] <= own.over_random_limits.high
     assert covered < 0.9 * SIMULATIONS

@@ -25,7 +25,7 @@ from lm_headroom.analysis.correlation import (
 )
 from lm_headroom.analysis.ranking import aggregate
 from lm_headroom.report.figures import fig08
-from lm_headroom.report.findings import corrected_part, layers_part
+from lm_headroom.report.findings import agreement_verdict, disattenuated_part
 
 # Orders of four heads: CLOSE has an SRCC of 0.8 to FIRST, FAR one of 0.4.
 FIRST, CLOSE, FAR = (np.array([order]) for order in ([1.0, 2, 3, 4], [1.0, 2, 4, 3], [1.0, 4, 2, 3]))
@@ -272,10 +272,14 @@ class TestFigure8:
 
 
 def test_sentences_say_for_how_many_the_correction_is_known():
-    assert corrected_part(0.9, 3, 3, "pair") == "corrected for the noise in the scores it is 0.90"
-    assert corrected_part(0.9, 2, 3, "pair").endswith("it is 0.90 over the 2 of 3 pairs reliable enough to say")
-    assert "is not known, since of each pair a split-half reliability is below 0.5" in corrected_part(
-        float("nan"), 0, 3, "pair"
+    without_noise = "the disattenuated SRCC, without the noise in the scores, is 0.90"
+    assert disattenuated_part(0.9, 3, 3, "pair") == without_noise
+    assert disattenuated_part(0.9, 2, 3, "pair") == f"{without_noise} over the 2 of 3 pairs that are reliable enough"
+    assert disattenuated_part(float("nan"), 0, 3, "pair") == (
+        "no pair has a disattenuated SRCC, since a split-half reliability of each is below 0.5"
     )
-    assert layers_part(2, 3, "task").startswith("2 of 3 tasks agree more than a profile over layers explains (p < 0.05")
-    assert layers_part(1, 3, "pair").startswith("1 of 3 pairs agrees more")
+    assert agreement_verdict(2, 3, "task") == "2 of 3 tasks agree"
+    assert agreement_verdict(1, 3, "pair") == "1 of 3 pairs agrees"
+    assert agreement_verdict(3, 3, "pair") == "All 3 pairs agree"
+    assert agreement_verdict(0, 3, "pair") == "No pair agrees"
+    assert agreement_verdict(1, 1, "pair") == "The only pair agrees"

@@ -189,15 +189,17 @@ class TestFindings:
         assert len(sentences) == 6
         srcc = [spearmanr([4, 3, 2, 1], lost).statistic for lost in ([1, 0, 0, 0], [-1, 0, 4, 0], [1, 0, 0, 0])]
         assert (
-            f"an SRCC of {np.mean(srcc):.2f} on average over 3 tasks ({min(srcc):.2f} to {max(srcc):.2f})"
-            in (sentences[0])
+            f"Their mean SRCC is {np.mean(srcc):.2f} ({min(srcc):.2f} to {max(srcc):.2f} over 3 tasks) with the "
+            "accuracy "
+            "lost without each FFN;" in sentences[0]
         )
         rise, change = sentences[4:]
-        assert "- 5-shot, copa: over 20 heads, the gradient scores have with the rise of the loss when" in rise
-        assert "have with how much the loss of a question changes, up or down, when" in change
+        assert "- **Gradient scores of heads agree with the oracle on copa with 5-shot prompts.** Their SRCC is" in rise
+        assert ", 20 heads), 1.00 inside layers, with the rise of the loss when each head is removed alone." in rise
+        assert "with the absolute change of the loss when each head is removed alone." in change
         for sentence in (rise, change):
-            assert "an SRCC of 1.00" in sentence
-            assert "There is too much noise to say" in sentence, "a gradient score's error is as large as itself"
+            assert "SRCC is 1.00 (" in sentence
+            assert "too noisy for a disattenuated SRCC" in sentence, "a gradient score's error is as large as itself"
             assert sentence in findings(study)
 
     def rows(self, study, monkeypatch, **changes):
@@ -209,20 +211,29 @@ class TestFindings:
     @pytest.mark.parametrize(
         ("changes", "text"),
         [
-            ({"srcc": None}, "no SRCC that is defined."),
-            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, "0.10 (95% interval -0.20 to 0.40), 1.00 inside"),
-            ({"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4}, ": not told from none."),
-            ({"srcc": 0.5, "srcc_low": None, "srcc_high": None}, ": not told from none."),
-            ({"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7, "corrected": None}, "too much noise to say"),
+            ({"srcc": None}, "- **Not defined for heads on copa with 0-shot prompts.** Gradient scores and the rise"),
+            (
+                {"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4},
+                "0.10 (95% interval -0.20 to 0.40, 20 heads), 1.00 inside",
+            ),
+            (
+                {"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4},
+                "scores of heads do not significantly agree with the oracle",
+            ),
+            (
+                {"srcc": 0.5, "srcc_low": None, "srcc_high": None},
+                "scores of heads do not significantly agree with the oracle",
+            ),
+            ({"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7, "corrected": None}, "too noisy for a disattenuated SRCC"),
             (
                 {"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7}
                 | {"corrected": 0.6, "corrected_low": 0.35, "corrected_high": 0.85},
-                "Without noise it would be 0.60 (0.35 to 0.85), less than full agreement.",
+                "The disattenuated SRCC is 0.60 (0.35 to 0.85), below full agreement.",
             ),
             (
                 {"srcc": 0.5, "srcc_low": 0.3, "srcc_high": 0.7}
                 | {"corrected": 0.8, "corrected_low": 0.5, "corrected_high": 1.0},
-                "0.80 (0.50 to 1.00), not told from full agreement.",
+                "0.80 (0.50 to 1.00), not significantly different from full agreement.",
             ),
         ],
     )
@@ -234,5 +245,5 @@ class TestFindings:
             ResultsMatrix(tmp_path / "results" / "m", ("copa",), (1,), 3), replace(Values(), head_oracle=())
         )
         (sentence,) = oracle_sentences(study)
-        assert sentence.startswith("- 1-shot: the gradient scores of FFNs")
-        assert "over 1 task;" in sentence
+        assert sentence.startswith("- **Gradient scores of FFNs agree with the oracle on 0 of 1 task with 1-shot prompts.**")
+        assert " (1 task) with" in sentence

@@ -173,7 +173,7 @@ def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, m
 
 def test_of_two_tasks_there_is_one_correlation(tmp_path):
     study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7))
-    (sentence,) = [line for line in findings(study).splitlines() if "SRCC between head importances" in line]
+    (sentence,) = [line for line in findings(study).splitlines() if "SRCC between the head importances" in line]
     assert "on average" not in sentence.split(";")[0]
     assert "1 pair)" not in sentence
 

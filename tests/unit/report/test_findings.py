@@ -1,5 +1,6 @@
 """The findings in words, from a study written with known values."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import _signed, findings, largest_swing
 from lm_headroom.results.chance import read_chance_level, read_chance_levels
 from lm_headroom.results.curves import average, difference, read_curve
-from tests.support.small_study import outcomes, small
+from lm_headroom.results.matrix import ResultsMatrix
+from tests.support.ablated_study import ablated
+from tests.support.small_study import Values, outcomes, small, write_study
 
 
 @pytest.fixture
@@ -69,10 +72,10 @@ class TestAccuracy:
             difference(own, read_curve(tmp_path / "other.parquet"), [50])
 
 
-class TestGuessing:
+class TestChanceLevel:
     def test_it_is_the_share_of_right_choices(self, study):
         found = read_chance_levels(study)
-        assert {task: of.guessing for task, of in found.items()} == {
+        assert {task: level.random_choice for task, level in found.items()} == {
             "piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5,
         }  # fmt: skip
         assert [found[task].majority for task in ("piqa", "copa")] == pytest.approx([0.3, 0.5])
@@ -114,74 +117,100 @@ class TestGuessing:
 class TestSentences:
     def test_heads(self, study, many):
         text = findings(study)
-        assert "0-shot: average accuracy over 3 tasks is 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90%" in text
+        assert "Over 3 tasks, accuracy averages 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90% pruned" in text
         # Of 10 questions of record 8 are right, as by chance in one case of 18.
+        assert "(chance level: 0.43; random choice: 0.42)." in text
         assert (
-            "(chance: 0.43; guessing: 0.42). How many can go at a loss of 2 points at most on average over the 2 tasks "
-            "above chance (without record) is not certifiable: too few questions" in text
+            "- **Inconclusive for heads with 0-shot prompts.** The study has too few questions (power 0.09 at" in text
         )
-        assert "With heads pruned at random (random_1) it is 0.53 ± 0.09 at 50%, where" in text
+        assert "The verdict averages over the 2 tasks above chance level, without record." in text
+        assert "With 50% of heads pruned at random (random_1), accuracy is 0.53 ± 0.09; the importance ranking" in text
         text = findings(many)
         # Nothing is lost at 20%, a question of ten at 50%.
-        assert "Of them up to 20% (estimate 20%; less than 50%) can go at a loss of 2 points at most" in text
-        assert "; the loss there is 0.0 points (0.0 to 0.0), 4.0 M parameters." in text
+        assert (
+            "- **Up to 20% of heads can be pruned with 0-shot prompts.** The loss stays within 2 points (point "
+            "estimate 20%, upper bound 50%, 95% confidence). At that level, pruning removes 4.0 M parameters and loses "
+            "0.0 points "
+            "(0.0 to 0.0)." in text
+        )
         wide = findings(replace(many, margin=15.0))
-        assert "Of them up to 50% (estimate 50%; less than 90%) can go at a loss of 15 points at most" in wide
-        assert "the loss there is 10.0 points (8.3 to 11.7), 10.0 M parameters." in wide
+        assert (
+            "- **Up to 50% of heads can be pruned with 0-shot prompts.** The loss stays within 15 points (point" in wide
+        )
+        assert "(point estimate 50%, upper bound 90%, 95% confidence)" in wide
+        assert "pruning removes 10.0 M parameters and loses 10.0 points (8.3 to 11.7)." in wide
 
     def test_ffns(self, study, many):
         text = findings(study)
         assert "with all FFNs" in text
-        assert "Of them up to 0% (estimate 0%; less than 20%) can go at a loss of 2 points at most." in findings(many)
         assert (
-            "largest loss is 0.40 ± 0.10, without the FFN of layer 3 on copa (counted from 1; the largest of 12" in text
+            "- **No tested share of FFNs can be pruned with 0-shot prompts.** No test shows a loss within 2 points "
+            "(point "
+            "estimate 0%, upper bound 20%, 95% confidence)." in findings(many)
+        )
+        assert (
+            "- **The FFN of layer 3 matters most with 0-shot prompts.** Without it, copa loses 0.40 ± 0.10 of accuracy "
+            "(layers count from 1; this is the largest of 12 measured losses" in text
         )
         assert largest_swing(study, 0, ["piqa"])[:3] == ("piqa", 0, 0.1)
-        assert "FFNs are ranked on the questions that their curves are measured on" in text
+        assert "As in the paper, the evaluation questions also rank the FFNs" in text
 
-    def test_ffns_ranked_by_their_judges_are_not_certified(self, tmp_path):
+    def test_ffns_ranked_by_the_evaluation_questions_have_an_estimate_only(self, tmp_path):
         text = findings(small(tmp_path, repeat=40))
-        ranked = "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
-        assert f"No observed loss exceeds 2 points up to 0% of them, which is no certificate: {ranked}." in text
+        ranked = "no test can confirm it: the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)."
         assert (
-            "heads and FFNs together: no observed loss exceeds 2 points up to 50% of heads with 0% of FFNs "
-            f"(10.0 M parameters), which is no certificate: {ranked}." in text
+            "- **Estimate only for FFNs with 0-shot prompts.** Observed losses stay within 2 points (up to 0% pruned), "
+            f"but {ranked}" in text
+        )
+        assert (
+            "- **Estimate only for heads and FFNs together with 0-shot prompts.** Observed losses stay within 2 points "
+            f"(up to 50% of heads and 0% of FFNs, 10.0 M parameters), but {ranked}" in text
         )
 
     def test_joint(self, study, many, tmp_path):
         few = findings(small(tmp_path / "few", repeat=2, selection="scoring"))
-        assert "heads and FFNs together: not certifiable, too few questions" in few
+        assert "- **Inconclusive for heads and FFNs together with 0-shot prompts.** The study has too few quest" in few
         assert (
-            "together: 50% of heads with 0% of FFNs (10.0 M parameters) are certified to go at a loss of 2 points "
-            "at most (it is 0.0 points (0.0 to 0.0)), the most parameters" in findings(many)
+            "- **50% of heads and 0% of FFNs can be pruned together with 0-shot prompts.** This cell removes the most "
+            "parameters (10.0 M) of those shown to lose no more than 2 points; it loses 0.0 points (0.0 to 0.0)."
+            in findings(many)
         )
         assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
 
     def test_transfer_and_unseen(self, study):
         text = findings(study)
-        assert "- 0-shot, copa: averaged over 2 levels from 50 to 90% of heads pruned, accuracy is 0.60 under" in text
+        assert (
+            "- **Other rankings change accuracy on copa by -0.20 to +0.10 with 0-shot prompts.** Under its own" in text
+        )
+        assert (
+            "accuracy averages 0.60 (0.90 with all heads, chance level: 0.50), over 2 levels from 50 to 90% of" in text
+        )
         assert "piqa's (highest correlation, 0.75) +0.05 ± 0.05" in text
         assert "record's (lowest correlation, -0.25) -0.20 ± 0.08" in text
-        assert "- 0-shot, mathqa (no part of the aggregate): averaged over 3 levels from 20 to 90%" in text
+        assert "- **Other rankings change accuracy on mathqa by +0.00 with 0-shot prompts.**" in text
+        assert "The aggregate ranking does not include mathqa." in text
         # Own 0.8 + 0.7 + 0.5, 0.9 + 0.8 + 0.4, 0.8 + 0.7 + 0.5; the aggregate gains 0.1 twice on copa.
         assert (
-            "accuracy is 0.68 under each task's own ranking; the aggregate ranking changes it by +0.02 ± 0.01" in text
+            "- **The aggregate ranking changes accuracy by +0.02 ± 0.01 with 0-shot prompts.** Accuracy averages 0.68 "
+            "under each task's own ranking (3 levels from 20 to 90%" in text
         )
 
     def test_correlation(self, study):
         text = findings(study)
-        assert "- Between 0 and 5 shots: SRCC of a task's head importances is " in text
+        assert "tasks agrees between 0 and 5 shots beyond a shared layer-wise trend.** " in text
+        assert "The SRCC of a task's head importances averages " in text
         # The halves of the fixture's scores are the scores.
-        assert "over 3 pairs); corrected for the noise in the scores it is -0.18. Inside layers it is" in text
-        assert "1 of 3 pairs agrees more than a profile over layers explains (p < 0.05 each" in text
-        assert "The scores are of the same documents at both numbers of shots." in text
+        assert "over 3 pairs); the disattenuated SRCC, without the noise in the scores, is -0.18. Inside layers" in text
+        assert "- **1 of 3 task pairs agrees beyond a shared layer-wise trend with 0-shot prompts.**" in text
+        assert "The test shuffles heads within layers and key-value groups (p < 0.05 each" in text
+        assert "Both numbers of shots score the same documents." in text
         assert "not SRCC" in text
 
     def test_induction(self, study):
         text = findings(study)
-        assert "Layer 3 head 4 (counted from 1) has the highest prefix-matching score, 2.00" in text
-        assert "Layer 4 head 1 (counted from 1) has the highest copying score, 2.00" in text
-        assert "(3 sequences)" in text
+        assert "- **Layer 3 head 4 has the highest prefix-matching score.** It scores 2.00" in text
+        assert "- **Layer 4 head 1 has the highest copying score.** It scores 2.00" in text
+        assert "(3 sequences; layers and heads count from 1)" in text
         assert text.count("(at random: 70, 50, 30%)") == 4
 
 
@@ -200,17 +229,61 @@ def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(st
     assert "src=" not in page
 
 
-@pytest.mark.parametrize(("value", "said"), [(-0.004, "+0.00"), (0.004, "+0.00"), (-0.006, "-0.01"), (0.25, "+0.25")])
-def test_what_rounds_to_nothing_has_no_minus(value, said):
-    assert _signed(value, 0.01) == f"{said} ± 0.01"
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(-0.004, "+0.00"), (0.004, "+0.00"), (-0.006, "-0.01"), (0.25, "+0.25")]
+)
+def test_what_rounds_to_nothing_has_no_minus(value, rounded):
+    assert _signed(value, 0.01) == f"{rounded} ± 0.01"
 
 
 def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
-    from lm_headroom.results.matrix import ResultsMatrix
-    from tests.support.small_study import write_study
-
     study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (1,), 3))
     text = findings(study)
-    assert "one task alone, nothing to correlate" in text
+    assert "- **Not applicable with 1-shot prompts.** The study has one task alone" in text
     assert "Between" not in text
     assert "random_1" not in text
+
+
+def _studies(tmp_path):
+    """Small studies whose findings have each verdict that there is."""
+    yield ablated(small(tmp_path / "few"))
+    yield small(tmp_path / "enough", repeat=40, selection="scoring")
+    yield small(tmp_path / "fewer", repeat=2, selection="scoring")
+    controls = ("random_1", "random_2", "example", "token")
+    many = write_study(
+        replace(small(tmp_path / "many"), controls=controls), Values(repeat=40, selection="scoring", right=_right)
+    )
+    yield many
+    yield replace(many, joint=False, without_induction=True)
+    flat = replace(small(tmp_path / "flat"), shots=(0,))
+    yield write_study(flat, Values(right=lambda *key: [8] * (3 if "srcc" in key[-1] else 4), repeat=40))
+    yield write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (1,), 3), Values(head_oracle=()))
+
+
+def _right(shots, component, task, ranking):
+    right = {"random_2": [8, 4, 4, 4], "example": [8, 8, 6, 6]}.get(ranking, [8, 8, 7, 5])
+    return right[: 3 if "srcc" in ranking else 4]
+
+
+def test_each_finding_begins_with_its_verdict_and_soon_has_a_number(tmp_path):
+    verdicts = set()
+    for study in _studies(tmp_path):
+        for line in findings(study).splitlines():
+            if line.startswith("- "):
+                verdict = re.match(r"- \*\*([A-Z0-9][^*]*)\.\*\* [A-Z]", line)
+                assert verdict, line
+                verdicts.add(verdict[1])
+                before = re.split(r"\([^)]*\d", line.removeprefix("- "), maxsplit=1)[0]
+                assert len(before.split()) <= 25, line
+    for start in (
+        *("Up to", "At least", "No tested share", "Inconclusive for heads", "Inconclusive for FFNs", "Estimate only"),
+        *("The importance ranking", "The FFN of layer", "No task", "Not applicable", "Gradient scores of heads"),
+        *("The aggregate ranking", "Other rankings", "Layer 3 head 4", "The top half", "Ablating", "Some random draws"),
+    ):
+        assert any(verdict.startswith(start) for verdict in verdicts), (start, sorted(verdicts))
+
+
+def test_no_finding_uses_a_private_word(tmp_path):
+    private = r"told (from|apart)|\bcan go\b|\bgoes?\b|certif|\bworth\b|optimis|profile over layers|guessing|recomputed"
+    for study in _studies(tmp_path):
+        assert not re.search(private, findings(study))

@@ -1,4 +1,4 @@
-"""The worth of rankings, on curves whose areas are known by hand."""
+"""The gain of rankings over random order, on curves whose areas are known by hand."""
 
 import csv
 from dataclasses import replace
@@ -10,7 +10,7 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, made_by, read, write
 from lm_headroom.cli import main
 from lm_headroom.report.findings import control_sentences, findings
-from lm_headroom.report.tables.gains import AVERAGE, compare, gain_sentence, level_weights, measured
+from lm_headroom.report.tables.gains import AVERAGE, compare, gain_sentence, level_weights, measure_gains
 from tests.support.small_study import RIGHT, Values, small, write_study
 
 MORE = ("example", "random_1", "random_2", "reversed", "token")
@@ -43,42 +43,45 @@ def test_weights_are_the_trapezoid_rules():
     assert level_weights(percent) @ accuracy == pytest.approx(np.trapezoid(accuracy, percent) / 90)
 
 
-def test_worth_by_hand(study):
+def test_gain_by_hand(study):
     """Piqa's own curve 8 8 7 5 of 10, random order's 8 5 5 5, at 0, 20, 50 and 90%."""
-    table = measured(study, 0, "heads")
+    table = measure_gains(study, 0, "heads")
     between = (3 * 20 / 2 + (3 + 2) / 2 * 30 + 2 * 40 / 2) / 90 * 10
-    assert table.worths["piqa"]["own"].worth == pytest.approx(between)
+    assert table.gains["piqa"]["own"].over_random == pytest.approx(between)
     # Copa: 9 9 8 4 against 9 6 4 5; record: both 8 8 7 5.
     copa = (3 * 20 / 2 + (3 + 4) / 2 * 30 + (4 - 1) / 2 * 40) / 90 * 10
-    assert table.worths["copa"]["own"].worth == pytest.approx(copa)
-    assert table.worths[AVERAGE]["own"].worth == pytest.approx((between + copa + 0) / 3)
+    assert table.gains["copa"]["own"].over_random == pytest.approx(copa)
+    assert table.gains[AVERAGE]["own"].over_random == pytest.approx((between + copa + 0) / 3)
     assert table.orders == 1
     assert np.isnan(table.spread["piqa"])
-    assert table.worths[AVERAGE]["own"].gain == 0
+    assert table.gains[AVERAGE]["own"].over_own == 0
     # The aggregate differs from the own ranking on copa alone.
     gain = (0 + 1 / 2 * 30 + (1 + 1) / 2 * 40) / 90 * 10
-    assert table.worths[AVERAGE]["aggregate"].gain == pytest.approx(gain / 3)
+    assert table.gains[AVERAGE]["aggregate"].over_own == pytest.approx(gain / 3)
     assert table.questions == {"piqa": 10, "copa": 10, "record": 10, AVERAGE: 30}
 
 
-def test_worth_of_ffns_by_hand(study):
+def test_gain_of_ffns_by_hand(study):
     """Copa's own curve 9 9 5 4 of 10, random order's 9 5 5 4, at 0, 20, 50 and 90%; piqa's 8 3 3 3, 8 3 2 2."""
-    table = measured(study, 0, "ffns")
+    table = measure_gains(study, 0, "ffns")
     copa, piqa = (4 * 20 / 2 + 4 / 2 * 30) / 90 * 10, (1 / 2 * 30 + 1 * 40) / 90 * 10
-    assert table.worths["copa"]["own"].worth == pytest.approx(copa)
-    assert table.worths["piqa"]["own"].worth == pytest.approx(piqa)
-    assert table.worths[AVERAGE]["own"].worth == pytest.approx((copa + piqa) / 3)
+    assert table.gains["copa"]["own"].over_random == pytest.approx(copa)
+    assert table.gains["piqa"]["own"].over_random == pytest.approx(piqa)
+    assert table.gains[AVERAGE]["own"].over_random == pytest.approx((copa + piqa) / 3)
     (sentence,) = gain_sentence(study, 0, "ffns")
-    said = "0 to 90% of FFNs pruned and 3 tasks, accuracy under each task's own ranking differs from that under random"
-    assert f"{said} order by {(copa + piqa) / 3:+.1f} points" in sentence
+    assert sentence.startswith("- **The importance ranking of FFNs is better than random order with 0-shot prompts.** ")
+    assert f"Each task's own ranking gains {(copa + piqa) / 3:+.1f} points (" in sentence
+    assert "averaged over 0 to 90% pruned and 3 tasks" in sentence
     assert sentence in findings(study)
     # (2 + 5 + 7) / 30 and (3 + 5 + 7) / 30.
-    random = " With FFNs pruned at random (random_1) it is 0.47 ± 0.09 at 50%, where the importance ranking has 0.50"
+    random = (
+        " With 50% of FFNs pruned at random (random_1), accuracy is 0.47 ± 0.09; the importance ranking reaches 0.50"
+    )
     assert control_sentences(study, 0, "ffns").startswith(random)
 
 
 def test_several_orders_are_averaged_and_widen_the_interval(controlled):
-    table = measured(controlled, 0, "heads")
+    table = measure_gains(controlled, 0, "heads")
     means = []
     for task in TASKS:
         curves = [
@@ -87,15 +90,19 @@ def test_several_orders_are_averaged_and_widen_the_interval(controlled):
         ]
         areas = [100 * np.trapezoid(curve, [0, 20, 50, 90]) / 90 for curve in curves]
         own = 100 * np.trapezoid(RIGHT[0].get(("heads", task, "own"), [8, 8, 7, 5]), [0, 20, 50, 90]) / 900
-        assert table.worths[task]["own"].worth == pytest.approx(own - np.mean(areas))
+        assert table.gains[task]["own"].over_random == pytest.approx(own - np.mean(areas))
         assert table.spread[task] == pytest.approx(np.std(areas, ddof=1))
         means.append(areas)
     # Orders are the same for all tasks, so that their luck does not average out over them.
     assert table.spread[AVERAGE] == pytest.approx(np.mean(means, axis=0).std(ddof=1))
-    own = table.worths[AVERAGE]["own"].limits
+    own = table.gains[AVERAGE]["own"].over_random_limits
     assert own.high - own.low > 2 * 4.3 * table.spread[AVERAGE] / np.sqrt(2)
-    assert table.worths[AVERAGE]["token"].gain_limits == (0, 0)
-    assert table.worths[AVERAGE]["reversed"].gain_limits.high < 0
+    assert table.gains[AVERAGE]["token"].over_own_limits == (0, 0)
+    assert table.gains[AVERAGE]["reversed"].over_own_limits.high < 0
+
+
+def _width(limits):
+    return limits.high - limits.low
 
 
 def test_a_difference_knows_nothing_of_random_orders():
@@ -105,9 +112,9 @@ def test_a_difference_knows_nothing_of_random_orders():
         compare({"a": {**base, **orders}})[0]["a"]["token"]
         for orders in ({"random_1": rng.random(50)}, {"random_1": rng.random(50), "random_2": rng.random(50) + 5})
     ]
-    assert gains[0].gain == pytest.approx(gains[1].gain)
-    np.testing.assert_allclose(gains[0].gain_limits, gains[1].gain_limits, atol=0.02)
-    assert gains[1].limits.high - gains[1].limits.low > 10 * (gains[0].limits.high - gains[0].limits.low)
+    assert gains[0].over_own == pytest.approx(gains[1].over_own)
+    np.testing.assert_allclose(gains[0].over_own_limits, gains[1].over_own_limits, atol=0.02)
+    assert _width(gains[1].over_random_limits) > 10 * _width(gains[0].over_random_limits)
 
 
 def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
@@ -126,35 +133,35 @@ def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
         for ranking in names
     ]
     assert {r["random orders"] for r in rows} == {"2"}
-    average = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
-    assert float(rows[2]["worth"]) == average.worth
-    assert float(rows[2]["over own high"]) == average.gain_limits.high
-    assert rows[0]["over own"] == ""
-    assert "<h1>What rankings of heads and FFNs are worth" in (tmp_path / "gains.html").read_text()
-    assert "With one it is not" in (tmp_path / "gains.md").read_text()
+    average = measure_gains(controlled, 0, "heads").gains[AVERAGE]["example"]
+    assert float(rows[2]["gain over random"]) == average.over_random
+    assert float(rows[2]["gain over own high"]) == average.over_own_limits.high
+    assert rows[0]["gain over own"] == ""
+    assert "<h1>Gain of rankings over random order" in (tmp_path / "gains.html").read_text()
+    assert "With one it does not: the gain" in (tmp_path / "gains.md").read_text()
 
 
 def test_without_a_random_order_nothing_is_said(study):
-    assert measured(replace(study, controls=()), 0, "heads") is None
+    assert measure_gains(replace(study, controls=()), 0, "heads") is None
     assert gain_sentence(replace(study, controls=()), 0, "heads") == []
 
 
 def test_the_sentence_says_what_the_interval_holds(study, controlled):
     (one,) = gain_sentence(study, 0, "heads")
-    assert "(one random order, whose luck is no part of the interval)" in one
-    assert "Other rankings" not in one
+    assert "; the interval ignores the luck of the one random order." in one
+    assert "Other criteria" not in one
     (two,) = gain_sentence(controlled, 0, "heads")
     assert two in findings(controlled)
-    assert "(2 random orders, whose variance is part of the interval)" in two
+    assert "; the interval includes the variance of 2 random orders." in two
     # Token is the own ranking here; of one other, nothing has to be said of how many there are.
-    assert "Other rankings differ from the own by: example " in two
+    assert "Other criteria add to this gain: `example` " in two
     assert "token" not in two
-    gain = measured(controlled, 0, "heads").worths[AVERAGE]["example"]
-    assert ("none is told from it" in two) == (gain.gain_limits.low <= 0 <= gain.gain_limits.high)
+    limits = measure_gains(controlled, 0, "heads").gains[AVERAGE]["example"].over_own_limits
+    assert ("None differs significantly from it" in two) == (limits.low <= 0 <= limits.high)
 
 
 def test_controls_that_are_not_random_are_not_called_so(controlled):
-    assert " over 2 random orders) at 50%" in control_sentences(controlled, 0, "heads")
+    assert " over 2 random orders); the importance" in control_sentences(controlled, 0, "heads")
     assert control_sentences(replace(controlled, controls=("reversed", "token")), 0, "heads") == ""
 
 
@@ -165,4 +172,4 @@ def test_curves_of_other_questions_are_refused(study, tmp_path):
     columns = table.to_pydict() | {"doc_id": [[n + 1 for n in row] for row in table.column("doc_id").to_pylist()]}
     write(path, PRUNED_EVAL, columns, made_by(table))
     with pytest.raises(ArtifactError, match="random_1.parquet and .*own.parquet hold different questions or levels"):
-        measured(copied, 0, "heads")
+        measure_gains(copied, 0, "heads")

@@ -28,7 +28,7 @@ def many(tmp_path):
     return small(tmp_path, repeat=40, selection="scoring")
 
 
-def certified(study):
+def prunable(study):
     return {(row.shots, row.component, row.ranking, row.task): row for row in headroom.rows(study, [7])}
 
 
@@ -38,27 +38,27 @@ def lost(study):
 
 class TestHeadroom:
     def test_there_is_a_row_for_every_component_task_and_average(self, many):
-        found = certified(many)
+        found = prunable(many)
         tasks = (AVERAGE, *many.tasks)
         cells = [(c, r, t) for c, r in (("heads", "own"), ("heads", "aggregate"), ("ffns", "own")) for t in tasks]
         assert list(found) == [(k, *cell) for k in (0, 5) for cell in [*cells, (BOTH, "joint grid", AVERAGE)]]
 
-    def test_the_average_is_certified_by_the_stated_rule(self, many):
-        row = certified(many)[0, "heads", "own", AVERAGE]
+    def test_the_average_is_tested_by_the_stated_rule(self, many):
+        row = prunable(many)[0, "heads", "own", AVERAGE]
         assert (row.verdict, row.heads, row.ffns, row.estimate_heads, row.below) == ("up to", 20, None, 20, 50)
         assert (row.questions, row.parameters, row.loss) == (1200, 4 * HEAD_SIZE, 0)
         assert row.accuracy == pytest.approx(2.5 / 3)
-        assert row.guessing == pytest.approx(1.25 / 3)
+        assert row.random_choice == pytest.approx(1.25 / 3)
         # Of ten questions of piqa the first choice is right three times.
-        assert (row.majority, row.chance) == pytest.approx((1.3 / 3, 1.3 / 3))
+        assert (row.majority, row.chance_level) == pytest.approx((1.3 / 3, 1.3 / 3))
         assert row.paper == "about 70%"
 
-    def test_each_task_has_its_own_guess_and_share(self, many):
-        found = certified(many)
+    def test_each_task_has_its_own_chance_level_and_share(self, many):
+        found = prunable(many)
         # Piqa at 0 shots keeps 8, 8, 7, 5 of 10 under its own ranking, and at 5 shots 7, 7, 7, 4.
         assert found[0, "heads", "own", "piqa"].heads == 20
         assert found[5, "heads", "own", "piqa"].heads == 50
-        assert found[0, "heads", "own", "piqa"].guessing == 0.25
+        assert found[0, "heads", "own", "piqa"].random_choice == 0.25
         row = found[0, "ffns", "own", "piqa"]
         assert (row.verdict, row.heads, row.ffns) == ("up to", None, 0)
         assert found[0, "ffns", "own", "piqa"].paper == "30%"
@@ -66,14 +66,14 @@ class TestHeadroom:
         assert found[0, "heads", "aggregate", "copa"].heads == 50
 
     def test_heads_and_ffns_together(self, many):
-        row = certified(many)[0, BOTH, "joint grid", AVERAGE]
-        assert (row.verdict, row.heads, row.ffns, row.loss) == ("certified", 50, 0, 0)
+        row = prunable(many)[0, BOTH, "joint grid", AVERAGE]
+        assert (row.verdict, row.heads, row.ffns, row.loss) == ("prunable", 50, 0, 0)
         assert BOTH not in {row.component for row in headroom.rows(replace(many, joint=False), [7])}
 
     @pytest.mark.parametrize("shots", [0, 5])
-    def test_ffns_and_both_have_no_certificate_where_the_judges_have_ranked(self, tmp_path, shots):
-        found = certified(small(tmp_path, repeat=40))
-        ranked = "the questions that judge have ranked the FFNs, too (`ffn.selection: evaluation`)"
+    def test_ffns_and_both_have_an_estimate_only_where_the_evaluation_questions_rank(self, tmp_path, shots):
+        found = prunable(small(tmp_path, repeat=40))
+        ranked = "the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)"
         for task in (AVERAGE, "piqa", "copa", "record"):
             row = found[shots, "ffns", "own", task]
             assert (row.verdict, row.ffns, row.below, row.relative, row.loss) == ("estimate only", *[None] * 4)
@@ -84,21 +84,21 @@ class TestHeadroom:
         joint = found[shots, BOTH, "joint grid", AVERAGE]
         assert (joint.verdict, joint.heads, joint.ffns, joint.reason) == ("estimate only", None, None, ranked)
         assert (joint.estimate_heads, joint.estimate_ffns) == (50, 0)
-        assert headroom.in_words(joint)[4].startswith("estimate only, 50% of heads and 0% of FFNs: the questions")
+        assert headroom.in_words(joint)[4].startswith("estimate only, 50% of heads and 0% of FFNs: the evaluation")
         assert found[shots, "heads", "own", AVERAGE].verdict == "up to"
 
-    def test_one_task_ranked_by_its_judges_spoils_its_row_and_the_average_alone(self, many):
+    def test_one_task_ranked_by_its_evaluation_questions_spoils_its_row_and_the_average_alone(self, many):
         path = many.path("ffn_importance", 0, task="copa")
         table = read(path, FFN_IMPORTANCE)
         facts = made_of(many, 0, "copa", options={"selection": "evaluation"})
         write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, facts)
-        found = certified(many)
+        found = prunable(many)
         verdicts = {task: found[0, "ffns", "own", task].verdict for task in (AVERAGE, *many.tasks)}
         assert verdicts == {AVERAGE: "estimate only", "piqa": "up to", "copa": "estimate only", "record": "up to"}
         assert found[0, BOTH, "joint grid", AVERAGE].verdict == "estimate only"
         assert found[5, "ffns", "own", AVERAGE].verdict == "up to"
 
-    def test_heads_scored_on_a_question_that_judges_are_not_certified(self, many):
+    def test_heads_scored_on_an_evaluation_question_have_an_estimate_only(self, many):
         path = many.results.parent / "prompts" / "copa" / "0shot-seed7.parquet"
         table = read(path, PROMPTS).to_pylist()
         facts = {"task": "copa", "shots": 0, "seed": 7}
@@ -106,15 +106,15 @@ class TestHeadroom:
         for split, verdict in (("train", "up to"), ("validation", "estimate only")):
             rows = [*table, *({**row, "split": split} for row in again)]
             write(path, PROMPTS, by_column(rows), facts)
-            found = certified(many)
+            found = prunable(many)
             assert found[0, "heads", "own", "copa"].verdict == verdict
             assert found[0, "heads", "own", AVERAGE].verdict == verdict
             # The aggregate ranks by the scores of all tasks, the own ranking of piqa by its own.
             assert found[0, "heads", "aggregate", "piqa"].verdict == ("up to" if split == "train" else "estimate only")
             assert found[0, "heads", "own", "piqa"].verdict == "up to"
-            assert found[0, BOTH, "joint grid", AVERAGE].verdict == ("certified" if split == "train" else verdict)
+            assert found[0, BOTH, "joint grid", AVERAGE].verdict == ("prunable" if split == "train" else verdict)
 
-    def test_tasks_at_chance_are_shown_in_an_average_and_left_out_of_what_is_certified(self, tmp_path):
+    def test_tasks_at_chance_are_shown_in_an_average_and_left_out_of_what_is_tested(self, tmp_path):
         study = ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa", "record"), (0,), 7, joint=True)
         values = Values(
             right=lambda k, c, task, r: [5, 5, 5, 5] if task == "record" else [8, 8, 7, 5],
@@ -122,23 +122,23 @@ class TestHeadroom:
             repeat=40,
             selection="scoring",
         )
-        found = certified(write_study(study, values))
+        found = prunable(write_study(study, values))
         for component, ranking in (("heads", "own"), ("heads", "aggregate"), ("ffns", "own")):
             both = [found[0, component, ranking, name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
             assert [(row.verdict, row.tasks, row.questions) for row in both] == [
                 ("estimate only", 3, 1200), ("up to", 2, 800),
             ]  # fmt: skip
-            assert both[0].reason == "1 of 3 tasks is at chance"
+            assert both[0].reason == "1 of 3 tasks is at chance level"
             assert both[0].accuracy == pytest.approx(0.7)
             assert both[1].accuracy == pytest.approx(0.8)
-            assert found[0, component, ranking, "record"].verdict == "not certifiable"
+            assert found[0, component, ranking, "record"].verdict == "inconclusive"
         joint = [found[0, BOTH, "joint grid", name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
-        assert [(row.verdict, row.tasks) for row in joint] == [("estimate only", 3), ("certified", 2)]
+        assert [(row.verdict, row.tasks) for row in joint] == [("estimate only", 3), ("prunable", 2)]
         assert headroom.in_words(both[1])[3] == "average above chance (2 tasks)"
 
     def test_a_task_alone_has_one_row(self, tmp_path):
         study = ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)
-        found = certified(write_study(study, Values(repeat=40, selection="scoring")))
+        found = prunable(write_study(study, Values(repeat=40, selection="scoring")))
         assert [key[1:] for key in found] == [
             ("heads", "own", "piqa"), ("heads", "aggregate", "piqa"), ("ffns", "own", "piqa"),
             (BOTH, "joint grid", "piqa"),
@@ -147,29 +147,29 @@ class TestHeadroom:
     def test_the_limits_are_called_what_they_are(self, many, tmp_path):
         headroom.write(many, [7], tmp_path / "headroom")
         page = (tmp_path / "headroom.md").read_text()
-        assert "Each of the two limits is one-sided, at 95%; together they are an interval of 90%." in page
-        assert "a power of at least 0.8 to certify the next level if it lost nothing" in page
-        assert "the higher of guessing and of always giving the same choice" in page
+        assert "Each of the two bounds is one-sided, at 95%; together they are an interval of 90%." in page
+        assert "a power of at least 0.8 to pass at the next level if it lost nothing" in page
+        assert "the higher of a uniform random choice and of always giving the same choice" in page
 
     def test_a_margin_of_its_own(self, many):
-        assert certified(replace(many, margin=15.0))[0, "heads", "own", AVERAGE].heads == 50
+        assert prunable(replace(many, margin=15.0))[0, "heads", "own", AVERAGE].heads == 50
 
-    def test_few_questions_are_not_certifiable_with_a_reason(self, tmp_path):
-        row = certified(small(tmp_path, repeat=2))[0, "heads", "own", AVERAGE]
-        assert (row.verdict, row.heads, row.parameters, row.loss) == ("not certifiable", None, None, None)
+    def test_few_questions_are_inconclusive_with_a_reason(self, tmp_path):
+        row = prunable(small(tmp_path, repeat=2))[0, "heads", "own", AVERAGE]
+        assert (row.verdict, row.heads, row.parameters, row.loss) == ("inconclusive", None, None, None)
         assert "too few questions" in row.reason
-        assert headroom.in_words(row)[4].startswith("not certifiable: too few questions")
+        assert headroom.in_words(row)[4].startswith("inconclusive: the study has too few questions (power")
 
     def test_the_command_writes_numbers_and_words(self, many, tmp_path):
         out = tmp_path / "headroom"
         options = [*TASKS.split(), "--seeds", "7", "--margin", "2"]
         assert main(["table", "headroom", "--results", str(many.results), *options, "--out", str(out)]) == 0
         lines = list(csv.DictReader((tmp_path / "headroom.csv").open()))
-        assert len(lines) == len(certified(many))
+        assert len(lines) == len(prunable(many))
         shown = {name: lines[0][name] for name in ("seed", "verdict", "heads", "ffns", "below")}
         assert shown == {"seed": "7", "verdict": "up to", "heads": "20", "ffns": "", "below": "50"}
         page = (tmp_path / "headroom.md").read_text()
-        assert "| 0-shot | heads, own | average | up to 20% (estimate 20%; less than 50%) | 4.0 M |" in page
+        assert "| 0-shot | heads, own | average | up to 20% (point estimate 20%, upper bound 50%) | 4.0 M |" in page
         assert "less than 2 points" in page
         assert "about 70%" in page
 
@@ -181,7 +181,7 @@ class TestHeadroom:
         headroom.write(many, [7, 8], tmp_path / "headroom")
         page = (tmp_path / "headroom.md").read_text()
         assert "| 7 | 0-shot | heads, own | average | up to 20%" in page
-        assert "| 8 | 0-shot | heads, own | average | at least 90% (estimate 90%; no level refuted)" in page
+        assert "| 8 | 0-shot | heads, own | average | at least 90% (point estimate 90%, no upper bound)" in page
 
     @pytest.mark.parametrize("margin", ["0", "-1", "101", "two"])
     def test_a_margin_is_percentage_points(self, many, tmp_path, capsys, margin):

@@ -215,14 +215,20 @@ def test_the_figure_is_drawn(study: ResultsMatrix, tmp_path: Path, shots: str) -
 class TestSentences:
     def test_say_what_intervals_allow(self, study: ResultsMatrix) -> None:
         sentences = ablation_sentences(study)
-        assert len(sentences) == 4
-        draws = "2 random draws from the same layers"
-        assert sentences[1].startswith("- 5-shot: average accuracy over 2 tasks is 0.90 (0.75 to 1.00) with all heads.")
-        assert "Without the strongest 20% (4 heads) by prefix matching it loses 50.0 points (" in sentences[1]
-        assert f"more than each of {draws}, and than their average by 45.0 points (" in sentences[1]
-        assert f"copying it loses 0.0 points (0.0 to 0.0), not told from the average of {draws}" in sentences[0]
-        assert sentences[2].startswith("- 5-shot minus 0-shot: average gain over 2 tasks is 10.0 points (0.0 to ")
-        assert "up to 0.5 of a random draw's heads are chosen ones" in sentences[3]
+        # Three selections at 0 shots, at 5, and of the gain, and a note.
+        assert len(sentences) == 10
+        draws = "the average of 2 random draws of 4 heads from the same layers"
+        assert sentences[3].startswith(
+            "- **Ablating the top 20% of heads by prefix matching costs more 5-shot accuracy than each random draw.** "
+            "The ablation loses 50.0 points ("
+        )
+        assert ", 45.0 points (" in sentences[3]
+        assert f") more than {draws}." in sentences[3]
+        assert sentences[3].endswith("With all heads, the 5-shot accuracy averages 0.90 (0.75 to 1.00) over 2 tasks.")
+        assert sentences[1].startswith("- **Inconclusive for the top 20% of heads by copying and 0-shot accuracy.** ")
+        assert f"loses 0.0 points (0.0 to 0.0), not significantly different from {draws}: the diff" in sentences[1]
+        assert "With all heads, the 5-shot gain averages 10.0 points (0.0 to " in sentences[6]
+        assert "(up to 0.5 heads of a draw)" in sentences[9]
         assert all(sentence in findings(study) for sentence in sentences)
 
     def test_less_than_random_and_not_more_than_each(self, tmp_path: Path) -> None:
@@ -231,11 +237,13 @@ class TestSentences:
                 return 9 if c is None else 4
             return right(k, task, s, p, c) if s != "both" else 4 if c is None else 9 if c == 1 else 3
 
-        (at_0, *_) = ablation_sentences(ablated(small(tmp_path), right=lost))
-        assert "by copying it loses -10.0 points (" in at_0
-        assert "less than the average of 2 random draws from the same layers by 50.0 points (" in at_0
-        assert "by both it loses 40.0 points (" in at_0
-        assert ", but not than each" in at_0
+        (_, copying, both, *_) = ablation_sentences(ablated(small(tmp_path), right=lost))
+        assert "by copying costs less 0-shot accuracy than the average random draw.**" in copying
+        assert "The ablation loses -10.0 points (" in copying
+        assert ", 50.0 points (" in copying
+        assert ") less than the average of 2 random draws of 4 heads from the same layers." in copying
+        assert "by both scores costs more 0-shot accuracy than the average random draw, not each.**" in both
+        assert "The ablation loses 40.0 points (" in both
 
     def test_a_study_without_ablations_says_nothing(self, tmp_path: Path) -> None:
         assert ablation_sentences(small(tmp_path)) == []

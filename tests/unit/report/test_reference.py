@@ -46,8 +46,8 @@ def test_ours_is_computed(study):
     assert found["heads: layers x heads per layer"].ours == "4 x 5 = 20"
     assert found["attention parameters"].ours == "20.0 M"
     assert found["FFN parameters"].ours == "20.0 M"
-    assert found["heads that go with minimal loss"].ours == "0-shot: not certifiable; 5-shot: not certifiable"
-    assert found["parameters of these heads"].ours == "0-shot: not certifiable; 5-shot: not certifiable"
+    assert found["heads prunable with minimal loss"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
+    assert found["parameters of these heads"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
     # 8 + 9 + 8 right of 30 without pruning, 2 + 3 + 2 with.
     assert found["points lost with 70% of heads and 20% of FFNs, 0-shot"].ours.startswith("60.0 ± ")
     assert found["largest loss from one FFN in points, any task"].ours.startswith(
@@ -58,30 +58,31 @@ def test_ours_is_computed(study):
     assert found["heads with high copying scores from layer"].ours == "4 of 4"
 
 
-def test_what_can_go_is_certified_where_there_are_questions_enough(tmp_path):
+def test_shares_are_tested_where_there_are_questions_enough(tmp_path):
     found = table(small(tmp_path, repeat=40, selection="scoring"))
-    assert found["heads that go with minimal loss"].ours == (
-        "0-shot: up to 20% (estimate 20%; less than 50%); 5-shot: up to 20% (estimate 20%; less than 50%)"
+    assert found["heads prunable with minimal loss"].ours == (
+        "0-shot: up to 20% (point estimate 20%, upper bound 50%); "
+        "5-shot: up to 20% (point estimate 20%, upper bound 50%)"
     )
     assert found["parameters of these heads"].ours == "0-shot: 4.0 M; 5-shot: 4.0 M"
-    assert found["FFNs, inflection of the average, 0-shot"].ours == "up to 0% (estimate 0%; less than 20%)"
-    assert found["FFNs, piqa flat to"].ours.startswith("0-shot: up to 0%")
+    assert found["FFNs prunable on average, 0-shot"].ours == "up to 0% (point estimate 0%, upper bound 20%)"
+    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
 
 
-def test_of_ffns_ranked_by_their_judges_there_is_an_estimate(tmp_path):
+def test_ffns_ranked_by_the_evaluation_questions_have_an_estimate(tmp_path):
     found = table(small(tmp_path, repeat=40))
-    assert found["heads that go with minimal loss"].ours.startswith("0-shot: up to 20%")
-    assert found["FFNs that go with minimal loss"].ours == "0-shot: estimate only, 0%; 5-shot: estimate only, 20%"
+    assert found["heads prunable with minimal loss"].ours.startswith("0-shot: up to 20%")
+    assert found["FFNs prunable with minimal loss"].ours == "0-shot: estimate only, 0%; 5-shot: estimate only, 20%"
     assert found["parameters of these FFNs"].ours == "0-shot: estimate only; 5-shot: estimate only"
-    assert found["FFNs, inflection of the average, 0-shot"].ours == "estimate only, 0%"
-    assert found["FFNs, piqa flat to"].ours.startswith("0-shot: estimate only, 0%")
+    assert found["FFNs prunable on average, 0-shot"].ours == "estimate only, 0%"
+    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: estimate only, 0%")
 
 
 @pytest.mark.parametrize(
     ("quantity", "reason"),
     [
-        ("FFNs, inflection of the average, 1-shot", "the study has no 1-shot"),
-        ("FFNs, rte flat to", "rte not in the study"),
+        ("FFNs prunable on average, 1-shot", "the study has no 1-shot"),
+        ("FFNs prunable, rte", "rte not in the study"),
         ("points lost with 70% of heads and 10% of FFNs, 1-shot", "the study has no 1-shot"),
         ("points lost with 60% of heads and 20% of FFNs, 5-shot", "the cell is not in the study's joint grid"),
         ("largest loss from one FFN in points, wsc", "wsc not in the study"),
@@ -100,7 +101,7 @@ def test_a_study_without_joint_grid_or_second_shot(tmp_path):
     found = table(study)
     assert "prunes no heads and FFNs together" in found["points lost with 70% of heads and 20% of FFNs, 0-shot"].note
     assert found["correlation between 0 and 5 shots, mean over tasks (Table 1)"].ours == ""
-    assert found["FFNs, piqa flat to"].ours.startswith("0-shot: up to 0%")
+    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
 
 
 def test_no_level_prunes_an_ffn(tmp_path):

@@ -250,7 +250,7 @@ def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     inside = f"Inside layers the SRCC averages {np.mean(within):.2f}" if within else "Inside layers no SRCC is defined"
     disattenuated = disattenuated_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), "pair")
     return (
-        f"- **{_share_of(n_beyond_layers(pairs), len(pairs), 'task pair')} beyond a shared layer-wise trend "
+        f"- **{agreement_verdict(n_beyond_layers(pairs), len(pairs), 'task pair')} beyond a shared layer-wise trend "
         f"{_with(shots)}.** {_permutation_test('pairs')} The SRCC between the head importances of two tasks is "
         f"{_over_pairs(srcc)}; {disattenuated}. {inside}. The top 30% of heads "
         f"overlap by {100 * overlap:.0f}% (30% by chance). The released code's argsort statistic, which is not SRCC, "
@@ -258,7 +258,7 @@ def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     )
 
 
-def _share_of(n: int, total: int, noun: str) -> str:
+def agreement_verdict(n: int, total: int, noun: str) -> str:
     """``All 3 task pairs agree``, ``2 of 3 task pairs agree``, ``No task pair agrees``."""
     if total == 1:
         return f"The only {noun} {'agrees' if n else 'does not agree'}"
@@ -296,8 +296,8 @@ def shot_sentences(matrix: ResultsMatrix) -> list[str]:
         return []
     path = matrix.path("cross_shot")
     return [
-        f"- **{_share_of(row.n_beyond_layers, row.tasks, 'task')} between {row.shots.replace('-', ' and ')} shots "
-        f"beyond a shared layer-wise trend.** {_permutation_test('tasks')} The SRCC of a task's head importances "
+        f"- **{agreement_verdict(row.n_beyond_layers, row.tasks, 'task')} between {row.shots.replace('-', ' and ')} "
+        f"shots beyond a shared layer-wise trend.** {_permutation_test('tasks')} The SRCC of a task's head importances "
         f"averages {row.srcc_mean:.2f} over {_count(row.tasks, 'task')}; "
         f"{disattenuated_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}. Both numbers of shots score "
         f"the same documents. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
