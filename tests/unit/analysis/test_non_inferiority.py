@@ -1,4 +1,4 @@
-"""The rule for what can go, on outcomes counted by hand."""
+"""Non-inferiority tests along a curve, on outcomes counted by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_score_statistic_is_tangos_up_to_pseudo_counts_and_first_order() -> 
         assert found.within(margin, confidence)[0] == (confidence < norm.cdf(z))
 
 
-def test_levels_are_certified_until_the_first_that_fails() -> None:
+def test_levels_pass_until_the_first_that_fails() -> None:
     # Nothing lost, nothing lost, much, nothing: the last does not count.
     found = find_prunable([task(2000, 1500, (4, 4), (5, 5), (200, 50), (0, 0))], chance_levels=[0.25])
     assert (found.level, found.estimate, found.below) == (2, 2, None)

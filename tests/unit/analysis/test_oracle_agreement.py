@@ -245,5 +245,7 @@ class TestFindings:
             ResultsMatrix(tmp_path / "results" / "m", ("copa",), (1,), 3), replace(Values(), head_oracle=())
         )
         (sentence,) = oracle_sentences(study)
-        assert sentence.startswith("- **Gradient scores of FFNs agree with the oracle on 0 of 1 task with 1-shot prompts.**")
+        assert sentence.startswith(
+            "- **Gradient scores of FFNs agree with the oracle on 0 of 1 task with 1-shot prompts.**"
+        )
         assert " (1 task) with" in sentence

@@ -36,10 +36,10 @@ from lm_headroom.study.compared import COMPARISONS, ComparedModel
 from tests.support.small_study import Values, write_study
 
 TASKS, SHOTS, SEED = ("piqa", "copa", "record"), (0, 5), 7
-# early and late have the same shape, deep another. Of early nothing can be said: it is right as often as by guessing.
+# early and late have the same shape, deep another. Early is inconclusive: it is right as often as by chance.
 MODELS = {
     "early": Values(right=lambda k, *key: [4, 4, 4, 4]),
-    # Questions enough to certify something.
+    # Questions enough to show a share.
     "late": Values(offset=1000, repeat=40, selection="scoring"),
     "deep": Values(shape=(7, 4), lost=lambda task: [1, 0, 2, 0, -1, 4, 0], offset=2000),
 }

@@ -1,4 +1,4 @@
-"""How much of each model's heads and FFNs can go by the stated rule: a row per component, a panel per shot."""
+"""How much of each model's heads and FFNs can be pruned within the margin: a row per component, a panel per shot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lm_headroom.results.comparison import Comparison
 from lm_headroom.results.matrix import COMPONENTS, Component
 
 BELOW = -9.0
-"""Where models stand of which nothing is certified, in percent."""
+"""Height of the marks of models without a tested share, in percent."""
 
 
 def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
@@ -40,7 +40,7 @@ def draw(compared: Comparison) -> Figure:
         for model in models:
             row, x = rows[model.name], place.places[model.name]
             if row["percent"] is not None:
-                # From what is certified to the last level that is not refuted.
+                # From the share shown to be prunable to the upper bound.
                 last = 100 if row["below"] is None else row["below"]
                 ax.vlines(x, row["percent"], last, color=colours[model.group], alpha=0.35, linewidth=3)
             if row["estimate"] is not None:
@@ -56,7 +56,7 @@ def draw(compared: Comparison) -> Figure:
                 ax.plot(x, BELOW, marker="x", color=colours[model.group], linestyle="", markersize=6)
         ax.axhline(BELOW / 2, color="grey", linewidth=0.6)
         ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}", ylim=(BELOW - 5, 105))
-        ax.set_yticks([BELOW, *range(0, 101, 20)], ["not certified", *map(str, range(0, 101, 20))])
+        ax.set_yticks([BELOW, *range(0, 101, 20)], ["inconclusive", *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)
     for ax in axes[:: len(compared.shots)]:
@@ -77,5 +77,5 @@ def draw(compared: Comparison) -> Figure:
         ncols=max(1, min(len(labels) + 3, int(figure.get_figwidth() / 2.4))),
         frameon=False,
     )
-    style.headline(figure, "Largest share certified to go within the margin, own rankings")
+    style.headline(figure, "Largest share prunable within the margin, own rankings")
     return figure
