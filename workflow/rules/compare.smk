@@ -22,10 +22,11 @@ for comparison in filter(lambda row: row.is_of(STUDY), products.COMPARISONS):
         params:
             code=code_digest(comparison.module),
             options=comparison.command(STUDY),
+            place=comparison.place_options,
         message:
             f"Compare {comparison.label}."
         shell:
-            step(f"{{params.options}} {comparison.place_options} --out {{output:q}}")
+            step("{params.options} {params.place:q} --out {output:q}")
 
 
 # One target per comparison, each with no more than it needs of the models.

@@ -29,11 +29,13 @@ for product in products.of_study(STUDY):
             **product.caption_facts,
             code=code_digest(product.module),
             options=product.command(STUDY),
+            place=product.place_options,
             stem=f"results/{product.stem}",
         message:
             product.message
         shell:
-            step(f"{{params.options}} {product.place_options} --out {{params.stem:q}}")
+            # Evaluated again in each job, where `product` is the loop's last.
+            step("{params.options} {params.place:q} --out {params.stem:q}")
 
 
 # One target per figure, over all models and seeds.

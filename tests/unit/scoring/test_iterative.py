@@ -31,11 +31,11 @@ from lm_headroom.scoring import gradient
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.iterative import iterative_ranking, rounds
 from lm_headroom.study.reading import read_study
+from tests.support import looped_gradient
 from tests.support.documents import documents
 from tests.support.looped_gradient import looped
 from tests.support.small_study import made_of, outcomes, small
 from tests.support.tiny_models import tiny_model
-from tests.unit.scoring import test_gradient as test_importance
 
 # One of each layer, then all of the second.
 GONE = [(0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 3)]
@@ -52,7 +52,7 @@ def looped_without(family, chosen, gone, monkeypatch):
                 architectures.output_projections(model)[layer].weight[:, head * d_head : (head + 1) * d_head] = 0
         return model
 
-    monkeypatch.setattr(test_importance, "tiny_model", pruned)
+    monkeypatch.setattr(looped_gradient, "tiny_model", pruned)
     return looped(family, chosen)
 
 

@@ -172,10 +172,10 @@ class Product:
         return f"{VERBS[self.kind].capitalize()} {self.kind} {self.name} of {whose}."
 
     @property
-    def place_options(self) -> str:
-        """Options of its command that say which results it shows, as a rule gives them."""
-        seed = " --seed {wildcards.seed:q}" if "{seed}" in self.stem else ""
-        return ("--results results" if self.compares else "--results results/{wildcards.model:q}") + seed
+    def place_options(self) -> list[str]:
+        """Options of its command that say which results it shows, with wildcards."""
+        seed = ["--seed", "{seed}"] if "{seed}" in self.stem else []
+        return ["--results", "results" if self.compares else "results/{model}", *seed]
 
     @property
     def target(self) -> str:
