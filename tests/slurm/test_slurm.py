@@ -19,8 +19,8 @@ MODEL_RULES = {"score_heads", "score_ffns", "score_induction", "evaluate_own", "
 CPU_RULES = {"aggregate_heads", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
 FAULTS = """\
 case "$3" in
-  ffn-importance) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
-  induction) once sleep && exec sleep 600;;
+  score-ffns) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
+  score-induction) once sleep && exec sleep 600;;
   capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
 esac
 """

@@ -8,8 +8,8 @@ from tests.support.cluster_studies import SUBMIT, end, wait_for
 
 FAULTS = """\
 case "$3" in
-  head-importance) once failure && exit 1;;
-  induction) once sleep && exec sleep 600;;
+  score-heads) once failure && exit 1;;
+  score-induction) once sleep && exec sleep 600;;
 esac
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -40,13 +41,12 @@ def test_it_is_read_without_pyarrow_and_without_torch():
 
 def test_nobody_else_writes_a_cell_of_the_matrix_into_a_path():
     files = [*PACKAGE.rglob("*.py"), *(ROOT / "workflow" / "rules").glob("*.smk"), ROOT / "Snakefile"]
-    examples = ("lm-headroom ", "Example", '"""')
+    # Examples in docstrings name files.
     wrong = [
-        f"{path.name}: {line}"
+        path.name
         for path in files
         if path != PACKAGE / "artifacts" / "catalogue.py"
-        for line in path.read_text().splitlines()
-        if "shot-seed" in line and not any(word in line for word in examples)
+        and "shot-seed" in re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)
     ]
     assert not wrong
 
