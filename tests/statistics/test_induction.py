@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_headroom.report.tables.selection_bias import Least, first_gone
+from lm_headroom.report.tables.selection_bias import Least, average_least
 from lm_headroom.results.ablation import ACCURACY, Ablation, Cell, effects_between, quantities
 from lm_headroom.results.estimates import estimates
 
@@ -137,7 +137,7 @@ def optimistic(rng: Any, shares_documents: bool) -> tuple[Any, Any]:
     chosen_on = judge if shares_documents else third
     # Apart from the choice in either case: not the judge's documents, which the first case has chosen on.
     known = chosen_on if shares_documents else judge
-    _, _, least = first_gone([Least(selected=known[0] - known[first], apart=other[0] - other[first])])
+    _, _, least = average_least([Least(selected=known[0] - known[first], apart=other[0] - other[first])])
     return estimates([pair[None]])[0][2], least
 
 
