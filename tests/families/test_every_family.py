@@ -154,11 +154,11 @@ def test_every_family_is_tested_and_documented():
     page = (ROOT / "docs" / "models.md").read_text()
     rows = re.findall(r"^\| ([^|`]+) \| `(\w+)` \| (ours|transformers) \|", page, re.MULTILINE)
     assert {case.family for case in CASES.values()} == set(architectures.ARCHITECTURES) == {name for _, name, _ in rows}
-    assert {name: "ours" if row.core else "transformers" for name, row in architectures.ARCHITECTURES.items()} == {
+    assert {name: "ours" if row.adapter else "transformers" for name, row in architectures.ARCHITECTURES.items()} == {
         name: core for _, name, core in rows
     }
     for row in architectures.ARCHITECTURES.values():
-        assert all(f"`{key.rsplit('.', 1)[-1]}" in page for key, _, _ in row.refused)
+        assert all(f"`{key.rsplit('.', 1)[-1]}" in page for key, _, _ in row.unsupported)
     (listed,) = re.findall(r"Supported families: (.*?);", (ROOT / "README.md").read_text(), re.DOTALL)
     for family, _, _ in rows:
         first = re.split(r"[ ,]", family)[0]

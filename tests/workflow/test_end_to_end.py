@@ -154,8 +154,8 @@ def test_transfer_takes_the_ranking_of_the_partner(finished):
     expected = evaluation.curve(
         read_ranking(finished.result(f"tiny/ranking/heads/arc_easy/{cell}.parquet")).order, [0, 50]
     )
-    pairs = read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).to_pylist()
-    (pair,) = (row for row in pairs if (row["task_a"], row["task_b"]) == ("winogrande", "arc_easy"))
+    correlations = read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).to_pylist()
+    (pair,) = (row for row in correlations if (row["task_a"], row["task_b"]) == ("winogrande", "arc_easy"))
     for name in ("highest_srcc", "lowest_srcc"):
         found = read(finished.result(f"tiny/pruned_eval/heads/winogrande/{cell}/{name}.parquet"), PRUNED_EVAL)
         assert found.column("percent").to_pylist() == [0, 50]
