@@ -181,6 +181,12 @@ def finished(shared_folder: Path, tokenizer: Any) -> Any:
 
 
 @pytest.fixture
+def study(finished: Any, tmp_path: Path) -> Any:
+    """A copy of the finished study to change."""
+    return finished.copy(tmp_path / "copy")
+
+
+@pytest.fixture
 def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[Any]:
     """A study of one task for a cluster, with nothing made yet; its nodes end with the test."""
     from tests.support.cluster_studies import ClusterStudy
