@@ -94,7 +94,7 @@ def test_what_was_made_for_a_comparison_is_sound(compared):
 
 def test_progress_names_the_model(compared):
     for name in MODELS:
-        assert re.search(rf"head-importance {name}, arc_easy 0-shot: 4/4 documents", compared.log)
+        assert re.search(rf"score-heads {name}, arc_easy 0-shot: 4/4 documents", compared.log)
 
 
 def test_a_label_changes_the_comparison_alone(compared, tmp_path):

@@ -269,7 +269,7 @@ def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):
 
 
 def test_progress_with_time_left_reaches_the_terminal_and_the_log(finished):
-    line = r"head-importance tiny, winogrande 1-shot: 6/6 documents \(100%\), [\d.]+/s, done in"
+    line = r"score-heads tiny, winogrande 1-shot: 6/6 documents \(100%\), [\d.]+/s, done in"
     assert re.search(line, finished.log)
     logs = list((finished.folder / "logs" / "tiny" / "score_heads" / "winogrande").iterdir())
     assert any(re.search(line, path.read_text()) for path in logs)
