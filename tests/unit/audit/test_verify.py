@@ -114,7 +114,7 @@ def test_results_are_sound_wherever_they_lie(results):
     assert states(results) == {}
     assert verify.count(verify.verify(results)) == {
         # 4 prompts, 2 x 6 scores and rankings, correlations, 2 + 3 files of a figure and a table, the record, a list.
-        "sound": 24, "stale": 0, "orphaned": 0, "foreign": 0, "damaged": 0,
+        "sound": 24, "stale": 0, "missing inputs": 0, "unrecognised": 0, "damaged": 0,
     }  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_damage_is_found(results, path, damage, reason):
     assert reason in reasons[0]
 
 
-def test_what_is_not_of_its_place_is_foreign(results):
+def test_what_is_not_of_its_place_is_unrecognised(results):
     shutil.copy(results / SCORES, results / "m/head_importance/copa/0shot-seed8.parquet")
     shutil.copy(results / "m/ranking/heads/copa/0shot-seed7.parquet", results / "m/head_importance/piqa/x.parquet")
     for suffix in ("pdf", "png"):
@@ -210,45 +210,45 @@ def test_what_is_not_of_its_place_is_foreign(results):
     (results / "notes.txt").write_text("mine")
     found = {path: (state, reasons[0]) for path, (state, reasons) in states(results).items()}
     assert found == {
-        "m/head_importance/copa/0shot-seed8.parquet": ("foreign", f"it was made for {SCORES}"),
-        "m/head_importance/piqa/x.parquet": ("foreign", "no file of lm-headroom's has this place"),
-        "m/figures/fig99.pdf": ("foreign", "it was made for m/figures/fig03_head_importance-seed7"),
-        "m/figures/fig99.png": ("foreign", "it was made for m/figures/fig03_head_importance-seed7"),
+        "m/head_importance/copa/0shot-seed8.parquet": ("unrecognised", f"it was made for {SCORES}"),
+        "m/head_importance/piqa/x.parquet": ("unrecognised", "lm-headroom writes no file at this path"),
+        "m/figures/fig99.pdf": ("unrecognised", "it was made for m/figures/fig03_head_importance-seed7"),
+        "m/figures/fig99.png": ("unrecognised", "it was made for m/figures/fig03_head_importance-seed7"),
         "m/figures/alone.pdf": (
-            "foreign",
+            "unrecognised",
             "alone.png, which would say what made it, is not beside it; if there was none, this file was not written "
             "by lm-headroom",
         ),
-        "m/figures/photo.png": ("foreign", "this file was not written by lm-headroom (it carries no provenance)"),
-        "notes.txt": ("foreign", "no file of lm-headroom's has this place"),
+        "m/figures/photo.png": ("unrecognised", "this file was not written by lm-headroom (it carries no provenance)"),
+        "notes.txt": ("unrecognised", "lm-headroom writes no file at this path"),
     }
 
 
-def test_a_plain_or_other_artifact_at_a_place_is_foreign(results):
+def test_a_plain_or_other_artifact_at_a_place_is_unrecognised(results):
     pq.write_table(pq.read_table(results / SCORES).replace_schema_metadata(None), results / SCORES)
     shutil.copy(results / "m/ranking/heads/piqa/0shot-seed7.parquet", results / "m/head_importance/piqa")
     found = states(results)
-    assert found[SCORES][0] == found["m/head_importance/piqa/0shot-seed7.parquet"][0] == "foreign"
+    assert found[SCORES][0] == found["m/head_importance/piqa/0shot-seed7.parquet"][0] == "unrecognised"
     assert (
         "expected a head_importance artifact, found 'ranking'"
         in found["m/head_importance/piqa/0shot-seed7.parquet"][1][0]
     )
 
 
-def test_another_model_under_the_name_is_foreign(results):
+def test_another_model_under_the_name_is_unrecognised(results):
     write_record(results / "m/model.json", {**RECORD, "digest": "e" * 64})
     state, reasons = states(results)[SCORES]
-    assert (state, reasons) == ("foreign", [f"of model m {'d' * 16}; m/model.json is of m {'e' * 16}"])
+    assert (state, reasons) == ("unrecognised", [f"of model m {'d' * 16}; m/model.json is of m {'e' * 16}"])
     (results / "m").rename(results / "n")
     found = states(results)
-    assert found["n/model.json"] == ("foreign", ["it is the record of model 'm'"])
-    assert found[f"n{SCORES[1:]}"][0] == "foreign"
+    assert found["n/model.json"] == ("unrecognised", ["it is the record of model 'm'"])
+    assert found[f"n{SCORES[1:]}"][0] == "unrecognised"
 
 
 def test_lost_inputs_leave_orphans(results):
     (results / "prompts/copa/0shot-seed7.parquet").unlink()
     found = states(results)
-    assert found[SCORES] == ("orphaned", ["made from prompts/copa/0shot-seed7.parquet, which is gone"])
+    assert found[SCORES] == ("missing inputs", ["made from prompts/copa/0shot-seed7.parquet, which is gone"])
     assert found["m/head_importance/aggregate/0shot-seed7.parquet"][0] == "stale"
     (results / "m/model.json").unlink()
     assert states(results)[SCORES][1][0] == "the model's record, m/model.json, is gone or damaged"
@@ -278,7 +278,7 @@ def test_any_bit_of_what_is_drawn_or_written_counts(results, suffix):
         flip(path, rng)
         file = verify.File(f"m/{suffix}")
         verify._read(file, results)
-        assert file.state in ("damaged", "foreign"), "a PNG or page whose provenance has lost its name is foreign"
+        assert file.state in ("damaged", "unrecognised"), "a PNG or page whose provenance has lost its name is unrecognised"
         path.write_bytes(whole)
     assert states(results) == {}
 
@@ -333,7 +333,7 @@ def test_an_edited_record_is_named(results, key, value):
         "damaged",
         ["it has changed since it was written; delete it and run the workflow again"],
     )
-    assert found[SCORES][0] == "orphaned"
+    assert found[SCORES][0] == "missing inputs"
     del record["seal"]
     path.write_text(json.dumps(record | {key: value}))
     assert states(results)["m/model.json"][0] == "damaged"
@@ -360,7 +360,7 @@ def test_an_edited_list_of_the_study_is_named(results, study):
     path.write_bytes(b"copa\n\xff\n")
     assert states(results)["matrix/tasks.txt"][0] == "damaged"
     (results / "matrix/more.txt").write_text("x\n")
-    assert states(results)["matrix/more.txt"][0] == "foreign"
+    assert states(results)["matrix/more.txt"][0] == "unrecognised"
 
 
 def test_a_list_is_longer_than_what_a_figure_shows_of_it(results):
@@ -480,7 +480,7 @@ class TestOddFiles:
             put(results / name)
             if put is os.mkdir:
                 (results / name / "inside").write_text("x")
-                assert states(results)[f"{name}/inside"][0] == "foreign"
+                assert states(results)[f"{name}/inside"][0] == "unrecognised"
             else:
                 assert states(results)[name][0] == "damaged"
 
@@ -575,7 +575,7 @@ class TestMalformedProvenance:
                                         {"x": {"path": "m", "digest": "b"}}])  # fmt: skip
     def test_inputs_that_are_none(self, results, inputs):
         change_facts(results / SCORES, inputs=inputs)
-        assert states(results)[SCORES][0] in ("damaged", "orphaned", "stale")
+        assert states(results)[SCORES][0] in ("damaged", "missing inputs", "stale")
 
     @pytest.mark.parametrize("key", ["inputs", "options", "step", "code"])
     def test_keys_that_are_gone(self, results, key):
@@ -597,7 +597,7 @@ class TestMalformedProvenance:
         else:
             path.write_bytes(text)
         name = str(path.relative_to(results))
-        assert states(results)[name][0] in ("damaged", "foreign")
+        assert states(results)[name][0] in ("damaged", "unrecognised")
         assert main(["show", str(path)]) == 1
         assert "Traceback" not in capsys.readouterr().err
 
@@ -704,7 +704,7 @@ def test_what_is_no_results_folder_is_refused(results, tmp_path):
 
 
 def test_each_of_a_thousand_artifacts_is_read_once(made, tmp_path, monkeypatch):
-    """Copies under other seeds are foreign, and judged all the same."""
+    """Copies under other seeds are unrecognised, and judged all the same."""
     opened = Counter()
     plain = store.pq.ParquetFile
 

@@ -54,7 +54,7 @@ def is_alone(folder: Path) -> bool:
     handle = None
     try:
         folder.mkdir(exist_ok=True)
-        handle = os.open(folder / "headroom.lock", os.O_RDWR | os.O_CREAT)
+        handle = os.open(folder / "lm_headroom.lock", os.O_RDWR | os.O_CREAT)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)  # type: ignore[arg-type]

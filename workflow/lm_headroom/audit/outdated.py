@@ -38,7 +38,7 @@ class Outdated:
             study: the study.
             snakemake: Snakemake's folder, ``.snakemake``; files that were judged before are remembered there.
         """
-        self._store = snakemake / "headroom.judged.json"
+        self._store = snakemake / "lm_headroom.judged.json"
         self.found: dict[str, list[str]] = {}
         unknown = [path for path in _visible(results) if not _is_recorded(path, snakemake / "metadata")]
         # What is known of a file is the name of its folder, too: the same file elsewhere is another result.

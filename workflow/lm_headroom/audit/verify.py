@@ -36,8 +36,8 @@ from lm_headroom.tasks.files import TASK_FOLDERS
 
 STATES = {
     "damaged": "unreadable, or not of the schema of its place",
-    "foreign": "not lm-headroom's, of another place, or of another model",
-    "orphaned": "what it was made from is gone",
+    "unrecognised": "not written by lm-headroom, or written for another path or model",
+    "missing inputs": "the files that it was made from are gone",
     "stale": "made from what is no longer there, by other code or with other options",
     "sound": "",
 }
@@ -175,13 +175,13 @@ def _read(file: File, results: Path) -> None:
         elif name.count("/") == 1 and path.name == RECORD:
             file.record = read_unedited_record(path)
             if file.record["name"] != path.parent.name:
-                file.flag("foreign", f"it is the record of model {file.record['name']!r}")
+                file.flag("unrecognised", f"it is the record of model {file.record['name']!r}")
         elif name in _LISTED:
             file.listed = _read_list(path)
         else:
-            file.flag("foreign", "no file of lm-headroom's has this place")
+            file.flag("unrecognised", "lm-headroom writes no file at this path")
     except UnrecognisedError as error:
-        file.flag("foreign", _without_path(error, path))
+        file.flag("unrecognised", _without_path(error, path))
     except ArtifactError as error:
         file.flag("damaged", _without_path(error, path))
 
@@ -225,7 +225,7 @@ def _without_path(error: ArtifactError, path: Path) -> str:
 def _check_place(file: File) -> None:
     place = file.facts.get("place")
     if place not in (file.path, str(Path(file.path).with_suffix(""))):
-        file.flag("foreign", f"it was made for {place}" if place else "it was not made for a results folder")
+        file.flag("unrecognised", f"it was made for {place}" if place else "it was not made for a results folder")
 
 
 def _check_whole(file: File) -> None:
@@ -241,11 +241,11 @@ def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
         return
     name = file.path.split("/")[0]
     if name not in records:
-        file.flag("orphaned", f"the model's record, {name}/{RECORD}, is gone or damaged")
+        file.flag("missing inputs", f"the model's record, {name}/{RECORD}, is gone or damaged")
         return
     made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
     if made != there:
-        file.flag("foreign", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+        file.flag("unrecognised", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
     for key in _differing(model, records[name]) - {"name", "digest"}:
         now = records[name].get(key)
         file.flag("stale", f"of a model whose {key} was {model.get(key)}; in {name}/{RECORD} it is {now}")
@@ -259,7 +259,7 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
 def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
     for name, record in (file.facts.get("compared") or {}).items():
         if name not in records:
-            file.flag("orphaned", f"the record of model {name}, which it compares, is gone or damaged")
+            file.flag("missing inputs", f"the record of model {name}, which it compares, is gone or damaged")
         elif _differing(record, records[name]):
             file.flag("stale", f"it compares another model than {name}/{RECORD} is of")
 
@@ -268,9 +268,9 @@ def _check_inputs(file: File, files: Mapping[str, File], digest: Callable[[str],
     for name, source in (file.facts.get("inputs") or {}).items():
         path = source["path"]
         if path is None:
-            file.flag("orphaned", f"its input {name!r} did not lie in a results folder")
+            file.flag("missing inputs", f"its input {name!r} did not lie in a results folder")
         elif path not in files:
-            file.flag("orphaned", f"made from {path}, which is gone")
+            file.flag("missing inputs", f"made from {path}, which is gone")
         elif files[path].state != "damaged" and digest(path) != source["digest"]:
             file.flag("stale", f"made from another {path} than is there now")
 
