@@ -67,21 +67,21 @@ def drop(*places):
     }
 
 
-@CASES.of("an artifact that is not there")
+@CASES.case("an artifact that is not there")
 def _(bench):
     study = bench.study()
     study.path("head_importance", 0, task="copa").unlink()
     return correlate(bench, study)
 
 
-@CASES.of("an artifact that is no Parquet")
+@CASES.case("an artifact that is no Parquet")
 def _(bench):
     study = bench.study()
     study.path("head_importance", 0, task="copa").write_bytes(b"PAR1 not really PAR1")
     return correlate(bench, study)
 
 
-@CASES.of("an artifact with damaged bytes")
+@CASES.case("an artifact with damaged bytes")
 def _(bench):
     study = bench.study()
     path = study.path("head_importance", 0, task="copa")
@@ -94,21 +94,21 @@ def _(bench):
     return correlate(bench, study)
 
 
-@CASES.of("a Parquet file of somebody else")
+@CASES.case("a Parquet file of somebody else")
 def _(bench):
     study = bench.study()
     pq.write_table(pa.table({"layer": [0], "head": [0], "score": [0.5]}), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
-@CASES.of("an artifact of another kind")
+@CASES.case("an artifact of another kind")
 def _(bench):
     study = bench.study()
     copy(study.path("cross_task", 0), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
-@CASES.of("an artifact of another model")
+@CASES.case("an artifact of another model")
 def _(bench):
     study = bench.study()
     other = {"name": "other", "digest": f"{'other':x>64}"}
@@ -116,14 +116,14 @@ def _(bench):
     return correlate(bench, study)
 
 
-@CASES.of("an artifact of another task")
+@CASES.case("an artifact of another task")
 def _(bench):
     study = bench.study()
     copy(study.path("head_importance", 0, task="piqa"), study.path("head_importance", 0, task="copa"))
     return correlate(bench, study)
 
 
-@CASES.of("an artifact of another number of shots")
+@CASES.case("an artifact of another number of shots")
 def _(bench):
     study = bench.study()
     place = study.results / "ranking" / "heads"
@@ -134,40 +134,40 @@ def _(bench):
     return gather(bench, study, "retain-capacity")
 
 
-@CASES.of("an artifact of another seed")
+@CASES.case("an artifact of another seed")
 def _(bench):
     study = bench.study()
     rewrite(study.path("ffn_importance", 0, task="copa"), FFN_IMPORTANCE, seed=8)
     return aggregate(bench, study, "ffns")
 
 
-@CASES.of("FFN scores without a layer")
+@CASES.case("FFN scores without a layer")
 def _(bench):
     study = bench.study()
     rewrite(study.path("ffn_importance", 0, task="copa"), FFN_IMPORTANCE, drop(1))
     return aggregate(bench, study, "ffns")
 
 
-@CASES.of("an aggregate over other tasks")
+@CASES.case("an aggregate over other tasks")
 def _(bench):
     return figure(bench, replace(bench.study(), tasks=("piqa", "copa")), "fig03")
 
 
-@CASES.of("a curve of another task in a figure")
+@CASES.case("a curve of another task in a figure")
 def _(bench):
     study = bench.study()
     copy(study.curve("piqa", 0), study.curve("copa", 0))
     return figure(bench, study, "fig05")
 
 
-@CASES.of("a curve under another ranking in a figure")
+@CASES.case("a curve under another ranking in a figure")
 def _(bench):
     study = bench.study()
     copy(study.curve("copa", 0, "random_1"), study.curve("copa", 0))
     return figure(bench, study, "fig05")
 
 
-@CASES.of("prompts of another task in the findings")
+@CASES.case("prompts of another task in the findings")
 def _(bench):
     study = bench.study()
     folder = study.results.parent / "prompts"
@@ -176,7 +176,7 @@ def _(bench):
     return gather(bench, study, "findings", out="page")
 
 
-@CASES.of("induction scores of another model")
+@CASES.case("induction scores of another model")
 def _(bench):
     study = bench.study()
     other = {"name": "other", "digest": f"{'other':x>64}"}
@@ -184,14 +184,14 @@ def _(bench):
     return figure(bench, study, "fig10")
 
 
-@CASES.of("a score table without some heads")
+@CASES.case("a score table without some heads")
 def _(bench):
     study = bench.study()
     rewrite(study.path("head_importance", 0, task="copa"), HEAD_IMPORTANCE, drop(7))
     return aggregate(bench, study)
 
 
-@CASES.of("a score table without the last layer")
+@CASES.case("a score table without the last layer")
 def _(bench):
     """What is left is a grid; the provenance says how large the model is."""
     assert bench.score().status == 0
@@ -200,7 +200,7 @@ def _(bench):
     return bench.headroom("rank-heads", "--scores", path, "--out", bench.older("ranking.parquet"))
 
 
-@CASES.of("a score that is not a number")
+@CASES.case("a score that is not a number")
 def _(bench):
     study = bench.study()
 
@@ -212,7 +212,7 @@ def _(bench):
     return correlate(bench, study)
 
 
-@CASES.of("a ranking that does not fit the model")
+@CASES.case("a ranking that does not fit the model")
 def _(bench):
     record = bench.record()
     digest = json.loads(record.read_text())["digest"]
@@ -220,48 +220,48 @@ def _(bench):
     return bench.prune("--rankings", "own", "--ranking-file", ranking, record=record)
 
 
-@CASES.of("a ranking of another model")
+@CASES.case("a ranking of another model")
 def _(bench):
     ranking = bench.ranking(model={"name": "other", "digest": f"{'other':x>64}"})
     return bench.prune("--rankings", "reversed", "--ranking-file", ranking)
 
 
-@CASES.of("a ranking of another task under the name own")
+@CASES.case("a ranking of another task under the name own")
 def _(bench):
     record = bench.record()
     ranking = bench.ranking(model=json.loads(record.read_text()), task="piqa")
     return bench.prune("--rankings", "own", "--ranking-file", ranking, record=record)
 
 
-@CASES.of("an export by a ranking of another model")
+@CASES.case("an export by a ranking of another model")
 def _(bench):
     ranking = bench.ranking(model={"name": "other", "digest": f"{'other':x>64}"})
     return bench.export("--ranking", ranking, "--percent", 50)
 
 
-@CASES.of("an export by a file that is no ranking")
+@CASES.case("an export by a file that is no ranking")
 def _(bench):
     return bench.export("--ranking", bench.prompts(), "--percent", 50)
 
 
-@CASES.of("an export by two rankings of heads")
+@CASES.case("an export by two rankings of heads")
 def _(bench):
     ranking = bench.ranking()
     return bench.export("--ranking", ranking, ranking, "--percent", 50, 20)
 
 
-@CASES.of("an export with fewer percents than rankings")
+@CASES.case("an export with fewer percents than rankings")
 def _(bench):
     ranking = bench.ranking()
     return bench.export("--ranking", ranking, ranking, "--percent", 50)
 
 
-@CASES.of("an export of more than 100 percent")
+@CASES.case("an export of more than 100 percent")
 def _(bench):
     return bench.export("--ranking", bench.ranking(), "--percent", 101)
 
 
-@CASES.of("a partner's ranking of another seed")
+@CASES.case("a partner's ranking of another seed")
 def _(bench):
     record, prompts = bench.record(), bench.prompts()
     model = json.loads(record.read_text())
@@ -283,7 +283,7 @@ def _(bench):
     )  # fmt: skip
 
 
-@CASES.of("a few-shot gain of other questions")
+@CASES.case("a few-shot gain of other questions")
 def _(bench):
     study = ablated(bench.study())
 
@@ -297,7 +297,7 @@ def _(bench):
     )
 
 
-@CASES.of("two FFN rankings by the same documents")
+@CASES.case("two FFN rankings by the same documents")
 def _(bench):
     study = bench.study()
     path, other = (study.path(step, 0, task="piqa") for step in ("ffn_importance", "ffn_selection"))

@@ -24,7 +24,7 @@ CASES = Cases()
 # What is handled.
 
 
-@CASES.of("a task without training documents")
+@CASES.case("a task without training documents")
 def _(bench):
     outcome = bench.render(data=mirror(bench.folder / "data", "piqa", validation=piqa(9)), shots=1)
     table = read(bench.folder / "prompts.parquet", PROMPTS).to_pylist()
@@ -33,7 +33,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("documents without a right choice")
+@CASES.case("documents without a right choice")
 def _(bench):
     table = piqa(4, lambda i, row: row | ({"label": -1} if i == 2 else {}))
     outcome = bench.render(data=mirror(bench.folder / "data", "piqa", train=piqa(4), validation=table))
@@ -42,7 +42,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a prompt longer than the window")
+@CASES.case("a prompt longer than the window")
 def _(bench):
     outcome = bench.prune(prompts=bench.prompts([*SENTENCES[:3], " ".join(SENTENCES * 20)]))
     curve = read(bench.folder / "curves" / "random_1.parquet", PRUNED_EVAL)
@@ -51,7 +51,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a tokenizer without merges")
+@CASES.case("a tokenizer without merges")
 def _(bench):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -70,7 +70,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a tokenizer that puts BOS by itself")
+@CASES.case("a tokenizer that puts BOS by itself")
 def _(bench):
     """The same tokenizer, but one that adds BOS unless told not to: the same scores. Asked for, BOS changes them."""
     plain = bench.score("--token-budget", 100)
@@ -92,7 +92,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a tokenizer without BOS")
+@CASES.case("a tokenizer without BOS")
 def _(bench):
     """Prompts have none anyway; sequences begin with EOS, and the artifact says so."""
     folder = bench.checkpoint()
@@ -107,7 +107,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a cached model of a hub that cannot be reached")
+@CASES.case("a cached model of a hub that cannot be reached")
 def _(bench):
     bench.unreachable_hub()
     cache = bench.folder / "hub" / "models--facebook--opt-125m"
@@ -128,7 +128,7 @@ def scores_of(bench):
     return read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
 
 
-@CASES.of("weights in pickles that the study allows")
+@CASES.case("weights in pickles that the study allows")
 def _(bench):
     """The same weights, the same scores; the artifact says where they came from."""
     assert bench.score("--token-budget", 100).status == 0
@@ -156,7 +156,7 @@ def with_code(bench):
     return folder
 
 
-@CASES.of("a checkpoint with code of its own for a known family")
+@CASES.case("a checkpoint with code of its own for a known family")
 def _(bench):
     """transformers' class computes: the same scores as without that code."""
     assert bench.score("--token-budget", 100).status == 0
@@ -171,7 +171,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a checkpoint whose own code the study trusts")
+@CASES.case("a checkpoint whose own code the study trusts")
 def _(bench):
     """Its class computes, and the artifact says so; another line of its code is another model."""
     bench.patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(bench.folder / "modules"))
@@ -188,7 +188,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("a batch that does not fit the memory")
+@CASES.case("a batch that does not fit the memory")
 def _(bench):
     record = bench.record()
     assert bench.prune(record=record).status == 0
@@ -201,7 +201,7 @@ def _(bench):
     return outcome
 
 
-@CASES.of("gradients that underflow in float16")
+@CASES.case("gradients that underflow in float16")
 def _(bench):
     def shrink(weights):
         # Of what enters the output embedding, next to nothing reaches the loss.

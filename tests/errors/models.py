@@ -17,44 +17,44 @@ CASES = Cases()
 # Models, at the command that looks at them first.
 
 
-@CASES.of("a model folder that is not there")
+@CASES.case("a model folder that is not there")
 def _(bench):
     return bench.resolve("/no/such/folder")
 
 
-@CASES.of("a model, and the hub cannot be reached")
+@CASES.case("a model, and the hub cannot be reached")
 def _(bench):
     bench.unreachable_hub()
     return bench.resolve("facebook/opt-125m")
 
 
-@CASES.of("a folder without configuration")
+@CASES.case("a folder without configuration")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "config.json").unlink()
     return bench.resolve(folder)
 
 
-@CASES.of("a configuration that is no JSON")
+@CASES.case("a configuration that is no JSON")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "config.json").write_text("{'model_type': 'opt'}")
     return bench.resolve(folder)
 
 
-@CASES.of("a configuration that contradicts itself")
+@CASES.case("a configuration that contradicts itself")
 def _(bench):
     return bench.resolve(bench.checkpoint(hidden_size=25))
 
 
-@CASES.of("a folder without weights")
+@CASES.case("a folder without weights")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "model.safetensors").unlink()
     return bench.resolve(folder)
 
 
-@CASES.of("a folder without a tokenizer")
+@CASES.case("a folder without a tokenizer")
 def _(bench):
     folder = bench.checkpoint()
     for path in folder.glob("tokenizer*"):
@@ -77,14 +77,14 @@ def cut_short(folder):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-@CASES.of("weights cut short")
+@CASES.case("weights cut short")
 def _(bench):
     folder = bench.checkpoint()
     cut_short(folder)
     return bench.resolve(folder)
 
 
-@CASES.of("a weight file that is not there")
+@CASES.case("a weight file that is not there")
 def _(bench):
     folder = bench.checkpoint()
     names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
@@ -94,35 +94,35 @@ def _(bench):
     return bench.resolve(folder)
 
 
-@CASES.of("a family that is not supported")
+@CASES.case("a family that is not supported")
 def _(bench):
     return bench.resolve(bench.checkpoint(model_type="xglm"))
 
 
-@CASES.of("a supported family with a setting that is not")
+@CASES.case("a supported family with a setting that is not")
 def _(bench):
     return bench.resolve(bench.checkpoint(model_type="mpt", attn_config={"alibi": False}))
 
 
-@CASES.of("a model that needs code of its own")
+@CASES.case("a model that needs code of its own")
 def _(bench):
     auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
     return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map))
 
 
-@CASES.of("code of its own for a family that is not supported")
+@CASES.case("code of its own for a family that is not supported")
 def _(bench):
     auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
     return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map), None, "--trust-remote-code")
 
 
-@CASES.of("code of another repository")
+@CASES.case("code of another repository")
 def _(bench):
     auto_map = {"AutoModelForCausalLM": "somebody/code--modeling.OPTForCausalLM"}
     return bench.resolve(bench.checkpoint(auto_map=auto_map), None, "--trust-remote-code")
 
 
-@CASES.of("a tokenizer that needs code of its own")
+@CASES.case("a tokenizer that needs code of its own")
 def _(bench):
     folder = bench.checkpoint()
     path = folder / "tokenizer_config.json"
@@ -133,24 +133,24 @@ def _(bench):
     return bench.resolve(folder)
 
 
-@CASES.of("a model that is gated on the hub")
+@CASES.case("a model that is gated on the hub")
 def _(bench):
     bench.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
     refuse_by_hub(bench.patch, "GatedRepoError")
     return bench.resolve("meta-llama/Llama-3.2-1B")
 
 
-@CASES.of("quantised weights")
+@CASES.case("quantised weights")
 def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "gptq", "bits": 4}))
 
 
-@CASES.of("quantised weights that transformers can turn back")
+@CASES.case("quantised weights that transformers can turn back")
 def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
 
 
-@CASES.of("quantised weights without a word of it in the configuration")
+@CASES.case("quantised weights without a word of it in the configuration")
 def _(bench):
     from safetensors.torch import load_file, save_file
 
@@ -161,7 +161,7 @@ def _(bench):
     return bench.resolve(folder)
 
 
-@CASES.of("weights in pickles")
+@CASES.case("weights in pickles")
 def _(bench):
     return bench.resolve(pickled(bench))
 
@@ -169,28 +169,28 @@ def _(bench):
 # Models, when they are loaded.
 
 
-@CASES.of("a model record that is none")
+@CASES.case("a model record that is none")
 def _(bench):
     record = bench.record()
     record.write_text(record.read_text()[:50])
     return bench.score(record=record)
 
 
-@CASES.of("a checkpoint that was moved away")
+@CASES.case("a checkpoint that was moved away")
 def _(bench):
     record = bench.record()
     (bench.folder / "checkpoint").rename(bench.folder / "elsewhere")
     return bench.score(record=record)
 
 
-@CASES.of("weights cut short after the model was resolved")
+@CASES.case("weights cut short after the model was resolved")
 def _(bench):
     record = bench.record()
     cut_short(bench.folder / "checkpoint")
     return bench.score(record=record)
 
 
-@CASES.of("a layer's weights are not there")
+@CASES.case("a layer's weights are not there")
 def _(bench):
     def change(weights):
         for name in ("bias", "weight"):
@@ -208,30 +208,30 @@ def set_one(value):
     return change
 
 
-@CASES.of("weights that are not numbers")
+@CASES.case("weights that are not numbers")
 def _(bench):
     return bench.score(record=bench.spoil(set_one(float("nan"))))
 
 
-@CASES.of("weights beyond the number format")
+@CASES.case("weights beyond the number format")
 def _(bench):
     return bench.score("--dtype", "float16", record=bench.spoil(set_one(1e6)))
 
 
-@CASES.of("a tokenizer that cannot be loaded")
+@CASES.case("a tokenizer that cannot be loaded")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "tokenizer.json").write_text("{}")
     return bench.score(record=bench.record(folder))
 
 
-@CASES.of("a GPU is asked for and there is none")
+@CASES.case("a GPU is asked for and there is none")
 def _(bench):
     bench.patch.setattr(torch.cuda, "is_available", lambda: False)
     return bench.score("--device", "cuda")
 
 
-@CASES.of("a number format that the device cannot compute")
+@CASES.case("a number format that the device cannot compute")
 def _(bench):
     def refuse(model):
         raise RuntimeError("\"addmm\" not implemented for 'Half'")
@@ -240,7 +240,7 @@ def _(bench):
     return bench.score("--dtype", "float16")
 
 
-@CASES.of("a model that does not fit the memory")
+@CASES.case("a model that does not fit the memory")
 def _(bench):
     def refuse(*arguments, **options):
         raise torch.OutOfMemoryError("tried to allocate 132 GiB")
@@ -260,13 +260,13 @@ def memory_for(most, function):
     return limited
 
 
-@CASES.of("a document that does not fit the memory")
+@CASES.case("a document that does not fit the memory")
 def _(bench):
     bench.patch.setattr(gradient, "products", memory_for(0, gradient.products))
     return bench.score()
 
 
-@CASES.of("memory runs out elsewhere")
+@CASES.case("memory runs out elsewhere")
 def _(bench):
     def refuse(*arguments):
         raise MemoryError("tried to allocate too much")
@@ -276,13 +276,13 @@ def _(bench):
     return bench.score()
 
 
-@CASES.of("a continuation longer than the window")
+@CASES.case("a continuation longer than the window")
 def _(bench):
     contexts = [*SENTENCES[:2], "Say:"]
     return bench.score(prompts=bench.prompts(contexts, [" " + " lamp" * 300, " a"]))
 
 
-@CASES.of("an empty context and no start token")
+@CASES.case("an empty context and no start token")
 def _(bench):
     folder = bench.checkpoint()
     path = folder / "tokenizer_config.json"
@@ -304,19 +304,19 @@ def overflow_after_loading(bench, layer):
     bench.patch.setattr(loading, "attach", spoiled)
 
 
-@CASES.of("log-likelihoods that are not finite")
+@CASES.case("log-likelihoods that are not finite")
 def _(bench):
     overflow_after_loading(bench, 1)
     return bench.prune()
 
 
-@CASES.of("losses that are not finite")
+@CASES.case("losses that are not finite")
 def _(bench):
     overflow_after_loading(bench, 1)
     return bench.score()
 
 
-@CASES.of("gradients that are not finite")
+@CASES.case("gradients that are not finite")
 def _(bench):
     plain = gradient.products
 
@@ -329,12 +329,12 @@ def _(bench):
     return bench.score()
 
 
-@CASES.of("weights that the configuration takes from elsewhere")
+@CASES.case("weights that the configuration takes from elsewhere")
 def _(bench):
     return bench.resolve(bench.checkpoint(transformers_weights="sub/real.safetensors"))
 
 
-@CASES.of("an index that takes weights from elsewhere")
+@CASES.case("an index that takes weights from elsewhere")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "model.safetensors").rename(bench.folder / "x.safetensors")
@@ -343,19 +343,19 @@ def _(bench):
     return bench.resolve(folder)
 
 
-@CASES.of("an adapter beside the weights")
+@CASES.case("an adapter beside the weights")
 def _(bench):
     folder = bench.checkpoint()
     (folder / "adapter_config.json").write_text("{}")
     return bench.resolve(folder)
 
 
-@CASES.of("a window too short for the induction sequences")
+@CASES.case("a window too short for the induction sequences")
 def _(bench):
     return bench.resolve(bench.checkpoint(), None, "--sequences", "100")
 
 
-@CASES.of("a checkpoint that was changed after the model was resolved")
+@CASES.case("a checkpoint that was changed after the model was resolved")
 def _(bench):
     record = bench.record()
     path = bench.folder / "checkpoint" / "tokenizer_config.json"

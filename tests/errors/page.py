@@ -54,7 +54,7 @@ class Outcome:
 class Cases(dict[str, Callable[..., Outcome]]):
     """Situation to the function that brings it about."""
 
-    def of(self, situation: str) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    def case(self, situation: str) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
         """Register a function for a situation."""
 
         def register(function: Callable[..., Outcome]) -> Callable[..., Outcome]:

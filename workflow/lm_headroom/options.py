@@ -44,10 +44,10 @@ class StudyKey:
 
     def value(self, study: object, task: str = "") -> Any:
         """The study's value, for a task."""
-        found: Any = study
+        value: Any = study
         for name in self.path.split("."):
-            found = getattr(found, name)
-        return found(task) if callable(found) else found
+            value = getattr(value, name)
+        return value(task) if callable(value) else value
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _marked(command: Command, mark: type) -> Iterator[tuple[str, Any]]:
         name, hint = pending.pop(0)
         if is_dataclass(hint):
             pending += get_type_hints(hint, include_extras=True).items()
-        yield from ((name, found) for found in _metadata(hint) if isinstance(found, mark))
+        yield from ((name, item) for item in _metadata(hint) if isinstance(item, mark))
 
 
 @cache
@@ -223,8 +223,8 @@ def recorded_options(command: Command, values: Mapping[str, Any]) -> dict[str, A
 
 def command_of(step: str) -> Command:
     """The function that declares a step's command."""
-    found: Command = getattr(import_module(f"lm_headroom.steps.{step}"), step)
-    return found
+    command: Command = getattr(import_module(f"lm_headroom.steps.{step}"), step)
+    return command
 
 
 def options_of_study(study: object, step: str, task: str = "") -> str:

@@ -19,15 +19,15 @@ def sha256(data):
 def reads(monkeypatch):
     """Names of the files that are read as a whole, in order; files of four bytes count as large."""
     monkeypatch.setattr(content, "SMALL", 3)
-    found = []
+    opened = []
     original = hashlib.file_digest
 
     def counted(file, name):
-        found.append(os.path.basename(file.name))
+        opened.append(os.path.basename(file.name))
         return original(file, name)
 
     monkeypatch.setattr(content.hashlib, "file_digest", counted)
-    return found
+    return opened
 
 
 def settle():
@@ -46,21 +46,21 @@ def large(tmp_path):
 
 def kept(path, store):
     digests = Digests(store)
-    digests.of(path)
+    digests.digest_file(path)
     digests.keep()
 
 
 def test_a_file_is_read_once_by_all_processes(large, tmp_path, reads):
     store = tmp_path / "store.json"
     kept(large, store)
-    assert Digests(store).of(large) == sha256(b"0123456789")
+    assert Digests(store).digest_file(large) == sha256(b"0123456789")
     assert reads == ["model.safetensors"]
 
 
 def test_a_moved_folder_is_not_read_again(large, tmp_path, reads):
     kept(large, tmp_path / "store.json")
     large.parent.rename(tmp_path / "other disk")
-    assert Digests(tmp_path / "store.json").of(tmp_path / "other disk" / large.name) == sha256(b"0123456789")
+    assert Digests(tmp_path / "store.json").digest_file(tmp_path / "other disk" / large.name) == sha256(b"0123456789")
     assert len(reads) == 1
 
 
@@ -97,18 +97,18 @@ def test_other_content_of_the_same_size_and_time_is_seen(large, tmp_path, reads,
     change(large)
     os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert large.stat().st_size == before.st_size
-    assert Digests(store).of(large) == sha256(b"X123456789")
+    assert Digests(store).digest_file(large) == sha256(b"X123456789")
 
 
 def test_nothing_is_written_until_asked(large, tmp_path, reads):
     digests = Digests(tmp_path / "deep" / "store.json")
-    digests.of(large)
+    digests.digest_file(large)
     assert not (tmp_path / "deep").exists()
     digests.keep()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["store.json"], "no partial file is left"
     before = (tmp_path / "deep" / "store.json").stat()
     again = Digests(tmp_path / "deep" / "store.json")
-    again.of(large)
+    again.digest_file(large)
     again.keep()
     assert (tmp_path / "deep" / "store.json").stat() == before, "nothing was added"
 
@@ -139,7 +139,7 @@ def test_a_forged_digest_is_not_believed(large, tmp_path, reads):
     now = large.stat()
     key = f"{large.name} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
     store.write_text(json.dumps({key: [digest, seal]}))
-    assert Digests(store).of(large) == sha256(b"X123456789")
+    assert Digests(store).digest_file(large) == sha256(b"X123456789")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_damaged_store_costs_time_alone(large, tmp_path, reads, damage):
     store = tmp_path / "store.json"
     store.write_bytes(damage)
     kept(large, store)
-    assert Digests(store).of(large) == sha256(b"0123456789")
+    assert Digests(store).digest_file(large) == sha256(b"0123456789")
     assert len(reads) == 1
 
 
@@ -160,12 +160,12 @@ def test_processes_add_to_one_store(large, tmp_path, reads):
     other.write_bytes(b"abcdef")
     settle()
     first, second = Digests(store), Digests(store)
-    first.of(large)
-    second.of(other)
+    first.digest_file(large)
+    second.digest_file(other)
     first.keep()
     second.keep()
     third = Digests(store)
-    third.of(large), third.of(other)
+    third.digest_file(large), third.digest_file(other)
     assert len(reads) == 2
 
 
@@ -177,11 +177,11 @@ def test_a_folder_that_cannot_be_written_is_no_error(large, tmp_path, reads):
 def test_what_is_no_file_is_refused_in_a_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(HeadroomError, match="pipe is not a regular file"):
-        Digests().of(tmp_path / "pipe")
+        Digests().digest_file(tmp_path / "pipe")
     with pytest.raises(HeadroomError, match="is not a regular file"):
-        Digests().of(tmp_path)
+        Digests().digest_file(tmp_path)
     with pytest.raises(HeadroomError, match="cannot be read .No such file"):
-        Digests().of(tmp_path / "none")
+        Digests().digest_file(tmp_path / "none")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(HeadroomError, match="cannot be read"):
-        Digests().of(tmp_path / "loop")
+        Digests().digest_file(tmp_path / "loop")

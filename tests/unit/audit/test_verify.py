@@ -53,10 +53,10 @@ SCORES = "m/head_importance/copa/0shot-seed7.parquet"
 def prompts(results, task, shots, text="a"):
     columns = {column.name: [0] for column in PROMPTS.columns}
     columns |= {name: [text] for name in ("purpose", "split", "context", "continuation", "metric")} | {"gold": [True]}
-    facts = {"task": task, "shots": shots, "seed": SEED, "metric": "question", "data": {"source": "hub"}}
+    provenance = {"task": task, "shots": shots, "seed": SEED, "metric": "question", "data": {"source": "hub"}}
     options = {"limit_importance": 4, "limit_evaluation": 8, "sample": "first"}
     path = results / f"prompts/{task}/{shots}shot-seed{SEED}.parquet"
-    write(path, PROMPTS, columns, build_provenance("steps.render_prompts", {}, options, facts))
+    write(path, PROMPTS, columns, build_provenance("steps.render_prompts", {}, options, provenance))
     return path
 
 
@@ -65,10 +65,10 @@ def head_scores(results, task, shots, seed):
     layers, heads = np.indices(values.shape)
     columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
     columns |= {"layer": layers.ravel(), "head": heads.ravel()}
-    facts = {"task": task, "shots": shots, "seed": SEED, **model_provenance(RECORD, "float32")}
+    provenance = {"task": task, "shots": shots, "seed": SEED, **model_provenance(RECORD, "float32")}
     options = {"reduction": "token", "last_layer_tokens": "all", "add_bos": False}
     source = read_artifact(prompts(results, task, shots), PROMPTS).source
-    record = build_provenance("steps.score_heads", {"prompts": source}, options, facts)
+    record = build_provenance("steps.score_heads", {"prompts": source}, options, provenance)
     cell = f"{task}/{shots}shot-seed{SEED}.parquet"
     write(results / "m/head_importance" / cell, HEAD_IMPORTANCE, columns, record)
     write(results / "m/ranking/heads" / cell, RANKING, as_columns(rank_heads(values), values), record)
@@ -120,29 +120,29 @@ def test_results_are_sound_wherever_they_lie(results):
 
 def test_a_changed_input_makes_all_that_follows_stale(results):
     prompts(results, "copa", 0, "b")
-    found = states(results)
-    assert found[SCORES] == ("stale", ["made from another prompts/copa/0shot-seed7.parquet than is there now"])
+    judged = states(results)
+    assert judged[SCORES] == ("stale", ["made from another prompts/copa/0shot-seed7.parquet than is there now"])
     aggregate = "m/head_importance/aggregate/0shot-seed7.parquet"
-    assert found[aggregate] == ("stale", [f"made from {SCORES}, which is stale"])
-    assert found["m/tables/table1-seed7.csv"][0] == "stale"
-    assert found["m/figures/fig03_head_importance-seed7.png"][0] == "stale"
-    assert all(state == "stale" for state, _ in found.values())
-    assert not [path for path in found if "1shot" in path or path.startswith("prompts")]
+    assert judged[aggregate] == ("stale", [f"made from {SCORES}, which is stale"])
+    assert judged["m/tables/table1-seed7.csv"][0] == "stale"
+    assert judged["m/figures/fig03_head_importance-seed7.png"][0] == "stale"
+    assert all(state == "stale" for state, _ in judged.values())
+    assert not [path for path in judged if "1shot" in path or path.startswith("prompts")]
 
 
 def test_other_code_is_stale(results, monkeypatch):
     monkeypatch.setattr(
         verify, "code_now", lambda step: "0123" if step == "report.figures.fig03" else code_digest(step)
     )
-    found = states(results)
-    assert set(found) == {f"m/figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "png")}
-    assert all(reasons[0].startswith("made by other code: report.figures.fig03 was ") for _, reasons in found.values())
+    judged = states(results)
+    assert set(judged) == {f"m/figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "png")}
+    assert all(reasons[0].startswith("made by other code: report.figures.fig03 was ") for _, reasons in judged.values())
 
 
 def change_facts(path, **changes):
     table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[b"lm_headroom"]) | changes
-    pq.write_table(table.replace_schema_metadata({b"lm_headroom": json.dumps(facts)}), path)
+    provenance = json.loads(table.schema.metadata[b"lm_headroom"]) | changes
+    pq.write_table(table.replace_schema_metadata({b"lm_headroom": json.dumps(provenance)}), path)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ def test_what_is_not_of_its_place_is_unrecognised(results):
     shutil.copy(results / "m/figures/fig03_head_importance-seed7.pdf", results / "m/figures/alone.pdf")
     Image.new("RGB", (1, 1)).save(results / "m/figures/photo.png")
     (results / "notes.txt").write_text("mine")
-    found = {path: (state, reasons[0]) for path, (state, reasons) in states(results).items()}
-    assert found == {
+    judged = {path: (state, reasons[0]) for path, (state, reasons) in states(results).items()}
+    assert judged == {
         "m/head_importance/copa/0shot-seed8.parquet": ("unrecognised", f"it was made for {SCORES}"),
         "m/head_importance/piqa/x.parquet": ("unrecognised", "lm-headroom writes no file at this path"),
         "m/figures/fig99.pdf": ("unrecognised", "it was made for m/figures/fig03_head_importance-seed7"),
@@ -227,11 +227,11 @@ def test_what_is_not_of_its_place_is_unrecognised(results):
 def test_a_plain_or_other_artifact_at_a_place_is_unrecognised(results):
     pq.write_table(pq.read_table(results / SCORES).replace_schema_metadata(None), results / SCORES)
     shutil.copy(results / "m/ranking/heads/piqa/0shot-seed7.parquet", results / "m/head_importance/piqa")
-    found = states(results)
-    assert found[SCORES][0] == found["m/head_importance/piqa/0shot-seed7.parquet"][0] == "unrecognised"
+    judged = states(results)
+    assert judged[SCORES][0] == judged["m/head_importance/piqa/0shot-seed7.parquet"][0] == "unrecognised"
     assert (
         "expected a head_importance artifact, found 'ranking'"
-        in found["m/head_importance/piqa/0shot-seed7.parquet"][1][0]
+        in judged["m/head_importance/piqa/0shot-seed7.parquet"][1][0]
     )
 
 
@@ -240,16 +240,16 @@ def test_another_model_under_the_name_is_unrecognised(results):
     state, reasons = states(results)[SCORES]
     assert (state, reasons) == ("unrecognised", [f"of model m {'d' * 16}; m/model.json is of m {'e' * 16}"])
     (results / "m").rename(results / "n")
-    found = states(results)
-    assert found["n/model.json"] == ("unrecognised", ["it is the record of model 'm'"])
-    assert found[f"n{SCORES[1:]}"][0] == "unrecognised"
+    judged = states(results)
+    assert judged["n/model.json"] == ("unrecognised", ["it is the record of model 'm'"])
+    assert judged[f"n{SCORES[1:]}"][0] == "unrecognised"
 
 
-def test_lost_inputs_leave_orphans(results):
+def test_lost_inputs_are_missing_inputs(results):
     (results / "prompts/copa/0shot-seed7.parquet").unlink()
-    found = states(results)
-    assert found[SCORES] == ("missing inputs", ["made from prompts/copa/0shot-seed7.parquet, which is gone"])
-    assert found["m/head_importance/aggregate/0shot-seed7.parquet"][0] == "stale"
+    judged = states(results)
+    assert judged[SCORES] == ("missing inputs", ["made from prompts/copa/0shot-seed7.parquet, which is gone"])
+    assert judged["m/head_importance/aggregate/0shot-seed7.parquet"][0] == "stale"
     (results / "m/model.json").unlink()
     assert states(results)[SCORES][1][0] == "the model's record, m/model.json, is gone or damaged"
     (results / "m/tables/table1-seed7.html").unlink()
@@ -278,7 +278,9 @@ def test_any_bit_of_what_is_drawn_or_written_counts(results, suffix):
         flip(path, rng)
         file = verify.File(f"m/{suffix}")
         verify._read(file, results)
-        assert file.state in ("damaged", "unrecognised"), "a PNG or page whose provenance has lost its name is unrecognised"
+        assert file.state in ("damaged", "unrecognised"), (
+            "a PNG or page whose provenance has lost its name is unrecognised"
+        )
         path.write_bytes(whole)
     assert states(results) == {}
 
@@ -328,12 +330,12 @@ def test_an_edited_record_is_named(results, key, value):
     path = results / "m/model.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {key: value}))
-    found = states(results)
-    assert found["m/model.json"] == (
+    judged = states(results)
+    assert judged["m/model.json"] == (
         "damaged",
         ["it has changed since it was written; delete it and run the workflow again"],
     )
-    assert found[SCORES][0] == "missing inputs"
+    assert judged[SCORES][0] == "missing inputs"
     del record["seal"]
     path.write_text(json.dumps(record | {key: value}))
     assert states(results)["m/model.json"][0] == "damaged"
@@ -444,10 +446,10 @@ class TestLinks:
         (results / "again").symlink_to("m")
         (results / "m/one").symlink_to("two")
         (results / "m/two").symlink_to("one")
-        found = states(results)
-        assert set(found) == {f"m/{name}" for name in ("nowhere", "itself", "above", "here", "one", "two")} | {"again"}
-        assert found["m/nowhere"] == ("damaged", ["a link that leads nowhere (No such file or directory)"])
-        assert found["again"] == ("damaged", ["it leads to m, which is looked into there"])
+        judged = states(results)
+        assert set(judged) == {f"m/{name}" for name in ("nowhere", "itself", "above", "here", "one", "two")} | {"again"}
+        assert judged["m/nowhere"] == ("damaged", ["a link that leads nowhere (No such file or directory)"])
+        assert judged["again"] == ("damaged", ["it leads to m, which is looked into there"])
 
     def test_many_links_among_each_other_end(self, results, tmp_path):
         for one in range(12):
@@ -467,10 +469,10 @@ class TestOddFiles:
         (results / "prompts/zero").symlink_to("/dev/zero")
         with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(results):
             listening.bind("socket.html")
-            found = states(results)
+            judged = states(results)
         names = {"m/tables/pipe.csv", "m/head_importance/copa/1shot-seed8.parquet", "prompts/zero", "socket.html"}
-        assert set(found) == names
-        assert all(found[name] == ("damaged", ["it is neither a file nor a folder"]) for name in names)
+        assert set(judged) == names
+        assert all(judged[name] == ("damaged", ["it is neither a file nor a folder"]) for name in names)
 
     @pytest.mark.parametrize("name", [SCORES, "m/model.json", "m/tables/table1-seed7.html",
                                       "m/figures/fig03_head_importance-seed7.png", "matrix/tasks.txt"])  # fmt: skip
@@ -501,9 +503,9 @@ class TestOddFiles:
         monkeypatch.setattr(io, "open", opened)
         monkeypatch.setattr(os, "scandir", scanned)
         monkeypatch.setattr(store.pq, "ParquetFile", lambda path, **_: opened(path))
-        found = states(results)
-        assert found["prompts/copa"] == ("damaged", ["this folder cannot be looked into (Permission denied)"])
-        assert all(found[str(path.relative_to(results))][0] == "damaged" for path in closed)
+        judged = states(results)
+        assert judged["prompts/copa"] == ("damaged", ["this folder cannot be looked into (Permission denied)"])
+        assert all(judged[str(path.relative_to(results))][0] == "damaged" for path in closed)
 
     def test_names_that_are_no_text(self, results, capsys):
         folder = os.fsencode(results / "m/tables")
@@ -527,8 +529,8 @@ class TestOddFiles:
                      "m/tables/table1-seed7.csv"):  # fmt: skip
             with (results / name).open("ab") as file:
                 file.truncate(1 << 43)
-        found = states(results)
-        assert found[SCORES][0] == found["m/model.json"][0] == found["m/tables/table1-seed7.csv"][0] == "damaged"
+        judged = states(results)
+        assert judged[SCORES][0] == judged["m/model.json"][0] == judged["m/tables/table1-seed7.csv"][0] == "damaged"
 
     def test_deep_folders(self, results):
         try:
@@ -559,12 +561,12 @@ class TestMalformedProvenance:
         for value in TWISTED:
             (results / SCORES).write_bytes(whole)
             change_facts(results / SCORES, **{key: value})
-            found = states(results, study())
-            assert not {name for name in found if "1shot" in name}, "others are judged as ever"
+            judged = states(results, study())
+            assert not {name for name in judged if "1shot" in name}, "others are judged as ever"
             expected = store._PROVENANCE.get(key)
             if expected and not isinstance(value, expected):
-                assert found[SCORES][0] == "damaged"
-                assert f"{key} is of type {type(value).__name__}, expected {expected.__name__}" in found[SCORES][1][0]
+                assert judged[SCORES][0] == "damaged"
+                assert f"{key} is of type {type(value).__name__}, expected {expected.__name__}" in judged[SCORES][1][0]
             assert main(["show", str(results / SCORES)]) in (0, 1)
             assert "Traceback" not in capsys.readouterr().err
 
@@ -611,9 +613,9 @@ class TestMalformedProvenance:
             return plain(path, kind)
 
         monkeypatch.setattr(verify, "read", failing)
-        found = states(results)
-        assert found[SCORES] == ("damaged", ["it cannot be judged (RecursionError: too deep)"])
-        assert "m/model.json" not in found
+        judged = states(results)
+        assert judged[SCORES] == ("damaged", ["it cannot be judged (RecursionError: too deep)"])
+        assert "m/model.json" not in judged
 
     def test_circles_of_inputs_end(self, results):
         for one, other in ((SCORES, "m/ranking/heads/copa/0shot-seed7.parquet"),
@@ -643,17 +645,17 @@ def study(tmp_path):
 
 def test_results_of_a_study_have_its_options(results, study):
     assert states(results, study()) == {}
-    found = states(results, study(limits={"importance": 5, "evaluation": 8}))
-    assert found["prompts/copa/0shot-seed7.parquet"] == ("stale", ["made with limit_importance 4; the study has 5"])
-    found = states(results, study(importance={"reduction": "example"}, tasks=["piqa", "copa"], dtype="bfloat16"))
-    assert found[SCORES][1] == [
+    judged = states(results, study(limits={"importance": 5, "evaluation": 8}))
+    assert judged["prompts/copa/0shot-seed7.parquet"] == ("stale", ["made with limit_importance 4; the study has 5"])
+    judged = states(results, study(importance={"reduction": "example"}, tasks=["piqa", "copa"], dtype="bfloat16"))
+    assert judged[SCORES][1] == [
         "made with dtype float32; the study has bfloat16",
         "made with reduction token; the study has example",
     ]
-    aggregate = found["m/head_importance/aggregate/0shot-seed7.parquet"]
+    aggregate = judged["m/head_importance/aggregate/0shot-seed7.parquet"]
     assert "made with tasks ['copa', 'piqa']; the study has ['piqa', 'copa']" in aggregate[1]
-    found = states(results, study(shots=[1, 0], data={"source": "embedded"}))
-    assert found["prompts/copa/1shot-seed7.parquet"][1] == ["made with data hub; the study has embedded"]
+    judged = states(results, study(shots=[1, 0], data={"source": "embedded"}))
+    assert judged["prompts/copa/1shot-seed7.parquet"][1] == ["made with data hub; the study has embedded"]
 
 
 def test_what_the_study_has_no_more_is_judged_by_itself(results, study):
@@ -688,9 +690,9 @@ def test_the_command_lists_and_fails(results, capsys):
     assert "verification failed: " in printed.err
     assert "1 damaged" in printed.err
     assert main(["verify", str(results), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["counts"]["damaged"] == 1
-    assert {file["path"]: file["state"] for file in found["files"]}[SCORES] == "damaged"
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["counts"]["damaged"] == 1
+    assert {file["path"]: file["state"] for file in judged["files"]}[SCORES] == "damaged"
 
 
 def test_what_is_no_results_folder_is_refused(results, tmp_path):
@@ -728,11 +730,11 @@ def test_records_that_changed_make_prompts_stale_where_they_are_there(tmp_path, 
     folder.mkdir(parents=True)
     (folder / "train.parquet").write_bytes(b"records")
     path = prompts(results, "copa", 0)
-    said = {"source": "mirror", **({"package": "p"} if source == "embedded" else {})}
-    facts = {"task": "copa", "shots": 0, "seed": SEED, "data": said, "records": mirror_records(folder, Digests())}
+    data = {"source": "mirror", **({"package": "p"} if source == "embedded" else {})}
+    provenance = {"task": "copa", "shots": 0, "seed": SEED, "data": data, "records": mirror_records(folder, Digests())}
     options = {"limit_importance": 4, "limit_evaluation": 8, "sample": "first"}
     columns = {name: read(path, PROMPTS).column(name).to_pylist() for name in (c.name for c in PROMPTS.columns)}
-    write(path, PROMPTS, columns, build_provenance("steps.render_prompts", {}, options, facts))
+    write(path, PROMPTS, columns, build_provenance("steps.render_prompts", {}, options, provenance))
     config = study(data={"source": source, "mirror": str(tmp_path / "mirror")})
     assert states(results, config) == {}
     (folder / "train.parquet").write_bytes(b"RECORDS")

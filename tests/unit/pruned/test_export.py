@@ -319,7 +319,8 @@ def test_verify_judges_exports(opt):
     assert set(whole) == {path.name for path in opt.out.iterdir()}
     assert {file.state for file in whole.values()} == {"stale"}
     assert {reason for file in whole.values() for reason in file.reasons} == {
-        "made from tiny/ranking/ffns/aggregate/0shot-seed7.parquet, which is missing inputs, and 1 more that are not sound"
+        "made from tiny/ranking/ffns/aggregate/0shot-seed7.parquet, which is missing inputs, "
+        "and 1 more that are not sound"
     }
     (opt.out / "config.json").write_text("{}")
     (opt.out / "notes.txt").write_text("mine")

@@ -131,7 +131,7 @@ def test_the_artifact_is_of_all_seeds(study):
     assert "seed" not in made
     assert len(made["inputs"]) == 4 * 2 * 2
     states = {file.path: file for file in verify.verify(study.results.parent)}
-    assert "unrecognised" not in states["model/seeds/head_importance.parquet"].found
+    assert "unrecognised" not in states["model/seeds/head_importance.parquet"].problems
 
 
 def test_the_table(study, tmp_path):

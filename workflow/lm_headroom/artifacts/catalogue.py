@@ -79,8 +79,10 @@ class Artifact:
         chosen = {name: value if isinstance(value, list | tuple) else [value] for name, value in values.items()}
         for cell in self.cells(study):
             if all(cell[name] in chosen.get(name, [cell[name]]) for name in cell):
-                taken = {name: chosen.get(name, listed) for name, listed in matrix.items() if name in self.dimensions}
-                yield from expand(self.template, **cell, **taken)
+                listed_values = {
+                    name: chosen.get(name, listed) for name, listed in matrix.items() if name in self.dimensions
+                }
+                yield from expand(self.template, **cell, **listed_values)
 
 
 def _tasks(*lists: str, aggregate: bool = False) -> Cells:
@@ -207,7 +209,7 @@ def pruned_by(heads: str, ffns: str, **others: str) -> dict[str, int]:
 
 def targets(study: Study) -> dict[str, list[str]]:
     """The workflow's targets, each with the paths that it asks for below the results folder."""
-    found: dict[str, list[str]] = {}
+    by_target: dict[str, list[str]] = {}
     for artifact in CATALOGUE:
-        found.setdefault(artifact.target, []).extend(artifact.paths(study))
-    return found
+        by_target.setdefault(artifact.target, []).extend(artifact.paths(study))
+    return by_target

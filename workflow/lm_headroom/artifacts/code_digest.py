@@ -68,13 +68,13 @@ def source_imports(path: Path) -> list[str]:
 
     Relative ones begin with dots. What is imported from a module may be a module itself, and is listed as one.
     """
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for source, names in _parsed(_text(Path(path))).imports:
         dots = source[: len(source) - len(source.lstrip("."))]
         parts = source.removeprefix(dots).split(".")
-        found.update(dict.fromkeys(dots + ".".join(parts[:n]) for n in range(1, len(parts) + 1) if parts[0]))
-        found.update(dict.fromkeys(f"{source}{'' if source.endswith('.') else '.'}{name}" for name in names))
-    return list(found)
+        modules.update(dict.fromkeys(dots + ".".join(parts[:n]) for n in range(1, len(parts) + 1) if parts[0]))
+        modules.update(dict.fromkeys(f"{source}{'' if source.endswith('.') else '.'}{name}" for name in names))
+    return list(modules)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _parsed(text: str) -> _Parsed:
     """
     key = hashlib.sha256(f"{_own_text()}\n{text}".encode()).hexdigest()
     if key not in _kept():
-        found = _parse(text)
-        _kept()[key] = [found.digest, found.imports]
+        parsed = _parse(text)
+        _kept()[key] = [parsed.digest, parsed.imports]
         _unsaved.append(key)
     digest, imports = _kept()[key]
     return _Parsed(digest, tuple((module, tuple(names)) for module, names in imports))

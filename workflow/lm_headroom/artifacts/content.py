@@ -5,7 +5,7 @@ stay the same. Copies that keep times, such as ``cp -p`` or ``rsync -a``, set th
 writing in place and setting the time of modification back: nobody but an administrator sets that one.
 
     digests = Digests(Path("results/.digests.json"))
-    digests.of(Path("mirror/boolq/train.parquet"))  # 64 hexadecimal digits
+    digests.digest_file(Path("mirror/boolq/train.parquet"))  # 64 hexadecimal digits
     digests.keep()  # not in a dry run, which writes nothing
 
 Standard library only: the Snakefile imports this module at every parse.
@@ -45,7 +45,7 @@ class Digests:
         self._known = _read(store) if store else {}
         self._added: dict[str, str] = {}
 
-    def of(self, path: Path) -> str:
+    def digest_file(self, path: Path) -> str:
         """SHA-256 of a file's content, 64 hexadecimal digits. Symbolic links are followed.
 
         Raises:
@@ -99,9 +99,9 @@ def state_of(path: Path) -> str:
     return _key(path, os.stat(path))
 
 
-def _key(path: Path, found: os.stat_result) -> str:
+def _key(path: Path, status: os.stat_result) -> str:
     """What an unchanged file is known by. Its folder is no part of it: that may be moved."""
-    return f"{path.name} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+    return f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _seal(key: str, digest: str) -> str:

@@ -26,28 +26,28 @@ VOUCHERS = {".pdf": ".png", ".md": ".html", ".csv": ".html"}
 """Suffix of a file that says nothing of itself to that of the file beside it which does."""
 
 
-def as_text(made: Mapping[str, Any]) -> str:
+def as_text(provenance: Mapping[str, Any]) -> str:
     """Provenance as one line of ASCII."""
-    return json.dumps(made, sort_keys=True)
+    return json.dumps(provenance, sort_keys=True)
 
 
-def vouching(suffix: str, content: bytes, made: Mapping[str, Any], beside: Mapping[str, bytes]) -> bytes:
+def vouching(suffix: str, content: bytes, provenance: Mapping[str, Any], beside: Mapping[str, bytes]) -> bytes:
     """A PNG or HTML page with what made it.
 
     Args:
         suffix: ``.png`` or ``.html``.
         content: the file without that.
-        made: the provenance.
+        provenance: the provenance.
         beside: suffix to content of what is written beside it.
     """
     digests = {other: hashlib.sha256(written).hexdigest() for other, written in beside.items()}
-    digests[suffix] = _own_digest(content, {**made, "files": dict(digests)})
-    return _FORMATS[suffix].join(content, as_text({**made, "files": digests}))
+    digests[suffix] = _own_digest(content, {**provenance, "files": dict(digests)})
+    return _FORMATS[suffix].join(content, as_text({**provenance, "files": digests}))
 
 
-def _own_digest(content: bytes, made: Mapping[str, Any]) -> str:
+def _own_digest(content: bytes, provenance: Mapping[str, Any]) -> str:
     """Digest of a file without its provenance, together with the provenance without that digest."""
-    return hashlib.sha256(as_text(made).encode() + content).hexdigest()
+    return hashlib.sha256(as_text(provenance).encode() + content).hexdigest()
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
             f"{path}: {voucher.name}, which would say what made it, is not beside it; if there was none, this file was "
             "not written by lm-headroom"
         )
-    made = _read_voucher(voucher)
+    record = _read_voucher(voucher)
     # Read whole where it is as small as such files are: to read a larger one may take hours.
-    if voucher != path and (path.stat().st_size > LARGEST or made["files"].get(path.suffix) != file_digest(path)):
+    if voucher != path and (path.stat().st_size > LARGEST or record["files"].get(path.suffix) != file_digest(path)):
         raise ArtifactError(f"{path}: it has changed since it was written, or is not from the run of {voucher.name}")
-    return made
+    return record
 
 
 def _read_voucher(path: Path) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def _read_voucher(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: it cannot be read ({error}); {AGAIN}") from error
     if text is None:
         raise UnrecognisedError(f"{path}: this file was not written by lm-headroom (it carries no provenance)")
-    made = parse_provenance(path, text)
-    files = made.get("files") or {}
+    provenance = parse_provenance(path, text)
+    files = provenance.get("files") or {}
     others = {suffix: digest for suffix, digest in files.items() if suffix != path.suffix}
-    vouched = files.get(path.suffix) == _own_digest(content, {**made, "files": others})
-    if not vouched or layout.join(content, as_text(made)) != whole:
+    vouched = files.get(path.suffix) == _own_digest(content, {**provenance, "files": others})
+    if not vouched or layout.join(content, as_text(provenance)) != whole:
         raise ArtifactError(f"{path}: it has changed since it was written; {AGAIN}")
-    return made
+    return provenance
 
 
 class _Format(NamedTuple):
@@ -123,10 +123,10 @@ def _join_page(content: bytes, text: str) -> bytes:
 
 
 def _split_page(whole: bytes) -> tuple[str | None, bytes]:
-    found = _META.search(whole)
-    if not found:
+    match = _META.search(whole)
+    if not match:
         return None, whole
-    return html.unescape(found[1].decode()), whole[: found.start()] + whole[found.end() :]
+    return html.unescape(match[1].decode()), whole[: match.start()] + whole[match.end() :]
 
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -55,20 +55,20 @@ class Ranking(Generic[Component]):
             )
 
 
-def check_shape(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+def check_shape(path: Path, shape: tuple[int, int], expected: tuple[int, int]) -> None:
     """Refuse an artifact of other heads than a model has.
 
     Args:
         path: the artifact.
-        found: its layers, and heads of each.
+        shape: its layers, and heads of each.
         expected: the model's.
 
     Raises:
         HeadroomError: says what both have.
     """
-    if found != expected:
+    if shape != expected:
         raise HeadroomError(
-            f"{path}: ranks {found[0]} layers x {found[1]} heads, the model has {expected[0]} x {expected[1]}; "
+            f"{path}: ranks {shape[0]} layers x {shape[1]} heads, the model has {expected[0]} x {expected[1]}; "
             "it is a ranking of another model"
         )
 

@@ -21,7 +21,7 @@ def build_provenance(
     step: str,
     inputs: Mapping[str, Source],
     options: Mapping[str, Any],
-    facts: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
     packages: Sequence[str] = COMPUTING,
 ) -> dict[str, Any]:
     """Provenance of one artifact.
@@ -30,7 +30,7 @@ def build_provenance(
         step: module below ``lm-headroom`` whose code digest identifies what ran.
         inputs: name to each artifact that was read.
         options: method options.
-        facts: more, such as the task or the model.
+        details: more, such as the task or the model.
         packages: those whose versions are recorded.
     """
     return {
@@ -39,7 +39,7 @@ def build_provenance(
         "inputs": {name: {"path": source.place, "digest": source.digest} for name, source in inputs.items()},
         "options": dict(options),
         "packages": _versions(packages),
-        **(facts or {}),
+        **(details or {}),
     }
 
 
@@ -76,8 +76,8 @@ def describe_drawn(
     """
     inputs = {source.place or str(path): source for path, source in read.items()}
     place = place_of(out, "{model}/" + FOLDERS[kind] + "/{name}")
-    facts = {"kind": kind, **({"place": place} if place else {})}
-    return build_provenance(step, inputs, options, facts, DRAWING if kind == "figure" else WRITING)
+    details = {"kind": kind, **({"place": place} if place else {})}
+    return build_provenance(step, inputs, options, details, DRAWING if kind == "figure" else WRITING)
 
 
 def code_now(step: str) -> str | None:
@@ -91,14 +91,14 @@ def code_now(step: str) -> str | None:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             # Each family of rules may have an environment of its own; absent here means not used here.
             continue
-    return found
+    return versions
 
 
 def model_provenance(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -35,14 +35,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {MANIFEST} there; expected a folder that 'lm-headroom export-pruned' made")
     try:
-        facts = parse_provenance(path, read_bytes(path))
+        manifest = parse_provenance(path, read_bytes(path))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})") from error
-    if not is_unchanged(facts):
+    if not is_unchanged(manifest):
         raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
-    if facts.get("kind") != KIND or not isinstance(facts.get("files"), dict):
+    if manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):
         raise UnrecognisedError(f"{path}: not of a pruned checkpoint")
-    return {key: value for key, value in facts.items() if key != SEAL}
+    return {key: value for key, value in manifest.items() if key != SEAL}
 
 
 def read_file_provenance(path: Path) -> dict[str, Any]:
@@ -51,15 +51,15 @@ def read_file_provenance(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the checkpoint's manifest is missing, does not know the file, or knows it with other content.
     """
-    facts = read_manifest(path.parent)
+    manifest = read_manifest(path.parent)
     if path.name != MANIFEST:
-        known = facts["files"].get(path.name)
+        known = manifest["files"].get(path.name)
         if known is None:
             raise UnrecognisedError(f"{path}: {MANIFEST} beside it does not list this file")
         if known != file_digest(path):
             raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
-    place = facts.get("place")
-    return {**facts, "place": f"{place}/{path.name}" if place else None}
+    place = manifest.get("place")
+    return {**manifest, "place": f"{place}/{path.name}" if place else None}
 
 
 def check_target(out: Path) -> None:

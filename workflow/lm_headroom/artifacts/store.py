@@ -165,8 +165,8 @@ def write(
         lengths = {name: len(values) for name, values in columns.items()}
         raise ArtifactError(f"{path}: columns of unequal length: {lengths}")
     place = place_of(path, kind.place)
-    facts = {"kind": kind.name, **({"place": place} if place else {}), **provenance}
-    metadata = {_KEY: json.dumps(facts, sort_keys=True)}
+    record = {"kind": kind.name, **({"place": place} if place else {}), **provenance}
+    metadata = {_KEY: json.dumps(record, sort_keys=True)}
     if run is not None:
         metadata[_RUN_KEY] = json.dumps(run, sort_keys=True)
     try:
@@ -284,7 +284,7 @@ def _is_abandoned(path: Path) -> bool:
         os.close(handle)
     if is_lockable and host == platform.node():
         return True
-    last = max(found.stat().st_mtime for found in (path, *path.rglob("*")))
+    last = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
     return time.time() - last > _ABANDONED
 
 
@@ -319,14 +319,14 @@ def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> Artifa
     path = Path(path)
     with _file(path) as (file, digest):
         table = file.read()
-    facts = _provenance(path, table.schema)
-    kind = next((kind for kind in kinds if kind.name == facts.get("kind")), None)
+    record = _provenance(path, table.schema)
+    kind = next((kind for kind in kinds if kind.name == record.get("kind")), None)
     if kind is None:
         names = " or ".join(kind.name for kind in kinds)
         raise UnrecognisedError(
-            f"{path}: expected a {names} artifact, found {facts.get('kind')!r}; make it again with lm-headroom"
+            f"{path}: expected a {names} artifact, found {record.get('kind')!r}; make it again with lm-headroom"
         )
-    _check_origin(path, facts, expected)
+    _check_origin(path, record, expected)
     for column in kind.columns:
         if column.name not in table.column_names:
             raise ArtifactError(
@@ -341,23 +341,23 @@ def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> Artifa
         if not column.nullable and table.column(column.name).null_count:
             raise ArtifactError(f"{path}: column {column.name!r} holds missing values; delete the file and run again")
     for numbers in kind.grids:
-        _check_grid(path, table, numbers, facts.get("model") or {})
+        _check_grid(path, table, numbers, record.get("model") or {})
     _check_finite(path, kind, table, "delete the file and run the workflow again")
-    return ArtifactFile(path, table, facts, digest)
+    return ArtifactFile(path, table, record, digest)
 
 
-def _check_origin(path: Path, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _check_origin(path: Path, record: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse what was made of something else than its place says."""
     for name, wanted in expected.items():
-        found = digest_of(facts) if name == "model" else facts.get(name, (facts.get("options") or {}).get(name))
+        value = digest_of(record) if name == "model" else record.get(name, (record.get("options") or {}).get(name))
         several = wanted if isinstance(wanted, frozenset) else (wanted,)
-        if wanted is None or _unordered(found) in map(_unordered, several):
+        if wanted is None or _unordered(value) in map(_unordered, several):
             continue
-        origin = f"no known {name}" if found is None else f"{name} {_said(name, found)}"
-        if name == "model" and found is not None:
-            origin = f"model {facts['model'].get('name')!r} ({_said(name, found)})"
+        origin = f"no known {name}" if value is None else f"{name} {_as_text(name, value)}"
+        if name == "model" and value is not None:
+            origin = f"model {record['model'].get('name')!r} ({_as_text(name, value)})"
         raise UnrecognisedError(
-            f"{path}: made from {origin}, expected {' or '.join(_said(name, value) for value in several)}; it does not "
+            f"{path}: made from {origin}, expected {' or '.join(_as_text(name, one) for one in several)}; it does not "
             "belong in this place: delete the file and run the workflow again"
         )
 
@@ -366,7 +366,7 @@ def _unordered(value: Any) -> Any:
     return sorted(value, key=repr) if isinstance(value, (list, tuple)) else value
 
 
-def _said(name: str, value: Any) -> str:
+def _as_text(name: str, value: Any) -> str:
     if name == "model":
         return f"digest {value:.12}"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -375,10 +375,10 @@ def _said(name: str, value: Any) -> str:
 def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapping[str, Any]) -> None:
     """Refuse rows that do not have each combination of the numbers once."""
     columns = [table.column(name).to_pylist() for name in numbers]
-    found = [max(column, default=-1) + 1 for column in columns]
-    wanted = [model.get(f"{name}s") or size for name, size in zip(numbers, found, strict=True)]
+    present = [max(column, default=-1) + 1 for column in columns]
+    wanted = [model.get(f"{name}s") or size for name, size in zip(numbers, present, strict=True)]
     rows = set(zip(*columns, strict=True))
-    whole = found == wanted and len(rows) == table.num_rows == math.prod(wanted)
+    whole = present == wanted and len(rows) == table.num_rows == math.prod(wanted)
     if not whole or not rows or min(map(min, rows)) < 0:
         sizes = " x ".join(f"{size} {name}s" for size, name in zip(wanted, numbers, strict=True))
         raise ArtifactError(
@@ -512,21 +512,21 @@ def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
         ArtifactError: it is no JSON object, or a value in it is of another type than readers expect; names the key.
     """
     try:
-        facts = parse_object(text)
-        _expect(facts, "", _PROVENANCE)
-        for name, source in (facts.get("inputs") or {}).items():
+        provenance = parse_object(text)
+        _expect(provenance, "", _PROVENANCE)
+        for name, source in (provenance.get("inputs") or {}).items():
             _expect({name: source}, "inputs.", {name: dict})
             _expect({"path": None, **source}, f"inputs.{name}.", {"path": str, "digest": str})
             if not {"path", "digest"} <= set(source):
                 raise ValueError(f"inputs.{name} lacks its path or digest")
-        _expect(facts.get("model") or {}, "model.", {"name": str, "digest": str})
-        for name, record in (facts.get("compared") or {}).items():
+        _expect(provenance.get("model") or {}, "model.", {"name": str, "digest": str})
+        for name, record in (provenance.get("compared") or {}).items():
             _expect({name: record}, "compared.", {name: dict})
     except ValueError as error:
         raise ArtifactError(
             f"{path}: its provenance cannot be read ({error}); delete the file and run again"
         ) from error
-    return facts
+    return provenance
 
 
 def _expect(content: Mapping[str, Any], above: str, types: Mapping[str, type]) -> None:
@@ -541,9 +541,9 @@ def _expect(content: Mapping[str, Any], above: str, types: Mapping[str, type]) -
             raise ValueError(f"{above}{key} is of type {type(value).__name__}, expected {expected.__name__}")
 
 
-def digest_of(facts: Mapping[str, Any]) -> str | None:
+def digest_of(provenance: Mapping[str, Any]) -> str | None:
     """The digest of the model that a provenance names; None where it names none."""
-    digest: str | None = (facts.get("model") or {}).get("digest")
+    digest: str | None = (provenance.get("model") or {}).get("digest")
     return digest
 
 

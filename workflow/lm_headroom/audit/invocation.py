@@ -32,11 +32,11 @@ def makes_results(command: Sequence[str]) -> bool:
         return True
     from snakemake.cli import get_argument_parser
 
-    found = vars(get_argument_parser().parse_known_args(command[1:])[0])
-    if found.get("report_after_run"):
-        found = {**found, "report": None, "reporter": None}
+    arguments = vars(get_argument_parser().parse_known_args(command[1:])[0])
+    if arguments.get("report_after_run"):
+        arguments = {**arguments, "report": None, "reporter": None}
     # An option may be given with an empty value; what is not given is None, False or nothing at all.
-    return not any(found.get(option) not in (None, False, []) for option in _LOOKING)
+    return not any(arguments.get(option) not in (None, False, []) for option in _LOOKING)
 
 
 _held: list[int] = []

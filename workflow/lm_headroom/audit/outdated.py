@@ -27,7 +27,7 @@ class Outdated:
     """Results of a folder that Snakemake's own records do not speak for, judged by their provenance.
 
     Attributes:
-        found: path from the working folder to why it is outdated.
+        reasons: path from the working folder to why it is outdated.
     """
 
     def __init__(self, results: Path, study: Study, snakemake: Path) -> None:
@@ -39,7 +39,7 @@ class Outdated:
             snakemake: Snakemake's folder, ``.snakemake``; files that were judged before are remembered there.
         """
         self._store = snakemake / "lm_headroom.judged.json"
-        self.found: dict[str, list[str]] = {}
+        self.reasons: dict[str, list[str]] = {}
         unknown = [path for path in _visible(results) if not _is_recorded(path, snakemake / "metadata")]
         # What is known of a file is the name of its folder, too: the same file elsewhere is another result.
         self._states = {f"{path.parent} {state_of(path)}": path for path in unknown}
@@ -52,15 +52,15 @@ class Outdated:
         if left:
             from lm_headroom.audit.verify import made_otherwise
 
-            self.found = dict(made_otherwise(results, left, study))
-        self._sound = {state for state, path in self._states.items() if str(path) not in self.found}
+            self.reasons = dict(made_otherwise(results, left, study))
+        self._sound = {state for state, path in self._states.items() if str(path) not in self.reasons}
 
     def report(self, say: Callable[[str], object]) -> None:
         """Say which results are outdated, and why: the first three, and how many more."""
-        for path, reasons in islice(self.found.items(), 3):
+        for path, reasons in islice(self.reasons.items(), 3):
             say(f"{path} is made again: {reasons[0]}.")
-        if len(self.found) > 3:
-            say(f"So are {len(self.found) - 3} more; lm-headroom verify names them.")
+        if len(self.reasons) > 3:
+            say(f"So are {len(self.reasons) - 3} more; lm-headroom verify names them.")
 
     def keep(self) -> None:
         """Remember which are not outdated, so that they need not be read again; not where nothing can be written."""
@@ -75,11 +75,11 @@ class Outdated:
 
     def _read(self) -> set[str]:
         try:
-            found = read_object(self._store)
+            judged = read_object(self._store)
         except (OSError, ValueError):
             return set()
-        same = found.get("judge") == self._judge and isinstance(found.get("sound"), list)
-        return {state for state in found["sound"] if isinstance(state, str)} if same else set()
+        same = judged.get("judge") == self._judge and isinstance(judged.get("sound"), list)
+        return {state for state in judged["sound"] if isinstance(state, str)} if same else set()
 
 
 def _visible(results: Path) -> Iterator[Path]:

@@ -133,7 +133,7 @@ def _table(ran: Iterable[FinishedJob]) -> Iterator[str]:
     yield f"  {'rule':<{width}}  jobs  {'wall time':>12}  {'longest':>12}"
     for rule, jobs in by_rule.items():
         times = [job.seconds for job in jobs if job.seconds is not None]
-        total, longest = (duration(found(times)) if times else "" for found in (sum, max))
+        total, longest = (duration(statistic(times)) if times else "" for statistic in (sum, max))
         line = f"  {rule:<{width}}  {len(jobs):>4}  {total:>12}  {longest:>12}"
         again = sum(job.attempts > 1 for job in jobs)
         reused = sum(reused_units(job.log) for job in jobs)
@@ -164,7 +164,7 @@ def last_error(log: str) -> str:
 
 def reused_units(log: str | None) -> int:
     """Units that a job took from an earlier run, as its last line of progress says."""
-    counts = [int(found[1]) for line in _lines(log) if (found := _REUSED.search(line))] if log else []
+    counts = [int(match[1]) for line in _lines(log) if (match := _REUSED.search(line))] if log else []
     return counts[-1] if counts else 0
 
 

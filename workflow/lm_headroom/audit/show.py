@@ -25,32 +25,34 @@ def build_provenance(path: Path, n_rows: int) -> str:
         HeadroomError: the file is missing, damaged or not lm-headroom's.
     """
     if path.name == MANIFEST:
-        facts = read_manifest(path.parent)
-        return "\n".join([f"{path}: {facts['kind']}", *_made({k: v for k, v in facts.items() if k != "lineage"})])
+        provenance = read_manifest(path.parent)
+        return "\n".join(
+            [f"{path}: {provenance['kind']}", *_made({k: v for k, v in provenance.items() if k != "lineage"})]
+        )
     if path.suffix == ".json":
         return "\n".join(_model(path))
-    facts = read_provenance(path)
+    provenance = read_provenance(path)
     if path.suffix == ".parquet":
-        return "\n".join([*_artifact(path, facts, n_rows)])
-    return "\n".join([f"{path}: {facts.get('kind')}", *_made(facts)])
+        return "\n".join([*_artifact(path, provenance, n_rows)])
+    return "\n".join([f"{path}: {provenance.get('kind')}", *_made(provenance)])
 
 
-def _made(facts: Mapping[str, Any]) -> Iterator[str]:
+def _made(provenance: Mapping[str, Any]) -> Iterator[str]:
     """The sections that all files have."""
     yield from ("", "Made by")
-    if facts.get("step"):
-        same = "as" if code_now(facts["step"]) == facts.get("code") else "not as"
-        yield f"  {facts['step']}, code {facts.get('code')} ({same} installed now)"
-    if facts.get("packages"):
-        yield f"  {', '.join(f'{name} {version}' for name, version in sorted(facts['packages'].items()))}"
-    if facts.get("inputs"):
+    if provenance.get("step"):
+        same = "as" if code_now(provenance["step"]) == provenance.get("code") else "not as"
+        yield f"  {provenance['step']}, code {provenance.get('code')} ({same} installed now)"
+    if provenance.get("packages"):
+        yield f"  {', '.join(f'{name} {version}' for name, version in sorted(provenance['packages'].items()))}"
+    if provenance.get("inputs"):
         yield from ("", "From (name, place below the results folder, SHA-256)")
-    for name, source in (facts.get("inputs") or {}).items():
+    for name, source in (provenance.get("inputs") or {}).items():
         place = source["path"] or "not in a results folder"
         yield f"  {'' if name == place else f'{name}: '}{place} {source['digest'][:16]}"
-    if facts.get("options"):
-        yield from ("", "Options", *_values(facts["options"]))
-    others = {name: value for name, value in facts.items() if name not in _SHOWN_APART}
+    if provenance.get("options"):
+        yield from ("", "Options", *_values(provenance["options"]))
+    others = {name: value for name, value in provenance.items() if name not in _SHOWN_APART}
     if others:
         yield from ("", "Facts", *_values(others))
 
@@ -60,13 +62,13 @@ def _values(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
 
 
-def _artifact(path: Path, facts: Mapping[str, Any], n_rows: int) -> Iterator[str]:
+def _artifact(path: Path, provenance: Mapping[str, Any], n_rows: int) -> Iterator[str]:
     table = read_unchecked(path)
-    yield f"{path}: {facts.get('kind')} artifact, {table.num_rows} rows"
-    yield from _made(facts)
-    took = run_statistics(path)
-    if took:
-        yield from ("", "Run", *_values(took))
+    yield f"{path}: {provenance.get('kind')} artifact, {table.num_rows} rows"
+    yield from _made(provenance)
+    statistics = run_statistics(path)
+    if statistics:
+        yield from ("", "Run", *_values(statistics))
     yield from ("", "Columns")
     for field in table.schema:
         description = (field.metadata or {}).get(b"description", b"").decode(errors="backslashreplace")
@@ -86,9 +88,9 @@ def _model(path: Path) -> Iterator[str]:
     except HeadroomError:
         yield "  none"
         return
-    made = read_location(path)
-    yield from _values({"folder": str(folder), "resolved from": made["source"], "revision": made["revision"]})
-    yield from _made({"step": "models.resolve", "code": made.get("code"), "packages": made.get("packages", {})})
+    location = read_location(path)
+    yield from _values({"folder": str(folder), "resolved from": location["source"], "revision": location["revision"]})
+    yield from _made({"step": "models.resolve", "code": location.get("code"), "packages": location.get("packages", {})})
 
 
 def _short(value: object) -> str:

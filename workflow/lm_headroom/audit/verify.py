@@ -56,31 +56,31 @@ class File:
 
     Attributes:
         path: below the results folder.
-        facts: what made it; empty for model records and what cannot be read.
+        provenance: what made it; empty for model records and what cannot be read.
         record: its content, if it is a model's record.
         listed: its lines, if it is a list of the study.
-        found: state to the reasons for it.
+        problems: state to the reasons for it.
     """
 
     path: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     listed: list[str] | None = None
-    found: dict[str, list[str]] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
         """The worst that was found."""
-        return next((state for state in STATES if state in self.found), "sound")
+        return next((state for state in STATES if state in self.problems), "sound")
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not sound, worst first."""
-        return [reason for state in STATES for reason in self.found.get(state, ())]
+        return [reason for state in STATES for reason in self.problems.get(state, ())]
 
     def flag(self, state: str, reason: str) -> None:
         """Note something that is wrong with it."""
-        self.found.setdefault(state, []).append(reason)
+        self.problems.setdefault(state, []).append(reason)
 
 
 def verify(results: Path, study: Study | None = None) -> list[File]:
@@ -114,7 +114,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
 
     digests = Digests()
     for file in files.values():
-        if file.facts:
+        if file.provenance:
             _attempt(file, _check_whole)
             _attempt(file, _check_place)
             _attempt(file, _check_model, records)
@@ -150,13 +150,13 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
     for path in paths:
         file = File(path.relative_to(results).as_posix())
         try:
-            file.facts = read_provenance(path)
+            file.provenance = read_provenance(path)
             if _belongs(file, study):
                 _check_code(file)
                 _check_study(file, study)
         except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
             continue
-        if file.found:
+        if file.problems:
             yield str(path), file.reasons
 
 
@@ -167,11 +167,11 @@ def _read(file: File, results: Path) -> None:
     drawn = name.count("/") == 2 and name.split("/")[1] in FOLDERS.values() and path.suffix in _DRAWN
     try:
         if kind:
-            file.facts = made_by(read(path, kind))
+            file.provenance = made_by(read(path, kind))
         elif drawn:
-            file.facts = read_provenance(path)
+            file.provenance = read_provenance(path)
         elif place_of(path.parent, PRUNED) == str(Path(name).parent):
-            file.facts = read_file_provenance(path)
+            file.provenance = read_file_provenance(path)
         elif name.count("/") == 1 and path.name == RECORD:
             file.record = read_unedited_record(path)
             if file.record["name"] != path.parent.name:
@@ -210,7 +210,7 @@ def _check_list(file: File, files: Iterable[File], study: Study | None) -> None:
         if file.listed != wanted:
             file.flag("stale", f"it lists {', '.join(file.listed or ())}; the study has {', '.join(wanted)}")
         return
-    recorded = [(other.facts.get("options") or {}).get(key) for other in files]
+    recorded = [(other.provenance.get("options") or {}).get(key) for other in files]
     made_with = [set(map(str, values)) for values in recorded if isinstance(values, list)]
     listed = set(file.listed or ())
     # Some figures show some numbers of shots only, and may be all that is there yet.
@@ -223,7 +223,7 @@ def _without_path(error: ArtifactError, path: Path) -> str:
 
 
 def _check_place(file: File) -> None:
-    place = file.facts.get("place")
+    place = file.provenance.get("place")
     if place not in (file.path, str(Path(file.path).with_suffix(""))):
         file.flag("unrecognised", f"it was made for {place}" if place else "it was not made for a results folder")
 
@@ -231,21 +231,24 @@ def _check_place(file: File) -> None:
 def _check_whole(file: File) -> None:
     """Each file that lm-headroom writes says all of this of itself."""
     for key in ("step", "code", "inputs", "options"):
-        if file.facts.get(key) is None:
+        if file.provenance.get(key) is None:
             file.flag("damaged", f"its provenance has no {key}")
 
 
 def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
-    model = file.facts.get("model")
+    model = file.provenance.get("model")
     if not model:
         return
     name = file.path.split("/")[0]
     if name not in records:
         file.flag("missing inputs", f"the model's record, {name}/{RECORD}, is gone or damaged")
         return
-    made, there = ((found.get("name"), str(found.get("digest"))) for found in (model, records[name]))
-    if made != there:
-        file.flag("unrecognised", f"of model {made[0]} {made[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}")
+    recorded, there = ((record.get("name"), str(record.get("digest"))) for record in (model, records[name]))
+    if recorded != there:
+        file.flag(
+            "unrecognised",
+            f"of model {recorded[0]} {recorded[1][:16]}; {name}/{RECORD} is of {there[0]} {there[1][:16]}",
+        )
     for key in _differing(model, records[name]) - {"name", "digest"}:
         now = records[name].get(key)
         file.flag("stale", f"of a model whose {key} was {model.get(key)}; in {name}/{RECORD} it is {now}")
@@ -257,7 +260,7 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
 
 
 def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
-    for name, record in (file.facts.get("compared") or {}).items():
+    for name, record in (file.provenance.get("compared") or {}).items():
         if name not in records:
             file.flag("missing inputs", f"the record of model {name}, which it compares, is gone or damaged")
         elif _differing(record, records[name]):
@@ -265,7 +268,7 @@ def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _check_inputs(file: File, files: Mapping[str, File], digest: Callable[[str], str]) -> None:
-    for name, source in (file.facts.get("inputs") or {}).items():
+    for name, source in (file.provenance.get("inputs") or {}).items():
         path = source["path"]
         if path is None:
             file.flag("missing inputs", f"its input {name!r} did not lie in a results folder")
@@ -276,25 +279,25 @@ def _check_inputs(file: File, files: Mapping[str, File], digest: Callable[[str],
 
 
 def _check_code(file: File) -> None:
-    step, code = file.facts.get("step"), file.facts.get("code")
+    step, code = file.provenance.get("step"), file.provenance.get("code")
     now = code_now(step) if step else None
     if now is None or now != code:
         file.flag("stale", f"made by other code: {step} was {code}, is {now or 'gone'}")
-    definition = file.facts.get("definition_digest")
-    if definition and definition != (now := _definition_now(file.facts)):
-        file.flag("stale", f"the definition of task {file.facts['task']} was {definition}, is {now}")
+    definition = file.provenance.get("definition_digest")
+    if definition and definition != (now := _definition_now(file.provenance)):
+        file.flag("stale", f"the definition of task {file.provenance['task']} was {definition}, is {now}")
 
 
-def _definition_now(facts: Mapping[str, Any]) -> str:
+def _definition_now(provenance: Mapping[str, Any]) -> str:
     """Digest of a task's definition; as recorded where it cannot be had here."""
-    recorded: str = facts["definition_digest"]
+    recorded: str = provenance["definition_digest"]
     if recorded.startswith("lm-eval"):
         try:
             return f"lm-eval {version('lm_eval')}"
         except PackageNotFoundError:
             return recorded
-    folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
-    return task_digest(facts["task"], folder) if folder.is_dir() else recorded
+    folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
+    return task_digest(provenance["task"], folder) if folder.is_dir() else recorded
 
 
 def _check_checkpoint(file: File, results: Path) -> None:
@@ -313,20 +316,22 @@ def _check_checkpoint(file: File, results: Path) -> None:
 
 def _check_records(file: File, results: Path, study: Study | None, digests: Digests) -> None:
     """Hold the files that a task's records came from against those that are there, where they can be found."""
-    recorded = file.facts.get(RECORDS)
+    recorded = file.provenance.get(RECORDS)
     if not isinstance(recorded, dict) or not recorded:
         return
-    now = _records_now(file.facts, results, study, digests)
+    now = _records_now(file.provenance, results, study, digests)
     changed = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
     if now and changed:
-        file.flag("stale", f"made from other records of task {file.facts['task']}: {', '.join(changed)} changed since")
+        file.flag(
+            "stale", f"made from other records of task {file.provenance['task']}: {', '.join(changed)} changed since"
+        )
 
 
-def _records_now(facts: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
+def _records_now(provenance: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
     """Digests of the files that a task's records come from; empty where they are not here."""
-    task, data = str(facts.get("task")), facts.get("data") or {}
+    task, data = str(provenance.get("task")), provenance.get("data") or {}
     if data.get("source") == "hub":
-        folder = TASK_FOLDERS / str(facts.get("definition")).split("/")[0]
+        folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
         return own_records(task, [folder] if folder.is_dir() else [], digests)
     embedded = study.data.source == "embedded" if study else "package" in data
     mirror = results.parent / "resources" / "data" if embedded else study.data.mirror_folder if study else None
@@ -337,10 +342,10 @@ def _check_study(file: File, study: Study | None) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
-    recorded = {**(file.facts.get("options") or {}), **_derived(file.facts)}
-    for option, wanted in _wanted(study, str(file.facts.get("step")), file.facts.get("task", "")).items():
+    recorded = {**(file.provenance.get("options") or {}), **_derived(file.provenance)}
+    for option, wanted in _wanted(study, str(file.provenance.get("step")), file.provenance.get("task", "")).items():
         value = recorded.get(option)
-        if file.facts.get("kind") in FOLDERS and option not in _COMMON and value is None:
+        if file.provenance.get("kind") in FOLDERS and option not in _COMMON and value is None:
             # Figures and pages record what they show, and not what they do not.
             value = type(wanted)()
         if value is not None and value != wanted:
@@ -377,14 +382,14 @@ _SHOWN: dict[str, tuple[str, ...]] = {
 
 def _belongs(file: File, study: Study) -> bool:
     """Whether the study makes this file: others, of a task that it had once, are judged by themselves."""
-    facts = file.facts
-    options = facts.get("options") or {}
+    provenance = file.provenance
+    options = provenance.get("options") or {}
     model = file.path.split("/")[0]
     return (
         (model in ("comparison", "prompts") or model in study.models)
-        and facts.get("task", study.tasks[0]) in [*study.all_tasks, AGGREGATE]
-        and facts.get("shots", study.shots[0]) in study.shots
-        and facts.get("seed", options.get("seed", study.seeds[0])) in study.seeds
+        and provenance.get("task", study.tasks[0]) in [*study.all_tasks, AGGREGATE]
+        and provenance.get("shots", study.shots[0]) in study.shots
+        and provenance.get("seed", options.get("seed", study.seeds[0])) in study.seeds
     )
 
 
@@ -421,26 +426,26 @@ def _shown(study: Study) -> dict[str, Any]:
     }
 
 
-def _derived(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _derived(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Options that are recorded as something else."""
-    found = {name: facts[name] for name in ("dtype", "metric") if name in facts}
-    data = facts.get("data") or {}
+    options = {name: provenance[name] for name in ("dtype", "metric") if name in provenance}
+    data = provenance.get("data") or {}
     if data:
-        found["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
-    folder = str(facts.get("definition")).split("/")[0]
+        options["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
+    folder = str(provenance.get("definition")).split("/")[0]
     if (TASK_FOLDERS / folder).is_dir():
-        found["prompts"] = folder
-    ranking = (facts.get("inputs") or {}).get("heads_ranking", {}).get("path")
+        options["prompts"] = folder
+    ranking = (provenance.get("inputs") or {}).get("heads_ranking", {}).get("path")
     if ranking:
         # Of the joint grid: everything pruned by the aggregate, or by the task's own.
-        found["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"
-    return found
+        options["grid ranking"] = "aggregate" if "/aggregate/" in ranking else "task"
+    return options
 
 
 def _pass_on(files: Mapping[str, File]) -> None:
     """What is made from a file that is not sound is not sound either."""
     sources = {
-        name: [source["path"] for source in (file.facts.get("inputs") or {}).values() if source["path"] in files]
+        name: [source["path"] for source in (file.provenance.get("inputs") or {}).values() if source["path"] in files]
         for name, file in files.items()
     }
     states = {name: file.state for name, file in files.items()}
@@ -463,8 +468,8 @@ def _pass_on(files: Mapping[str, File]) -> None:
 
 def count(files: Iterable[File]) -> dict[str, int]:
     """Number of files per state."""
-    found = Counter(file.state for file in files)
-    return {state: found[state] for state in reversed(STATES)}
+    states = Counter(file.state for file in files)
+    return {state: states[state] for state in reversed(STATES)}
 
 
 def summary(files: Iterable[File]) -> str:

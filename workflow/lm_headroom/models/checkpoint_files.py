@@ -237,7 +237,9 @@ def digest(folder: Path, code: bool = False, digests: Digests | None = None) -> 
     digests = digests or Digests()
     total = hashlib.sha256()
     for path in deciding_files(folder, code):
-        total.update(f"{path.relative_to(folder).as_posix()} {digests.of(path)}\n".encode(errors="surrogateescape"))
+        total.update(
+            f"{path.relative_to(folder).as_posix()} {digests.digest_file(path)}\n".encode(errors="surrogateescape")
+        )
     return total.hexdigest()
 
 

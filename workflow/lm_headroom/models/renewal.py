@@ -59,8 +59,8 @@ def source_of(name: str, model: Any, embedded: str, more: str) -> ModelSource:
     source = embedded if model.source == "embedded" else model.source
     allowed = [permission for permission in PERMISSIONS if getattr(model, permission)]
     revision = ["--revision", model.revision] if model.revision else []
-    given = [f"--{permission.replace('_', '-')}" for permission in allowed]
-    options = ["--name", name, "--source", source, *revision, *given, *shlex.split(more)]
+    permissions = [f"--{permission.replace('_', '-')}" for permission in allowed]
+    options = ["--name", name, "--source", source, *revision, *permissions, *shlex.split(more)]
     return ModelSource(name, source, model.revision, allowed, options)
 
 

@@ -62,13 +62,13 @@ def evaluate_pruned(
 
     options = recorded_options(evaluate_pruned, locals())
     prepared = prepare("evaluate-pruned", settings.model, prompts, settings, len(levels) * len(rankings))
-    given = read_rankings(rankings, ranking_file, scores, prepared)
+    orders = read_rankings(rankings, ranking_file, scores, prepared)
     for name in rankings:
         seed = drawn_with(name)
-        order = given[name].order if seed is None else random_ranking(*prepared.shape, seed)
+        order = orders[name].order if seed is None else random_ranking(*prepared.shape, seed)
         inputs = {"prompts": prepared.prompts.source}
-        if name in given:
-            inputs["scores" if name in CRITERIA else "ranking"] = given[name].artifact.source
+        if name in orders:
+            inputs["scores" if name in CRITERIA else "ranking"] = orders[name].artifact.source
         record = build_provenance("steps.evaluate_pruned", inputs, options, {**prepared.provenance, "ranking": name})
         columns = prepared.evaluation.curve(order, levels)
         write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run_statistics)
@@ -102,12 +102,12 @@ def read_rankings(
         if name in CRITERIA:
             orders[name] = Ranking("heads", tuple(rank_heads(grid(importances().table, name))), importances())
         else:
-            given = ranked(ITERATIVE_RANKING if name == ITERATIVE else RANKING)
+            read = ranked(ITERATIVE_RANKING if name == ITERATIVE else RANKING)
             expected = prepared.expected(*([AGGREGATE] if name == AGGREGATE else []))
             if name == REVERSED:
                 expected = {"model": expected["model"]}
-            given.artifact.check_origin(**expected)
-            orders[name] = given.reversed() if name == REVERSED else given
+            read.artifact.check_origin(**expected)
+            orders[name] = read.reversed() if name == REVERSED else read
         orders[name].check_fits(prepared.shape)
     return orders
 

@@ -68,22 +68,22 @@ def evaluate_transfer(
         row["task_b"]: row[STATISTICS[correlation]] for row in correlated.table.to_pylist() if row["task_a"] == task
     }
     chosen = partners(task, {name: values[name] for name in tasks if name in values})
-    given = {
+    rankings = {
         partner: read_ranking(ranking_folder / partner / correlations.name, **(expected | {"task": partner}))
         for partner in dict.fromkeys(partner for partner, _ in chosen.values())
     }
-    for ranking in given.values():
+    for ranking in rankings.values():
         ranking.check_fits(prepared.shape)
     prepared.expect(len(levels) * len(chosen))
     options = {name: value for name, value in recorded.items() if name != "tasks"}
     for name, (partner, value) in chosen.items():
-        columns = prepared.evaluation.curve(given[partner].order, levels)
+        columns = prepared.evaluation.curve(rankings[partner].order, levels)
         columns["partner"] = [partner] * len(levels)
         columns["correlation"] = [value] * len(levels)
         inputs = {
             "prompts": prepared.prompts.source,
             "correlations": correlated.source,
-            "ranking": given[partner].artifact.source,
+            "ranking": rankings[partner].artifact.source,
         }
         provenance = {**prepared.provenance, "ranking": name, "partner": partner}
         record = build_provenance("steps.evaluate_transfer", inputs, options, provenance)

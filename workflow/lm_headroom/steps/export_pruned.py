@@ -56,13 +56,13 @@ def export_pruned(
     from lm_headroom.pruned.model import check_architecture
 
     check_target(out)
-    given = _by_component(ranking, percent)
+    chosen = _by_component(ranking, percent)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
     check_architecture(loaded.skeleton)
-    for order, _ in given.values():
+    for order, _ in chosen.values():
         order.artifact.check_origin(model=loaded.record["digest"])
         order.check_fits((loaded.shape.layers, loaded.shape.heads))
-    first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in given.items()}
+    first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in chosen.items()}
     pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
     before = loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
@@ -77,12 +77,12 @@ def export_pruned(
         write_weights(checkpoint, pruned, folder)
         far = check_export(folder, reference, parameters["after"])
         manifest = {
-            **_manifest(out, given, first),
+            **_manifest(out, chosen, first),
             **model_provenance(record, settings.dtype),
             "parameters": parameters,
         }
-        options = {f"percent_{component}": share for component, (_, share) in given.items()}
-        inputs = {component: order.artifact.source for component, (order, _) in given.items()}
+        options = {f"percent_{component}": share for component, (_, share) in chosen.items()}
+        inputs = {component: order.artifact.source for component, (order, _) in chosen.items()}
         manifest = build_provenance("steps.export_pruned", inputs, options, manifest)
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
@@ -107,23 +107,23 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
         raise HeadroomError(
             f"--ranking names {len(rankings)} files and --percent {len(percents)} numbers; give one number for each"
         )
-    given: Rankings = {}
+    chosen: Rankings = {}
     for path, percent in zip(rankings, percents, strict=True):
         artifact = read_artifact(path, RANKING, FFN_RANKING)
         is_of_heads = artifact.provenance["kind"] == RANKING.name
         ranking: Ranking[Any] = order_heads(artifact) if is_of_heads else order_ffns(artifact)
-        if ranking.component in given:
+        if ranking.component in chosen:
             raise HeadroomError(f"--ranking names two rankings of {ranking.component}; give one of each at most")
-        given[ranking.component] = ranking, percent
-    return given
+        chosen[ranking.component] = ranking, percent
+    return chosen
 
 
-def _manifest(out: Path, given: Rankings, pruned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _manifest(out: Path, chosen: Rankings, pruned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """What the manifest says beside the provenance of an artifact.
 
     Args:
         out: the checkpoint's folder.
-        given: rankings and percents.
+        chosen: rankings and percents.
         pruned: component to what is pruned of it.
     """
     place = place_of(out, PRUNED)
@@ -135,14 +135,14 @@ def _manifest(out: Path, given: Rankings, pruned: Mapping[str, Sequence[Any]]) -
             "ranking": ranking.artifact.source.place or ranking.artifact.path.name,
             "ranking_digest": ranking.artifact.digest,
         }
-        for component, (ranking, percent) in given.items()
+        for component, (ranking, percent) in chosen.items()
     }
     return {
         "kind": KIND,
         **({"place": place} if place else {}),
         "pruned": counts,
         "made_by": _headroom(),
-        "lineage": lineage([ranking.artifact for ranking, _ in given.values()]),
+        "lineage": lineage([ranking.artifact for ranking, _ in chosen.values()]),
     }
 
 

@@ -58,22 +58,22 @@ def render_prompts(
     # They note each default they fill in and each file they cannot read; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
-    columns, facts = render(task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric)
+    columns, details = render(task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric)
     folder = next((folder for folder in folders if task_yaml(task, folder)), None)
-    facts["definition_digest"] = task_digest(task, folder) if folder else facts["definition"]
+    details["definition_digest"] = task_digest(task, folder) if folder else details["definition"]
     write(
         out,
         PROMPTS,
         columns,
-        build_provenance("steps.render_prompts", {}, options, {**facts, "prompt_sizes": prompt_sizes(columns)}),
+        build_provenance("steps.render_prompts", {}, options, {**details, "prompt_sizes": prompt_sizes(columns)}),
     )
-    for purpose, counts in facts["documents"].items():
+    for purpose, counts in details["documents"].items():
         text = f"prompts {task} {shots}-shot: {counts['count']} {purpose} documents ({counts['split']})"
         if counts["questions"] < counts["count"]:
             text += f" in {counts['questions']} questions"
         if counts["left_out"]:
             text += f"; {counts['left_out']} left out, as none of their choices is right"
         print(text, file=sys.stderr)
-    used = ", ".join(f"{_ROLES[role]} {split}" for role, split in facts["splits"].items())
-    for line in (f"splits: {used}", *facts["notes"]):
+    used = ", ".join(f"{_ROLES[role]} {split}" for role, split in details["splits"].items())
+    for line in (f"splits: {used}", *details["notes"]):
         print(f"prompts {task} {shots}-shot: {line}", file=sys.stderr)

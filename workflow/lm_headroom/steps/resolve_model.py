@@ -36,6 +36,6 @@ def resolve_model(
     from lm_headroom.models.location import PERMISSIONS
     from lm_headroom.models.resolve import resolve
 
-    given = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
-    allowed = [permission for permission in PERMISSIONS if given[permission]]
+    permissions = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
+    allowed = [permission for permission in PERMISSIONS if permissions[permission]]
     resolve(name, source, revision, out, allowed, sequences, bos)

@@ -81,7 +81,7 @@ def score_and_measure(
     prompts: Path,
     selection: Selection,
     levels: Sequence[int],
-    made: Record,
+    wanted: Record,
     out: Path,
     ranking: Path | None,
     curve: Path | None,
@@ -98,10 +98,10 @@ def score_and_measure(
     knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
     evaluation.keep_whole(knockouts.dense)
     columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts)
-    options = {name: value for name, value in made.options.items() if name != "levels"}
+    options = {name: value for name, value in wanted.options.items() if name != "levels"}
     inputs = {"prompts": prepared.prompts.source}
-    record = build_provenance(made.step, inputs, options, prepared.provenance)
-    write(out, made.schema, columns, record, prepared.run_statistics)
+    record = build_provenance(wanted.step, inputs, options, prepared.provenance)
+    write(out, wanted.schema, columns, record, prepared.run_statistics)
     scores = np.array(columns["score"])
     order = rank_ffns(scores)
     if ranking:
@@ -117,7 +117,7 @@ def score_and_measure(
         orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
         for name, layers in orders.items():
             provenance = {**prepared.provenance, "ranking": name}
-            record = build_provenance(made.step, inputs, made.options, provenance)
+            record = build_provenance(wanted.step, inputs, wanted.options, provenance)
             columns = judged.evaluation.ffn_curve(layers, levels)
             write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run_statistics)
 

@@ -50,8 +50,8 @@ def score_induction(
     copied = copying(loaded, sequences, bos, head_output, output_bias, kept[0])
     matched = prefix_matching(loaded, sequences, bos, kept[1])
     drawn = {name: options[name] for name in ("sequences", "bos")}
-    for kind, (columns, facts), used in ((PREFIX_MATCHING, matched, drawn), (COPYING, copied, options)):
+    for kind, (columns, details), used in ((PREFIX_MATCHING, matched, drawn), (COPYING, copied, options)):
         record = build_provenance(
-            "steps.score_induction", {}, used, {**model_provenance(loaded.record, settings.dtype), **facts}
+            "steps.score_induction", {}, used, {**model_provenance(loaded.record, settings.dtype), **details}
         )
         write(out / f"{kind.name}.parquet", kind, columns, record, peak_memory())

@@ -32,7 +32,7 @@ def mirror_records(folder: Path, digests: Digests) -> dict[str, str]:
         HeadroomError: a file cannot be read.
     """
     files = [*sorted(folder.glob("*.parquet")), *([folder / SOURCE] if (folder / SOURCE).is_file() else [])]
-    return {path.name: digests.of(path) for path in files}
+    return {path.name: digests.digest_file(path) for path in files}
 
 
 def own_records(name: str, folders: Iterable[Path], digests: Digests) -> dict[str, str]:
@@ -45,7 +45,7 @@ def own_records(name: str, folders: Iterable[Path], digests: Digests) -> dict[st
     """
     path = next((path for path in (task_yaml(name, folder) for folder in folders) if path), None)
     config = task_config(name, path) if path else {}
-    return {label: digests.of(file) for label, file in _files(config)} if has_local_data(config) else {}
+    return {label: digests.digest_file(file) for label, file in _files(config)} if has_local_data(config) else {}
 
 
 def digest_of_records(records: dict[str, str]) -> str:
