@@ -33,15 +33,16 @@ SLOW_FOLDERS = (
 SLOW_FILES = (
     *("unit/planning/test_costs.py", "unit/planning/test_workload.py", "unit/tasks/test_served.py"),
     *("unit/tasks/test_definitions.py", "unit/models/test_checkpoint_files.py", "unit/test_benchmarks.py"),
+    *("unit/tasks/test_prompts.py", "unit/tasks/test_files.py", "unit/steps/test_inputs_are_read_once.py"),
+    *("unit/report/test_figures.py", "unit/report/test_induction_ablation.py", "unit/results/test_comparison.py"),
 )
 SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study"}
 QUICK = {
     "unit/engine/test_packing.py": "",
-    "unit/engine/test_likelihood.py": "",
     "unit/engine/test_interventions.py": "",
-    "unit/scoring/test_gradient.py": "",
-    "unit/scoring/test_copying.py": "",
-    "unit/scoring/test_knockout.py": "",
+    "unit/engine/test_likelihood.py": "opt-60",
+    "unit/scoring/test_gradient.py": "loop",
+    "unit/report/test_figures.py": "fig05",
     "families/test_every_family.py": "llama",
     "errors/test_errors.py": "records",
 }
