@@ -87,10 +87,10 @@ def harness(costs: Costs, documents: Sequence[Document], sizes: Sequence[int]) -
     inputs = {row.inputs for document in documents for row in document.sequences}
     lengths = sorted(map(len, inputs), reverse=True)
 
-    def taken(size: int) -> float:
+    def total(size: int) -> float:
         return sum(costs.forward(_padded(lengths[at : at + size])) for at in range(0, len(lengths), size))
 
-    return min(map(taken, sizes))
+    return min(map(total, sizes))
 
 
 def released(costs: Costs, documents: Sequence[Document]) -> float:

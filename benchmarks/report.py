@@ -39,7 +39,7 @@ class Goal:
         what: beginning of its rows' ``what``.
         shots: of its rows; None for those without.
         asked: the least ratio.
-        of: what is held against it: the tasks' geometric mean, or the least of them.
+        summary: what is held against it: the tasks' geometric mean, or the least of them.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Goal:
     what: str
     shots: int | None
     asked: float
-    of: Callable[[list[float]], float] = geometric_mean
+    summary: Callable[[list[float]], float] = geometric_mean
 
 
 GOALS = (
@@ -113,9 +113,9 @@ def _goals(rows: Sequence[Row]) -> list[str]:
             if (row["measure"], row["shots"]) == (goal.measure, goal.shots) and row["what"].startswith(goal.what)
         ]
         if held:
-            outcome = goal.of([row["ratio"] for row in held])
+            outcome = goal.summary([row["ratio"] for row in held])
             counts = [row["operations"] for row in held if "operations" in row]
-            count = f"{goal.of(counts):.2f}" if counts else ""
+            count = f"{goal.summary(counts):.2f}" if counts else ""
             met = _yes(outcome >= goal.asked)
             lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {outcome:.2f} | {met} | {count} |")
     if not lines:

@@ -42,8 +42,8 @@ def wilson(right: int, total: int) -> Interval:
         right: questions answered right.
         total: all questions.
     """
-    found = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    interval = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def resample(outcomes: Sequence[Array], seed: int = 0) -> Array:

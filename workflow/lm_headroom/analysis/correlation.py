@@ -43,15 +43,15 @@ class TaskScores:
     groups: int = 1
 
 
-def key_value_groups(facts: Mapping[str, Any]) -> int:
+def key_value_groups(provenance: Mapping[str, Any]) -> int:
     """Into how many groups a layer's heads fall that share keys and values, which makes their scores alike.
 
     1 where each head has its own keys and values, or all share the same: then nothing inside a layer is grouped.
 
     Args:
-        facts: provenance of the model's head scores. Heads of a group have successive numbers.
+        provenance: of the model's head scores. Heads of a group have successive numbers.
     """
-    model = facts.get("model") or {}
+    model = provenance.get("model") or {}
     heads, groups = model.get("heads") or 1, model.get("key_value_heads") or 1
     return int(groups) if groups < heads else 1
 
@@ -115,7 +115,7 @@ def noise_ceiling(a: TaskScores, b: TaskScores) -> float | None:
 
 
 def is_reliable(value: float | None) -> bool:
-    """Whether a ranking of this reliability is told from noise well enough to be corrected for it."""
+    """Whether this reliability of a ranking is high enough to correct for noise."""
     return value is not None and value >= MIN_RELIABILITY
 
 
@@ -266,11 +266,11 @@ def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list
         scores: number of shots -> task (and the aggregate) -> scores; the same tasks for each.
     """
     shots = sorted(scores)
-    cells = {(k, task): of for k in shots for task, of in scores[k].items()}
+    cells = {(k, task): task_scores for k in shots for task, task_scores in scores[k].items()}
     keys = [(task, a, b) for a, b in combinations(shots, 2) for task in scores[shots[0]]]
     # The same scoring documents, with more examples before them.
-    found = compare_pairs(cells, [((a, task), (b, task)) for task, a, b in keys], same_documents=True)
-    rows = [{"task": task, "shots_a": a, "shots_b": b, **row} for (task, a, b), row in zip(keys, found, strict=True)]
+    pairs = compare_pairs(cells, [((a, task), (b, task)) for task, a, b in keys], same_documents=True)
+    rows = [{"task": task, "shots_a": a, "shots_b": b, **row} for (task, a, b), row in zip(keys, pairs, strict=True)]
     return by_column(rows)
 
 
@@ -342,8 +342,9 @@ def leave_one_out(scores: Mapping[str, TaskScores], how: Aggregation = "mean") -
 
 def _aggregate_without(scores: Mapping[str, TaskScores], task: str, how: Aggregation) -> TaskScores:
     """The aggregate of the other tasks, with its halves."""
-    others = {name: of for name, of in scores.items() if name != task}
+    others = {name: task_scores for name, task_scores in scores.items() if name != task}
     score, even, odd = (
-        aggregate({name: getattr(of, part) for name, of in others.items()}, how)[0] for part in ("score", "even", "odd")
+        aggregate({name: getattr(task_scores, part) for name, task_scores in others.items()}, how)[0]
+        for part in ("score", "even", "odd")
     )
     return TaskScores(score, even, odd, scores[task].groups)

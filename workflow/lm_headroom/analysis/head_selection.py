@@ -59,11 +59,11 @@ def control(chosen: Sequence[Head], selection: Selection, n_heads: int, number: 
             on task, shots or what else is ablated.
     """
     rng = np.random.default_rng([number, list(SELECTIONS).index(selection), len(chosen)])
-    found: list[Head] = []
+    control_heads: list[Head] = []
     for layer in sorted({layer for layer, _ in chosen}):
-        taken = sorted(head for place, head in chosen if place == layer)
-        others = [head for head in range(n_heads) if head not in taken]
+        chosen_here = sorted(head for place, head in chosen if place == layer)
+        others = [head for head in range(n_heads) if head not in chosen_here]
         # Both are drawn whatever the numbers are, the chosen behind the others.
-        drawn = [*rng.permutation(others), *rng.permutation(taken)][: len(taken)]
-        found += [(layer, int(head)) for head in sorted(drawn)]
-    return found
+        drawn = [*rng.permutation(others), *rng.permutation(chosen_here)][: len(chosen_here)]
+        control_heads += [(layer, int(head)) for head in sorted(drawn)]
+    return control_heads

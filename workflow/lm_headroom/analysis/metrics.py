@@ -54,8 +54,8 @@ def mean_and_error(outcomes: Sequence[float] | Array) -> tuple[float, float]:
 
 def by_question(choices: Sequence[Choices], right: Sequence[bool]) -> dict[int, bool]:
     """Outcome of each question, in order of appearance: right if all of its documents are."""
-    found: dict[int, bool] = {}
+    outcomes: dict[int, bool] = {}
     for document, outcome in zip(choices, right, strict=True):
         question = document.doc_id if document.question is None else document.question
-        found[question] = found.get(question, True) and outcome
-    return found
+        outcomes[question] = outcomes.get(question, True) and outcome
+    return outcomes

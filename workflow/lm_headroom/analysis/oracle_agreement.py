@@ -125,8 +125,8 @@ def _srcc_by_row(a: Array, b: Array) -> Array:
     first, second = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (first, second))
     norms = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = np.where(norms > 0, (first * second).sum(axis=1) / norms, np.nan)
-    return found
+        correlations: Array = np.where(norms > 0, (first * second).sum(axis=1) / norms, np.nan)
+    return correlations
 
 
 def _within(score: Array, lost: Array, blocks: Array) -> float | None:

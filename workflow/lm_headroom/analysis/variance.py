@@ -38,8 +38,8 @@ class Components:
     @property
     def seed(self) -> Array:
         """The seed's component, what of the variance stays with any number of documents; at least 0."""
-        found: Array = np.maximum(self.unclipped, 0)
-        return found
+        component: Array = np.maximum(self.unclipped, 0)
+        return component
 
 
 def components(outcomes: Array) -> Components:
@@ -70,7 +70,7 @@ def average_components(tasks: Sequence[Array]) -> Components:
     each = [components(outcomes) for outcomes in tasks]
     by_seed = np.mean([outcomes.mean(axis=-1) for outcomes in tasks], axis=0)
     crossed, sampling = (
-        np.sum([getattr(found, name) for found in each], axis=0) / len(each) ** 2 for name in ("crossed", "sampling")
+        np.sum([getattr(parts, name) for parts in each], axis=0) / len(each) ** 2 for name in ("crossed", "sampling")
     )
     return Components(by_seed.mean(), by_seed.var(ddof=1), crossed, sampling)
 
@@ -81,10 +81,10 @@ def head_components(scores: Sequence[TaskScores]) -> Components:
     Args:
         scores: of each seed.
     """
-    halves = np.stack([[of.even, of.odd] for of in scores])
-    found = components(np.moveaxis(halves, (0, 1), (-2, -1)))
-    whole = np.stack([of.score for of in scores])
-    return Components(whole.mean(axis=0), whole.var(axis=0, ddof=1), found.crossed, found.sampling)
+    halves = np.stack([[seed_scores.even, seed_scores.odd] for seed_scores in scores])
+    parts = components(np.moveaxis(halves, (0, 1), (-2, -1)))
+    whole = np.stack([seed_scores.score for seed_scores in scores])
+    return Components(whole.mean(axis=0), whole.var(axis=0, ddof=1), parts.crossed, parts.sampling)
 
 
 @dataclass(frozen=True)

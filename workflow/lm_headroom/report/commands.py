@@ -215,18 +215,18 @@ def make(product: Product, values: dict[str, Any]) -> None:
     missing = [name for name in product.options if name in needed and not values[name]]
     if missing:
         raise HeadroomError(f"{product.kind} {product.name} needs {' and '.join(f'--{name}' for name in missing)}")
-    taken = {name: values[name] for name in product.options}
-    taken = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in taken.items()}
-    told: dict[str, Any] = {name: taken.pop(name) for name in ("seeds", "sample") if name in taken}
-    if "sample" in told:
-        told["same_documents"] = told.pop("sample") == "first"
+    options = {name: values[name] for name in product.options}
+    options = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
+    arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}
+    if "sample" in arguments:
+        arguments["same_documents"] = arguments.pop("sample") == "first"
     if "{seed}" in product.stem:
-        taken["seed"] = values["seed"]
+        options["seed"] = values["seed"]
     function = getattr(import_module(f"lm_headroom.{product.module}"), product.function.partition(":")[2])
     if product.compares:
-        shown: Any = Comparison(values["results"], **taken)
+        shown: Any = Comparison(values["results"], **options)
     else:
-        shown = ResultsMatrix(values["results"], **{"tasks": (), "shots": (), **taken})
+        shown = ResultsMatrix(values["results"], **{"tasks": (), "shots": (), **options})
     function(
-        shown.path(product.artifact) if product.artifact else shown, out=values["out"], **told, **product.arguments
+        shown.path(product.artifact) if product.artifact else shown, out=values["out"], **arguments, **product.arguments
     )

@@ -45,7 +45,7 @@ def table() -> str:
 
 def with_table(page: str) -> str:
     """A page with the table between its marks."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda found: BEGIN + table() + END, page, flags=re.DOTALL)
+    return re.sub(f"{BEGIN}.*?{END}", lambda match: BEGIN + table() + END, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ th { border-bottom: 2px solid #444; }
 
 
 def write_page(
-    out: Path, title: str, markdown: str, made: Mapping[str, Any], others: Mapping[str, str] | None = None
+    out: Path, title: str, markdown: str, provenance: Mapping[str, Any], others: Mapping[str, str] | None = None
 ) -> None:
     """Write ``out``.md and the same as ``out``.html, style included.
 
@@ -33,7 +33,7 @@ def write_page(
         out: path without suffix.
         title: of the page, plain text.
         markdown: the text below it.
-        made: its provenance.
+        provenance: of what is written.
         others: suffix to text of other files of the same provenance.
     """
     text = f"# {title}\n\n{markdown}"
@@ -46,7 +46,7 @@ def write_page(
         f"<body>\n{body}</body>\n</html>\n"
     )
     beside = {suffix: content.encode() for suffix, content in files.items()}
-    for suffix, content in {**beside, ".html": vouching(".html", page.encode(), made, beside)}.items():
+    for suffix, content in {**beside, ".html": vouching(".html", page.encode(), provenance, beside)}.items():
         with atomic(out.with_name(out.name + suffix)) as partial:
             partial.write_bytes(content)
 
@@ -56,7 +56,7 @@ def write_table(
     title: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
-    made: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
     page: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def write_table(
         title: of the page.
         columns: their names.
         rows: values; floats have all their digits in the CSV and three decimals on the page.
-        made: its provenance.
+        provenance: of what is written.
         notes: paragraphs below the table, in Markdown.
         page: columns and rows of the page, where it has others than the CSV: fewer, or in words.
     """
@@ -77,7 +77,7 @@ def write_table(
     lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
     for note in notes:
         lines += ["", note]
-    write_page(out, title, "\n".join([*lines, ""]), made, {".csv": text.getvalue()})
+    write_page(out, title, "\n".join([*lines, ""]), provenance, {".csv": text.getvalue()})
 
 
 def _as_text(value: object) -> object:

@@ -221,7 +221,7 @@ class Product:
 
     def _words(self, study: Study) -> Iterator[list[str]]:
         of_ffns = self.arguments.get("component") == "ffns"
-        given = {
+        values = {
             "tasks": study.tasks,
             "shots": self.shots(study),
             "seeds": sorted(study.seeds),
@@ -239,7 +239,7 @@ class Product:
             "without_induction": not study.has_induction,
         }
         for name in self.options:
-            value, option = given[name], f"--{name.replace('_', '-')}"
+            value, option = values[name], f"--{name.replace('_', '-')}"
             if value is True:
                 yield [option]
             elif value not in (False, []):
@@ -406,10 +406,10 @@ COMPARISONS = (
 
 def targets(study: Study) -> dict[str, list[str]]:
     """The workflow's targets, each with the paths of the products that it asks for below the results folder."""
-    found: dict[str, list[str]] = {}
+    targets: dict[str, list[str]] = {}
     for product in PRODUCTS:
-        found.setdefault(product.target, []).extend(product.paths(study))
-    return found
+        targets.setdefault(product.target, []).extend(product.paths(study))
+    return targets
 
 
 def comparison_targets(study: Study) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ class ComparedModel:
         Raises:
             ValueError: it is of another form.
         """
-        found = re.fullmatch(r"([^,=]+)(?:,group=([^,=]+)(?:,step=(\d+))?)?", text)
-        if not found:
+        match = re.fullmatch(r"([^,=]+)(?:,group=([^,=]+)(?:,step=(\d+))?)?", text)
+        if not match:
             raise ValueError(text)
-        return cls(found[1], found[2] or found[1], None if found[3] is None else int(found[3]))
+        return cls(match[1], match[2] or match[1], None if match[3] is None else int(match[3]))

@@ -31,7 +31,7 @@ _BOUNDS = {
 def message(error: ValidationError) -> str:
     """The first thing that is wrong, unknown keys before values."""
     errors = error.errors(include_url=False)
-    unknown = next((found for found in errors if found["type"] == "extra_forbidden"), None)
+    unknown = next((each for each in errors if each["type"] == "extra_forbidden"), None)
     return _unknown_key(unknown["loc"]) if unknown else _wrong_value(errors)
 
 
@@ -46,10 +46,10 @@ def _unknown_key(place: tuple[int | str, ...]) -> str:
 def _wrong_value(errors: list[Any]) -> str:
     key, described, inner = _described(errors[0]["loc"])
     # A value that may be of several types has an error for each; a bound says more than a type.
-    same = [found for found in errors if _described(found["loc"])[0] == key]
-    found = next((each for each in same if each["type"] in _BOUNDS), same[0])
+    same = [each for each in errors if _described(each["loc"])[0] == key]
+    error = next((each for each in same if each["type"] in _BOUNDS), same[0])
     about = " ".join(described.get("description", "").split())
-    return f"config key {key!r}: {_reason(found, inner)}" + (f". About this key: {about}" if about else "")
+    return f"config key {key!r}: {_reason(error, inner)}" + (f". About this key: {about}" if about else "")
 
 
 def _reason(error: Mapping[str, Any], inner: Mapping[str, Any]) -> str:
@@ -98,10 +98,10 @@ def _described(place: tuple[int | str, ...]) -> tuple[str, dict[str, Any], dict[
     for part in place:
         # Of a mapping with names of its own, all values are of one kind.
         named = next(iter(inner.get("patternProperties", {}).values()), None)
-        found = inner.get("items") if isinstance(part, int) else inner.get("properties", {}).get(part, named)
-        if not found:
+        entry = inner.get("items") if isinstance(part, int) else inner.get("properties", {}).get(part, named)
+        if not entry:
             break
-        described = found if "description" in found else described
-        inner = schema["$defs"][found["$ref"].split("/")[-1]] if "$ref" in found else found
+        described = entry if "description" in entry else described
+        inner = schema["$defs"][entry["$ref"].split("/")[-1]] if "$ref" in entry else entry
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
     return key, described, inner

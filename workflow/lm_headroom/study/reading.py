@@ -180,8 +180,8 @@ class _Loader(yaml.SafeLoader):
 
     def _refuse(self, place: Any, reason: str) -> None:
         key = re.sub(r"\.?\[", "[", ".".join(filter(None, self._keys)))
-        of = f"config key {key!r}: " if key else ""
-        raise HeadroomError(f"{self._where}, line {place.start_mark.line + 1}: {of}{reason}")
+        about = f"config key {key!r}: " if key else ""
+        raise HeadroomError(f"{self._where}, line {place.start_mark.line + 1}: {about}{reason}")
 
 
 def _merged(values: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,16 +23,16 @@ def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Ar
     Values are relative importances of heads, and points of accuracy lost for FFNs; a model without them is left out.
     """
     rows = comparison.read_rows(compared, "profiles", COMPARED_PROFILES)
-    found: dict[tuple[Component, int], dict[str, tuple[Array, Array]]] = {}
+    profiles: dict[tuple[Component, int], dict[str, tuple[Array, Array]]] = {}
     for component in COMPONENTS:
         for shots in compared.shots:
-            cell = found.setdefault((component, shots), {})
+            cell = profiles.setdefault((component, shots), {})
             for model in compared.models:
                 chosen = [r for r in rows if (r["model"], r["component"], r["shots"]) == (model.name, component, shots)]
                 values = [r["relative"] if component == "heads" else 100 * r["importance"] for r in chosen]
                 if None not in values:
                     cell[model.name] = in_parts(np.array([r["depth"] for r in chosen]), np.array(values))
-    return found
+    return profiles
 
 
 def in_parts(depth: Array, values: Array) -> tuple[Array, Array]:

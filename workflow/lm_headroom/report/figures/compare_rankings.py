@@ -24,7 +24,7 @@ def data(compared: Comparison) -> dict[tuple[str, int], Array]:
     names = [model.name for model in compared.models]
     shown = STATISTICS[compared.correlation or "spearman"]
     rows = comparison.read_rows(compared, "rankings", COMPARED_RANKINGS)
-    found = {}
+    matrices = {}
     for column in (shown, WITHIN):
         for shots in compared.shots:
             matrix = np.full((len(names), len(names)), np.nan)
@@ -32,8 +32,8 @@ def data(compared: Comparison) -> dict[tuple[str, int], Array]:
                 if (row["task"], row["shots"]) == (AGGREGATE, shots) and row[column] is not None:
                     a, b = names.index(row["model_a"]), names.index(row["model_b"])
                     matrix[a, b] = matrix[b, a] = row[column]
-            found[column, shots] = matrix
-    return found
+            matrices[column, shots] = matrix
+    return matrices
 
 
 @style.drawing

@@ -53,13 +53,13 @@ def read_models(compared: Comparison) -> list[PlacedModel]:
         ArtifactError: the artifact is of other models.
     """
     path = compared.artifact("models")
-    found = {row["model"]: row for row in read(path, COMPARED_MODELS).to_pylist()}
+    records = {row["model"]: row for row in read(path, COMPARED_MODELS).to_pylist()}
     names = [model.name for model in compared.models]
-    if list(found) != names:
+    if list(records) != names:
         raise ArtifactError(
-            f"{path}: made from {', '.join(found)}, expected {', '.join(names)}; delete it and run the workflow again"
+            f"{path}: made from {', '.join(records)}, expected {', '.join(names)}; delete it and run the workflow again"
         )
-    return [PlacedModel(name, *(found[name][key] for key in ("group", "step", "parameters"))) for name in names]
+    return [PlacedModel(name, *(records[name][key] for key in ("group", "step", "parameters"))) for name in names]
 
 
 def read_rows(compared: Comparison, what: str, kind: ArtifactSchema) -> list[dict[str, Any]]:
@@ -73,10 +73,10 @@ def read_rows(compared: Comparison, what: str, kind: ArtifactSchema) -> list[dic
 
 def by_group(models: Sequence[PlacedModel]) -> dict[str, list[PlacedModel]]:
     """The models of each group, in order."""
-    found: dict[str, list[PlacedModel]] = {}
+    groups: dict[str, list[PlacedModel]] = {}
     for model in models:
-        found.setdefault(model.group, []).append(model)
-    return found
+        groups.setdefault(model.group, []).append(model)
+    return groups
 
 
 def axis(models: Sequence[PlacedModel]) -> Axis:
@@ -90,14 +90,14 @@ def axis(models: Sequence[PlacedModel]) -> Axis:
     return Axis("", {model.name: float(i) for i, model in enumerate(models)}, "name")
 
 
-def set_axis(axes: Axes, found: Axis) -> None:
+def set_axis(axes: Axes, scale: Axis) -> None:
     """Scale and ticks of the horizontal axis: logarithmic for steps (from 0 on) and sizes."""
-    values = sorted(set(found.places.values()))
-    if found.kind == "name":
-        axes.set_xticks(list(found.places.values()), list(found.places), rotation=35, ha="right")
+    values = sorted(set(scale.places.values()))
+    if scale.kind == "name":
+        axes.set_xticks(list(scale.places.values()), list(scale.places), rotation=35, ha="right")
         axes.set_xlim(-0.5, len(values) - 0.5)
         return
-    if found.kind == "step":
+    if scale.kind == "step":
         positive = [value for value in values if value > 0]
         axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
     else:
@@ -105,7 +105,7 @@ def set_axis(axes: Axes, found: Axis) -> None:
     shown = _apart(values, axes)
     axes.set_xticks(shown, [_short(value) for value in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(found.label)
+    axes.set_xlabel(scale.label)
     low, high = axes.transData.transform([(values[0], 0), (values[-1], 0)])[:, 0]
     margin = 0.05 * (high - low)
     inverse = axes.transData.inverted()
@@ -136,7 +136,7 @@ def _short(value: float) -> str:
 def styles(models: Sequence[PlacedModel]) -> dict[str, dict[str, Any]]:
     """Colour and dash per model: a colour per group; within a larger group from dark to light in its order."""
     groups = by_group(models)
-    found: dict[str, dict[str, Any]] = {}
+    styles: dict[str, dict[str, Any]] = {}
     if len(groups) == 1 and len(models) > FEW:
         # One group alone: the order is what there is to see.
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(models)))
@@ -148,8 +148,8 @@ def styles(models: Sequence[PlacedModel]) -> dict[str, dict[str, Any]]:
         if len(group) > len(dashes):
             shades = sns.light_palette(colours[name], len(group) + 2, reverse=True)
             looks = [{"color": shade, "linestyle": "-"} for shade in shades]
-        found |= {model.name: look for model, look in zip(group, looks, strict=False)}
-    return found
+        styles |= {model.name: look for model, look in zip(group, looks, strict=False)}
+    return styles
 
 
 def group_colours(models: Sequence[PlacedModel]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def group_markers(models: Sequence[PlacedModel]) -> dict[str, Any]:
 
 
 def join(
-    axes: Axes, models: Sequence[PlacedModel], found: Axis, values: Mapping[str, float | None], **look: Any
+    axes: Axes, models: Sequence[PlacedModel], scale: Axis, values: Mapping[str, float | None], **look: Any
 ) -> None:
     """A line per group through the values of its models, which may be missing.
 
@@ -174,7 +174,7 @@ def join(
     colours, markers = group_colours(models), group_markers(models)
     label = look.pop("label", "{}")
     for name, group in by_group(models).items():
-        known = sorted((found.places[m.name], values[m.name]) for m in group if values.get(m.name) is not None)
+        known = sorted((scale.places[m.name], values[m.name]) for m in group if values.get(m.name) is not None)
         plain = {"color": colours[name], "marker": markers[name], "markersize": 5, "linewidth": 1.4}
         x, y = zip(*known, strict=True) if known else ((), ())
         axes.plot(x, y, label=label.format(name), **(plain | look))

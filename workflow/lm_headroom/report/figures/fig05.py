@@ -32,13 +32,13 @@ class Curves:
 
 def data(matrix: ResultsMatrix, component: Component = "heads", ranking: str = "own") -> dict[int, Curves]:
     """Curves per shot under a ranking."""
-    found = {}
+    by_shots = {}
     for shots in matrix.shots:
         curves = study_curves(matrix, shots, ranking, component)
         mean = average(list(curves.values()))
         accuracies = {task: curve.accuracy for task, curve in curves.items()}
-        found[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
-    return found
+        by_shots[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
+    return by_shots
 
 
 CONTROL_LOOKS: dict[str, dict[str, Any]] = {
@@ -62,14 +62,14 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "aver
     """
     drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
     if drawn:
-        percent, found = drawn[0].percent, 100 * np.array([curves.average for curves in drawn])
+        percent, accuracies = drawn[0].percent, 100 * np.array([curves.average for curves in drawn])
         which = "random order"
         if len(drawn) > 1:
             which = f"random (range of {len(drawn)})"
             # Hatched: a shade is of an interval.
-            low, high = found.min(axis=0), found.max(axis=0)
+            low, high = accuracies.min(axis=0), accuracies.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
-        axes.plot(percent, found.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
+        axes.plot(percent, accuracies.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
     for name, look in CONTROL_LOOKS.items():
         if name in controls:
             axes.plot(
@@ -86,7 +86,7 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "aver
 def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
     """The average under the iterative ranking, beside the own ranking's in black, with its 95% band."""
     style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
-    label = f"{whose}, importance recomputed"
+    label = f"{whose}, iterative ranking"
     axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
 
 
@@ -104,7 +104,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
             accuracy = curves.tasks[task]
             ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
         style.average_line(ax, curves.percent, curves.average, curves.band, matrix.tasks)
-        draw_controls(ax, {name: of[shots] for name, of in others.items()}, whose)
+        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose)
         if again:
             iterative_line(ax, again[shots], whose)
         pruned = f"{COMPONENTS[component]} pruned (%)"

@@ -58,13 +58,13 @@ def rows(matrix: ResultsMatrix, shots: int) -> dict[tuple[str, str], dict[str, A
     """
     names = [*matrix.tasks, AGGREGATE]
     path = matrix.path("cross_task", shots)
-    found = {
+    cells = {
         (row["task_a"], row["task_b"]): row for row in read(path, CROSS_TASK, **matrix.expected(shots)).to_pylist()
     }
-    missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in found]
+    missing = [pair for pair in ((a, b) for a in names for b in names) if pair not in cells]
     if missing:
         raise ArtifactError(f"{path}: no correlation of {missing[0][0]} and {missing[0][1]}; delete it, run again")
-    return found
+    return cells
 
 
 def data(matrix: ResultsMatrix) -> dict[int, Array]:
@@ -76,7 +76,7 @@ def data(matrix: ResultsMatrix) -> dict[int, Array]:
     names = [*matrix.tasks, AGGREGATE]
     column = STATISTICS[matrix.correlation]
     by_shot = {shots: rows(matrix, shots) for shots in matrix.shots}
-    return {shots: np.array([[found[a, b][column] for b in names] for a in names]) for shots, found in by_shot.items()}
+    return {shots: np.array([[cells[a, b][column] for b in names] for a in names]) for shots, cells in by_shot.items()}
 
 
 def ceilings(matrix: ResultsMatrix) -> dict[int, Ceilings]:
@@ -88,11 +88,11 @@ def ceilings(matrix: ResultsMatrix) -> dict[int, Ceilings]:
     names = [*matrix.tasks, AGGREGATE]
     shown = {}
     for shots in matrix.shots:
-        found = rows(matrix, shots)
+        cells = rows(matrix, shots)
         values, texts = np.full((len(names), len(names)), np.nan), np.full((len(names), len(names)), UNKNOWN, object)
         for i, a in enumerate(names):
             for j, b in enumerate(names):
-                value, text = _cell(found[a, b], "above" if i < j else "below" if i > j else "on")
+                value, text = _cell(cells[a, b], "above" if i < j else "below" if i > j else "on")
                 values[i, j], texts[i, j] = np.nan if value is None else value, text
         shown[shots] = Ceilings(values, texts)
     return shown
@@ -123,7 +123,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     with_ceilings = matrix.correlation == "spearman"
     if with_ceilings:
-        shown = {shots: (found.values, found.texts) for shots, found in ceilings(matrix).items()}
+        shown = {shots: (grid.values, grid.texts) for shots, grid in ceilings(matrix).items()}
     else:
         shown = {shots: (values, np.vectorize(_said)(values)) for shots, values in data(matrix).items()}
     names = [*matrix.tasks, AGGREGATE]

@@ -20,8 +20,8 @@ def data(matrix: ResultsMatrix) -> dict[str, np.ndarray[Any, np.dtype[np.float64
     Raises:
         HeadroomError: the study has several numbers of shots; each has a figure of its own.
     """
-    found = read_tasks(matrix, style.one_shot(matrix))
-    return {task: scores.score for task, scores in found.items()}
+    by_task = read_tasks(matrix, style.one_shot(matrix))
+    return {task: scores.score for task, scores in by_task.items()}
 
 
 @style.drawing

@@ -23,8 +23,8 @@ from lm_headroom.results.matrix import ResultsMatrix
 @style.drawing
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: a column of panels per number of shots, then one per few-shot gain."""
-    found = effects(matrix)
-    columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in found))
+    all_effects = effects(matrix)
+    columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in all_effects))
     figure, axes = style.panels(len(SELECTIONS) * len(columns), width=3.1, height=2.9, per_row=len(columns))
     colours = style.task_styles([*SELECTIONS])
     panels = {
@@ -32,7 +32,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
         for (selection, column), ax in zip(((s, c) for s in SELECTIONS for c in columns), axes, strict=True)
     }
     for (selection, outcome, shots), ax in panels.items():
-        cells = [e for cell, e in select(found, outcome, shots).items() if cell.selection == selection]
+        cells = [e for cell, e in select(all_effects, outcome, shots).items() if cell.selection == selection]
         if outcome == GAIN:
             ax.axhline(0, color="black", linewidth=0.8)
         _band(ax, cells, [e.control for e in cells], "grey")

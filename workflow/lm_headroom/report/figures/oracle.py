@@ -58,9 +58,9 @@ def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
     """All tasks, a point per layer."""
     ax.axhline(0, color="grey", linewidth=0.8)
     for task, look in style.task_styles(matrix.tasks).items():
-        found = read_ffns(matrix, shots, task)
-        lost = 100 * found.outcomes["accuracy_lost"].mean(axis=1)
-        ax.plot(found.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
+        ffns = read_ffns(matrix, shots, task)
+        lost = 100 * ffns.outcomes["accuracy_lost"].mean(axis=1)
+        ax.plot(ffns.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
     _scores_across(ax)
     ax.set_ylabel("accuracy lost without the FFN (points)")
     ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
@@ -69,14 +69,14 @@ def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
 
 def _heads(ax: Axes, matrix: ResultsMatrix, shots: int, task: str, row: Row) -> None:
     """One task, a point per head in the colour of its layer, with the error of the oracle."""
-    found = read_heads(matrix, shots, task)
-    assert found.layers is not None
-    rises = found.outcomes["loss_rise"]
+    heads = read_heads(matrix, shots, task)
+    assert heads.layers is not None
+    rises = heads.outcomes["loss_rise"]
     rise, error = rises.mean(axis=1), rises.std(axis=1, ddof=1) / np.sqrt(rises.shape[1])
     ax.axhline(0, color="grey", linewidth=0.8)
-    score = found.gradient.score
+    score = heads.gradient.score
     ax.errorbar(score, rise, error, fmt="none", ecolor="grey", elinewidth=0.6, alpha=0.4, zorder=1)
-    points = ax.scatter(score, rise, c=found.layers + 1, cmap="viridis", s=12, zorder=2)
+    points = ax.scatter(score, rise, c=heads.layers + 1, cmap="viridis", s=12, zorder=2)
     # Most heads hardly matter and a few matter much: linear where the noise is, logarithmic beyond.
     least = float(np.median(error)) or 1e-6
     _scores_across(ax)
@@ -103,8 +103,9 @@ def _average(rows: list[Row]) -> str:
     ceilings = [row["noise_ceiling"] for row in rows if row["noise_ceiling"] is not None]
     if not known:
         return "SRCC not defined"
-    of = f" ({len(ceilings)} of {len(rows)} tasks)" if len(ceilings) < len(rows) else ""
-    return f"average SRCC {np.mean(known):.2f}, ceiling {f'{np.mean(ceilings):.2f}{of}' if ceilings else 'not defined'}"
+    counts = f" ({len(ceilings)} of {len(rows)} tasks)" if len(ceilings) < len(rows) else ""
+    ceiling = f"{np.mean(ceilings):.2f}{counts}" if ceilings else "not defined"
+    return f"average SRCC {np.mean(known):.2f}, ceiling {ceiling}"
 
 
 def _maybe(value: float | None) -> str:

@@ -174,13 +174,13 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
     return write
 
 
-def save(figure: Figure, out: Path, made: Mapping[str, Any]) -> None:
+def save(figure: Figure, out: Path, provenance: Mapping[str, Any]) -> None:
     """Write ``out``.pdf and ``out``.png; the same data give the same bytes.
 
     Args:
         figure: closed afterwards.
         out: path without suffix.
-        made: its provenance.
+        provenance: of what is written.
     """
     # What matplotlib would put there by itself: the time, and its version, which the provenance has.
     unwanted = {".pdf": ("CreationDate", "Producer"), ".png": ("Software",)}
@@ -191,6 +191,6 @@ def save(figure: Figure, out: Path, made: Mapping[str, Any]) -> None:
         drawn[suffix] = content.getvalue()
     plt.close(figure)
     beside = {".pdf": drawn[".pdf"]}
-    for suffix, written in {**beside, ".png": vouching(".png", drawn[".png"], made, beside)}.items():
+    for suffix, written in {**beside, ".png": vouching(".png", drawn[".png"], provenance, beside)}.items():
         with atomic(out.with_name(out.name + suffix)) as partial:
             partial.write_bytes(written)

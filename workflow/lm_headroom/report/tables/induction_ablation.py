@@ -43,5 +43,5 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     with reads() as sources:
         # A task alone is its own average.
         rows = [row(effect) for effect in effects(matrix) if effect.task != AVERAGE or len(matrix.ablated) > 1]
-    made = describe_drawn("table", "report.tables.induction_ablation", sources, matrix.options, out)
-    write_table(out, f"Without induction heads: {matrix.model}", COLUMNS, rows, made, NOTES)
+    provenance = describe_drawn("table", "report.tables.induction_ablation", sources, matrix.options, out)
+    write_table(out, f"Without induction heads: {matrix.model}", COLUMNS, rows, provenance, NOTES)

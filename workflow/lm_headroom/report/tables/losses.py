@@ -91,18 +91,18 @@ def _joint_rows(matrix: ResultsMatrix, shots: int) -> Iterator[LossRow]:
 
 
 def _rows(
-    cell: tuple[int, str, str, str], places: list[tuple[int, int]], found: Average, band: Interval | None = None
+    cell: tuple[int, str, str, str], places: list[tuple[int, int]], average: Average, band: Interval | None = None
 ) -> Iterator[LossRow]:
-    limits = band or found.band
+    limits = band or average.band
     columns = (
-        found.accuracy, found.stderr, limits.low, limits.high,
-        found.loss, found.loss_stderr, found.loss_interval.low, found.loss_interval.high,
+        average.accuracy, average.stderr, limits.low, limits.high,
+        average.loss, average.loss_stderr, average.loss_interval.low, average.loss_interval.high,
     )  # fmt: skip
     alone = cell[-1] != AVERAGE
-    outcomes = found.correct[0].reshape(len(places), -1)
+    outcomes = average.correct[0].reshape(len(places), -1)
     for number, (place, *values) in enumerate(zip(places, *(column.ravel() for column in columns), strict=True)):
         p = mcnemar(outcomes[0], outcomes[number]) if alone else None
-        yield LossRow._make((*cell, *place, found.questions, *map(float, values), p))
+        yield LossRow._make((*cell, *place, average.questions, *map(float, values), p))
 
 
 PAGE = ("shots", "component, ranking", "pruned", "accuracy in % (95%)", "points lost (95%)")
@@ -124,8 +124,8 @@ def in_words(row: LossRow) -> tuple[object, ...]:
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = list(rows(matrix))
-    made = describe_drawn("table", "report.tables.losses", sources, matrix.options, out)
+        all_rows = list(rows(matrix))
+    provenance = describe_drawn("table", "report.tables.losses", sources, matrix.options, out)
     shown = (matrix.averages or matrix.tasks)[0]
-    page = (PAGE, [in_words(row) for row in found if row.task == shown])
-    write_table(out, f"Accuracies and losses of {matrix.model}", LossRow._fields, found, made, NOTES, page)
+    page = (PAGE, [in_words(row) for row in all_rows if row.task == shown])
+    write_table(out, f"Accuracies and losses of {matrix.model}", LossRow._fields, all_rows, provenance, NOTES, page)

@@ -59,6 +59,6 @@ def write_table(path: Path, out: Path) -> None:
     """Write the table of an oracle-agreement artifact to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         rows = data(path)
-    made = describe_drawn("table", "report.tables.oracle", sources, {}, out)
+    provenance = describe_drawn("table", "report.tables.oracle", sources, {}, out)
     title = "Gradient scores against the oracle"
-    pages.write_table(out, title, list(NAMES.values()), rows, made, NOTES)
+    pages.write_table(out, title, list(NAMES.values()), rows, provenance, NOTES)

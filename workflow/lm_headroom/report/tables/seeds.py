@@ -81,7 +81,7 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> l
     """
     if len(set(seeds)) < 2:
         raise HeadroomError(f"a table of seeds needs at least two of them, got {list(seeds)}")
-    found = []
+    table = []
     for k in matrix.shots:
         outcomes = {task: whole(matrix, seeds, k, task) for task in matrix.tasks}
         scores = read_seeds(matrix, k, seeds)
@@ -89,7 +89,7 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> l
         parts = {task: components(values) for task, values in outcomes.items()} | {AGGREGATE: total}
         counts = {task: values.shape[1] for task, values in outcomes.items()}
         counts[AGGREGATE] = sum(counts.values())
-        for task, of in parts.items():
+        for task, variance in parts.items():
             heads = [s.by_halves for s in scores[task].values()]
             agreed = agreement(heads, same_documents)
             known = (
@@ -97,13 +97,13 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool) -> l
                 "" if agreed.corrected is None else agreed.corrected,
                 f"{agreed.n_corrected} of {agreed.n_pairs}",
             )
-            found.append(SeedRow(k, task, len(seeds), counts[task], *_points(of), agreed.srcc, *known))
-    return found
+            table.append(SeedRow(k, task, len(seeds), counts[task], *_points(variance), agreed.srcc, *known))
+    return table
 
 
-def _points(of: Components) -> tuple[float, float, float, float]:
-    variances = (1e4 * float(value) for value in (of.total, of.seed, of.sampling))
-    return (100 * float(of.mean), *variances)  # type: ignore[return-value]
+def _points(parts: Components) -> tuple[float, float, float, float]:
+    variances = (1e4 * float(value) for value in (parts.total, parts.seed, parts.sampling))
+    return (100 * float(parts.mean), *variances)  # type: ignore[return-value]
 
 
 def whole(matrix: ResultsMatrix, seeds: Sequence[int], shots: int, task: str) -> Array:
@@ -112,22 +112,22 @@ def whole(matrix: ResultsMatrix, seeds: Sequence[int], shots: int, task: str) ->
     Raises:
         ArtifactError: seeds were evaluated on different questions.
     """
-    found = []
+    curves = []
     for seed in seeds:
-        of = replace(matrix, seed=seed)
-        found.append(read_curve(of.curve(task, shots), **of.expected(shots, task, "own")))
-    if any(curve.questions != found[0].questions for curve in found):
+        seed_matrix = replace(matrix, seed=seed)
+        curves.append(read_curve(seed_matrix.curve(task, shots), **seed_matrix.expected(shots, task, "own")))
+    if any(curve.questions != curves[0].questions for curve in curves):
         raise ArtifactError(
-            f"{', '.join(str(curve.path) for curve in found)} hold different questions; delete them and run again"
+            f"{', '.join(str(curve.path) for curve in curves)} hold different questions; delete them and run again"
         )
-    return np.stack([curve.correct[0] for curve in found])
+    return np.stack([curve.correct[0] for curve in curves])
 
 
 def write(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        found = rows(matrix, seeds, same_documents)
+        table = rows(matrix, seeds, same_documents)
     options = {**matrix.options, "seeds": sorted(seeds), "same_documents": same_documents}
     notes = [*NOTES, *([ZERO_SHOT] if 0 in matrix.shots else [])]
-    made = describe_drawn("table", "report.tables.seeds", sources, options, out)
-    write_table(out, f"Few-shot seeds: what they change, {matrix.model}", COLUMNS, found, made, notes)
+    provenance = describe_drawn("table", "report.tables.seeds", sources, options, out)
+    write_table(out, f"Few-shot seeds: what they change, {matrix.model}", COLUMNS, table, provenance, notes)

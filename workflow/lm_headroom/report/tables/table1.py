@@ -86,5 +86,5 @@ def write_table(path: Path, out: Path) -> None:
     title = "Table 1: rank correlation of head importance between numbers of shots"
     with reads() as sources:
         rows = data(path)
-    made = describe_drawn("table", "report.tables.table1", sources, {}, out)
-    pages.write_table(out, title, COLUMNS, rows, made, NOTES)
+    provenance = describe_drawn("table", "report.tables.table1", sources, {}, out)
+    pages.write_table(out, title, COLUMNS, rows, provenance, NOTES)
