@@ -29,19 +29,19 @@ def test_wilson_limits_are_those_of_the_formula() -> None:
 def test_bootstrap_has_the_mean_and_the_error_of_plain_resampling() -> None:
     rng = np.random.default_rng(3)
     tasks = [rng.random((2, n)) < p for n, p in ((40, 0.7), (15, 0.4))]
-    found = resample([values.astype(float) for values in tasks])
+    resampled = resample([values.astype(float) for values in tasks])
     plain = np.zeros((RESAMPLES, 2))
     for i in range(RESAMPLES):
         plain[i] = np.mean([v[:, rng.integers(0, v.shape[1], v.shape[1])].mean(axis=1) for v in tasks], axis=0)
-    assert found.shape == (RESAMPLES, 2)
-    np.testing.assert_allclose(found.mean(axis=0), np.mean([v.mean(axis=1) for v in tasks], axis=0), atol=0.01)
-    np.testing.assert_allclose(np.cov(found.T), np.cov(plain.T), rtol=0.12, atol=1e-4)
+    assert resampled.shape == (RESAMPLES, 2)
+    np.testing.assert_allclose(resampled.mean(axis=0), np.mean([v.mean(axis=1) for v in tasks], axis=0), atol=0.01)
+    np.testing.assert_allclose(np.cov(resampled.T), np.cov(plain.T), rtol=0.12, atol=1e-4)
 
 
 def test_levels_share_the_draw_and_tasks_do_not() -> None:
     values = np.array([[1.0, 0, 1, 1, 0, 1, 0, 0]] * 2)
-    found = resample([values])
-    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+    resampled = resample([values])
+    np.testing.assert_array_equal(resampled[:, 0], resampled[:, 1])
     alone = [resample([values[:1]], seed) for seed in (0, 1)]
     assert (alone[0] != alone[1]).any()
     both = resample([values[:1], 1 - values[:1]])

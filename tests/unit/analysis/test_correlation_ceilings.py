@@ -96,11 +96,11 @@ def test_permutation_p_is_that_of_the_loops(ties):
     if ties:
         scores = [np.round(values, 1) for values in scores]
     shuffles = within_layer_shuffles((4, 5), 99, seed=3)
-    found = permutation_p(scores, shuffles)
-    np.testing.assert_array_equal(found, found.T)
+    p_values = permutation_p(scores, shuffles)
+    np.testing.assert_array_equal(p_values, p_values.T)
     for i in range(3):
         for j in range(i, 3):
-            assert found[i, j] == loop_p(scores[i], scores[j], shuffles)
+            assert p_values[i, j] == loop_p(scores[i], scores[j], shuffles)
 
 
 def test_permutation_p_is_near_that_of_all_shuffles():
@@ -111,8 +111,8 @@ def test_permutation_p_is_near_that_of_all_shuffles():
     exact = (loop_p(a, b, every) * 217 - 1) / 216
     assert 0.02 < exact < 0.9
     n = 4999
-    found = permutation_p([a, b], within_layer_shuffles((3, 3), n))[0, 1]
-    assert abs(found - exact) < 4 * math.sqrt(exact * (1 - exact) / n)
+    p_value = permutation_p([a, b], within_layer_shuffles((3, 3), n))[0, 1]
+    assert abs(p_value - exact) < 4 * math.sqrt(exact * (1 - exact) / n)
 
 
 def test_shuffles_stay_in_their_layers_and_are_the_same_each_time():
@@ -261,14 +261,14 @@ class TestFigure8:
         from tests.support.small_study import small
 
         study = small(tmp_path)
-        found = fig08.ceilings(study)[5]
+        cells = fig08.ceilings(study)[5]
         rows = fig08.rows(study, 5)
-        assert found.values[1, 0] == rows["copa", "piqa"]["srcc"]
-        assert found.values[0, 1] == rows["piqa", "copa"]["srcc_corrected"]
-        assert found.values[2, 2] == rows["record", "record"]["reliability_a"]
-        assert found.values[3, 1] == rows[AGGREGATE, "copa"]["srcc_leave_one_out"]
-        assert found.values[1, 3] == rows["copa", AGGREGATE]["srcc_leave_one_out_corrected"]
-        assert found.texts[1, 0] in (f"{found.values[1, 0]:.2f}", f"({found.values[1, 0]:.2f})")
+        assert cells.values[1, 0] == rows["copa", "piqa"]["srcc"]
+        assert cells.values[0, 1] == rows["piqa", "copa"]["srcc_corrected"]
+        assert cells.values[2, 2] == rows["record", "record"]["reliability_a"]
+        assert cells.values[3, 1] == rows[AGGREGATE, "copa"]["srcc_leave_one_out"]
+        assert cells.values[1, 3] == rows["copa", AGGREGATE]["srcc_leave_one_out_corrected"]
+        assert cells.texts[1, 0] in (f"{cells.values[1, 0]:.2f}", f"({cells.values[1, 0]:.2f})")
 
 
 def test_sentences_say_for_how_many_the_correction_is_known():

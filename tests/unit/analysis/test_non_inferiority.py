@@ -34,55 +34,55 @@ def task(n: int, right: int, *changes: tuple[int, int]) -> Any:
 
 def test_the_score_statistic_is_tangos_up_to_pseudo_counts_and_first_order() -> None:
     n, lost, gained, margin = 4000, 130, 90, 0.02
-    found = paired_loss(np.array([[lost]], float), np.array([[gained]], float), np.array([float(n)]))
+    loss = paired_loss(np.array([[lost]], float), np.array([[gained]], float), np.array([float(n)]))
     # Tango (1998): the restricted maximum of the share gained, in closed form.
     b = -lost - gained + (2 * n - lost + gained) * margin
     c = -gained * margin * (1 - margin)
     q = (np.sqrt(b**2 - 8 * n * c) - b) / (4 * n)
     z = (n * margin - (lost - gained)) / np.sqrt(n * (2 * q + margin * (1 - margin)))
     for confidence in (norm.cdf(z) - 0.001, norm.cdf(z) + 0.001):
-        assert found.within(margin, confidence)[0] == (confidence < norm.cdf(z))
+        assert loss.within(margin, confidence)[0] == (confidence < norm.cdf(z))
 
 
 def test_levels_pass_until_the_first_that_fails() -> None:
     # Nothing lost, nothing lost, much, nothing: the last does not count.
-    found = find_prunable([task(2000, 1500, (4, 4), (5, 5), (200, 50), (0, 0))], chance_levels=[0.25])
-    assert (found.level, found.estimate, found.below) == (2, 2, None)
-    assert found.verdict == UP_TO
-    assert found.power is not None
-    assert found.power > 0.8
+    prunable = find_prunable([task(2000, 1500, (4, 4), (5, 5), (200, 50), (0, 0))], chance_levels=[0.25])
+    assert (prunable.level, prunable.estimate, prunable.below) == (2, 2, None)
+    assert prunable.verdict == UP_TO
+    assert prunable.power is not None
+    assert prunable.power > 0.8
 
 
 def test_refuted_levels_are_found_from_the_top() -> None:
-    found = find_prunable([task(2000, 1500, (4, 4), (60, 20), (300, 50), (600, 50))], chance_levels=[0.25])
-    assert (found.level, found.estimate, found.below) == (1, 2, 3)
-    assert found.verdict == UP_TO
+    prunable = find_prunable([task(2000, 1500, (4, 4), (60, 20), (300, 50), (600, 50))], chance_levels=[0.25])
+    assert (prunable.level, prunable.estimate, prunable.below) == (1, 2, 3)
+    assert prunable.verdict == UP_TO
 
 
 def test_a_level_that_too_few_questions_reach_leaves_it_open() -> None:
-    found = find_prunable([task(500, 400, (1, 1), (40, 40))], chance_levels=[0.25])
-    assert (found.level, found.estimate, found.below) == (1, 2, None)
-    assert found.power is not None
-    assert found.power < 0.8
-    assert found.verdict == AT_LEAST
+    prunable = find_prunable([task(500, 400, (1, 1), (40, 40))], chance_levels=[0.25])
+    assert (prunable.level, prunable.estimate, prunable.below) == (1, 2, None)
+    assert prunable.power is not None
+    assert prunable.power < 0.8
+    assert prunable.verdict == AT_LEAST
 
 
 def test_every_level_within_the_margin_is_at_least_the_last() -> None:
-    found = find_prunable([task(2000, 1500, (4, 4), (5, 5))], chance_levels=[0.25])
-    assert (found.level, found.below, found.power, found.verdict) == (2, None, None, AT_LEAST)
+    prunable = find_prunable([task(2000, 1500, (4, 4), (5, 5))], chance_levels=[0.25])
+    assert (prunable.level, prunable.below, prunable.power, prunable.verdict) == (2, None, None, AT_LEAST)
 
 
 def test_few_questions_are_inconclusive_and_say_so() -> None:
-    found = find_prunable([task(16, 12, (1, 1), (2, 1))], chance_levels=[0.25])
-    assert (found.level, found.verdict) == (None, INCONCLUSIVE)
-    assert "too few questions" in found.reason
+    prunable = find_prunable([task(16, 12, (1, 1), (2, 1))], chance_levels=[0.25])
+    assert (prunable.level, prunable.verdict) == (None, INCONCLUSIVE)
+    assert "too few questions" in prunable.reason
     # No question changes, and still nothing is certain of 16.
     assert find_prunable([task(16, 12, (0, 0))], chance_levels=[0.25]).level is None
 
 
 def test_few_questions_refute_a_collapse_all_the_same() -> None:
-    found = find_prunable([task(60, 60, (45, 0))], chance_levels=[0.25])
-    assert (found.level, found.below, found.verdict) == (0, 1, UP_TO)
+    prunable = find_prunable([task(60, 60, (45, 0))], chance_levels=[0.25])
+    assert (prunable.level, prunable.below, prunable.verdict) == (0, 1, UP_TO)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_few_questions_refute_a_collapse_all_the_same() -> None:
     ],
 )
 def test_what_cannot_be_tested_is_said(tasks: list[Any], chance_level: float, reason: str) -> None:
-    found = find_prunable(tasks, [chance_level] * len(tasks))
-    assert found.level is None
-    assert reason in found.reason
+    prunable = find_prunable(tasks, [chance_level] * len(tasks))
+    assert prunable.level is None
+    assert reason in prunable.reason
 
 
 def test_a_wider_margin_lets_more_be_pruned() -> None:
@@ -124,10 +124,10 @@ def test_the_grid_is_tested_down_each_level_of_ffns() -> None:
 def test_enough_questions_are_a_power_of_four_fifths() -> None:
     """15% of the questions change at the second level, too many for it to pass: 1000 have a power of 0.50."""
     for n, verdict in ((1000, AT_LEAST), (2000, AT_LEAST), (2500, UP_TO)):
-        found = find_prunable([task(n, 3 * n // 4, (1, 1), (17 * n // 200, 13 * n // 200))], chance_levels=[0.25])
-        assert (found.level, found.below, found.verdict) == (1, None, verdict), found.power
-        assert found.power is not None
-        assert (found.power >= 0.8) == (verdict == UP_TO)
+        prunable = find_prunable([task(n, 3 * n // 4, (1, 1), (17 * n // 200, 13 * n // 200))], chance_levels=[0.25])
+        assert (prunable.level, prunable.below, prunable.verdict) == (1, None, verdict), prunable.power
+        assert prunable.power is not None
+        assert (prunable.power >= 0.8) == (verdict == UP_TO)
     nothing = find_prunable([task(2000, 1500, (170, 130))], chance_levels=[0.25])
     assert (nothing.level, nothing.verdict) == (None, INCONCLUSIVE)
     assert nothing.reason == "the study has too few questions (power 0.75 at the lowest pruning level)"
@@ -136,9 +136,9 @@ def test_enough_questions_are_a_power_of_four_fifths() -> None:
 def test_documents_that_ranked_leave_an_estimate() -> None:
     tasks = [task(2000, 1500, (4, 4), (60, 20), (300, 50))]
     assert find_prunable(tasks, [0.25]).level == 1
-    found = find_prunable(tasks, [0.25], overlap="the questions have ranked")
-    assert (found.level, found.estimate, found.below, found.relative) == (None, 2, None, None)
-    assert (found.verdict, found.reason) == (ESTIMATE_ONLY, "the questions have ranked")
+    prunable = find_prunable(tasks, [0.25], overlap="the questions have ranked")
+    assert (prunable.level, prunable.estimate, prunable.below, prunable.relative) == (None, 2, None, None)
+    assert (prunable.verdict, prunable.reason) == (ESTIMATE_ONLY, "the questions have ranked")
     cells = tasks[0].reshape(2, 2, -1)
     removed = np.array([[0, 10], [1, 11]], dtype=float)
     both = find_prunable_cell([cells], removed, [0.25], overlap="the questions have ranked")
@@ -148,9 +148,9 @@ def test_documents_that_ranked_leave_an_estimate() -> None:
 
 def test_an_average_that_holds_a_task_at_chance_is_an_estimate() -> None:
     able, guessed = task(2000, 1500, (4, 4), (300, 50)), task(2000, 1010, (0, 0), (0, 0))
-    found = find_prunable([able, guessed], [0.25, 0.5])
-    assert (found.level, found.estimate, found.verdict) == (None, 1, ESTIMATE_ONLY)
-    assert found.reason == "1 of 2 tasks is at chance level"
+    prunable = find_prunable([able, guessed], [0.25, 0.5])
+    assert (prunable.level, prunable.estimate, prunable.verdict) == (None, 1, ESTIMATE_ONLY)
+    assert prunable.reason == "1 of 2 tasks is at chance level"
     assert find_prunable([able], [0.25]).level == 1
     both = find_prunable_cell(
         [able[:2, None], guessed[:2, None]], np.array([[0.0], [1.0]]), [0.25, 0.5], overlap="overlap"

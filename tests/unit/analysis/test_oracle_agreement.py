@@ -41,50 +41,50 @@ class TestAgreement:
     def test_by_hand(self):
         rng = np.random.default_rng(0)
         score, outcomes = rng.random(20), rng.normal(size=(20, 11))
-        found = agreement(exact(score), outcomes, np.repeat([0, 1], 10))
+        agreed = agreement(exact(score), outcomes, np.repeat([0, 1], 10))
         lost = outcomes.mean(axis=1)
-        assert found.srcc == pytest.approx(spearmanr(score, lost).statistic)
+        assert agreed.srcc == pytest.approx(spearmanr(score, lost).statistic)
         inside = [spearmanr(score[part], lost[part]).statistic for part in (slice(10), slice(10, 20))]
-        assert found.within_layer == pytest.approx(np.mean(inside))
+        assert agreed.within_layer == pytest.approx(np.mean(inside))
         r = spearmanr(outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)).statistic
-        assert found.reliability_gradient == pytest.approx(1)
+        assert agreed.reliability_gradient == pytest.approx(1)
         if r > 0:
-            assert found.reliability_oracle == pytest.approx(2 * r / (1 + r))
-            assert found.noise_ceiling == pytest.approx(np.sqrt(2 * r / (1 + r)))
+            assert agreed.reliability_oracle == pytest.approx(2 * r / (1 + r))
+            assert agreed.noise_ceiling == pytest.approx(np.sqrt(2 * r / (1 + r)))
         else:
-            assert found.reliability_oracle is found.noise_ceiling is found.corrected is None
-        assert found.low < found.srcc < found.high
+            assert agreed.reliability_oracle is agreed.noise_ceiling is agreed.corrected is None
+        assert agreed.low < agreed.srcc < agreed.high
 
     def test_without_noise_the_limits_close(self):
         score = np.random.default_rng(1).random(30)
         other = score.copy()
         other[:10] = other[:10][::-1]
-        found = agreement(exact(score), np.repeat(other[:, None], 8, axis=1))
-        assert found.low == pytest.approx(found.srcc) == pytest.approx(found.high)
-        assert found.noise_ceiling == pytest.approx(1)
-        assert found.corrected == pytest.approx(found.srcc)
-        assert found.within_layer is None
+        agreed = agreement(exact(score), np.repeat(other[:, None], 8, axis=1))
+        assert agreed.low == pytest.approx(agreed.srcc) == pytest.approx(agreed.high)
+        assert agreed.noise_ceiling == pytest.approx(1)
+        assert agreed.corrected == pytest.approx(agreed.srcc)
+        assert agreed.within_layer is None
         sampled = agreement(exact(score), np.repeat(other[:, None], 8, axis=1), sampled=True)
-        assert sampled.low < found.srcc - 0.05 < found.srcc + 0.02 < sampled.high
+        assert sampled.low < agreed.srcc - 0.05 < agreed.srcc + 0.02 < sampled.high
 
     def test_what_is_above_one_is_kept_as_between_rankings(self):
         """The score is the oracle's own mean, so that the SRCC is 1, above what its noise allows."""
         rng = np.random.default_rng(4)
         outcomes = rng.normal(size=(40, 1)) + 4 * rng.normal(size=(40, 60))
         lost, even, odd = outcomes.mean(axis=1), outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)
-        found = agreement(Gradient(lost, np.full(40, 0.1), even, odd), outcomes)
+        agreed = agreement(Gradient(lost, np.full(40, 0.1), even, odd), outcomes)
         scores = TaskScores(*(values[None] for values in (lost, even, odd)))
-        assert found.srcc == pytest.approx(1)
-        assert found.corrected == pytest.approx(corrected_srcc(scores, scores))
-        assert found.corrected > 1
-        assert found.corrected_high > 1
-        assert found.high == 1, "of a plain SRCC nothing is above 1"
+        assert agreed.srcc == pytest.approx(1)
+        assert agreed.corrected == pytest.approx(corrected_srcc(scores, scores))
+        assert agreed.corrected > 1
+        assert agreed.corrected_high > 1
+        assert agreed.high == 1, "of a plain SRCC nothing is above 1"
 
     def test_constant_scores_have_none(self):
-        found = agreement(exact(np.ones(5)), np.random.default_rng(0).normal(size=(5, 6)))
-        assert found.srcc is found.low is found.corrected is found.noise_ceiling is None
-        found = agreement(exact(np.arange(5)), np.zeros((5, 6)))
-        assert found.srcc is found.high is found.reliability_oracle is None
+        agreed = agreement(exact(np.ones(5)), np.random.default_rng(0).normal(size=(5, 6)))
+        assert agreed.srcc is agreed.low is agreed.corrected is agreed.noise_ceiling is None
+        agreed = agreement(exact(np.arange(5)), np.zeros((5, 6)))
+        assert agreed.srcc is agreed.high is agreed.reliability_oracle is None
 
     def test_the_same_data_give_the_same_limits(self):
         rng = np.random.default_rng(2)
@@ -93,9 +93,9 @@ class TestAgreement:
 
     def test_noise_only_corrects_nothing(self):
         rng = np.random.default_rng(3)
-        found = agreement(exact(rng.random(30)), rng.normal(size=(30, 40)))
-        assert found.corrected is found.corrected_low is found.corrected_high is None
-        assert found.low < 0 < found.high
+        agreed = agreement(exact(rng.random(30)), rng.normal(size=(30, 40)))
+        assert agreed.corrected is agreed.corrected_low is agreed.corrected_high is None
+        assert agreed.low < 0 < agreed.high
 
 
 class TestArtifact:
@@ -123,10 +123,10 @@ class TestArtifact:
         signs = [-1 if place % 2 else 1 for place in range(20)]
         columns["loss_rises"] = [[s * x for x in row] for s, row in zip(signs, columns["loss_rises"], strict=True)]
         write(path, HEAD_ORACLE, columns, made_of(study, 0, "copa"))
-        found = read_heads(study, 0, "copa")
-        of = {name: agreement(found.gradient, values).srcc for name, values in found.outcomes.items()}
-        assert of["loss_change"] == pytest.approx(1)
-        assert of["loss_rise"] < 0.5
+        heads = read_heads(study, 0, "copa")
+        srccs = {name: agreement(heads.gradient, values).srcc for name, values in heads.outcomes.items()}
+        assert srccs["loss_change"] == pytest.approx(1)
+        assert srccs["loss_rise"] < 0.5
 
     def test_a_sample_of_heads_is_known_as_one(self, study):
         from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
@@ -136,10 +136,10 @@ class TestArtifact:
         table = read(path, HEAD_ORACLE).take([17, 3, 8, 12, 0])
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         write(path, HEAD_ORACLE, columns, made_of(study, 0, "copa"))
-        found = read_heads(study, 0, "copa")
-        assert found.sampled
-        assert found.layers.tolist() == [0, 0, 1, 2, 3]
-        np.testing.assert_allclose(found.outcomes["loss_rise"].mean(axis=1), found.gradient.score, rtol=1e-6)
+        heads = read_heads(study, 0, "copa")
+        assert heads.sampled
+        assert heads.layers.tolist() == [0, 0, 1, 2, 3]
+        np.testing.assert_allclose(heads.outcomes["loss_rise"].mean(axis=1), heads.gradient.score, rtol=1e-6)
 
     def test_other_layers_are_refused(self, study):
         columns = {name: [0.1, 0.2] for name in ("score", "stderr", "score_even", "score_odd")}

@@ -43,9 +43,9 @@ def columns(n_documents, context="The sun rose {} times"):
     return table
 
 
-def write_prompts(path, task="a", n_documents=3, **facts):
+def write_prompts(path, task="a", n_documents=3, **more):
     table = columns(n_documents)
-    write(path, PROMPTS, table, {"task": task, "shots": 0, "prompt_sizes": prompt_sizes(table), **facts})
+    write(path, PROMPTS, table, {"task": task, "shots": 0, "prompt_sizes": prompt_sizes(table), **more})
     return str(path)
 
 

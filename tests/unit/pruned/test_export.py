@@ -222,8 +222,8 @@ class Place:
             source = {"prompts": {"path": "prompts/copa/0shot-seed7.parquet", "digest": "0" * 64}}
             step = "steps.aggregate_heads" if name == "heads" else "steps.aggregate_ffns"
             provenance = {"step": step, "code": code_digest(step), "options": {}}
-            facts = {**provenance, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
-            write(self.ranking(name, cell), kind, columns, facts)
+            metadata = {**provenance, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
+            write(self.ranking(name, cell), kind, columns, metadata)
             self.orders[name] = order
 
     def ranking(self, component, cell="aggregate/0shot-seed7.parquet"):
@@ -391,8 +391,8 @@ def test_a_cache_that_forgets_the_first_layer_is_found(opt, monkeypatch, capsys)
     monkeypatch.setattr(HeadlessAttention, "forward", lambda self, hidden_states, **kwargs: kept(self, hidden_states))
     # A ranking that begins with the first layer.
     scores = np.arange(12.0).reshape(3, 4)
-    facts = {"model": json.loads(opt.record.read_text())}
-    write(opt.folder / "first.parquet", RANKING, as_columns(rank_heads(scores), scores), facts)
+    provenance = {"model": json.loads(opt.record.read_text())}
+    write(opt.folder / "first.parquet", RANKING, as_columns(rank_heads(scores), scores), provenance)
     options = ("--ranking", opt.folder / "first.parquet", "--percent", 40)
     assert opt.export(*options) == 1
     assert "the export's logits with a cache differ" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_figures_9_16_and_17_have_four_curves_per_transfer_task_and_two_per_unse
 def drawn(monkeypatch, module, study, **what):
     """The figure that a module draws."""
     figures = []
-    monkeypatch.setattr(style, "save", lambda figure, out, made: figures.append(figure))
+    monkeypatch.setattr(style, "save", lambda figure, out, provenance: figures.append(figure))
     module.draw(study, Path("x"), **what)
     return figures[0]
 
@@ -146,8 +146,8 @@ def test_a_partner_that_is_the_highest_and_the_lowest_is_drawn_once(tmp_path, mo
 
 @pytest.mark.parametrize("values", [{"b": 0.4, "c": 0.4, "d": 0.4}, {"b": -1.0}, {"b": 0.0, "c": float("nan")}])
 def test_tied_partners_are_one(values):
-    found = partners("a", {"a": 1.0, **values})
-    assert found["highest_srcc"] == found["lowest_srcc"]
+    chosen = partners("a", {"a": 1.0, **values})
+    assert chosen["highest_srcc"] == chosen["lowest_srcc"]
 
 
 @pytest.mark.parametrize(
@@ -311,9 +311,9 @@ class TestReaders:
         mixed = table.take([5, 0, 3, 1, 4, 2])
         columns = {name: mixed.column(name).to_pylist() for name in mixed.column_names}
         write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
-        found = read_grid(tmp_path / "grid.parquet")
-        np.testing.assert_array_equal(found.accuracy, read_grid(path).accuracy)
-        np.testing.assert_array_equal(found.correct, read_grid(path).correct)
+        grid = read_grid(tmp_path / "grid.parquet")
+        np.testing.assert_array_equal(grid.accuracy, read_grid(path).accuracy)
+        np.testing.assert_array_equal(grid.correct, read_grid(path).correct)
         columns = {name: values[:-1] for name, values in columns.items()}
         write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
         with pytest.raises(ArtifactError, match="must be a grid"):

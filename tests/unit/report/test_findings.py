@@ -74,11 +74,11 @@ class TestAccuracy:
 
 class TestChanceLevel:
     def test_it_is_the_share_of_right_choices(self, study):
-        found = read_chance_levels(study)
-        assert {task: level.random_choice for task, level in found.items()} == {
+        levels = read_chance_levels(study)
+        assert {task: level.random_choice for task, level in levels.items()} == {
             "piqa": 0.25, "copa": 0.5, "record": 0.5, "mathqa": 0.5,
         }  # fmt: skip
-        assert [found[task].majority for task in ("piqa", "copa")] == pytest.approx([0.3, 0.5])
+        assert [levels[task].majority for task in ("piqa", "copa")] == pytest.approx([0.3, 0.5])
 
     @pytest.mark.parametrize(
         ("metric", "question", "gold", "expected", "majority"),
@@ -109,9 +109,9 @@ class TestChanceLevel:
             "choice_length": [None] * 6,
         }
         write(tmp_path / "p.parquet", PROMPTS, columns, {})
-        found = read_chance_level(tmp_path / "p.parquet")
-        assert found[:2] == pytest.approx((expected, majority))
-        assert found.level == pytest.approx(max(expected, majority))
+        chance = read_chance_level(tmp_path / "p.parquet")
+        assert chance[:2] == pytest.approx((expected, majority))
+        assert chance.level == pytest.approx(max(expected, majority))
 
 
 class TestSentences:

@@ -38,10 +38,10 @@ def lost(study):
 
 class TestHeadroom:
     def test_there_is_a_row_for_every_component_task_and_average(self, many):
-        found = prunable(many)
+        by_cell = prunable(many)
         tasks = (AVERAGE, *many.tasks)
         cells = [(c, r, t) for c, r in (("heads", "own"), ("heads", "aggregate"), ("ffns", "own")) for t in tasks]
-        assert list(found) == [(k, *cell) for k in (0, 5) for cell in [*cells, (BOTH, "joint grid", AVERAGE)]]
+        assert list(by_cell) == [(k, *cell) for k in (0, 5) for cell in [*cells, (BOTH, "joint grid", AVERAGE)]]
 
     def test_the_average_is_tested_by_the_stated_rule(self, many):
         row = prunable(many)[0, "heads", "own", AVERAGE]
@@ -54,16 +54,16 @@ class TestHeadroom:
         assert row.paper == "about 70%"
 
     def test_each_task_has_its_own_chance_level_and_share(self, many):
-        found = prunable(many)
+        by_cell = prunable(many)
         # Piqa at 0 shots keeps 8, 8, 7, 5 of 10 under its own ranking, and at 5 shots 7, 7, 7, 4.
-        assert found[0, "heads", "own", "piqa"].heads == 20
-        assert found[5, "heads", "own", "piqa"].heads == 50
-        assert found[0, "heads", "own", "piqa"].random_choice == 0.25
-        row = found[0, "ffns", "own", "piqa"]
+        assert by_cell[0, "heads", "own", "piqa"].heads == 20
+        assert by_cell[5, "heads", "own", "piqa"].heads == 50
+        assert by_cell[0, "heads", "own", "piqa"].random_choice == 0.25
+        row = by_cell[0, "ffns", "own", "piqa"]
         assert (row.verdict, row.heads, row.ffns) == ("up to", None, 0)
-        assert found[0, "ffns", "own", "piqa"].paper == "30%"
+        assert by_cell[0, "ffns", "own", "piqa"].paper == "30%"
         # Under the aggregate ranking copa keeps nine at 50%.
-        assert found[0, "heads", "aggregate", "copa"].heads == 50
+        assert by_cell[0, "heads", "aggregate", "copa"].heads == 50
 
     def test_heads_and_ffns_together(self, many):
         row = prunable(many)[0, BOTH, "joint grid", AVERAGE]
@@ -72,47 +72,49 @@ class TestHeadroom:
 
     @pytest.mark.parametrize("shots", [0, 5])
     def test_ffns_and_both_have_an_estimate_only_where_the_evaluation_questions_rank(self, tmp_path, shots):
-        found = prunable(small(tmp_path, repeat=40))
+        by_cell = prunable(small(tmp_path, repeat=40))
         ranked = "the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)"
         for task in (AVERAGE, "piqa", "copa", "record"):
-            row = found[shots, "ffns", "own", task]
+            row = by_cell[shots, "ffns", "own", task]
             assert (row.verdict, row.ffns, row.below, row.relative, row.loss) == ("estimate only", *[None] * 4)
             assert row.reason == ranked
             assert row.estimate_ffns is not None
             words = headroom.in_words(row)
             assert words[4] == f"estimate only, {row.estimate_ffns}%: {ranked}"
-        joint = found[shots, BOTH, "joint grid", AVERAGE]
+        joint = by_cell[shots, BOTH, "joint grid", AVERAGE]
         assert (joint.verdict, joint.heads, joint.ffns, joint.reason) == ("estimate only", None, None, ranked)
         assert (joint.estimate_heads, joint.estimate_ffns) == (50, 0)
         assert headroom.in_words(joint)[4].startswith("estimate only, 50% of heads and 0% of FFNs: the evaluation")
-        assert found[shots, "heads", "own", AVERAGE].verdict == "up to"
+        assert by_cell[shots, "heads", "own", AVERAGE].verdict == "up to"
 
     def test_one_task_ranked_by_its_evaluation_questions_spoils_its_row_and_the_average_alone(self, many):
         path = many.path("ffn_importance", 0, task="copa")
         table = read(path, FFN_IMPORTANCE)
-        facts = made_of(many, 0, "copa", options={"selection": "evaluation"})
-        write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, facts)
-        found = prunable(many)
-        verdicts = {task: found[0, "ffns", "own", task].verdict for task in (AVERAGE, *many.tasks)}
+        provenance = made_of(many, 0, "copa", options={"selection": "evaluation"})
+        write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, provenance)
+        by_cell = prunable(many)
+        verdicts = {task: by_cell[0, "ffns", "own", task].verdict for task in (AVERAGE, *many.tasks)}
         assert verdicts == {AVERAGE: "estimate only", "piqa": "up to", "copa": "estimate only", "record": "up to"}
-        assert found[0, BOTH, "joint grid", AVERAGE].verdict == "estimate only"
-        assert found[5, "ffns", "own", AVERAGE].verdict == "up to"
+        assert by_cell[0, BOTH, "joint grid", AVERAGE].verdict == "estimate only"
+        assert by_cell[5, "ffns", "own", AVERAGE].verdict == "up to"
 
     def test_heads_scored_on_an_evaluation_question_have_an_estimate_only(self, many):
         path = many.results.parent / "prompts" / "copa" / "0shot-seed7.parquet"
         table = read(path, PROMPTS).to_pylist()
-        facts = {"task": "copa", "shots": 0, "seed": 7}
+        provenance = {"task": "copa", "shots": 0, "seed": 7}
         again = [{**row, "purpose": "importance"} for row in table if row["question"] == 3]
         for split, verdict in (("train", "up to"), ("validation", "estimate only")):
             rows = [*table, *({**row, "split": split} for row in again)]
-            write(path, PROMPTS, by_column(rows), facts)
-            found = prunable(many)
-            assert found[0, "heads", "own", "copa"].verdict == verdict
-            assert found[0, "heads", "own", AVERAGE].verdict == verdict
+            write(path, PROMPTS, by_column(rows), provenance)
+            by_cell = prunable(many)
+            assert by_cell[0, "heads", "own", "copa"].verdict == verdict
+            assert by_cell[0, "heads", "own", AVERAGE].verdict == verdict
             # The aggregate ranks by the scores of all tasks, the own ranking of piqa by its own.
-            assert found[0, "heads", "aggregate", "piqa"].verdict == ("up to" if split == "train" else "estimate only")
-            assert found[0, "heads", "own", "piqa"].verdict == "up to"
-            assert found[0, BOTH, "joint grid", AVERAGE].verdict == ("prunable" if split == "train" else verdict)
+            assert by_cell[0, "heads", "aggregate", "piqa"].verdict == (
+                "up to" if split == "train" else "estimate only"
+            )
+            assert by_cell[0, "heads", "own", "piqa"].verdict == "up to"
+            assert by_cell[0, BOTH, "joint grid", AVERAGE].verdict == ("prunable" if split == "train" else verdict)
 
     def test_tasks_at_chance_are_shown_in_an_average_and_left_out_of_what_is_tested(self, tmp_path):
         study = ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa", "record"), (0,), 7, joint=True)
@@ -122,24 +124,24 @@ class TestHeadroom:
             repeat=40,
             selection="scoring",
         )
-        found = prunable(write_study(study, values))
+        by_cell = prunable(write_study(study, values))
         for component, ranking in (("heads", "own"), ("heads", "aggregate"), ("ffns", "own")):
-            both = [found[0, component, ranking, name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
+            both = [by_cell[0, component, ranking, name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
             assert [(row.verdict, row.tasks, row.questions) for row in both] == [
                 ("estimate only", 3, 1200), ("up to", 2, 800),
             ]  # fmt: skip
             assert both[0].reason == "1 of 3 tasks is at chance level"
             assert both[0].accuracy == pytest.approx(0.7)
             assert both[1].accuracy == pytest.approx(0.8)
-            assert found[0, component, ranking, "record"].verdict == "inconclusive"
-        joint = [found[0, BOTH, "joint grid", name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
+            assert by_cell[0, component, ranking, "record"].verdict == "inconclusive"
+        joint = [by_cell[0, BOTH, "joint grid", name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
         assert [(row.verdict, row.tasks) for row in joint] == [("estimate only", 3), ("prunable", 2)]
         assert headroom.in_words(both[1])[3] == "average above chance (2 tasks)"
 
     def test_a_task_alone_has_one_row(self, tmp_path):
         study = ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)
-        found = prunable(write_study(study, Values(repeat=40, selection="scoring")))
-        assert [key[1:] for key in found] == [
+        by_cell = prunable(write_study(study, Values(repeat=40, selection="scoring")))
+        assert [key[1:] for key in by_cell] == [
             ("heads", "own", "piqa"), ("heads", "aggregate", "piqa"), ("ffns", "own", "piqa"),
             (BOTH, "joint grid", "piqa"),
         ]  # fmt: skip
@@ -176,8 +178,8 @@ class TestHeadroom:
     def test_several_seeds_are_told_apart(self, many, tmp_path):
         flat = Values(right=lambda *key: [8] * (3 if "srcc" in key[-1] else 4), repeat=40)
         other = write_study(replace(many, seed=8), flat)
-        found = list(headroom.rows(many, [7, 8]))
-        assert found == [*headroom.rows(many, [7]), *headroom.rows(other, [8])]
+        table_rows = list(headroom.rows(many, [7, 8]))
+        assert table_rows == [*headroom.rows(many, [7]), *headroom.rows(other, [8])]
         headroom.write(many, [7, 8], tmp_path / "headroom")
         page = (tmp_path / "headroom.md").read_text()
         assert "| 7 | 0-shot | heads, own | average | up to 20%" in page
@@ -192,18 +194,18 @@ class TestHeadroom:
 
 class TestLosses:
     def test_every_curve_and_level_is_there(self, many):
-        found = lost(many)
-        assert len(found) == len(list(losses.rows(many)))
+        lost_rows = lost(many)
+        assert len(lost_rows) == len(list(losses.rows(many)))
         for ranking in ("own", "aggregate", "random_1"):
             for task in (AVERAGE, *many.tasks):
                 for percent in (0, 20, 50, 90):
-                    assert (0, "heads", ranking, task, percent, 0) in found
-        assert (5, "ffns", "own", "copa", 0, 90) in found
-        assert (0, "ffns", "random_1", "copa", 0, 50) in found
-        assert (0, "ffns", "aggregate", "copa", 0, 50) not in found
-        assert (0, "heads", "lowest_srcc", "copa", 50, 0) in found
-        assert (0, "heads", "own", "mathqa", 50, 0) in found
-        assert (0, BOTH, "joint grid", "copa", 50, 20) in found
+                    assert (0, "heads", ranking, task, percent, 0) in lost_rows
+        assert (5, "ffns", "own", "copa", 0, 90) in lost_rows
+        assert (0, "ffns", "random_1", "copa", 0, 50) in lost_rows
+        assert (0, "ffns", "aggregate", "copa", 0, 50) not in lost_rows
+        assert (0, "heads", "lowest_srcc", "copa", 50, 0) in lost_rows
+        assert (0, "heads", "own", "mathqa", 50, 0) in lost_rows
+        assert (0, BOTH, "joint grid", "copa", 50, 20) in lost_rows
 
     def test_a_task_has_a_paired_test(self, many):
         row = lost(many)[0, "heads", "own", "copa", 50, 0]

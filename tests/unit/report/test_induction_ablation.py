@@ -48,12 +48,12 @@ class TestHeads:
 
     def test_controls_are_of_the_same_layers_without_the_chosen(self) -> None:
         chosen = [(0, 1), (3, 2), (0, 4), (3, 0), (3, 5)]
-        found = [control(chosen, "both", 8, number) for number in range(1, 200)]
-        for heads in found:
+        controls = [control(chosen, "both", 8, number) for number in range(1, 200)]
+        for heads in controls:
             assert sorted(layer for layer, _ in heads) == [0, 0, 3, 3, 3]
             assert len(set(heads)) == 5
             assert not set(heads) & set(chosen)
-        counts = {head: sum(head in heads for heads in found) for heads in found for head in heads}
+        counts = {head: sum(head in heads for heads in controls) for heads in controls for head in heads}
         # Each of six others twice, of five others three times: 66 and 119 of 199.
         assert len(counts) == 11
         assert all(abs(n - (66 if layer == 0 else 119)) < 30 for (layer, _), n in counts.items())
@@ -61,9 +61,9 @@ class TestHeads:
     def test_a_layer_with_too_few_others_gives_all_of_them_and_keeps_the_number(self) -> None:
         chosen = [(2, head) for head in range(5)]
         for number in range(1, 9):
-            found = control(chosen, "copying", 8, number)
-            assert len(set(found)) == 5
-            assert {(2, 5), (2, 6), (2, 7)} < set(found)
+            control_heads = control(chosen, "copying", 8, number)
+            assert len(set(control_heads)) == 5
+            assert {(2, 5), (2, 6), (2, 7)} < set(control_heads)
         assert control([(1, 0), (1, 1)], "copying", 2, 1) == [(1, 0), (1, 1)]
 
     def test_a_control_is_the_same_for_the_same_heads(self) -> None:
@@ -87,9 +87,9 @@ def change(study: ResultsMatrix, shots: int, task: str, edit) -> None:  # type: 
 
 class TestEffects:
     def test_losses_by_hand(self, study: ResultsMatrix) -> None:
-        found = select(effects(study), ACCURACY, 5)
-        assert list(found) == [Cell(name, percent) for name in SELECTIONS for percent in (10, 20)]
-        e = found[Cell("prefix_matching", 20)]
+        selected = select(effects(study), ACCURACY, 5)
+        assert list(selected) == [Cell(name, percent) for name in SELECTIONS for percent in (10, 20)]
+        e = selected[Cell("prefix_matching", 20)]
         assert (e.task, e.n_heads, e.n_shared, e.n_controls, e.n_questions) == (AVERAGE, 4, 0.5, 2, 20)
         assert e.whole.value == pytest.approx(0.9)
         assert e.ablated.value == pytest.approx(0.4)
@@ -102,7 +102,7 @@ class TestEffects:
         assert e.p_value is None
         assert e.extra.low > 0
         assert e.beyond_controls
-        same = found[Cell("copying", 10)]
+        same = selected[Cell("copying", 10)]
         assert (same.lost, same.extra) == ((0, 0, 0), (0, 0, 0))
         assert not same.beyond_controls
 

@@ -22,8 +22,8 @@ def table(study):
 
 
 def test_each_number_of_the_paper_is_there_once(study):
-    found = rows(study)
-    assert len({row.quantity for row in found}) == len(found) == 31
+    all_rows = rows(study)
+    assert len({row.quantity for row in all_rows}) == len(all_rows) == 31
     for value in (
         "21.7 B",
         "43.4 B",
@@ -37,45 +37,45 @@ def test_each_number_of_the_paper_is_there_once(study):
         "31 of 64",
         "41 of 64",
     ):
-        assert [row.paper for row in found].count(value) == 1, value
-    assert all(row.paper and row.note for row in found)
+        assert [row.paper for row in all_rows].count(value) == 1, value
+    assert all(row.paper and row.note for row in all_rows)
 
 
 def test_ours_is_computed(study):
-    found = table(study)
-    assert found["heads: layers x heads per layer"].ours == "4 x 5 = 20"
-    assert found["attention parameters"].ours == "20.0 M"
-    assert found["FFN parameters"].ours == "20.0 M"
-    assert found["heads prunable with minimal loss"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
-    assert found["parameters of these heads"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
+    quantities = table(study)
+    assert quantities["heads: layers x heads per layer"].ours == "4 x 5 = 20"
+    assert quantities["attention parameters"].ours == "20.0 M"
+    assert quantities["FFN parameters"].ours == "20.0 M"
+    assert quantities["heads prunable with minimal loss"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
+    assert quantities["parameters of these heads"].ours == "0-shot: inconclusive; 5-shot: inconclusive"
     # 8 + 9 + 8 right of 30 without pruning, 2 + 3 + 2 with.
-    assert found["points lost with 70% of heads and 20% of FFNs, 0-shot"].ours.startswith("60.0 ± ")
-    assert found["largest loss from one FFN in points, any task"].ours.startswith(
+    assert quantities["points lost with 70% of heads and 20% of FFNs, 0-shot"].ours.startswith("60.0 ± ")
+    assert quantities["largest loss from one FFN in points, any task"].ours.startswith(
         "0-shot: 40.0 ± 10.0 (layer 3 on copa)"
     )
-    assert "argsort statistic" in found["correlation of record and copa, 0-shot"].ours
-    assert found["heads with high prefix matching scores from layer"].ours == "3 of 4"
-    assert found["heads with high copying scores from layer"].ours == "4 of 4"
+    assert "argsort statistic" in quantities["correlation of record and copa, 0-shot"].ours
+    assert quantities["heads with high prefix matching scores from layer"].ours == "3 of 4"
+    assert quantities["heads with high copying scores from layer"].ours == "4 of 4"
 
 
 def test_shares_are_tested_where_there_are_questions_enough(tmp_path):
-    found = table(small(tmp_path, repeat=40, selection="scoring"))
-    assert found["heads prunable with minimal loss"].ours == (
+    quantities = table(small(tmp_path, repeat=40, selection="scoring"))
+    assert quantities["heads prunable with minimal loss"].ours == (
         "0-shot: up to 20% (point estimate 20%, upper bound 50%); "
         "5-shot: up to 20% (point estimate 20%, upper bound 50%)"
     )
-    assert found["parameters of these heads"].ours == "0-shot: 4.0 M; 5-shot: 4.0 M"
-    assert found["FFNs prunable on average, 0-shot"].ours == "up to 0% (point estimate 0%, upper bound 20%)"
-    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
+    assert quantities["parameters of these heads"].ours == "0-shot: 4.0 M; 5-shot: 4.0 M"
+    assert quantities["FFNs prunable on average, 0-shot"].ours == "up to 0% (point estimate 0%, upper bound 20%)"
+    assert quantities["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
 
 
 def test_ffns_ranked_by_the_evaluation_questions_have_an_estimate(tmp_path):
-    found = table(small(tmp_path, repeat=40))
-    assert found["heads prunable with minimal loss"].ours.startswith("0-shot: up to 20%")
-    assert found["FFNs prunable with minimal loss"].ours == "0-shot: estimate only, 0%; 5-shot: estimate only, 20%"
-    assert found["parameters of these FFNs"].ours == "0-shot: estimate only; 5-shot: estimate only"
-    assert found["FFNs prunable on average, 0-shot"].ours == "estimate only, 0%"
-    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: estimate only, 0%")
+    quantities = table(small(tmp_path, repeat=40))
+    assert quantities["heads prunable with minimal loss"].ours.startswith("0-shot: up to 20%")
+    assert quantities["FFNs prunable with minimal loss"].ours == "0-shot: estimate only, 0%; 5-shot: estimate only, 20%"
+    assert quantities["parameters of these FFNs"].ours == "0-shot: estimate only; 5-shot: estimate only"
+    assert quantities["FFNs prunable on average, 0-shot"].ours == "estimate only, 0%"
+    assert quantities["FFNs prunable, piqa"].ours.startswith("0-shot: estimate only, 0%")
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,12 @@ def test_what_the_study_lacks_is_empty_with_a_reason(study, quantity, reason):
 
 def test_a_study_without_joint_grid_or_second_shot(tmp_path):
     study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(selection="scoring"))
-    found = table(study)
-    assert "prunes no heads and FFNs together" in found["points lost with 70% of heads and 20% of FFNs, 0-shot"].note
-    assert found["correlation between 0 and 5 shots, mean over tasks (Table 1)"].ours == ""
-    assert found["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
+    quantities = table(study)
+    assert (
+        "prunes no heads and FFNs together" in quantities["points lost with 70% of heads and 20% of FFNs, 0-shot"].note
+    )
+    assert quantities["correlation between 0 and 5 shots, mean over tasks (Table 1)"].ours == ""
+    assert quantities["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
 
 
 def test_no_level_prunes_an_ffn(tmp_path):

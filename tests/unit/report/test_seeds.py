@@ -43,50 +43,50 @@ def loop_components(outcomes):
 
 def test_components_are_those_of_the_loops():
     outcomes = (np.random.default_rng(0).random((2, 3, 4, 9)) < 0.6).astype(float)
-    found = components(outcomes)
-    assert found.mean.shape == (2, 3)
+    parts = components(outcomes)
+    assert parts.mean.shape == (2, 3)
     for place in np.ndindex(2, 3):
         expected = loop_components(outcomes[place].tolist())
-        values = [getattr(found, name)[place] for name in ("mean", "total", "crossed", "sampling")]
+        values = [getattr(parts, name)[place] for name in ("mean", "total", "crossed", "sampling")]
         assert values == pytest.approx(expected)
-    np.testing.assert_allclose(found.unclipped, found.total - found.crossed)
-    assert (found.unclipped < 0).any()
-    assert found.seed.min() == 0
+    np.testing.assert_allclose(parts.unclipped, parts.total - parts.crossed)
+    assert (parts.unclipped < 0).any()
+    assert parts.seed.min() == 0
 
 
 def test_components_by_hand():
     # Seeds move all documents alike: nothing is left for single ones.
-    found = components(np.array([[0.0, 1, 2], [1.0, 2, 3]]))
-    assert (found.mean, found.total, found.crossed, found.seed) == (1.5, 0.5, 0, 0.5)
+    parts = components(np.array([[0.0, 1, 2], [1.0, 2, 3]]))
+    assert (parts.mean, parts.total, parts.crossed, parts.seed) == (1.5, 0.5, 0, 0.5)
     # Two seeds that exchange two questions: equal means, all of it between single questions.
-    found = components(np.array([[1.0, 0, 1, 0], [0.0, 1, 1, 0]]))
-    assert (found.total, found.seed) == (0, 0)
-    assert found.crossed == pytest.approx((4 * 0.25) / 3 / 4)
+    parts = components(np.array([[1.0, 0, 1, 0], [0.0, 1, 1, 0]]))
+    assert (parts.total, parts.seed) == (0, 0)
+    assert parts.crossed == pytest.approx((4 * 0.25) / 3 / 4)
     # The same answers: no variance over seeds.
-    found = components(np.array([[1.0, 0, 1, 0]] * 3))
-    assert (found.total, found.crossed) == (0, 0)
-    assert found.sampling == pytest.approx(0.25 * 4 / 3 / 4)
+    parts = components(np.array([[1.0, 0, 1, 0]] * 3))
+    assert (parts.total, parts.crossed) == (0, 0)
+    assert parts.sampling == pytest.approx(0.25 * 4 / 3 / 4)
 
 
 def test_the_averages_components():
     rng = np.random.default_rng(1)
     tasks = [(rng.random((3, n)) < 0.5).astype(float) for n in (10, 20)]
-    found, each = average_components(tasks), [components(outcomes) for outcomes in tasks]
+    parts, each = average_components(tasks), [components(outcomes) for outcomes in tasks]
     by_seed = [(a.mean() + b.mean()) / 2 for a, b in zip(*tasks, strict=True)]
-    assert found.mean == pytest.approx(np.mean(by_seed))
-    assert found.total == pytest.approx(np.var(by_seed, ddof=1))
-    assert found.crossed == pytest.approx((each[0].crossed + each[1].crossed) / 4)
-    assert found.sampling == pytest.approx((each[0].sampling + each[1].sampling) / 4)
+    assert parts.mean == pytest.approx(np.mean(by_seed))
+    assert parts.total == pytest.approx(np.var(by_seed, ddof=1))
+    assert parts.crossed == pytest.approx((each[0].crossed + each[1].crossed) / 4)
+    assert parts.sampling == pytest.approx((each[0].sampling + each[1].sampling) / 4)
 
 
 def test_heads_have_halves_for_documents():
     rng = np.random.default_rng(2)
     seeds = [TaskScores(*rng.random((3, 4, 5))) for _ in range(3)]
-    found = head_components(seeds)
-    np.testing.assert_allclose(found.mean, np.mean([s.score for s in seeds], axis=0))
-    np.testing.assert_allclose(found.total, np.var([s.score for s in seeds], axis=0, ddof=1))
+    parts = head_components(seeds)
+    np.testing.assert_allclose(parts.mean, np.mean([s.score for s in seeds], axis=0))
+    np.testing.assert_allclose(parts.total, np.var([s.score for s in seeds], axis=0, ddof=1))
     _, _, crossed, _ = loop_components([[s.even[1, 2], s.odd[1, 2]] for s in seeds])
-    assert found.crossed[1, 2] == pytest.approx(crossed)
+    assert parts.crossed[1, 2] == pytest.approx(crossed)
 
 
 def test_agreement_is_a_mean_over_pairs():
@@ -94,18 +94,18 @@ def test_agreement_is_a_mean_over_pairs():
     base = rng.random((9, 8))
     a, b = (TaskScores(*(base + 0.2 * rng.random((3, 9, 8)))) for _ in "ab")
     noise = TaskScores(*rng.random((3, 9, 8)))
-    found = agreement([a, b], same_documents=True)
-    assert found.srcc == srcc(a.score, b.score)[0]
-    assert (found.ceiling, found.corrected) == (noise_ceiling(a, b), corrected_srcc(a, b, same_documents=True))
+    agreed = agreement([a, b], same_documents=True)
+    assert agreed.srcc == srcc(a.score, b.score)[0]
+    assert (agreed.ceiling, agreed.corrected) == (noise_ceiling(a, b), corrected_srcc(a, b, same_documents=True))
     assert agreement([a, b], same_documents=False).corrected == corrected_srcc(a, b)
-    found = agreement([a, b, noise], same_documents=True)
-    assert found.srcc == pytest.approx(
+    agreed = agreement([a, b, noise], same_documents=True)
+    assert agreed.srcc == pytest.approx(
         np.mean([srcc(x.score, y.score)[0] for x, y in ((a, b), (a, noise), (b, noise))])
     )
-    assert (found.n_corrected, found.n_pairs) == (1, 3)
+    assert (agreed.n_corrected, agreed.n_pairs) == (1, 3)
     opposed = TaskScores(base, base, -base)
-    found = agreement([opposed, opposed], same_documents=True)
-    assert (found.ceiling, found.corrected, found.n_corrected) == (None, None, 0)
+    agreed = agreement([opposed, opposed], same_documents=True)
+    assert (agreed.ceiling, agreed.corrected, agreed.n_corrected) == (None, None, 0)
 
 
 def command(study, *more, seeds=SEEDS):
@@ -126,26 +126,26 @@ def test_the_artifact_is_of_all_seeds(study):
     assert cell["variance"] == pytest.approx(np.var(values, ddof=1))
     # The fixture's halves are the scores: all of it is the seed's.
     assert cell["seed_variance"] == pytest.approx(cell["variance"])
-    made = provenance(out)
-    assert made["options"] == {"tasks": list(study.tasks), "shots": [0, 5], "seeds": [7, 8]}
-    assert "seed" not in made
-    assert len(made["inputs"]) == 4 * 2 * 2
+    record = provenance(out)
+    assert record["options"] == {"tasks": list(study.tasks), "shots": [0, 5], "seeds": [7, 8]}
+    assert "seed" not in record
+    assert len(record["inputs"]) == 4 * 2 * 2
     states = {file.path: file for file in verify.verify(study.results.parent)}
     assert "unrecognised" not in states["model/seeds/head_importance.parquet"].problems
 
 
 def test_the_table(study, tmp_path):
-    found = {(row.shots, row.task): row for row in rows(study, SEEDS, same_documents=True)}
-    assert len(found) == 2 * 4
-    row = found[0, "copa"]
+    by_cell = {(row.shots, row.task): row for row in rows(study, SEEDS, same_documents=True)}
+    assert len(by_cell) == 2 * 4
+    row = by_cell[0, "copa"]
     assert (row.seeds, row.questions, row.accuracy) == (2, 10, pytest.approx(75))
     _, total, crossed, sampling = loop_components([[1.0] * 9 + [0], [1.0] * 6 + [0] * 4])
     assert row.variance == pytest.approx(1e4 * total)
     assert row.seed_variance == pytest.approx(1e4 * (total - crossed))
     assert row.sampling_variance == pytest.approx(1e4 * sampling)
     assert row.srcc == pytest.approx(srcc(scores(1), scores(501))[0])
-    assert found[0, "piqa"].variance == 0
-    average = found[0, "aggregate"]
+    assert by_cell[0, "piqa"].variance == 0
+    average = by_cell[0, "aggregate"]
     # Three tasks of 10 questions, of which one loses 0.3.
     assert (average.questions, average.accuracy) == (30, pytest.approx(100 * (2.5 / 3 + 2.2 / 3) / 2))
     assert average.variance == pytest.approx(1e4 * 0.1**2 / 2)

@@ -51,9 +51,9 @@ def write_task(
     for step, kind, selection in zip(
         ("ffn_importance", "ffn_selection"), (FFN_IMPORTANCE, FFN_SELECTION), selections, strict=True
     ):
-        facts = made_of(study, k, task, options={"selection": selection})
+        provenance = made_of(study, k, task, options={"selection": selection})
         # Rows in any order.
-        write(study.path(step, k, task=task), kind, scores(selection, (2, 0, 3, 1)), facts)
+        write(study.path(step, k, task=task), kind, scores(selection, (2, 0, 3, 1)), provenance)
     for ranking, right in RIGHT.items():
         columns = {
             "percent": PERCENTS,
@@ -68,11 +68,11 @@ def write_task(
 
 @pytest.fixture
 def study(tmp_path: Path) -> ResultsMatrix:
-    found = replace(small(tmp_path), selection_bias=True)
-    for k in found.shots:
-        for task in found.tasks:
-            write_task(found, k, task)
-    return found
+    matrix = replace(small(tmp_path), selection_bias=True)
+    for k in matrix.shots:
+        for task in matrix.tasks:
+            write_task(matrix, k, task)
+    return matrix
 
 
 def test_both_rankings_are_judged_on_the_same_questions(study: ResultsMatrix) -> None:
@@ -145,8 +145,8 @@ def test_curves_that_cannot_be_compared_are_refused(
 
 def test_scores_without_outcomes_are_refused(study: ResultsMatrix) -> None:
     columns = scores("scoring") | dict.fromkeys(("doc_id", "correct_dense", "correct_ablated"), [None] * 4)
-    facts = made_of(study, 0, "copa", options={"selection": "scoring"})
-    write(study.path("ffn_selection", 0, task="copa"), FFN_SELECTION, columns, facts)
+    provenance = made_of(study, 0, "copa", options={"selection": "scoring"})
+    write(study.path("ffn_selection", 0, task="copa"), FFN_SELECTION, columns, provenance)
     with pytest.raises(HeadroomError, match="ffn_selection/copa/0shot-seed7.parquet: no outcomes by question"):
         measure_selection_bias(study, 0)
 

@@ -88,18 +88,18 @@ def table(folder, model, path, kind):
 
 
 def test_models_side_by_side(results):
-    found = rows(results, "models", COMPARED_MODELS)
-    labels = [(r["model"], r["group"], r["step"]) for r in found]
+    table_rows = rows(results, "models", COMPARED_MODELS)
+    labels = [(r["model"], r["group"], r["step"]) for r in table_rows]
     assert labels == [("early", "m", 0), ("late", "m", 1000), ("deep", "deep", None)]
-    assert [(r["layers"], r["heads"]) for r in found] == [(4, 5), (4, 5), (7, 4)]
-    assert [r["parameters"] for r in found] == [10**6, 10**6, None], "what is not known is left out"
+    assert [(r["layers"], r["heads"]) for r in table_rows] == [(4, 5), (4, 5), (7, 4)]
+    assert [r["parameters"] for r in table_rows] == [10**6, 10**6, None], "what is not known is left out"
 
 
 def test_what_can_be_pruned_is_the_stated_rule(results):
-    found = {(r["model"], r["component"], r["shots"]): r for r in rows(results, "prunable", COMPARED_PRUNABLE)}
-    assert len(found) == 3 * 2 * 2
+    by_cell = {(r["model"], r["component"], r["shots"]): r for r in rows(results, "prunable", COMPARED_PRUNABLE)}
+    assert len(by_cell) == 3 * 2 * 2
     random, chance = {"piqa": 0.25, "copa": 0.5, "record": 0.5}, {"piqa": 0.3, "copa": 0.5, "record": 0.5}
-    for (model, component, shots), row in found.items():
+    for (model, component, shots), row in by_cell.items():
         by_task = {
             task: table(results, model, f"pruned_eval/{component}/{task}/{shots}shot-seed7/own.parquet", PRUNED_EVAL)
             for task in TASKS
@@ -135,7 +135,7 @@ def test_what_can_be_pruned_is_the_stated_rule(results):
             )
             assert row["loss_low"] <= row["loss"] <= row["loss_high"]
             assert row["parameters_removed"] == np.mean([c[at]["parameters_removed"] for c in curves])
-    assert {r["verdict"] for r in found.values()} >= {"up to", "estimate only", "inconclusive"}
+    assert {r["verdict"] for r in by_cell.values()} >= {"up to", "estimate only", "inconclusive"}
 
 
 def ranks(values):
@@ -148,10 +148,10 @@ def pearson(a, b):
 
 
 def test_rankings_of_models_of_equal_shape(results):
-    found = rows(results, "rankings", COMPARED_RANKINGS)
-    assert {(r["model_a"], r["model_b"]) for r in found} == {("early", "late")}
-    assert [(r["task"], r["shots"]) for r in found] == [(t, k) for k in SHOTS for t in (*TASKS, "aggregate")]
-    for row in found:
+    table_rows = rows(results, "rankings", COMPARED_RANKINGS)
+    assert {(r["model_a"], r["model_b"]) for r in table_rows} == {("early", "late")}
+    assert [(r["task"], r["shots"]) for r in table_rows] == [(t, k) for k in SHOTS for t in (*TASKS, "aggregate")]
+    for row in table_rows:
         path = f"head_importance/{row['task']}/{row['shots']}shot-seed7.parquet"
         a, b = (table(results, model, path, HEAD_IMPORTANCE) for model in ("early", "late"))
         assert [(r["layer"], r["head"]) for r in a] == [(r["layer"], r["head"]) for r in b]
@@ -164,9 +164,11 @@ def test_rankings_of_models_of_equal_shape(results):
 
 
 def test_induction_scores_in_a_few_numbers(results):
-    found = rows(results, "induction", COMPARED_INDUCTION)
-    assert [(r["model"], r["score"]) for r in found] == [(m, s) for m in MODELS for s in ("prefix_matching", "copying")]
-    for row in found:
+    table_rows = rows(results, "induction", COMPARED_INDUCTION)
+    assert [(r["model"], r["score"]) for r in table_rows] == [
+        (m, s) for m in MODELS for s in ("prefix_matching", "copying")
+    ]
+    for row in table_rows:
         kind = {"prefix_matching": PREFIX_MATCHING, "copying": COPYING}[row["score"]]
         heads = table(results, row["model"], f"induction/{row['score']}.parquet", kind)
         best = max(heads, key=lambda head: head["mean"])
@@ -184,11 +186,11 @@ def test_the_top_tenth_of_few_heads_is_one():
 
 
 def test_profiles_by_relative_depth(results):
-    found = rows(results, "profiles", COMPARED_PROFILES)
+    table_rows = rows(results, "profiles", COMPARED_PROFILES)
     for model, values in MODELS.items():
         layers = values.shape[0]
         for shots in SHOTS:
-            mine = [r for r in found if (r["model"], r["shots"]) == (model, shots)]
+            mine = [r for r in table_rows if (r["model"], r["shots"]) == (model, shots)]
             heads, ffns = ([r for r in mine if r["component"] == c] for c in ("heads", "ffns"))
             assert [r["depth"] for r in heads] == pytest.approx([(i + 0.5) / layers for i in range(layers)])
             aggregate = table(results, model, f"head_importance/aggregate/{shots}shot-seed7.parquet", HEAD_IMPORTANCE)
@@ -205,14 +207,14 @@ def test_profiles_by_relative_depth(results):
 
 
 def test_artifacts_say_which_models_they_compare(results):
-    made = provenance(study_of(results, "rankings").artifact("rankings"))
-    assert list(made["compared"]) == sorted(MODELS)
-    assert made["compared"]["deep"]["digest"] == f"{'deep':x>64}"
-    assert made["options"] == {"models": list(MODELS), "tasks": list(TASKS), "shots": [0, 5], "seed": SEED}
-    assert "early/head_importance/copa/0shot-seed7.parquet" in made["inputs"]
-    assert len(made["inputs"]) == 3 * 2 * 4
-    made = provenance(study_of(results, "prunable").artifact("prunable"))
-    assert "prompts/copa/0shot-seed7.parquet" in made["inputs"]
+    record = provenance(study_of(results, "rankings").artifact("rankings"))
+    assert list(record["compared"]) == sorted(MODELS)
+    assert record["compared"]["deep"]["digest"] == f"{'deep':x>64}"
+    assert record["options"] == {"models": list(MODELS), "tasks": list(TASKS), "shots": [0, 5], "seed": SEED}
+    assert "early/head_importance/copa/0shot-seed7.parquet" in record["inputs"]
+    assert len(record["inputs"]) == 3 * 2 * 4
+    record = provenance(study_of(results, "prunable").artifact("prunable"))
+    assert "prompts/copa/0shot-seed7.parquet" in record["inputs"]
 
 
 @pytest.mark.parametrize("what", COMPARISONS)
@@ -256,8 +258,8 @@ def test_artifacts_of_other_models_are_refused(results, capsys):
 
 def test_models_stand_by_step_by_size_or_by_name():
     steps = [PlacedModel("a", "m", 0, 10), PlacedModel("b", "m", 100, 10), PlacedModel("c", "n", 100, 20)]
-    found = comparison.axis(steps)
-    assert (found.kind, found.places) == ("step", {"a": 0, "b": 100, "c": 100})
+    scale = comparison.axis(steps)
+    assert (scale.kind, scale.places) == ("step", {"a": 0, "b": 100, "c": 100})
     sizes = [replace(model, step=None, parameters=10 ** (6 + i)) for i, model in enumerate(steps)]
     assert comparison.axis(sizes).kind == "parameters"
     assert comparison.axis([*sizes, PlacedModel("d", "m", None, None)]).kind == "name", "a size that is not known"

@@ -87,14 +87,14 @@ def test_heads_that_raise_nothing_score_zero(loaded):
 
 
 def test_mean_and_variance_over_sequences_of_four_times_the_length(loaded, tokenizer):
-    columns, facts = copying(loaded, 2, bos=False, head_output="value")
+    columns, provenance = copying(loaded, 2, bos=False, head_output="value")
     ranked, _ = ranked_vocabulary(tokenizer)
     sequences = [sequence(ranked, seed, times=4) for seed in (1, 2)]
     assert [len(set(tokens)) for tokens in sequences] == [100, 108]
     single = np.stack([copying_scores(loaded, tokens, None, head_output="value") for tokens in sequences])
     np.testing.assert_allclose(np.reshape(columns["mean"], (3, 4)), single.mean(axis=0))
     np.testing.assert_allclose(np.reshape(columns["variance"], (3, 4)), single.var(axis=0, ddof=1))
-    assert facts == {"vocabulary": "BPE merge order", "start_token": "none"}
+    assert provenance == {"vocabulary": "BPE merge order", "start_token": "none"}
 
 
 def test_small_vocabularies_and_windows_are_refused(loaded):

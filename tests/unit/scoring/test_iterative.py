@@ -172,14 +172,14 @@ def test_work_is_that_of_so_many_scoring_passes(tmp_path):
 
 
 # Right answers of 10 per level under the iterative ranking; see fixture_study.RIGHT for the own ranking's.
-RECOMPUTED_RIGHT = {"piqa": [8, 8, 8, 7], "copa": [9, 9, 9, 8], "record": [8, 8, 8, 5]}
+ITERATIVE_RIGHT = {"piqa": [8, 8, 8, 7], "copa": [9, 9, 9, 8], "record": [8, 8, 8, 5]}
 
 
 @pytest.fixture
 def study(tmp_path):
     changed = replace(small(tmp_path), iterative=True)
     for k in changed.shots:
-        for task, right in RECOMPUTED_RIGHT.items():
+        for task, right in ITERATIVE_RIGHT.items():
             own = read(changed.curve(task, k), PRUNED_EVAL)
             kept = ("percent", "n_pruned", "parameters_removed", "partner", "correlation")
             columns = {name: own.column(name).to_pylist() for name in kept} | outcomes(right)
@@ -190,7 +190,7 @@ def study(tmp_path):
 def test_gain_by_hand(study):
     own, other = (study_curves(study, 0, name) for name in ("own", ITERATIVE))
     mean, limits = gain(own, other, [20, 50, 90])
-    # Own: 8 7 5, 9 8 4, 8 7 5 of 10. Recomputed: 8 8 7, 9 9 8, 8 8 5.
+    # Own: 8 7 5, 9 8 4, 8 7 5 of 10. Iterative: 8 8 7, 9 9 8, 8 8 5.
     assert mean == pytest.approx((3 + 5 + 1) / 3 / 30)
     gained = [(other[task].correct[1:] - own[task].correct[1:]).mean(axis=0) for task in study.tasks]
     assert tuple(limits) == pytest.approx(tuple(interval(resample(gained))))

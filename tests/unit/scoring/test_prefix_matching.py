@@ -88,7 +88,7 @@ def test_a_tokenizer_without_merges_is_ranked_by_id():
 
 
 def test_mean_and_variance_over_sequences(loaded, tokenizer):
-    columns, facts = prefix_matching(loaded, 3)
+    columns, provenance = prefix_matching(loaded, 3)
     ranked, _ = ranked_vocabulary(tokenizer)
     single = np.stack([prefix_matching_scores(loaded, sequence(ranked, s), 1) for s in (1, 2, 3)])
     np.testing.assert_allclose(np.reshape(columns["mean"], (3, 4)), single.mean(axis=0))
@@ -96,7 +96,7 @@ def test_mean_and_variance_over_sequences(loaded, tokenizer):
     assert columns["layer"] == [0] * 4 + [1] * 4 + [2] * 4
     assert columns["head"] == [0, 1, 2, 3] * 3
     assert set(columns["n_sequences"]) == {3}
-    assert facts == {"vocabulary": "BPE merge order", "start_token": "BOS"}
+    assert provenance == {"vocabulary": "BPE merge order", "start_token": "BOS"}
 
 
 def test_a_sequence_longer_than_the_window_is_refused(loaded):
