@@ -50,12 +50,12 @@ def test_wilson_intervals_cover_the_truth_on_average(n: int, share: float) -> No
 @pytest.mark.parametrize(("n", "changed"), [(50, 0.1), (200, 0.15), (1000, 0.3)])
 def test_mcnemar_seldom_finds_what_is_not_there(n: int, changed: float) -> None:
     rng = np.random.default_rng(4)
-    found = []
+    p_values = []
     for _ in range(N):
         whole = rng.random(n) < 0.6
         pruned = whole ^ (rng.random(n) < changed * 0.5 / np.where(whole, 0.6, 0.4))
-        found.append(mcnemar(whole, pruned))
-    assert np.mean(np.array(found) <= 0.05) <= ALLOWED
+        p_values.append(mcnemar(whole, pruned))
+    assert np.mean(np.array(p_values) <= 0.05) <= ALLOWED
     # And it finds what is there.
     lost = [mcnemar(whole, whole & (rng.random(n) > 0.3)) for whole in rng.random((200, n)) < 0.6]
     assert np.mean(np.array(lost) <= 0.05) > 0.9

@@ -83,13 +83,13 @@ def test_noise_of_the_same_documents_is_corrected_for_by_halves_of_others():
 def test_split_half_reliability_is_that_of_the_whole():
     """The SRCC of two measurements of all documents is what the halves of one predict; n = 1000."""
     rng = np.random.default_rng(3)
-    predicted, found = [], []
+    predicted, observed = [], []
     for _ in range(N):
         truth = rng.standard_normal(SHAPE)
         a, b = (measured(rng, truth, 0.8, False) for _ in "ab")
         predicted.append(reliability(a))
-        found.append(srcc(a.score, b.score)[0])
-    assert abs(np.mean(predicted) - np.mean(found)) < 0.01
+        observed.append(srcc(a.score, b.score)[0])
+    assert abs(np.mean(predicted) - np.mean(observed)) < 0.01
 
 
 def test_a_layer_profile_alone_passes_the_permutation_test_as_rarely_as_it_should():
@@ -118,13 +118,13 @@ def test_a_profile_over_key_value_groups_passes_as_rarely_as_it_should(heads, gr
             heads // groups, axis=1
         )
         scores = profile + rng.standard_normal((100, SHAPE[0], heads))
-        for found, n in ((by_groups, groups), (by_layers, 1)):
+        for collected, n in ((by_groups, groups), (by_layers, 1)):
             p_values = permutation_p(scores, within_layer_shuffles((SHAPE[0], heads), 199, groups=n))
-            found += [p_values[i, i + 50] for i in range(50)]
-    found = np.array(by_groups)
+            collected += [p_values[i, i + 50] for i in range(50)]
+    p_values = np.array(by_groups)
     # Uniform: between the quantiles as often as it should be, by three binomial errors.
     for level in (0.05, 0.25, 0.5, 0.75):
-        assert abs(np.mean(found <= level) - level) <= sure(level) - level, level
+        assert abs(np.mean(p_values <= level) - level) <= sure(level) - level, level
     assert np.mean(np.array(by_layers) < 0.05) > 0.3, "layers alone take a profile over groups for agreement"
 
 
@@ -158,12 +158,12 @@ def test_the_seeds_component_is_unbiased(spread):
     rng = np.random.default_rng(7)
     hard = rng.uniform(0.2, 0.8, (2000, 1, 150))
     seeds = np.clip(spread * rng.standard_normal((2000, 4, 1)), -0.15, 0.15)
-    found = components((rng.random((2000, 4, 150)) < hard + seeds).astype(float))
+    parts = components((rng.random((2000, 4, 150)) < hard + seeds).astype(float))
     truth = np.var(np.clip(spread * rng.standard_normal(10**6), -0.15, 0.15))
-    error = found.unclipped.std() / np.sqrt(2000)
-    assert abs(found.unclipped.mean() - truth) < 3 * error
-    assert found.seed.mean() >= found.unclipped.mean(), "not below 0: a little too high"
-    assert (found.total - found.sampling).mean() < truth - 3 * error, "unpaired, too low: seeds share the questions"
+    error = parts.unclipped.std() / np.sqrt(2000)
+    assert abs(parts.unclipped.mean() - truth) < 3 * error
+    assert parts.seed.mean() >= parts.unclipped.mean(), "not below 0: a little too high"
+    assert (parts.total - parts.sampling).mean() < truth - 3 * error, "unpaired, too low: seeds share the questions"
 
 
 def test_the_seeds_component_of_heads_is_unbiased():

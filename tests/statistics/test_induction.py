@@ -1,4 +1,4 @@
-"""Ablation effects and optimism where the truth is known: it is covered, and nothing is found where nothing is.
+"""Ablation effects and selection bias where the truth is known: it is covered, and nothing is found where nothing is.
 
 Outcomes of a question share its difficulty, so that those of two sets of heads, or two numbers of shots, are paired as
 real ones are.
@@ -76,8 +76,8 @@ def test_losses_and_their_excess_over_controls_are_covered() -> None:
         whole, chosen, *controls = draw(rng, (100, n), *accuracies)
         return quantities(whole, chosen, np.stack(controls, axis=-2))
 
-    found = coverage(simulated, {0: 0.7, LOST: 0.15, CONTROL_LOST: 0.7 - control, EXTRA: control - 0.55})
-    assert (found >= COVERAGE).all(), found
+    covered = coverage(simulated, {0: 0.7, LOST: 0.15, CONTROL_LOST: 0.7 - control, EXTRA: control - 0.55})
+    assert (covered >= COVERAGE).all(), covered
 
 
 def test_lost_few_shot_gain_is_covered() -> None:
@@ -91,8 +91,8 @@ def test_lost_few_shot_gain_is_covered() -> None:
 
     lost = (0.75 - 0.5) - (0.6 - 0.55)
     control_lost = (0.75 - np.mean(at_k[2:])) - (0.6 - np.mean(at_0[2:]))
-    found = coverage(simulated, {0: 0.15, LOST: lost, CONTROL_LOST: control_lost, EXTRA: lost - control_lost})
-    assert (found >= COVERAGE).all(), found
+    covered = coverage(simulated, {0: 0.15, LOST: lost, CONTROL_LOST: control_lost, EXTRA: lost - control_lost})
+    assert (covered >= COVERAGE).all(), covered
 
 
 def test_heads_that_matter_no_more_than_their_controls_are_seldom_found() -> None:
@@ -124,7 +124,7 @@ def test_a_set_like_any_other_exceeds_all_controls_by_chance_only() -> None:
     assert np.mean(low) > at_most(0.025)
 
 
-def optimistic(rng: Any, shares_documents: bool) -> tuple[Any, Any]:
+def biased(rng: Any, shares_documents: bool) -> tuple[Any, Any]:
     """Twelve equally important FFNs: the one that goes first by one set of documents against that by another.
 
     Returns:
@@ -143,16 +143,16 @@ def optimistic(rng: Any, shares_documents: bool) -> tuple[Any, Any]:
 
 def test_two_rankings_that_have_not_seen_the_judge_differ_by_nothing() -> None:
     rng = np.random.default_rng(5)
-    found = [optimistic(rng, shares_documents=False) for _ in range(N)]
-    # All FFNs are worth the same: 0 is the truth of whichever two were chosen.
-    for estimate in zip(*found, strict=True):
+    runs = [biased(rng, shares_documents=False) for _ in range(N)]
+    # All FFNs are equally important: 0 is the truth of whichever two were chosen.
+    for estimate in zip(*runs, strict=True):
         assert np.mean([covers(e, 0.0) for e in estimate]) >= COVERAGE
         assert abs(np.mean([e.value for e in estimate])) < 0.01
 
 
-def test_a_ranking_that_has_seen_the_judge_is_optimistic() -> None:
+def test_a_ranking_that_has_seen_the_judge_is_biased() -> None:
     rng = np.random.default_rng(6)
-    found = [optimistic(rng, shares_documents=True) for _ in range(N)]
-    for estimate in zip(*found, strict=True):
+    runs = [biased(rng, shares_documents=True) for _ in range(N)]
+    for estimate in zip(*runs, strict=True):
         assert np.mean([e.value for e in estimate]) > 0.03
         assert np.mean([e.low > 0 for e in estimate]) > 2 * at_most(0.025)

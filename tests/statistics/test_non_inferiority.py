@@ -1,4 +1,4 @@
-"""The rule for what can go, where the truth is known: 4000 simulations each, seeded."""
+"""The rule for what can be pruned, where the truth is known: 4000 simulations each, seeded."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def counts(rng: np.random.Generator, tasks: int, n: int, changed: float, loss: f
 
 
 @pytest.mark.parametrize(("tasks", "n"), SIZES)
-def test_a_loss_of_the_margin_is_seldom_certified_or_refuted(tasks: int, n: int) -> None:
+def test_a_loss_of_the_margin_is_seldom_shown_or_refuted(tasks: int, n: int) -> None:
     rng = np.random.default_rng(tasks * n)
     for changed in CHANGED:
-        found = paired_loss(*counts(rng, tasks, n, changed, MARGIN), np.full(tasks, float(n)))
-        assert found.within(MARGIN).mean() <= ALLOWED, changed
-        assert found.beyond(MARGIN).mean() <= ALLOWED, changed
+        loss = paired_loss(*counts(rng, tasks, n, changed, MARGIN), np.full(tasks, float(n)))
+        assert loss.within(MARGIN).mean() <= ALLOWED, changed
+        assert loss.beyond(MARGIN).mean() <= ALLOWED, changed
 
 
 @pytest.mark.parametrize(("n", "power"), [(200, 0.18), (1000, 0.50), (2000, 0.75)])
 def test_power_without_a_loss_is_what_is_said(n: int, power: float) -> None:
-    found = paired_loss(*counts(np.random.default_rng(n), 1, n, 0.15, 0.0), np.full(1, float(n)))
-    assert found.within(MARGIN).mean() == pytest.approx(power, abs=0.02)
-    assert np.median(found.power(MARGIN)) == pytest.approx(power, abs=0.02)
+    loss = paired_loss(*counts(np.random.default_rng(n), 1, n, 0.15, 0.0), np.full(1, float(n)))
+    assert loss.within(MARGIN).mean() == pytest.approx(power, abs=0.02)
+    assert np.median(loss.power(MARGIN)) == pytest.approx(power, abs=0.02)
 
 
 def outcomes(rng: np.random.Generator, accuracy: float, losses: Any, changed: Any, n: int) -> Any:
@@ -62,29 +62,29 @@ def outcomes(rng: np.random.Generator, accuracy: float, losses: Any, changed: An
     return np.vstack([whole, pruned]).astype(float)
 
 
-def test_certified_and_refuted_levels_hold_the_truth() -> None:
-    # 20% can go: at 30% the loss is beyond the margin by a hair, from 50% on by much.
+def test_prunable_and_refuted_levels_hold_the_truth() -> None:
+    # 20% can be pruned: at 30% the loss is beyond the margin by a hair, from 50% on by much.
     losses = np.array([0.0, 0.01, 0.0201, 0.03, 0.08, 0.2])
     changed = np.array([0.03, 0.05, 0.1, 0.15, 0.2, 0.3])
     truth, too_much, too_little, informative = 2, 0, 0, 0
     rng = np.random.default_rng(5)
     for _ in range(N // 2):
-        found = find_prunable([outcomes(rng, 0.7, losses, changed, 250) for _ in range(4)], chance_levels=[0.3] * 4)
-        if found.level is None:
+        prunable = find_prunable([outcomes(rng, 0.7, losses, changed, 250) for _ in range(4)], chance_levels=[0.3] * 4)
+        if prunable.level is None:
             continue
-        too_much += found.level > truth
-        too_little += found.below is not None and found.below <= truth
-        informative += found.level >= 1 and found.below is not None
-        assert found.estimate is not None
-        assert found.level <= found.estimate
-        assert found.below is None or found.estimate < found.below
+        too_much += prunable.level > truth
+        too_little += prunable.below is not None and prunable.below <= truth
+        informative += prunable.level >= 1 and prunable.below is not None
+        assert prunable.estimate is not None
+        assert prunable.level <= prunable.estimate
+        assert prunable.below is None or prunable.estimate < prunable.below
     allowed = ERROR_RATE + 2 * np.sqrt(ERROR_RATE * (1 - ERROR_RATE) / (N // 2))
     assert too_much / (N // 2) <= allowed
     assert too_little / (N // 2) <= allowed
     assert informative / (N // 2) > 0.5, "the rule must say something at this size"
 
 
-def test_no_cell_beyond_the_margin_is_certified_in_more_than_one_study_of_twenty() -> None:
+def test_no_cell_beyond_the_margin_is_prunable_in_more_than_one_study_of_twenty() -> None:
     # Heads down, FFNs across; beyond the margin from a frontier of three cells on.
     losses = np.array([[0.0, 0.0, 0.021], [0.0, 0.021, 0.04], [0.021, 0.05, 0.1]])
     changed = np.array([[0.02, 0.05, 0.1], [0.05, 0.1, 0.15], [0.1, 0.15, 0.2]])
@@ -119,45 +119,45 @@ def without_each(rng: np.random.Generator, ffns: int, n: int, changed: float, co
     return whole, np.where(whole, luck >= norm.ppf(lost), luck < norm.ppf(gained))
 
 
-def certified_first_levels(
+def prunable_first_levels(
     ffns: int, tasks: int, n: int, changed: float, correlation: float, seed: int
 ) -> tuple[float, float, float]:
-    """How often pruning the least important FFN of each task is certified, by three rules.
+    """How often pruning the least important FFN of each task is found prunable, by three rules.
 
     Returns:
-        Ranked by the questions that judge and certified all the same; ranked by them, as they are said to be; and
+        Ranked by the questions that judge and called prunable all the same; ranked by them, as they are said to be; and
         ranked by as many others.
     """
     rng = np.random.default_rng(seed)
-    found = np.zeros(3)
+    positives = np.zeros(3)
     for _ in range(STUDIES):
         same, apart = [], []
         for _ in range(tasks):
             whole, without = without_each(rng, ffns, n, changed, correlation)
             right = without.sum(axis=1)
             same.append(np.vstack([whole, without[right.argmax()]]).astype(float))
-            # Other questions choose among FFNs of equal worth, which is any of them.
+            # Other questions choose among FFNs of equal importance, which is any of them.
             apart.append(np.vstack([whole, without[rng.integers(ffns)]]).astype(float))
         chance_levels = [0.25] * tasks
         for i, (curves, overlap) in enumerate(((same, ""), (same, "ranked by them"), (apart, ""))):
-            found[i] += (find_prunable(curves, chance_levels, overlap=overlap).level or 0) > 0
-    always, by_rule, elsewhere = (found / STUDIES).tolist()
+            positives[i] += (find_prunable(curves, chance_levels, overlap=overlap).level or 0) > 0
+    always, by_rule, elsewhere = (positives / STUDIES).tolist()
     return always, by_rule, elsewhere
 
 
 @pytest.mark.parametrize(("ffns", "tasks", "n", "least"), [(12, 1, 1000, 0.3), (18, 3, 1000, 0.9), (24, 14, 200, 0.99)])
-def test_ffns_that_cost_the_margin_are_not_certified_by_the_questions_that_chose_them(
+def test_ffns_that_cost_the_margin_are_not_prunable_by_the_questions_that_chose_them(
     ffns: int, tasks: int, n: int, least: float
 ) -> None:
-    always, by_rule, elsewhere = certified_first_levels(ffns, tasks, n, 0.1, 0.0, ffns)
-    assert always > least, "taken for a fixed ranking, the one that was chosen is certified"
+    always, by_rule, elsewhere = prunable_first_levels(ffns, tasks, n, 0.1, 0.0, ffns)
+    assert always > least, "taken for a fixed ranking, the one that was chosen is prunable"
     assert by_rule == 0
     assert elsewhere <= ALLOWED_OF_STUDIES
 
 
 @pytest.mark.parametrize(("ffns", "tasks", "n"), [(12, 1, 1000), (18, 3, 1000), (24, 14, 200)])
 def test_nor_are_they_where_ffns_change_much_the_same_questions(ffns: int, tasks: int, n: int) -> None:
-    always, by_rule, elsewhere = certified_first_levels(ffns, tasks, n, 0.1, 0.95, ffns)
+    always, by_rule, elsewhere = prunable_first_levels(ffns, tasks, n, 0.1, 0.95, ffns)
     assert always > 2 * ERROR_RATE
     assert by_rule == 0
     assert elsewhere <= ALLOWED_OF_STUDIES
@@ -165,9 +165,7 @@ def test_nor_are_they_where_ffns_change_much_the_same_questions(ffns: int, tasks
 
 @pytest.mark.parametrize("above", [0.0, 0.03, 0.06, 0.1])
 @pytest.mark.parametrize("changed", [0.1, 0.3])
-def test_tasks_chosen_for_the_whole_models_accuracy_certify_no_more_than_they_should(
-    above: float, changed: float
-) -> None:
+def test_tasks_chosen_for_the_whole_models_accuracy_show_no_more_than_they_should(above: float, changed: float) -> None:
     """Every task truly loses the margin, however few of them are found above chance: the loss stays the margin."""
     rng, wrong, overlap = np.random.default_rng(int(1000 * above + 10 * changed)), 0, []
     for _ in range(STUDIES):
@@ -183,7 +181,7 @@ def test_tasks_chosen_for_the_whole_models_accuracy_certify_no_more_than_they_sh
 
 @pytest.mark.parametrize(("tasks", "n"), [(1, 200), (1, 1000), (3, 100), (14, 50)])
 @pytest.mark.parametrize("changed", [0.05, 0.15, 0.3])
-def test_a_loss_of_a_tenth_above_chance_is_seldom_certified(tasks: int, n: int, changed: float) -> None:
+def test_a_loss_of_a_tenth_above_chance_is_seldom_prunable(tasks: int, n: int, changed: float) -> None:
     rng = np.random.default_rng(tasks * n)
     accuracy, chance_levels = 0.7, 0.4
     loss = np.array([0.1 * (accuracy - chance_levels)])

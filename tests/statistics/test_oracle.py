@@ -37,12 +37,12 @@ def simulate(n, rho, noise, population=None):
     """(true SRCC, agreements); the components are all there are, or a random sample of a population each time."""
     rng = np.random.default_rng(1)
     everything = true_scores(rng, population or n, rho)
-    found = []
+    agreements = []
     for _ in range(SIMULATIONS):
         chosen = rng.choice(population, n, replace=False) if population else np.arange(n)
         gradient, outcomes = measured(rng, everything[0][chosen], everything[1][chosen], noise)
-        found.append(agreement(gradient, outcomes, sampled=population is not None))
-    return srcc(*everything)[0], found
+        agreements.append(agreement(gradient, outcomes, sampled=population is not None))
+    return srcc(*everything)[0], agreements
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,18 @@ def simulate(n, rho, noise, population=None):
 )  # fmt: skip
 def test_limits_hold_the_truth(n, rho, noise, population):
     """1000 simulations of 60 questions: little, some and nearly all noise, few components, and a sample of them."""
-    truth, found = simulate(n, rho, noise, population)
+    truth, agreements = simulate(n, rho, noise, population)
     # What as many other questions would give on average.
-    expected = np.mean([each.srcc for each in found])
-    assert np.mean([each.low <= expected <= each.high for each in found]) >= 0.93
+    expected = np.mean([each.srcc for each in agreements])
+    assert np.mean([each.low <= expected <= each.high for each in agreements]) >= 0.93
     # The SRCC of the scores without noise: of all studies, those that say something wrong about it.
-    said = [each for each in found if each.corrected is not None]
-    wrong = sum(not each.corrected_low <= truth <= each.corrected_high for each in said)
+    correctable = [each for each in agreements if each.corrected is not None]
+    wrong = sum(not each.corrected_low <= truth <= each.corrected_high for each in correctable)
     assert wrong <= 0.07 * SIMULATIONS
-    if len(said) > 0.5 * SIMULATIONS:
-        assert wrong <= 0.07 * len(said)
+    if len(correctable) > 0.5 * SIMULATIONS:
+        assert wrong <= 0.07 * len(correctable)
     elif noise < 10 and n > 12:
-        pytest.fail(f"said something of {len(said)} studies")
+        pytest.fail(f"said something of {len(correctable)} studies")
 
 
 def test_without_agreement_zero_is_rarely_left_out():
@@ -72,15 +72,15 @@ def test_without_agreement_zero_is_rarely_left_out():
     positive = 0
     for _ in range(SIMULATIONS):
         gradient, oracle = (np.exp(rng.standard_normal(40)) for _ in range(2))
-        found = agreement(*measured(rng, gradient, oracle, 3), sampled=True)
-        positive += not found.low <= 0 <= found.high
+        agreed = agreement(*measured(rng, gradient, oracle, 3), sampled=True)
+        positive += not agreed.low <= 0 <= agreed.high
     assert positive <= binom.ppf(0.99, SIMULATIONS, 0.05)
 
 
 def test_noise_lowers_the_srcc_and_not_what_is_corrected_for_it():
-    truth, found = simulate(40, 0.6, 4)
-    raw = np.mean([each.srcc for each in found])
-    corrected = np.mean([each.corrected for each in found if each.corrected is not None])
+    truth, agreements = simulate(40, 0.6, 4)
+    raw = np.mean([each.srcc for each in agreements])
+    corrected = np.mean([each.corrected for each in agreements if each.corrected is not None])
     assert raw < truth - 0.05
     assert corrected == pytest.approx(truth, abs=0.05)
 

@@ -26,17 +26,17 @@ def areas(rng, orders):
     """
     weights = level_weights(PERCENT)
     luck = rng.normal(0, ORDERS_DIFFER, orders)
-    found = {}
+    curves = {}
     for task, n in enumerate(QUESTIONS):
         shared = rng.random(n)
-        found[str(task)] = {}
+        curves[str(task)] = {}
         for name in ("own", "example", *(f"random_{s}" for s in range(orders))):
             lost = np.array(LOST[name if name in LOST else "random"])
             if name.startswith("random"):
                 lost = lost + luck[int(name[-1])] * (lost > 0)
             threshold = np.where(rng.random(n) < 0.5, rng.random(n), shared)
-            found[str(task)][name] = 100 * (weights @ (threshold < 0.7 - lost[:, None]))
-    return found, 100 * float(luck.mean()) * float(weights[1:].sum())
+            curves[str(task)][name] = 100 * (weights @ (threshold < 0.7 - lost[:, None]))
+    return curves, 100 * float(luck.mean()) * float(weights[1:].sum())
 
 
 @pytest.mark.parametrize("orders", [1, 3, 5])
@@ -62,8 +62,8 @@ def test_without_the_orders_variance_several_orders_would_cover_too_little():
     covered = 0
     for number in range(SIMULATIONS):
         drawn, _ = areas(rng, 3)
-        mean = {task: {"own": of["own"], "random_0": np.mean([of[f"random_{s}"] for s in range(3)], axis=0)}
-                for task, of in drawn.items()}  # fmt: skip
+        mean = {task: {"own": curves["own"], "random_0": np.mean([curves[f"random_{s}"] for s in range(3)], axis=0)}
+                for task, curves in drawn.items()}  # fmt: skip
         own = compare(mean, seed=10 * number)[0][AVERAGE]["own"]
         covered += own.over_random_limits.low <= TRUE["own"] <= own.over_random_limits.high
     assert covered < 0.9 * SIMULATIONS
