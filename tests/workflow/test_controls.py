@@ -115,7 +115,9 @@ def test_ffns_go_in_the_control_orders_too(finished):
         path = finished.result(f"tiny/pruned_eval/ffns/{CELL}/{name}.parquet")
         table = read(path, PRUNED_EVAL, ranking=name, task="winogrande")
         assert table["correct"].to_pylist() == [whole, whole, ablated[layers[0]]], name
-    assert "With FFNs pruned at random (random_1) it is" in finished.result("tiny/findings/seed1234.md").read_text()
+    assert (
+        "% of FFNs pruned at random (random_1), accuracy is" in finished.result("tiny/findings/seed1234.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     ]
     assert [row["percent"] for row in curves[1]] == [0, 5, 50]
     assert curves[0][0] == curves[1][0], "the whole model"
-    assert "importance computed again" in study.result("tiny/findings/seed1234.md").read_text()
+    assert "Iterative re-scoring of heads" in study.result("tiny/findings/seed1234.md").read_text()
     assert "heads,iterative," in study.result("tiny/tables/losses-seed1234.csv").read_text()
     files = verify.verify(study.folder / "results", read_study(study.config_path))
     assert {file.path: file.reasons for file in files if file.state != "sound"} == {}

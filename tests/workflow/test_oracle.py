@@ -23,7 +23,8 @@ def test_heads_of_one_task_are_removed_one_at_a_time(study):
     assert rows[0].column("correct_dense")[0].as_py() == own.column("correct")[0].as_py()
     agreed = read(study.result("tiny/correlation/oracle/seed1234.parquet"), ORACLE_AGREEMENT).to_pylist()
     assert sorted(row["shots"] for row in agreed if row["component"] == "heads") == [0, 0, 0, 1, 1, 1]
-    assert "winogrande: over 5 heads, the gradient scores have" in study.result("tiny/findings/seed1234.md").read_text()
+    text = study.result("tiny/findings/seed1234.md").read_text()
+    assert re.search(r"Gradient scores of heads [a-z ]+ with the oracle on winogrande .*\b5 heads\)", text)
     assert (
         "| heads | winogrande | 0 | rise of the loss | 5 |"
         in study.result("tiny/tables/oracle-seed1234.md").read_text()

@@ -1,4 +1,4 @@
-"""Ablation of induction heads and the optimism of FFN rankings, turned on in a study that has run without them."""
+"""Ablation of induction heads and the selection bias of FFN rankings, turned on in a study that has run without them."""
 
 from __future__ import annotations
 
@@ -158,8 +158,9 @@ def test_tables_and_findings_say_it(honest: Study) -> None:
     # 5% of three FFNs is none.
     assert levels == ["50", "mean"] * 2
     text = honest.result("tiny/findings/seed1234.md").read_text()
-    assert text.count("Without the strongest 25% (3 heads) by prefix matching it loses") == 3
-    assert text.count("-shot, optimism: over 2 tasks and 1 level, accuracy is ") == 2
+    assert text.count("the top 25% of heads by prefix matching") == 3
+    assert text.count("of 3 heads from the same layers") == 9
+    assert text.count("The selection bias is ") == text.count(", over 2 tasks and 1 level.") == 2
     assert honest.result("tiny/figures/induction_ablation-seed1234.png").stat().st_size > 5000
 
 
