@@ -1,6 +1,7 @@
 """The oracle of heads in a study, from the config to the page."""
 
 import os
+import re
 import subprocess
 import sys
 

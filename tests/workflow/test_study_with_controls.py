@@ -1,4 +1,4 @@
-"""Ablation of induction heads and the selection bias of FFN rankings, turned on in a study that has run without them."""
+"""Ablation of induction heads and the selection bias of FFN rankings, turned on in a study that has run before."""
 
 from __future__ import annotations
 
