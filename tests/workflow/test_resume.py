@@ -65,7 +65,7 @@ def test_jobs_share_the_whole_models_evaluation(study):
     assert read(study.result(f"tiny/{joint}"), JOINT_EVAL).num_rows
     n_documents = 8
     whole = []
-    for path in cell.glob("oracle-*/likelihoods-*.npz"):
+    for path in cell.glob("scoring.knockout-*/likelihoods-*.npz"):
         with np.load(path) as file:
             whole.append((path.name.split(".")[0], len(file["keys"])))
     names = [name for name, _ in whole]
@@ -79,7 +79,7 @@ def test_what_does_not_match_is_computed_again(study, damage):
     """Another model, or other code: nothing that was kept is taken."""
     before = set(units(study))
     if damage == "code":
-        path = study.folder / "workflow" / "lm_headroom" / "importance.py"
+        path = study.folder / "workflow" / "lm_headroom" / "scoring" / "gradient.py"
         path.write_text(path.read_text() + "\n\nADDED = 1\n")
     else:
         tiny_model("opt", seed=1).float().save_pretrained(study.folder / "tiny-opt")
