@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lm_headroom.analysis.ranking import AGGREGATE, count_at
+from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
 from lm_headroom.engine.likelihood import encode, likelihoods
 from lm_headroom.engine.loading import gates_without
@@ -33,6 +33,7 @@ from lm_headroom.steps.export_pruned import export_pruned
 from lm_headroom.steps.render_prompts import render_prompts
 from lm_headroom.steps.score_ffns import score_ffns
 from lm_headroom.steps.score_heads import score_heads
+from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
     from benchmarks.measures import Bench, Row

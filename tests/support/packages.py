@@ -24,7 +24,7 @@ ALLOWED = {
         "commands": "options planning audit results models artifacts study",
         "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
         "planning": "options scoring engine models tasks artifacts analysis study",
-        "audit": "options models tasks artifacts study",
+        "audit": "options report models tasks artifacts study",
         "report": "options results artifacts analysis study",
         "results": "artifacts analysis study",
         "pruned": "engine models artifacts",
@@ -34,7 +34,7 @@ ALLOWED = {
         "tasks": "artifacts",
         "artifacts": "study",
         "options": "study",
-        "analysis": "",
+        "analysis": "study",
         "study": "",
     }.items()
 }

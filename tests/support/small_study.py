@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, cross_shot, cross_task
-from lm_headroom.analysis.ranking import AGGREGATE, count_at, rank_heads
+from lm_headroom.analysis.ranking import count_at, rank_heads
 from lm_headroom.artifacts.capacity import CAPACITY
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
@@ -25,7 +25,7 @@ from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write, write_json
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps.correlate_oracle import correlate_oracle
-from lm_headroom.study.ranking_names import CRITERIA, ffn_controls
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ffn_controls
 
 N = 10
 """Questions per task."""

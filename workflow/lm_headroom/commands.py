@@ -50,9 +50,9 @@ def show(file: Path, /, *, rows: Count = 5) -> None:
     Example:
         lm-headroom show results/opt/head_importance/copa/0shot-seed1234.parquet --rows 3
     """
-    from lm_headroom.audit.show import build_provenance
+    from lm_headroom.audit.show import describe_file
 
-    print(build_provenance(file, rows))
+    print(describe_file(file, rows))
 
 
 def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
+from typing import Literal, get_args
+
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+DTYPES = get_args(Dtype)
 _BETTER = {"float16": "float32 or bfloat16", "bfloat16": "float32 or float64", "float32": "float64"}
-MARGIN = 2.0
+MARGIN: float = 2
 """Default non-inferiority margin: the tolerated loss of accuracy, in percentage points."""
 
 

@@ -31,7 +31,7 @@ from lm_headroom.planning.requests import get_cpu_memory, resources_of
 from lm_headroom.planning.workload import hardware_of
 from lm_headroom.report import products
 from lm_headroom.study.config import EMBEDDED
-from lm_headroom.study.lists import keep_list
+from lm_headroom.study.lists import LISTED, keep_list
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS, OWN
 from lm_headroom.study.reading import read_merged
@@ -151,10 +151,8 @@ LIST_FOLDER = (
 )
 # Lists of the study as files, which gathering rules take as inputs.
 LISTS = {
-    name: keep_list(
-        Path(f"results/matrix/{name}.txt"), getattr(STUDY, name), LIST_FOLDER
-    )
-    for name in ("tasks", "shots", "unseen", "seeds", "models")
+    name: keep_list(Path("results", path), getattr(STUDY, name), LIST_FOLDER)
+    for name, path in LISTED.items()
     if COMPARED or name != "models"
 }
 MATRIX = [LISTS["tasks"], LISTS["shots"]]

@@ -22,7 +22,7 @@ from lm_headroom.analysis.ranking import as_columns, count_at, ffn_columns, rand
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import file_digest, write
-from lm_headroom.audit.show import build_provenance as shown
+from lm_headroom.audit.show import describe_file as shown
 from lm_headroom.audit.verify import verify
 from lm_headroom.cli import main
 from lm_headroom.engine.loading import gates_without, load, prepare

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lm_headroom.analysis.bootstrap import interval, resample
-from lm_headroom.analysis.ranking import ITERATIVE, rank_heads
+from lm_headroom.analysis.ranking import rank_heads
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
@@ -30,6 +30,7 @@ from lm_headroom.results.matrix import AVERAGE
 from lm_headroom.scoring import gradient
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.iterative import iterative_ranking, rounds
+from lm_headroom.study.ranking_names import ITERATIVE
 from lm_headroom.study.reading import read_study
 from tests.support import looped_gradient
 from tests.support.documents import documents

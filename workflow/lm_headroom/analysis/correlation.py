@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 from math import lcm
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from lm_headroom.analysis.columns import by_column
-from lm_headroom.analysis.ranking import AGGREGATE, Aggregation, aggregate, rank_heads
+from lm_headroom.analysis.ranking import aggregate, rank_heads
 from lm_headroom.errors import HeadroomError
+from lm_headroom.study.choices import Aggregation, Statistic
+from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, LOWEST
 
-Statistic = Literal["spearman", "argsort"]
 STATISTICS: dict[Statistic, str] = {"spearman": "srcc", "argsort": "argsort_statistic"}
 """The column of a correlation artifact that holds each statistic."""
 TOP_PERCENT = 30
@@ -256,7 +257,7 @@ def partners(task: str, values: Mapping[str, float]) -> dict[str, tuple[str, flo
     if not others:
         raise HeadroomError(f"task {task!r}: no other task's head scores have a correlation with its own")
     highest, lowest = max(others, key=others.__getitem__), min(others, key=others.__getitem__)
-    return {"highest_srcc": (highest, others[highest]), "lowest_srcc": (lowest, others[lowest])}
+    return {HIGHEST: (highest, others[highest]), LOWEST: (lowest, others[lowest])}
 
 
 def cross_shot(scores: Mapping[int, Mapping[str, TaskScores]]) -> dict[str, list[Any]]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lm_headroom.errors import HeadroomError
+from lm_headroom.study.choices import Aggregation
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-AGGREGATE = "aggregate"
-"""What stands in a task's place for the aggregate over tasks."""
-ITERATIVE = "iterative"
-"""Name of the ranking whose importance is computed again after each step of heads that go."""
-Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 
 
 def rank_heads(scores: Array) -> list[tuple[int, int]]:

@@ -16,13 +16,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_headroom.study.ranking_names import AGGREGATE
+
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
 
 CELL = "{shot}shot-seed{seed}"
 """Number of shots and few-shot seed, as files and folders are named."""
-AGGREGATE = "aggregate"
-"""What stands for all tasks in a task's place."""
 Cells = Callable[["Study"], Iterable[Mapping[str, str]]]
 
 

@@ -33,7 +33,7 @@ _NO_METHOD = ("artifacts.catalogue",)
 
 @cache
 def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
-    """Digest of the import closure of ``modules`` (dotted names below the package, such as ``figures.fig03``).
+    """Digest of the import closure of ``modules`` (dotted names below the package, such as ``report.figures.fig03``).
 
     Raises:
         FileNotFoundError: a module does not exist.

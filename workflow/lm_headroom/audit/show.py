@@ -18,7 +18,7 @@ from lm_headroom.models.location import checkpoint_folder, read_location
 _SHOWN_APART = ("kind", "place", "step", "code", "inputs", "options", "packages", "files")
 
 
-def build_provenance(path: Path, n_rows: int) -> str:
+def describe_file(path: Path, n_rows: int) -> str:
     """What made a file; of an artifact also its columns and first rows.
 
     Raises:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.catalogue import AGGREGATE, PRUNED
+from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.json_object import read_text
@@ -28,8 +28,12 @@ from lm_headroom.audit.entries import entries
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.options import command_of, study_keys
+from lm_headroom.report.products import values_of
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.config import Study
+from lm_headroom.study.lists import FOLDER as LISTS
+from lm_headroom.study.lists import LISTED
+from lm_headroom.study.ranking_names import AGGREGATE
 from lm_headroom.tasks.data import RECORDS, mirror_records, own_records
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS
@@ -44,9 +48,7 @@ STATES = {
 """States of a file, worst first, and what they mean."""
 UNJUDGED = "report.html"
 """Snakemake's report, which holds copies of figures and pages: only making it again tells whether it is right."""
-LISTS = "matrix/"
-_LISTED = {f"{LISTS}{name}.txt": name for name in ("tasks", "shots", "unseen", "seeds", "models")}
-"""Place of each list of the study that the Snakefile keeps to its key."""
+_LISTED = {path: name for name, path in LISTED.items()}
 _DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
 
 
@@ -104,7 +106,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             files[entry.path].flag("damaged", entry.problem)
         else:
             _attempt(files[entry.path], _read, results)
-    if all(path.startswith(LISTS) for path in files):
+    if all(path.startswith(f"{LISTS}/") for path in files):
         raise HeadroomError(f"{results}: no results here; expected prompts/ and a folder per model")
     records = {name.split("/")[0]: file.record for name, file in files.items() if file.record}
 
@@ -397,7 +399,8 @@ def _wanted(study: Study, step: str, task: str) -> dict[str, Any]:
     """The study's values of the options that a step records for a task, and of those derived from other records."""
     values: dict[str, Any] = {"dtype": study.dtype, "tasks": study.tasks, "grid ranking": study.joint.ranking}
     if step in _SHOWN:
-        shown = _shown(study)
+        # Models are recorded by name.
+        shown = {**values_of(study), "models": list(study.models)}
         return {**values, **{name: shown[name] for name in _SHOWN[step]}}
     # A file may name any step at all.
     if step.startswith("steps.") and code_now(step):
@@ -405,25 +408,6 @@ def _wanted(study: Study, step: str, task: str) -> dict[str, Any]:
         values |= {"data": study.data.source} if step == "steps.render_prompts" else {}
         values |= {name: key.recorded(key.value(study, task)) for name, key in keys.items()}
     return values
-
-
-def _shown(study: Study) -> dict[str, Any]:
-    """The study's values as figures, pages and comparisons record them."""
-    return {
-        "joint": study.joint.has_grid,
-        "ablated": study.ablated_tasks,
-        "controls": sorted(study.pruning.controls),
-        "transfer": study.transfer_tasks,
-        "unseen": study.unseen,
-        "shots": study.shots,
-        "seeds": sorted(study.seeds),
-        "margin": study.margin,
-        "correlation": study.correlation,
-        "selection_bias": study.ffn.selection_bias,
-        "iterative": study.pruning.is_iterative,
-        "without_induction": not study.has_induction,
-        "models": list(study.models),
-    }
 
 
 def _derived(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lm_headroom.analysis.non_inferiority import (
     Prunable,
     find_prunable_cell,
 )
-from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, count_at
+from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import describe_drawn
@@ -52,7 +52,7 @@ from lm_headroom.results.gain import gain
 from lm_headroom.results.induction import SCORES, Score, read_capacity, read_induction
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ONE_PARTNER, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
-from lm_headroom.study.ranking_names import HIGHEST, LOWEST, RANDOM
+from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm_headroom.artifacts.catalogue import AGGREGATE, ARTIFACTS, expand
+from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
+from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
@@ -220,30 +221,35 @@ class Product:
         return shlex.join([*words, *chain.from_iterable(self._words(study))])
 
     def _words(self, study: Study) -> Iterator[list[str]]:
-        of_ffns = self.arguments.get("component") == "ffns"
-        values = {
-            "tasks": study.tasks,
-            "shots": self.shots(study),
-            "seeds": sorted(study.seeds),
-            "controls": study.pruning.ffn_controls if of_ffns else study.own_rankings[1:],
-            "transfer": study.transfer_tasks,
-            "unseen": study.unseen,
-            "ablated": study.ablated_tasks,
-            "models": list(map(str, study.compared_models)),
-            "correlation": study.correlation,
-            "margin": study.margin,
-            "sample": study.sample,
-            "joint": study.joint.has_grid,
-            "iterative": study.pruning.is_iterative and not of_ffns,
-            "selection_bias": study.ffn.selection_bias,
-            "without_induction": not study.has_induction,
-        }
+        values = values_of(study) | {"shots": self.shots(study), "models": list(map(str, study.compared_models))}
+        if self.arguments.get("component") == "ffns":
+            values |= {"controls": study.pruning.ffn_controls, "iterative": False}
         for name in self.options:
             value, option = values[name], f"--{name.replace('_', '-')}"
             if value is True:
                 yield [option]
             elif value not in (False, []):
                 yield [option, *map(str, value if isinstance(value, list) else [value])]
+
+
+def values_of(study: Study) -> dict[str, Any]:
+    """A study's values of the options that products have, by name; `verify` compares what products record with them."""
+    return {
+        "tasks": study.tasks,
+        "shots": study.shots,
+        "seeds": sorted(study.seeds),
+        "controls": sorted(study.pruning.controls),
+        "transfer": study.transfer_tasks,
+        "unseen": study.unseen,
+        "ablated": study.ablated_tasks,
+        "correlation": study.correlation,
+        "margin": study.margin,
+        "sample": study.sample,
+        "joint": study.joint.has_grid,
+        "iterative": study.pruning.is_iterative,
+        "selection_bias": study.ffn.selection_bias,
+        "without_induction": not study.has_induction,
+    }
 
 
 _MATRIX = ("tasks", "shots")
@@ -267,14 +273,10 @@ def _table(name: str, section: str, label: str, reads: Paths, title: str, seed: 
     return Product("table", name, stem, section, label, name, function, reads, title=title, **more)
 
 
-def _is_compared(study: Study) -> bool:
-    return bool(study.compared_models)
-
-
 def _comparison(what: str, label: str, *options: str, seed: bool = True, **more: Any) -> Product:
     name, stem = f"compare_{what}", f"comparison/figures/{what}" + ("-seed{seed}" if seed else "")
     read = [lambda study: ARTIFACTS["compared_models"].paths(study), _read(f"compared_{what}")]
-    more = {"options": ("models", *options), "lists": ("models",), "has": _is_compared, **more}
+    more = {"options": ("models", *options), "lists": ("models",), "has": ARTIFACTS[f"compared_{what}"].has, **more}
     function = f"report.figures.{name}:draw"
     return Product("figure", name, stem, "", f"Comparison: {label}", name, function, _together(*read), **more)
 
@@ -283,7 +285,7 @@ def _compared(what: str, label: str, reads: Paths, *options: str, **more: Any) -
     artifact = f"compared_{what}"
     stem = ARTIFACTS[artifact].template.removesuffix(".parquet")
     lists = ("models", *(_MATRIX if options else ()))
-    more = {"options": ("models", *options), "lists": lists, "has": _is_compared, **more}
+    more = {"options": ("models", *options), "lists": lists, "has": ARTIFACTS[artifact].has, **more}
     return Product("compare", what, stem, "", label, "", f"steps.compare_{what}:run", reads, **more)
 
 
@@ -311,7 +313,7 @@ _BY_TASK: dict[str, Any] = {
     "module": "fig12",
     "lists": ("tasks",),
 }
-_INDUCED: dict[str, Any] = {"has": lambda study: study.has_induction}
+_INDUCED: dict[str, Any] = {"has": ARTIFACTS["prefix_matching"].has}
 _LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
 _HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}
 
@@ -343,8 +345,7 @@ PRODUCTS: tuple[Product, ...] = (
             _ABLATION, (*_MATRIX, "ablated"), **_HAS_ABLATION),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
-    _comparison("induction", "induction scores", seed=False,
-                has=lambda study: _is_compared(study) and study.has_induction),
+    _comparison("induction", "induction scores", seed=False),
     _comparison("profiles", "importance by depth", *_MATRIX),
     # Of all seeds: the number that a study is run for has one place.
     _table("headroom", "what can be pruned", "How much can be pruned",
@@ -365,7 +366,7 @@ PRODUCTS: tuple[Product, ...] = (
            options=(*_MATRIX, "margin", "joint", "without_induction")),
     _table("table1", "correlation", "Table 1: correlation between shots", _read("cross_shot"),
            "Table 1: correlation between shots, mean and variance over tasks", artifact="cross_shot", lists=(),
-           has=lambda study: len(study.shots) > 1),
+           has=ARTIFACTS["cross_shot"].has),
     _table("gains", "pruned evaluation", "Gains over random order",
            _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
            "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",
@@ -380,7 +381,7 @@ PRODUCTS: tuple[Product, ...] = (
     _table("seeds", "few-shot seeds", "Variance due to few-shot seeds",
            _each("seed", _ALL_SCORES, _OWN_HEADS),
            "of two or more few-shot seeds: how accuracy and head rankings vary with the seed", seed=False,
-           options=(*_MATRIX, "seeds", "sample"), lists=(*_MATRIX, "seeds"), has=lambda study: len(study.seeds) > 1),
+           options=(*_MATRIX, "seeds", "sample"), lists=(*_MATRIX, "seeds"), has=ARTIFACTS["seed_scores"].has),
     Product("findings", "findings", "{model}/findings/seed{seed}", "findings", "Findings in words", "findings",
             "report.findings:write",
             _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,
@@ -398,8 +399,7 @@ COMPARISONS = (
               _each("model", _OWN_HEADS, _OWN_FFNS, _FFNS, _prompts("all_tasks")), *_MATRIX, "margin"),
     _compared("rankings", "the rankings of the models' heads", _each("model", _ALL_SCORES), *_MATRIX),
     _compared("profiles", "importance by depth of the models", _each("model", _AGGREGATE_SCORES, _FFNS), *_MATRIX),
-    _compared("induction", "the induction scores of the models", _each("model", _INDUCTION),
-              has=lambda study: _is_compared(study) and study.has_induction),
+    _compared("induction", "the induction scores of the models", _each("model", _INDUCTION)),
 )  # fmt: skip
 """Artifacts that compare models, which have commands and rules like products."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.curves import AverageCurve
 from lm_headroom.results.matrix import Component, ResultsMatrix
+from lm_headroom.study.choices import Statistic
 from lm_headroom.study.compared import ComparedModel
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -40,7 +41,7 @@ class Comparison:
     tasks: tuple[str, ...] = ()
     shots: tuple[int, ...] = ()
     seed: int | None = None
-    correlation: Literal["spearman", "argsort"] | None = None
+    correlation: Statistic | None = None
     margin: float | None = None
 
     @cached_property

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
+from lm_headroom.study.choices import Statistic
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -46,7 +47,7 @@ class ResultsMatrix:
     tasks: tuple[str, ...]
     shots: tuple[int, ...]
     seed: int | None = None
-    correlation: Literal["spearman", "argsort"] = "spearman"
+    correlation: Statistic = "spearman"
     controls: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     transfer: tuple[str, ...] = ()

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, key_value_groups
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.store import ArtifactError, ArtifactFile, read_artifact
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.ranking_names import CRITERIA
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

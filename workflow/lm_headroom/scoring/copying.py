@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +42,7 @@ from lm_headroom.scoring.prefix_matching import (
     input_ids,
     run,
 )
-
-HeadOutput = Literal["attention", "value"]
+from lm_headroom.study.choices import HeadOutput
 
 
 def copying(

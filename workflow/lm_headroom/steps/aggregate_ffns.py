@@ -8,8 +8,8 @@ from typing import Annotated
 
 import numpy as np
 
-from lm_headroom.analysis.ranking import AGGREGATE, ffn_columns, rank_ffns
 from lm_headroom.analysis.ranking import aggregate as aggregate_scores
+from lm_headroom.analysis.ranking import ffn_columns, rank_ffns
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
@@ -17,6 +17,7 @@ from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, write
 from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import Aggregation
+from lm_headroom.study.ranking_names import AGGREGATE
 
 MEANS = ("score", "accuracy_dense", "accuracy_ablated")
 

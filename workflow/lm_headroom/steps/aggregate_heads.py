@@ -8,15 +8,15 @@ from typing import Annotated
 
 import numpy as np
 
-from lm_headroom.analysis.ranking import AGGREGATE, aggregation_weight, as_columns, rank_heads
 from lm_headroom.analysis.ranking import aggregate as aggregate_scores
+from lm_headroom.analysis.ranking import aggregation_weight, as_columns, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import Aggregation
-from lm_headroom.study.ranking_names import CRITERIA
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 HALVES = ("even", "odd")
 

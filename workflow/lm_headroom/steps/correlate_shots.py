@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Counts, OutFile, StudyKey, recorded_options
+from lm_headroom.study.ranking_names import AGGREGATE
 
 
 def correlate_shots(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import Aggregation
+from lm_headroom.study.ranking_names import AGGREGATE
 
 
 def correlate_tasks(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
@@ -17,6 +16,7 @@ from lm_headroom.artifacts.store import write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
+from lm_headroom.study.ranking_names import AGGREGATE
 
 
 def evaluate_joint(

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE, random_ranking, rank_heads
+from lm_headroom.analysis.ranking import random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
@@ -19,7 +19,7 @@ from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artif
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Levels, OutFolder, RankingNames, Settings, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
-from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ITERATIVE, REVERSED, drawn_with
 
 if TYPE_CHECKING:
     from lm_headroom.steps.prepare_evaluation import Prepared

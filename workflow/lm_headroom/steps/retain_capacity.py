@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from lm_headroom.analysis.capacity import capacity
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.capacity import CAPACITY
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.heads import grid
@@ -16,6 +15,7 @@ from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import ArtifactFile, digest_of, read_artifact, write
 from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
+from lm_headroom.study.ranking_names import AGGREGATE
 
 
 def retain_capacity(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from lm_headroom.settings import Dtype
 from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
 
-__all__ = ["LastLayerTokens", "Reduction"]
+__all__ = ["Dtype", "LastLayerTokens", "Reduction"]
 
-Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 PromptStyle = Literal["paper", "harness"]
 Metric = Literal["question", "answer"]

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import (
     LEVELS,
     Aggregation,
@@ -410,7 +411,7 @@ class Study(Section):
     head_oracle: HeadOracle = HeadOracle()
     pruning: Pruning = Pruning()
     margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AsWritten] = Field(
-        default=2,
+        default=MARGIN,
         description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
         "the loss of accuracy is shown to be smaller.",
     )

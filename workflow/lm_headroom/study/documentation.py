@@ -30,12 +30,12 @@ _TYPES = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "o
 
 def texts() -> dict[Path, str]:
     """The generated files and what they hold."""
-    schema = build_provenance()
+    schema = build_schema()
     rows = "".join(_row(key, part) for key, part in options(schema))
     return {SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n", PAGE: _HEAD + rows}
 
 
-def build_provenance() -> dict[str, Any]:
+def build_schema() -> dict[str, Any]:
     """The JSON schema of a study, each section written out where it stands."""
     schema = Study.model_json_schema()
     sections = schema.pop("$defs")

@@ -10,6 +10,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+FOLDER = "matrix"
+"""Where they are kept, below the results folder."""
+LISTED = {name: f"{FOLDER}/{name}.txt" for name in ("tasks", "shots", "unseen", "seeds", "models")}
+"""Keys of the study whose values are kept as lists, and paths of these below the results folder."""
+
 
 def keep_list(path: Path, values: Iterable[object], folder: Path | None) -> str:
     """The path of a list of the study as a file.

@@ -9,11 +9,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.correlation import STATISTICS
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.comparison import COMPARED_RANKINGS
 from lm_headroom.report.figures import comparison, style
 from lm_headroom.report.figures.fig08 import LABELS
 from lm_headroom.results.comparison import Comparison
+from lm_headroom.study.ranking_names import AGGREGATE
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 WITHIN = "srcc_within_layer"

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.bootstrap import Interval
-from lm_headroom.analysis.ranking import ITERATIVE
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
-from lm_headroom.study.ranking_names import RANDOM, ffn_controls
+from lm_headroom.study.ranking_names import ITERATIVE, RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

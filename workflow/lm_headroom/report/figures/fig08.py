@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lm_headroom.analysis.correlation import LEVEL, STATISTICS, is_reliable
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.report.figures import style
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.ranking_names import AGGREGATE
 
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 KEY = (

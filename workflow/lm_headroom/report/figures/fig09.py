@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.curves import Curve, accuracy_band, transfer_curves
 from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
-from lm_headroom.study.ranking_names import HIGHEST, LOWEST
+from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, LOWEST
 
 NAMES = {
     "own": "own",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.report.figures import style
 from lm_headroom.results.induction import SCORES, Capacity, Score, read_capacity
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.ranking_names import AGGREGATE
 
 
 def data(matrix: ResultsMatrix, score: Score) -> dict[int, dict[str, Capacity]]:

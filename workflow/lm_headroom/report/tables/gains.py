@@ -15,16 +15,14 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from lm_headroom.analysis.bootstrap import RESAMPLES, Interval, interval, resample
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
-from lm_headroom.study.ranking_names import CRITERIA, RANDOM, ffn_controls
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-OWN = "own"
 COLUMNS = (
     *("shots", "component", "task", "ranking", "questions", "gain over random", "gain low", "gain high"),
     *("gain over own", "gain over own low", "gain over own high", "random orders", "SD over orders"),

@@ -21,7 +21,6 @@ from lm_headroom.analysis.non_inferiority import (
     find_prunable_cell,
     is_above_chance,
 )
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
@@ -38,6 +37,7 @@ from lm_headroom.results.curves import (
 )
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
+from lm_headroom.study.ranking_names import AGGREGATE
 
 BOTH = "heads and FFNs"
 ABOVE_CHANCE = "average above chance"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_headroom.analysis.bootstrap import Interval, mcnemar
-from lm_headroom.analysis.ranking import AGGREGATE, ITERATIVE
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
@@ -22,7 +21,7 @@ from lm_headroom.results.curves import (
     transfer_curves,
 )
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ResultsMatrix
-from lm_headroom.study.ranking_names import ffn_controls
+from lm_headroom.study.ranking_names import AGGREGATE, ITERATIVE, ffn_controls
 
 NOTES = (
     "The page has the averages over tasks; the CSV has every task, with the two-sided p-value of the exact McNemar "

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_headroom.analysis.correlation import MIN_RELIABILITY
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.analysis.variance import Components, agreement, average_components, components
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
@@ -19,6 +18,7 @@ from lm_headroom.report.pages import write_table
 from lm_headroom.results.curves import Array, read_curve
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_seeds
+from lm_headroom.study.ranking_names import AGGREGATE
 
 COLUMNS = (
     "shots",

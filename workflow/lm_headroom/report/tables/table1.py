@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_headroom.analysis.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
-from lm_headroom.analysis.ranking import AGGREGATE
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import read, reads
 from lm_headroom.report import pages
+from lm_headroom.study.ranking_names import AGGREGATE
 
 COLUMNS = (
     "shots",
