@@ -17,8 +17,6 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 BEGIN, END = "<!-- artifacts: begin -->\n", "<!-- artifacts: end -->"
 _OTHERS = (
     ("{model}/figures/fig{NN}_*.{pdf,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
-    ("{model}/figures/oracle-seed{seed}.{pdf,png}", "gradient scores compared with the oracles, as a figure"),
-    ("{model}/figures/induction_ablation-seed{seed}.{pdf,png}", "accuracy without induction heads, as a figure"),
     ("comparison/figures/*.{pdf,png}", "of two or more models: a figure per comparison"),
     (f"{PRUNED}/", "a checkpoint without its least important heads and FFNs, if you ask for one"),
     (RECORD, "the model's record: its source and the digest of its checkpoint"),

@@ -339,10 +339,11 @@ PRODUCTS: tuple[Product, ...] = (
               arguments={"score": score}, **_LEFT)
       for number, score in (("18", "prefix_matching"), ("19", "copying"))),
     Product("figure", "oracle", "{model}/figures/oracle-seed{seed}", "correlation", "Gradient against oracle", "oracle",
-            "report.figures.oracle:draw", _together(_read("oracle_agreement"), _ORACLES), _MATRIX),
+            "report.figures.oracle:draw", _together(_read("oracle_agreement"), _ORACLES), _MATRIX,
+            title="gradient scores compared with the oracles, as a figure"),
     Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
             "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
-            _ABLATION, (*_MATRIX, "ablated"), **_HAS_ABLATION),
+            _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
     _comparison("induction", "induction scores", seed=False),

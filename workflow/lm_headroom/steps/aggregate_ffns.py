@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -66,23 +66,28 @@ def aggregate_ffns(
     sizes = {task: len(values["score"]) for task, values in scores.items()}
     if len(set(sizes.values())) > 1:
         raise ArtifactError(f"{results}: tasks have FFN scores of different models, layers: {sizes}")
+    columns = _aggregate(scores, aggregate)
+    inputs = {task: artifact.source for task, artifact in artifacts.items()}
+    cell = cell_provenance(artifacts[tasks[0]].provenance, AGGREGATE, shots, seed)
+    record = build_provenance("steps.aggregate_ffns", inputs, options, cell)
+    write(out, FFN_IMPORTANCE, columns, record)
+    write(ranking, FFN_RANKING, ffn_columns(rank_ffns(columns["score"]), columns["score"]), record)
+
+
+def _aggregate(scores: Mapping[str, Mapping[str, Any]], how: Aggregation) -> dict[str, Any]:
+    """Columns of the aggregate from those of each task, which has no outcomes by question."""
     means = {name: np.mean([values[name] for values in scores.values()], axis=0) for name in MEANS}
     stderr: list[float] | list[None] = (
         np.sqrt(sum(values["stderr"] ** 2 for values in scores.values())) / len(scores)
     ).tolist()
-    if aggregate == "mean_rank":
+    if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr = [None] * len(means["score"])
-        means["score"] = aggregate_scores({task: v["score"][:, None] for task, v in scores.items()}, aggregate)[0][:, 0]
+        means["score"] = aggregate_scores({task: v["score"][:, None] for task, v in scores.items()}, how)[0][:, 0]
     n = len(means["score"])
-    columns = {
+    return {
         "layer": list(range(n)),
         "stderr": stderr,
         **means,
         **{name: [None] * n for name in ("doc_id", "correct_dense", "correct_ablated")},
     }
-    inputs = {task: artifact.source for task, artifact in artifacts.items()}
-    cell = cell_provenance(artifacts[tasks[0]].provenance, AGGREGATE, shots, seed)
-    record = build_provenance("steps.aggregate_ffns", inputs, options, cell)
-    write(out, FFN_IMPORTANCE, columns, record)
-    write(ranking, FFN_RANKING, ffn_columns(rank_ffns(means["score"]), means["score"]), record)

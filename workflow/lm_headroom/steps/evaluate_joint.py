@@ -6,10 +6,11 @@ are evaluated once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking
+from lm_headroom.artifacts.ordered import Head, Ranking, read_ffn_ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write
@@ -17,6 +18,9 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
 from lm_headroom.study.ranking_names import AGGREGATE
+
+if TYPE_CHECKING:
+    from lm_headroom.steps.prepare_evaluation import Prepared
 
 
 def evaluate_joint(
@@ -71,20 +75,22 @@ def evaluate_joint(
         pruned.artifact.check_origin(**(prepared.expected(AGGREGATE) if curve.stem == AGGREGATE else either))
     for ranking in (heads, ffns, pruned):
         ranking.check_fits(prepared.shape)
-    prompts_source = prepared.prompts.source
     if curve:
-        options = {name: value for name, value in recorded.items() if not name.startswith("joint_")}
-        inputs = {"prompts": prompts_source, "ranking": pruned.artifact.source}
-        provenance = {**prepared.provenance, "ranking": curve.stem}
-        record = build_provenance("steps.evaluate_joint", inputs, options, provenance)
-        columns = prepared.evaluation.curve(pruned.order, levels)
-        write(curve, PRUNED_EVAL, columns, record, prepared.run_statistics)
+        _write_curve(curve, prepared, pruned, levels, recorded)
     options = {name: value for name, value in recorded.items() if name != "levels"}
-    inputs = {
-        "prompts": prompts_source,
-        "heads_ranking": heads.artifact.source,
-        "ffns_ranking": ffns.artifact.source,
-    }
+    rankings = {"heads_ranking": heads.artifact.source, "ffns_ranking": ffns.artifact.source}
+    inputs = {"prompts": prepared.prompts.source, **rankings}
     record = build_provenance("steps.evaluate_joint", inputs, options, prepared.provenance)
     columns = prepared.evaluation.grid(heads.order, ffns.order, joint_heads, joint_ffns)
     write(out, JOINT_EVAL, columns, record, prepared.run_statistics)
+
+
+def _write_curve(
+    out: Path, prepared: Prepared, ranking: Ranking[Head], levels: Sequence[int], recorded: Mapping[str, Any]
+) -> None:
+    """Write the accuracy curve of heads alone, whose file is called like its ranking."""
+    options = {name: value for name, value in recorded.items() if not name.startswith("joint_")}
+    inputs = {"prompts": prepared.prompts.source, "ranking": ranking.artifact.source}
+    record = build_provenance("steps.evaluate_joint", inputs, options, {**prepared.provenance, "ranking": out.stem})
+    columns = prepared.evaluation.curve(ranking.order, levels)
+    write(out, PRUNED_EVAL, columns, record, prepared.run_statistics)

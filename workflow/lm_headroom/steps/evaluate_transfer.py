@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
+
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
@@ -50,10 +52,9 @@ def evaluate_transfer(
             another model, task, shot or seed.
 
     Example:
-        lm-headroom evaluate-transfer --model results/opt/model.json
+        lm-headroom evaluate-transfer --model results/opt/model.json --out curves
         --prompts results/prompts/copa/0shot-seed1234.parquet --ranking-folder results/opt/ranking/heads
         --correlations results/opt/correlation/cross_task/0shot-seed1234.parquet --task copa --tasks copa piqa
-        --out curves
     """
     from lm_headroom.analysis.correlation import STATISTICS, partners
     from lm_headroom.steps.prepare_evaluation import prepare
@@ -64,10 +65,7 @@ def evaluate_transfer(
         raise HeadroomError(f"{prompts}: these are the prompts of {prepared.prompts.task}, not of {task}")
     expected = prepared.expected(task)
     correlated = read_artifact(correlations, CROSS_TASK, **(expected | {"task": None}))
-    values = {
-        row["task_b"]: row[STATISTICS[correlation]] for row in correlated.table.to_pylist() if row["task_a"] == task
-    }
-    chosen = partners(task, {name: values[name] for name in tasks if name in values})
+    chosen = partners(task, _correlations(correlated.table, task, tasks, STATISTICS[correlation]))
     rankings = {
         partner: read_ranking(ranking_folder / partner / correlations.name, **(expected | {"task": partner}))
         for partner in dict.fromkeys(partner for partner, _ in chosen.values())
@@ -78,13 +76,15 @@ def evaluate_transfer(
     options = {name: value for name, value in recorded.items() if name != "tasks"}
     for name, (partner, value) in chosen.items():
         columns = prepared.evaluation.curve(rankings[partner].order, levels)
-        columns["partner"] = [partner] * len(levels)
-        columns["correlation"] = [value] * len(levels)
-        inputs = {
-            "prompts": prepared.prompts.source,
-            "correlations": correlated.source,
-            "ranking": rankings[partner].artifact.source,
-        }
+        columns |= {"partner": [partner] * len(levels), "correlation": [value] * len(levels)}
+        source = rankings[partner].artifact.source
+        inputs = {"prompts": prepared.prompts.source, "correlations": correlated.source, "ranking": source}
         provenance = {**prepared.provenance, "ranking": name, "partner": partner}
         record = build_provenance("steps.evaluate_transfer", inputs, options, provenance)
         write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run_statistics)
+
+
+def _correlations(table: pa.Table, task: str, tasks: Sequence[str], statistic: str) -> dict[str, float]:
+    """The correlation of each of the tasks with a task, as far as there is one."""
+    values = {row["task_b"]: row[statistic] for row in table.to_pylist() if row["task_a"] == task}
+    return {name: values[name] for name in tasks if name in values}

@@ -76,14 +76,8 @@ def export_pruned(
     with new_folder(out) as folder:
         write_weights(checkpoint, pruned, folder)
         far = check_export(folder, reference, parameters["after"])
-        manifest = {
-            **_manifest(out, chosen, first),
-            **model_provenance(record, settings.dtype),
-            "parameters": parameters,
-        }
-        options = {f"percent_{component}": share for component, (_, share) in chosen.items()}
-        inputs = {component: order.artifact.source for component, (order, _) in chosen.items()}
-        manifest = build_provenance("steps.export_pruned", inputs, options, manifest)
+        model = {**model_provenance(record, settings.dtype), "parameters": parameters}
+        manifest = _manifest(out, chosen, first, model)
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
     print(
@@ -118,13 +112,16 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
     return chosen
 
 
-def _manifest(out: Path, chosen: Rankings, pruned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """What the manifest says beside the provenance of an artifact.
+def _manifest(
+    out: Path, chosen: Rankings, pruned: Mapping[str, Sequence[Any]], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest: the provenance of an artifact, and what was pruned of which model.
 
     Args:
         out: the checkpoint's folder.
         chosen: rankings and percents.
         pruned: component to what is pruned of it.
+        model: provenance of the model, and its numbers of parameters.
     """
     place = place_of(out, PRUNED)
     counts = {
@@ -137,13 +134,17 @@ def _manifest(out: Path, chosen: Rankings, pruned: Mapping[str, Sequence[Any]]) 
         }
         for component, (ranking, percent) in chosen.items()
     }
-    return {
+    manifest = {
         "kind": KIND,
         **({"place": place} if place else {}),
         "pruned": counts,
-        "made_by": _headroom(),
+        "made_by": _version(),
         "lineage": lineage([ranking.artifact for ranking, _ in chosen.values()]),
+        **model,
     }
+    options = {f"percent_{component}": percent for component, (_, percent) in chosen.items()}
+    inputs = {component: ranking.artifact.source for component, (ranking, _) in chosen.items()}
+    return build_provenance("steps.export_pruned", inputs, options, manifest)
 
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -182,7 +183,7 @@ def lineage(rankings: Sequence[ArtifactFile]) -> dict[str, dict[str, Any]]:
     return files
 
 
-def _headroom() -> dict[str, str | None]:
+def _version() -> dict[str, str | None]:
     """Version of lm-headroom, and the commit of the checkout that it runs from, if it is one."""
     try:
         number: str | None = version("lm-headroom")
