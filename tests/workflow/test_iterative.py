@@ -1,4 +1,4 @@
-"""Recomputed importance in the workflow: what it adds, and a small study run for real."""
+"""Iterative re-scoring in the workflow: what it adds, and a small study run for real."""
 
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ordered import read_ranking

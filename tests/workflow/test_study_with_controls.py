@@ -44,9 +44,9 @@ def test_only_what_is_new_runs(study: Study) -> None:
 
 
 @pytest.fixture(scope="module")
-def honest(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study_with_controls(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The finished study with both turned on, and run to the end."""
-    study = finished.copy(tmp_path_factory.mktemp("honest") / "copy")
+    study = finished.copy(tmp_path_factory.mktemp("controls") / "copy")
     study.configure(induction=ABLATE, ffn={"selection_bias": True})
     study.log = study.run()  # type: ignore[attr-defined]
     return study
@@ -61,23 +61,23 @@ def verified(study: Study, name: str) -> str:
     return done.stdout if done.returncode else ""
 
 
-def test_nothing_is_left_and_all_is_sound(honest: Study) -> None:
-    assert honest.planned() == {}
-    assert verified(honest, honest.config_path.name) == ""
+def test_nothing_is_left_and_all_is_sound(study_with_controls: Study) -> None:
+    assert study_with_controls.planned() == {}
+    assert verified(study_with_controls, study_with_controls.config_path.name) == ""
     other = {
-        **honest.config,
+        **study_with_controls.config,
         "induction": {**ABLATE, "ablate": {"percents": [10, 25]}},
         "ffn": {"selection": "scoring"},
     }
-    (honest.folder / "other.yaml").write_text(yaml.safe_dump(other))
-    said = verified(honest, "other.yaml")
+    (study_with_controls.folder / "other.yaml").write_text(yaml.safe_dump(other))
+    said = verified(study_with_controls, "other.yaml")
     assert "made with random 2; the study has 3" in said
     assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in said
     assert "made with selection scoring; the study has evaluation" in said
     assert "made with selection_bias True; the study has False" in said
 
 
-def test_each_row_is_the_engines(honest: Study) -> None:
+def test_each_row_is_the_engines(study_with_controls: Study) -> None:
     """Heads by hand from the induction scores; outcomes evaluated here without the command line."""
     from lm_headroom.engine.likelihood import tokenise
     from lm_headroom.engine.loading import load
@@ -86,15 +86,15 @@ def test_each_row_is_the_engines(honest: Study) -> None:
     from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
     scores = [
-        grid(read(honest.result(f"tiny/induction/{name}.parquet"), kind), "mean")
+        grid(read(study_with_controls.result(f"tiny/induction/{name}.parquet"), kind), "mean")
         for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING))
     ]
-    loaded = load(honest.result("tiny/model.json"), device="cpu")
+    loaded = load(study_with_controls.result("tiny/model.json"), device="cpu")
     for cell in CELLS:
-        table = read_prompts(honest.result(f"prompts/winogrande/{cell}.parquet")).rows("evaluation")
+        table = read_prompts(study_with_controls.result(f"prompts/winogrande/{cell}.parquet")).rows("evaluation")
         documents = tokenise(pairs(table), loaded, add_bos=False)
         evaluation = Evaluation(loaded, documents, group_choices(table), Batches(documents, 1024))
-        path = honest.result(f"tiny/induction_ablation/winogrande/{cell}.parquet")
+        path = study_with_controls.result(f"tiny/induction_ablation/winogrande/{cell}.parquet")
         found = read(path, INDUCTION_ABLATION).to_pylist()
         expected = [("none", 0, None, [])]
         for name in SELECTIONS:
@@ -109,29 +109,31 @@ def test_each_row_is_the_engines(honest: Study) -> None:
             assert row["n_heads"] == len(heads)
             assert row["correct"] == evaluation.outcomes(heads)["correct"]
             assert (row["parameters_removed"] == 0) == (not heads)
-        dense = read(honest.result(f"tiny/pruned_eval/heads/winogrande/{cell}/own.parquet"), PRUNED_EVAL).to_pylist()[0]
+        dense = read(
+            study_with_controls.result(f"tiny/pruned_eval/heads/winogrande/{cell}/own.parquet"), PRUNED_EVAL
+        ).to_pylist()[0]
         assert found[0]["correct"] == dense["correct"]
 
 
-def test_the_whole_models_evaluation_is_not_made_again(honest: Study) -> None:
+def test_the_whole_models_evaluation_is_not_made_again(study_with_controls: Study) -> None:
     """One block of it, kept by the first job of the task that needed it."""
     for cell in CELLS:
-        parts = honest.result(f"tiny/.cache/lambada_openai/{cell}")
+        parts = study_with_controls.result(f"tiny/.cache/lambada_openai/{cell}")
         assert len(list(parts.glob(f"*/likelihoods-{digest(None, [])}.*.npz"))) == 1
-        log = (honest.folder / f"logs/tiny/ablate_induction/lambada_openai/{cell}.log").read_text()
+        log = (study_with_controls.folder / f"logs/tiny/ablate_induction/lambada_openai/{cell}.log").read_text()
         assert int(re.search(r"(\d+) reused", log)[1]) >= 8  # type: ignore[index]
 
 
-def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(honest: Study) -> None:
+def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(study_with_controls: Study) -> None:
     for cell in CELLS:
-        own = honest.result(f"tiny/ffn_importance/arc_easy/{cell}.parquet")
-        other = honest.result(f"tiny/ffn_selection/arc_easy/{cell}.parquet")
+        own = study_with_controls.result(f"tiny/ffn_importance/arc_easy/{cell}.parquet")
+        other = study_with_controls.result(f"tiny/ffn_selection/arc_easy/{cell}.parquet")
         assert provenance(own)["options"]["selection"] == "evaluation"
         table = read(other, FFN_SELECTION)
         assert made_by(table)["options"]["selection"] == "scoring"
         # 8 evaluation documents, 6 for scoring.
         assert [len(read(own, FFN_IMPORTANCE)["doc_id"][0]), len(table["doc_id"][0])] == [8, 6]
-        folder = honest.result(f"tiny/pruned_eval/ffns/arc_easy/{cell}")
+        folder = study_with_controls.result(f"tiny/pruned_eval/ffns/arc_easy/{cell}")
         curves = {
             name: read(folder / f"{name}.parquet", PRUNED_EVAL).to_pylist() for name in ("own", "other_documents")
         }
@@ -148,27 +150,27 @@ def rows_of(study: Study, name: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(study.result(f"tiny/tables/{name}-seed1234.csv").open()))
 
 
-def test_tables_and_findings_say_it(honest: Study) -> None:
-    found = rows_of(honest, "induction_ablation")
+def test_tables_and_findings_say_it(study_with_controls: Study) -> None:
+    found = rows_of(study_with_controls, "induction_ablation")
     assert {row["task"] for row in found} == {"average", "winogrande", "lambada_openai"}
     assert {(row["outcome"], row["shots"]) for row in found} == {
         ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
     }  # fmt: skip
-    levels = [row["percent"] for row in rows_of(honest, "selection_bias") if row["task"] == "average"]
+    levels = [row["percent"] for row in rows_of(study_with_controls, "selection_bias") if row["task"] == "average"]
     # 5% of three FFNs is none.
     assert levels == ["50", "mean"] * 2
-    text = honest.result("tiny/findings/seed1234.md").read_text()
+    text = study_with_controls.result("tiny/findings/seed1234.md").read_text()
     assert text.count("the top 25% of heads by prefix matching") == 3
     assert text.count("of 3 heads from the same layers") == 9
     assert text.count("The selection bias is ") == text.count(", over 2 tasks and 1 level.") == 2
-    assert honest.result("tiny/figures/induction_ablation-seed1234.png").stat().st_size > 5000
+    assert study_with_controls.result("tiny/figures/induction_ablation-seed1234.png").stat().st_size > 5000
 
 
-def test_other_code_evaluates_its_own(honest: Study, tmp_path: Any) -> None:
-    study = honest.copy(tmp_path / "copy")
+def test_other_code_evaluates_its_own(study_with_controls: Study, tmp_path: Any) -> None:
+    study = study_with_controls.copy(tmp_path / "copy")
     edit(study, "analysis/head_selection.py")
     assert work(study.planned()) == {"ablate_induction": 4}
-    study = honest.copy(tmp_path / "other")
+    study = study_with_controls.copy(tmp_path / "other")
     edit(study, "report/tables/selection_bias.py")
     # The reference table takes a number from the findings.
     assert study.planned() == {"write_selection_bias": 1, "write_findings": 1, "write_reference": 1}

@@ -11,7 +11,7 @@ class Progress:
     """Report progress on standard error, less often the longer it takes.
 
     Args:
-        label: name of the work, for example ``head-importance arc_easy``.
+        label: name of the work, for example ``score-heads arc_easy``.
         total: number of all units.
         unit: plural name of the unit.
         interval: seconds between two lines at first; later a tenth of the time that has passed, at most six intervals.

@@ -105,7 +105,7 @@ class TestPlan:
         load = prompts()[0].evaluation
         fixed = workload.START_UP + costs.weight_bytes / HERE.load
         assert by_rule["evaluate_own"].longest == pytest.approx(fixed + 2 * costs.forward(load) / HERE.forward)
-        # The configured reading is the own ranking, and costs nothing; each other control costs a curve.
+        # The configured variant is the own ranking, and costs nothing; each other control costs a curve.
         more = study(joint={"heads": [], "ffns": []}, pruning={"levels": [0, 50], "controls": ["token", "target"]})
         with_controls = {job.rule: job for job in workload.jobs(more, prompts(), costs, HERE)}
         assert with_controls["evaluate_own"].longest == pytest.approx(fixed + 3 * costs.forward(load) / HERE.forward)

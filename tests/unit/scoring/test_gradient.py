@@ -18,7 +18,7 @@ from lm_headroom.scoring.gradient import (
     variant_scores,
     zero_shares,
 )
-from lm_headroom.study.ranking_names import reading
+from lm_headroom.study.ranking_names import variant_of
 from tests.support.documents import documents
 from tests.support.looped_gradient import looped
 from tests.support.tiny_models import tiny_model
@@ -245,7 +245,7 @@ class TestMemory:
 
 
 class TestOtherRankings:
-    """What the artifact holds beside the configured reading of eq. 8."""
+    """What the artifact holds beside the configured variant of eq. 8."""
 
     @torch.no_grad()
     def test_what_heads_write_equals_the_loops(self, loaded, family):
@@ -291,4 +291,4 @@ class TestOtherRankings:
         result = variant_scores(actual)
         assert list(result) == ["token", "example", "target"]
         for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
-            np.testing.assert_array_equal(scores(actual, *options).score, result[reading(*options)])
+            np.testing.assert_array_equal(scores(actual, *options).score, result[variant_of(*options)])

@@ -42,7 +42,7 @@ from lm_headroom.study.ranking_names import (
     OWN,
     drawn_with,
     ffn_controls,
-    reading,
+    variant_of,
 )
 from lm_headroom.study.values import (
     AsWritten,
@@ -146,9 +146,9 @@ class Importance(Section):
     )
 
     @property
-    def reading(self) -> str:
-        """Which reading of eq. 8 this is."""
-        return reading(self.reduction, self.last_layer_tokens)
+    def variant(self) -> str:
+        """The variant of eq. 8."""
+        return variant_of(self.reduction, self.last_layer_tokens)
 
 
 class Ffn(Section):

@@ -19,7 +19,7 @@ VARIANTS: dict[str, tuple[Reduction, LastLayerTokens]] = {
     "example": ("example", "all"),
     "target": ("token", "target"),
 }
-"""The readings of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
+"""The variants of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
 GRADIENT_FREE = ("magnitude", "output_norm")
 """Rankings that need no gradient: the size of a head's slice of the output projection, and of what it writes."""
 RANDOM = "random_"
@@ -30,8 +30,8 @@ CRITERIA = (*VARIANTS, *GRADIENT_FREE)
 """Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
 
 
-def reading(reduction: str, last_layer_tokens: str) -> str:
-    """Which reading these options are; by example, every layer is divided by the number of documents."""
+def variant_of(reduction: str, last_layer_tokens: str) -> str:
+    """The variant that these options name; by example, every layer is divided by the number of documents."""
     return "example" if reduction == "example" else "target" if last_layer_tokens == "target" else "token"
 
 
