@@ -25,7 +25,7 @@ MIN_RELIABILITY = 0.5
 PERMUTATIONS = 999
 """Shuffles of a permutation test, whose smallest p-value is 1 / (1 + PERMUTATIONS)."""
 LEVEL = 0.05
-"""Rankings with a p-value below it agree more than a profile over layers (and key-value groups) explains."""
+"""Rankings with a p-value below it agree beyond a shared trend over layers (and key-value groups)."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -88,8 +88,8 @@ def top_overlap(a: Array, b: Array, percent: int = TOP_PERCENT) -> float:
 def srcc_within_layers(a: Array, b: Array, groups: int = 1) -> float | None:
     """Mean over layers of the SRCC inside a layer; None where no layer has both score rows varying.
 
-    A profile over layers alone makes SRCC high; this is what is left of it. Where heads of a layer share keys and
-    values in groups, the same holds of a profile over groups, and the mean is over the SRCCs inside groups.
+    A layer-wise trend alone makes SRCC high; this is what is left of it. Where heads of a layer share keys and
+    values in groups, the same holds of a trend over groups, and the mean is over the SRCCs inside groups.
 
     Args:
         a, b: scores, [layer, head].
@@ -168,7 +168,7 @@ def permutation_p(scores: Sequence[Array], shuffles: np.ndarray[Any, Any] | None
     """p-values of the SRCC of each pair of scores against shuffles of the heads within layers, [i, j], symmetric.
 
     The null hypothesis: given a head's layer (and key-value group, by the shuffles), its place in one ranking says
-    nothing of that in the other. A profile over them, which both may share, stays as it is in every
+    nothing of that in the other. A trend over them, which both may share, stays as it is in every
     shuffle. One-sided: the share of shuffles, the data counted in, whose SRCC is as high as that of the data or higher.
     NaN where scores are constant.
 
@@ -195,7 +195,7 @@ def permutation_p(scores: Sequence[Array], shuffles: np.ndarray[Any, Any] | None
 
 
 def n_beyond_layers(rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many rows of rank correlations are larger than a profile over layers explains."""
+    """How many rows of rank correlations exceed what a shared layer-wise trend explains."""
     return sum(row["p_permutation"] < LEVEL for row in rows)
 
 

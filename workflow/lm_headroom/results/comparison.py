@@ -116,8 +116,8 @@ def prunable_row(
 def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> list[dict[str, Any]]:
     """A row per pair of models with as many layers and heads, and task; none where no two models are alike.
 
-    Heads are compared number by number: of models that did not start from the same weights, only the profile over
-    layers can agree.
+    Heads are compared number by number: of models that did not start from the same weights, only the
+    layer-wise trend can agree.
 
     Args:
         scores: model to task to its head scores, the same tasks for each.

@@ -26,9 +26,8 @@ from lm_headroom.study.ranking_names import AGGREGATE
 
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 KEY = (
-    "Below the diagonal: SRCC, in parentheses where no larger than a profile over layers and key-value groups "
-    "explains. Above: corrected for noise. Framed: split-half reliability. Grey: too unreliable to say. Aggregate: of "
-    "the other tasks."
+    "Below the diagonal: SRCC, in parentheses where it does not exceed a shared trend over layers and key-value "
+    "groups. Above: disattenuated SRCC. Framed: split-half reliability. Grey: too unreliable. Aggregate: of the other tasks."
 )
 """What the cells of a heatmap with ceilings are."""
 UNKNOWN = "–"

@@ -24,7 +24,7 @@ NAMES = {
     "reliability_gradient": "reliability, gradient",
     "reliability_oracle": "reliability, oracle",
     "noise_ceiling": "noise ceiling",
-    "corrected": "without noise",
+    "corrected": "disattenuated SRCC",
     "corrected_low": "its low",
     "corrected_high": "its high",
 }
@@ -37,11 +37,11 @@ LABELS = {
     "accuracy_lost": "accuracy lost",
 }
 NOTES = (
-    "SRCC of the gradient scores with what the oracle lost without each head or FFN alone. Limits are of 95%, over "
-    "the oracle's questions, the gradient's error and, of a sample of heads, heads: what as many others would give.",
-    "The noise ceiling is what equal rankings would show that are measured as noisily; 'without noise' is the SRCC "
-    "over it, which may exceed 1 by chance. 'Inside layers' is inside their key-value groups where heads share keys. "
-    "Empty is what is not defined: all scores are equal, or there is too much noise to say.",
+    "SRCC correlates the gradient scores with the oracle's losses without each head or FFN alone. Limits are 95% "
+    "intervals over the oracle's questions, the gradient's error and, where heads were sampled, the draw of heads.",
+    "The noise ceiling is the SRCC that two equal rankings would show if measured with this noise; the disattenuated "
+    "SRCC is the SRCC divided by it, which may exceed 1 by chance. 'Inside layers' means inside key-value groups where "
+    "heads share keys. A cell is empty where all scores are equal or the noise is too large to say.",
 )
 
 

@@ -31,8 +31,8 @@ COLUMNS = (
     "sampling variance of questions",
     "SRCC between seeds",
     "noise ceiling",
-    "corrected SRCC",
-    "pairs corrected",
+    "disattenuated SRCC",
+    "pairs disattenuated",
 )
 NOTES = (
     "Accuracy is that of the whole model, mean over seeds; variances are in squared points. All seeds answer the same "
@@ -40,8 +40,8 @@ NOTES = (
     "fro change less with more questions; *due to the seed at any number of questions* is what does not, estimated by "
     "a two-way layout and not below 0. The sampling variance is that of one seed's accuracy over new questions. A "
     "seed's standard error thus has one part for questions and another for examples.",
-    "SRCC is between the head rankings of two seeds, mean over pairs. Both are of the same documents, whose noise they "
-    "share, so that SRCC may lie above the noise ceiling; the corrected SRCC is of halves of different documents, "
+    "SRCC correlates the head rankings of two seeds, averaged over pairs. Both score the same documents and share "
+    "their noise, so SRCC may exceed the noise ceiling; the disattenuated SRCC compares halves of different documents, "
     f"over the pairs whose reliabilities are at least {MIN_RELIABILITY}. Near 1, seeds change no more than noise.",
     f"Rows of {AGGREGATE}: accuracy averaged over tasks, and the ranking of the aggregate.",
 )

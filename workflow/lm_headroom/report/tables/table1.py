@@ -22,18 +22,18 @@ COLUMNS = (
     "argsort mean",
     "argsort variance",
     "top-30% overlap",
-    "corrected SRCC mean",
-    "tasks corrected",
-    "tasks beyond layers",
+    "disattenuated SRCC mean",
+    "tasks disattenuated",
+    "tasks beyond layer-wise trend",
 )
 NOTES = (
     "The argsort statistic is the released code's; it is not SRCC.",
-    "Corrected SRCC is what it would be without the noise in the scores, over the tasks whose split-half reliability "
-    f"is at least {MIN_RELIABILITY} at both numbers of shots; as both are of the same documents, it is reckoned from "
-    "halves of different ones. It may exceed 1 by chance.",
-    f"Tasks beyond layers: SRCC is larger than a profile over layers explains, p below {LEVEL} in a one-sided "
-    "permutation test of heads within layers and key-value groups. As both numbers of shots are of the same documents, "
-    "a part of that may be their noise, of which the corrected SRCC is free.",
+    "The disattenuated SRCC estimates the SRCC without the noise in the scores, over the tasks whose split-half "
+    f"reliability is at least {MIN_RELIABILITY} at both numbers of shots. Both score the same documents, so it is "
+    "computed from halves of different ones. It may exceed 1 by chance.",
+    f"Tasks beyond layer-wise trend: SRCC exceeds what a shared layer-wise trend explains, p below {LEVEL} in a "
+    "one-sided permutation test that shuffles heads within layers and key-value groups. Both numbers of shots score "
+    "the same documents, so shared noise may explain a part of it; the disattenuated SRCC is free of that noise.",
 )
 
 
@@ -41,7 +41,7 @@ class ShotPairRow(NamedTuple):
     """A pair of shots (``0-1``), the number of tasks, mean and sample variance over them, and what noise leaves.
 
     The corrected mean is over ``n_corrected`` tasks, NaN where there is none; ``n_beyond_layers`` counts tasks whose
-    rankings agree more than a profile over layers explains.
+    rankings agree beyond a shared layer-wise trend.
     """
 
     shots: str
