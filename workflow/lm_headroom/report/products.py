@@ -170,7 +170,8 @@ class Product:
     def message(self) -> str:
         """What its rule says that it does."""
         whose = "the models" if self.compares else "{wildcards.model}"
-        return f"{VERBS[self.kind].capitalize()} {self.kind} {self.name} of {whose}."
+        name = " ".join(dict.fromkeys((self.kind, self.name)))
+        return f"{VERBS[self.kind].capitalize()} {name} of {whose}."
 
     @property
     def place_options(self) -> list[str]:

@@ -27,7 +27,8 @@ from lm_headroom.study.ranking_names import AGGREGATE
 LABELS = {"spearman": "SRCC", "argsort": "argsort statistic (released code; not SRCC)"}
 KEY = (
     "Below the diagonal: SRCC, in parentheses where it does not exceed a shared trend over layers and key-value "
-    "groups. Above: disattenuated SRCC. Framed: split-half reliability. Grey: too unreliable. Aggregate: of the other tasks."
+    "groups. Above: disattenuated SRCC. Framed: split-half reliability. Grey: too unreliable. Aggregate: of the other "
+    "tasks."
 )
 """What the cells of a heatmap with ceilings are."""
 UNKNOWN = "–"
