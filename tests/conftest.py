@@ -35,6 +35,7 @@ SLOW_FILES = (
     *("unit/tasks/test_definitions.py", "unit/models/test_checkpoint_files.py", "unit/test_benchmarks.py"),
     *("unit/tasks/test_prompts.py", "unit/tasks/test_files.py", "unit/steps/test_inputs_are_read_once.py"),
     *("unit/report/test_figures.py", "unit/report/test_induction_ablation.py", "unit/results/test_comparison.py"),
+    *("unit/report/test_headroom.py", "unit/report/test_reference.py", "unit/report/test_selection_bias.py"),
 )
 SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study"}
 QUICK = {

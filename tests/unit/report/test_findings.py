@@ -265,10 +265,16 @@ def _right(shots, component, task, ranking):
     return right[: 3 if "srcc" in ranking else 4]
 
 
-def test_each_finding_begins_with_its_verdict_and_soon_has_a_number(tmp_path):
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """The findings of these studies."""
+    return [findings(study) for study in _studies(tmp_path_factory.mktemp("studies"))]
+
+
+def test_each_finding_begins_with_its_verdict_and_soon_has_a_number(texts):
     verdicts = set()
-    for study in _studies(tmp_path):
-        for line in findings(study).splitlines():
+    for text in texts:
+        for line in text.splitlines():
             if line.startswith("- "):
                 verdict = re.match(r"- \*\*([A-Z0-9][^*]*)\.\*\* [A-Z]", line)
                 assert verdict, line
@@ -283,7 +289,7 @@ def test_each_finding_begins_with_its_verdict_and_soon_has_a_number(tmp_path):
         assert any(verdict.startswith(start) for verdict in verdicts), (start, sorted(verdicts))
 
 
-def test_no_finding_uses_a_private_word(tmp_path):
+def test_no_finding_uses_a_private_word(texts):
     private = r"told (from|apart)|\bcan go\b|\bgoes?\b|certif|\bworth\b|optimis|profile over layers|guessing|recomputed"
-    for study in _studies(tmp_path):
-        assert not re.search(private, findings(study))
+    for text in texts:
+        assert not re.search(private, text)
