@@ -21,7 +21,7 @@ FAULTS = """\
 case "$3" in
   score-ffns) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
   score-induction) once sleep && exec sleep 600;;
-  capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
+  retain-capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
 esac
 """
 
