@@ -25,7 +25,7 @@ from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.memory import MIB, peak_memory
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
-from lm_headroom.options import Settings
+from lm_headroom.options import AggregatedCells, Settings
 from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
 from lm_headroom.steps.aggregate_heads import aggregate_heads
@@ -128,7 +128,8 @@ def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> 
     for component, step in (("heads", aggregate_heads), ("ffns", aggregate_ffns)):
         result[component] = results / "ranking" / component / AGGREGATE / cell
         out = results / "aggregate" / f"{component}.parquet"
-        step(results=results, tasks=tasks, shots=0, seed=SEED, out=out, ranking=result[component])
+        cells = AggregatedCells(results=results, tasks=tasks, shots=0, seed=SEED)
+        step(cells=cells, out=out, ranking=result[component])
     return result
 
 

@@ -73,9 +73,8 @@ def test_defaults_and_choices_of_a_command_are_those_of_the_study(command):
     function, study = command_of(step), Study()
     parameters = dict(inspect.signature(function).parameters)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
-    if "settings" in parameters:
-        settings = get_type_hints(function)["settings"]
-        defaults |= {field.name: field.default for field in dataclasses.fields(settings)}
+    for group in filter(dataclasses.is_dataclass, get_type_hints(function).values()):
+        defaults |= {field.name: field.default for field in dataclasses.fields(group)}
     # Without sequences of the study, the command looks at no window.
     for name, key in study_keys(function).items():
         if defaults[name] not in (inspect.Parameter.empty, dataclasses.MISSING) and (step, name) != (
@@ -89,6 +88,16 @@ def test_defaults_and_choices_of_a_command_are_those_of_the_study(command):
     assert {word for word in words if word.startswith("--")} <= {
         name for argument in arguments for name in argument.names
     }
+
+
+@pytest.mark.parametrize(
+    "option", ["--aggregate", "--bos", "--correlation", "--iterative", "--seed", "--seeds", "--tasks"]
+)
+def test_an_option_has_one_help_text_in_all_commands(option):
+    arguments = [
+        argument for name in COMMANDS for argument in app_of(name).assemble_argument_collection(parse_docstring=True)
+    ]
+    assert len({argument.parameter.help for argument in arguments if argument.name == option}) == 1
 
 
 def test_show_prints_provenance_columns_and_rows(tmp_path, capsys):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from lm_headroom.study.choices import Device, Dtype, with_zero
+from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
 
@@ -177,6 +177,35 @@ class Settings(ModelSettings):
     cache: OutFolder | None = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Which results a command reads: those of some tasks with one number of shots and one seed.
+
+    Attributes:
+        results: the model's results folder.
+        tasks: tasks of the study, in its order.
+        shots: number of few-shot examples.
+        seed: seed of the few-shot sampler.
+    """
+
+    results: Path
+    tasks: Annotated[Sequence[str], StudyKey("tasks")]
+    shots: Count
+    seed: int = 1234
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatedCells(Cells):
+    """Which results a command reads, and how it aggregates them.
+
+    Attributes:
+        aggregate: how scores of several tasks become one.
+    """
+
+    aggregate: Annotated[Aggregation, StudyKey("aggregate")] = "mean"
+
+
 def _metadata(hint: Any) -> Iterator[Any]:
     yield from getattr(hint, "__metadata__", ())
     for inner in get_args(hint):
@@ -184,7 +213,7 @@ def _metadata(hint: Any) -> Iterator[Any]:
 
 
 def _marked(command: Command, mark: type) -> Iterator[tuple[str, Any]]:
-    """Options of a command that are marked, those of its settings too, each with its mark."""
+    """Options of a command that are marked, those that it shares with others too, each with its mark."""
     pending = [item for item in get_type_hints(command, include_extras=True).items() if item[0] != "return"]
     while pending:
         name, hint = pending.pop(0)
@@ -200,7 +229,9 @@ def study_keys(command: Command) -> Mapping[str, StudyKey]:
 
 
 def _value(values: Mapping[str, Any], name: str) -> Any:
-    return values[name] if name in values else getattr(values.get("settings"), name, None)
+    """An option of a command, or of a group of options that it shares with others."""
+    groups = (group for group in values.values() if is_dataclass(group) and hasattr(group, name))
+    return values[name] if name in values else getattr(next(groups, None), name, None)
 
 
 def written(command: Command, values: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:

@@ -33,6 +33,7 @@ from lm_headroom.audit import verify
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.resolve import resolve
+from lm_headroom.options import AggregatedCells
 from lm_headroom.report.figures import fig03
 from lm_headroom.report.tables import table1
 from lm_headroom.results.matrix import ResultsMatrix
@@ -84,7 +85,7 @@ def made(tmp_path_factory):
     for shots in SHOTS:
         cell = f"aggregate/{shots}shot-seed{SEED}.parquet"
         paths = {"out": model / "head_importance" / cell, "ranking": model / "ranking/heads" / cell}
-        aggregate_heads(results=model, tasks=TASKS, shots=shots, seed=SEED, **paths)
+        aggregate_heads(cells=AggregatedCells(results=model, tasks=TASKS, shots=shots, seed=SEED), **paths)
     cross_shot = model / f"correlation/cross_shot/seed{SEED}.parquet"
     correlate_shots(results=model, tasks=TASKS, shots=SHOTS, seed=SEED, out=cross_shot)
     table1.write_table(cross_shot, model / f"tables/table1-seed{SEED}")

@@ -8,6 +8,7 @@ from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.ordered import read_ffn_ranking
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
+from lm_headroom.options import AggregatedCells
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
 
 SCORES = {"copa": [0.3, -0.1, 0.0], "piqa": [0.1, 0.1, 0.2]}
@@ -38,11 +39,15 @@ def results(tmp_path):
     return tmp_path
 
 
+def cells(results, how="mean"):
+    return AggregatedCells(results=results, tasks=list(SCORES), shots=0, seed=1, aggregate=how)
+
+
 @pytest.mark.parametrize("how", ["mean", "mean_normalised"])
 def test_the_mean_of_differences_of_accuracies(results, how):
     """There is nothing to normalise: the scores of all tasks are on one scale, and may sum to nothing."""
     out, ranking = results / "a.parquet", results / "r.parquet"
-    aggregate_ffns(results=results, tasks=list(SCORES), shots=0, seed=1, aggregate=how, out=out, ranking=ranking)
+    aggregate_ffns(cells=cells(results, how), out=out, ranking=ranking)
     table = read(out, FFN_IMPORTANCE)
     np.testing.assert_allclose(layers(table, "score"), [0.2, 0.0, 0.1])
     np.testing.assert_allclose(layers(table, "stderr"), [0.025, 0.025, 0.05])
@@ -58,9 +63,7 @@ def test_the_mean_of_differences_of_accuracies(results, how):
 def test_the_mean_of_ranks(results):
     """Ranks of copa 2, 0, 1; of piqa 0, 1, 2: the first of equals comes first."""
     out, ranking = results / "a.parquet", results / "r.parquet"
-    aggregate_ffns(
-        results=results, tasks=list(SCORES), shots=0, seed=1, aggregate="mean_rank", out=out, ranking=ranking
-    )
+    aggregate_ffns(cells=cells(results, "mean_rank"), out=out, ranking=ranking)
     table = read(out, FFN_IMPORTANCE)
     np.testing.assert_allclose(layers(table, "score"), [1.0, 0.5, 1.5])
     assert table.column("stderr").null_count == 3
@@ -70,13 +73,13 @@ def test_the_mean_of_ranks(results):
 def test_scores_of_another_model_are_refused(results):
     write_scores(results, "piqa", [0.1, 0.2], [0.0, 0.0])
     with pytest.raises(ArtifactError, match="different models, layers: {'copa': 3, 'piqa': 2}"):
-        aggregate_ffns(results=results, tasks=list(SCORES), shots=0, seed=1, out=results / "a", ranking=results / "r")
+        aggregate_ffns(cells=cells(results), out=results / "a", ranking=results / "r")
 
 
 def test_without_a_record_all_must_be_of_the_first_ones_model(results):
     write_scores(results, "piqa", SCORES["piqa"], ERRORS["piqa"], digest="e")
     with pytest.raises(ArtifactError, match="piqa/0shot-seed1.parquet: made from model .* expected digest d;"):
-        aggregate_ffns(results=results, tasks=list(SCORES), shots=0, seed=1, out=results / "a", ranking=results / "r")
+        aggregate_ffns(cells=cells(results), out=results / "a", ranking=results / "r")
 
 
 def test_layers_that_are_not_all_are_refused(results):
@@ -84,7 +87,7 @@ def test_layers_that_are_not_all_are_refused(results):
     table = read(path, FFN_IMPORTANCE).take([0, 2])
     write(path, FFN_IMPORTANCE, {name: table.column(name).to_pylist() for name in table.column_names}, provenance(path))
     with pytest.raises(ArtifactError, match="2 rows do not number 3 layers from 0, each once"):
-        aggregate_ffns(results=results, tasks=list(SCORES), shots=0, seed=1, out=results / "a", ranking=results / "r")
+        aggregate_ffns(cells=cells(results), out=results / "a", ranking=results / "r")
 
 
 def test_a_ranking_with_a_rank_twice_is_refused(tmp_path):

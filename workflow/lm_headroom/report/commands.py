@@ -56,16 +56,16 @@ def figure(
         name: the figure, such as fig05, oracle or compare_rankings.
         results: the model's results folder; of a figure that compares models, the folder that holds theirs.
         out: path without suffix; .pdf and .png are added.
-        tasks: tasks, in the order of the figure.
-        shots: numbers of few-shot examples, a panel each.
-        seed: few-shot seed.
-        controls: control rankings to draw beside the own one.
+        tasks: tasks of the study, in its order.
+        shots: numbers of few-shot examples.
+        seed: seed of the few-shot sampler.
+        controls: control rankings evaluated beside the own one.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
         models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
-        correlation: the statistic to show.
-        iterative: also draw curves under the iterative ranking.
+        correlation: the statistic by which tasks are compared.
+        iterative: heads were also pruned under the iterative ranking.
 
     Example:
         lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05
@@ -99,10 +99,10 @@ def table(
         name: the table, such as headroom, losses or table1.
         results: the model's results folder.
         out: path without suffix; .csv, .md and .html are added.
-        tasks: tasks, in the order of the table.
+        tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
-        seed: few-shot seed.
-        seeds: few-shot seeds, of the tables headroom and seeds.
+        seed: seed of the few-shot sampler.
+        seeds: few-shot seeds; their variance needs two or more.
         controls: control rankings evaluated beside the own one.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
@@ -143,7 +143,7 @@ def findings(
         out: path without suffix; .md and .html are added.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
-        seed: few-shot seed.
+        seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
@@ -174,14 +174,16 @@ def compare(
 ) -> None:
     """Compare the models of a study, from their artifacts.
 
+    Comparisons of `models` and of `induction` need no tasks, shots and seed; the others need all three.
+
     Args:
         what: models (what they are, which all figures need), prunable, rankings, induction or profiles.
         results: the folder that holds the models' results folders.
         out: the artifact.
         models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
-        tasks: tasks of the study, where the comparison depends on them.
-        shots: numbers of few-shot examples, likewise.
-        seed: few-shot seed, likewise.
+        tasks: tasks of the study, in its order.
+        shots: numbers of few-shot examples.
+        seed: seed of the few-shot sampler.
         margin: loss of accuracy that counts as none, in percentage points.
 
     Example:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,34 +14,21 @@ from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, write
-from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
+from lm_headroom.options import AggregatedCells, OutFile, recorded_options
 from lm_headroom.study.choices import Aggregation
 from lm_headroom.study.ranking_names import AGGREGATE
 
 MEANS = ("score", "accuracy_dense", "accuracy_ablated")
 
 
-def aggregate_ffns(
-    *,
-    results: Path,
-    tasks: Annotated[Sequence[str], StudyKey("tasks")],
-    shots: Count,
-    seed: int = 1234,
-    aggregate: Annotated[Aggregation, StudyKey("aggregate")] = "mean",
-    out: OutFile,
-    ranking: OutFile,
-) -> None:
+def aggregate_ffns(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -> None:
     """Aggregate FFN scores over tasks (eq. 10), and rank by the aggregate.
 
     Oracle scores are differences of accuracies, on one scale for all tasks and of either sign, so that there is
     nothing to normalise: `mean_normalised` is the mean here.
 
     Args:
-        results: the model's results folder.
-        tasks: the tasks of the aggregate.
-        shots: number of few-shot examples.
-        seed: seed of the few-shot sampler.
-        aggregate: how scores of several tasks become one.
+        cells: which results are aggregated.
         out: the aggregate's FFN-importance artifact.
         ranking: the ranking artifact.
 
@@ -56,19 +42,19 @@ def aggregate_ffns(
     from lm_headroom.results.matrix import ResultsMatrix
 
     options = recorded_options(aggregate_ffns, locals())
-    matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
-    paths = {task: matrix.path("ffn_importance", shots, task=task) for task in tasks}
-    artifacts = matrix.read_all(FFN_IMPORTANCE, paths, shots)
+    matrix = ResultsMatrix(cells.results, tuple(cells.tasks), (cells.shots,), cells.seed)
+    paths = {task: matrix.path("ffn_importance", cells.shots, task=task) for task in cells.tasks}
+    artifacts = matrix.read_all(FFN_IMPORTANCE, paths, cells.shots)
     scores = {
         task: {name: layers(artifact.table, name) for name in (*MEANS, "stderr")}
         for task, artifact in artifacts.items()
     }
     sizes = {task: len(values["score"]) for task, values in scores.items()}
     if len(set(sizes.values())) > 1:
-        raise ArtifactError(f"{results}: tasks have FFN scores of different models, layers: {sizes}")
-    columns = _aggregate(scores, aggregate)
+        raise ArtifactError(f"{cells.results}: tasks have FFN scores of different models, layers: {sizes}")
+    columns = _aggregate(scores, cells.aggregate)
     inputs = {task: artifact.source for task, artifact in artifacts.items()}
-    cell = cell_provenance(artifacts[tasks[0]].provenance, AGGREGATE, shots, seed)
+    cell = cell_provenance(artifacts[cells.tasks[0]].provenance, AGGREGATE, cells.shots, cells.seed)
     record = build_provenance("steps.aggregate_ffns", inputs, options, cell)
     write(out, FFN_IMPORTANCE, columns, record)
     write(ranking, FFN_RANKING, ffn_columns(rank_ffns(columns["score"]), columns["score"]), record)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
@@ -14,31 +12,17 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
-from lm_headroom.study.choices import Aggregation
+from lm_headroom.options import AggregatedCells, OutFile, recorded_options
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 HALVES = ("even", "odd")
 
 
-def aggregate_heads(
-    *,
-    results: Path,
-    tasks: Annotated[Sequence[str], StudyKey("tasks")],
-    shots: Count,
-    seed: int = 1234,
-    aggregate: Annotated[Aggregation, StudyKey("aggregate")] = "mean",
-    out: OutFile,
-    ranking: OutFile,
-) -> None:
+def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -> None:
     """Aggregate head scores over tasks (eq. 10), and rank by the aggregate.
 
     Args:
-        results: the model's results folder.
-        tasks: the tasks of the aggregate.
-        shots: number of few-shot examples.
-        seed: seed of the few-shot sampler.
-        aggregate: how scores of several tasks become one.
+        cells: which results are aggregated.
         out: the aggregate's head-importance artifact.
         ranking: the ranking artifact.
 
@@ -50,19 +34,20 @@ def aggregate_heads(
     from lm_headroom.results.scores import read_tasks
 
     options = recorded_options(aggregate_heads, locals())
-    scores = read_tasks(ResultsMatrix(results, tuple(tasks), (shots,), seed), shots)
-    mean, shares = aggregate_scores({task: s.score for task, s in scores.items()}, aggregate)
-    even, odd = (aggregate_scores({t: getattr(s, half) for t, s in scores.items()}, aggregate)[0] for half in HALVES)
-    others = {name: aggregate_scores({t: s.others[name] for t, s in scores.items()}, aggregate)[0] for name in CRITERIA}
-    if aggregate == "mean_rank":
+    matrix, how = ResultsMatrix(cells.results, tuple(cells.tasks), (cells.shots,), cells.seed), cells.aggregate
+    scores = read_tasks(matrix, cells.shots)
+    mean, shares = aggregate_scores({task: s.score for task, s in scores.items()}, how)
+    even, odd = (aggregate_scores({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in HALVES)
+    others = {name: aggregate_scores({t: s.others[name] for t, s in scores.items()}, how)[0] for name in CRITERIA}
+    if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr: Sequence[float | None] = [None] * mean.size
     else:
-        weights = {task: aggregation_weight(s.score, aggregate) for task, s in scores.items()}
+        weights = {task: aggregation_weight(s.score, how) for task, s in scores.items()}
         variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
         stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
     first = next(iter(scores.values())).provenance
-    provenance = {**cell_provenance(first, AGGREGATE, shots, seed), "shares": shares}
+    provenance = {**cell_provenance(first, AGGREGATE, cells.shots, cells.seed), "shares": shares}
     inputs = {task: s.artifact.source for task, s in scores.items()}
     record = build_provenance("steps.aggregate_heads", inputs, options, provenance)
     layers, heads = np.indices(mean.shape)

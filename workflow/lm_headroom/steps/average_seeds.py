@@ -27,9 +27,9 @@ def average_seeds(
 
     Args:
         results: the model's results folder.
-        tasks: tasks to average.
+        tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
-        seeds: two or more few-shot seeds.
+        seeds: few-shot seeds; their variance needs two or more.
         out: the seed-scores artifact.
 
     Raises:

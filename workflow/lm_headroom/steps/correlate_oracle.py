@@ -32,7 +32,7 @@ def correlate_oracle(
 
     Args:
         results: the model's results folder.
-        tasks: tasks whose FFNs are compared.
+        tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         head_tasks: tasks whose heads were removed one at a time.
         seed: seed of the few-shot sampler.

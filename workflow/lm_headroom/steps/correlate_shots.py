@@ -22,12 +22,12 @@ def correlate_shots(
     seed: int = 1234,
     out: OutFile,
 ) -> None:
-    """Correlate each task's head scores between numbers of shots.
+    """Correlate each task's head scores between numbers of shots, of which there are two or more.
 
     Args:
         results: the model's results folder.
-        tasks: tasks to correlate.
-        shots: two or more numbers of few-shot examples.
+        tasks: tasks of the study, in its order.
+        shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
         out: the cross-shot artifact.
 

@@ -42,8 +42,8 @@ def evaluate_transfer(
         correlations: cross-task artifact of the same shot and seed.
         ranking_folder: folder with a ranking {task}/{name of the correlations file} for each task.
         task: the task of the prompts.
-        tasks: tasks whose rankings may be taken.
-        correlation: the statistic that decides.
+        tasks: tasks of the study, in its order.
+        correlation: the statistic by which tasks are compared.
         levels: percents of heads pruned; 0 is always evaluated.
         out: folder for highest_srcc.parquet and lowest_srcc.parquet.
 

@@ -27,7 +27,7 @@ def resolve_model(
         trust_remote_code: run the checkpoint's own code.
         allow_pickle: read weights from pickles where it has no safetensors.
         sequences: induction sequences of the study, which its context window must hold; 0 for none.
-        bos: put BOS before them.
+        bos: put BOS before each sequence.
         out: the record, model.json.
 
     Example:

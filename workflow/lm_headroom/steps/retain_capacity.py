@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
-
 from lm_headroom.analysis.capacity import capacity
 from lm_headroom.artifacts.capacity import CAPACITY
 from lm_headroom.artifacts.copying import COPYING
@@ -14,25 +10,15 @@ from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.store import ArtifactFile, digest_of, read_artifact, write
-from lm_headroom.options import Count, OutFile, StudyKey, recorded_options
+from lm_headroom.options import Cells, OutFile, recorded_options
 from lm_headroom.study.ranking_names import AGGREGATE
 
 
-def retain_capacity(
-    *,
-    results: Path,
-    tasks: Annotated[Sequence[str], StudyKey("tasks")],
-    shots: Count,
-    seed: int = 1234,
-    out: OutFile,
-) -> None:
+def retain_capacity(*, cells: Cells, out: OutFile) -> None:
     """Count the induction capacity that pruning retains.
 
     Args:
-        results: the model's results folder.
-        tasks: tasks whose rankings prune.
-        shots: number of few-shot examples.
-        seed: seed of the few-shot sampler.
+        cells: which results are read.
         out: the capacity artifact.
 
     Raises:
@@ -44,7 +30,7 @@ def retain_capacity(
     from lm_headroom.results.matrix import ResultsMatrix
 
     options = recorded_options(retain_capacity, locals())
-    matrix = ResultsMatrix(results, tuple(tasks), (shots,), seed)
+    matrix = ResultsMatrix(cells.results, tuple(cells.tasks), (cells.shots,), cells.seed)
     model = matrix.digest
     induction: dict[str, ArtifactFile] = {}
     for kind in (COPYING, PREFIX_MATCHING):
@@ -55,14 +41,14 @@ def retain_capacity(
     scores = {name: grid(artifact.table, "mean") for name, artifact in sorted(induction.items(), reverse=True)}
     rankings = {
         task: read_ranking(
-            matrix.path("ranking", shots, task=task), **(matrix.expected(shots, task) | {"model": model})
+            matrix.path("ranking", cells.shots, task=task), **(matrix.expected(cells.shots, task) | {"model": model})
         )
-        for task in dict.fromkeys([*tasks, AGGREGATE])
+        for task in dict.fromkeys([*cells.tasks, AGGREGATE])
     }
     inputs = {
         **{name: artifact.source for name, artifact in induction.items()},
         **{task: ranking.artifact.source for task, ranking in rankings.items()},
     }
-    cell = cell_provenance(induction[COPYING.name].provenance, None, shots, seed)
+    cell = cell_provenance(induction[COPYING.name].provenance, None, cells.shots, cells.seed)
     record = build_provenance("steps.retain_capacity", inputs, options, cell)
     write(out, CAPACITY, capacity(scores, {task: ranking.order for task, ranking in rankings.items()}), record)

@@ -27,7 +27,7 @@ def score_induction(
     Args:
         settings: how to run the model.
         sequences: number of random sequences.
-        bos: put BOS before a sequence.
+        bos: put BOS before each sequence.
         head_output: what copying takes as a head's output: the values it attends to, or the value at its own position.
         output_bias: add the output projection's bias to every head's output.
         cache: folder that keeps finished work units for a later run.
