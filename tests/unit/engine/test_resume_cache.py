@@ -268,10 +268,10 @@ class TestPartialFiles:
         assert sorted(tmp_path.iterdir()) == sorted([fresh, other, tmp_path / "out.json"])
 
     def test_where_locks_are_not_served_age_decides(self, tmp_path, monkeypatch):
-        def unserved(*_):
+        def unserved(*_, **__):
             raise OSError(38, "Function not implemented")
 
-        monkeypatch.setattr("lm_headroom.artifacts.store.fcntl.flock", unserved)
+        monkeypatch.setattr("lm_headroom.artifacts.store.lock_descriptor", unserved)
         fresh, old = (tmp_path / f".out.json.{name}.partial" for name in ("fresh", "old"))
         for path in (fresh, old):
             path.write_bytes(b"half")

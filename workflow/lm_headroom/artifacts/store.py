@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -22,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import lock_descriptor
 
 from lm_headroom.artifacts.catalogue import template_of
 from lm_headroom.artifacts.json_object import parse_object
@@ -251,7 +251,7 @@ def _locked_partial(folder: Path, prefix: str) -> tuple[int, Path]:
 def lock(handle: int) -> None:
     """Lock an open file or folder until it is closed, or this process dies, where the file system has locks."""
     with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_descriptor(handle)
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
@@ -275,9 +275,8 @@ def _is_abandoned(path: Path) -> bool:
     is_lockable = True
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        if not lock_descriptor(handle, blocking=False):
+            return False
     except OSError:
         is_lockable = False
     finally:

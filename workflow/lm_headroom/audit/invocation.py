@@ -5,11 +5,12 @@ The Snakefile asks while it is parsed, when Snakemake itself does not yet say.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 _LOOKING = {
     *("dryrun", "lint", "list_rules", "list_target_rules", "print_compilation", "report", "reporter", "containerize"),
@@ -55,14 +56,14 @@ def is_alone(folder: Path) -> bool:
     try:
         folder.mkdir(exist_ok=True)
         handle = os.open(folder / "lm_headroom.lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)  # type: ignore[arg-type]
-        return False
+        alone = lock_descriptor(handle, blocking=False)
     except OSError:
         # Read-only, or a file system without such locks: Snakemake's lock files are all that there is.
         with suppress(OSError, TypeError):
             os.close(handle)  # type: ignore[arg-type]
         return not any(folder.glob("locks/*.lock"))
-    _held.append(handle)
-    return True
+    if alone:
+        _held.append(handle)
+    else:
+        os.close(handle)
+    return alone
