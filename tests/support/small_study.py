@@ -111,6 +111,35 @@ def outcomes(right: list[int], repeat: int = 1) -> dict[str, list[Any]]:
         "doc_id": [list(range(total))] * len(right),
         "correct": correct,
         "correct_norm": [None] * len(right),
+        "log_likelihoods": [log_likelihoods(row) for row in correct],
+        **answer_key(total, len(right)),
+    }
+
+
+def log_likelihoods(correct: list[bool]) -> list[list[float]]:
+    """Of two choices per document, the first of which is right: the likelier one by 1 nat is the answer."""
+    return [[-1.0, -2.0] if right else [-2.0, -1.0] for right in correct]
+
+
+def answer_key(total: int, rows: int) -> dict[str, list[Any]]:
+    """Columns that say what these choices are, for so many documents and rows."""
+    of_row = {
+        "document_question": list(range(total)),
+        "gold": [[True, False]] * total,
+        "n_bytes": [[4, 5]] * total,
+        "n_tokens": [[1, 2]] * total,
+    }
+    return {name: [values] * rows for name, values in of_row.items()}
+
+
+def knockout_answers(dense: list[list[bool]], ablated: list[list[bool]]) -> dict[str, list[Any]]:
+    """Columns of right answers and log-likelihoods of the whole model and without a component each, per row."""
+    return {
+        "correct_dense": dense,
+        "correct_ablated": ablated,
+        "log_likelihoods_dense": [log_likelihoods(row) for row in dense],
+        "log_likelihoods": [log_likelihoods(row) for row in ablated],
+        **answer_key(len(dense[0]), len(dense)),
     }
 
 
@@ -163,7 +192,7 @@ def write_oracle(study: ResultsMatrix, values: Values) -> None:
                 **dict.fromkeys(("accuracy_lost", "accuracy_stderr"), [0.0] * len(found)),
                 "doc_id": [list(range(N))] * len(found),
                 "loss_rises": rises.tolist(),
-                **dict.fromkeys(("correct_dense", "correct_ablated"), [[True] * N] * len(found)),
+                **knockout_answers(*[[[True] * N] * len(found)] * 2),
             }
             write(study.path("head_oracle", k, task=task), HEAD_ORACLE, columns, made_of(study, k, task))
     out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
@@ -255,8 +284,7 @@ def write_ffns(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
         "accuracy_dense": [0.8] * n,
         "accuracy_ablated": [0.8 - x / N for x in lost],
         "doc_id": [list(range(N))] * n,
-        "correct_dense": [[i < 8 for i in range(N)]] * n,
-        "correct_ablated": [[i < 8 - x for i in range(N)] for x in lost],
+        **knockout_answers([[i < 8 for i in range(N)]] * n, [[i < 8 - x for i in range(N)] for x in lost]),
     }
     # The gradient ranks layers from the last to the first.
     gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}

@@ -73,7 +73,7 @@ def test_figures_5_and_6_have_a_line_per_task_and_their_average(study):
 def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
     grid = fig07.data(study)[0]
     assert (grid.heads, grid.ffns) == ([0, 50, 70], [0, 20])
-    np.testing.assert_allclose(grid.accuracy, [[2.5 / 3, 2.5 / 3], [2.5 / 3, 0.7 / 3], [1.8 / 3, 0.7 / 3]])
+    np.testing.assert_allclose(grid.mean, [[2.5 / 3, 2.5 / 3], [2.5 / 3, 0.7 / 3], [1.8 / 3, 0.7 / 3]])
     assert grid.removed[1].tolist() == [10e6, 10e6], "20% of 4 FFNs is none"
     accuracy, half = fig07.labels(grid)[2, 0].split("\n±")
     assert accuracy == "60.0"
@@ -86,7 +86,7 @@ def test_figure_7_colours_span_the_intervals(study, tmp_path, monkeypatch):
     fig07.draw(study, tmp_path / "f")
     for scale, grid in zip(scales, fig07.data(study).values(), strict=True):
         assert scale == (100 * grid.band.low.min(), 100 * grid.band.high.max())
-        assert scale[0] < 100 * grid.accuracy.min() < 100 * grid.accuracy.max() < scale[1]
+        assert scale[0] < 100 * grid.mean.min() < 100 * grid.mean.max() < scale[1]
 
 
 def test_figures_8_and_15_are_symmetric_with_the_aggregate_last(study):
@@ -111,7 +111,7 @@ def test_figures_9_16_and_17_have_four_curves_per_transfer_task_and_two_per_unse
     }
     highest = panels["copa"]["highest_srcc"]
     assert highest.percent == [0, 50, 90]
-    assert highest.accuracy.tolist() == [0.9, 0.8, 0.5]
+    assert highest.mean.tolist() == [0.9, 0.8, 0.5]
     assert fig09.label("highest_srcc", highest) == "highest: piqa (0.75)"
     assert fig09.label("lowest_srcc", panels["copa"]["lowest_srcc"]) == "lowest: record (-0.25)"
     assert fig09.label("own", panels["copa"]["own"]) == "own"
@@ -312,8 +312,8 @@ class TestReaders:
         columns = {name: mixed.column(name).to_pylist() for name in mixed.column_names}
         write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
         grid = read_grid(tmp_path / "grid.parquet")
-        np.testing.assert_array_equal(grid.accuracy, read_grid(path).accuracy)
-        np.testing.assert_array_equal(grid.correct, read_grid(path).correct)
+        np.testing.assert_array_equal(grid.mean, read_grid(path).mean)
+        np.testing.assert_array_equal(grid.scores, read_grid(path).scores)
         columns = {name: values[:-1] for name, values in columns.items()}
         write(tmp_path / "grid.parquet", JOINT_EVAL, columns, {})
         with pytest.raises(ArtifactError, match="must be a grid"):

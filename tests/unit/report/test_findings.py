@@ -44,7 +44,7 @@ class TestAccuracy:
         assert (curve.loss_interval.low[1], curve.loss_interval.high[1]) == (0, 0)
         assert curve.loss_interval.low[2] == 0
         assert curve.loss_interval.high[2] == pytest.approx(0.2, abs=0.07)
-        assert curve.band.low[0] < curve.accuracy[0] < curve.band.high[0]
+        assert curve.band.low[0] < curve.mean[0] < curve.band.high[0]
         assert curve.questions == 30
 
     def test_curves_of_different_levels_have_no_average(self, study):

@@ -20,7 +20,7 @@ from lm_headroom.report.findings import findings, selection_note
 from lm_headroom.report.tables.selection_bias import AVERAGE, measure_selection_bias
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
-from tests.support.small_study import FFN_SIZE, PERCENTS, made_of, outcomes, small
+from tests.support.small_study import FFN_SIZE, PERCENTS, knockout_answers, made_of, outcomes, small
 
 # Right answers of 10 questions: by the whole model, and without the FFN of each of four layers.
 WHOLE = {"evaluation": 8, "scoring": 7}
@@ -39,8 +39,7 @@ def scores(selection: str, layers: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, 
         "accuracy_dense": [whole / 10] * 4,
         "accuracy_ablated": [n / 10 for n in ablated],
         "doc_id": [list(range(10))] * 4,
-        "correct_dense": outcomes([whole] * 4)["correct"],
-        "correct_ablated": outcomes(ablated)["correct"],
+        **knockout_answers(outcomes([whole] * 4)["correct"], outcomes(ablated)["correct"]),
     }
 
 

@@ -193,7 +193,7 @@ def test_gain_by_hand(study):
     mean, limits = gain(own, other, [20, 50, 90])
     # Own: 8 7 5, 9 8 4, 8 7 5 of 10. Iterative: 8 8 7, 9 9 8, 8 8 5.
     assert mean == pytest.approx((3 + 5 + 1) / 3 / 30)
-    gained = [(other[task].correct[1:] - own[task].correct[1:]).mean(axis=0) for task in study.tasks]
+    gained = [(other[task].scores[1:] - own[task].scores[1:]).mean(axis=0) for task in study.tasks]
     assert tuple(limits) == pytest.approx(tuple(interval(resample(gained))))
     assert 0 < limits.low < mean < limits.high
 

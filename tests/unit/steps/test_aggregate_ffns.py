@@ -10,6 +10,7 @@ from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
 from lm_headroom.options import AggregatedCells
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
+from tests.support.small_study import knockout_answers
 
 SCORES = {"copa": [0.3, -0.1, 0.0], "piqa": [0.1, 0.1, 0.2]}
 ERRORS = {"copa": [0.03, 0.04, 0.0], "piqa": [0.04, 0.03, 0.1]}
@@ -24,8 +25,7 @@ def write_scores(results, task, scores, errors, digest="d"):
         "accuracy_dense": [0.8] * n,
         "accuracy_ablated": [0.8 - score for score in scores],
         "doc_id": [[0, 1]] * n,
-        "correct_dense": [[True, False]] * n,
-        "correct_ablated": [[True, True]] * n,
+        **knockout_answers([[True, False]] * n, [[True, True]] * n),
     }
     path = results / "ffn_importance" / task / "0shot-seed1.parquet"
     facts = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}

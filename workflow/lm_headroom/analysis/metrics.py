@@ -21,6 +21,7 @@ class Choices:
         lengths: their lengths in characters where acc_norm counts.
         question: which question the document belongs to; None where it is one of its own.
         greedy: right if greedy decoding gives its one continuation, as lm-eval's loglikelihood tasks.
+        n_bytes: bytes of their continuations in UTF-8.
     """
 
     doc_id: int
@@ -28,6 +29,7 @@ class Choices:
     lengths: tuple[int, ...] | None
     question: int | None = None
     greedy: bool = False
+    n_bytes: tuple[int, ...] = ()
 
 
 def correct(choices: Choices, log_likelihoods: Array) -> bool:

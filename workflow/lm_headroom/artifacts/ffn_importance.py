@@ -2,13 +2,14 @@
 
 import pyarrow as pa
 
+from lm_headroom.artifacts.answers import answer_columns
 from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 FFN_IMPORTANCE = ArtifactSchema(
     "ffn_importance",
     (
         Column("layer", pa.int32(), "layer, from 0"),
-        Column("score", pa.float64(), "accuracy of the model minus accuracy without this FFN (eq. 7; aggregate: mean)"),
+        Column("score", pa.float64(), "what the study's metric loses without this FFN (eq. 7; aggregate: mean)"),
         Column(
             "stderr",
             pa.float64(),
@@ -21,6 +22,7 @@ FFN_IMPORTANCE = ArtifactSchema(
         Column("doc_id", pa.list_(pa.int64()), "the questions, in the order of the lists below", nullable=True),
         Column("correct_dense", pa.list_(pa.bool_()), "per question: right by the whole model", nullable=True),
         Column("correct_ablated", pa.list_(pa.bool_()), "per question: right without this FFN", nullable=True),
+        *answer_columns(has_dense=True, nullable=True),
     ),
     grids=(("layer",),),
 )

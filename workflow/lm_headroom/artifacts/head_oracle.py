@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from lm_headroom.artifacts.answers import answer_columns
 from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 HEAD_ORACLE = ArtifactSchema(
@@ -21,5 +22,6 @@ HEAD_ORACLE = ArtifactSchema(
         Column("loss_rises", pa.list_(pa.float32()), "per question: rise of the loss, nats"),
         Column("correct_dense", pa.list_(pa.bool_()), "per question: right by the whole model"),
         Column("correct_ablated", pa.list_(pa.bool_()), "per question: right without this head"),
+        *answer_columns(has_dense=True),
     ),
 )

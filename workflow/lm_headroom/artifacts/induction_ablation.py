@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from lm_headroom.artifacts.pruned_eval import OUTCOMES
+from lm_headroom.artifacts.pruned_eval import EVALUATED
 from lm_headroom.artifacts.store import ArtifactSchema, Column
 
 INDUCTION_ABLATION = ArtifactSchema(
@@ -16,6 +16,6 @@ INDUCTION_ABLATION = ArtifactSchema(
         Column("parameters_removed", pa.int64(), "parameters of these heads"),
         Column("layer", pa.list_(pa.int32()), "per head ablated: its layer, from 0"),
         Column("head", pa.list_(pa.int32()), "per head ablated: its number in that layer, from 0"),
-        *OUTCOMES,
+        *EVALUATED,
     ),
 )

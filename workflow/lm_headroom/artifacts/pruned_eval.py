@@ -2,9 +2,10 @@
 
 import pyarrow as pa
 
+from lm_headroom.artifacts.answers import answer_columns
 from lm_headroom.artifacts.store import ArtifactSchema, Column
 
-OUTCOMES = (
+EVALUATED = (
     Column("accuracy", pa.float64(), "share of questions answered right"),
     Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
     Column("accuracy_norm", pa.float64(), "acc_norm, where the task defines it", nullable=True),
@@ -14,6 +15,7 @@ OUTCOMES = (
     Column("doc_id", pa.list_(pa.int64()), "the questions, in the order of the lists below"),
     Column("correct", pa.list_(pa.bool_()), "per question: answered right"),
     Column("correct_norm", pa.list_(pa.bool_()), "per question: right by acc_norm", nullable=True),
+    *answer_columns(),
 )
 """What an evaluation of a set of documents yields."""
 
@@ -25,7 +27,7 @@ PRUNED_EVAL = ArtifactSchema(
         Column("parameters_removed", pa.int64(), "parameters that go with them"),
         Column("partner", pa.string(), "transfer: the task whose ranking this is", nullable=True),
         Column("correlation", pa.float64(), "transfer: its correlation with this task's ranking", nullable=True),
-        *OUTCOMES,
+        *EVALUATED,
     ),
 )
 
@@ -37,6 +39,6 @@ JOINT_EVAL = ArtifactSchema(
         Column("n_heads", pa.int32(), "heads pruned: floor(percent_heads * heads / 100)"),
         Column("n_ffns", pa.int32(), "FFNs pruned: floor(percent_ffns * FFNs / 100)"),
         Column("parameters_removed", pa.int64(), "parameters that go with both"),
-        *OUTCOMES,
+        *EVALUATED,
     ),
 )

@@ -132,7 +132,7 @@ def control_sentences(matrix: ResultsMatrix, shots: int, component: Component) -
         ((name, curve),) = random.items()
         accuracy = f"({name}), accuracy is {_accuracy(curve, level)}"
     else:
-        values = [curve.accuracy[level] for curve in random.values()]
+        values = [curve.mean[level] for curve in random.values()]
         spread = f"{min(values):.2f} to {max(values):.2f} over {len(values)} random orders"
         accuracy = f"accuracy is {np.mean(values):.2f} ({spread})"
     return (
@@ -214,7 +214,7 @@ def _joint_verdict(
 ) -> str:
     grid, points = average_grid(grids), matrix.margin or MARGIN
     overlap = explain_overlap(matrix, shots, "ffns", chance)
-    prunable = find_prunable_cell(grid.correct, grid.removed, [chance[task].level for task in tasks], points, overlap)
+    prunable = find_prunable_cell(grid.scores, grid.removed, [chance[task].level for task in tasks], points, overlap)
     margin = f"{points:g} points"
     if prunable.verdict == INCONCLUSIVE:
         return f"**Inconclusive for heads and FFNs together {_with(shots)}.** {_sentence(prunable.reason)}"
@@ -412,7 +412,7 @@ def transfer_sentence(
     listed = ", ".join(f"{source} {_signed(*change)}" for source, change in changes.items())
     return (
         f"- **Other rankings change accuracy on {task} by {span} {_with(shots)}.** Under its own ranking, accuracy "
-        f"averages {over_levels(own, levels).mean():.2f} ({own.accuracy[0]:.2f} with all heads, "
+        f"averages {over_levels(own, levels).mean():.2f} ({own.mean[0]:.2f} with all heads, "
         f"{_chance_levels([task], {task: chance})}), over {_levels(levels)} of heads pruned. By ranking, the change "
         f"is: {listed}.{unseen}"
     )
@@ -572,7 +572,7 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
 
 
 def _accuracy(curve: AverageCurve, level: int) -> str:
-    return _pm(curve.accuracy[level], curve.stderr[level])
+    return _pm(curve.mean[level], curve.stderr[level])
 
 
 def _points(averaged: Average, at: Any) -> str:

@@ -102,7 +102,7 @@ def prunable_row(
         "loss_low": None if at is None else float(curve.loss_interval.low[at]),
         "loss_high": None if at is None else float(curve.loss_interval.high[at]),
         "power": prunable.power,
-        "accuracy": float(curve.accuracy[0]),
+        "accuracy": float(curve.mean[0]),
         "stderr": float(curve.stderr[0]),
         "random_choice": float(np.mean([task.random_choice for task in chance])),
         "majority": float(np.mean([task.majority for task in chance])),

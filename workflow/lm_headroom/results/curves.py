@@ -1,4 +1,4 @@
-"""Accuracies of pruned models: curves, the joint grid, their averages over tasks, losses, with errors and intervals.
+"""Outcomes of pruned models: curves, the joint grid, their averages over tasks, losses, with errors and intervals.
 
 Errors over questions are of tasks sampled independently; a loss is measured on the same questions, so its error is that
 of the paired difference.
@@ -13,27 +13,36 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import t
 
-from lm_headroom.analysis.bootstrap import Interval, interval, resample, wilson
+from lm_headroom.analysis.bootstrap import LEVEL, Interval, interval, resample, wilson
+from lm_headroom.analysis.metrics import mean_and_error
+from lm_headroom.analysis.outcomes import RIGHT_ANSWERS, answer_key_of, explain_undefined
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
 from lm_headroom.results.matrix import ONE_PARTNER, Component, ResultsMatrix
+from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import HIGHEST, LOWEST
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
+class UndefinedOutcomeError(HeadroomError):
+    """A task does not define an outcome."""
+
+
 @dataclass(frozen=True)
 class Curve:
-    """One task's accuracy against percent pruned.
+    """One task's outcome against percent pruned; scores are higher where the model is better.
 
     Attributes:
         path: the artifact.
         percent: levels, ascending from 0.
         removed: parameters removed, per level.
-        accuracy, stderr: [level].
-        correct: 1 where a question is answered right, else 0; [level, question].
+        mean, stderr: of the scores, [level].
+        scores: of the outcome; for accuracy 1 where a question is answered right, else 0; [level, question].
+        whole_right: 1 where the whole model answers a question right, else 0; [question].
         questions: their doc_ids.
         partner, correlation: whose ranking this is, and its correlation with the task's; None outside transfer.
     """
@@ -41,9 +50,10 @@ class Curve:
     path: Path
     percent: list[int]
     removed: list[int]
-    accuracy: Array
+    mean: Array
     stderr: Array
-    correct: Array
+    scores: Array
+    whole_right: Array
     questions: list[int]
     partner: str | None
     correlation: float | None
@@ -51,45 +61,49 @@ class Curve:
 
 @dataclass(frozen=True)
 class Grid:
-    """One task's accuracy over percents of heads and FFNs pruned together.
+    """One task's outcome over percents of heads and FFNs pruned together.
 
     Attributes:
         heads, ffns: percents, ascending from 0.
         removed: parameters removed; [head level, FFN level].
-        accuracy: [head level, FFN level].
-        correct: [head level, FFN level, question].
+        mean: of the scores, [head level, FFN level].
+        scores: [head level, FFN level, question].
+        whole_right: as a curve's.
     """
 
     heads: list[int]
     ffns: list[int]
     removed: Array
-    accuracy: Array
-    correct: Array
+    mean: Array
+    scores: Array
+    whole_right: Array
 
 
 @dataclass(frozen=True)
 class Average:
-    """Accuracy averaged over tasks and the loss against the whole model; each [level ...].
+    """An outcome averaged over tasks and the loss against the whole model; each [level ...].
 
     Attributes:
-        accuracy, stderr: with standard errors over questions.
+        mean, stderr: with standard errors over questions.
         loss, loss_stderr: the same of what is lost, questions paired.
         band, loss_interval: 95% limits of both, from a bootstrap over questions within tasks.
-        correct: per task, right (1) or wrong (0), [level ..., question].
+        scores: per task, [level ..., question].
+        whole_right: per task, as a curve's.
     """
 
-    accuracy: Array
+    mean: Array
     stderr: Array
     loss: Array
     loss_stderr: Array
     band: Interval
     loss_interval: Interval
-    correct: list[Array]
+    scores: list[Array]
+    whole_right: list[Array]
 
     @property
     def questions(self) -> int:
         """Over all tasks."""
-        return sum(outcomes.shape[-1] for outcomes in self.correct)
+        return sum(outcomes.shape[-1] for outcomes in self.scores)
 
 
 @dataclass(frozen=True)
@@ -109,8 +123,13 @@ class AverageGrid(Average):
     ffns: list[int]
 
 
-def read_curve(path: Path, **expected: Any) -> Curve:
+def read_curve(path: Path, outcome: Outcome = "accuracy", **expected: Any) -> Curve:
     """Read a pruned-evaluation artifact.
+
+    Args:
+        path: the artifact.
+        outcome: whose scores are read.
+        expected: see :func:`lm_headroom.artifacts.store.read`.
 
     Raises:
         ArtifactError: it is none or not the one expected (see :func:`lm_headroom.artifacts.store.read`), has no level
@@ -120,14 +139,21 @@ def read_curve(path: Path, **expected: Any) -> Curve:
     percent = table.column("percent").to_pylist()
     if percent != sorted(set(percent)) or percent[:1] != [0]:
         raise ArtifactError(f"{path}: levels must ascend from 0, got {percent}; delete the file and run again")
-    accuracy, stderr = (table.column(name).to_numpy() for name in ("accuracy", "stderr"))
+    scores = per_question(table, path, outcome)
+    mean, stderr = np.transpose([mean_and_error(level) for level in scores])
     partner, correlation = (table.column(name)[0].as_py() for name in ("partner", "correlation"))
     removed, questions = table.column("parameters_removed").to_pylist(), table.column("doc_id")[0].as_py()
-    return Curve(path, percent, removed, accuracy, stderr, per_question(table, path), questions, partner, correlation)
+    right = per_question(table.slice(0, 1), path)[0]
+    return Curve(path, percent, removed, mean, stderr, scores, right, questions, partner, correlation)
 
 
-def read_grid(path: Path, **expected: Any) -> Grid:
+def read_grid(path: Path, outcome: Outcome = "accuracy", **expected: Any) -> Grid:
     """Read a joint-evaluation artifact.
+
+    Args:
+        path: the artifact.
+        outcome: whose scores are read.
+        expected: see :func:`lm_headroom.artifacts.store.read`.
 
     Raises:
         ArtifactError: it is none or not the one expected (see :func:`lm_headroom.artifacts.store.read`), its cells are
@@ -140,10 +166,10 @@ def read_grid(path: Path, **expected: Any) -> Grid:
     if sorted(cells) != wanted or wanted[:1] != [(0, 0)]:
         raise ArtifactError(f"{path}: cells must be a grid of percents from 0 and 0; delete the file and run again")
     order, shape = [cells.index(cell) for cell in wanted], (len(heads), len(ffns))
-    removed, accuracy = (
-        table.column(name).to_numpy()[order].reshape(shape) for name in ("parameters_removed", "accuracy")
-    )
-    return Grid(heads, ffns, removed, accuracy, per_question(table, path)[order].reshape(*shape, -1))
+    removed = table.column("parameters_removed").to_numpy()[order].reshape(shape)
+    scores = per_question(table, path, outcome)[order].reshape(*shape, -1)
+    right = per_question(table.slice(order[0], 1), path)[0]
+    return Grid(heads, ffns, removed, scores.mean(axis=-1), scores, right)
 
 
 def study_curves(
@@ -151,7 +177,9 @@ def study_curves(
 ) -> dict[str, Curve]:
     """Curves of the study's tasks under a ranking."""
     return {
-        task: read_curve(matrix.curve(task, shots, ranking, component), **matrix.expected(shots, task, ranking))
+        task: read_curve(
+            matrix.curve(task, shots, ranking, component), matrix.outcome, **matrix.expected(shots, task, ranking)
+        )
         for task in matrix.tasks
     }
 
@@ -159,7 +187,8 @@ def study_curves(
 def study_grids(matrix: ResultsMatrix, shots: int) -> list[Grid]:
     """Joint grids of the study's tasks."""
     return [
-        read_grid(matrix.path("joint_eval", shots, task=task), **matrix.expected(shots, task)) for task in matrix.tasks
+        read_grid(matrix.path("joint_eval", shots, task=task), matrix.outcome, **matrix.expected(shots, task))
+        for task in matrix.tasks
     ]
 
 
@@ -173,7 +202,10 @@ def transfer_curves(matrix: ResultsMatrix, shots: int) -> dict[str, dict[str, Cu
     rankings = dict.fromkeys(matrix.transfer, (*plain, HIGHEST, LOWEST)) | dict.fromkeys(matrix.unseen, plain)
     return {
         task: _partners_once(
-            {name: read_curve(matrix.curve(task, shots, name), **matrix.expected(shots, task, name)) for name in names}
+            {
+                name: read_curve(matrix.curve(task, shots, name), matrix.outcome, **matrix.expected(shots, task, name))
+                for name in names
+            }
         )
         for task, names in rankings.items()
     }
@@ -196,7 +228,7 @@ def average(curves: Sequence[Curve]) -> AverageCurve:
     if len(levels) > 1:
         raise HeadroomError(f"{curves[0].path} and others have different levels: {sorted(levels)}; run the study again")
     removed = np.mean([curve.removed for curve in curves], axis=0)
-    averaged = _average([curve.correct for curve in curves])
+    averaged = _average(curves)
     return AverageCurve(**vars(averaged), removed=removed, percent=curves[0].percent)
 
 
@@ -208,19 +240,21 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
     """
     if len({(*grid.heads, -1, *grid.ffns) for grid in grids}) > 1:
         raise HeadroomError("the tasks' joint grids have different levels; run the study again")
-    averaged = _average([grid.correct for grid in grids])
+    averaged = _average(grids)
     removed = np.mean([grid.removed for grid in grids], axis=0)
     return AverageGrid(**vars(averaged), removed=removed, heads=grids[0].heads, ffns=grids[0].ffns)
 
 
-def accuracy_band(curve: Curve) -> Interval:
-    """95% limits of one task's accuracy, each [level]."""
-    limits = [wilson(int(right.sum()), len(right)) for right in curve.correct]
-    return Interval(*np.transpose(limits))
+def band(curve: Curve) -> Interval:
+    """95% limits of one task's mean score, each [level]: Wilson's of right answers, Student's of other outcomes."""
+    if np.isin(curve.scores, (0, 1)).all():
+        return Interval(*np.transpose([wilson(int(right.sum()), len(right)) for right in curve.scores]))
+    half = t.ppf((1 + LEVEL) / 2, len(curve.questions) - 1) * curve.stderr
+    return Interval(curve.mean - half, curve.mean + half)
 
 
 def difference(curve: Curve, other: Curve, levels: Sequence[int]) -> tuple[float, float]:
-    """How much more accurate ``other`` is on average over ``levels``, and the standard error, questions paired.
+    """How much better ``other`` is on average over ``levels``, and the standard error, questions paired.
 
     Raises:
         ArtifactError: the two were evaluated on different questions.
@@ -232,37 +266,73 @@ def difference(curve: Curve, other: Curve, levels: Sequence[int]) -> tuple[float
 
 
 def over_levels(curve: Curve, levels: Sequence[int]) -> Array:
-    """Share of ``levels`` at which each question is answered right, [question]."""
-    shares: Array = curve.correct[[curve.percent.index(percent) for percent in levels]].mean(axis=0)
-    return shares
+    """Mean score of each question over ``levels``, [question]: for accuracy, the share at which it is right."""
+    means: Array = curve.scores[[curve.percent.index(percent) for percent in levels]].mean(axis=0)
+    return means
 
 
-def _average(correct: Sequence[Array]) -> Average:
-    """Average over tasks of [level ..., question] arrays whose first level is the whole model; each [level ...]."""
-    # Of a curve the first row, of a grid the first cell.
-    whole = [outcomes.reshape(-1, outcomes.shape[-1])[0] for outcomes in correct]
-    lost = [before - outcomes for before, outcomes in zip(whole, correct, strict=True)]
-    accuracy, loss = (np.mean([values.mean(axis=-1) for values in by], axis=0) for by in (correct, lost))
+def _average(members: Sequence[Curve] | Sequence[Grid]) -> Average:
+    """Average over tasks of curves or grids, whose first level or cell is the whole model; each [level ...]."""
+    scores = [member.scores for member in members]
+    whole = [of_task.reshape(-1, of_task.shape[-1])[0] for of_task in scores]
+    lost = [before - after for before, after in zip(whole, scores, strict=True)]
+    mean, loss = (np.mean([values.mean(axis=-1) for values in by], axis=0) for by in (scores, lost))
     errors = [
         np.sqrt(np.sum([values.var(axis=-1, ddof=1) / values.shape[-1] for values in by], axis=0)) / len(by)
-        for by in (correct, lost)
+        for by in (scores, lost)
     ]
-    samples = resample(correct)
+    samples = resample(scores)
     first = samples.reshape(len(samples), -1)[:, 0].reshape(-1, *[1] * loss.ndim)
-    return Average(accuracy, errors[0], loss, errors[1], interval(samples), interval(first - samples), list(correct))
+    limits = interval(samples), interval(first - samples)
+    right = [member.whole_right for member in members]
+    return Average(mean, errors[0], loss, errors[1], *limits, scores, right)
 
 
-def per_question(table: pa.Table, path: Path) -> Array:
-    """The lists of right and wrong answers of an evaluation's rows, [row, question].
+def per_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy") -> Array:
+    """Scores of an evaluation's rows by question, [row, question]; higher is better.
+
+    Args:
+        table: rows with the columns :data:`lm_headroom.artifacts.pruned_eval.EVALUATED`.
+        path: where they are from.
+        outcome: of which scores.
 
     Raises:
         ArtifactError: the rows are of different questions.
+        HeadroomError: the task does not define the outcome.
     """
-    lengths = set(table.column("doc_id").combine_chunks().value_lengths().to_pylist())
-    questions, correct = (
-        table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("doc_id", "correct")
-    )
-    rows = questions.reshape(table.num_rows, -1) if len(lengths) == 1 else questions
-    if len(lengths) != 1 or (rows != rows[0]).any() or len(correct) != len(questions):
+    questions = _same_in_all(table, path, "doc_id")
+    if outcome in RIGHT_ANSWERS:
+        column = table.column("correct" if outcome == "accuracy" else "correct_norm").combine_chunks()
+        if column.null_count:
+            raise UndefinedOutcomeError(f"{path}: {explain_undefined(outcome)}")
+        right = column.flatten().to_numpy(zero_copy_only=False)
+        if len(right) != table.num_rows * len(questions):
+            raise ArtifactError(f"{path}: rows hold different questions; delete the file and run the workflow again")
+        scores: Array = right.astype(float).reshape(table.num_rows, -1)
+        return scores
+    return answers(table, path, outcome, "log_likelihoods")
+
+
+def answers(table: pa.Table, path: Path, outcome: Outcome, column: str) -> Array:
+    """Scores of an outcome that follows from a column of log-likelihoods; see :func:`per_question`."""
+    names = ("document_question", "gold", "n_bytes", "n_tokens")
+    key = answer_key_of({name: _same_in_all(table, path, name) for name in names})
+    if not key.defines(outcome):
+        raise UndefinedOutcomeError(f"{path}: {explain_undefined(outcome)}")
+    values = table.column(column).combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
+    if len(values) != table.num_rows * len(key.gold):
+        raise ArtifactError(f"{path}: rows hold different choices; delete the file and run the workflow again")
+    return key.scores(outcome, values.reshape(table.num_rows, -1))
+
+
+def _same_in_all(table: pa.Table, path: Path, name: str) -> list[Any]:
+    """The list that a column holds in each row.
+
+    Raises:
+        ArtifactError: rows hold different ones.
+    """
+    column = table.column(name).combine_chunks()
+    first: list[Any] = column[0].as_py()
+    if not all(value == first for value in column.to_pylist()):
         raise ArtifactError(f"{path}: rows hold different questions; delete the file and run the workflow again")
-    return correct.astype(float).reshape(rows.shape)
+    return first

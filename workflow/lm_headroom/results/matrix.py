@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
-from lm_headroom.study.choices import Statistic
+from lm_headroom.study.choices import Outcome, Statistic
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -41,6 +41,7 @@ class ResultsMatrix:
         ablated: tasks that are also evaluated without induction heads.
         selection_bias: whether FFNs were also ranked by other documents, and that ranking's curve measured.
         without_induction: whether heads have no induction scores.
+        outcome: what evaluations are judged by.
     """
 
     results: Path
@@ -57,6 +58,7 @@ class ResultsMatrix:
     ablated: tuple[str, ...] = ()
     selection_bias: bool = False
     without_induction: bool = False
+    outcome: Outcome = "accuracy"
 
     @property
     def averages(self) -> tuple[str, ...]:

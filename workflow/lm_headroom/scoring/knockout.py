@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
+from lm_headroom.analysis.outcomes import RIGHT_ANSWERS, answer_key_of, explain_undefined
 from lm_headroom.engine.likelihood import ENTRY, Likelihoods, TokenPredictions, predict_checked, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document
@@ -24,7 +25,8 @@ from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, dig
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.pruned_evaluation import Columns, Head, right_documents
+from lm_headroom.scoring.pruned_evaluation import Columns, Head, answer_key, by_choice, outcomes, right_documents
+from lm_headroom.study.choices import Outcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SAMPLE_SEED = 0
@@ -77,27 +79,66 @@ def knock_out_heads(
     return _knock_out(loaded, batches, heads, "head-oracle", progress, cache)
 
 
-def ffn_importance_columns(documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts) -> Columns:
-    """Build the columns of an FFN-importance artifact: one row per layer, outcomes and errors by question."""
-    dense = by_question(choices, right_documents(documents, choices, knockouts.dense))
-    whole = np.array(list(dense.values()))
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("layer", "score", "stderr", "accuracy_dense", "accuracy_ablated", "correct_dense")
+def ffn_importance_columns(
+    documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts, metric: Outcome = "accuracy"
+) -> Columns:
+    """Build the columns of an FFN-importance artifact: one row per layer, outcomes and errors by question.
+
+    Args:
+        documents, choices: of the evaluation.
+        knockouts: without each FFN.
+        metric: the outcome whose loss is the score (eq. 7 has accuracy).
+
+    Raises:
+        HeadroomError: the task does not define the metric.
+    """
+    scorer = _Scorer(documents, choices, metric)
+    whole, dense = scorer.right(knockouts.dense), scorer.scores(knockouts.dense)
+    shared = {
+        "doc_id": list(whole),
+        "accuracy_dense": float(np.mean(list(whole.values()))),
+        "correct_dense": list(whole.values()),
+        "log_likelihoods_dense": by_choice(documents, knockouts.dense),
+        **answer_key(documents, choices),
     }
-    columns["doc_id"] = [list(dense)] * len(knockouts.ablated)
-    columns["correct_ablated"] = []
+    rows = []
     for layer, ablated in enumerate(knockouts.ablated):
-        right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
+        right = list(scorer.right(ablated).values())
         # Differences of paired outcomes, so that the standard error is that of pairs.
-        score, stderr = mean_and_error(whole.astype(float) - right)
-        columns["layer"].append(layer)
-        columns["score"].append(score)
-        columns["stderr"].append(stderr)
-        columns["accuracy_dense"].append(whole.mean())
-        columns["accuracy_ablated"].append(right.mean())
-        columns["correct_dense"].append(whole.tolist())
-        columns["correct_ablated"].append(right.tolist())
-    return columns
+        score, stderr = mean_and_error(dense - scorer.scores(ablated))
+        own: dict[str, Any] = {
+            "layer": layer,
+            "score": score,
+            "stderr": stderr,
+            "accuracy_ablated": float(np.mean(right)),
+        }
+        own |= {"correct_ablated": right, "log_likelihoods": by_choice(documents, ablated)}
+        rows.append(own | shared)
+    return by_column(rows)
+
+
+class _Scorer:
+    """Scores of an outcome by question, from likelihoods."""
+
+    def __init__(self, documents: Sequence[Document], choices: Sequence[Choices], outcome: Outcome) -> None:
+        self._documents, self._choices, self._outcome = documents, choices, outcome
+        self._key = answer_key_of(answer_key(documents, choices))
+        if outcome not in RIGHT_ANSWERS and not self._key.defines(outcome):
+            raise HeadroomError(explain_undefined(outcome))
+
+    def right(self, results: Likelihoods) -> dict[int, bool]:
+        """Whether each question is answered right."""
+        return by_question(self._choices, right_documents(self._documents, self._choices, results))
+
+    def scores(self, results: Likelihoods) -> Array:
+        """Higher is better, [question]."""
+        if self._outcome in RIGHT_ANSWERS:
+            columns = outcomes(self._documents, self._choices, results)
+            right = columns["correct" if self._outcome == "accuracy" else "correct_norm"]
+            if right is None:
+                raise HeadroomError(explain_undefined(self._outcome))
+            return np.array(right, dtype=float)
+        return self._key.scores(self._outcome, results.values)
 
 
 def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:
@@ -259,6 +300,7 @@ def head_oracle_columns(
     sizes = np.bincount(question_index)
     dense = by_question(choices, right_documents(documents, choices, knockouts.dense))
     whole, losses = np.array(list(dense.values())), gold_losses(documents, choices, knockouts.dense)
+    shared = {"log_likelihoods_dense": by_choice(documents, knockouts.dense), **answer_key(documents, choices)}
     rows = []
     for (layer, head), ablated in zip(heads, knockouts.ablated, strict=True):
         right = np.array(list(by_question(choices, right_documents(documents, choices, ablated)).values()))
@@ -279,6 +321,8 @@ def head_oracle_columns(
                 "loss_rises": rises.tolist(),
                 "correct_dense": whole.tolist(),
                 "correct_ablated": right.tolist(),
+                "log_likelihoods": by_choice(documents, ablated),
+                **shared,
             }
         )
     return by_column(rows)

@@ -27,12 +27,13 @@ Columns = dict[str, list[Any]]
 def group_choices(table: pa.Table) -> list[Choices]:
     """What is known of the choices of each document, from prompt rows in order."""
     documents: list[Choices] = []
-    names = ("doc_id", "gold", "choice_length", "question", "metric")
+    names = ("doc_id", "gold", "choice_length", "question", "metric", "continuation")
     columns = (table.column(name).to_pylist() for name in names)
     for doc_id, rows in groupby(zip(*columns, strict=True), key=itemgetter(0)):
-        _, gold, lengths, questions, metrics = zip(*rows, strict=True)
+        _, gold, lengths, questions, metrics, texts = zip(*rows, strict=True)
         known = None if None in lengths else tuple(lengths)
-        documents.append(Choices(doc_id, tuple(gold), known, questions[0], metrics[0] == GREEDY))
+        n_bytes = tuple(len(text.encode()) for text in texts)
+        documents.append(Choices(doc_id, tuple(gold), known, questions[0], metrics[0] == GREEDY, n_bytes))
     return documents
 
 
@@ -46,7 +47,7 @@ def right_documents(documents: Sequence[Document], choices: Sequence[Choices], r
 
 
 def outcomes(documents: Sequence[Document], choices: Sequence[Choices], results: Likelihoods) -> dict[str, Any]:
-    """Compute the columns ``accuracy`` to ``correct_norm`` of an evaluation's row; each counts questions."""
+    """Compute the columns :data:`lm_headroom.artifacts.pruned_eval.EVALUATED` of an evaluation's row."""
     right = by_question(choices, right_documents(documents, choices, results))
     values = results.values
     normalised = [
@@ -67,6 +68,23 @@ def outcomes(documents: Sequence[Document], choices: Sequence[Choices], results:
         "doc_id": list(right),
         "correct": list(right.values()),
         "correct_norm": right_norm,
+        "log_likelihoods": by_choice(documents, results),
+        **answer_key(documents, choices),
+    }
+
+
+def by_choice(documents: Sequence[Document], results: Likelihoods) -> list[list[float]]:
+    """Log-likelihoods by document and choice, as artifacts keep them."""
+    return [results.values[rows].tolist() for _, rows in sequence_slices(documents)]
+
+
+def answer_key(documents: Sequence[Document], choices: Sequence[Choices]) -> Columns:
+    """What outcomes need beside log-likelihoods, the same of all evaluations of these documents."""
+    return {
+        "document_question": [choice.doc_id if choice.question is None else choice.question for choice in choices],
+        "gold": [list(choice.gold) for choice in choices],
+        "n_bytes": [list(choice.n_bytes) for choice in choices],
+        "n_tokens": [[sequence.n_target for sequence in document.sequences] for document in documents],
     }
 
 
@@ -98,7 +116,7 @@ class Evaluation:
                     unit.add(number, **results.entry(self.batches.sequence_slice(number)))
 
     def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
-        """Compute the columns ``accuracy`` to ``correct_norm`` with these heads and the FFNs of these layers pruned."""
+        """Compute the columns of :func:`outcomes` with these heads and the FFNs of these layers pruned."""
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._outcomes:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None

@@ -75,5 +75,9 @@ def _aggregate(scores: Mapping[str, Mapping[str, Any]], how: Aggregation) -> dic
         "layer": list(range(n)),
         "stderr": stderr,
         **means,
-        **{name: [None] * n for name in ("doc_id", "correct_dense", "correct_ablated")},
+        **{
+            column.name: [None] * n
+            for column in FFN_IMPORTANCE.columns
+            if column.name not in ("layer", "stderr", *MEANS)
+        },
     }

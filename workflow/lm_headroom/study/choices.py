@@ -17,6 +17,9 @@ Sample = Literal["first", "shuffled"]
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 Selection = Literal["evaluation", "scoring"]
 Statistic = Literal["spearman", "argsort"]
+Outcome = Literal[
+    "accuracy", "accuracy_norm", "gold_probability", "gold_probability_norm", "gold_bits_per_byte", "loss", "margin"
+]
 HeadOutput = Literal["attention", "value"]
 LEVELS = tuple(range(0, 100, 10))
 """Percents at which curves are measured, unless others are named."""

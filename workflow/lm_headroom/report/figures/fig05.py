@@ -35,8 +35,8 @@ def data(matrix: ResultsMatrix, component: Component = "heads", ranking: str = "
     for shots in matrix.shots:
         curves = study_curves(matrix, shots, ranking, component)
         mean = average(list(curves.values()))
-        accuracies = {task: curve.accuracy for task, curve in curves.items()}
-        by_shots[shots] = Curves(mean.percent, accuracies, mean.accuracy, mean.band)
+        accuracies = {task: curve.mean for task, curve in curves.items()}
+        by_shots[shots] = Curves(mean.percent, accuracies, mean.mean, mean.band)
     return by_shots
 
 

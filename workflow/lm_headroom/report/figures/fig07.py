@@ -21,18 +21,18 @@ def data(matrix: ResultsMatrix) -> dict[int, AverageGrid]:
 def labels(grid: AverageGrid) -> Any:
     """Accuracy and half the width of its interval, in percent, per cell."""
     halves = (grid.band.high - grid.band.low) / 2
-    return np.vectorize(lambda value, half: f"{100 * value:.1f}\n±{100 * half:.1f}")(grid.accuracy, halves)
+    return np.vectorize(lambda value, half: f"{100 * value:.1f}\n±{100 * half:.1f}")(grid.mean, halves)
 
 
 @style.drawing
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: FFNs across, heads downward from none, as in the paper."""
     values = data(matrix)
-    rows, columns = next(iter(values.values())).accuracy.shape
+    rows, columns = next(iter(values.values())).mean.shape
     figure, axes = style.panels(len(values), width=max(3.6, 0.62 * columns + 1.4), height=max(3.4, 0.5 * rows + 1.2))
     for ax, (shots, grid) in zip(axes, values.items(), strict=True):
         sns.heatmap(
-            100 * grid.accuracy,
+            100 * grid.mean,
             ax=ax,
             cmap="cividis",
             # From the lowest to the highest limit: noise alone shall not fill the scale.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
-from lm_headroom.results.curves import Curve, accuracy_band, transfer_curves
+from lm_headroom.results.curves import Curve, band, transfer_curves
 from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, LOWEST
 
@@ -40,8 +40,8 @@ def draw(matrix: ResultsMatrix) -> Figure:
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():
             look = styles[name] | {"linestyle": dashes[name]}
-            ax.plot(curve.percent, 100 * curve.accuracy, label=label(name, curve), markersize=4, linewidth=1.4, **look)
-            style.band(ax, curve.percent, accuracy_band(curve), look["color"], alpha=0.1)
+            ax.plot(curve.percent, 100 * curve.mean, label=label(name, curve), markersize=4, linewidth=1.4, **look)
+            style.band(ax, curve.percent, band(curve), look["color"], alpha=0.1)
         title = f"{task} (unseen)" if task in matrix.unseen else task
         ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
         # Where all accuracies are the same, the limits would be a hair's breadth around it.

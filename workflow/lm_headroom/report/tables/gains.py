@@ -101,7 +101,7 @@ def _area(curve: Curve, own: Curve) -> Array:
         raise ArtifactError(
             f"{curve.path} and {own.path} hold different questions or levels; delete both and run the workflow again"
         )
-    area: Array = 100 * (level_weights(curve.percent) @ curve.correct)
+    area: Array = 100 * (level_weights(curve.percent) @ curve.scores)
     return area
 
 

@@ -168,12 +168,12 @@ def average_prunable(
     curve = average([curves[task] for task in tasks])
     overlap = explain_overlap(matrix, shots, component, chance, tasks)
     levels = [chance[task].level for task in tasks]
-    return tasks, curve, find_prunable(curve.correct, levels, matrix.margin or MARGIN, overlap)
+    return tasks, curve, find_prunable(curve.scores, levels, matrix.margin or MARGIN, overlap)
 
 
 def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
     """Outcomes of the whole model by task, [question]."""
-    return {task: member.correct.reshape(-1, member.correct.shape[-1])[0] for task, member in members.items()}
+    return {task: member.whole_right for task, member in members.items()}
 
 
 def _shot_rows(matrix: ResultsMatrix, shots: int, chance: Mapping[str, ChanceLevel]) -> Iterator[PrunableRow]:
@@ -209,7 +209,7 @@ def _row(
     overlap: str,
 ) -> PrunableRow:
     *_, component, ranking, name = cell
-    prunable = find_prunable(curve.correct, [task.level for task in chance], matrix.margin or MARGIN, overlap)
+    prunable = find_prunable(curve.scores, [task.level for task in chance], matrix.margin or MARGIN, overlap)
     row = PrunableRow(
         *cell,
         **_whole(curve, chance),
@@ -231,7 +231,7 @@ def _joint_row(
 ) -> PrunableRow:
     grid = average_grid(members)
     levels = [task.level for task in chance]
-    prunable = find_prunable_cell(grid.correct, grid.removed, levels, matrix.margin or MARGIN, overlap)
+    prunable = find_prunable_cell(grid.scores, grid.removed, levels, matrix.margin or MARGIN, overlap)
     cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
     row = PrunableRow(*cell, **_whole(grid, chance), verdict=prunable.verdict, reason=prunable.reason)
     if prunable.estimate is not None:
@@ -250,7 +250,7 @@ def _whole(averaged: Average, chance: Sequence[ChanceLevel]) -> dict[str, Any]:
     return {
         "tasks": len(chance),
         "questions": averaged.questions,
-        "accuracy": float(averaged.accuracy.flat[0]),
+        "accuracy": float(averaged.mean.flat[0]),
         "stderr": float(averaged.stderr.flat[0]),
         "random_choice": random_choice,
         "majority": majority,

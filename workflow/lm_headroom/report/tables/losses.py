@@ -13,9 +13,9 @@ from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.headroom import BOTH
 from lm_headroom.results.curves import (
     Average,
-    accuracy_band,
     average,
     average_grid,
+    band,
     study_curves,
     study_grids,
     transfer_curves,
@@ -70,13 +70,13 @@ def rows(matrix: ResultsMatrix) -> Iterator[LossRow]:
                 yield from _rows((shots, component, ranking, name), places, average(list(curves.values())))
             for task, curve in curves.items():
                 cell = (shots, component, ranking, task)
-                yield from _rows(cell, places, average([curve]), accuracy_band(curve))
+                yield from _rows(cell, places, average([curve]), band(curve))
         for task, by_ranking in transfer_curves(matrix, shots).items():
             for ranking, curve in by_ranking.items():
                 # Tasks of the study have their own and the aggregate ranking above.
                 if task in matrix.unseen or ranking not in ("own", AGGREGATE):
                     places = [(p, 0) for p in curve.percent]
-                    yield from _rows((shots, "heads", ranking, task), places, average([curve]), accuracy_band(curve))
+                    yield from _rows((shots, "heads", ranking, task), places, average([curve]), band(curve))
         if matrix.joint:
             yield from _joint_rows(matrix, shots)
 
@@ -94,11 +94,11 @@ def _rows(
 ) -> Iterator[LossRow]:
     limits = band or average.band
     columns = (
-        average.accuracy, average.stderr, limits.low, limits.high,
+        average.mean, average.stderr, limits.low, limits.high,
         average.loss, average.loss_stderr, average.loss_interval.low, average.loss_interval.high,
     )  # fmt: skip
     alone = cell[-1] != AVERAGE
-    outcomes = average.correct[0].reshape(len(places), -1)
+    outcomes = average.scores[0].reshape(len(places), -1)
     for number, (place, *values) in enumerate(zip(places, *(column.ravel() for column in columns), strict=True)):
         p = mcnemar(outcomes[0], outcomes[number]) if alone else None
         yield LossRow._make((*cell, *place, average.questions, *map(float, values), p))

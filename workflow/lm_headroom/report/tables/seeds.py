@@ -120,7 +120,7 @@ def whole(matrix: ResultsMatrix, seeds: Sequence[int], shots: int, task: str) ->
         raise ArtifactError(
             f"{', '.join(str(curve.path) for curve in curves)} hold different questions; delete them and run again"
         )
-    return np.stack([curve.correct[0] for curve in curves])
+    return np.stack([curve.scores[0] for curve in curves])
 
 
 def write(matrix: ResultsMatrix, seeds: Sequence[int], same_documents: bool, out: Path) -> None:

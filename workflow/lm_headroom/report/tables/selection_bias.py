@@ -132,7 +132,7 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
     kept = [i for i, removed in enumerate(first.removed) if removed]
     if not kept:
         raise HeadroomError(f"{first.path}: no level prunes an FFN; give larger ones in pruning.levels")
-    pair = np.stack([first.correct[kept], second.correct[kept]], axis=1)
+    pair = np.stack([first.scores[kept], second.scores[kept]], axis=1)
     pair = np.concatenate([pair, pair.mean(axis=0, keepdims=True)])
     correct = np.concatenate([pair, pair[:, :1] - pair[:, 1:]], axis=1)
     scores = [layers(table, "score") for table in (evaluation, scoring)]
