@@ -216,7 +216,7 @@ def make(product: Product, values: dict[str, Any]) -> None:
     needed = (*NEEDED, "ablated") if product.name == "induction_ablation" else NEEDED
     missing = [name for name in product.options if name in needed and not values[name]]
     if missing:
-        raise HeadroomError(f"{product.kind} {product.name} needs {' and '.join(f'--{name}' for name in missing)}")
+        raise HeadroomError(f"{product.kind} {product.base} needs {' and '.join(f'--{name}' for name in missing)}")
     options = {name: values[name] for name in product.options}
     options = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
     arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}

@@ -7,13 +7,16 @@ that a new row makes none of them again.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
+from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
 from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
@@ -133,6 +136,7 @@ class Product:
         arguments: what its function is told besides.
         has: whether a study has it, given that some number of shots is shown.
         title: what it shows, as the README says it; empty where another row's title speaks for both.
+        outcome: what evaluations are judged by.
     """
 
     kind: Kind
@@ -150,6 +154,12 @@ class Product:
     arguments: Mapping[str, str] = field(default_factory=dict)
     has: Callable[[Study], bool] = lambda study: True
     title: str = ""
+    outcome: Outcome = ACCURACY
+
+    @property
+    def base(self) -> str:
+        """Its name whatever the outcome, as its command has it."""
+        return self.name.removesuffix(f"_{self.outcome}")
 
     @property
     def module(self) -> str:
@@ -170,7 +180,7 @@ class Product:
     def message(self) -> str:
         """What its rule says that it does."""
         whose = "the models" if self.compares else "{wildcards.model}"
-        name = " ".join(dict.fromkeys((self.kind, self.name)))
+        name = " ".join(dict.fromkeys((self.kind, self.name.replace("_", " "))))
         return f"{VERBS[self.kind].capitalize()} {name} of {whose}."
 
     @property
@@ -204,8 +214,8 @@ class Product:
     @property
     def caption_facts(self) -> dict[str, str]:
         """What its caption needs to know."""
-        number = {"number": self.name.removeprefix("fig")} if self.name.startswith("fig") else {}
-        return {**number, **self.arguments}
+        number = {"number": self.base.removeprefix("fig")} if self.name.startswith("fig") else {}
+        return {**number, **self.arguments, "outcome": self.outcome}
 
     def is_of(self, study: Study) -> bool:
         """Whether a study has it."""
@@ -218,11 +228,15 @@ class Product:
 
     def command(self, study: Study) -> str:
         """Its command of a study but for results, seed and output, quoted for the shell."""
-        words = [self.kind] if self.kind == "findings" else [self.kind, self.name]
-        return shlex.join([*words, *chain.from_iterable(self._words(study))])
+        words = [self.kind] if self.kind == "findings" else [self.kind, self.base]
+        outcome = [] if self.outcome == ACCURACY else ["--outcome", self.outcome]
+        return shlex.join([*words, *outcome, *chain.from_iterable(self._words(study))])
 
     def _words(self, study: Study) -> Iterator[list[str]]:
-        values = values_of(study) | {"shots": self.shots(study), "models": list(map(str, study.compared_models))}
+        values = values_of(study, self.outcome) | {
+            "shots": self.shots(study),
+            "models": list(map(str, study.compared_models)),
+        }
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "iterative": False}
         for name in self.options:
@@ -233,7 +247,7 @@ class Product:
                 yield [option, *map(str, value if isinstance(value, list) else [value])]
 
 
-def values_of(study: Study) -> dict[str, Any]:
+def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
     """A study's values of the options that products have, by name; `verify` compares what products record with them."""
     return {
         "tasks": study.tasks,
@@ -244,7 +258,8 @@ def values_of(study: Study) -> dict[str, Any]:
         "unseen": study.unseen,
         "ablated": study.ablated_tasks,
         "correlation": study.correlation,
-        "margin": study.margin,
+        "margin": study.margin_of(outcome),
+        "outcomes": [f"{name}={study.margin_of(name)}" for name in study.judged],
         "sample": study.sample,
         "joint": study.joint.has_grid,
         "iterative": study.pruning.is_iterative,
@@ -318,18 +333,44 @@ _INDUCED: dict[str, Any] = {"has": ARTIFACTS["prefix_matching"].has}
 _LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
 _HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}
 
+
+def _by_outcome(*products: Product) -> Iterator[Product]:
+    """Products that show evaluations, judged by each outcome; those of accuracy have the plain names."""
+    for product in products:
+        yield product
+        for outcome in OUTCOMES:
+            if outcome != ACCURACY:
+                yield replace(
+                    product,
+                    name=f"{product.name}_{outcome}",
+                    stem=re.sub(r"(-seed\{seed\})?$", rf"-{outcome}\1", product.stem, count=1),
+                    label=f"{product.label}, by {outcome.replace('_', ' ')}",
+                    has=partial(_has_outcome, product.has, outcome),
+                    title="",
+                    outcome=outcome,
+                )
+
+
+def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -> bool:
+    return outcome in study.judged and has(study)
+
+
 PRODUCTS: tuple[Product, ...] = (
     _figure("03", "head_importance", "head importance", "aggregate head importance", "fig03", _AGGREGATE_SCORES),
-    _figure("04", "ffn_importance", "FFN importance", "FFN importance", "fig04", _FFNS),
-    _figure("05", "heads_pruned", label="accuracy with heads pruned",
+    *_by_outcome(
+        _figure("04", "ffn_importance", "FFN importance", "FFN importance", "fig04", _FFNS),
+        _figure("05", "heads_pruned", label="accuracy with heads pruned",
             reads=_curves("heads", "own", "controls", "iterative"), arguments={"component": "heads"}, **_CURVES),
     _figure("06", "ffns_pruned", label="accuracy with ffns pruned", reads=_ALL_FFNS,
             arguments={"component": "ffns"}, **_CURVES),
     _figure("07", "joint", "pruned evaluation", "accuracy with heads and FFNs pruned", "fig07", _JOINT,
             has=lambda study: study.joint.has_grid),
+    ),
     *(_figure(number, "task_correlation", reads=_read("cross_task", shot=_shots_of(f"fig{number}")), **_SRCC)
       for number in ("08", "15")),
-    *(_figure(number, "transfer", reads=_transfer(f"fig{number}"), **_TRANSFER) for number in ("09", "16", "17")),
+    *_by_outcome(
+        *(_figure(number, "transfer", reads=_transfer(f"fig{number}"), **_TRANSFER) for number in ("09", "16", "17"))
+    ),
     _figure("10", "induction", "induction", "induction heads", "fig10", _INDUCTION, seed=False, options=(), lists=(),
             **_INDUCED),
     _figure("11", "capacity", "induction capacity", "induction capacity retained", "fig11", _CAPACITY, **_INDUCED),
@@ -342,14 +383,15 @@ PRODUCTS: tuple[Product, ...] = (
     Product("figure", "oracle", "{model}/figures/oracle-seed{seed}", "correlation", "Gradient against oracle", "oracle",
             "report.figures.oracle:draw", _together(_read("oracle_agreement"), _ORACLES), _MATRIX,
             title="gradient scores compared with the oracles, as a figure"),
-    Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
+    *_by_outcome(Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
             "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
-            _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION),
+            _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION)),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
     _comparison("induction", "induction scores", seed=False),
     _comparison("profiles", "importance by depth", *_MATRIX),
     # Of all seeds: the number that a study is run for has one place.
+    *_by_outcome(
     _table("headroom", "what can be pruned", "How much can be pruned",
            _each("seed", _prompts("tasks"), _OWN_HEADS, _AGGREGATE_HEADS, _OWN_FFNS, _FFNS, _JOINT),
            "how much can be pruned within the margin: test result, point estimate and upper bound, per seed, per task, "
@@ -359,16 +401,6 @@ PRODUCTS: tuple[Product, ...] = (
            _together(_ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("losses")),
            "every accuracy and loss with its 95% interval, and McNemar's test",
            options=(*_EVALUATED, "joint", "iterative"), lists=(*_MATRIX, "unseen")),
-    _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
-           "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
-    _table("reference", "findings", "The paper's numbers beside these",
-           _together(_prompts("tasks"), _OWN_HEADS, _OWN_FFNS, _JOINT, _FFNS, _read("cross_task"), _read("cross_shot"),
-                     _INDUCTION),
-           "the numbers that the paper prints, beside this study's, and which are comparable",
-           options=(*_MATRIX, "margin", "joint", "without_induction")),
-    _table("table1", "correlation", "Table 1: correlation between shots", _read("cross_shot"),
-           "Table 1: correlation between shots, mean and variance over tasks", artifact="cross_shot", lists=(),
-           has=ARTIFACTS["cross_shot"].has),
     _table("gains", "pruned evaluation", "Gains over random order",
            _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
            "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",
@@ -380,6 +412,17 @@ PRODUCTS: tuple[Product, ...] = (
     _table("induction_ablation", "induction", "Table: without induction heads", _ABLATION,
            "with `induction.ablate.percents`: accuracy and few-shot gain without induction heads",
            options=(*_MATRIX, "ablated"), **_HAS_ABLATION),
+    ),
+    _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
+           "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
+    _table("reference", "findings", "The paper's numbers beside these",
+           _together(_prompts("tasks"), _OWN_HEADS, _OWN_FFNS, _JOINT, _FFNS, _read("cross_task"), _read("cross_shot"),
+                     _INDUCTION),
+           "the numbers that the paper prints, beside this study's, and which are comparable",
+           options=(*_MATRIX, "margin", "joint", "without_induction")),
+    _table("table1", "correlation", "Table 1: correlation between shots", _read("cross_shot"),
+           "Table 1: correlation between shots, mean and variance over tasks", artifact="cross_shot", lists=(),
+           has=ARTIFACTS["cross_shot"].has),
     _table("seeds", "few-shot seeds", "Variance due to few-shot seeds",
            _each("seed", _ALL_SCORES, _OWN_HEADS),
            "of two or more few-shot seeds: how accuracy and head rankings vary with the seed", seed=False,

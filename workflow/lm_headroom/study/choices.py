@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from lm_headroom.settings import Dtype
 from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
@@ -23,6 +23,11 @@ Outcome = Literal[
 HeadOutput = Literal["attention", "value"]
 LEVELS = tuple(range(0, 100, 10))
 """Percents at which curves are measured, unless others are named."""
+OUTCOMES = get_args(Outcome)
+ACCURACY: Outcome = "accuracy"
+"""The paper's outcome, which every study has."""
+RELATIVE_OUTCOMES: tuple[Outcome, ...] = ("gold_bits_per_byte", "loss")
+"""Outcomes whose margin is a percentage of what the whole model has."""
 
 
 def ascending(values: Iterable[int]) -> list[int]:

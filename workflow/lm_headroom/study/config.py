@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
-from lm_headroom.settings import MARGIN
+from lm_headroom.settings import CHOICE_MARGIN, MARGIN, PROBABILITY_MARGIN, RELATIVE_MARGIN_PERCENT
 from lm_headroom.study.choices import (
+    ACCURACY,
     LEVELS,
     Aggregation,
     Device,
@@ -24,6 +25,7 @@ from lm_headroom.study.choices import (
     HeadOutput,
     LastLayerTokens,
     Metric,
+    Outcome,
     PromptStyle,
     Reduction,
     Sample,
@@ -49,8 +51,10 @@ from lm_headroom.study.values import (
     Controls,
     Count,
     Group,
+    Margin,
     ModelNames,
     Name,
+    Outcomes,
     Percent,
     Percents,
     Seeds,
@@ -152,13 +156,18 @@ class Importance(Section):
 
 
 class Ffn(Section):
-    """The oracle score of FFNs, eq. 7: the accuracy lost without each."""
+    """The oracle score of FFNs, eq. 7: what is lost without each."""
 
+    metric: Outcome = Field(
+        default=ACCURACY,
+        description="The performance metric of eq. 7, whose loss without an FFN is its score: any outcome. `accuracy` "
+        "is the paper's; `gold_probability` and `loss` (mean negative log-likelihood per token of the right answer) come "
+        "from the same passes and rank with less noise.",
+    )
     selection: Selection = Field(
-        default="evaluation",
-        description="The documents that rank the FFNs. `evaluation`, as in the paper, uses the documents that also "
-        "measure the curve, so the curve has selection bias and is not tested against the margin; `scoring` uses "
-        "other ones.",
+        default="scoring",
+        description="The documents that rank the FFNs. `scoring` uses documents that judge nothing. `evaluation`, as "
+        "in the paper, uses those that also measure the curve, so the curve has selection bias and no test applies to it.",
     )
     selection_bias: bool = Field(
         default=False,
@@ -234,6 +243,29 @@ class Pruning(Section):
     def ffn_controls(self) -> list[str]:
         """The control rankings that FFNs have, too."""
         return ffn_controls(sorted(self.controls))
+
+
+class Margins(Section):
+    """The margins of the non-inferiority test for outcomes other than accuracy, whose margin is `margin`."""
+
+    gold_probability: Margin = Field(
+        default=PROBABILITY_MARGIN, description="Tolerated loss of the gold probability, in percentage points."
+    )
+    gold_probability_norm: Margin = Field(
+        default=PROBABILITY_MARGIN, description="Tolerated loss of the normalised gold probability, in points."
+    )
+    gold_bits_per_byte: Margin = Field(
+        default=RELATIVE_MARGIN_PERCENT,
+        description="Tolerated rise of the gold continuation's bits per byte, in percent of the whole model's.",
+    )
+    loss: Margin = Field(
+        default=RELATIVE_MARGIN_PERCENT,
+        description="Tolerated rise of the gold continuation's loss, in percent of the whole model's.",
+    )
+    margin: Margin = Field(
+        default=CHOICE_MARGIN,
+        description="Tolerated loss of the margin between the best right choice and the best other, in nats per byte.",
+    )
 
 
 class Joint(Section):
@@ -410,11 +442,18 @@ class Study(Section):
     ffn: Ffn = Ffn()
     head_oracle: HeadOracle = HeadOracle()
     pruning: Pruning = Pruning()
-    margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AsWritten] = Field(
+    margin: Margin = Field(
         default=MARGIN,
         description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
-        "the loss of accuracy is shown to be smaller.",
+        "the loss of accuracy (or normalised accuracy) is shown to be smaller.",
     )
+    outcomes: Outcomes = Field(
+        default=[ACCURACY, "gold_probability"],
+        min_length=1,
+        description="The outcomes by which evaluations are judged, each in figures and tables of its own; accuracy, "
+        "the paper's, is always among them. docs/statistics.md gives their formulas. All come from the same passes.",
+    )
+    margins: Margins = Margins()
     joint: Joint = Joint()
     transfer: Transfer = Transfer()
     correlation: Statistic = Field(
@@ -530,6 +569,16 @@ class Study(Section):
     def selection_tasks(self) -> list[str]:
         """Tasks whose FFNs are also ranked by the other documents."""
         return list(self.tasks) if self.ffn.selection_bias else []
+
+    @property
+    def judged(self) -> list[Outcome]:
+        """The outcomes, accuracy first."""
+        return list(dict.fromkeys([ACCURACY, *self.outcomes]))
+
+    def margin_of(self, outcome: Outcome) -> float:
+        """The margin of an outcome: points, or of bits per byte and the loss percent of the whole model's."""
+        margin: float = getattr(self.margins, outcome, self.margin)
+        return margin
 
     @property
     def has_induction(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
+from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, HIGHEST, ITERATIVE, LOWEST, OWN, RANDOM, REVERSED
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
@@ -130,5 +131,7 @@ Percents = Annotated[list[Percent], *_UNIQUE]
 AsWritten = WrapValidator(_as_written)
 Shots = Annotated[list[Annotated[int, Field(ge=0, le=1000)]], *_UNIQUE]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, le=2**32 - 1)]], *_UNIQUE]
+Outcomes = Annotated[list[Outcome], *_UNIQUE]
+Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AsWritten]
 Count = Annotated[int, Field(le=10**9)]
 """Of documents, heads, tokens."""
