@@ -11,7 +11,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Controls, Counts, Models, Names, OutFile, Points, converter
 from lm_headroom.report.products import COMPARISONS, Product, named
 from lm_headroom.settings import MARGIN
-from lm_headroom.study.choices import Sample, Statistic
+from lm_headroom.study.choices import ACCURACY, Outcome, Sample, Statistic
 
 NEEDED = ("tasks", "shots", "seeds", "models")
 """Options without which a product that has them shows nothing."""
@@ -28,8 +28,8 @@ def _name_among(names: Collection[str]) -> Any:
     return converter(parse)
 
 
-FigureName = Annotated[str, _name_among(named("figure"))]
-TableName = Annotated[str, _name_among(named("table"))]
+FigureName = Annotated[str, _name_among({row.base for row in named("figure").values()})]
+TableName = Annotated[str, _name_among({row.base for row in named("table").values()})]
 ComparisonName = Annotated[str, _name_among([row.name for row in COMPARISONS])]
 
 
@@ -49,6 +49,7 @@ def figure(
     models: Models = (),
     correlation: Statistic = "spearman",
     iterative: bool = False,
+    outcome: Outcome = ACCURACY,
 ) -> None:
     """Draw a figure from artifacts.
 
@@ -66,11 +67,12 @@ def figure(
         models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
         correlation: the statistic by which tasks are compared.
         iterative: heads were also pruned under the iterative ranking.
+        outcome: what evaluations are judged by.
 
     Example:
         lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05
     """
-    make(named("figure")[name], locals())
+    make(_judged("figure", name, outcome), locals())
 
 
 def table(
@@ -87,6 +89,7 @@ def table(
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
+    outcome: Outcome = ACCURACY,
     margin: Points = MARGIN,
     sample: Sample = "first",
     joint: bool = False,
@@ -107,6 +110,7 @@ def table(
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
+        outcome: what evaluations are judged by.
         margin: loss of accuracy that counts as none, in percentage points.
         sample: the choice of scoring documents; a `shuffled` one depends on the seed.
         joint: heads and FFNs were also pruned together.
@@ -116,7 +120,7 @@ def table(
     Example:
         lm-headroom table headroom --results results/opt --tasks copa piqa --shots 0 --seeds 1234 --out headroom
     """
-    make(named("table")[name], locals())
+    make(_judged("table", name, outcome), locals())
 
 
 def findings(
@@ -200,6 +204,18 @@ def compare(
     import_module(f"lm_headroom.steps.compare_{what}").run(out, Comparison(results, tuple(models), **matrix))
 
 
+def _judged(kind: str, name: str, outcome: Outcome) -> Product:
+    """A product of an outcome.
+
+    Raises:
+        HeadroomError: it does not depend on outcomes.
+    """
+    full = name if outcome == ACCURACY else f"{name}_{outcome}"
+    if full not in named(kind):
+        raise HeadroomError(f"{kind} {name} shows no evaluations, so --outcome {outcome} does not apply")
+    return named(kind)[full]
+
+
 def make(product: Product, values: dict[str, Any]) -> None:
     """Make a figure or page.
 
@@ -213,7 +229,7 @@ def make(product: Product, values: dict[str, Any]) -> None:
     from lm_headroom.results.comparison import Comparison
     from lm_headroom.results.matrix import ResultsMatrix
 
-    needed = (*NEEDED, "ablated") if product.name == "induction_ablation" else NEEDED
+    needed = (*NEEDED, "ablated") if product.base == "induction_ablation" else NEEDED
     missing = [name for name in product.options if name in needed and not values[name]]
     if missing:
         raise HeadroomError(f"{product.kind} {product.base} needs {' and '.join(f'--{name}' for name in missing)}")
@@ -222,6 +238,8 @@ def make(product: Product, values: dict[str, Any]) -> None:
     arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}
     if "sample" in arguments:
         arguments["same_documents"] = arguments.pop("sample") == "first"
+    if product.outcome != ACCURACY:
+        options["outcome"] = product.outcome
     if "{seed}" in product.stem:
         options["seed"] = values["seed"]
     function = getattr(import_module(f"lm_headroom.{product.module}"), product.function.partition(":")[2])

@@ -344,11 +344,15 @@ def _by_outcome(*products: Product) -> Iterator[Product]:
                     product,
                     name=f"{product.name}_{outcome}",
                     stem=re.sub(r"(-seed\{seed\})?$", rf"-{outcome}\1", product.stem, count=1),
-                    label=f"{product.label}, by {outcome.replace('_', ' ')}",
+                    label=_label_of(product.label, outcome.replace("_", " ")),
                     has=partial(_has_outcome, product.has, outcome),
                     title="",
                     outcome=outcome,
                 )
+
+
+def _label_of(label: str, outcome: str) -> str:
+    return label.replace(ACCURACY, outcome) if ACCURACY in label else f"{label}, by {outcome}"
 
 
 def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
-from lm_headroom.study.choices import Outcome, Statistic
+from lm_headroom.study.choices import ACCURACY, Outcome, Statistic
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -58,7 +58,7 @@ class ResultsMatrix:
     ablated: tuple[str, ...] = ()
     selection_bias: bool = False
     without_induction: bool = False
-    outcome: Outcome = "accuracy"
+    outcome: Outcome = ACCURACY
 
     @property
     def averages(self) -> tuple[str, ...]:
@@ -76,6 +76,8 @@ class ResultsMatrix:
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         # Where results lie says nothing about them.
         del options["results"]
+        if self.outcome == ACCURACY:
+            del options["outcome"]
         # A seed of 0 is one.
         return {name: value for name, value in options.items() if value not in (None, []) and value is not False}
 

@@ -161,13 +161,13 @@ class Ffn(Section):
     metric: Outcome = Field(
         default=ACCURACY,
         description="The performance metric of eq. 7, whose loss without an FFN is its score: any outcome. `accuracy` "
-        "is the paper's; `gold_probability` and `loss` (mean negative log-likelihood per token of the right answer) come "
-        "from the same passes and rank with less noise.",
+        "is the paper's; `gold_probability` and `loss` (mean negative log-likelihood per token of the right answer) "
+        "come from the same passes and rank with less noise.",
     )
     selection: Selection = Field(
         default="scoring",
         description="The documents that rank the FFNs. `scoring` uses documents that judge nothing. `evaluation`, as "
-        "in the paper, uses those that also measure the curve, so the curve has selection bias and no test applies to it.",
+        "in the paper, uses those that also measure the curve, so it has selection bias and no test applies to it.",
     )
     selection_bias: bool = Field(
         default=False,
