@@ -124,7 +124,7 @@ class _Scorer:
         self._documents, self._choices, self._outcome = documents, choices, outcome
         self._key = answer_key_of(answer_key(documents, choices))
         if outcome not in RIGHT_ANSWERS and not self._key.defines(outcome):
-            raise HeadroomError(explain_undefined(outcome))
+            raise HeadroomError(_no_metric(outcome))
 
     def right(self, results: Likelihoods) -> dict[int, bool]:
         """Whether each question is answered right."""
@@ -136,9 +136,13 @@ class _Scorer:
             columns = outcomes(self._documents, self._choices, results)
             right = columns["correct" if self._outcome == "accuracy" else "correct_norm"]
             if right is None:
-                raise HeadroomError(explain_undefined(self._outcome))
+                raise HeadroomError(_no_metric(self._outcome))
             return np.array(right, dtype=float)
         return self._key.scores(self._outcome, results.values)
+
+
+def _no_metric(outcome: Outcome) -> str:
+    return f"FFNs cannot be ranked by ffn.metric {outcome}: {explain_undefined(outcome)}; take accuracy or loss"
 
 
 def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:

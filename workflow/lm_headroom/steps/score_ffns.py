@@ -21,7 +21,7 @@ from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactSchema, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import FfnControls, Levels, OutFile, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import LEVELS, Selection, with_zero
+from lm_headroom.study.choices import ACCURACY, LEVELS, Outcome, Selection, with_zero
 from lm_headroom.study.ranking_names import drawn_with
 
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
@@ -40,20 +40,22 @@ def score_ffns(
     *,
     settings: Settings,
     prompts: Path,
-    selection: Annotated[Selection, StudyKey("ffn.selection")] = "evaluation",
+    metric: Annotated[Outcome, StudyKey("ffn.metric")] = ACCURACY,
+    selection: Annotated[Selection, StudyKey("ffn.selection")] = "scoring",
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     controls: FfnControls = (),
     out: OutFile,
     ranking: OutFile | None = None,
     curve: OutFile | None = None,
 ) -> None:
-    """Score every FFN by the accuracy lost without it (eq. 7).
+    """Score every FFN by what is lost without it (eq. 7).
 
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        selection: the documents that score: `evaluation`, as in the paper (the curve then has selection bias), or
-            `scoring`.
+        metric: the outcome whose loss scores; accuracy in the paper.
+        selection: the documents that score: `scoring`, or `evaluation` as in the paper (the curve then has selection
+            bias).
         levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
             there.
         controls: also write curves beside that one with FFNs in another order: reversed (most important first),
@@ -63,7 +65,8 @@ def score_ffns(
         curve: also write the accuracy curve under that ranking here.
 
     Raises:
-        HeadroomError: there are controls, and no curve that they could stand beside.
+        HeadroomError: there are controls, and no curve that they could stand beside; or the task does not define the
+            metric.
 
     Example:
         lm-headroom score-ffns --model results/opt/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
@@ -73,12 +76,13 @@ def score_ffns(
         raise HeadroomError("--controls are written beside --curve; give both")
     options = recorded_options(score_ffns, locals())
     record = Record("steps.score_ffns", FFN_IMPORTANCE, options)
-    score_and_measure(settings, prompts, selection, levels, record, out, ranking, curve, controls)
+    score_and_measure(settings, prompts, metric, selection, levels, record, out, ranking, curve, controls)
 
 
 def score_and_measure(
     settings: Settings,
     prompts: Path,
+    metric: Outcome,
     selection: Selection,
     levels: Sequence[int],
     wanted: Record,
@@ -97,7 +101,7 @@ def score_and_measure(
     prepared.expect(loaded.shape.layers)
     knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
     evaluation.keep_whole(knockouts.dense)
-    columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts)
+    columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts, metric)
     options = {name: value for name, value in wanted.options.items() if name != "levels"}
     inputs = {"prompts": prepared.prompts.source}
     record = build_provenance(wanted.step, inputs, options, prepared.provenance)
