@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lm_headroom.analysis.non_inferiority import (
     ESTIMATE_ONLY,
     INCONCLUSIVE,
     UP_TO,
+    Margin,
     find_prunable,
     find_prunable_cell,
     is_above_chance,
@@ -106,7 +108,7 @@ def test_what_cannot_be_tested_is_said(tasks: list[Any], chance_level: float, re
 
 def test_a_wider_margin_lets_more_be_pruned() -> None:
     tasks = [task(2000, 1500, (60, 20), (150, 20))]
-    levels = [find_prunable(tasks, [0.25], margin).level for margin in (1.0, 4.0, 10.0)]
+    levels = [find_prunable(tasks, [0.25], Margin(value)).level for value in (0.01, 0.04, 0.1)]
     assert levels == [0, 1, 2]
 
 
@@ -175,3 +177,55 @@ def test_the_other_margin_is_a_share_of_the_accuracy_above_chance() -> None:
     # Nothing changes: within any margin but that of a model at chance.
     assert within_share([task(2000, 1500, (0, 0))], [0.25]).tolist() == [True]
     assert within_share([task(2000, 1500, (0, 0))], [0.76]).tolist() == [False]
+
+
+def probabilities(right: Any, *losses: float) -> Any:
+    """Scores of one task, [level, question]: high where the answer is right, then lower by each loss."""
+    whole = np.where(right > 0, 0.8, 0.2) + np.linspace(-0.1, 0.1, len(right))
+    jitter = np.tile([0.05, -0.05], len(right) // 2)
+    return np.vstack([whole, *(whole - loss + jitter for loss in losses)])
+
+
+def test_other_scores_are_tested_on_the_tasks_that_accuracy_chooses() -> None:
+    able, guessed = (np.arange(1000) < right for right in (800, 510))
+    scores = probabilities(able, 0.0, 0.005, 0.05)
+    prunable = find_prunable([scores], [0.5], Margin(0.02), whole_right=[able.astype(float)])
+    assert (prunable.level, prunable.estimate, prunable.below, prunable.relative) == (2, 2, 3, None)
+    assert prunable.verdict == UP_TO
+    reason = find_prunable([scores], [0.5], Margin(0.02), whole_right=[guessed.astype(float)]).reason
+    assert "not significantly better than chance (accuracy 0.51" in reason
+    both = find_prunable([scores, scores], [0.5] * 2, Margin(0.02), whole_right=[able * 1.0, guessed * 1.0])
+    assert (both.verdict, both.estimate, both.reason) == (ESTIMATE_ONLY, 2, "1 of 2 tasks is at chance level")
+
+
+def test_a_relative_margin_is_a_share_of_the_whole_models_score() -> None:
+    right = np.ones(2000)
+    bits = -np.linspace(0.5, 1.5, 2000)
+    scores = np.vstack([bits, bits * 1.005, bits * 1.02])
+    relative = find_prunable([scores], [0.5], Margin(0.01, relative=True), whole_right=[right])
+    assert (relative.level, relative.estimate, relative.below) == (1, 1, 2)
+    # The same in other units.
+    assert find_prunable([100 * scores], [0.5], Margin(0.01, relative=True), whole_right=[right]) == relative
+    cell = find_prunable_cell(
+        [scores[[0, 1, 1, 2]].reshape(2, 2, -1)],
+        np.array([[0.0, 10.0], [1.0, 11.0]]),
+        [0.5],
+        Margin(0.01, relative=True),
+        whole_right=[right],
+    )
+    assert (cell.cell, cell.estimate) == ((0, 1), (0, 1))
+
+
+def test_right_answers_are_asked_for_and_compared() -> None:
+    scores = probabilities(np.arange(100) < 80, 0.0)
+    with pytest.raises(ValueError, match="pass whole_right"):
+        find_prunable([scores], [0.5])
+    with pytest.raises(ValueError, match=r"whole_right has \[90\] questions by task, but scores have \[100\]"):
+        find_prunable([scores], [0.5], whole_right=[np.ones(90)])
+
+
+def test_normalised_accuracy_is_judged_as_accuracy_is() -> None:
+    tasks = [task(2000, 1500, (4, 4), (5, 5), (200, 50))]
+    own = find_prunable(tasks, [0.25])
+    other = find_prunable(tasks, [0.25], whole_right=[tasks[0][0]])
+    assert replace(own, relative=None) == other

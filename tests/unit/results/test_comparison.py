@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lm_headroom.analysis.non_inferiority import find_prunable, is_above_chance
+from lm_headroom.analysis.non_inferiority import Margin, find_prunable, is_above_chance
 from lm_headroom.artifacts.comparison import (
     COMPARED_INDUCTION,
     COMPARED_MODELS,
@@ -123,7 +123,7 @@ def test_what_can_be_pruned_is_the_stated_rule(results):
         curve = average([read_curve(path) for path in paths])
         # FFNs of deep are ranked by the evaluation questions.
         overlap = "overlap" if (model, component) == ("deep", "ffns") else ""
-        found_here = find_prunable(curve.scores, [chance[task] for task in able], 2.0, overlap)
+        found_here = find_prunable(curve.scores, [chance[task] for task in able], Margin(0.02), overlap)
         assert row["verdict"] == found_here.verdict
         at = found_here.level
         assert row["percent"] == (None if at is None else curve.percent[at])

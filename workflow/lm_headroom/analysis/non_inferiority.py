@@ -1,21 +1,22 @@
 """How much of a model can be pruned: non-inferiority tests of the loss against a margin, level by level.
 
-A share is prunable within the margin if a test shows, with 95% confidence, that the loss of accuracy is within the
-margin at that level and at every level before it. Levels are tested in this order and the first that fails ends it (a
-fixed sequence), so that the confidence is that of the whole statement. A test is valid only if the evaluation questions
-took no part in the ranking, and informative only on tasks that the whole model answers better than chance; elsewhere
-the point estimate stands alone.
+A share is prunable within the margin if a test shows, with 95% confidence, that the loss of accuracy, or of another
+score, is within the margin at that level and at every level before it. Levels are tested in this order and the first
+that fails ends it (a fixed sequence), so that the confidence is that of the whole statement. A test is valid only if
+the evaluation questions took no part in the ranking, and informative only on tasks that the whole model answers better
+than chance; elsewhere the point estimate stands alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binom, norm
 
+from lm_headroom.analysis.mean_loss import mean_loss
 from lm_headroom.settings import MARGIN
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -30,6 +31,26 @@ UP_TO, AT_LEAST, ESTIMATE_ONLY, INCONCLUSIVE = "up to", "at least", "estimate on
 """Verdicts on the share of one component that can be pruned."""
 PRUNABLE = "prunable"
 """The verdict on heads and FFNs together."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The loss that counts as none.
+
+    Attributes:
+        value: in units of the score (of accuracy, 0.02 is 2 percentage points).
+        relative: ``value`` is instead a share of the whole model's own score (0.01 is 1% of its bits per byte).
+    """
+
+    value: float
+    relative: bool = False
+
+    def of(self, whole: Array) -> Array:
+        """The margin of each question, in units of the score, [question]."""
+        return self.value * np.abs(whole) if self.relative else np.full(len(whole), self.value)
+
+
+DEFAULT_MARGIN = Margin(MARGIN / 100)
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,54 @@ def within_share(
     return shown
 
 
+class _Judgement(NamedTuple):
+    """Where the loss is shown to be within the margin and beyond it, and the power of the former, [...]."""
+
+    within: Flags
+    beyond: Flags
+    power: Array
+
+
+def _judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confidence: float) -> _Judgement:
+    """The score test where all scores are 0 or 1, and the t test of the mean loss elsewhere.
+
+    Args:
+        whole: per task, scores with nothing pruned, [question].
+        pruned: per task, the same with something pruned, [..., question].
+    """
+    if _are_right_or_wrong([*whole, *pruned]) and not margin.relative:
+        loss, value = loss_from(whole, pruned), margin.value
+        return _Judgement(loss.within(value, confidence), loss.beyond(value, confidence), loss.power(value, confidence))
+    mean = mean_loss(whole, pruned, [margin.of(scores) for scores in whole])
+    return _Judgement(mean.within(confidence), mean.beyond(confidence), mean.power(confidence))
+
+
+def _are_right_or_wrong(scores: Sequence[Array]) -> bool:
+    return all(bool(((values == 0) | (values == 1)).all()) for values in scores)
+
+
+def _right_answers(whole: Sequence[Array], whole_right: Sequence[Array] | None) -> Sequence[Array]:
+    """Right (1) or wrong (0) answers of the whole model, per task, [question]: of accuracy, its scores."""
+    if whole_right is None:
+        if not _are_right_or_wrong(whole):
+            raise ValueError("scores other than 0 and 1 need the whole model's right answers: pass whole_right")
+        return whole
+    if (sizes := [len(right) for right in whole_right]) != (expected := [len(scores) for scores in whole]):
+        raise ValueError(f"whole_right has {sizes} questions by task, but scores have {expected}: pass the same ones")
+    return whole_right
+
+
+def _spare(scores: Sequence[Array], whole: Sequence[Array], margin: Margin) -> Array:
+    """What the margin leaves of the mean score, averaged over tasks, [...]; at least 0 where the loss is within it."""
+    left = [
+        values.mean(axis=-1) - before.mean() + margin.of(before).mean()
+        for values, before in zip(scores, whole, strict=True)
+    ]
+    # A loss of the margin itself is within it, however it was rounded.
+    spare: Array = np.mean(left, axis=0) + 1e-12
+    return spare
+
+
 def is_above_chance(whole: Array, chance_level: float) -> bool:
     """Whether the whole model answers a task better than its chance level: exact one-sided binomial test at 5%.
 
@@ -162,7 +231,7 @@ class Prunable:
         power: probability that the test passes at the level where it failed if nothing is lost there; None where none
             failed.
         reason: why there is no level, as a clause; empty where there is one.
-        relative: as ``level``, by the margin that is a share of the accuracy above chance.
+        relative: as ``level``, by the margin that is a share of the accuracy above chance; None for other scores.
     """
 
     level: int | None
@@ -218,39 +287,48 @@ def explain_estimate_only(whole: Sequence[Array], chance_levels: Sequence[float]
 
 
 def find_prunable(
-    correct: Sequence[Array], chance_levels: Sequence[float], margin: float = MARGIN, overlap: str = ""
+    scores: Sequence[Array],
+    chance_levels: Sequence[float],
+    margin: Margin = DEFAULT_MARGIN,
+    overlap: str = "",
+    whole_right: Sequence[Array] | None = None,
 ) -> Prunable:
     """The share of a component that can be pruned, by non-inferiority tests along its curve.
 
     Args:
-        correct: per task, right (1) or wrong (0) per level and question, [level, question]; level 0 is the whole model.
-        chance_levels: chance level of each task.
-        margin: in percentage points.
+        scores: per task, per level and question, higher is better, [level, question]; level 0 is the whole model. Of
+            accuracy, right (1) or wrong (0).
+        chance_levels: chance level of each task's accuracy.
+        margin: the loss that counts as none.
         overlap: how the evaluation documents took part in the ranking, which leaves the estimate alone; empty where
             they did not.
+        whole_right: per task, right (1) or wrong (0) answers of the whole model, [question], by which it is above
+            chance whatever the score; None if the scores are of accuracy.
+
+    Raises:
+        ValueError: ``whole_right`` is missing though scores are not 0 or 1, or is of other questions.
     """
-    whole = [outcomes[0] for outcomes in correct]
-    last = len(correct[0]) - 1
-    reason = explain_inconclusive(whole, last, chance_levels)
+    whole = [values[0] for values in scores]
+    right = _right_answers(whole, whole_right)
+    last = len(scores[0]) - 1
+    reason = explain_inconclusive(right, last, chance_levels)
     if reason:
         return Prunable(None, reason=reason)
-    within = margin / 100
-    losses = np.mean([outcomes[:1].mean(axis=1) - outcomes[1:].mean(axis=1) for outcomes in correct], axis=0)
-    # A loss of the margin itself is within it, however it was rounded.
-    estimate = _run(losses <= within + 1e-12)
-    reason = explain_estimate_only(whole, chance_levels, overlap)
+    pruned = [values[1:] for values in scores]
+    estimate = _run(_spare(pruned, whole, margin) >= 0)
+    reason = explain_estimate_only(right, chance_levels, overlap)
     if reason:
         return Prunable(None, estimate, reason=reason)
-    loss = loss_from(whole, [outcomes[1:] for outcomes in correct])
-    level = _run(loss.within(within))
-    below = last + 1 - _run(loss.beyond(within)[::-1])
+    shown = _judge(whole, pruned, margin, CONFIDENCE)
+    level = _run(shown.within)
+    below = last + 1 - _run(shown.beyond[::-1])
     result = Prunable(
         level,
         # A test may pass by its pseudo-counts alone; the estimate is never below it.
         max(level, estimate),
         below if below <= last else None,
-        float(loss.power(within)[level]) if level < last else None,
-        relative=_run(within_share(correct, chance_levels)),
+        float(shown.power[level]) if level < last else None,
+        relative=_run(within_share(scores, chance_levels)) if whole_right is None else None,
     )
     if level == 0 and result.verdict == AT_LEAST:
         return Prunable(
@@ -286,7 +364,12 @@ class PrunableCell:
 
 
 def find_prunable_cell(
-    correct: Sequence[Array], removed: Array, chance_levels: Sequence[float], margin: float = MARGIN, overlap: str = ""
+    scores: Sequence[Array],
+    removed: Array,
+    chance_levels: Sequence[float],
+    margin: Margin = DEFAULT_MARGIN,
+    overlap: str = "",
+    whole_right: Sequence[Array] | None = None,
 ) -> PrunableCell:
     """The heads and FFNs that can be pruned together, by non-inferiority tests.
 
@@ -294,26 +377,27 @@ def find_prunable_cell(
     (Bonferroni), so that with 95% confidence no cell that passes loses more than the margin.
 
     Args:
-        correct: per task, right (1) or wrong (0), [head level, FFN level, question]; the first cell is the whole model.
+        scores: per task, [head level, FFN level, question]; the first cell is the whole model.
         removed: parameters that are pruned, [head level, FFN level].
-        chance_levels: chance level of each task.
-        margin: in percentage points.
-        overlap: as :func:`find_prunable` takes it.
+        chance_levels, margin, overlap, whole_right: as :func:`find_prunable` takes them.
+
+    Raises:
+        ValueError: as :func:`find_prunable`.
     """
-    whole = [outcomes[0, 0] for outcomes in correct]
-    reason = explain_inconclusive(whole, removed.size - 1, chance_levels)
+    whole = [values[0, 0] for values in scores]
+    right = _right_answers(whole, whole_right)
+    reason = explain_inconclusive(right, removed.size - 1, chance_levels)
     if reason:
         return PrunableCell(None, reason=reason)
-    losses = np.mean([outcomes[0, 0].mean() - outcomes.mean(axis=-1) for outcomes in correct], axis=0)
-    estimate = _largest(losses <= margin / 100 + 1e-12, removed)
-    reason = explain_estimate_only(whole, chance_levels, overlap)
+    estimate = _largest(_spare(scores, whole, margin) >= 0, removed)
+    reason = explain_estimate_only(right, chance_levels, overlap)
     if reason:
         return PrunableCell(None, estimate, reason)
     confidence = 1 - (1 - CONFIDENCE) / removed.shape[1]
-    loss = loss_from(whole, correct)
-    cell = _largest(loss.within(margin / 100, confidence), removed)
+    shown = _judge(whole, scores, margin, confidence)
+    cell = _largest(shown.within, removed)
     if cell == (0, 0):
-        power = np.where(removed > 0, loss.power(margin / 100, confidence), 0).max()
+        power = np.where(removed > 0, shown.power, 0).max()
         if power < ENOUGH_POWER:
             return PrunableCell(None, reason=f"the study has too few questions (power {power:.2f} at most)")
     return PrunableCell(cell, estimate)

@@ -29,7 +29,13 @@ from lm_headroom.artifacts.store import provenance, read, reads
 from lm_headroom.report.pages import size, write_page
 from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.gains import gain_sentence
-from lm_headroom.report.tables.headroom import average_prunable, limits_in_words, tasks_above_chance, whole_of
+from lm_headroom.report.tables.headroom import (
+    accuracy_margin,
+    average_prunable,
+    limits_in_words,
+    tasks_above_chance,
+    whole_of,
+)
 from lm_headroom.report.tables.selection_bias import measure_selection_bias
 from lm_headroom.results.ablation import ACCURACY, Effect, effects, select
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
@@ -212,10 +218,10 @@ def joint_sentence(matrix: ResultsMatrix, shots: int, chance: Mapping[str, Chanc
 def _joint_verdict(
     matrix: ResultsMatrix, shots: int, grids: Sequence[Grid], tasks: Sequence[str], chance: Mapping[str, ChanceLevel]
 ) -> str:
-    grid, points = average_grid(grids), matrix.margin or MARGIN
+    grid, levels = average_grid(grids), [chance[task].level for task in tasks]
     overlap = explain_overlap(matrix, shots, "ffns", chance)
-    prunable = find_prunable_cell(grid.scores, grid.removed, [chance[task].level for task in tasks], points, overlap)
-    margin = f"{points:g} points"
+    prunable = find_prunable_cell(grid.scores, grid.removed, levels, accuracy_margin(matrix), overlap)
+    margin = f"{matrix.margin or MARGIN:g} points"
     if prunable.verdict == INCONCLUSIVE:
         return f"**Inconclusive for heads and FFNs together {_with(shots)}.** {_sentence(prunable.reason)}"
     cell = prunable.cell or prunable.estimate or (0, 0)

@@ -16,6 +16,7 @@ from lm_headroom.analysis.non_inferiority import (
     INCONCLUSIVE,
     PRUNABLE,
     RELATIVE_MARGIN,
+    Margin,
     Prunable,
     find_prunable,
     find_prunable_cell,
@@ -168,7 +169,12 @@ def average_prunable(
     curve = average([curves[task] for task in tasks])
     overlap = explain_overlap(matrix, shots, component, chance, tasks)
     levels = [chance[task].level for task in tasks]
-    return tasks, curve, find_prunable(curve.scores, levels, matrix.margin or MARGIN, overlap)
+    return tasks, curve, find_prunable(curve.scores, levels, accuracy_margin(matrix), overlap)
+
+
+def accuracy_margin(matrix: ResultsMatrix) -> Margin:
+    """The loss of accuracy that counts as none."""
+    return Margin((matrix.margin or MARGIN) / 100)
 
 
 def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
@@ -209,7 +215,7 @@ def _row(
     overlap: str,
 ) -> PrunableRow:
     *_, component, ranking, name = cell
-    prunable = find_prunable(curve.scores, [task.level for task in chance], matrix.margin or MARGIN, overlap)
+    prunable = find_prunable(curve.scores, [task.level for task in chance], accuracy_margin(matrix), overlap)
     row = PrunableRow(
         *cell,
         **_whole(curve, chance),
@@ -231,7 +237,7 @@ def _joint_row(
 ) -> PrunableRow:
     grid = average_grid(members)
     levels = [task.level for task in chance]
-    prunable = find_prunable_cell(grid.scores, grid.removed, levels, matrix.margin or MARGIN, overlap)
+    prunable = find_prunable_cell(grid.scores, grid.removed, levels, accuracy_margin(matrix), overlap)
     cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
     row = PrunableRow(*cell, **_whole(grid, chance), verdict=prunable.verdict, reason=prunable.reason)
     if prunable.estimate is not None:

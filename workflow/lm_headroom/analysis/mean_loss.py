@@ -1,0 +1,132 @@
+"""The mean loss of a score that is no mere right or wrong: a paired t test, corrected for skew, averaged over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+PSEUDO_CHANGE = 3.0
+"""By how much a pseudo-question changes, in standard deviations of the whole model's scores between questions."""
+
+
+class _Precision(NamedTuple):
+    """Of the mean over tasks, [...]: its standard error, Welch's degrees of freedom, and its standardised skewness."""
+
+    error: Array
+    degrees: Array
+    skewness: Array
+
+
+@dataclass(frozen=True)
+class MeanLoss:
+    """What a margin leaves of each question's score, to be averaged over tasks: pruned - whole + margin.
+
+    Attributes:
+        spare: mean of that number, per task, [..., task].
+        second, third: its central moments between questions, [..., task].
+        allowed: mean margin, in units of the score, [task].
+        change: by how much a pseudo-question changes, in units of the score, [task].
+        questions: per task, [task].
+    """
+
+    spare: Array
+    second: Array
+    third: Array
+    allowed: Array
+    change: Array
+    questions: Array
+
+    def within(self, confidence: float) -> Flags:
+        """Where the average loss is shown to be less than the margin, [...]."""
+        precision = self._precision()
+        shown: Flags = self._distance(precision) >= student.ppf(confidence, precision.degrees)
+        return shown
+
+    def beyond(self, confidence: float) -> Flags:
+        """Where the average loss is shown to be more than the margin, [...]."""
+        precision = self._precision()
+        shown: Flags = self._distance(precision) <= -student.ppf(confidence, precision.degrees)
+        return shown
+
+    def power(self, confidence: float, factor: float = 1.0) -> Array:
+        """Probability to show that the loss is within the margin if there were none and the spread is as it is, [...].
+
+        0 where no score differs between questions or levels. The normal approximation with its first correction for
+        skew; losses that widen the error also move the mean, by which the spread of the statistic grows.
+
+        Args:
+            confidence: of the test.
+            factor: how many times as many questions each task has.
+        """
+        error, degrees, skewness = self._precision(factor)
+        limit = student.ppf(confidence, degrees)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The t statistic at which the corrected one is at its limit.
+            bend = 3 / skewness * (np.cbrt(1 + skewness * (limit - skewness / 6)) - 1)
+            critical = np.where(np.abs(skewness) < 1e-6, limit, bend)
+            short = (critical - self.allowed.mean() / error) / np.sqrt(np.maximum(1 - critical * skewness, 0.1))
+        power = student.cdf(-short, degrees) + skewness / 6 * (short**2 - 1) * student.pdf(short, degrees)
+        clipped: Array = np.clip(np.nan_to_num(power), 0, 1)
+        return clipped
+
+    def _precision(self, factor: float = 1.0) -> _Precision:
+        tasks, n = len(self.questions), self.questions * factor
+        # One pseudo-question that loses and one that gains, shared among the tasks.
+        variance = (self.second + 2 / tasks / n * self.change**2) / (n - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.sqrt(variance.sum(axis=-1)) / tasks
+            degrees = variance.sum(axis=-1) ** 2 / (variance**2 / (n - 1)).sum(axis=-1)
+            skewness = (self.third / n**2).sum(axis=-1) / (tasks * error) ** 3
+        return _Precision(error, degrees, skewness)
+
+    def _distance(self, precision: _Precision) -> Array:
+        """How far below the margin the average loss is, [...]: the t statistic by Hall's (1992) transformation.
+
+        A few questions that lose much are rare and skew the mean: samples that lack them have a high mean and a small
+        error at once, and plain t would call them certain too often. NaN, which shows nothing, if the error is 0.
+        """
+        skewness = precision.skewness
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = self.spare.mean(axis=-1) / precision.error
+        distance: Array = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
+        return distance
+
+
+def mean_loss(whole: Sequence[Array], pruned: Sequence[Array], allowed: Sequence[Array]) -> MeanLoss:
+    """Estimates with two pseudo-questions, as :func:`lm_headroom.analysis.non_inferiority.paired_loss` has them.
+
+    One loses and one gains :data:`PSEUDO_CHANGE` standard deviations of the whole model's scores: without them, a level
+    at which no score happens to change would be certain, and so would rare losses that no question of a few shows.
+
+    Args:
+        whole: per task, scores with nothing pruned, higher is better, [question].
+        pruned: per task, the same with something pruned, [..., question].
+        allowed: per task, the margin of each question, in units of the score, [question].
+
+    Example:
+        >>> whole = np.array([0.2, 0.4, 0.6, 0.8])
+        >>> bool(mean_loss([whole], [whole - 0.1], [np.full(4, 0.05)]).within(0.95))
+        False
+    """
+    spare = [after - before + most for before, after, most in zip(whole, pruned, allowed, strict=True)]
+    # Of numbers shifted by the first, as equal ones then have no variance to the last digit.
+    centred = [x - x[..., :1] for x in spare]
+    centred = [x - x.mean(axis=-1, keepdims=True) for x in centred]
+    mean, second, third = (
+        np.stack([(x**power).mean(axis=-1) for x in values], axis=-1)
+        for values, power in ((spare, 1), (centred, 2), (centred, 3))
+    )
+    return MeanLoss(
+        mean,
+        second,
+        third,
+        np.array([most.mean() for most in allowed]),
+        PSEUDO_CHANGE * np.array([(before - before[0]).std(ddof=1) for before in whole]),
+        np.array([len(before) for before in whole], float),
+    )
