@@ -22,7 +22,8 @@ from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-from lm_headroom.artifacts.store import write, write_json
+from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.artifacts.store import provenance, read, write, write_json
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps.correlate_oracle import correlate_oracle
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ffn_controls
@@ -328,6 +329,18 @@ def write_prompts(study: ResultsMatrix, k: int, task: str) -> None:
     }
     path = study.results.parent / "prompts" / task / f"{k}shot-seed{study.seed}.parquet"
     write(path, PROMPTS, columns, {"task": task, "shots": k, "seed": study.seed})
+
+
+def leave_one_choice(study: ResultsMatrix, *tasks: str) -> None:
+    """Make the evaluations of tasks like LAMBADA's: each document has its first choice alone, the right one."""
+    kinds = {kind.name: kind for kind in SCHEMAS if "log_likelihoods" in {column.name for column in kind.columns}}
+    for path in study.results.rglob("*.parquet"):
+        record = provenance(path)
+        if record["kind"] in kinds and record.get("task") in tasks:
+            table = read(path, kinds[record["kind"]]).to_pydict()
+            for name in table.keys() & {"log_likelihoods", "log_likelihoods_dense", "gold", "n_bytes", "n_tokens"}:
+                table[name] = [[choices[:1] for choices in row] for row in table[name]]
+            write(path, kinds[record["kind"]], table, record)
 
 
 def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> ResultsMatrix:
