@@ -35,6 +35,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.resolve import resolve
 from lm_headroom.options import AggregatedCells
 from lm_headroom.report.figures import fig03
+from lm_headroom.report.products import COMPARISONS, PRODUCTS
 from lm_headroom.report.tables import table1
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps.aggregate_heads import aggregate_heads
@@ -672,10 +673,13 @@ def test_what_the_study_has_no_more_is_judged_by_itself(results, study):
     }
 
 
-def test_every_option_is_a_key_of_the_study(study):
-    shown = {name for options in verify._SHOWN.values() for name in options}
-    assert shown <= {"models", *verify.values_of(study())}
-    assert all(verify.code_now(step) for step in verify._SHOWN)
+@pytest.mark.parametrize("product", [*PRODUCTS, *COMPARISONS], ids=lambda product: product.stem)
+def test_a_product_is_compared_with_the_study_by_its_place(product, study):
+    assert verify.code_now(product.module)
+    path = f"{product.stem.format(model='m', seed=7)}.{product.suffixes[0]}"
+    assert verify._product(path, product.module) is product
+    shown = set(verify._shown(product, study()))
+    assert shown == set(product.options) - ({"shots"} if product.is_of_paper else {"sample"})
 
 
 def test_the_command_lists_and_fails(results, capsys):

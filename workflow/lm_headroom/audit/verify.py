@@ -28,8 +28,7 @@ from lm_headroom.audit.entries import entries
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.options import command_of, study_keys
-from lm_headroom.report.products import values_of
-from lm_headroom.study.compared import COMPARISONS
+from lm_headroom.report.products import COMPARISONS, PRODUCTS, Product
 from lm_headroom.study.config import Study
 from lm_headroom.study.lists import FOLDER as LISTS
 from lm_headroom.study.lists import LISTED
@@ -345,7 +344,7 @@ def _check_study(file: File, study: Study | None) -> None:
     if study is None or not _belongs(file, study):
         return
     recorded = {**(file.provenance.get("options") or {}), **_derived(file.provenance)}
-    for option, wanted in _wanted(study, str(file.provenance.get("step")), file.provenance.get("task", "")).items():
+    for option, wanted in _wanted(file, study).items():
         value = recorded.get(option)
         if file.provenance.get("kind") in FOLDERS and option not in _COMMON and value is None:
             # Figures and pages record what they show, and not what they do not.
@@ -356,30 +355,6 @@ def _check_study(file: File, study: Study | None) -> None:
 
 _COMMON = ("dtype", "tasks", "grid ranking")
 """Options that are compared whatever made the file, if it says them."""
-_SHOWN: dict[str, tuple[str, ...]] = {
-    "report.tables.induction_ablation": ("shots", "ablated"),
-    "report.figures.induction_ablation": ("shots", "ablated"),
-    "report.figures.fig08": ("correlation",),
-    "report.figures.fig09": ("correlation", "transfer", "unseen"),
-    "report.findings": (
-        *("shots", "controls", "transfer", "unseen", "margin", "joint", "ablated", "selection_bias", "iterative"),
-        "without_induction",
-    ),
-    "report.tables.selection_bias": ("shots",),
-    "report.tables.headroom": ("shots", "seeds", "joint", "margin"),
-    "report.tables.losses": ("shots", "controls", "transfer", "unseen", "joint", "iterative"),
-    "report.tables.reference": ("shots", "joint", "margin", "without_induction"),
-    "report.tables.gains": ("shots", "controls"),
-    "report.tables.seeds": ("shots", "seeds"),
-    **{
-        f"{part}.compare_{what}": ("models",) if what in ("models", "induction") else ("models", "shots")
-        for part, compared in (("steps", ("models", *COMPARISONS)), ("report.figures", COMPARISONS))
-        for what in compared
-    },
-    "steps.compare_prunable": ("models", "shots", "margin"),
-    "report.figures.compare_rankings": ("models", "shots", "correlation"),
-}
-"""What draws, writes and compares to what it records of the study; a step's options are declared in its signature."""
 
 
 def _belongs(file: File, study: Study) -> bool:
@@ -395,19 +370,34 @@ def _belongs(file: File, study: Study) -> bool:
     )
 
 
-def _wanted(study: Study, step: str, task: str) -> dict[str, Any]:
-    """The study's values of the options that a step records for a task, and of those derived from other records."""
+def _wanted(file: File, study: Study) -> dict[str, Any]:
+    """The study's values of the options that a file records, and of those derived from other records."""
+    step, task = str(file.provenance.get("step")), file.provenance.get("task", "")
     values: dict[str, Any] = {"dtype": study.dtype, "tasks": study.tasks, "grid ranking": study.joint.ranking}
-    if step in _SHOWN:
-        # Models are recorded by name.
-        shown = {**values_of(study), "models": list(study.models)}
-        return {**values, **{name: shown[name] for name in _SHOWN[step]}}
+    product = _product(file.path, step)
+    if product is not None:
+        return {**values, **_shown(product, study)}
     # A file may name any step at all.
     if step.startswith("steps.") and code_now(step):
         keys = study_keys(command_of(step.removeprefix("steps.")))
         values |= {"data": study.data.source} if step == "steps.render_prompts" else {}
         values |= {name: key.recorded(key.value(study, task)) for name, key in keys.items()}
     return values
+
+
+def _product(path: str, step: str) -> Product | None:
+    """The figure, page or comparison at a path, if the step makes it."""
+    stem = Path(path).with_suffix("")
+    return next((row for row in (*PRODUCTS, *COMPARISONS) if row.module == step and place_of(stem, row.stem)), None)
+
+
+def _shown(product: Product, study: Study) -> dict[str, Any]:
+    """The study's values of what a product records that it shows."""
+    values = product.values(study)
+    # A number of shots that the study has no more makes no figure of the paper wrong: each panel shows one.
+    hidden = {"sample", *(("shots",) if product.is_of_paper else ())}
+    # Models are recorded by name; the table of seeds records whether seeds share documents, and not their choice.
+    return {name: list(study.models) if name == "models" else values[name] for name in values if name not in hidden}
 
 
 def _derived(provenance: Mapping[str, Any]) -> dict[str, Any]:

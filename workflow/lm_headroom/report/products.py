@@ -212,9 +212,14 @@ class Product:
         return {"category": category, "subcategory": self.section or None, "labels": labels}
 
     @property
+    def is_of_paper(self) -> bool:
+        """Whether it is a figure of the paper, which has a number."""
+        return self.name.startswith("fig")
+
+    @property
     def caption_facts(self) -> dict[str, str]:
         """What its caption needs to know."""
-        number = {"number": self.base.removeprefix("fig")} if self.name.startswith("fig") else {}
+        number = {"number": self.base.removeprefix("fig")} if self.is_of_paper else {}
         return {**number, **self.arguments, "outcome": self.outcome}
 
     def is_of(self, study: Study) -> bool:
@@ -232,15 +237,19 @@ class Product:
         outcome = [] if self.outcome == ACCURACY else ["--outcome", self.outcome]
         return shlex.join([*words, *outcome, *chain.from_iterable(self._words(study))])
 
-    def _words(self, study: Study) -> Iterator[list[str]]:
+    def values(self, study: Study) -> dict[str, Any]:
+        """A study's values of its options, by name: its command is given them, and `verify` compares it with them."""
         values = values_of(study, self.outcome) | {
             "shots": self.shots(study),
             "models": list(map(str, study.compared_models)),
         }
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "iterative": False}
-        for name in self.options:
-            value, option = values[name], f"--{name.replace('_', '-')}"
+        return {name: values[name] for name in self.options}
+
+    def _words(self, study: Study) -> Iterator[list[str]]:
+        for name, value in self.values(study).items():
+            option = f"--{name.replace('_', '-')}"
             if value is True:
                 yield [option]
             elif value not in (False, []):
@@ -248,7 +257,7 @@ class Product:
 
 
 def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
-    """A study's values of the options that products have, by name; `verify` compares what products record with them."""
+    """A study's values of the options that products have, by name."""
     return {
         "tasks": study.tasks,
         "shots": study.shots,
