@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import measures
+from benchmarks.bench import TASKS, Bench, Row
 from benchmarks.contest import say
-from benchmarks.measures import Bench, Row
 from benchmarks.operations import with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
@@ -38,7 +38,7 @@ def main() -> int:
     p.add_argument(
         "--measures", nargs="*", choices=sorted(MEASURES), default=sorted(MEASURES), help="none: count operations anew"
     )
-    p.add_argument("--tasks", nargs="+", choices=measures.TASKS, help="only these; the rows of others stay")
+    p.add_argument("--tasks", nargs="+", choices=TASKS, help="only these; the rows of others stay")
     p.add_argument("--records", type=Path, required=True, help="folder with {task}/{split}.parquet")
     p.add_argument("--model", type=Path, required=True, help="model.json of a LLaMA in float32")
     p.add_argument("--rounds", type=int, default=3)

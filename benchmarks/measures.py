@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks.bench import NEAR, Bench, Row, best_batch
 from benchmarks.contest import contest, ratio, say
 from benchmarks.pair import run_pair
 from benchmarks.rivals import Harness, copying_by_vocabulary, released_importance
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
-from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.store import write
 from lm_headroom.engine.likelihood import encode, likelihoods, sequence_slices
-from lm_headroom.engine.loading import LoadedModel, load
+from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.memory import token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
@@ -31,62 +30,6 @@ from lm_headroom.scoring import gradient
 from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.knockout import knock_out_ffns
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores, ranked_vocabulary, sequence, start_token
-from lm_headroom.tasks import prompts
-from lm_headroom.tasks.files import TASK_FOLDERS
-
-TASKS = (
-    "hellaswag", "piqa", "arc_easy", "arc_challenge", "openbookqa", "winogrande", "boolq", "cb", "copa", "wic", "wsc",
-    "multirc", "rte", "record",
-)  # fmt: skip
-NEAR = 2e-3
-"""Nats: how far log-likelihoods in float32 may be from HFLM's."""
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all measures share.
-
-    Attributes:
-        record: the model's ``model.json``.
-        records: folder with ``{task}/{split}.parquet``.
-        rounds: how often contestants take turns.
-        documents: number of shots to documents per task.
-        tasks: the tasks.
-        batches: HFLM's batch sizes; the fastest one is its contestant.
-        pairs_whole: tasks of measure e, and how many documents each.
-        documents_pruned: documents per task that the accuracy of pruned checkpoints is measured on.
-    """
-
-    record: Path
-    records: Path
-    rounds: int = 3
-    documents: dict[int, int] = field(default_factory=lambda: {0: 8, 1: 4, 5: 4})
-    tasks: Sequence[str] = TASKS
-    batches: Sequence[int] = (1, 8)
-    pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 60, "winogrande": 24})
-    documents_pruned: int = 48
-
-    def loaded(self, dtype: str = "float32") -> LoadedModel:
-        """Our model."""
-        return load(self.record, dtype, "cpu", torch.get_num_threads())
-
-    def pairs(self, task: str, shots: int, purpose: str = EVALUATION, n: int | None = None) -> list[tuple[Any, ...]]:
-        """(doc_id, context, continuation, gold) of real prompts."""
-        n = n or self.documents[shots]
-        if task == "record":
-            # A dozen rows each, of long passages.
-            n = max(1, n // 4)
-        columns, _ = prompts.render(
-            task, shots, 1234, str(self.records), n, n, folders=[TASK_FOLDERS / "paper"], metric="answer"
-        )
-        rows = zip(*(columns[name] for name in ("purpose", "doc_id", "context", "continuation", "gold")), strict=True)
-        return [(doc_id, *rest) for kind, doc_id, *rest in rows if kind == purpose]
-
-    def gold(self, task: str, shots: int, n: int | None = None) -> list[tuple[Any, ...]]:
-        """(doc_id, context, continuation) of each scoring document's first right choice."""
-        rows = self.pairs(task, shots, IMPORTANCE, n)
-        return list({row[0]: row[:3] for row in reversed(rows) if row[3]}.values())[::-1]
 
 
 def evaluation(bench: Bench) -> Iterator[Row]:
@@ -340,12 +283,6 @@ def _evaluate(loaded: LoadedModel, pairs: Any) -> np.ndarray:
     documents = encode(pairs, loaded.tokenizer, loaded.max_positions)
     values: np.ndarray = likelihoods(loaded, Batches(documents, token_budget(loaded.model, loaded.device))).values
     return values
-
-
-def best_batch(rival: Harness, pairs: Any, sizes: Sequence[int]) -> int:
-    """The size at which HFLM is fastest on these requests."""
-    times = contest({str(size): partial(rival.log_likelihoods, pairs, size) for size in sizes}, 1)
-    return int(min(times, key=lambda name: times[name].median))
 
 
 def _right(documents: Any, rows: Any, values: np.ndarray) -> np.ndarray:

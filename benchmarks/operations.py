@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from benchmarks.measures import Bench, Row, oracle_documents
+from benchmarks.bench import Bench, Row
+from benchmarks.measures import oracle_documents
 from benchmarks.pair import JOBS, n_evaluations, study_of
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.engine.batch_size import MAX_TOKENS

@@ -18,7 +18,7 @@ import yaml
 from benchmarks.contest import Timed, say
 
 if TYPE_CHECKING:
-    from benchmarks.measures import Bench
+    from benchmarks.bench import Bench
 
 LEVELS = (0, 10, 30, 50, 70, 90)
 GRID_HEADS, GRID_FFNS = (0, 30, 60, 90), (0, 20, 40)
@@ -238,7 +238,7 @@ def loop(record: Path, prompts: Path, folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from benchmarks.measures import NEAR, Bench, best_batch
+    from benchmarks.bench import NEAR, Bench, best_batch
     from benchmarks.rivals import Harness, released_importance
     from lm_headroom.analysis.ranking import count_at
     from lm_headroom.artifacts.ordered import read_ffn_ranking, read_ranking

@@ -36,7 +36,7 @@ from lm_headroom.steps.score_heads import score_heads
 from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
-    from benchmarks.measures import Bench, Row
+    from benchmarks.bench import Bench, Row
 
 TASKS = ("arc_easy", "piqa")
 HEADS, FFNS = (0, 30, 50, 70, 90), (0, 20)
@@ -49,8 +49,8 @@ SEED = 1234
 
 def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int] = FFNS) -> Iterator[Row]:
     """h: each cell of a grid of levels as an exported checkpoint, in turns with the whole model."""
+    from benchmarks.bench import NEAR
     from benchmarks.contest import contest, ratio, say
-    from benchmarks.measures import NEAR
     from benchmarks.rivals import Harness
 
     tasks = [task for task in TASKS if task in bench.tasks] or list(bench.tasks[:1])

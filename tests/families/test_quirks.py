@@ -8,8 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_headroom.engine import attention
+from lm_headroom.engine.attachment import attach
 from lm_headroom.engine.attention import AttentionSpec, with_key_bias
-from lm_headroom.engine.interventions import Interventions, attach
+from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import load
 from lm_headroom.engine.packing import Batches, Document, TokenSequence

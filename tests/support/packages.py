@@ -53,7 +53,7 @@ def module_files(package: Path = PACKAGE) -> dict[str, Path]:
     return names
 
 
-def imports(path: Path, modules: dict[str, Path], types: bool = True) -> Iterator[str]:
+def imports(path: Path, modules: dict[str, Path], types: bool = True, package: str = PACKAGE.name) -> Iterator[str]:
     """Modules of the package that a file imports, wherever in the file; with ``types`` those for type checks, too."""
     pending: list[ast.AST] = [ast.parse(path.read_text())]
     while pending:
@@ -70,7 +70,7 @@ def imports(path: Path, modules: dict[str, Path], types: bool = True) -> Iterato
             continue
         for name in names:
             top, _, below = name.partition(".")
-            if top == "lm_headroom":
+            if top == package:
                 yield below if below in modules else below.rpartition(".")[0]
 
 
@@ -82,7 +82,7 @@ def package_of(module: str) -> str:
 def module_graph(package: Path = PACKAGE, types: bool = True) -> dict[str, set[str]]:
     """Each module and the modules that it imports; with ``types`` those for type checks, too."""
     modules = module_files(package)
-    return {name: set(imports(path, modules, types)) - {name, ""} for name, path in modules.items()}
+    return {name: set(imports(path, modules, types, package.name)) - {name, ""} for name, path in modules.items()}
 
 
 def package_graph(package: Path = PACKAGE) -> dict[str, set[str]]:

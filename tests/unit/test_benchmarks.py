@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import measures
+from benchmarks.bench import Bench
 from benchmarks.contest import Timed, contest, ratio
-from benchmarks.measures import Bench
 from benchmarks.operations import harness, released, with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import page, stamp, write

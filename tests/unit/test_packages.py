@@ -20,6 +20,7 @@ from tests.support.packages import (
     shortest,
     with_map,
 )
+from tests.support.paths import ROOT
 
 
 def test_the_allowed_imports_run_down():
@@ -43,8 +44,9 @@ def test_every_module_is_in_a_package_of_the_table_or_at_the_base():
 
 
 def test_no_modules_import_each_other():
-    assert circles(module_graph(types=False)) == []
+    assert circles(module_graph()) == []
     assert circles(package_graph()) == []
+    assert circles(module_graph(ROOT / "benchmarks")) == []
 
 
 def test_packages_of_a_folder_import_nothing_when_they_are_imported():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, XGLMConfig
 
-from lm_headroom.engine.interventions import attach
+from lm_headroom.engine.attachment import attach
 from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures

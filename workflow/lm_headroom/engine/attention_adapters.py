@@ -7,15 +7,11 @@ to :meth:`Interventions.attend`, and continues with the heads' outputs as that c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from lm_headroom.engine.interventions import Interventions
-
-TENSOR_MASK = "tensor"
-"""Value of :attr:`lm_headroom.models.architectures.Architecture.mask` if the mask must always be a tensor."""
+from lm_headroom.engine.interventions import Interventions
 
 
 def install(adapter: str, interventions: Interventions, modules: Iterable[Any]) -> None:

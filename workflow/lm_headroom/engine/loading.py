@@ -17,7 +17,8 @@ from transformers import logging as transformers_logging
 
 from lm_headroom import settings
 from lm_headroom.artifacts.model_record import read_record
-from lm_headroom.engine.interventions import Interventions, attach
+from lm_headroom.engine.attachment import attach
+from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.packing import out_of_memory
 from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from lm_headroom.models import architectures
@@ -71,7 +72,7 @@ class LoadedModel:
         """Interventions on the model's heads and FFNs.
 
         Raises:
-            HeadroomError: see :func:`lm_headroom.engine.interventions.attach`; or the number format does not work on
+            HeadroomError: see :func:`lm_headroom.engine.attachment.attach`; or the number format does not work on
                 the device.
         """
         with _explained(f"model {self.record.get('name')}", _name(self.model.dtype)):
@@ -222,7 +223,7 @@ def prepare(model: Any, tokenizer: Any, record: dict[str, Any] | None = None) ->
 
     Raises:
         HeadroomError: a weight is not finite, or interventions on the model are not exact (see
-            :func:`lm_headroom.engine.interventions.attach`).
+            :func:`lm_headroom.engine.attachment.attach`).
     """
     loaded = LoadedModel(tokenizer, record or {}, model, lambda: model)
     # Attached now, so that a model on which interventions fail is refused here.

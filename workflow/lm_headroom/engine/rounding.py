@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lm_headroom.engine.interventions import Interventions
 from lm_headroom.models import architectures
-
-if TYPE_CHECKING:
-    from lm_headroom.engine.interventions import Interventions
 
 TIMES = 2
 """Heads may differ by this multiple of the measured rounding. Sound models stay below 1.2; a wrongly attended token in
