@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Controls, Counts, Models, Names, OutFile, Points, converter
+from lm_headroom.options import Controls, Counts, Models, Names, OutFile, Points, command_of, converter
 from lm_headroom.report.products import COMPARISONS, Product, named
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Outcome, Sample, Statistic
@@ -201,7 +201,7 @@ def compare(
     matrix: dict[str, Any] = {"tasks": tuple(tasks), "shots": tuple(shots), "seed": seed} if by_shot else {}
     if what == "prunable":
         matrix["margin"] = margin
-    import_module(f"lm_headroom.steps.compare_{what}").run(out, Comparison(results, tuple(models), **matrix))
+    command_of(f"compare_{what}")(out=out, comparison=Comparison(results, tuple(models), **matrix))
 
 
 def _judged(kind: str, name: str, outcome: Outcome) -> Product:

@@ -307,11 +307,11 @@ def _comparison(what: str, label: str, *options: str, seed: bool = True, **more:
 
 
 def _compared(what: str, label: str, reads: Paths, *options: str, **more: Any) -> Product:
-    artifact = f"compared_{what}"
+    artifact, step = f"compared_{what}", f"compare_{what}"
     stem = ARTIFACTS[artifact].template.removesuffix(".parquet")
     lists = ("models", *(_MATRIX if options else ()))
     more = {"options": ("models", *options), "lists": lists, "has": ARTIFACTS[artifact].has, **more}
-    return Product("compare", what, stem, "", label, "", f"steps.compare_{what}:run", reads, **more)
+    return Product("compare", what, stem, "", label, "", f"steps.{step}:{step}", reads, **more)
 
 
 def _has_transfer(study: Study) -> bool:

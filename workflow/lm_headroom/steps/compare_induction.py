@@ -26,6 +26,6 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     return table
 
 
-def run(out: Path, comparison: Comparison) -> None:
+def compare_induction(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
     write_rows(out, COMPARED_INDUCTION, "steps.compare_induction", comparison, lambda: rows(comparison))

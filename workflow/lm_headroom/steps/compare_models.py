@@ -26,6 +26,6 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     return table
 
 
-def run(out: Path, comparison: Comparison) -> None:
+def compare_models(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
     write_rows(out, COMPARED_MODELS, "steps.compare_models", comparison, lambda: rows(comparison))

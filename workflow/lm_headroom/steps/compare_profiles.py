@@ -23,6 +23,6 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     return table
 
 
-def run(out: Path, comparison: Comparison) -> None:
+def compare_profiles(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
     write_rows(out, COMPARED_PROFILES, "steps.compare_profiles", comparison, lambda: rows(comparison))

@@ -27,6 +27,6 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     return table
 
 
-def run(out: Path, comparison: Comparison) -> None:
+def compare_prunable(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
     write_rows(out, COMPARED_PRUNABLE, "steps.compare_prunable", comparison, lambda: rows(comparison))

@@ -23,6 +23,6 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     return table
 
 
-def run(out: Path, comparison: Comparison) -> None:
+def compare_rankings(out: Path, comparison: Comparison) -> None:
     """Write the artifact."""
     write_rows(out, COMPARED_RANKINGS, "steps.compare_rankings", comparison, lambda: rows(comparison))
