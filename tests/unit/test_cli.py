@@ -14,7 +14,7 @@ from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import GROUPS, app_of, function_of, main
-from lm_headroom.options import command_of, options_of_study, study_keys
+from lm_headroom.options import as_typed, command_of, options_of_study, study_keys
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.config import Study
 
@@ -98,6 +98,19 @@ def test_an_option_has_one_help_text_in_all_commands(option):
         argument for name in COMMANDS for argument in app_of(name).assemble_argument_collection(parse_docstring=True)
     ]
     assert len({argument.parameter.help for argument in arguments if argument.name == option}) == 1
+
+
+def test_a_default_is_shown_as_one_types_it():
+    assert as_typed((0, 10, 30)) == "0 10 30"
+    assert as_typed(()) is None
+    assert as_typed(None) is None
+    assert as_typed("mean") == "mean"
+    assert (
+        "[default: ("
+        not in subprocess.run(
+            [sys.executable, "-m", "lm_headroom", "findings", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_show_prints_provenance_columns_and_rows(tmp_path, capsys):

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter,
 
 from lm_headroom.checkout import check_job
 from lm_headroom.errors import MORE_MEMORY, HeadroomError
-from lm_headroom.options import Command, written
+from lm_headroom.options import Command, as_typed, written
 from lm_headroom.places import check_writable
 
 GROUPS = {
@@ -48,7 +48,7 @@ def app_of(command: str | None) -> App:
     """The application of one command, or of all, which imports all but what runs models."""
     options: dict[str, Any] = {
         "default_parameter": Parameter(
-            consume_multiple=1, allow_repeating=True, negative_iterable=(), negative_none=()
+            consume_multiple=1, allow_repeating=True, negative_iterable=(), negative_none=(), show_default=as_typed
         ),
         "help_format": "plaintext",
         "version_flags": (),

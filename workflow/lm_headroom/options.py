@@ -57,6 +57,13 @@ class Written:
     is_folder: bool = False
 
 
+def as_typed(default: Any) -> str | None:
+    """A default as one types it; None where an option has none, or an empty list."""
+    if isinstance(default, list | tuple):
+        return " ".join(map(str, default)) or None
+    return None if default is None else str(default)
+
+
 def converter(parse: Callable[[str], Any], finish: Callable[[list[Any]], list[Any]] = list) -> Parameter:
     """How the words of an option become its value; several of them a list, which is then finished."""
 

@@ -246,6 +246,6 @@ class TestFindings:
         )
         (sentence,) = oracle_sentences(study)
         assert sentence.startswith(
-            "- **Gradient scores of FFNs agree with the oracle on 0 of 1 task with 1-shot prompts.**"
+            "- **Gradient scores of FFNs do not significantly agree with the oracle on any task with 1-shot prompts.**"
         )
         assert " (1 task) with" in sentence

@@ -341,9 +341,15 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     below = sum(row["srcc_high"] is not None and row["srcc_high"] < 0 for row in defined)
     reliable = [row for row in defined if row["corrected"] is not None]
     n_tasks = _count(len(defined), "task")
+    everywhere = f"{'all ' if len(defined) > 1 else ''}{n_tasks}"
+    verdict = (
+        f"agree with the oracle on {everywhere if above == len(defined) else f'{above} of {n_tasks}'}"
+        if above
+        else "do not significantly agree with the oracle on any task"
+    )
     spread = f"{srcc.min():.2f} to {srcc.max():.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
     text = (
-        f"- **Gradient scores of FFNs agree with the oracle on {above} of {n_tasks} {_with(shots)}.** Their mean "
+        f"- **Gradient scores of FFNs {verdict} {_with(shots)}.** Their mean "
         f"SRCC is {srcc.mean():.2f} ({spread}) with the accuracy lost without each FFN; its 95% interval lies above 0 "
         f"on {above} and below 0 on {below} of them."
     )
