@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, skew, ttest_rel
 from scipy.stats import t as student
 
-from lm_headroom.analysis.mean_loss import PSEUDO_CHANGE, mean_loss
+from lm_headroom.analysis.non_inferiority import PSEUDO_CHANGE, Margin
 
 # Losses that are symmetric about their mean, of a whole model whose scores are all the same: no skew to correct, and
 # pseudo-questions that do not change.
@@ -18,7 +18,7 @@ FLAT = np.full(8, 0.5)
 
 
 def one_task(whole: Any, pruned: Any, margin: float) -> Any:
-    return mean_loss([whole], [pruned], [np.full(len(whole), margin)])
+    return Margin(margin).judge([whole], [pruned])
 
 
 def confidence_of(shown: Any) -> float:
@@ -43,7 +43,7 @@ def test_one_task_without_skew_is_scipys_paired_t_test(margin: float) -> None:
 def test_tasks_of_unequal_sizes_have_welchs_degrees_of_freedom() -> None:
     other = np.tile(np.array([-0.02, 0.02]), 10)
     whole, losses = [FLAT, np.full(20, 0.3)], [SYMMETRIC, other]
-    loss = mean_loss(whole, [w - x for w, x in zip(whole, losses, strict=True)], [np.full(len(w), 0.1) for w in whole])
+    loss = Margin(0.1).judge(whole, [w - x for w, x in zip(whole, losses, strict=True)])
     variances = np.array([x.var(ddof=1) / len(x) for x in losses])
     degrees = variances.sum() ** 2 / (variances**2 / np.array([7, 19])).sum()
     distance = (0.1 - np.mean([0.02, 0.0])) / (np.sqrt(variances.sum()) / 2)
@@ -83,3 +83,17 @@ def test_scores_that_do_not_change_are_not_certain_of_few_questions(n: int, cert
     assert not flat.within(0.95)
     assert not flat.beyond(0.95)
     assert flat.power(0.95) == 0
+
+
+def test_a_relative_margin_is_that_of_one_number_per_question() -> None:
+    """As scipy's test of pruned - (1 + value) whole, in which a pseudo-question doubles its bits per byte."""
+    rng = np.random.default_rng(2)
+    bits = -rng.uniform(0.5, 2.0, 100)
+    pruned = bits * 1.001
+    loss = Margin(0.05, relative=True).judge([bits], [pruned])
+    spare = pruned - bits * 1.05
+    assert loss.spare[0] == pytest.approx(spare.mean())
+    assert loss.second[0] == pytest.approx(spare.var())
+    assert loss.change[0] == pytest.approx(-bits.mean())
+    assert loss.allowed[0] == pytest.approx(-0.05 * bits.mean())
+    assert bool(loss.within(0.95))

@@ -11,8 +11,6 @@ from scipy.stats import t as student
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
-PSEUDO_CHANGE = 3.0
-"""By how much a pseudo-question changes, in standard deviations of the whole model's scores between questions."""
 
 
 class _Precision(NamedTuple):
@@ -30,8 +28,8 @@ class MeanLoss:
     Attributes:
         spare: mean of that number, per task, [..., task].
         second, third: its central moments between questions, [..., task].
-        allowed: mean margin, in units of the score, [task].
-        change: by how much a pseudo-question changes, in units of the score, [task].
+        allowed: mean margin, in units of the score, [..., task].
+        change: by how much a pseudo-question changes, in units of the score, [..., task].
         questions: per task, [task].
     """
 
@@ -70,7 +68,7 @@ class MeanLoss:
             # The t statistic at which the corrected one is at its limit.
             bend = 3 / skewness * (np.cbrt(1 + skewness * (limit - skewness / 6)) - 1)
             critical = np.where(np.abs(skewness) < 1e-6, limit, bend)
-            short = (critical - self.allowed.mean() / error) / np.sqrt(np.maximum(1 - critical * skewness, 0.1))
+            short = (critical - self.allowed.mean(axis=-1) / error) / np.sqrt(np.maximum(1 - critical * skewness, 0.1))
         power = student.cdf(-short, degrees) + skewness / 6 * (short**2 - 1) * student.pdf(short, degrees)
         clipped: Array = np.clip(np.nan_to_num(power), 0, 1)
         return clipped
@@ -98,21 +96,26 @@ class MeanLoss:
         return distance
 
 
-def mean_loss(whole: Sequence[Array], pruned: Sequence[Array], allowed: Sequence[Array]) -> MeanLoss:
+def mean_loss(
+    whole: Sequence[Array], pruned: Sequence[Array], allowed: Sequence[Array], change: Sequence[Array]
+) -> MeanLoss:
     """Estimates with two pseudo-questions, as :func:`lm_headroom.analysis.non_inferiority.paired_loss` has them.
 
-    One loses and one gains :data:`PSEUDO_CHANGE` standard deviations of the whole model's scores: without them, a level
-    at which no score happens to change would be certain, and so would rare losses that no question of a few shows.
+    One loses and one gains ``change``: without them, a level at which no score happens to change would be certain, and
+    rare large losses would be certain not to exist wherever no question of a few has one.
 
     Args:
-        whole: per task, scores with nothing pruned, higher is better, [question].
+        whole: per task, scores with nothing pruned, higher is better, [..., question].
         pruned: per task, the same with something pruned, [..., question].
-        allowed: per task, the margin of each question, in units of the score, [question].
+        allowed: per task, the margin of each question, in units of the score, [..., question].
+        change: per task, by how much a pseudo-question changes, [...].
 
     Example:
-        >>> whole = np.array([0.2, 0.4, 0.6, 0.8])
-        >>> bool(mean_loss([whole], [whole - 0.1], [np.full(4, 0.05)]).within(0.95))
-        False
+        >>> import numpy as np
+        >>> whole = np.linspace(0.2, 0.8, 500)
+        >>> loss = mean_loss([whole], [whole - [[0.01], [0.1]]], [np.full(500, 0.05)], [np.array(0.5)])
+        >>> loss.within(0.95).tolist()
+        [True, False]
     """
     spare = [after - before + most for before, after, most in zip(whole, pruned, allowed, strict=True)]
     # Of numbers shifted by the first, as equal ones then have no variance to the last digit.
@@ -126,7 +129,7 @@ def mean_loss(whole: Sequence[Array], pruned: Sequence[Array], allowed: Sequence
         mean,
         second,
         third,
-        np.array([most.mean() for most in allowed]),
-        PSEUDO_CHANGE * np.array([(before - before[0]).std(ddof=1) for before in whole]),
-        np.array([len(before) for before in whole], float),
+        np.stack([most.mean(axis=-1) for most in allowed], axis=-1),
+        np.stack(change, axis=-1),
+        np.array([before.shape[-1] for before in whole], float),
     )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom, norm
 
-from lm_headroom.analysis.mean_loss import mean_loss
+from lm_headroom.analysis.mean_loss import MeanLoss, mean_loss
 from lm_headroom.settings import MARGIN
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -29,6 +29,8 @@ RELATIVE_MARGIN = 0.1
 """The other margin: a share of the accuracy above chance, which 2 points may be a tenth of, or all."""
 UP_TO, AT_LEAST, ESTIMATE_ONLY, INCONCLUSIVE = "up to", "at least", "estimate only", "inconclusive"
 """Verdicts on the share of one component that can be pruned."""
+PSEUDO_CHANGE = 3.0
+"""By how many standard deviations a pseudo-question changes: of a probability, about its whole range."""
 PRUNABLE = "prunable"
 """The verdict on heads and FFNs together."""
 
@@ -46,8 +48,23 @@ class Margin:
     relative: bool = False
 
     def of(self, whole: Array) -> Array:
-        """The margin of each question, in units of the score, [question]."""
-        return self.value * np.abs(whole) if self.relative else np.full(len(whole), self.value)
+        """The margin of each question, in units of the score, [..., question]."""
+        return self.value * np.abs(whole) if self.relative else np.full_like(whole, self.value)
+
+    def judge(self, whole: Sequence[Array], pruned: Sequence[Array]) -> MeanLoss:
+        """The mean loss against this margin; arguments as :func:`lm_headroom.analysis.mean_loss.mean_loss` takes them.
+
+        A pseudo-question changes by what is much for a question: under a relative margin by the mean size of the whole
+        model's scores (its bits per byte double), elsewhere by :data:`PSEUDO_CHANGE` of their standard deviations.
+        """
+        # Shifted by the first, equal scores have no deviation to the last digit.
+        change = [
+            np.abs(scores).mean(axis=-1)
+            if self.relative
+            else PSEUDO_CHANGE * (scores - scores[..., :1]).std(axis=-1, ddof=1)
+            for scores in whole
+        ]
+        return mean_loss(whole, pruned, [self.of(scores) for scores in whole], change)
 
 
 DEFAULT_MARGIN = Margin(MARGIN / 100)
@@ -174,21 +191,22 @@ def _judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, conf
         whole: per task, scores with nothing pruned, [question].
         pruned: per task, the same with something pruned, [..., question].
     """
-    if _are_right_or_wrong([*whole, *pruned]) and not margin.relative:
+    if are_right_or_wrong([*whole, *pruned]) and not margin.relative:
         loss, value = loss_from(whole, pruned), margin.value
         return _Judgement(loss.within(value, confidence), loss.beyond(value, confidence), loss.power(value, confidence))
-    mean = mean_loss(whole, pruned, [margin.of(scores) for scores in whole])
+    mean = margin.judge(whole, pruned)
     return _Judgement(mean.within(confidence), mean.beyond(confidence), mean.power(confidence))
 
 
-def _are_right_or_wrong(scores: Sequence[Array]) -> bool:
+def are_right_or_wrong(scores: Sequence[Array]) -> bool:
+    """Whether all scores are 0 or 1, as those of accuracy are."""
     return all(bool(((values == 0) | (values == 1)).all()) for values in scores)
 
 
 def _right_answers(whole: Sequence[Array], whole_right: Sequence[Array] | None) -> Sequence[Array]:
     """Right (1) or wrong (0) answers of the whole model, per task, [question]: of accuracy, its scores."""
     if whole_right is None:
-        if not _are_right_or_wrong(whole):
+        if not are_right_or_wrong(whole):
             raise ValueError("scores other than 0 and 1 need the whole model's right answers: pass whole_right")
         return whole
     if (sizes := [len(right) for right in whole_right]) != (expected := [len(scores) for scores in whole]):
