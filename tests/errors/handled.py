@@ -84,11 +84,11 @@ def _(bench):
     loaded = loading.load(record, device="cpu")
     assert loaded.tokenizer("The lamp")["input_ids"][0] == loaded.tokenizer.bos_token_id
     outcome = bench.score("--token-budget", 100, record=record)
-    found = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
-    assert found == pytest.approx(expected)
+    scores = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
+    assert scores == pytest.approx(expected)
     assert bench.score("--add-bos", record=record).status == 0
-    found = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
-    assert found != pytest.approx(expected)
+    scores = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
+    assert scores != pytest.approx(expected)
     return outcome
 
 
@@ -181,10 +181,10 @@ def _(bench):
     loaded = loading.load(record, device="cpu")
     assert type(loaded.model).__name__ == "Mine"
     outcome = bench.score(record=record)
-    made = provenance(bench.folder / "scores.parquet")["model"]
-    assert made["trust_remote_code"] is True
+    recorded = provenance(bench.folder / "scores.parquet")["model"]
+    assert recorded["trust_remote_code"] is True
     (folder / "mine.py").write_text(OWN_CODE + "\nADDED = 1\n")
-    assert digest(folder, code=True) != made["digest"]
+    assert digest(folder, code=True) != recorded["digest"]
     return outcome
 
 

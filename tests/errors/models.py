@@ -321,9 +321,9 @@ def _(bench):
     plain = gradient.products
 
     def overflow(*arguments, **options):
-        found = plain(*arguments, **options)
-        found[1].heads[0, 2] = float("inf")
-        return found
+        result = plain(*arguments, **options)
+        result[1].heads[0, 2] = float("inf")
+        return result
 
     bench.patch.setattr(gradient, "products", overflow)
     return bench.score()

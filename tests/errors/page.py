@@ -31,16 +31,16 @@ class Row:
 
 def rows() -> dict[str, Row]:
     """The rows of all tables of the page, by situation."""
-    found = {}
+    by_code = {}
     section = ""
     for line in PAGE.read_text().splitlines():
         if line.startswith("## "):
             section = line.removeprefix("## ")
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
         if line.startswith("|") and len(cells) == 3 and cells[1].startswith("`"):
-            assert cells[0] not in found, f"{cells[0]} is twice on the page"
-            found[cells[0]] = Row(cells[0], cells[1].strip("`"), section == HANDLED)
-    return found
+            assert cells[0] not in by_code, f"{cells[0]} is twice on the page"
+            by_code[cells[0]] = Row(cells[0], cells[1].strip("`"), section == HANDLED)
+    return by_code
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,10 @@ def test_a_job_that_refuses_its_input_says_why(study):
     shutil.copyfile(scores / "arc_easy" / "0shot-seed1234.parquet", scores / "winogrande" / "0shot-seed1234.parquet")
     done = study.snakemake("--cores", "1", "fig03")
     assert done.returncode == 1
-    said = "winogrande/0shot-seed1234.parquet: made from task arc_easy, expected winogrande; it does not belong in this"
-    assert said in done.stdout
+    message = (
+        "winogrande/0shot-seed1234.parquet: made from task arc_easy, expected winogrande; it does not belong in this"
+    )
+    assert message in done.stdout
     assert "Traceback" not in done.stdout
 
 

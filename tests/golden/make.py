@@ -30,23 +30,23 @@ LIMIT = 5
 
 def summary(task: str, records: Path) -> dict[str, Any]:
     """Of each document its question, choices and metric, and for each number of shots a digest over its texts."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for shots in SHOTS:
         columns, _ = render(task, shots, SEED, str(records), LIMIT, LIMIT, folders=[TASK_FOLDERS / "paper"])
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         for (purpose, split, doc_id), group in groupby(rows, key=itemgetter("purpose", "split", "doc_id")):
             own = list(group)
-            facts = {
+            document = {
                 "question": own[0]["question"],
                 "metric": own[0]["metric"],
                 "choices": len(own),
                 "gold": [row["choice"] for row in own if row["gold"]],
             }
-            entry = found.setdefault(f"{purpose} {split} {doc_id}", facts)
-            assert {key: entry[key] for key in facts} == facts, "shots change nothing but the text"
+            entry = entries.setdefault(f"{purpose} {split} {doc_id}", document)
+            assert {key: entry[key] for key in document} == document, "shots change nothing but the text"
             texts = json.dumps([[row["context"], row["continuation"]] for row in own])
             entry[f"{shots}-shot"] = hashlib.sha256(texts.encode()).hexdigest()
-    return found
+    return entries
 
 
 def path(task: str) -> Path:

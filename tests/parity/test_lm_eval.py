@@ -151,7 +151,7 @@ def test_the_harness_prompts_are_lm_evals(records, tmp_path, monkeypatch, task, 
     # lm-eval's ReCoRD imports these to score answers, which takes no part here; transformers 5 has them no more.
     for name in ("transformers.data.metrics", "transformers.data.metrics.squad_metrics"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    columns, facts = prompts.render(task, shots, 1234, str(records), 2, N, folders=[TASK_FOLDERS / "harness"])
+    columns, details = prompts.render(task, shots, 1234, str(records), 2, N, folders=[TASK_FOLDERS / "harness"])
     names = ("doc_id", "context", "continuation", "purpose")
     ours = [row[:3] for row in zip(*(columns[name] for name in names), strict=True) if row[3] == EVALUATION]
     wanted = {doc_id for doc_id, _, _ in ours}
@@ -163,7 +163,7 @@ def test_the_harness_prompts_are_lm_evals(records, tmp_path, monkeypatch, task, 
     # The order of its choices is what is wrong with lm-eval's MultiRC.
     order = sorted if task == "multirc" else list
     assert order(ours) == order(theirs)
-    assert facts["definition"].startswith("harness/" if task in ("multirc", "record", "rte") else "lm-eval ")
+    assert details["definition"].startswith("harness/" if task in ("multirc", "record", "rte") else "lm-eval ")
 
 
 @pytest.mark.parametrize(("task", "shots"), CASES)

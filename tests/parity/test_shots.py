@@ -40,8 +40,8 @@ def study(tmp_path):
         data = mirror(
             tmp_path / "data", "mine", dev=table([3, 2, 1, 0, 3]), validation=table([0, 1, 2]), test=table([1, 3, 0, 2])
         )
-        columns, facts = prompts.render("mine", shots, 7, data, folders=[tmp_path])
-        return columns, facts, requests(tmp_path, shots)
+        columns, details = prompts.render("mine", shots, 7, data, folders=[tmp_path])
+        return columns, details, requests(tmp_path, shots)
 
     return make
 
@@ -66,13 +66,13 @@ def requests(folder, shots):
 @pytest.mark.parametrize("kind", TASKS)
 def test_shots_from_apart_documents_are_lm_evals(study, kind):
     """As many documents as shots: none is spare."""
-    columns, facts, theirs = study(TASKS[kind])
+    columns, details, theirs = study(TASKS[kind])
     names = ("doc_id", "context", "continuation", "purpose")
     ours = [row[:3] for row in zip(*(columns[name] for name in names), strict=True) if row[3] == "evaluation"]
     assert ours == theirs
-    assert facts["splits"]["evaluation"] == "test"
-    assert facts["splits"]["shots"] == ("the task's own examples" if "samples" in TASKS[kind] else "dev")
-    assert facts["notes"] == []
+    assert details["splits"]["evaluation"] == "test"
+    assert details["splits"]["shots"] == ("the task's own examples" if "samples" in TASKS[kind] else "dev")
+    assert details["notes"] == []
 
 
 def test_scoring_documents_have_the_same_shots(study):

@@ -126,7 +126,7 @@ def named_columns(config: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def records(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Records with the columns that the templates name, for as many readings of them as are worth a trial."""
+    """Records with the columns that the templates name, for as many readings of them as deserve a trial."""
     columns = named_columns(config)
     targets = [column for column, keys in columns.items() if "doc_to_target" in keys]
     listed = [column for column, keys in columns.items() if "doc_to_choice" in keys and column not in targets]

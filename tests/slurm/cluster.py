@@ -172,16 +172,16 @@ class Cluster:
     def history(self) -> list[Entry]:
         """All jobs since the start, in their order."""
         text = self._ask("scontrol", "--oneliner", "--details", "show", "job")
-        found = []
+        jobs = []
         for line in text.splitlines():
-            facts = dict(re.findall(r"(\S+?)=(\S*)", line))
-            if "JobId" not in facts:
+            fields = dict(re.findall(r"(\S+?)=(\S*)", line))
+            if "JobId" not in fields:
                 continue
-            facts |= dict(part.split("=", 1) for part in facts.get("TRES", "").split(",") if "=" in part)
-            facts["JOB_GRES"] = facts.get("JOB_GRES", "").replace("(null)", "")
-            facts["Comment"] = re.sub(r"^rule_|_wildcards_.*", "", facts.get("Comment", ""))
-            found.append(Entry(*(facts.get(name, "") for name in COLUMNS.values())))
-        return sorted(found, key=lambda entry: int(entry.job))
+            fields |= dict(part.split("=", 1) for part in fields.get("TRES", "").split(",") if "=" in part)
+            fields["JOB_GRES"] = fields.get("JOB_GRES", "").replace("(null)", "")
+            fields["Comment"] = re.sub(r"^rule_|_wildcards_.*", "", fields.get("Comment", ""))
+            jobs.append(Entry(*(fields.get(name, "") for name in COLUMNS.values())))
+        return sorted(jobs, key=lambda entry: int(entry.job))
 
     def running(self) -> list[Entry]:
         """Jobs that have not ended: also those that Slurm still clears away (COMPLETING)."""
@@ -210,8 +210,8 @@ class Cluster:
                 (ETC / name).symlink_to(self.folder / name)
         except OSError as error:
             raise Unavailable(f"a private Slurm needs device files and links in {ETC}: {error}") from error
-        facts = {"host": _host(), "user": _user(), "folder": self.folder, "gpu_type": GPU_TYPE, "gpus": GPUS}
-        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**facts))
+        settings = {"host": _host(), "user": _user(), "folder": self.folder, "gpu_type": GPU_TYPE, "gpus": GPUS}
+        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**settings))
         lines = [f"Name=gpu Type={GPU_TYPE} File={path} Flags=nvidia_gpu_env\n" for path in gpus]
         (self.folder / "gres.conf").write_text("".join(lines))
 

@@ -93,7 +93,7 @@ def test_split_half_reliability_is_that_of_the_whole():
 
 
 def test_a_layer_profile_alone_passes_the_permutation_test_as_rarely_as_it_should():
-    """Two rankings that share a profile over layers and nothing else; n = 1000 pairs."""
+    """Two rankings that share a layer-wise trend and nothing else; n = 1000 pairs."""
     rng = np.random.default_rng(4)
     profile = np.linspace(0, 2, SHAPE[0])[:, None]
     by_layers, plain = [], []

@@ -38,7 +38,7 @@ def write_ablation(study: ResultsMatrix, shots: int, task: str, right: Right = r
     rows = []
     for selection, percent, control in sets:
         n = percent * 20 // 100
-        found = {
+        ablated_outcomes = {
             name: values[0] for name, values in outcomes([right(shots, task, selection, percent, control)]).items()
         }
         rows.append(
@@ -51,7 +51,7 @@ def write_ablation(study: ResultsMatrix, shots: int, task: str, right: Right = r
                 "parameters_removed": n,
                 "layer": [0] * n,
                 "head": list(range(n)),
-                **found,
+                **ablated_outcomes,
             }
         )
     write(

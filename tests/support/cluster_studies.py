@@ -61,8 +61,8 @@ class ClusterStudy(Study):
         network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
         if subprocess.run([*network, "true"], capture_output=True).returncode:
             pytest.skip(f"a network cannot be taken away here: {' '.join(network)} fails")
-        facts = {"python": sys.executable, "notes": self.notes, "without_network": " ".join(network)}
-        self.program("python", NODE.format(faults=faults, **facts))
+        values = {"python": sys.executable, "notes": self.notes, "without_network": " ".join(network)}
+        self.program("python", NODE.format(faults=faults, **values))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake in a process group of its own."""
@@ -91,12 +91,12 @@ class ClusterStudy(Study):
 def wait_for(what: Callable[[], Any], seconds: float, process: subprocess.Popen[str] | None = None) -> Any:
     """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
-    while not (found := what()):
+    while not (outcome := what()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s"
         if process is not None and process.poll() is not None:
             raise AssertionError(f"Snakemake ended: {process.stdout.read() if process.stdout else ''}")
         time.sleep(0.2)
-    return found
+    return outcome
 
 
 def end(process: subprocess.Popen[str], number: int) -> str:

@@ -37,9 +37,9 @@ def plain(model, row):
 
 def documents(n=7, seed=0):
     rng = np.random.default_rng(seed)
-    found = []
+    drawn = []
     for i in range(n):
         n_target = int(rng.integers(1, 6))
         tokens = rng.integers(3, 500, rng.integers(4, 25) + n_target).tolist()
-        found.append(Document(i, (TokenSequence(tuple(tokens), n_target),)))
-    return found
+        drawn.append(Document(i, (TokenSequence(tuple(tokens), n_target),)))
+    return drawn

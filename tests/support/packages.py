@@ -98,13 +98,13 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Modules that import each other, directly or by way of others; a list per circle."""
     reached: dict[str, set[str]] = {}
     for start in graph:
-        pending, found = [start], set()
+        pending, seen = [start], set()
         while pending:
             for name in graph.get(pending.pop(), ()):
-                if name not in found:
-                    found.add(name)
+                if name not in seen:
+                    seen.add(name)
                     pending.append(name)
-        reached[start] = found
+        reached[start] = seen
     groups = {
         tuple(sorted(other for other in reached[name] if name in reached.get(other, ())))
         for name in graph

@@ -167,12 +167,16 @@ def write_study(study: ResultsMatrix, values: Values | None = None) -> ResultsMa
         path = study.results / "correlation" / "cross_shot" / f"seed{study.seed}.parquet"
         write(path, CROSS_SHOT, cross_shot(halves), made_of(study))
     for name, kind in (("prefix_matching", PREFIX_MATCHING), ("copying", COPYING)):
-        found = induction(name, values.shape, values.offset)
-        columns = {"mean": found.ravel(), "variance": [0.12] * found.size, "n_sequences": [3] * found.size}
+        induction_scores = induction(name, values.shape, values.offset)
+        columns = {
+            "mean": induction_scores.ravel(),
+            "variance": [0.12] * induction_scores.size,
+            "n_sequences": [3] * induction_scores.size,
+        }
         write(
             study.results / "induction" / f"{name}.parquet",
             kind,
-            {**per_head(found), **columns},
+            {**per_head(induction_scores), **columns},
             {"model": made_of(study)["model"]},
         )
     write_json(study.results / "model.json", made_of(study)["model"])
@@ -185,20 +189,20 @@ def write_oracle(study: ResultsMatrix, values: Values) -> None:
     tasks = [task for task in study.tasks if task in values.head_oracle]
     for k in study.shots:
         for task in tasks:
-            found = task_scores(study, k, values)[task].ravel()
-            rises = found[:, None] * (1 + 0.1 * (np.arange(N) - 4.5))
+            oracle_scores = task_scores(study, k, values)[task].ravel()
+            rises = oracle_scores[:, None] * (1 + 0.1 * (np.arange(N) - 4.5))
             columns = {
-                **per_head(found.reshape(values.shape)),
-                **dict.fromkeys(("loss_rise", "loss_stderr", "loss_rise_even", "loss_rise_odd"), found),
-                **dict.fromkeys(("accuracy_lost", "accuracy_stderr"), [0.0] * len(found)),
-                "doc_id": [list(range(N))] * len(found),
+                **per_head(oracle_scores.reshape(values.shape)),
+                **dict.fromkeys(("loss_rise", "loss_stderr", "loss_rise_even", "loss_rise_odd"), oracle_scores),
+                **dict.fromkeys(("accuracy_lost", "accuracy_stderr"), [0.0] * len(oracle_scores)),
+                "doc_id": [list(range(N))] * len(oracle_scores),
                 "loss_rises": rises.tolist(),
-                **knockout_answers(*[[[True] * N] * len(found)] * 2),
+                **knockout_answers(*[[[True] * N] * len(oracle_scores)] * 2),
             }
             write(study.path("head_oracle", k, task=task), HEAD_ORACLE, columns, made_of(study, k, task))
     out = study.results / "correlation" / "oracle" / f"seed{study.seed}.parquet"
-    given = {"results": study.results, "tasks": study.tasks, "shots": study.shots, "seed": study.seed or 0}
-    correlate_oracle(**given, head_tasks=tasks, out=out)
+    arguments = {"results": study.results, "tasks": study.tasks, "shots": study.shots, "seed": study.seed or 0}
+    correlate_oracle(**arguments, head_tasks=tasks, out=out)
 
 
 def made_of(
@@ -218,27 +222,29 @@ def made_of(
 
 def induction(name: str, shape: tuple[int, int] = (4, 5), offset: int = 0) -> Any:
     """Induction scores [layer, head]: prefix matching highest at layer 3 head 4, copying at layer 4 head 1."""
-    found = scores(offset + (99 if name == "prefix_matching" else 98), shape) / 2
-    found[(2, 3) if name == "prefix_matching" else (3, 0)] = 2.0
-    return found
+    induction_scores = scores(offset + (99 if name == "prefix_matching" else 98), shape) / 2
+    induction_scores[(2, 3) if name == "prefix_matching" else (3, 0)] = 2.0
+    return induction_scores
 
 
 def write_scores(study: ResultsMatrix, k: int, values: Values) -> None:
     """Head importance, correlations and capacity of one shot."""
     by_task = task_scores(study, k, values)
     mean = np.mean(list(by_task.values()), axis=0)
-    for task, found in {**by_task, AGGREGATE: mean}.items():
-        columns = {name: found.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
-        facts = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
-        write(study.path("head_importance", k, task=task), HEAD_IMPORTANCE, {**per_head(found), **columns}, facts)
+    for task, head_scores in {**by_task, AGGREGATE: mean}.items():
+        columns = {name: head_scores.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
+        record = made_of(study, k, task, options={"tasks": list(study.tasks)} if task == AGGREGATE else {})
+        write(
+            study.path("head_importance", k, task=task), HEAD_IMPORTANCE, {**per_head(head_scores), **columns}, record
+        )
     halves = {task: TaskScores(v, v, v) for task, v in by_task.items()}
     table = cross_task(halves, TaskScores(mean, mean, mean))
     write(study.path("cross_task", k), CROSS_TASK, table, made_of(study, k))
     rows: dict[str, list[Any]] = {column.name: [] for column in CAPACITY.columns}
-    for task, found in {**by_task, AGGREGATE: mean}.items():
+    for task, head_scores in {**by_task, AGGREGATE: mean}.items():
         for name in ("prefix_matching", "copying"):
             kept = induction(name, values.shape, values.offset)
-            gone = np.cumsum([0.0, *(kept[head] for head in rank_heads(found))]) / kept.sum()
+            gone = np.cumsum([0.0, *(kept[head] for head in rank_heads(head_scores))]) / kept.sum()
             rows["task"] += [task] * len(gone)
             rows["score"] += [name] * len(gone)
             rows["n_pruned"] += range(len(gone))
@@ -291,8 +297,8 @@ def write_ffns(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
     columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
     write(study.path("ffn_gradient", k, task=task), FFN_GRADIENT, columns_, made_of(study, k, task))
-    facts = made_of(study, k, task, options={"selection": values.selection})
-    write(study.path("ffn_importance", k, task=task), FFN_IMPORTANCE, columns, facts)
+    record = made_of(study, k, task, options={"selection": values.selection})
+    write(study.path("ffn_importance", k, task=task), FFN_IMPORTANCE, columns, record)
 
 
 def write_joint(study: ResultsMatrix, k: int, task: str, values: Values) -> None:

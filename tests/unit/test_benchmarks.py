@@ -34,10 +34,10 @@ def bench(records, tokenizer, tmp_path_factory):
 
 def test_contestants_take_turns_and_results_are_the_first_rounds():
     order = []
-    found = contest({"a": lambda: order.append("a") or len(order), "b": lambda: order.append("b")}, 3)
+    timed = contest({"a": lambda: order.append("a") or len(order), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
-    assert found["a"].result == 1
-    assert len(found["b"].seconds) == 3
+    assert timed["a"].result == 1
+    assert len(timed["b"].seconds) == 3
 
 
 def test_ratios_are_of_medians_and_show_the_range():
@@ -66,11 +66,11 @@ def test_counted_operations_are_those_that_the_others_make(bench, size):
     asked = bench.pairs("copa", 0)
     documents = encode([row[:3] for row in asked], ours.tokenizer, ours.max_positions)
     linear = replace(costs, heads=0)
-    made = count_operations(lambda: rival.log_likelihoods([row[:3] for row in asked], size))
-    assert made == pytest.approx(harness(linear, documents, [size]), rel=1e-3)
+    n_operations = count_operations(lambda: rival.log_likelihoods([row[:3] for row in asked], size))
+    assert n_operations == pytest.approx(harness(linear, documents, [size]), rel=1e-3)
     gold = encode([row[:3] for row in asked if row[3]], ours.tokenizer, ours.max_positions)
-    made = count_operations(lambda: released_importance(rival.model, gold))
-    assert made == pytest.approx(released(linear, gold), rel=1e-3)
+    n_operations = count_operations(lambda: released_importance(rival.model, gold))
+    assert n_operations == pytest.approx(released(linear, gold), rel=1e-3)
 
 
 def test_rows_of_the_same_precision_have_a_count(bench):
@@ -79,10 +79,10 @@ def test_rows_of_the_same_precision_have_a_count(bench):
     importance, oracle = row | {"measure": "c", "what": ""}, row | {"measure": "b", "what": ""}
     pair = row | {"measure": "e", "what": "", "documents": 3}
     absent = row | {"task": "no_records"}
-    found = with_operations(bench, [row, other, importance, oracle, pair, absent])
-    assert (found[1], found[5]) == (other, absent)
+    rows_with_operations = with_operations(bench, [row, other, importance, oracle, pair, absent])
+    assert (rows_with_operations[1], rows_with_operations[5]) == (other, absent)
     # HFLM computes the logits of all places and what choices share twice; weights' gradients are a third of training.
-    counts = [found[place]["operations"] for place in (0, 2, 3, 4)]
+    counts = [rows_with_operations[place]["operations"] for place in (0, 2, 3, 4)]
     assert counts[0] > 1.3
     assert counts[1] > 1.3
     # A restart is half a pass.
@@ -105,17 +105,17 @@ def test_rows_of_the_same_precision_have_a_count(bench):
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")
-    found = list(run(bench))
-    assert len(found) == rows
-    for row in found:
+    measured = list(run(bench))
+    assert len(measured) == rows
+    for row in measured:
         # A tiny model's job is start-up alone, which no plan foresees well.
         assert row["equal"] or row["measure"] == "g", row
         assert row["ratio"] > 0
-    write(tmp_path / "benchmarks", [row | stamp(2) for row in found])
+    write(tmp_path / "benchmarks", [row | stamp(2) for row in measured])
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
-    assert [row["ratio"] for row in kept] == [row["ratio"] for row in found]
+    assert [row["ratio"] for row in kept] == [row["ratio"] for row in measured]
     page = (tmp_path / "benchmarks.md").read_text()
-    assert all(any(f"{row['ratio']:.{digits}f}" in page for digits in (1, 2)) for row in found)
+    assert all(any(f"{row['ratio']:.{digits}f}" in page for digits in (1, 2)) for row in measured)
 
 
 @pytest.mark.parametrize(

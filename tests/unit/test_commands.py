@@ -68,5 +68,5 @@ def test_option_strings_are_joined_by_the_quoting_join():
     study = Study().model_copy(update={"tasks": ["a b", "$c"]})
     assert options_of_study(study, "retain_capacity") == "--tasks 'a b' '$c'"
     for product in products.PRODUCTS:
-        given = product.command(study)
-        assert "--tasks" not in given or "--tasks 'a b' '$c'" in given
+        typed = product.command(study)
+        assert "--tasks" not in typed or "--tasks 'a b' '$c'" in typed

@@ -95,7 +95,7 @@ def test_models_that_are_compared():
 
     source = "EleutherAI/pythia-70m"
     assert compared(alone={"source": source}) == []
-    found = compared(
+    parsed = compared(
         a={"source": source, "revision": "step0"},
         b={"source": source, "revision": "step143000"},
         c={"source": source},
@@ -106,13 +106,13 @@ def test_models_that_are_compared():
         g={"source": "runs/a/final"},
         h={"source": "runs/b/final"},
     )
-    assert found == [
+    assert parsed == [
         ComparedModel("a", "pythia-70m", 0), ComparedModel("b", "pythia-70m", 143000), ComparedModel("c", "pythia-70m"),
         ComparedModel("d", "smol", 40000), ComparedModel("e", "OLMo", 1000), ComparedModel("e2", "e2"),
         ComparedModel("f", "folder_named_so", 7), ComparedModel("g", "runs_a_final"),
         ComparedModel("h", "runs_b_final"),
     ]  # fmt: skip
-    assert [ComparedModel.parse(str(model)) for model in found] == found
+    assert [ComparedModel.parse(str(model)) for model in parsed] == parsed
     assert ComparedModel.parse("a") == ComparedModel("a", "a")
 
 
@@ -253,14 +253,14 @@ def test_conda_environments_pin_what_pip_pins(name):
     environment = yaml.safe_load(text)
     assert environment["channels"][-1] == "nodefaults"
     wanted = pins((ROOT / "envs" / "requirements.txt").read_text())
-    found = pins(text)
+    pinned = pins(text)
     # conda-forge has some packages under other names.
-    found = {{"pytorch": "torch", "matplotlib-base": "matplotlib"}.get(k, k): v for k, v in found.items()}
-    python = found.pop("python")
-    found.pop("pip", None)
+    pinned = {{"pytorch": "torch", "matplotlib-base": "matplotlib"}.get(k, k): v for k, v in pinned.items()}
+    python = pinned.pop("python")
+    pinned.pop("pip", None)
     assert python == "3.11"
-    assert found, text
-    assert {k: wanted.get(k) for k in found} == found
+    assert pinned, text
+    assert {k: wanted.get(k) for k in pinned} == pinned
 
 
 LOCKS = {

@@ -28,7 +28,7 @@ def names(*nodes):
 
 def stopwatches(source):
     """Lines with an assertion on a clock, or on what was computed from one; and with time-outs that are too short."""
-    found = []
+    lines = []
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef) or function.name in WAITS:
             continue
@@ -41,11 +41,11 @@ def stopwatches(source):
                 timed |= names(node.func)
         for node in ast.walk(function):
             if isinstance(node, ast.Assert) and (reads_clock(node.test) or names(node.test) & timed):
-                found.append(node.lineno)
+                lines.append(node.lineno)
             limit = node.value if isinstance(node, ast.keyword) and node.arg == "timeout" else None
             if isinstance(limit, ast.Constant) and limit.value is not None and limit.value < LEAST:
-                found.append(limit.lineno)
-    return found
+                lines.append(limit.lineno)
+    return lines
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

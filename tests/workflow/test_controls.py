@@ -19,8 +19,8 @@ CONTROLS = ["reversed", "random_1", "random_2", "token", "magnitude", "output_no
 
 
 def prune(finished, folder, *options, scores=f"head_importance/{CELL}"):
-    given = {"model": "tiny/model.json", "prompts": f"prompts/{CELL}.parquet", "scores": f"tiny/{scores}.parquet"}
-    named = [word for name, path in given.items() for word in (f"--{name}", str(finished.result(path)))]
+    paths = {"model": "tiny/model.json", "prompts": f"prompts/{CELL}.parquet", "scores": f"tiny/{scores}.parquet"}
+    named = [word for name, path in paths.items() for word in (f"--{name}", str(finished.result(path)))]
     return main([
         "evaluate-pruned", *named,
         "--levels", "0", "50", "--device", "cpu", "--out", str(folder), *options,
@@ -61,9 +61,9 @@ def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(f
     sets = {frozenset(rank_heads(columns[name])[:6]) for name in CRITERIA}
     units = {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")}
     assert len(units) == 1 + len(sets)
-    facts = provenance(tmp_path / "curves/magnitude.parquet")
-    assert set(facts["inputs"]) == {"prompts", "scores"}
-    assert facts["inputs"]["scores"]["digest"] == file_digest(finished.result(f"tiny/head_importance/{CELL}.parquet"))
+    record = provenance(tmp_path / "curves/magnitude.parquet")
+    assert set(record["inputs"]) == {"prompts", "scores"}
+    assert record["inputs"]["scores"]["digest"] == file_digest(finished.result(f"tiny/head_importance/{CELL}.parquet"))
     # What is pruned: the same heads, given as a ranking of that order.
     for name in CRITERIA:
         by_file = tmp_path / f"{name}.parquet"
@@ -74,12 +74,12 @@ def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(f
     assert {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")} == units
 
 
-def write_ranking(path, scores, facts):
+def write_ranking(path, scores, record):
     from lm_headroom.analysis.ranking import as_columns
     from lm_headroom.artifacts.ranking import RANKING
     from lm_headroom.artifacts.store import write
 
-    write(path, RANKING, as_columns(rank_heads(scores), scores), facts)
+    write(path, RANKING, as_columns(rank_heads(scores), scores), record)
 
 
 def test_scores_of_another_task_are_refused_and_missing_ones_named(finished, tmp_path, capsys):
@@ -128,8 +128,8 @@ def test_ffns_go_in_the_control_orders_too(finished):
     ],
 )
 def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path, capsys):
-    given = ["--model", "m.json", "--prompts", "p.parquet", "--controls", name, "--out", str(tmp_path / "out")]
-    assert main(["score-ffns", *given]) in (1, 2)
+    words = ["--model", "m.json", "--prompts", "p.parquet", "--controls", name, "--out", str(tmp_path / "out")]
+    assert main(["score-ffns", *words]) in (1, 2)
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

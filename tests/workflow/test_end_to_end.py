@@ -157,17 +157,17 @@ def test_transfer_takes_the_ranking_of_the_partner(finished):
     correlations = read(finished.result(f"tiny/correlation/cross_task/{cell}.parquet"), CROSS_TASK).to_pylist()
     (pair,) = (row for row in correlations if (row["task_a"], row["task_b"]) == ("winogrande", "arc_easy"))
     for name in ("highest_srcc", "lowest_srcc"):
-        found = read(finished.result(f"tiny/pruned_eval/heads/winogrande/{cell}/{name}.parquet"), PRUNED_EVAL)
-        assert found.column("percent").to_pylist() == [0, 50]
-        assert found.column("partner").to_pylist() == ["arc_easy"] * 2
-        assert found.column("correlation").to_pylist() == [pair["srcc"]] * 2
-        assert found.column("correct").to_pylist() == expected["correct"]
+        evaluated = read(finished.result(f"tiny/pruned_eval/heads/winogrande/{cell}/{name}.parquet"), PRUNED_EVAL)
+        assert evaluated.column("percent").to_pylist() == [0, 50]
+        assert evaluated.column("partner").to_pylist() == ["arc_easy"] * 2
+        assert evaluated.column("correlation").to_pylist() == [pair["srcc"]] * 2
+        assert evaluated.column("correct").to_pylist() == expected["correct"]
 
 
 def test_greedy_documents_are_lm_evals_loglikelihood(finished):
-    facts = read(finished.result("prompts/lambada_openai/0shot-seed1234.parquet"), PROMPTS)
-    assert set(facts.column("metric").to_pylist()) == {"greedy"}
-    assert set(facts.column("gold").to_pylist()) == {True}
+    table = read(finished.result("prompts/lambada_openai/0shot-seed1234.parquet"), PROMPTS)
+    assert set(table.column("metric").to_pylist()) == {"greedy"}
+    assert set(table.column("gold").to_pylist()) == {True}
 
 
 def test_a_hub_tokenizer_adds_nothing(finished):
@@ -224,13 +224,13 @@ def test_the_aggregate_is_the_mean_of_its_tasks(finished):
 
 
 def test_provenance_says_what_made_it(finished):
-    facts = provenance(finished.result("tiny/pruned_eval/heads/winogrande/1shot-seed1234/own.parquet"))
-    assert (facts["task"], facts["shots"], facts["seed"], facts["dtype"]) == ("winogrande", 1, 1234, "float32")
-    assert facts["model"]["name"] == "tiny"
-    assert len(facts["model"]["digest"]) == 64
-    assert set(facts["inputs"]) == {"prompts", "ranking"}
-    assert {"torch", "transformers"} <= set(facts["packages"])
-    assert "path" not in facts["model"], "where the checkpoint lay says nothing about the result"
+    origin = provenance(finished.result("tiny/pruned_eval/heads/winogrande/1shot-seed1234/own.parquet"))
+    assert (origin["task"], origin["shots"], origin["seed"], origin["dtype"]) == ("winogrande", 1, 1234, "float32")
+    assert origin["model"]["name"] == "tiny"
+    assert len(origin["model"]["digest"]) == 64
+    assert set(origin["inputs"]) == {"prompts", "ranking"}
+    assert {"torch", "transformers"} <= set(origin["packages"])
+    assert "path" not in origin["model"], "where the checkpoint lay says nothing about the result"
 
 
 def test_artifacts_of_model_steps_say_what_they_took(finished):
@@ -245,9 +245,9 @@ def test_artifacts_of_model_steps_say_what_they_took(finished):
         f"pruned_eval/heads/winogrande/{cell}/highest_srcc.parquet",
         "induction/copying.parquet",
     ):
-        took = run_statistics(finished.result(f"tiny/{path}"))
-        assert 100 < took["peak_memory_mib"] < 20_000, path
-        assert path.startswith("induction") or took["token_budget"] >= 16, path
+        statistics = run_statistics(finished.result(f"tiny/{path}"))
+        assert 100 < statistics["peak_memory_mib"] < 20_000, path
+        assert path.startswith("induction") or statistics["token_budget"] >= 16, path
 
 
 def test_jobs_take_no_more_memory_than_they_would_ask_a_cluster_for(finished):

@@ -59,13 +59,13 @@ def test_options_that_changed_after_the_records_were_lost(study):
 def test_results_of_other_options_that_are_copied_over_are_made_again(study):
     scores = study.result(SCORES)
     table = pq.read_table(scores)
-    facts = {
+    stripped = {
         key: value.replace(b'"reduction": "token"', b'"reduction": "example"')
         for key, value in table.schema.metadata.items()
     }
-    assert facts != table.schema.metadata
+    assert stripped != table.schema.metadata
     other = study.folder / "other.parquet"
-    pq.write_table(table.replace_schema_metadata(facts), other)
+    pq.write_table(table.replace_schema_metadata(stripped), other)
     shutil.copystat(scores, other)
     shutil.copy2(other, scores)
     assert study.planned("fig03")["score_heads"] == 1

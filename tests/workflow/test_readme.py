@@ -125,14 +125,14 @@ def test_every_statistical_rule_has_a_simulation_and_says_how_large():
     sections = PAGES["statistics"].split("\n## ")[1:]
     assert len(sections) >= 10
     for section in sections:
-        title, said = section.splitlines()[0], section[section.find("Simulated") :]
-        tests = re.findall(r"`(tests/statistics/test_\w+\.py)`", said)
+        title, description = section.splitlines()[0], section[section.find("Simulated") :]
+        tests = re.findall(r"`(tests/statistics/test_\w+\.py)`", description)
         assert tests, title
         assert all((ROOT / path).is_file() for path in tests), title
-        sizes = [int(n) for n in re.findall(r"n = (\d+)", said)]
+        sizes = [int(n) for n in re.findall(r"n = (\d+)", description)]
         assert sizes, title
         assert min(sizes) >= 1000, title
-        criterion = re.search(r"Criterion: (.*)", said, re.DOTALL)
+        criterion = re.search(r"Criterion: (.*)", description, re.DOTALL)
         assert criterion, title
         assert re.search(r"at most|at least|within|more than|as likely|unbiased", " ".join(criterion[1].split())), title
 
@@ -225,9 +225,9 @@ def test_the_effect_of_induction_heads_is_that_of_the_committed_study():
 
 def test_the_agreement_of_gradient_and_oracle_is_a_summary_of_all_rows():
     def summary(measure, n_heads, n_rows):
-        found = [float(row["SRCC"]) for row in rows_of("oracle", oracle=measure, components=n_heads)]
-        assert len(found) == n_rows
-        return f"{sum(found) / n_rows:.2f} ({min(found):.2f} to {max(found):.2f})"
+        srcc = [float(row["SRCC"]) for row in rows_of("oracle", oracle=measure, components=n_heads)]
+        assert len(srcc) == n_rows
+        return f"{sum(srcc) / n_rows:.2f} ({min(srcc):.2f} to {max(srcc):.2f})"
 
     rise, change = "rise of the loss", "change of the loss, up or down"
     assert (
@@ -267,9 +267,9 @@ def test_the_speeds_are_the_benchmarks(row, measure, what):
     rows = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
     cells = next(line for line in README.splitlines() if line.startswith(f"| {row}")).split("|")[2:-1]
     for shots, cell in zip((0, 1, 5), cells, strict=True):
-        found = [r for r in rows if (r["measure"], r["shots"]) == (measure, shots) and r["what"].startswith(what)]
-        assert all(r["equal"] for r in found)
-        assert cell.strip() == (f"{geometric_mean(r['ratio'] for r in found):.2f}" if found else "")
+        chosen = [r for r in rows if (r["measure"], r["shots"]) == (measure, shots) and r["what"].startswith(what)]
+        assert all(r["equal"] for r in chosen)
+        assert cell.strip() == (f"{geometric_mean(r['ratio'] for r in chosen):.2f}" if chosen else "")
 
 
 def test_the_page_of_benchmarks_is_made_of_their_rows():
@@ -281,5 +281,5 @@ def test_missed_goals_are_said_to_be():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     missed = re.findall(r"^\| .*\| ([\d.]+) \| ([\d.]+) \| \*\*no\*\* \| ([\d.]+) \|$", page, re.MULTILINE)
     assert f"{len(missed)} goals at 5 shots are missed by less than 5%" in README
-    for asked, found, count in missed:
-        assert float(asked) * 0.95 < float(found) < float(asked) < float(count)
+    for asked, reached, count in missed:
+        assert float(asked) * 0.95 < float(reached) < float(asked) < float(count)

@@ -87,5 +87,5 @@ def test_what_does_not_match_is_computed_again(study, damage):
     done = study.snakemake("--cores", "2", "--forcerun", "score_heads", "--until", "score_heads", target)
     assert done.returncode == 0, done.stdout
     assert {path.name.split(".")[0] for path in set(units(study)) - before} == {"head-gradients", "head-magnitudes"}
-    took = run_statistics(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
-    assert took["token_budget"] is not None
+    statistics = run_statistics(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"))
+    assert statistics["token_budget"] is not None

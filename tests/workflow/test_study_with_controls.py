@@ -70,11 +70,11 @@ def test_nothing_is_left_and_all_is_sound(study_with_controls: Study) -> None:
         "ffn": {"selection": "scoring"},
     }
     (study_with_controls.folder / "other.yaml").write_text(yaml.safe_dump(other))
-    said = verified(study_with_controls, "other.yaml")
-    assert "made with random 2; the study has 3" in said
-    assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in said
-    assert "made with selection scoring; the study has evaluation" in said
-    assert "made with selection_bias True; the study has False" in said
+    report = verified(study_with_controls, "other.yaml")
+    assert "made with random 2; the study has 3" in report
+    assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in report
+    assert "made with selection scoring; the study has evaluation" in report
+    assert "made with selection_bias True; the study has False" in report
 
 
 def test_each_row_is_the_engines(study_with_controls: Study) -> None:
@@ -95,15 +95,15 @@ def test_each_row_is_the_engines(study_with_controls: Study) -> None:
         documents = tokenise(pairs(table), loaded, add_bos=False)
         evaluation = Evaluation(loaded, documents, group_choices(table), Batches(documents, 1024))
         path = study_with_controls.result(f"tiny/induction_ablation/winogrande/{cell}.parquet")
-        found = read(path, INDUCTION_ABLATION).to_pylist()
+        table_rows = read(path, INDUCTION_ABLATION).to_pylist()
         expected = [("none", 0, None, [])]
         for name in SELECTIONS:
             for percent, n in ((10, 1), (25, 3)):
                 chosen = strongest(*scores, name)[:n]
                 expected.append((name, percent, None, chosen))
                 expected += [(name, percent, i, control(chosen, name, 4, i)) for i in (1, 2)]
-        assert len(found) == len(expected) == 19
-        for row, (name, percent, number, heads) in zip(found, expected, strict=True):
+        assert len(table_rows) == len(expected) == 19
+        for row, (name, percent, number, heads) in zip(table_rows, expected, strict=True):
             assert (row["selection"], row["percent"], row["control"]) == (name, percent, number)
             assert list(zip(row["layer"], row["head"], strict=True)) == heads
             assert row["n_heads"] == len(heads)
@@ -112,7 +112,7 @@ def test_each_row_is_the_engines(study_with_controls: Study) -> None:
         dense = read(
             study_with_controls.result(f"tiny/pruned_eval/heads/winogrande/{cell}/own.parquet"), PRUNED_EVAL
         ).to_pylist()[0]
-        assert found[0]["correct"] == dense["correct"]
+        assert table_rows[0]["correct"] == dense["correct"]
 
 
 def test_the_whole_models_evaluation_is_not_made_again(study_with_controls: Study) -> None:
@@ -151,9 +151,9 @@ def rows_of(study: Study, name: str) -> list[dict[str, Any]]:
 
 
 def test_tables_and_findings_say_it(study_with_controls: Study) -> None:
-    found = rows_of(study_with_controls, "induction_ablation")
-    assert {row["task"] for row in found} == {"average", "winogrande", "lambada_openai"}
-    assert {(row["outcome"], row["shots"]) for row in found} == {
+    table_rows = rows_of(study_with_controls, "induction_ablation")
+    assert {row["task"] for row in table_rows} == {"average", "winogrande", "lambada_openai"}
+    assert {(row["outcome"], row["shots"]) for row in table_rows} == {
         ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
     }  # fmt: skip
     levels = [row["percent"] for row in rows_of(study_with_controls, "selection_bias") if row["task"] == "average"]

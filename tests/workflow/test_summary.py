@@ -28,8 +28,8 @@ def test_a_run_ends_with_what_ran_what_failed_why_and_how_to_go_on(study):
     assert f"\nFailed\n  retain_capacity: results/tiny/capacity/{CELL}.parquet\n" in text
     assert f"    log: logs/tiny/retain_capacity/{CELL}.log\n" in text
     path = f"results/tiny/ranking/heads/aggregate/{CELL}.parquet"
-    said = f"lm-headroom retain-capacity: error: {path}: not a readable Parquet file"
-    assert f"    {said}" in text
+    message = f"lm-headroom retain-capacity: error: {path}: not a readable Parquet file"
+    assert f"    {message}" in text
     assert "\nResume with\n  snakemake --configfile study.yaml --cores 2\n" in text
     # The command that it names goes on, and says less when all is well.
     ranking.write_bytes(content)
@@ -62,17 +62,19 @@ def test_an_interrupted_run_says_what_was_running(study):
         # Tests that run in the background ignore the signal, and what they start would inherit that.
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    said = ""
+    output = ""
     for line in run.stdout:
-        said += line
+        output += line
         if "Score prefix matching and copying" in line:
             break
     time.sleep(2)
     os.killpg(run.pid, signal.SIGINT)
-    said += run.communicate(timeout=1200)[0]
+    output += run.communicate(timeout=1200)[0]
     assert run.returncode != 0
-    text = said[said.index("\nlm-headroom: ") :]
-    assert re.match(r"\nlm-headroom: 0 jobs ran, \d+ were up to date, 1 were interrupted, \d+ did not run", text), said
+    text = output[output.index("\nlm-headroom: ") :]
+    assert re.match(r"\nlm-headroom: 0 jobs ran, \d+ were up to date, 1 were interrupted, \d+ did not run", text), (
+        output
+    )
     assert "\nInterrupted\n  score_induction: results/tiny/induction/prefix_matching.parquet and 1 more\n" in text
     assert "\nResume with\n  snakemake --configfile study.yaml --cores 1\n" in text
     assert study.planned("induction")["score_induction"] == 1, "nothing is locked or left half-done"

@@ -101,7 +101,7 @@ class TestPaths:
         }
 
     def test_all_targets_lie_where_a_schema_says(self):
-        paths = [path for found in catalogue.targets(study()).values() for path in found]
+        paths = [path for listed in catalogue.targets(study()).values() for path in listed]
         assert len(paths) == len(set(paths))
         assert not any("{" in path for path in paths)
 

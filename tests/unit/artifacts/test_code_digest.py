@@ -64,12 +64,12 @@ def test_lazy_imports_and_submodules_count(package):
 
 def test_constants_are_told_apart(tmp_path):
     texts = ["x = None\n", "x = 0\n", "x = 0.0\n", "x = False\n", "x = '0'\n", "x = b'0'\n", "x = ()\n"]
-    found = set()
+    digests = set()
     for i, text in enumerate(texts):
         path = tmp_path / f"m{i}.py"
         path.write_text(text)
-        found.add(source_digest(path))
-    assert len(found) == len(texts)
+        digests.add(source_digest(path))
+    assert len(digests) == len(texts)
 
 
 def test_the_digest_is_a_fixed_value(tmp_path):

@@ -112,8 +112,8 @@ def test_numbers_are_finite_but_for_statistics_that_data_do_not_define(tmp_path)
 
 def test_what_an_artifact_must_be_of(tmp_path):
     path = tmp_path / "r.parquet"
-    made = {"model": {"name": "a", "digest": "d" * 64}, "task": "copa", "shots": 0, "options": {"tasks": ["b", "a"]}}
-    write(path, RANKING, COLUMNS, made)
+    origin = {"model": {"name": "a", "digest": "d" * 64}, "task": "copa", "shots": 0, "options": {"tasks": ["b", "a"]}}
+    write(path, RANKING, COLUMNS, origin)
     for right in (
         {"model": "d" * 64, "task": "copa", "shots": 0},
         {"task": frozenset({"piqa", "copa"})},
@@ -158,13 +158,13 @@ def test_all_kinds_are_listed():
     from lm_headroom.artifacts import store
 
     modules = (path.stem for path in Path(store.__file__).parent.glob("*.py"))
-    found = {
+    names = {
         value.name
         for name in modules
         for value in vars(import_module(f"lm_headroom.artifacts.{name}")).values()
         if isinstance(value, store.ArtifactSchema)
     }
-    assert found == {kind.name for kind in SCHEMAS}
+    assert names == {kind.name for kind in SCHEMAS}
 
 
 @pytest.mark.parametrize("kind", SCHEMAS, ids=lambda kind: kind.name)

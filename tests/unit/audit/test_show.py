@@ -72,14 +72,14 @@ def test_provenance_survives_what_a_format_escapes(tmp_path):
     from lm_headroom.report import pages
     from lm_headroom.report.figures import style
 
-    made = {"kind": "figure", "options": {"text": 'a (b) \\ "c" <d> & é\n--> \\) %%EOF'}}
+    written = {"kind": "figure", "options": {"text": 'a (b) \\ "c" <d> & é\n--> \\) %%EOF'}}
     figure, _ = plt.subplots()
-    style.save(figure, tmp_path / "f", made)
-    pages.write_page(tmp_path / "p", "title", "text\n", made)
+    style.save(figure, tmp_path / "f", written)
+    pages.write_page(tmp_path / "p", "title", "text\n", written)
     for name in ("f.png", "f.pdf", "p.html", "p.md"):
-        found = read_provenance(tmp_path / name)
-        found.pop("files", None)
-        assert found == made, name
+        shown = read_provenance(tmp_path / name)
+        shown.pop("files", None)
+        assert shown == written, name
 
 
 def test_a_file_apart_from_its_page_says_so(results, tmp_path):

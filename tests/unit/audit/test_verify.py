@@ -77,7 +77,7 @@ def head_scores(results, task, shots, seed):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def whole_results(tmp_path_factory):
     """Prompts, scores and rankings of two tasks and shots, aggregates, correlations, Figure 3, Table 1."""
     results = tmp_path_factory.mktemp("made") / "results"
     model = results / "m"
@@ -101,9 +101,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def results(made, tmp_path):
+def results(whole_results, tmp_path):
     """A copy to damage, in another folder than it was made in."""
-    return shutil.copytree(made, tmp_path / "elsewhere" / "results")
+    return shutil.copytree(whole_results, tmp_path / "elsewhere" / "results")
 
 
 def states(results, study=None):
@@ -710,7 +710,7 @@ def test_what_is_no_results_folder_is_refused(results, tmp_path):
         verify.verify(tmp_path / "empty")
 
 
-def test_each_of_a_thousand_artifacts_is_read_once(made, tmp_path, monkeypatch):
+def test_each_of_a_thousand_artifacts_is_read_once(whole_results, tmp_path, monkeypatch):
     """Copies under other seeds are unrecognised, and judged all the same."""
     opened = Counter()
     plain = store.pq.ParquetFile
@@ -720,7 +720,7 @@ def test_each_of_a_thousand_artifacts_is_read_once(made, tmp_path, monkeypatch):
         return plain(path, **options)
 
     monkeypatch.setattr(store.pq, "ParquetFile", counted)
-    results = shutil.copytree(made, tmp_path / "results")
+    results = shutil.copytree(whole_results, tmp_path / "results")
     for seed in range(1000):
         shutil.copy(results / SCORES, results / f"m/head_importance/copa/0shot-seed{seed + 100}.parquet")
     assert len(states(results)) == 1000

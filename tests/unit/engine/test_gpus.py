@@ -45,7 +45,7 @@ def host(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("listing", "given", "expected"),
+    ("listing", "variable", "expected"),
     [
         (TWO, None, [(FIRST, FIRST), (SECOND, SECOND)]),
         (TWO, "1", [("1", SECOND)]),
@@ -63,8 +63,8 @@ def host(tmp_path, monkeypatch):
         ("No devices were found\n", None, []),
     ],
 )
-def test_what_can_be_seen(host, listing, given, expected):
-    host(listing, given)
+def test_what_can_be_seen(host, listing, variable, expected):
+    host(listing, variable)
     assert visible_gpus(os.environ) == [Device(*pair) for pair in expected]
 
 
@@ -140,13 +140,13 @@ def test_a_process_keeps_to_what_it_may_see(host, holder):
 def test_jobs_of_two_gpus_do_not_wait_for_each_other_with_one_each(host, holder):
     host(TWO)
     one = holder()
-    taken = one.claimed()
+    claim = one.claimed()
     both = [holder(2), holder(2)]
     waiting = "waiting for 2 GPUs: other lm-headroom jobs hold all visible ones\n"
     assert [each.process.stderr.readline() for each in both] == [waiting] * 2
     # They hold nothing while they wait.
     other = holder()
-    assert {taken, other.claimed()} == {FIRST, SECOND}
+    assert {claim, other.claimed()} == {FIRST, SECOND}
     one.end()
     other.end()
     end = time.monotonic() + 600

@@ -122,7 +122,7 @@ class TestNotFinite:
         rows = documents[3].sequences
         documents[3] = Document(103, tuple(TokenSequence((token, *row.tokens[1:]), row.n_target) for row in rows))
         loaded.model.get_input_embeddings().register_forward_hook(
-            lambda module, given, actual: actual.masked_fill((given[0] == token)[..., None], float("nan"))
+            lambda module, arguments, actual: actual.masked_fill((arguments[0] == token)[..., None], float("nan"))
         )
         with pytest.raises(HeadroomError, match="document 103: the log-likelihood .* is nan; .* in the embedding"):
             log_likelihoods(loaded, Batches(documents, budget))
@@ -145,7 +145,7 @@ class TestNotFinite:
         """The oracle's restarted passes, too."""
         norm = architectures.layers(loaded.model)[2].self_attn
         norm.register_forward_hook(
-            lambda module, given, actual: (
+            lambda module, arguments, actual: (
                 (actual[0] * float("nan"), *actual[1:]) if loaded.interventions._without_ffns else actual
             )
         )

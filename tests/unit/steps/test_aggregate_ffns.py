@@ -28,8 +28,8 @@ def write_scores(results, task, scores, errors, digest="d"):
         **knockout_answers([[True, False]] * n, [[True, True]] * n),
     }
     path = results / "ffn_importance" / task / "0shot-seed1.parquet"
-    facts = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}
-    write(path, FFN_IMPORTANCE, columns, facts)
+    record = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}
+    write(path, FFN_IMPORTANCE, columns, record)
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_the_mean_of_differences_of_accuracies(results, how):
     np.testing.assert_allclose(layers(table, "accuracy_ablated"), [0.6, 0.8, 0.7])
     assert table.column("doc_id").null_count == 3
     assert read_ffn_ranking(ranking).order == (1, 2, 0)
-    facts = provenance(out)
-    assert facts["model"] == {"name": "m", "digest": "d"}
-    assert (facts["task"], facts["shots"], facts["seed"]) == ("aggregate", 0, 1)
+    record = provenance(out)
+    assert record["model"] == {"name": "m", "digest": "d"}
+    assert (record["task"], record["shots"], record["seed"]) == ("aggregate", 0, 1)
     assert read(ranking, FFN_RANKING).column("score").to_pylist() == pytest.approx([0.0, 0.1, 0.2])
 
 

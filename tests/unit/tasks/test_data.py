@@ -50,9 +50,9 @@ def digest(folder):
 def test_a_tasks_own_files_count_by_content_and_not_by_place(task, tmp_path, source):
     folder = task(source)
     before, definition = digest(folder), task_digest("mine", folder)
-    _, facts = prompts.render("mine", 0, 1, "hub", folders=[folder])
-    assert digest_of_records(facts["records"]) == before
-    assert str(tmp_path) not in json.dumps(facts)
+    _, details = prompts.render("mine", 0, 1, "hub", folders=[folder])
+    assert digest_of_records(details["records"]) == before
+    assert str(tmp_path) not in json.dumps(details)
     write(tmp_path / "files" / "more.json", "D", "E")
     assert digest(folder) != before
     again, _ = prompts.render("mine", 0, 1, "hub", folders=[folder])
@@ -104,10 +104,10 @@ def test_data_sets_of_the_hub_are_no_files(task, source):
 def test_a_mirrors_records_and_what_is_said_of_them(tmp_path):
     data = mirror(tmp_path / "data", train=arc(4), validation=arc(3, 100))
     (tmp_path / "data" / "arc_easy" / "source.json").write_text('{"package": "p"}')
-    _, facts = prompts.render("arc_easy", 0, 1, data)
-    assert facts["records"] == mirror_records(tmp_path / "data" / "arc_easy", Digests())
-    assert set(facts["records"]) == {"train.parquet", "validation.parquet", "source.json"}
-    assert str(tmp_path) not in json.dumps(facts)
+    _, details = prompts.render("arc_easy", 0, 1, data)
+    assert details["records"] == mirror_records(tmp_path / "data" / "arc_easy", Digests())
+    assert set(details["records"]) == {"train.parquet", "validation.parquet", "source.json"}
+    assert str(tmp_path) not in json.dumps(details)
 
 
 def test_records_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch):

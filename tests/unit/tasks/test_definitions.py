@@ -323,9 +323,9 @@ class TestRecord:
         assert columns["gold"][:4] == [False, True, False, True]
 
     def test_a_document_whose_answer_is_no_entity_is_left_out(self, tmp_path):
-        columns, facts = self.columns(tmp_path, self.doc(["A"], ["B"]), self.doc(["C", "D"], ["D"]))
+        columns, details = self.columns(tmp_path, self.doc(["A"], ["B"]), self.doc(["C", "D"], ["D"]))
         assert set(columns["doc_id"]) == {1}
-        assert facts["documents"]["importance"] == {"split": "train", "count": 1, "questions": 1, "left_out": 1}
+        assert details["documents"]["importance"] == {"split": "train", "count": 1, "questions": 1, "left_out": 1}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.support.records import arc, mirror, rows
 
 def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
     data = mirror(tmp_path, train=arc(6), validation=arc(4, 100))
-    columns, facts = prompts.render("arc_easy", 0, 1, data)
+    columns, details = prompts.render("arc_easy", 0, 1, data)
     evaluation = rows(columns, "evaluation")
     assert len(evaluation) == 12
     assert evaluation[0] == {
@@ -32,7 +32,7 @@ def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
         "choice_length": 7,
     }
     assert [row["gold"] for row in evaluation[:3]] == [True, False, False]
-    assert facts["documents"] == {
+    assert details["documents"] == {
         "importance": {"split": "train", "count": 6, "questions": 6, "left_out": 0},
         "evaluation": {"split": "validation", "count": 4, "questions": 4, "left_out": 0},
     }
@@ -95,9 +95,9 @@ def test_a_test_split_with_hidden_labels_is_not_evaluated(tmp_path):
 
 def test_one_split_is_cut_in_thirds(tmp_path):
     data = mirror(tmp_path, validation=arc(10, 100))
-    columns, facts = prompts.render("arc_easy", 1, 1, data)
-    assert [facts["documents"][purpose]["count"] for purpose in ("importance", "evaluation")] == [3, 7]
-    assert facts["documents"]["importance"]["split"] == "validation"
+    columns, details = prompts.render("arc_easy", 1, 1, data)
+    assert [details["documents"][purpose]["count"] for purpose in ("importance", "evaluation")] == [3, 7]
+    assert details["documents"]["importance"]["split"] == "validation"
     scoring = {row["doc_id"] for row in rows(columns, "importance")}
     evaluated = {row["doc_id"] for row in rows(columns, "evaluation")}
     assert scoring == {0, 1, 2}
@@ -153,21 +153,21 @@ class TestQuestions:
         return lambda **options: prompts.render("quiz", 0, 1, data, folders=[tasks], **options)
 
     def test_limits_count_them_and_take_all_their_documents(self, rendered):
-        columns, facts = rendered(limit_evaluation=3)
+        columns, details = rendered(limit_evaluation=3)
         evaluation = rows(columns, "evaluation")[::2]
         assert [row["doc_id"] for row in evaluation] == [0, 1, 2, 3, 4, 5]
         assert [row["question"] for row in evaluation] == [0, 0, 0, 3, 4, 4]
-        assert facts["documents"]["evaluation"]["questions"] == 3
+        assert details["documents"]["evaluation"]["questions"] == 3
 
     def test_scoring_documents_are_counted_one_by_one(self, rendered):
         scoring = rows(rendered(limit_importance=4)[0], "importance")[::2]
         assert [(row["doc_id"], row["question"]) for row in scoring] == [(0, 0), (1, 0), (2, 2), (3, 2)]
 
     def test_an_answer_can_be_a_question_of_its_own(self, rendered):
-        columns, facts = rendered(limit_evaluation=3, metric="answer")
+        columns, details = rendered(limit_evaluation=3, metric="answer")
         assert columns["question"] == columns["doc_id"]
         assert len(rows(columns, "evaluation")) == 6
-        assert facts["metric"] == "answer"
+        assert details["metric"] == "answer"
 
     def test_their_documents_come_together(self, tmp_path):
         table = quiz([2, 2]).take([0, 2, 1, 3])
@@ -192,9 +192,9 @@ def test_documents_without_a_right_choice_are_left_out_and_counted(tmp_path):
     gaps, full = (
         mirror(tmp_path / name, "piqa", train=whole, validation=t) for name, t in (("a", table), ("b", whole))
     )
-    columns, facts = prompts.render("piqa", 2, 1, gaps)
+    columns, details = prompts.render("piqa", 2, 1, gaps)
     assert [row["doc_id"] for row in rows(columns, "evaluation")[::2]] == [0, 2, 4]
-    assert facts["documents"]["evaluation"] == {"split": "validation", "count": 3, "questions": 3, "left_out": 2}
+    assert details["documents"]["evaluation"] == {"split": "validation", "count": 3, "questions": 3, "left_out": 2}
     everything = {row["doc_id"]: row["context"] for row in rows(prompts.render("piqa", 2, 1, full)[0], "evaluation")}
     for row in rows(columns, "evaluation"):
         assert row["context"] == everything[row["doc_id"]], "shots are drawn as if they were there"
@@ -202,9 +202,9 @@ def test_documents_without_a_right_choice_are_left_out_and_counted(tmp_path):
 
 def test_one_continuation_that_greedy_decoding_must_give(tmp_path):
     table = pa.Table.from_pylist([{"text": f"Word {i} and the last is l{i}"} for i in range(9)])
-    columns, facts = prompts.render("lambada_openai", 1, 1, mirror(tmp_path, "lambada_openai", test=table))
+    columns, details = prompts.render("lambada_openai", 1, 1, mirror(tmp_path, "lambada_openai", test=table))
     evaluation = rows(columns, "evaluation")
-    assert facts["documents"]["importance"] == {"split": "test", "count": 3, "questions": 3, "left_out": 0}
+    assert details["documents"]["importance"] == {"split": "test", "count": 3, "questions": 3, "left_out": 0}
     assert [row["doc_id"] for row in evaluation] == [3, 4, 5, 6, 7, 8]
     assert evaluation[0]["context"].endswith("\n\nWord 3 and the last is")
     assert {key: evaluation[0][key] for key in ("continuation", "choice", "gold", "metric", "choice_length")} == {
@@ -244,8 +244,8 @@ def test_a_task_of_the_project_goes_before_lm_evals(tmp_path):
         "validation_split: validation\ndoc_to_text: 'Q: {{question}}'\n"
         "doc_to_target: '{{choices.label.index(answerKey)}}'\ndoc_to_choice: '{{choices.text}}'\n"
     )
-    columns, facts = prompts.render("arc_easy", 0, 1, data, folders=[tmp_path / "tasks"])
-    assert facts["definition"] == "tasks/arc.yaml"
+    columns, details = prompts.render("arc_easy", 0, 1, data, folders=[tmp_path / "tasks"])
+    assert details["definition"] == "tasks/arc.yaml"
     assert prompts.render("arc_easy", 0, 1, data)[1]["definition"] == f"lm-eval {version('lm_eval')}"
     assert rows(columns, "evaluation")[0]["context"] == "Q: Which is number 100?"
 
@@ -262,8 +262,8 @@ def test_a_task_with_its_own_data_source_needs_no_mirror(tmp_path):
         "training_split: train\nvalidation_split: validation\ndoc_to_text: '{{question}}'\n"
         "doc_to_target: '{{choices.label.index(answerKey)}}'\ndoc_to_choice: '{{choices.text}}'\n"
     )
-    columns, facts = prompts.render("mine", 1, 1, "hub", folders=[tasks])
-    assert facts["data"] == {"source": "hub"}
+    columns, details = prompts.render("mine", 1, 1, "hub", folders=[tasks])
+    assert details["data"] == {"source": "hub"}
     assert rows(columns, "evaluation")[0]["context"].endswith("Which is number 100?")
 
 

@@ -193,35 +193,35 @@ class TestSplits:
     TEST = "test_split: test\n"
 
     def test_they_are_recorded(self, task):
-        _, facts = task([0, 1], self.TEST, shots=1, test=[2, 3])
-        assert facts["splits"] == {"importance": "train", "evaluation": "test", "shots": "train"}
-        assert facts["notes"] == []
+        _, details = task([0, 1], self.TEST, shots=1, test=[2, 3])
+        assert details["splits"] == {"importance": "train", "evaluation": "test", "shots": "train"}
+        assert details["notes"] == []
 
     @pytest.mark.parametrize(
         ("labels", "split"),
         [([-1, 0, 1, 2], "test"), ([0, -1, -1, -1], "validation"), ([-1] * 4, "validation"), ([0, 1, -1, -1], "test")],
     )
     def test_more_than_the_first_document_says_whether_test_has_labels(self, task, labels, split):
-        _, facts = task([0, 1], self.TEST, test=labels)
-        assert facts["splits"]["evaluation"] == split
+        _, details = task([0, 1], self.TEST, test=labels)
+        assert details["splits"]["evaluation"] == split
         hidden = labels.count(-1)
         message = (
             f"split 'validation' is evaluated, not 'test', where {hidden} of 4 documents that were looked at have no"
             if split == "validation"
             else f"{hidden} of 4 evaluation documents of split 'test' have no right choice and are left out; the first"
         )
-        assert any(note.startswith(message) for note in facts["notes"])
+        assert any(note.startswith(message) for note in details["notes"])
 
     def test_a_missing_split_for_shots_is_said(self, task):
         for line in ("fewshot_split: dev\n", "fewshot_config: {split: dev}\n"):
-            _, facts = task([0, 1], line, shots=1)
-            assert facts["splits"]["shots"] == "train"
+            _, details = task([0, 1], line, shots=1)
+            assert details["splits"]["shots"] == "train"
             key = "fewshot_config.split" if "config" in line else "fewshot_split"
             assert (
-                f"the mirror has no records of split 'dev' ({key}), so that another takes its place" in facts["notes"]
+                f"the mirror has no records of split 'dev' ({key}), so that another takes its place" in details["notes"]
             )
-            _, facts = task([0, 1], line, shots=3, dev=[0, 1, 2])
-            assert (facts["splits"]["shots"], facts["notes"]) == ("dev", [])
+            _, details = task([0, 1], line, shots=3, dev=[0, 1, 2])
+            assert (details["splits"]["shots"], details["notes"]) == ("dev", [])
             (task.__closure__[0].cell_contents / "data" / "mine" / "dev.parquet").unlink()
 
     def test_one_split_for_both_is_said(self, tmp_path):
@@ -230,8 +230,8 @@ class TestSplits:
             "doc_to_target: label\ndoc_to_choice: [a, b]\nmetric_list: [{metric: acc}, {metric: mcc}]\n"
         )
         data = mirror(tmp_path / "data", "mine", test=table([0, 1] * 5))
-        _, facts = prompts.render("mine", 0, 1, data, folders=[tmp_path])
-        assert facts["notes"] == [
+        _, details = prompts.render("mine", 0, 1, data, folders=[tmp_path])
+        assert details["notes"] == [
             "split 'test' is for both: its first 3 documents score, the others evaluate",
             "beside acc the task defines mcc, which lm-headroom does not compute",
         ]
@@ -240,8 +240,8 @@ class TestSplits:
         from lm_headroom.steps.render_prompts import render_prompts
 
         task([0, 1], self.TEST, test=[-1, -1, 0])
-        given = {"task_folder": tmp_path / "tasks", "data": str(tmp_path / "data"), "out": tmp_path / "p"}
-        render_prompts(task="mine", shots=1, seed=1, limit_importance=2, limit_evaluation=2, **given)
+        paths = {"task_folder": tmp_path / "tasks", "data": str(tmp_path / "data"), "out": tmp_path / "p"}
+        render_prompts(task="mine", shots=1, seed=1, limit_importance=2, limit_evaluation=2, **paths)
         printed = capsys.readouterr().err
         assert "prompts mine 1-shot: splits: scores train, evaluates validation, takes shots from train\n" in printed
         assert (

@@ -49,7 +49,7 @@ def control(chosen: Sequence[Head], selection: Selection, n_heads: int, number: 
     """As many random heads of the same layers, as many in each, without the chosen ones.
 
     A layer of which more than half is chosen has too few others: then all of these go, and random ones of the chosen
-    make up the number, so that a control has the chosen set's profile over layers in any case.
+    make up the number, so that a control has as many heads per layer as the chosen set in any case.
 
     Args:
         chosen: the heads that it is a control for.

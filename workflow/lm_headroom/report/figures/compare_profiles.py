@@ -14,7 +14,7 @@ from lm_headroom.results.matrix import COMPONENTS, Component
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 PARTS = 12
-"""Layers of deeper models are averaged over so many parts of their depth, so that their lines can be told apart."""
+"""Layers of deeper models are averaged over so many parts of their depth, so that their lines can be distinguished."""
 
 
 def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, tuple[Array, Array]]]:

@@ -51,7 +51,7 @@ def panels(
 
 
 def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash per task: told apart without colour vision, and in print without colour.
+    """Colour, marker and dash per task: distinct without colour vision, and in print without colour.
 
     Sixteen tasks differ in marker, and in colour or dash. Black and grey are left to averages and controls.
     """
