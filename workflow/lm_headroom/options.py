@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
+from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
 
 Command = Callable[..., None]
@@ -127,6 +128,13 @@ def _compared(text: str) -> ComparedModel:
         raise ValueError(f"{text!r}: expected NAME, or NAME,group=G or NAME,group=G,step=N") from None
 
 
+def _judged(text: str) -> JudgedOutcome:
+    try:
+        return JudgedOutcome.parse(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: expected an outcome and its margin, such as accuracy=2") from None
+
+
 OutFile = Annotated[Path, Written()]
 OutFolder = Annotated[Path, Written(is_folder=True)]
 Count = Annotated[int, converter(_whole(0))]
@@ -145,6 +153,7 @@ FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consum
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
 Points = Annotated[float, converter(_points)]
+Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""
 

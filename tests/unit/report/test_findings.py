@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, write
@@ -293,3 +294,13 @@ def test_no_finding_uses_a_private_word(texts):
     private = r"told (from|apart)|\bcan go\b|\bgoes?\b|certif|\bworth\b|optimis|profile over layers|guessing|recomputed"
     for text in texts:
         assert not re.search(private, text)
+
+
+def test_the_command_takes_outcomes_and_records_them(study, tmp_path, capsys):
+    command = ["findings", "--results", str(study.results), "--tasks", "piqa", "--shots", "0", "--seed", "7"]
+    out = tmp_path / "results" / "model" / "findings" / "seed7"
+    assert main([*command, "--outcomes", "accuracy=4", "gold_probability=0.5", "--out", str(out)]) == 0
+    record = read_provenance(out.with_suffix(".html"))
+    assert record["options"]["outcomes"] == ["accuracy=4", "gold_probability=0.5"]
+    assert main([*command, "--outcomes", "accuracy=none", "--out", str(out)]) == 2
+    assert "'accuracy=none': expected an outcome and its margin, such as accuracy=2" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_what_a_product_reads_is_of_the_study():
     for product in products.of_study(settings):
         read = set(product.reads(settings))
         assert read, product.name
-        assert product.name == "headroom" or read <= there, product.name
+        assert product.base == "headroom" or read <= there, product.name
 
 
 def test_what_a_study_lacks_is_not_drawn():
@@ -73,4 +73,4 @@ def test_a_command_says_what_the_study_has():
     figure = products.named("figure")
     assert figure["fig05"].command(settings).endswith("--controls random_1 token --iterative")
     assert figure["fig06"].command(settings).endswith("--shots 0 5 --controls random_1")
-    assert "--margin 3" in products.named("findings")["findings"].command(settings)
+    assert "--outcomes accuracy=3 gold_probability=1" in products.named("findings")["findings"].command(settings)

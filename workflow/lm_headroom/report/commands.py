@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Controls, Counts, Models, Names, OutFile, Points, command_of, converter
+from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
 from lm_headroom.report.products import COMPARISONS, Product, named
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Outcome, Sample, Statistic
@@ -134,7 +134,7 @@ def findings(
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
-    margin: Points = MARGIN,
+    outcomes: Judged = (),
     joint: bool = False,
     iterative: bool = False,
     selection_bias: bool = False,
@@ -152,7 +152,8 @@ def findings(
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
-        margin: loss of accuracy that counts as none, in percentage points.
+        outcomes: what evaluations are judged by, each with the loss that counts as none, such as accuracy=2; by
+            default accuracy with a margin of 2 points.
         joint: heads and FFNs were also pruned together.
         iterative: heads were also pruned under the iterative ranking.
         selection_bias: FFNs were also ranked by the other documents.

@@ -513,6 +513,7 @@ def _ablated(effect: Effect, n_tasks: int) -> str:
 
 def findings(matrix: ResultsMatrix) -> str:
     """The findings of one model and seed, as Markdown without a title."""
+    matrix = matrix.judges[0]
     chance = read_chance_levels(matrix)
     sections = {
         "1. How many attention heads can be pruned": _head_findings(matrix, chance),

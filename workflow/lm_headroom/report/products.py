@@ -268,7 +268,7 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
         "ablated": study.ablated_tasks,
         "correlation": study.correlation,
         "margin": study.margin_of(outcome),
-        "outcomes": [f"{name}={study.margin_of(name)}" for name in study.judged],
+        "outcomes": list(map(str, study.judged_outcomes)),
         "sample": study.sample,
         "joint": study.joint.has_grid,
         "iterative": study.pruning.is_iterative,
@@ -445,7 +445,7 @@ PRODUCTS: tuple[Product, ...] = (
             _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,
                       _read("cross_task"), _read("oracle_agreement"), _read("cross_shot"), _INDUCTION, _CAPACITY,
                       _ABLATION, _OTHER_FFNS),
-            (*_EVALUATED, "margin", "joint", "iterative", "ablated", "selection_bias", "without_induction"),
+            (*_EVALUATED, "outcomes", "joint", "iterative", "ablated", "selection_bias", "without_induction"),
             (*_MATRIX, "unseen"), title="the findings in words"),
 )  # fmt: skip
 """All figures and pages that a study may have."""

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
+from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Outcome, Statistic
+from lm_headroom.study.judged import JudgedOutcome
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -42,6 +44,7 @@ class ResultsMatrix:
         selection_bias: whether FFNs were also ranked by other documents, and that ranking's curve measured.
         without_induction: whether heads have no induction scores.
         outcome: what evaluations are judged by.
+        outcomes: the same where there are several; ``judges`` has a matrix of each.
     """
 
     results: Path
@@ -59,6 +62,7 @@ class ResultsMatrix:
     selection_bias: bool = False
     without_induction: bool = False
     outcome: Outcome = ACCURACY
+    outcomes: tuple[JudgedOutcome, ...] = ()
 
     @property
     def averages(self) -> tuple[str, ...]:
@@ -78,6 +82,7 @@ class ResultsMatrix:
         del options["results"]
         if self.outcome == ACCURACY:
             del options["outcome"]
+        options["outcomes"] = list(map(str, self.outcomes))
         # A seed of 0 is one.
         return {name: value for name, value in options.items() if value not in (None, []) and value is not False}
 
@@ -105,6 +110,12 @@ class ResultsMatrix:
         other = replace(self, **fields)
         vars(other)["record"] = self.record
         return other
+
+    @property
+    def judges(self) -> list[ResultsMatrix]:
+        """The same results, judged by each outcome in turn; by accuracy where none is named."""
+        judged = self.outcomes or (JudgedOutcome(self.outcome, self.margin or MARGIN),)
+        return [self.changed(outcome=one.outcome, margin=one.margin, outcomes=()) for one in judged]
 
     def read_all(
         self, kind: ArtifactSchema, paths: Mapping[str, Path], shots: int, **expected: Any

@@ -34,6 +34,7 @@ from lm_headroom.study.choices import (
     with_zero,
 )
 from lm_headroom.study.compared import ComparedModel
+from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     CRITERIA,
@@ -579,6 +580,11 @@ class Study(Section):
         """The margin of an outcome: points, or of bits per byte and the loss percent of the whole model's."""
         margin: float = getattr(self.margins, outcome, self.margin)
         return margin
+
+    @property
+    def judged_outcomes(self) -> list[JudgedOutcome]:
+        """The same with their margins."""
+        return [JudgedOutcome(outcome, self.margin_of(outcome)) for outcome in self.judged]
 
     @property
     def has_induction(self) -> bool:
