@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -14,11 +15,19 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class _Precision(NamedTuple):
-    """Of the mean over tasks, [...]: its standard error, Welch's degrees of freedom, and its standardised skewness."""
+    """Of the mean over tasks, [...].
+
+    Attributes:
+        error: standard error, pseudo-questions included.
+        degrees: of freedom, by Welch.
+        skewness: third central moment, in units of ``error``.
+        spread: variance without pseudo-questions, in units of ``error``.
+    """
 
     error: Array
     degrees: Array
     skewness: Array
+    spread: Array
 
 
 @dataclass(frozen=True)
@@ -55,33 +64,36 @@ class MeanLoss:
     def power(self, confidence: float, factor: float = 1.0) -> Array:
         """Probability to show that the loss is within the margin if there were none and the spread is as it is, [...].
 
-        0 where no score differs between questions or levels. The normal approximation with its first correction for
-        skew; losses that widen the error also move the mean, by which the spread of the statistic grows.
+        0 where no score differs between questions or levels. The first correction for skew includes that losses which
+        move the mean also widen the error; pseudo-questions widen it, and move nothing.
 
         Args:
             confidence: of the test.
             factor: how many times as many questions each task has.
         """
-        error, degrees, skewness = self._precision(factor)
+        error, degrees, skewness, spread = self._precision(factor)
         limit = student.ppf(confidence, degrees)
         with np.errstate(divide="ignore", invalid="ignore"):
             # The t statistic at which the corrected one is at its limit.
             bend = 3 / skewness * (np.cbrt(1 + skewness * (limit - skewness / 6)) - 1)
             critical = np.where(np.abs(skewness) < 1e-6, limit, bend)
-            short = (critical - self.allowed.mean(axis=-1) / error) / np.sqrt(np.maximum(1 - critical * skewness, 0.1))
-        power = student.cdf(-short, degrees) + skewness / 6 * (short**2 - 1) * student.pdf(short, degrees)
+            deviation = np.sqrt(np.maximum(spread - critical * skewness, 0.01))
+            short = (critical - self.allowed.mean(axis=-1) / error) / deviation
+        power = norm.cdf(-short) + skewness / deviation**3 / 6 * (short**2 - 1) * norm.pdf(short)
         clipped: Array = np.clip(np.nan_to_num(power), 0, 1)
         return clipped
 
     def _precision(self, factor: float = 1.0) -> _Precision:
         tasks, n = len(self.questions), self.questions * factor
         # One pseudo-question that loses and one that gains, shared among the tasks.
-        variance = (self.second + 2 / tasks / n * self.change**2) / (n - 1)
+        observed = self.second / (n - 1)
+        variance = observed + 2 / tasks / n * self.change**2 / (n - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.sqrt(variance.sum(axis=-1)) / tasks
             degrees = variance.sum(axis=-1) ** 2 / (variance**2 / (n - 1)).sum(axis=-1)
             skewness = (self.third / n**2).sum(axis=-1) / (tasks * error) ** 3
-        return _Precision(error, degrees, skewness)
+            spread = observed.sum(axis=-1) / variance.sum(axis=-1)
+        return _Precision(error, degrees, skewness, spread)
 
     def _distance(self, precision: _Precision) -> Array:
         """How far below the margin the average loss is, [...]: the t statistic by Hall's (1992) transformation.

@@ -54,12 +54,12 @@ class Margin:
     def judge(self, whole: Sequence[Array], pruned: Sequence[Array]) -> MeanLoss:
         """The mean loss against this margin; arguments as :func:`lm_headroom.analysis.mean_loss.mean_loss` takes them.
 
-        A pseudo-question changes by what is much for a question: under a relative margin by the mean size of the whole
-        model's scores (its bits per byte double), elsewhere by :data:`PSEUDO_CHANGE` of their standard deviations.
+        A pseudo-question changes by what is much for a question: under a relative margin by the root mean square of
+        the whole model's scores (its bits per byte double), elsewhere by :data:`PSEUDO_CHANGE` of their deviations.
         """
         # Shifted by the first, equal scores have no deviation to the last digit.
         change = [
-            np.abs(scores).mean(axis=-1)
+            np.sqrt((scores**2).mean(axis=-1))
             if self.relative
             else PSEUDO_CHANGE * (scores - scores[..., :1]).std(axis=-1, ddof=1)
             for scores in whole
