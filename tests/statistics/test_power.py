@@ -107,12 +107,12 @@ def test_accuracy_tells_a_level_apart_as_well_with_that_many_times_the_questions
     drops, rng, n = [0.0, 0.1], np.random.default_rng(5), 200
     ratio = true_ratio(drops)
 
-    def found(which: int, size: int) -> float:
+    def share_that_differs(which: int, size: int) -> float:
         whole, pruned = both_outcomes(rng, drops, (N, size))[which]
         lost = whole - pruned
         return float((lost.mean(axis=1) > 1.96 * lost.std(axis=1, ddof=1) / np.sqrt(size)).mean())
 
-    sharp = found(0, n)
+    sharp = share_that_differs(0, n)
     assert 0.4 < sharp < 0.9
-    assert found(1, round(ratio * n)) == pytest.approx(sharp, abs=0.03)
-    assert found(1, n) < sharp - 0.1
+    assert share_that_differs(1, round(ratio * n)) == pytest.approx(sharp, abs=0.03)
+    assert share_that_differs(1, n) < sharp - 0.1
