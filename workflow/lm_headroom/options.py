@@ -152,7 +152,7 @@ RankingNames = Annotated[Sequence[str], converter(_ranking_name)]
 FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
-Points = Annotated[float, converter(_points)]
+Points = Annotated[float | None, converter(_points)]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""

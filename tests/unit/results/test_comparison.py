@@ -33,7 +33,7 @@ from lm_headroom.results.comparison import Comparison, induction_row, profile_ro
 from lm_headroom.results.curves import average, read_curve
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.compared import COMPARISONS, ComparedModel
-from tests.support.small_study import Values, write_study
+from tests.support.small_study import Values, leave_one_choice, write_study
 
 TASKS, SHOTS, SEED = ("piqa", "copa", "record"), (0, 5), 7
 # early and late have the same shape, deep another. Early is inconclusive: it is right as often as by chance.
@@ -68,6 +68,7 @@ def run(folder, command, what, labels=LABELS):
     compared = what.removeprefix("compare_")
     by_seed = compared not in ("models", "induction")
     matrix = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", str(SEED)] if by_seed else []
+    matrix += ["--outcomes", "accuracy=2", "gold_probability=1"] if (command, what) == ("compare", "prunable") else []
     path = folder / "comparison" / (f"{what}/seed{SEED}.parquet" if by_seed else f"{what}.parquet")
     out = path if command == "compare" else folder / "comparison" / "figures" / compared
     models = [str(label) for label in labels]
@@ -96,7 +97,9 @@ def test_models_side_by_side(results):
 
 
 def test_what_can_be_pruned_is_the_stated_rule(results):
-    by_cell = {(r["model"], r["component"], r["shots"]): r for r in rows(results, "prunable", COMPARED_PRUNABLE)}
+    table_rows = rows(results, "prunable", COMPARED_PRUNABLE)
+    assert [r["outcome"] for r in table_rows] == ["accuracy"] * 12 + ["gold_probability"] * 12
+    by_cell = {(r["model"], r["component"], r["shots"]): r for r in table_rows[:12]}
     assert len(by_cell) == 3 * 2 * 2
     random, chance = {"piqa": 0.25, "copa": 0.5, "record": 0.5}, {"piqa": 0.3, "copa": 0.5, "record": 0.5}
     for (model, component, shots), row in by_cell.items():
@@ -136,6 +139,55 @@ def test_what_can_be_pruned_is_the_stated_rule(results):
             assert row["loss_low"] <= row["loss"] <= row["loss_high"]
             assert row["parameters_removed"] == np.mean([c[at]["parameters_removed"] for c in curves])
     assert {r["verdict"] for r in by_cell.values()} >= {"up to", "estimate only", "inconclusive"}
+
+
+def test_each_outcome_has_its_rows(results):
+    """The probability of the right choice is 0.731 where the answer is right, 0.269 where it is wrong."""
+    table_rows = rows(results, "prunable", COMPARED_PRUNABLE)
+    p = 1 / (1 + math.exp(-1))
+    assert {(r["outcome"], r["margin"]) for r in table_rows} == {("accuracy", 2), ("gold_probability", 1)}
+    for by_accuracy, row in zip(table_rows[:12], table_rows[12:], strict=True):
+        assert [row[name] for name in ("model", "component", "shots", "accuracy", "chance_level", "n_questions")] == [
+            by_accuracy[name] for name in ("model", "component", "shots", "accuracy", "chance_level", "n_questions")
+        ]
+        assert by_accuracy["score"] == by_accuracy["accuracy"]
+        assert row["score"] == pytest.approx(1 - p + (2 * p - 1) * row["accuracy"])
+        assert row["score_stderr"] == pytest.approx((2 * p - 1) * row["stderr"])
+    record = provenance(study_of(results, "prunable").artifact("prunable"))
+    assert record["options"]["outcomes"] == ["accuracy=2", "gold_probability=1"]
+
+
+def test_a_share_by_gold_probability_is_that_of_its_own_test(results):
+    """Copa of late, alone above chance in its way, against the test on scores computed here."""
+    row = next(
+        r
+        for r in rows(results, "prunable", COMPARED_PRUNABLE)
+        if (r["outcome"], r["model"], r["component"], r["shots"]) == ("gold_probability", "late", "heads", 0)
+    )
+    curves, right = [], []
+    for task in TASKS:
+        by_level = table(results, "late", f"pruned_eval/heads/{task}/0shot-seed7/own.parquet", PRUNED_EVAL)
+        likely = [np.exp(np.array(level["log_likelihoods"])) for level in by_level]
+        curves.append(np.array([values[:, 0] / values.sum(axis=1) for values in likely]))
+        right.append(np.array(by_level[0]["correct"], float))
+    expected = find_prunable(curves, [0.3, 0.5, 0.5], Margin(0.01), whole_right=right)
+    assert row["verdict"] == expected.verdict == "up to"
+    assert row["percent"] == [0, 20, 50, 90][expected.level]
+
+
+def test_tasks_that_do_not_define_an_outcome_are_left_out(results):
+    models = [ResultsMatrix(results / name, TASKS, SHOTS, SEED) for name in MODELS]
+    for study in models:
+        leave_one_choice(study, "copa")
+    assert run(results, "compare", "prunable") == 0
+    late = [r for r in rows(results, "prunable", COMPARED_PRUNABLE) if r["model"] == "late"]
+    assert [r["n_tasks"] for r in late] == [3] * 4 + [2] * 4
+    for study in models:
+        leave_one_choice(study, *TASKS)
+    assert run(results, "compare", "prunable") == 0
+    late = [r for r in rows(results, "prunable", COMPARED_PRUNABLE) if r["model"] == "late"][4:]
+    assert {(r["verdict"], r["score"], r["percent"]) for r in late} == {("inconclusive", None, None)}
+    assert "gold probability compares choices" in late[0]["reason"]
 
 
 def ranks(values):

@@ -25,6 +25,10 @@ COMPARED_PRUNABLE = ArtifactSchema(
         Column("model", pa.string(), "the model's name"),
         Column("component", pa.string(), "heads or ffns, each task under its own ranking"),
         Column("shots", pa.int32(), "number of few-shot examples"),
+        Column("outcome", pa.string(), "what evaluations are judged by; docs/statistics.md has the formulas"),
+        Column(
+            "margin", pa.float64(), "loss of it that counts as none: points, percent of the whole model's, or its unit"
+        ),
         Column(
             "verdict",
             pa.string(),
@@ -37,7 +41,7 @@ COMPARED_PRUNABLE = ArtifactSchema(
         Column("estimate", pa.int32(), "largest level up to which no observed loss exceeds the margin", nullable=True),
         Column("below", pa.int32(), "upper bound: from here on losses are shown to exceed the margin", nullable=True),
         Column("parameters_removed", pa.float64(), "parameters pruned at that level, mean over tasks", nullable=True),
-        Column("loss", pa.float64(), "average accuracy lost at that level", nullable=True),
+        Column("loss", pa.float64(), "average loss of the outcome at that level, in units of the score", nullable=True),
         Column("loss_low", pa.float64(), "lower 95% limit of that loss, questions paired", nullable=True),
         Column("loss_high", pa.float64(), "upper limit", nullable=True),
         Column(
@@ -46,12 +50,25 @@ COMPARED_PRUNABLE = ArtifactSchema(
             "probability to pass at the next level if nothing is lost",
             nullable=True,
         ),
+        Column(
+            "score",
+            pa.float64(),
+            "outcome of the whole model, higher is better, mean over these tasks; missing where none defines it",
+            nullable=True,
+        ),
+        Column(
+            "score_stderr",
+            pa.float64(),
+            "its standard error over questions; NaN for one question",
+            nullable=True,
+            undefined=True,
+        ),
         Column("accuracy", pa.float64(), "accuracy of the whole model, mean over the tasks above chance"),
         Column("stderr", pa.float64(), "its standard error over questions; NaN for one question", undefined=True),
         Column("random_choice", pa.float64(), "average accuracy of a uniform random choice"),
         Column("majority", pa.float64(), "average accuracy of always giving the same choice, the best of them"),
         Column("chance_level", pa.float64(), "average of the higher of both"),
-        Column("n_tasks", pa.int32(), "tasks above chance; all where none is"),
+        Column("n_tasks", pa.int32(), "tasks above chance that define the outcome; all that define it where none is"),
         Column("n_questions", pa.int32(), "questions over these tasks"),
         Column("reason", pa.string(), "why no test shows a share", nullable=True),
     ),

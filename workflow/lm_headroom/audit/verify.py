@@ -29,6 +29,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.options import command_of, study_keys
 from lm_headroom.report.products import COMPARISONS, PRODUCTS, Product
+from lm_headroom.study.choices import ACCURACY
 from lm_headroom.study.config import Study
 from lm_headroom.study.lists import FOLDER as LISTS
 from lm_headroom.study.lists import LISTED
@@ -367,6 +368,7 @@ def _belongs(file: File, study: Study) -> bool:
         and provenance.get("task", study.tasks[0]) in [*study.all_tasks, AGGREGATE]
         and provenance.get("shots", study.shots[0]) in study.shots
         and provenance.get("seed", options.get("seed", study.seeds[0])) in study.seeds
+        and options.get("outcome", ACCURACY) in study.judged
     )
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
 from lm_headroom.report.products import COMPARISONS, Product, named
-from lm_headroom.settings import MARGIN
-from lm_headroom.study.choices import ACCURACY, Outcome, Sample, Statistic
+from lm_headroom.study.choices import ACCURACY, DEFAULT_MARGINS, Outcome, Sample, Statistic
+from lm_headroom.study.judged import JudgedOutcome
 
 NEEDED = ("tasks", "shots", "seeds", "models")
 """Options without which a product that has them shows nothing."""
@@ -90,7 +90,7 @@ def table(
     transfer: Names = (),
     ablated: Names = (),
     outcome: Outcome = ACCURACY,
-    margin: Points = MARGIN,
+    margin: Points = None,
     sample: Sample = "first",
     joint: bool = False,
     iterative: bool = False,
@@ -111,7 +111,8 @@ def table(
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
         outcome: what evaluations are judged by.
-        margin: loss of accuracy that counts as none, in percentage points.
+        margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
+            default of a study if not given, 2 points of accuracy.
         sample: the choice of scoring documents; a `shuffled` one depends on the seed.
         joint: heads and FFNs were also pruned together.
         iterative: heads were also pruned under the iterative ranking.
@@ -175,7 +176,7 @@ def compare(
     tasks: Names = (),
     shots: Counts = (),
     seed: int | None = None,
-    margin: Points = MARGIN,
+    outcomes: Judged = (),
 ) -> None:
     """Compare the models of a study, from their artifacts.
 
@@ -189,7 +190,8 @@ def compare(
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
-        margin: loss of accuracy that counts as none, in percentage points.
+        outcomes: what `prunable` judges by, each with the loss that counts as none, such as accuracy=2; by default
+            accuracy with a margin of 2 points.
 
     Example:
         lm-headroom compare rankings --results results --models a b --tasks copa --shots 0 --seed 1 --out srcc.parquet
@@ -201,7 +203,7 @@ def compare(
         raise HeadroomError(f"comparing {what} needs --tasks, --shots and --seed")
     matrix: dict[str, Any] = {"tasks": tuple(tasks), "shots": tuple(shots), "seed": seed} if by_shot else {}
     if what == "prunable":
-        matrix["margin"] = margin
+        matrix["outcomes"] = tuple(outcomes) or (JudgedOutcome(ACCURACY, DEFAULT_MARGINS[ACCURACY]),)
     command_of(f"compare_{what}")(out=out, comparison=Comparison(results, tuple(models), **matrix))
 
 
@@ -236,6 +238,8 @@ def make(product: Product, values: dict[str, Any]) -> None:
         raise HeadroomError(f"{product.kind} {product.base} needs {' and '.join(f'--{name}' for name in missing)}")
     options = {name: values[name] for name in product.options}
     options = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
+    if "margin" in options:
+        options["margin"] = options["margin"] or DEFAULT_MARGINS[product.outcome]
     arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}
     if "sample" in arguments:
         arguments["same_documents"] = arguments.pop("sample") == "first"

@@ -29,15 +29,9 @@ from lm_headroom.artifacts.store import provenance, read, reads
 from lm_headroom.report.pages import size, write_page
 from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.gains import gain_sentence
-from lm_headroom.report.tables.headroom import (
-    accuracy_margin,
-    average_prunable,
-    limits_in_words,
-    tasks_above_chance,
-    whole_of,
-)
+from lm_headroom.report.tables.headroom import average_prunable, limits_in_words, tasks_above_chance, whole_of
 from lm_headroom.report.tables.selection_bias import measure_selection_bias
-from lm_headroom.results.ablation import ACCURACY, Effect, effects, select
+from lm_headroom.results.ablation import GAIN, Effect, effects, select
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import (
     Average,
@@ -56,6 +50,7 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.gain import gain
 from lm_headroom.results.induction import SCORES, Score, read_capacity, read_induction
+from lm_headroom.results.margins import margin_of
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ONE_PARTNER, Component, ResultsMatrix
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST, RANDOM
@@ -220,7 +215,7 @@ def _joint_verdict(
 ) -> str:
     grid, levels = average_grid(grids), [chance[task].level for task in tasks]
     overlap = explain_overlap(matrix, shots, "ffns", chance)
-    prunable = find_prunable_cell(grid.scores, grid.removed, levels, accuracy_margin(matrix), overlap)
+    prunable = find_prunable_cell(grid.scores, grid.removed, levels, margin_of(matrix), overlap)
     margin = f"{matrix.margin or MARGIN:g} points"
     if prunable.verdict == INCONCLUSIVE:
         return f"**Inconclusive for heads and FFNs together {_with(shots)}.** {_sentence(prunable.reason)}"
@@ -488,7 +483,7 @@ def _ablated(effect: Effect, n_tasks: int) -> str:
     e, extra = effect, effect.extra
     by = "both scores" if e.cell.selection == "both" else SELECTIONS[e.cell.selection]
     heads = f"the top {e.cell.percent}% of heads by {by}"
-    outcome = f"{e.shots}-shot {'accuracy' if e.outcome == ACCURACY else 'gain'}"
+    outcome = f"{e.shots}-shot {'gain' if e.outcome == GAIN else 'accuracy'}"
     average = (
         f"the average of {_count(e.n_controls, 'random draw')} of {_count(e.n_heads, 'head')} from the same layers"
     )
@@ -504,7 +499,7 @@ def _ablated(effect: Effect, n_tasks: int) -> str:
     else:
         verdict = f"Inconclusive for {heads} and {outcome}"
         comparison = f"not significantly different from {average}: the difference is {_in_points(extra)}"
-    whole = (_range if e.outcome == ACCURACY else _in_points)(e.whole)
+    whole = (_in_points if e.outcome == GAIN else _range)(e.whole)
     return (
         f"- **{verdict}.** The ablation loses {_in_points(e.lost)}, {comparison}. With all heads, the {outcome} "
         f"averages {whole} over {_count(n_tasks, 'task')}."

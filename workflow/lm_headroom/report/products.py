@@ -454,7 +454,7 @@ PRODUCTS: tuple[Product, ...] = (
 COMPARISONS = (
     _compared("models", "the models", lambda study: []),
     _compared("prunable", "how much of the models can be pruned",
-              _each("model", _OWN_HEADS, _OWN_FFNS, _FFNS, _prompts("all_tasks")), *_MATRIX, "margin"),
+              _each("model", _OWN_HEADS, _OWN_FFNS, _FFNS, _prompts("all_tasks")), *_MATRIX, "outcomes"),
     _compared("rankings", "the rankings of the models' heads", _each("model", _ALL_SCORES), *_MATRIX),
     _compared("profiles", "importance by depth of the models", _each("model", _AGGREGATE_SCORES, _FFNS), *_MATRIX),
     _compared("induction", "the induction scores of the models", _each("model", _INDUCTION)),

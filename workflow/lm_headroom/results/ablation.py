@@ -1,4 +1,4 @@
-"""What tasks lose without induction heads, against random heads of the same layers; of accuracy and few-shot gain."""
+"""What tasks lose without induction heads, against random heads of the same layers; of outcome and few-shot gain."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import numpy as np
 
 from lm_headroom.analysis.bootstrap import mcnemar
 from lm_headroom.analysis.head_selection import WHOLE, Selection
+from lm_headroom.analysis.outcomes import RIGHT_ANSWERS
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
 from lm_headroom.results.curves import per_question
 from lm_headroom.results.estimates import Estimate, estimates
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
+from lm_headroom.study.choices import ACCURACY, Outcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-ACCURACY, GAIN = "accuracy", "few-shot gain"
+GAIN = "few-shot gain"
 _ROW = ("selection", "percent", "control", "n_heads", "n_shared")
 
 
@@ -32,7 +34,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Ablation:
-    """One task at one number of shots; outcomes are 1 where a question is answered right, else 0.
+    """One task at one number of shots; outcomes are the matrix's scores, of accuracy 1 for a right answer, else 0.
 
     Attributes:
         path: the artifact.
@@ -55,10 +57,10 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Effect:
-    """An accuracy, or a few-shot gain, without heads: of one task or the average over tasks.
+    """An outcome, or its few-shot gain, without heads: of one task or the average over tasks; higher is better.
 
     Attributes:
-        outcome: accuracy, or few-shot gain: accuracy at ``shots`` minus accuracy at 0 shots.
+        outcome: the matrix's, or few-shot gain: that outcome at ``shots`` minus the same at 0 shots.
         task: or ``average``.
         shots: few-shot examples.
         cell: which heads.
@@ -73,7 +75,8 @@ class Effect:
         control_lost: what the controls lose on average.
         extra: what the chosen heads' ablation loses beyond that; intervals pair questions, and are of these controls.
         least, most: what a single control loses.
-        p_value: McNemar's test of ``lost``; None for averages and gains, which are no pairs of outcomes.
+        p_value: McNemar's test of ``lost``; None for averages and gains, which are no pairs of outcomes, and for scores
+            other than right and wrong.
     """
 
     outcome: str
@@ -100,15 +103,21 @@ class Effect:
         return self.extra.low > 0 and self.lost.value > self.most
 
 
-def read_ablation(path: Path, **expected: Any) -> Ablation:
+def read_ablation(path: Path, outcome: Outcome = ACCURACY, **expected: Any) -> Ablation:
     """Read an induction-ablation artifact.
+
+    Args:
+        path: the artifact.
+        outcome: whose scores are read.
+        expected: see :func:`lm_headroom.artifacts.store.read`.
 
     Raises:
         ArtifactError: it is none or not the one expected (see :func:`lm_headroom.artifacts.store.read`), does not begin
             with the whole model, or has chosen heads without controls.
     """
     table = read(path, INDUCTION_ABLATION, **expected)
-    whole, *others = zip(*(table.column(name).to_pylist() for name in _ROW), per_question(table, path), strict=True)
+    scores = per_question(table, path, outcome)
+    whole, *others = zip(*(table.column(name).to_pylist() for name in _ROW), scores, strict=True)
     chosen, n_heads = {}, {}
     controls: dict[Cell, list[Array]] = {}
     shared: dict[Cell, list[int]] = {}
@@ -142,7 +151,9 @@ def study_ablations(matrix: ResultsMatrix, shots: int) -> dict[str, Ablation]:
         HeadroomError: they are of different heads.
     """
     ablations = {
-        task: read_ablation(matrix.path("induction_ablation", shots, task=task), **matrix.expected(shots, task))
+        task: read_ablation(
+            matrix.path("induction_ablation", shots, task=task), matrix.outcome, **matrix.expected(shots, task)
+        )
         for task in matrix.ablated
     }
     first, *others = ablations.values()
@@ -153,7 +164,7 @@ def study_ablations(matrix: ResultsMatrix, shots: int) -> dict[str, Ablation]:
 
 
 def effects(matrix: ResultsMatrix) -> list[Effect]:
-    """Effects on accuracy at each number of shots, then on the gain of each over 0 shots; the average over tasks first.
+    """Effects on the outcome at each number of shots, then on each gain over 0 shots; the average over tasks first.
 
     Without 0 shots in the study there are no gains.
 
@@ -161,7 +172,7 @@ def effects(matrix: ResultsMatrix) -> list[Effect]:
         HeadroomError: a task's questions at some number of shots are others than at 0 shots, or heads differ.
     """
     ablations = {shots: study_ablations(matrix, shots) for shots in matrix.shots}
-    outcomes = [effect for shots in matrix.shots for effect in effects_between(ACCURACY, shots, ablations[shots])]
+    outcomes = [effect for shots in matrix.shots for effect in effects_between(matrix.outcome, shots, ablations[shots])]
     for shots in matrix.shots if 0 in matrix.shots else ():
         if shots:
             outcomes += effects_between(GAIN, shots, ablations[shots], ablations[0])
@@ -194,7 +205,7 @@ def effects_between(
         estimated = estimates([quantities[task] for task in members])
         single = np.mean([losses[task].mean(axis=-1) for task in members], axis=0)
         for i, cell in enumerate(first.chosen):
-            tested = group in tasks and before is None
+            tested = group in tasks and outcome in RIGHT_ANSWERS
             p_value = mcnemar(tasks[group].whole, tasks[group].chosen[cell]) if tested else None
             whole, ablated, lost, control, control_lost, extra = estimated[i]
             yield Effect(

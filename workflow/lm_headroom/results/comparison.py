@@ -19,6 +19,7 @@ from lm_headroom.results.curves import AverageCurve
 from lm_headroom.results.matrix import Component, ResultsMatrix
 from lm_headroom.study.choices import Statistic
 from lm_headroom.study.compared import ComparedModel
+from lm_headroom.study.judged import JudgedOutcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -33,7 +34,7 @@ class Comparison:
         tasks, shots: in the order of the figures.
         seed: few-shot seed; None for what does not depend on it.
         correlation: which statistic a figure of rankings shows, ``spearman`` or ``argsort``; None elsewhere.
-        margin: loss that counts as none, in percentage points; None for what does not depend on it.
+        outcomes: what evaluations are judged by, with margins; none for what does not depend on them.
     """
 
     results: Path
@@ -42,13 +43,13 @@ class Comparison:
     shots: tuple[int, ...] = ()
     seed: int | None = None
     correlation: Statistic | None = None
-    margin: float | None = None
+    outcomes: tuple[JudgedOutcome, ...] = ()
 
     @cached_property
     def matrices(self) -> dict[str, ResultsMatrix]:
         """Each model's part, by its name."""
         return {
-            model.name: ResultsMatrix(self.results / model.name, self.tasks, self.shots, self.seed, margin=self.margin)
+            model.name: ResultsMatrix(self.results / model.name, self.tasks, self.shots, self.seed)
             for model in self.models
         }
 
@@ -59,7 +60,7 @@ class Comparison:
     @property
     def recorded_options(self) -> dict[str, Any]:
         """The compared models and cells, as artifacts record them."""
-        return {name: value for name, value in self.options.items() if name not in ("correlation", "margin")}
+        return {name: value for name, value in self.options.items() if name not in ("correlation", "outcomes")}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,21 +71,28 @@ class Comparison:
             "shots": list(self.shots),
             "seed": self.seed,
             "correlation": self.correlation,
-            "margin": self.margin,
+            "outcomes": list(map(str, self.outcomes)),
         }
         return {name: value for name, value in options.items() if value not in (None, [])}
 
 
 def prunable_row(
-    model: str, component: Component, shots: int, curve: AverageCurve, prunable: Prunable, chance: Sequence[ChanceLevel]
+    model: str,
+    judged: JudgedOutcome,
+    component: Component,
+    shots: int,
+    curve: AverageCurve,
+    prunable: Prunable,
+    chance: Sequence[ChanceLevel],
 ) -> dict[str, Any]:
     """A row of the artifact: the prunable share of one model's heads or FFNs at one number of shots.
 
     Args:
         model: its name.
+        judged: the outcome and its margin.
         component: what is pruned.
         shots: number of few-shot examples.
-        curve: accuracy averaged over the tasks above chance, each under its own ranking.
+        curve: the outcome averaged over the tasks above chance, each under its own ranking.
         prunable: the share of it that can be pruned.
         chance: chance levels of the same tasks.
     """
@@ -93,6 +101,8 @@ def prunable_row(
         "model": model,
         "component": component,
         "shots": shots,
+        "outcome": judged.outcome,
+        "margin": judged.margin,
         "verdict": prunable.verdict,
         "percent": None if at is None else curve.percent[at],
         "estimate": None if prunable.estimate is None else curve.percent[prunable.estimate],
@@ -102,8 +112,10 @@ def prunable_row(
         "loss_low": None if at is None else float(curve.loss_interval.low[at]),
         "loss_high": None if at is None else float(curve.loss_interval.high[at]),
         "power": prunable.power,
-        "accuracy": float(curve.mean[0]),
-        "stderr": float(curve.stderr[0]),
+        "score": float(curve.mean[0]),
+        "score_stderr": float(curve.stderr[0]),
+        "accuracy": curve.accuracy,
+        "stderr": curve.accuracy_stderr,
         "random_choice": float(np.mean([task.random_choice for task in chance])),
         "majority": float(np.mean([task.majority for task in chance])),
         "chance_level": float(np.mean([task.level for task in chance])),

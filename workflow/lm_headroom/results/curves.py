@@ -105,6 +105,17 @@ class Average:
         """Over all tasks."""
         return sum(outcomes.shape[-1] for outcomes in self.scores)
 
+    @property
+    def accuracy(self) -> float:
+        """Of the whole model, whatever the outcome."""
+        return float(np.mean([right.mean() for right in self.whole_right]))
+
+    @property
+    def accuracy_stderr(self) -> float:
+        """Its standard error over questions."""
+        variances = [right.var(ddof=1) / len(right) for right in self.whole_right]
+        return float(np.sqrt(np.sum(variances)) / len(variances))
+
 
 @dataclass(frozen=True)
 class AverageCurve(Average):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from lm_headroom.settings import Dtype
+from lm_headroom.settings import MARGIN, Dtype
 from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
 
 __all__ = ["Dtype", "LastLayerTokens", "Reduction"]
@@ -27,7 +27,18 @@ OUTCOMES = get_args(Outcome)
 ACCURACY: Outcome = "accuracy"
 """The paper's outcome, which every study has."""
 RELATIVE_OUTCOMES: tuple[Outcome, ...] = ("gold_bits_per_byte", "loss")
-"""Outcomes whose margin is a percentage of what the whole model has."""
+"""Outcomes whose margin is a percentage of what the whole model has, since their scale differs by task."""
+DEFAULT_MARGINS: dict[Outcome, float] = {
+    "accuracy": MARGIN,
+    "accuracy_norm": MARGIN,
+    # Half as many points, since a probability moves before the answer flips.
+    "gold_probability": 1,
+    "gold_probability_norm": 1,
+    "gold_bits_per_byte": 1,
+    "loss": 1,
+    "margin": 0.01,
+}
+"""Losses that count as none unless a study says otherwise: points, of relative outcomes percent, else the unit."""
 
 
 def ascending(values: Iterable[int]) -> list[int]:

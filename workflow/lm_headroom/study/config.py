@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
-from lm_headroom.settings import CHOICE_MARGIN, MARGIN, PROBABILITY_MARGIN, RELATIVE_MARGIN_PERCENT
+from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import (
     ACCURACY,
+    DEFAULT_MARGINS,
     LEVELS,
     Aggregation,
     Device,
@@ -250,21 +251,23 @@ class Margins(Section):
     """The margins of the non-inferiority test for outcomes other than accuracy, whose margin is `margin`."""
 
     gold_probability: Margin = Field(
-        default=PROBABILITY_MARGIN, description="Tolerated loss of the gold probability, in percentage points."
+        default=DEFAULT_MARGINS["gold_probability"],
+        description="Tolerated loss of the gold probability, in percentage points.",
     )
     gold_probability_norm: Margin = Field(
-        default=PROBABILITY_MARGIN, description="Tolerated loss of the normalised gold probability, in points."
+        default=DEFAULT_MARGINS["gold_probability_norm"],
+        description="Tolerated loss of the normalised gold probability, in points.",
     )
     gold_bits_per_byte: Margin = Field(
-        default=RELATIVE_MARGIN_PERCENT,
+        default=DEFAULT_MARGINS["gold_bits_per_byte"],
         description="Tolerated rise of the gold continuation's bits per byte, in percent of the whole model's.",
     )
     loss: Margin = Field(
-        default=RELATIVE_MARGIN_PERCENT,
+        default=DEFAULT_MARGINS["loss"],
         description="Tolerated rise of the gold continuation's loss, in percent of the whole model's.",
     )
     margin: Margin = Field(
-        default=CHOICE_MARGIN,
+        default=DEFAULT_MARGINS["margin"],
         description="Tolerated loss of the margin between the best right choice and the best other, in nats per byte.",
     )
 

@@ -12,6 +12,7 @@ from lm_headroom.artifacts.comparison import COMPARED_PRUNABLE
 from lm_headroom.report.figures import comparison, style
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.results.matrix import COMPONENTS, Component
+from lm_headroom.study.choices import ACCURACY
 
 BELOW = -9.0
 """Height of the marks of models without a tested share, in percent."""
@@ -22,7 +23,9 @@ def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, dict[str
     rows = comparison.read_rows(compared, "prunable", COMPARED_PRUNABLE)
     return {
         (component, shots): {
-            row["model"]: row for row in rows if (row["component"], row["shots"]) == (component, shots)
+            row["model"]: row
+            for row in rows
+            if (row["outcome"], row["component"], row["shots"]) == (ACCURACY, component, shots)
         }
         for component in COMPONENTS
         for shots in compared.shots

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.report.figures import style
-from lm_headroom.results.ablation import ACCURACY, GAIN, Effect, effects, select
+from lm_headroom.results.ablation import GAIN, Effect, effects, select
 from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import ResultsMatrix
 
@@ -38,11 +38,11 @@ def draw(matrix: ResultsMatrix) -> Figure:
         _band(ax, cells, [e.control for e in cells], "grey")
         _band(ax, cells, [e.ablated for e in cells], colours[selection]["color"])
         _markers(ax, cells, colours[selection]["color"])
-        title = style.shot_title(shots) + ("" if outcome == ACCURACY else " gain")
+        title = style.shot_title(shots) + (" gain" if outcome == GAIN else "")
         ax.set(title=f"{title}, {SELECTIONS[selection]}", xlabel="heads ablated (%)")
-        ax.set_ylabel("accuracy (%)" if outcome == ACCURACY else "few-shot gain (points)")
+        ax.set_ylabel("few-shot gain (points)" if outcome == GAIN else "accuracy (%)")
         ax.grid(alpha=0.3)
-    for shown in (ACCURACY, GAIN):
+    for shown in dict.fromkeys(outcome for _, outcome, _ in panels):
         _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == shown])
     _legend(figure)
     style.headline(figure, f"Without the strongest induction heads, average over tasks, 95% bands, {matrix.model}")

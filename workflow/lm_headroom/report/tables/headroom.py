@@ -16,15 +16,16 @@ from lm_headroom.analysis.non_inferiority import (
     INCONCLUSIVE,
     PRUNABLE,
     RELATIVE_MARGIN,
-    Margin,
     Prunable,
     find_prunable,
     find_prunable_cell,
     is_above_chance,
 )
+from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
+from lm_headroom.report.tables.by_outcome import in_title, in_unit, notes_on, unit_of, value_of, with_interval
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import (
     Average,
@@ -36,8 +37,10 @@ from lm_headroom.results.curves import (
     study_curves,
     study_grids,
 )
+from lm_headroom.results.margins import margin_in_words, margin_of
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
-from lm_headroom.settings import MARGIN
+from lm_headroom.results.outcomes import restrict
+from lm_headroom.study.choices import ACCURACY, Outcome
 from lm_headroom.study.ranking_names import AGGREGATE
 
 BOTH = "heads and FFNs"
@@ -53,8 +56,8 @@ PAPER = {
 """Shares that the paper reads off its curves of OPT-66B by eye, where accuracy starts to fall."""
 NOTES = (
     "*Prunable within the margin*: non-inferiority tests show, with "
-    f"{100 * CONFIDENCE:.0f}% confidence, that the loss of accuracy against the whole model is less than {{margin:g}} "
-    "points at that level and at every level before it. *Up to*: the study had enough questions to show more, a power "
+    f"{100 * CONFIDENCE:.0f}% confidence, that the loss of {{outcome}} against the whole model is less than {{margin}} "
+    "at that level and at every level before it. *Up to*: the study had enough questions to show more, a power "
     f"of at least {ENOUGH_POWER} to pass at the next level if it lost nothing, and did not; *at least*: more questions "
     "or levels could. *Upper bound*: from there on, losses are shown to exceed the margin, with the same confidence. "
     f"Each of the two bounds is one-sided, at {100 * CONFIDENCE:.0f}%; together they are an interval of "
@@ -68,19 +71,21 @@ NOTES = (
     "*Inconclusive*: the whole model is itself not significantly better than chance, or no level passes and the study "
     "is underpowered: the power at the lowest pruning level, the probability to pass if nothing is lost there, is "
     f"below {ENOUGH_POWER}.",
-    f"*{100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance* is the other margin, which takes into account how "
-    "much there is to lose: tested with the same confidence, level by level.",
     "Each row has its confidence by itself. The paper reads its shares off the curves of OPT-66B by eye, without a "
     "margin; they do not predict those of another model.",
+)
+NOTE_ON_ACCURACY = (
+    f"*{100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance* is the other margin, which takes into account how "
+    "much there is to lose: tested with the same confidence, level by level."
 )
 
 
 class PrunableRow(NamedTuple):
     """The prunable share of a component, for one task or on average, at one few-shot seed.
 
-    Percents are of all heads or FFNs, losses and accuracies shares of 1; None where not defined. ``relative`` is the
-    share by the margin that is a share of the accuracy above chance; ``chance_level`` is the mean over tasks of the
-    higher of ``random_choice`` and ``majority``.
+    Percents are of all heads or FFNs, accuracies shares of 1; None where not defined. ``value`` is the outcome of the
+    whole model, which like losses is in ``unit``. ``relative`` is the share by the margin that is a share of the
+    accuracy above chance; ``chance_level`` is the mean over tasks of the higher of ``random_choice`` and ``majority``.
     """
 
     seed: int
@@ -88,8 +93,12 @@ class PrunableRow(NamedTuple):
     component: str
     ranking: str
     task: str
+    outcome: str
+    unit: str
     tasks: int
     questions: int
+    value: float | None
+    value_stderr: float | None
     accuracy: float
     stderr: float
     random_choice: float
@@ -128,6 +137,17 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[PrunableRow]:
             yield from _shot_rows(of_seed, shots, chance)
 
 
+def prunable_of(matrix: ResultsMatrix, curve: AverageCurve, chance: Sequence[ChanceLevel], overlap: str) -> Prunable:
+    """The share of a curve that can be pruned within the margin of the matrix's outcome."""
+    levels = [task.level for task in chance]
+    return find_prunable(curve.scores, levels, margin_of(matrix), overlap, _right(matrix, curve))
+
+
+def _right(matrix: ResultsMatrix, averaged: Average) -> Sequence[Any] | None:
+    """Right answers of the whole model per task, where scores are other than these."""
+    return None if matrix.outcome == ACCURACY else averaged.whole_right
+
+
 def groups(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, ChanceLevel]) -> dict[str, list[str]]:
     """Averages to the tasks that they are over: all, and those above chance where these are some, but not all.
 
@@ -135,7 +155,7 @@ def groups(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, 
 
     Args:
         tasks: all.
-        whole: outcomes of the whole model by task, [question].
+        whole: right answers of the whole model by task, [question].
         chance: chance levels by task.
     """
     above = [task for task in tasks if is_above_chance(whole[task], chance[task].level)]
@@ -158,7 +178,7 @@ def average_prunable(
     """The prunable share under own rankings, averaged over the tasks above chance: these, their curve, and the share.
 
     Args:
-        matrix: of one seed.
+        matrix: of one seed; its tasks define its outcome.
         shots: number of few-shot examples.
         component: what is pruned.
         chance: chance levels by task.
@@ -168,36 +188,34 @@ def average_prunable(
     tasks = tasks_above_chance(list(among or matrix.tasks), whole_of(curves), chance)
     curve = average([curves[task] for task in tasks])
     overlap = explain_overlap(matrix, shots, component, chance, tasks)
-    levels = [chance[task].level for task in tasks]
-    return tasks, curve, find_prunable(curve.scores, levels, accuracy_margin(matrix), overlap)
-
-
-def accuracy_margin(matrix: ResultsMatrix) -> Margin:
-    """The loss of accuracy that counts as none."""
-    return Margin((matrix.margin or MARGIN) / 100)
+    return tasks, curve, prunable_of(matrix, curve, [chance[task] for task in tasks], overlap)
 
 
 def whole_of(members: Mapping[str, Curve] | Mapping[str, Grid]) -> dict[str, Any]:
-    """Outcomes of the whole model by task, [question]."""
+    """Right answers of the whole model by task, [question]."""
     return {task: member.whole_right for task, member in members.items()}
 
 
-def _shot_rows(matrix: ResultsMatrix, shots: int, chance: Mapping[str, ChanceLevel]) -> Iterator[PrunableRow]:
+def _shot_rows(study: ResultsMatrix, shots: int, chance: Mapping[str, ChanceLevel]) -> Iterator[PrunableRow]:
+    matrix, left_out = restrict(study)
     for component, ranking in CURVES:
         curves = study_curves(matrix, shots, ranking, component)
         overlap = {task: explain_overlap(matrix, shots, component, chance, [task]) for task in matrix.tasks}
         if ranking == AGGREGATE:
-            overlap = dict.fromkeys(matrix.tasks, explain_overlap(matrix, shots, component, chance))
+            overlap = dict.fromkeys(matrix.tasks, explain_overlap(study, shots, component, chance))
         members_of = groups(matrix.tasks, whole_of(curves), chance) | {task: [task] for task in matrix.tasks}
         for name, tasks in members_of.items():
             curve = average([curves[task] for task in tasks])
             cell = (matrix.seed or 0, shots, component, ranking, name)
             yield _row(matrix, cell, curve, [chance[task] for task in tasks], _first(overlap[task] for task in tasks))
-    if matrix.joint:
+        for task in left_out:
+            if task in study.tasks:
+                yield _undefined_row(study, (study.seed or 0, shots, component, ranking, task), chance[task])
+    if matrix.joint and matrix.tasks:
         grids = dict(zip(matrix.tasks, study_grids(matrix, shots), strict=True))
         members_of = groups(matrix.tasks, whole_of(grids), chance) or {task: [task] for task in matrix.tasks}
         # The grid may be pruned by the aggregate of all tasks.
-        reason = explain_overlap(matrix, shots, "ffns", chance)
+        reason = explain_overlap(study, shots, "ffns", chance)
         for name, tasks in members_of.items():
             members = [grids[task] for task in tasks]
             yield _joint_row(matrix, shots, name, members, [chance[task] for task in tasks], reason)
@@ -215,10 +233,10 @@ def _row(
     overlap: str,
 ) -> PrunableRow:
     *_, component, ranking, name = cell
-    prunable = find_prunable(curve.scores, [task.level for task in chance], accuracy_margin(matrix), overlap)
+    prunable = prunable_of(matrix, curve, chance, overlap)
     row = PrunableRow(
         *cell,
-        **_whole(curve, chance),
+        **_whole(matrix, curve, chance),
         verdict=prunable.verdict,
         below=_percent(curve, prunable.below),
         relative=_percent(curve, prunable.relative),
@@ -232,14 +250,26 @@ def _row(
     return row._replace(**more)
 
 
+def _undefined_row(
+    matrix: ResultsMatrix, cell: tuple[int, int, Component, str, str], chance: ChanceLevel
+) -> PrunableRow:
+    """The row of a task that does not define the outcome: its accuracy, and why there is no verdict."""
+    _, shots, component, ranking, task = cell
+    of_task = matrix.changed(tasks=(task,), outcome=ACCURACY)
+    whole = _whole(matrix, average([*study_curves(of_task, shots, ranking, component).values()]), [chance])
+    whole |= {"value": None, "value_stderr": None}
+    return PrunableRow(*cell, **whole, verdict=INCONCLUSIVE, reason=explain_undefined(matrix.outcome))
+
+
 def _joint_row(
     matrix: ResultsMatrix, shots: int, name: str, members: Sequence[Grid], chance: Sequence[ChanceLevel], overlap: str
 ) -> PrunableRow:
     grid = average_grid(members)
     levels = [task.level for task in chance]
-    prunable = find_prunable_cell(grid.scores, grid.removed, levels, accuracy_margin(matrix), overlap)
+    right = _right(matrix, grid)
+    prunable = find_prunable_cell(grid.scores, grid.removed, levels, margin_of(matrix), overlap, right)
     cell = (matrix.seed or 0, shots, BOTH, "joint grid", name)
-    row = PrunableRow(*cell, **_whole(grid, chance), verdict=prunable.verdict, reason=prunable.reason)
+    row = PrunableRow(*cell, **_whole(matrix, grid, chance), verdict=prunable.verdict, reason=prunable.reason)
     if prunable.estimate is not None:
         head, ffn = prunable.estimate
         row = row._replace(estimate_heads=grid.heads[head], estimate_ffns=grid.ffns[ffn])
@@ -249,15 +279,19 @@ def _joint_row(
     return row._replace(heads=grid.heads[head], ffns=grid.ffns[ffn], **_pruned(grid, grid.removed, prunable.cell))
 
 
-def _whole(averaged: Average, chance: Sequence[ChanceLevel]) -> dict[str, Any]:
+def _whole(matrix: ResultsMatrix, averaged: Average, chance: Sequence[ChanceLevel]) -> dict[str, Any]:
     """Columns of the whole model."""
     levels = [(task.random_choice, task.majority, task.level) for task in chance]
     random_choice, majority, level = (float(value) for value in np.mean(levels, axis=0))
     return {
+        "outcome": matrix.outcome,
+        "unit": unit_of(matrix.outcome),
         "tasks": len(chance),
         "questions": averaged.questions,
-        "accuracy": float(averaged.mean.flat[0]),
-        "stderr": float(averaged.stderr.flat[0]),
+        "value": value_of(matrix.outcome, float(averaged.mean.flat[0])),
+        "value_stderr": float(averaged.stderr.flat[0]),
+        "accuracy": averaged.accuracy,
+        "stderr": averaged.accuracy_stderr,
         "random_choice": random_choice,
         "majority": majority,
         "chance_level": level,
@@ -300,15 +334,18 @@ def _words(verdict: str, share: int | None, estimate: int | None, below: int | N
 def in_words(row: PrunableRow) -> tuple[object, ...]:
     """A row of the page, which begins with the seed."""
     component = COMPONENTS.get(row.component, row.component)  # type: ignore[call-overload]
-    lost = "" if row.loss is None else _points(row.loss, row.loss_low, row.loss_high)
+    outcome: Outcome = row.outcome  # type: ignore[assignment]
+    lost = "" if row.loss is None else with_interval(outcome, row.loss, row.loss_low, row.loss_high)
     parameters = size(row.parameters) if row.parameters else ""
     accuracy = f"{100 * row.accuracy:.1f} ± {100 * row.stderr:.1f}"
     baselines = f"({100 * row.random_choice:.0f}, {100 * row.majority:.0f})"
-    relative = "" if row.relative is None else f"{row.relative}%"
+    beside: str | None = "" if row.relative is None else f"{row.relative}%"
+    if outcome != ACCURACY:
+        beside = "" if row.value is None else " ± ".join(in_unit(outcome, row.value, row.value_stderr))
     task = row.task if row.task != ABOVE_CHANCE else f"{ABOVE_CHANCE} ({row.tasks} tasks)"
     return (
         *(row.seed, f"{row.shots}-shot", f"{component}, {row.ranking}", task, _verdict(row), parameters, lost),
-        *(relative, f"{accuracy} {baselines}", row.questions, row.paper),
+        *(beside, f"{accuracy} {baselines}", row.questions, row.paper),
     )
 
 
@@ -332,31 +369,30 @@ def _share(percents: tuple[int | None, int | None]) -> str:
     return f"{heads}% of heads and {ffns}% of FFNs"
 
 
-PAGE = (
-    "seed",
-    "shots",
-    "component, ranking",
-    "task",
-    "prunable within the margin",
-    "parameters",
-    "points lost (95%)",
-    f"prunable within {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance",
-    "accuracy ± SE (random choice, majority), %",
-    "questions",
-    "paper (OPT-66B)",
-)
-
-
-def _points(value: float, low: float | None, high: float | None) -> str:
-    return f"{100 * value:.1f} ({100 * (low or 0):.1f} to {100 * (high or 0):.1f})"
+def page_columns(outcome: Outcome) -> tuple[str, ...]:
+    """Columns of the page: of accuracy the share by the other margin, of others their own value."""
+    spec = OUTCOMES[outcome]
+    beside = f"{spec.title} ± SE, {spec.unit}"
+    if outcome == ACCURACY:
+        beside = f"prunable within {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance"
+    return (
+        *("seed", "shots", "component, ranking", "task", "prunable within the margin", "parameters"),
+        *(f"{spec.unit} lost (95%)", beside, "accuracy ± SE (random choice, majority), %", "questions"),
+        "paper (OPT-66B)",
+    )
 
 
 def write(matrix: ResultsMatrix, seeds: Sequence[int], out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html; a page of one seed does not show it."""
     with reads() as sources:
+        _, left_out = restrict(replace(matrix, seed=seeds[0]))
         table: Sequence[PrunableRow] = list(rows(matrix, seeds))
     record = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
-    notes = [note.format(margin=matrix.margin or MARGIN) for note in NOTES]
+    spec = OUTCOMES[matrix.outcome]
+    notes = [note.format(margin=margin_in_words(matrix), outcome=spec.title) for note in NOTES]
+    notes += [NOTE_ON_ACCURACY] if matrix.outcome == ACCURACY else []
+    notes += notes_on(matrix, left_out, is_tested=True)
     first = 0 if len(seeds) > 1 else 1
-    page = (PAGE[first:], [in_words(row)[first:] for row in table])
-    write_table(out, f"How much of {matrix.model} can be pruned", PrunableRow._fields, table, record, notes, page)
+    page = (page_columns(matrix.outcome)[first:], [in_words(row)[first:] for row in table])
+    title = f"How much of {matrix.model} can be pruned{in_title(matrix.outcome)}"
+    write_table(out, title, PrunableRow._fields, table, record, notes, page)
