@@ -61,6 +61,17 @@ class MeanLoss:
         shown: Flags = self._distance(precision) <= -student.ppf(confidence, precision.degrees)
         return shown
 
+    def interval(self, confidence: float) -> tuple[Array, Array]:
+        """Two-sided limits of the average loss, [...]: the margins that neither one-sided test refutes.
+
+        Args:
+            confidence: of both limits together.
+        """
+        precision = self._precision()
+        lost, limit = (self.allowed - self.spare).mean(axis=-1), student.ppf((1 + confidence) / 2, precision.degrees)
+        low, high = (lost + precision.error * _untransformed(sign * limit, precision.skewness) for sign in (-1, 1))
+        return low, high
+
     def power(self, confidence: float, factor: float = 1.0) -> Array:
         """Probability to show that the loss is within the margin if there were none and the spread is as it is, [...].
 
@@ -73,10 +84,8 @@ class MeanLoss:
         """
         error, degrees, skewness, spread = self._precision(factor)
         limit = student.ppf(confidence, degrees)
+        critical = _untransformed(limit, skewness)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # The t statistic at which the corrected one is at its limit.
-            bend = 3 / skewness * (np.cbrt(1 + skewness * (limit - skewness / 6)) - 1)
-            critical = np.where(np.abs(skewness) < 1e-6, limit, bend)
             deviation = np.sqrt(np.maximum(spread - critical * skewness, 0.01))
             short = (critical - self.allowed.mean(axis=-1) / error) / deviation
         power = norm.cdf(-short) + skewness / deviation**3 / 6 * (short**2 - 1) * norm.pdf(short)
@@ -106,6 +115,14 @@ class MeanLoss:
             t = self.spare.mean(axis=-1) / precision.error
         distance: Array = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
         return distance
+
+
+def _untransformed(distance: Array, skewness: Array) -> Array:
+    """The t statistic that Hall's transformation brings to a distance, [...]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bend = 3 / skewness * (np.cbrt(1 + skewness * (distance - skewness / 6)) - 1)
+    t: Array = np.where(np.abs(skewness) < 1e-6, distance, bend)
+    return t
 
 
 def mean_loss(

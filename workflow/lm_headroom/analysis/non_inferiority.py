@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom, norm
 
+from lm_headroom.analysis.bootstrap import LEVEL, Interval
 from lm_headroom.analysis.mean_loss import MeanLoss, mean_loss
 from lm_headroom.settings import MARGIN
 
@@ -196,6 +197,16 @@ def _judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, conf
         return _Judgement(loss.within(value, confidence), loss.beyond(value, confidence), loss.power(value, confidence))
     mean = margin.judge(whole, pruned)
     return _Judgement(mean.within(confidence), mean.beyond(confidence), mean.power(confidence))
+
+
+def loss_interval(whole: Sequence[Array], pruned: Sequence[Array]) -> Interval:
+    """95% limits of the average loss of a score that is no mere right or wrong: what the one-sided tests do not refute.
+
+    Args:
+        whole: per task, scores with nothing pruned, [question].
+        pruned: per task, the same with something pruned, [..., question].
+    """
+    return Interval(*Margin(0.0).judge(whole, pruned).interval(LEVEL))
 
 
 def are_right_or_wrong(scores: Sequence[Array]) -> bool:

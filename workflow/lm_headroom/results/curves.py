@@ -17,6 +17,7 @@ from scipy.stats import t
 
 from lm_headroom.analysis.bootstrap import LEVEL, Interval, interval, resample, wilson
 from lm_headroom.analysis.metrics import mean_and_error
+from lm_headroom.analysis.non_inferiority import are_right_or_wrong, loss_interval
 from lm_headroom.analysis.outcomes import RIGHT_ANSWERS, answer_key_of, explain_undefined
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, read
@@ -86,7 +87,8 @@ class Average:
     Attributes:
         mean, stderr: with standard errors over questions.
         loss, loss_stderr: the same of what is lost, questions paired.
-        band, loss_interval: 95% limits of both, from a bootstrap over questions within tasks.
+        band, loss_interval: 95% limits of both: from a bootstrap over questions within tasks; those of the loss of a
+            score that is no mere right or wrong from its test.
         scores: per task, [level ..., question].
         whole_right: per task, as a curve's.
     """
@@ -294,7 +296,10 @@ def _average(members: Sequence[Curve] | Sequence[Grid]) -> Average:
     ]
     samples = resample(scores)
     first = samples.reshape(len(samples), -1)[:, 0].reshape(-1, *[1] * loss.ndim)
-    limits = interval(samples), interval(first - samples)
+    # Few questions that lose much are missing from most resamples: no bootstrap of losses that are no mere 0 or 1.
+    binary = are_right_or_wrong(scores)
+    loss_limits = interval(first - samples) if binary else loss_interval(whole, scores)
+    limits = interval(samples), loss_limits
     right = [member.whole_right for member in members]
     return Average(mean, errors[0], loss, errors[1], *limits, scores, right)
 
