@@ -195,7 +195,7 @@ def explain_undefined(outcome: Outcome) -> str:
     """Why a task does not define an outcome, as a clause."""
     spec = OUTCOMES[outcome]
     if outcome == "accuracy_norm":
-        return f"the task does not define {spec.title}, {spec.source}"
+        return f"{spec.title} exists for tasks that define {spec.source}, and not for knockouts of single components"
     if outcome in AMONG_CHOICES:
         return f"{spec.title} compares choices, and some document has one alone, or none that is right or wrong"
     return f"{spec.title} needs a right choice in every document, and some document has none"

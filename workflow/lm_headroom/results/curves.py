@@ -333,7 +333,7 @@ def answers(table: pa.Table, path: Path, outcome: Outcome, column: str) -> Array
     """Scores of an outcome that follows from a column of log-likelihoods; see :func:`per_question`."""
     names = ("document_question", "gold", "n_bytes", "n_tokens")
     key = answer_key_of({name: _same_in_all(table, path, name) for name in names})
-    if not key.defines(outcome):
+    if outcome in RIGHT_ANSWERS or not key.defines(outcome):
         raise UndefinedOutcomeError(f"{path}: {explain_undefined(outcome)}")
     values = table.column(column).combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
     if len(values) != table.num_rows * len(key.gold):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactSchema, read
-from lm_headroom.results.curves import UndefinedOutcomeError, per_question
+from lm_headroom.results.curves import UndefinedOutcomeError, answers, per_question
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.choices import ACCURACY
 
@@ -21,8 +24,9 @@ def restrict(
     Every task defines accuracy: for it nothing is read.
 
     Args:
-        matrix: all of its tasks are asked: ``tasks``, ``unseen``, ``transfer`` and ``ablated``.
-        kind: an artifact with answers that each of these has, read at the first number of shots.
+        matrix: the tasks of which there is such an artifact are asked: all for curves of heads, the ``ablated`` ones
+            for ablations of induction heads, else ``tasks``.
+        kind: an artifact with answers, read at the first number of shots.
         dimensions: its dimensions besides task, shots and seed; of curves, those of :data:`OWN_HEADS` by default.
 
     Returns:
@@ -38,8 +42,12 @@ def restrict(
     """
     if matrix.outcome == ACCURACY:
         return matrix, ()
+    if kind is PRUNED_EVAL:
+        dimensions = OWN_HEADS | dimensions
     lists = {name: getattr(matrix, name) for name in ("tasks", "unseen", "transfer", "ablated")}
-    asked = dict.fromkeys(task for tasks in lists.values() for task in tasks)
+    asked: Iterable[str] = matrix.ablated if kind is INDUCTION_ABLATION else matrix.tasks
+    if dimensions.get("component") == "heads":
+        asked = dict.fromkeys(task for tasks in lists.values() for task in tasks)
     left_out = tuple(task for task in asked if not _defines(matrix, task, kind, dimensions))
     kept = {name: tuple(task for task in tasks if task not in left_out) for name, tasks in lists.items()}
     return matrix.changed(**kept), left_out
@@ -48,14 +56,13 @@ def restrict(
 def _defines(matrix: ResultsMatrix, task: str, kind: ArtifactSchema, dimensions: dict[str, str]) -> bool:
     """Whether a task defines the matrix's outcome."""
     shots = matrix.shots[0]
-    of_curves = OWN_HEADS if kind == PRUNED_EVAL else {}
-    path = matrix.path(kind.name, shots, task=task, **(of_curves | dimensions))
+    path = matrix.path(kind.name, shots, task=task, **dimensions)
     table = read(path, kind, **matrix.expected(shots, task))
-    if kind == FFN_IMPORTANCE and matrix.outcome == "accuracy_norm":
-        # Knockouts keep log-likelihoods without the number of characters.
-        return False
     try:
-        per_question(table.slice(0, 1), path, matrix.outcome)
+        if kind is FFN_IMPORTANCE:
+            answers(table.slice(0, 1), path, matrix.outcome, "log_likelihoods")
+        else:
+            per_question(table.slice(0, 1), path, matrix.outcome)
     except UndefinedOutcomeError:
         return False
     return True

@@ -1,13 +1,16 @@
-"""Figure 4: FFN importance by layer, a line per task, the average in black, a panel per shot."""
+"""Figure 4: FFN importance by layer, a line per task, the average in black, a panel per shot; by any outcome."""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_headroom.report.figures import style
+from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.report.figures import judged, style
 from lm_headroom.results.ffns import FfnImportance, read_ffns
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.outcomes import restrict
 
 
 def data(matrix: ResultsMatrix) -> dict[int, FfnImportance]:
@@ -18,21 +21,29 @@ def data(matrix: ResultsMatrix) -> dict[int, FfnImportance]:
 @style.drawing
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
-    styles = style.task_styles(matrix.tasks)
-    values = data(matrix)
+    outcome, styles = matrix.outcome, style.task_styles(matrix.tasks)
+    title = f"FFN importance, {matrix.model}{judged.in_title(outcome)}"
+    matrix, left_out = restrict(matrix, FFN_IMPORTANCE)
+    if not matrix.tasks:
+        return judged.draw_undefined(title, outcome, left_out)
+    values, shown = data(matrix), OUTCOMES[outcome].shown_loss
     figure, axes = style.panels(len(values), width=4.8, height=4.2, share_y=True)
     for ax, (shots, importance) in zip(axes, values.items(), strict=True):
         numbers = np.arange(1, len(importance.average) + 1)
         every = max(1, len(numbers) // 16)  # markers enough to follow a line
         ax.axhline(0, color="grey", linewidth=0.8)
         for task in style.beside_average(matrix.tasks):
-            scores = importance.tasks[task]
-            ax.plot(numbers, 100 * scores, label=task, markersize=3, markevery=every, linewidth=1, **styles[task])
-        style.average_line(ax, numbers, importance.average, importance.band, matrix.tasks)
+            scores = shown(importance.tasks[task])
+            ax.plot(numbers, scores, label=task, markersize=3, markevery=every, linewidth=1, **styles[task])
+        limits = judged.shown_loss_limits(outcome, importance.band)
+        style.average_line(ax, numbers, shown(importance.average), limits, matrix.tasks)
         ax.set(title=style.shot_title(shots), xlabel="layer", xlim=(0.5, len(numbers) + 0.5))
         style.whole_numbers(ax.xaxis, 9)
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy lost without the FFN (points)")
+    axes[0].set_ylabel(judged.loss_label(outcome, "without the FFN"))
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"FFN importance, {matrix.model}")
+    style.headline(figure, title)
+    metrics = {metric for importance in values.values() for metric in importance.metrics} - {outcome}
+    ranked = " and ".join(sorted(OUTCOMES[metric].title for metric in metrics))
+    judged.note(figure, outcome, left_out, *([f"FFNs are ranked by another outcome: {ranked}."] if ranked else []))
     return figure

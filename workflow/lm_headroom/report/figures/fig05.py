@@ -1,4 +1,4 @@
-"""Figures 5 and 6: accuracy against the share of heads (FFNs) pruned, a line per task, the average in black."""
+"""Figures 5 and 6: an outcome against the share of heads (FFNs) pruned, a line per task, the average in black."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.bootstrap import Interval
-from lm_headroom.report.figures import style
+from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.report.figures import judged, style
 from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
+from lm_headroom.study.choices import ACCURACY, Outcome
 from lm_headroom.study.ranking_names import ITERATIVE, RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -21,7 +24,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy curves of one shot: per task and their average with its 95% band, against percent pruned."""
+    """Mean scores of one shot: per task and their average with its 95% band, against percent pruned."""
 
     percent: list[int]
     tasks: dict[str, Array]
@@ -35,8 +38,8 @@ def data(matrix: ResultsMatrix, component: Component = "heads", ranking: str = "
     for shots in matrix.shots:
         curves = study_curves(matrix, shots, ranking, component)
         mean = average(list(curves.values()))
-        accuracies = {task: curve.mean for task, curve in curves.items()}
-        by_shots[shots] = Curves(mean.percent, accuracies, mean.mean, mean.band)
+        scores = {task: curve.mean for task, curve in curves.items()}
+        by_shots[shots] = Curves(mean.percent, scores, mean.mean, mean.band)
     return by_shots
 
 
@@ -51,29 +54,33 @@ CONTROL_LOOKS: dict[str, dict[str, Any]] = {
 """Greys alone, with hollow markers: colours and filled ones are the tasks'."""
 
 
-def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "average") -> None:
+def draw_controls(
+    axes: Axes, controls: Mapping[str, Curves], whose: str = "average", outcome: Outcome = ACCURACY
+) -> None:
     """The average over tasks under control rankings: a line each, and one band of all random orders.
 
     Args:
-        axes: to draw on, percent pruned against accuracy in percent.
+        axes: to draw on, percent pruned against the outcome.
         controls: curves of one number of shots by the name of their ranking.
         whose: what the average is called.
+        outcome: of which the curves are.
     """
+    shown = OUTCOMES[outcome].shown
     drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
     if drawn:
-        percent, accuracies = drawn[0].percent, 100 * np.array([curves.average for curves in drawn])
+        percent, averages = drawn[0].percent, shown(np.array([curves.average for curves in drawn]))
         which = "random order"
         if len(drawn) > 1:
             which = f"random (range of {len(drawn)})"
             # Hatched: a shade is of an interval.
-            low, high = accuracies.min(axis=0), accuracies.max(axis=0)
+            low, high = averages.min(axis=0), averages.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
-        axes.plot(percent, accuracies.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
+        axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
     for name, look in CONTROL_LOOKS.items():
         if name in controls:
             axes.plot(
                 controls[name].percent,
-                100 * controls[name].average,
+                shown(controls[name].average),
                 linewidth=1.4,
                 markersize=5,
                 markerfacecolor="white",
@@ -82,34 +89,46 @@ def draw_controls(axes: Axes, controls: Mapping[str, Curves], whose: str = "aver
             )
 
 
-def iterative_line(axes: Axes, curves: Curves, whose: str = "average") -> None:
+def iterative_line(axes: Axes, curves: Curves, whose: str, outcome: Outcome) -> None:
     """The average under the iterative ranking, beside the own ranking's in black, with its 95% band."""
-    style.band(axes, curves.percent, curves.band, "crimson", alpha=0.12)
-    label = f"{whose}, iterative ranking"
-    axes.plot(curves.percent, 100 * curves.average, color="crimson", linewidth=2, linestyle=(0, (5, 1.5)), label=label)
+    style.band(axes, curves.percent, judged.shown_limits(outcome, curves.band), "crimson", alpha=0.12)
+    look: dict[str, Any] = {
+        "color": "crimson",
+        "linewidth": 2,
+        "linestyle": (0, (5, 1.5)),
+        "label": f"{whose}, iterative ranking",
+    }
+    axes.plot(curves.percent, OUTCOMES[outcome].shown(curves.average), **look)
 
 
 @style.drawing
 def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     """Draw the figure."""
-    own = data(matrix, component)
+    outcome, styles = matrix.outcome, style.task_styles(matrix.tasks)
+    title = f"{judged.subject(outcome)} with the least important {COMPONENTS[component]} pruned, {matrix.model}"
+    matrix, left_out = restrict(matrix, component=component)
+    if not matrix.tasks:
+        return judged.draw_undefined(title, outcome, left_out)
+    own, shown = data(matrix, component), OUTCOMES[outcome].shown
     controls = matrix.controls if component == "heads" else ffn_controls(matrix.controls)
     others = {name: data(matrix, component, name) for name in controls}
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
-    styles, whose = style.task_styles(matrix.tasks), style.name_of_average(matrix.tasks)
+    whose = style.name_of_average(matrix.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
     for ax, (shots, curves) in zip(axes, own.items(), strict=True):
         for task in style.beside_average(matrix.tasks):
-            accuracy = curves.tasks[task]
-            ax.plot(curves.percent, 100 * accuracy, label=task, markersize=4, linewidth=1, **styles[task])
-        style.average_line(ax, curves.percent, curves.average, curves.band, matrix.tasks)
-        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose)
+            scores = shown(curves.tasks[task])
+            ax.plot(curves.percent, scores, label=task, markersize=4, linewidth=1, **styles[task])
+        limits = judged.shown_limits(outcome, curves.band)
+        style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
+        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose, outcome)
         if again:
-            iterative_line(ax, again[shots], whose)
+            iterative_line(ax, again[shots], whose, outcome)
         pruned = f"{COMPONENTS[component]} pruned (%)"
         ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy (%)")
+    axes[0].set_ylabel(judged.level_label(outcome))
     style.legend_below(figure, axes[0])
-    style.headline(figure, f"Accuracy with the least important {COMPONENTS[component]} pruned, {matrix.model}")
+    style.headline(figure, title)
+    judged.note(figure, outcome, left_out)
     return figure

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from lm_headroom.report.figures import style
+from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.report.figures import judged, style
 from lm_headroom.results.curves import Curve, band, transfer_curves
 from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, LOWEST
 
 NAMES = {
@@ -32,7 +34,16 @@ def data(matrix: ResultsMatrix) -> dict[str, dict[str, Curve]]:
 @style.drawing
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
+    outcome, spec = matrix.outcome, OUTCOMES[matrix.outcome]
+    statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[matrix.correlation]
+    shots = style.shot_title(style.one_shot(matrix))
+    title = f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}"
+    title += judged.in_title(outcome)
+    # Other tasks have no panel.
+    matrix, left_out = restrict(matrix.changed(tasks=()))
     values = data(matrix)
+    if not values:
+        return judged.draw_undefined(title, outcome, left_out)
     styles = style.task_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
     dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
@@ -40,20 +51,22 @@ def draw(matrix: ResultsMatrix) -> Figure:
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():
             look = styles[name] | {"linestyle": dashes[name]}
-            ax.plot(curve.percent, 100 * curve.mean, label=label(name, curve), markersize=4, linewidth=1.4, **look)
-            style.band(ax, curve.percent, band(curve), look["color"], alpha=0.1)
-        title = f"{task} (unseen)" if task in matrix.unseen else task
-        ax.set(title=title, xlabel="heads pruned (%)", ylabel="accuracy (%)")
-        # Where all accuracies are the same, the limits would be a hair's breadth around it.
+            ax.plot(
+                curve.percent, spec.shown(curve.mean), label=label(name, curve), markersize=4, linewidth=1.4, **look
+            )
+            style.band(ax, curve.percent, judged.shown_limits(outcome, band(curve)), look["color"], alpha=0.1)
+        name = f"{task} (unseen)" if task in matrix.unseen else task
+        ax.set(title=name, xlabel="heads pruned (%)", ylabel=judged.level_label(outcome))
+        # Where all scores are the same, the limits would be a hair's breadth around it.
         low, high = ax.get_ylim()
-        if high - low < 1:
-            ax.set_ylim(low - 5, high + 5)
+        hundredth = spec.shown_loss(0.01)
+        if high - low < hundredth:
+            ax.set_ylim(low - 5 * hundredth, high + 5 * hundredth)
         ax.grid(alpha=0.3)
         # Below the panel: curves cross, so that no corner is free for sure.
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
-    statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[matrix.correlation]
-    shots = style.shot_title(matrix.shots[0])
-    style.headline(figure, f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}")
+    style.headline(figure, title)
+    judged.note(figure, outcome, left_out)
     return figure
 
 

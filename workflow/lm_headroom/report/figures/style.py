@@ -94,10 +94,10 @@ def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
 
 
 def average_line(axes: Axes, x: Any, values: Array, limits: Interval, tasks: Sequence[str]) -> None:
-    """The average over tasks in black, in percent, with its 95% band; a task alone is its own average, drawn once."""
+    """The average over tasks in black with its 95% band; a task alone is its own average, drawn once."""
     name = name_of_average(tasks)
     band(axes, x, limits, "black")
-    axes.plot(x, 100 * values, color="black", linewidth=2.2, label=f"{name}, 95% band")
+    axes.plot(x, values, color="black", linewidth=2.2, label=f"{name}, 95% band")
 
 
 def name_of_average(tasks: Sequence[str]) -> str:
@@ -111,8 +111,8 @@ def beside_average(tasks: Sequence[str]) -> Sequence[str]:
 
 
 def band(axes: Axes, x: Any, limits: Interval, color: Any, alpha: float = 0.18) -> None:
-    """95% limits of shares around a line, in percent; paler where several lie on each other."""
-    axes.fill_between(x, 100 * limits.low, 100 * limits.high, color=color, alpha=alpha, linewidth=0)
+    """95% limits around a line; paler where several lie on each other."""
+    axes.fill_between(x, limits.low, limits.high, color=color, alpha=alpha, linewidth=0)
 
 
 def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:
