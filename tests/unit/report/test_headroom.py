@@ -33,7 +33,7 @@ def prunable(study):
 
 
 def lost(study):
-    return {row[:6]: row for row in losses.rows(study)}
+    return {(*row[:4], row.percent_heads, row.percent_ffns): row for row in losses.rows(study)}
 
 
 class TestHeadroom:
@@ -210,7 +210,7 @@ class TestLosses:
     def test_a_task_has_a_paired_test(self, many):
         row = lost(many)[0, "heads", "own", "copa", 50, 0]
         # 9 and then 8 of 10 right, each forty times.
-        assert (row.accuracy, row.loss) == pytest.approx((0.8, 0.1))
+        assert (row.value, row.loss) == pytest.approx((0.8, 0.1))
         assert row.mcnemar_p == pytest.approx(binomtest(40, 40).pvalue)
         assert row.low < 0.8 < row.high
         assert row.loss_low < 0.1 < row.loss_high

@@ -193,7 +193,7 @@ def test_the_table_has_a_row_per_effect(study: ResultsMatrix, tmp_path: Path) ->
     rows = list(csv.DictReader(out.with_suffix(".csv").open()))
     # Two numbers of shots and one gain, the average and two tasks, three selections, two percents.
     assert len(rows) == 3 * 3 * 3 * 2
-    chosen = {"outcome": GAIN, "task": AVERAGE, "selection": "prefix_matching", "percent": "20"}
+    chosen = {"quantity": GAIN, "outcome": ACCURACY, "task": AVERAGE, "selection": "prefix_matching", "percent": "20"}
     (row,) = (r for r in rows if chosen.items() <= r.items())
     assert float(row["extra lost"]) == pytest.approx(0.25)
     assert float(row["extra low"]) < 0.25 < float(row["extra high"])

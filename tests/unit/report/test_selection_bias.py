@@ -17,10 +17,12 @@ from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.findings import findings, selection_note
+from lm_headroom.report.tables import selection_bias
 from lm_headroom.report.tables.selection_bias import AVERAGE, measure_selection_bias
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
-from tests.support.small_study import FFN_SIZE, PERCENTS, knockout_answers, made_of, outcomes, small
+from tests.support.small_study import FFN_SIZE, PERCENTS, knockout_answers, leave_one_choice, made_of, outcomes, small
 
 # Right answers of 10 questions: by the whole model, and without the FFN of each of four layers.
 WHOLE = {"evaluation": 8, "scoring": 7}
@@ -159,6 +161,40 @@ def test_the_table_is_written(study: ResultsMatrix, tmp_path: Path) -> None:
     assert float(row["selection bias"]) == pytest.approx(0.2)
     assert float(row["SRCC"]) == pytest.approx(0.8)
     assert np.isclose(float(row["least FFN selection bias"]), 0.3)
+
+
+@pytest.mark.parametrize("outcome", ["gold_probability", "gold_bits_per_byte"])
+def test_another_outcome_is_read_from_the_same_artifacts(study: ResultsMatrix, outcome: Outcome) -> None:
+    """The right choice has 1 of 4 bytes' nats where it is answered, else 2, and probability 0.731, else 0.269."""
+    right, wrong = {"gold_probability": (0.7310586, 0.2689414)}.get(outcome, (-0.3606738, -0.7213475))
+    factor = right - wrong
+    rows = {(row.task, row.percent): row for row in measure_selection_bias(replace(study, outcome=outcome), 5)}
+    at_90, mean = rows[AVERAGE, 90], rows[AVERAGE, None]
+    assert at_90.evaluation.value == pytest.approx(0.6 * right + 0.4 * wrong)
+    assert at_90.difference.value == pytest.approx(0.3 * factor)
+    assert mean.least is not None
+    assert mean.least[:2] == pytest.approx((-0.1 * factor, 0.2 * factor))
+    assert mean.least[2].value == pytest.approx(0.3 * factor)
+
+
+def test_the_table_of_a_cost_shows_it_positive(study: ResultsMatrix, tmp_path: Path) -> None:
+    options = ["--tasks", *study.tasks, "--shots", "5", "--seed", "7", "--outcome", "gold_bits_per_byte"]
+    assert main(["table", "selection_bias", "--results", str(study.results), *options, "--out", f"{tmp_path}/t"]) == 0
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    row = next(r for r in rows if (r["task"], r["percent"]) == (AVERAGE, "90"))
+    assert (row["outcome"], row["unit"]) == ("gold_bits_per_byte", "bits per byte")
+    assert float(row["ranked by scoring"]) > float(row["ranked by evaluation"]) > 0
+    assert float(row["selection bias"]) == pytest.approx(0.3 * 0.3606738)
+
+
+def test_tasks_without_the_outcome_are_left_out(study: ResultsMatrix, tmp_path: Path) -> None:
+    leave_one_choice(study, "copa")
+    selection_bias.write(replace(study, outcome="gold_probability"), tmp_path / "t")
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert {row["task"] for row in rows} == {AVERAGE, "piqa", "record"}
+    leave_one_choice(study, *study.tasks)
+    selection_bias.write(replace(study, outcome="gold_probability"), tmp_path / "t")
+    assert "No task of the study defines gold probability" in (tmp_path / "t.md").read_text()
 
 
 def test_the_findings_cite_the_number(study: ResultsMatrix) -> None:

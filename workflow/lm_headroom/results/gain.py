@@ -1,4 +1,4 @@
-"""What one ranking of heads keeps of the accuracy that another loses: the area between their curves."""
+"""What one ranking of heads keeps of an outcome that another loses: the area between their curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lm_headroom.results.curves import Curve, difference, over_levels
 
 
 def gain(curves: Mapping[str, Curve], others: Mapping[str, Curve], levels: Sequence[int]) -> tuple[float, Interval]:
-    """How much more accurate ``others`` are than ``curves``, mean over levels and tasks, and its 95% interval.
+    """How much better ``others`` score than ``curves``, mean over levels and tasks, and its 95% interval.
 
     At even distances of levels, the area between the two average curves as a share of their width. Both were measured
     on the same questions, which are resampled within tasks, so that the interval is of paired differences.

@@ -22,6 +22,12 @@ def value_of(outcome: Outcome, score: Any) -> Any:
     return -score if OUTCOMES[outcome].is_cost else score
 
 
+def value_title(outcome: Outcome) -> str:
+    """The title and unit of an outcome's value on a page: of what is shown in points, percent."""
+    spec = OUTCOMES[outcome]
+    return f"{spec.title} in {'%' if spec.unit == 'points' else spec.unit}"
+
+
 def in_title(outcome: Outcome) -> str:
     """What the title of a table ends with; accuracy, which comes first, needs no words."""
     return "" if outcome == ACCURACY else f", by {OUTCOMES[outcome].title}"

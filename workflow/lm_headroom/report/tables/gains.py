@@ -1,4 +1,4 @@
-"""The gain of a ranking over random order: the area between its accuracy curve and that of a random pruning order.
+"""The gain of a ranking over random order: the area between its curve of an outcome and that of random order.
 
 Rankings are measured on the same questions, so that the gain of one over another is a paired difference, in which the
 random curve cancels.
@@ -7,6 +7,7 @@ random curve cancels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,25 +16,29 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from lm_headroom.analysis.bootstrap import RESAMPLES, Interval, interval, resample
+from lm_headroom.analysis.outcomes import OUTCOMES, OutcomeSpec
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
+from lm_headroom.report.tables.by_outcome import in_title, notes_on
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM, ffn_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
     *("shots", "component", "task", "ranking", "questions", "gain over random", "gain low", "gain high"),
     *("gain over own", "gain over own low", "gain over own high", "random orders", "SD over orders"),
+    *("outcome", "unit"),
 )
 
 
 class Gain(NamedTuple):
-    """The gain of one ranking on one task or on average over tasks, in percentage points of accuracy.
+    """The gain of one ranking on one task or on average over tasks, in the outcome's unit: of accuracy, points.
 
     Attributes:
-        over_random: mean accuracy over the range of percents less that of random orders.
+        over_random: mean score over the range of percents less that of random orders.
         over_random_limits: its 95% interval.
         over_own: the same less that of the own ranking.
         over_own_limits: its 95% interval, questions paired.
@@ -88,7 +93,10 @@ def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Ta
     percent = next(iter(curves[OWN].values())).percent
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
         return None
-    areas = {task: {name: _area(curves[name][task], curves[OWN][task]) for name in names} for task in matrix.tasks}
+    shown = OUTCOMES[matrix.outcome].shown_loss
+    areas = {
+        task: {name: shown(_area(curves[name][task], curves[OWN][task])) for name in names} for task in matrix.tasks
+    }
     gains, spread, orders = compare(areas)
     questions = {task: len(curves[OWN][task].questions) for task in matrix.tasks}
     questions[AVERAGE] = sum(questions.values())
@@ -96,12 +104,12 @@ def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Ta
 
 
 def _area(curve: Curve, own: Curve) -> Array:
-    """Of each question, the area below its outcomes over the range of percents, in points; [question]."""
+    """Of each question, the area below its scores over the range of percents; [question]."""
     if (curve.percent, curve.questions) != (own.percent, own.questions):
         raise ArtifactError(
             f"{curve.path} and {own.path} hold different questions or levels; delete both and run the workflow again"
         )
-    area: Array = 100 * (level_weights(curve.percent) @ curve.scores)
+    area: Array = level_weights(curve.percent) @ curve.scores
     return area
 
 
@@ -161,7 +169,7 @@ def compare(
 def rows(matrix: ResultsMatrix) -> list[tuple[Any, ...]]:
     """The table: per number of shots and component, the average over tasks and each of them, a row per ranking."""
     cells: list[tuple[Any, ...]] = []
-    for shots, component in product(matrix.shots, COMPONENTS):
+    for shots, component in product(matrix.shots if matrix.tasks else (), COMPONENTS):
         table = measure_gains(matrix, shots, component)
         if table is None:
             continue
@@ -172,20 +180,23 @@ def rows(matrix: ResultsMatrix) -> list[tuple[Any, ...]]:
                 over_random = (gain.over_random, *gain.over_random_limits)
                 orders = (table.orders, table.spread[task] if table.orders > 1 else "")
                 place = (shots, component, task, ranking, table.questions[task])
-                cells.append((*place, *over_random, *over_own, *orders))
+                judged = (matrix.outcome, OUTCOMES[matrix.outcome].unit)
+                cells.append((*place, *over_random, *over_own, *orders, *judged))
     return cells
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        table = rows(matrix)
+        defining, left_out = restrict(matrix)
+        table = rows(defining)
     record = describe_drawn("table", "report.tables.gains", sources, matrix.options, out)
+    spec = OUTCOMES[matrix.outcome]
     notes = [
-        "The gain over random order is the area between a ranking's accuracy curve and the mean curve of heads (FFNs) "
-        "pruned in random order, over the percents pruned (trapezoids, divided by the range), in percentage points of "
-        "accuracy. Limits are of 95% intervals: a bootstrap over questions within tasks, questions paired over "
-        "rankings.",
+        f"The gain over random order is the area between a ranking's curve of {spec.title} and the mean curve of heads "
+        f"(FFNs) pruned in random order, over the percents pruned (trapezoids, divided by the range), in {spec.unit}, "
+        "positive where the ranking is better. Limits are of 95% intervals: a bootstrap over questions within tasks, "
+        "questions paired over rankings.",
         "With several random orders, the interval includes the variance between them. With one it does not: the gain "
         "is then over that order, and another would move all rankings alike.",
         "The gain over own is the difference from the task's own ranking; the random orders cancel. The configured "
@@ -197,9 +208,11 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
             "Where the evaluation documents rank FFNs (`ffn.selection`), the gain of the own ranking includes its "
             "selection bias."
         )
-    if not table:
+    if not table and defining.tasks:
         notes = ["The study evaluated no random order (`pruning.controls`) or no level above 0, so it has no gains."]
-    write_table(out, f"Gain of rankings over random order: {matrix.model}", COLUMNS, table, record, notes)
+    notes += notes_on(matrix, left_out)
+    title = f"Gain of rankings over random order: {matrix.model}{in_title(matrix.outcome)}"
+    write_table(out, title, COLUMNS, table, record, notes)
 
 
 def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> list[str]:
@@ -207,8 +220,8 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
     table = measure_gains(matrix, shots, component)
     if table is None:
         return []
-    gains = table.gains[AVERAGE]
-    own = gains[OWN]
+    gains, spec = table.gains[AVERAGE], OUTCOMES[matrix.outcome]
+    own, gained = gains[OWN], partial(_gained, spec)
     low, high = own.over_random_limits
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
     variance = (
@@ -219,14 +232,14 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
     tasks = f"{len(matrix.tasks)} task" + ("s" if len(matrix.tasks) > 1 else "")
     text = (
         f"- **The importance ranking of {COMPONENTS[component]} is {verdict} random order with {shots}-shot prompts.** "
-        f"Each task's own ranking gains {_points(own.over_random, own.over_random_limits)} of accuracy over random "
+        f"Each task's own ranking gains {gained(own.over_random, own.over_random_limits)} of {spec.title} over random "
         f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
     # The configured variant is the own ranking.
     others = {name: gain for name, gain in gains.items() if name in CRITERIA and gain.over_own_limits != (0.0, 0.0)}
     if not others:
         return [text]
-    listed = ", ".join(f"`{name}` {_points(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())
+    listed = ", ".join(f"`{name}` {gained(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())
     different = [
         f"`{name}`" for name, gain in others.items() if not gain.over_own_limits[0] <= 0 <= gain.over_own_limits[1]
     ]
@@ -238,8 +251,9 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
     return [f"{text} Other criteria add to this gain: {listed}. {which} {verb} significantly from it{tests}."]
 
 
-def _points(value: float, limits: Interval) -> str:
-    return f"{value:+.1f} points ({limits.low:+.1f} to {limits.high:+.1f})"
+def _gained(spec: OutcomeSpec, value: float, limits: Interval) -> str:
+    gained, low, high = (f"{number:+.{spec.decimals}f}" for number in (value, *limits))
+    return f"{gained} {spec.unit} ({low} to {high})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -25,7 +25,15 @@ from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
-from lm_headroom.report.tables.by_outcome import in_title, in_unit, notes_on, unit_of, value_of, with_interval
+from lm_headroom.report.tables.by_outcome import (
+    in_title,
+    in_unit,
+    notes_on,
+    unit_of,
+    value_of,
+    value_title,
+    with_interval,
+)
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import (
     Average,
@@ -372,7 +380,7 @@ def _share(percents: tuple[int | None, int | None]) -> str:
 def page_columns(outcome: Outcome) -> tuple[str, ...]:
     """Columns of the page: of accuracy the share by the other margin, of others their own value."""
     spec = OUTCOMES[outcome]
-    beside = f"{spec.title} ± SE, {spec.unit}"
+    beside = f"{value_title(outcome)} ± SE"
     if outcome == ACCURACY:
         beside = f"prunable within {100 * RELATIVE_MARGIN:.0f}% of the accuracy above chance"
     return (

@@ -6,7 +6,8 @@ documents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from lm_headroom.analysis.bootstrap import interval, resample
 from lm_headroom.analysis.correlation import srcc
+from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.analysis.ranking import rank_ffns
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
@@ -23,9 +25,12 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, ArtifactSchema, made_by, read, reads
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
-from lm_headroom.results.curves import read_curve
+from lm_headroom.report.tables.by_outcome import in_title, notes_on, unit_of, value_of
+from lm_headroom.results.curves import answers, read_curve
 from lm_headroom.results.estimates import Estimate, estimates
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
+from lm_headroom.study.choices import ACCURACY, Outcome
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -34,22 +39,23 @@ COLUMNS = (
     *("selection bias", "low", "high", "SRCC"),
     *("least FFN lost where ranked", "least FFN lost apart", "least FFN selection bias"),
     *("least FFN low", "least FFN high"),
+    *("outcome", "unit"),
 )
 NOTES = (
-    "Accuracy on the evaluation documents with FFNs pruned, ranked by the evaluation documents themselves (the paper's "
-    "way) and by the scoring documents, which are apart. Selection bias: the former minus the latter, with its paired "
-    "95% bootstrap interval over questions. It includes the gain of the first ranking from having seen the evaluation "
-    "questions, and whatever else makes it better or worse, such as a larger number of documents. `mean` is over all "
-    "levels that prune an FFN.",
+    "{Outcome} on the evaluation documents with FFNs pruned, ranked by the evaluation documents themselves (the "
+    "paper's way) and by the scoring documents, which are apart. Selection bias: the former minus the latter, with its "
+    "paired 95% bootstrap interval over questions, positive where the first ranking looks better. It includes the gain "
+    "of the first ranking from having seen the evaluation questions, and whatever else makes it better or worse, such "
+    "as a larger number of documents. `mean` is over all levels that prune an FFN.",
     "SRCC: between the two vectors of FFN scores. The least FFN is the one that the evaluation documents rank least "
-    "important: accuracy lost without it there, where it is the least of many noisy numbers, and on the scoring "
+    "important: {outcome} lost without it there, where it is the least of many noisy numbers, and on the scoring "
     "documents; the difference has an interval of two independent samples.",
 )
 
 
 @dataclass(frozen=True)
 class Least:
-    """Accuracy lost without the FFN that the evaluation documents rank least important.
+    """Outcome lost without the FFN that the evaluation documents rank least important.
 
     Attributes:
         selected: on the evaluation documents, by question.
@@ -66,16 +72,16 @@ class Selections:
 
     Attributes:
         percents: levels that prune an FFN.
-        correct: 1 where a question is right under the ranking by evaluation documents, under that by scoring documents,
-            and the difference; per level, then as the mean over levels; [level, 3, question].
+        scores: of the outcome under the ranking by evaluation documents, under that by scoring documents, and the
+            difference; per level, then as the mean over levels; [level, 3, question].
         srcc: between the two score vectors; NaN where one is constant.
-        least: the FFN that would be pruned first.
+        least: the FFN that would be pruned first; None where knockouts do not keep the outcome.
     """
 
     percents: list[int]
-    correct: Array
+    scores: Array
     srcc: float
-    least: Least
+    least: Least | None
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,10 @@ class SelectionBias:
         percent: None for the mean over levels.
         n_levels: how many levels that is a mean over, or 1.
         n_questions: of the task, or of all.
-        evaluation, scoring: accuracy, ranked by these documents.
+        evaluation, scoring: the outcome's score, ranked by these documents.
         difference: the former minus the latter.
         srcc: between the score vectors, of the mean over levels; averaged over tasks.
-        least: accuracy lost without the least FFN where it was ranked, apart, and their difference; likewise.
+        least: outcome lost without the least FFN where it was ranked, apart, and their difference; likewise.
     """
 
     task: str
@@ -114,7 +120,7 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
             without outcomes.
     """
     paths = [matrix.curve(task, shots, ranking, "ffns") for ranking in ("own", OTHER_DOCUMENTS)]
-    curves = [read_curve(path, **matrix.expected(shots, task, path.stem)) for path in paths]
+    curves = [read_curve(path, matrix.outcome, **matrix.expected(shots, task, path.stem)) for path in paths]
     if curves[0].percent != curves[1].percent or curves[0].questions != curves[1].questions:
         raise HeadroomError(f"{paths[0]} and {paths[1]} have different levels or questions; delete both and run again")
     kinds: dict[str, ArtifactSchema] = {"ffn_importance": FFN_IMPORTANCE, "ffn_selection": FFN_SELECTION}
@@ -134,19 +140,27 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
         raise HeadroomError(f"{first.path}: no level prunes an FFN; give larger ones in pruning.levels")
     pair = np.stack([first.scores[kept], second.scores[kept]], axis=1)
     pair = np.concatenate([pair, pair.mean(axis=0, keepdims=True)])
-    correct = np.concatenate([pair, pair[:, :1] - pair[:, 1:]], axis=1)
-    scores = [layers(table, "score") for table in (evaluation, scoring)]
-    layer = rank_ffns(scores[0])[0]
-    least = Least(_lost(path, evaluation, layer), _lost(other_path, scoring, layer))
-    return Selections([first.percent[i] for i in kept], correct, srcc(*scores)[0], least)
+    scores = np.concatenate([pair, pair[:, :1] - pair[:, 1:]], axis=1)
+    ffn_scores = [layers(table, "score") for table in (evaluation, scoring)]
+    layer = rank_ffns(ffn_scores[0])[0]
+    lost = partial(_lost, matrix.outcome, layer)
+    # Knockouts keep log-likelihoods without the number of characters.
+    least = None if matrix.outcome == "accuracy_norm" else Least(lost(path, evaluation), lost(other_path, scoring))
+    return Selections([first.percent[i] for i in kept], scores, srcc(*ffn_scores)[0], least)
 
 
-def _lost(path: Path, table: pa.Table, layer: int) -> Array:
-    """Accuracy lost without an FFN by question: 1, 0 or -1."""
-    row = next(row for row in table.to_pylist() if row["layer"] == layer)
-    if row["correct_dense"] is None or row["correct_ablated"] is None:
+def _lost(outcome: Outcome, layer: int, path: Path, table: pa.Table) -> Array:
+    """Outcome lost without an FFN by question; of accuracy 1, 0 or -1."""
+    row = table.slice(table.column("layer").to_pylist().index(layer), 1)
+    right = [row.column(name)[0].as_py() for name in ("correct_dense", "correct_ablated")]
+    if None in right:
         raise ArtifactError(f"{path}: no outcomes by question; delete the file and run the workflow again")
-    return np.array(row["correct_dense"], dtype=float) - np.array(row["correct_ablated"], dtype=float)
+    if outcome == ACCURACY:
+        dense, ablated = np.array(right, dtype=float)
+    else:
+        dense, ablated = (answers(row, path, outcome, name)[0] for name in ("log_likelihoods_dense", "log_likelihoods"))
+    lost: Array = dense - ablated
+    return lost
 
 
 def measure_selection_bias(matrix: ResultsMatrix, shots: int) -> list[SelectionBias]:
@@ -161,8 +175,8 @@ def measure_selection_bias(matrix: ResultsMatrix, shots: int) -> list[SelectionB
         raise HeadroomError(f"{matrix.results}: tasks have FFN curves of different levels; run the study again")
     rows = []
     for group, members in {AVERAGE: list(tasks.values()), **{task: [one] for task, one in tasks.items()}}.items():
-        n_questions = sum(one.correct.shape[-1] for one in members)
-        for percent, row in zip([*first.percents, None], estimates([one.correct for one in members]), strict=True):
+        n_questions = sum(one.scores.shape[-1] for one in members)
+        for percent, row in zip([*first.percents, None], estimates([one.scores for one in members]), strict=True):
             mean = percent is None
             evaluation, scoring, difference = row
             rows.append(
@@ -176,14 +190,16 @@ def measure_selection_bias(matrix: ResultsMatrix, shots: int) -> list[SelectionB
                     scoring=scoring,
                     difference=difference,
                     srcc=float(np.mean([one.srcc for one in members])) if mean else None,
-                    least=average_least([one.least for one in members]) if mean else None,
+                    least=average_least([one.least for one in members if one.least]) if mean else None,
                 )
             )
     return rows
 
 
-def average_least(members: list[Least]) -> tuple[float, float, Estimate]:
+def average_least(members: list[Least]) -> tuple[float, float, Estimate] | None:
     """Averages over tasks; the two sets of documents are independent samples, hence other draws for each."""
+    if not members:
+        return None
     selected, apart = ([getattr(one, name) for one in members] for name in ("selected", "apart"))
     values = [float(np.mean([lost.mean() for lost in losses])) for losses in (selected, apart)]
     limits = interval(resample(apart, seed=1) - resample(selected, seed=2))
@@ -193,15 +209,21 @@ def average_least(members: list[Least]) -> tuple[float, float, Estimate]:
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        biases = [row for shots in matrix.shots for row in measure_selection_bias(matrix, shots)]
+        defining, left_out = restrict(replace(matrix, unseen=(), transfer=()), component="ffns")
+        biases = [row for shots in matrix.shots if defining.tasks for row in measure_selection_bias(defining, shots)]
+    shown = partial(value_of, matrix.outcome)
     rows = [
         [
             *(b.task, b.shots, "mean" if b.percent is None else b.percent, b.n_questions),
-            *(b.evaluation.value, b.scoring.value, *b.difference, "" if b.srcc is None else b.srcc),
+            *(shown(b.evaluation.value), shown(b.scoring.value), *b.difference, "" if b.srcc is None else b.srcc),
             *((*b.least[:2], *b.least[2]) if b.least else [""] * 5),
+            *(matrix.outcome, unit_of(matrix.outcome)),
         ]
         for b in biases
-        if b.task in (*matrix.averages, *matrix.tasks)
+        if b.task in (*defining.averages, *defining.tasks)
     ]
     record = describe_drawn("table", "report.tables.selection_bias", sources, matrix.options, out)
-    write_table(out, f"Selection bias of FFN rankings: {matrix.model}", COLUMNS, rows, record, NOTES)
+    name = OUTCOMES[matrix.outcome].title
+    notes = [note.format(Outcome=f"{name[:1].upper()}{name[1:]}", outcome=name) for note in NOTES]
+    title = f"Selection bias of FFN rankings: {matrix.model}{in_title(matrix.outcome)}"
+    write_table(out, title, COLUMNS, rows, record, [*notes, *notes_on(matrix, left_out)])
