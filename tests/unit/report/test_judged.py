@@ -9,8 +9,9 @@ import pytest
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.cli import main
-from lm_headroom.report.figures import fig04, fig05, fig07, fig09, judged
+from lm_headroom.report.figures import fig04, fig05, fig07, fig09, induction_ablation, judged
 from lm_headroom.study.choices import OUTCOMES
+from tests.support.ablated_study import ablated
 from tests.support.small_study import JOINT, leave_one_choice, small
 
 # What readers are shown of a question that is answered right and of one that is not; log p are -1 and -2 nats, and the
@@ -120,6 +121,29 @@ def test_figure_9_draws_each_ranking_within_its_band(study, drawn, outcome):
         at_50 = edge[edge[:, 0] == 50][:, 1]
         assert at_50.min() < line(copa, label)[-2] < at_50.max(), label
     assert ("lower is better" in copa.get_ylabel()) == (outcome in COSTS)
+
+
+@pytest.mark.parametrize("outcome", SHOWN)
+def test_the_ablation_of_induction_heads_draws_levels_and_gains(tmp_path, drawn, outcome):
+    study = ablated(small(tmp_path))
+    figure = drawn(induction_ablation, study.changed(outcome=outcome))
+    level, gain = figure.axes[1], figure.axes[2]
+    # Both tasks: 9 right at 5 shots, 7 and 4 without 10 and 20% of heads; 8, 7 and 6 at 0 shots.
+    np.testing.assert_allclose(level.lines[1].get_ydata(), mean(outcome, [9, 7, 4]), rtol=1e-5)
+    better = abs(np.subtract(*SHOWN[outcome]))
+    expected = better * np.array([1, 0, -2]) / 10
+    np.testing.assert_allclose(gain.lines[2].get_ydata(), expected, rtol=1e-5, atol=1e-7)
+    assert ("lower is better" in level.get_ylabel().replace("\n", " ")) == (outcome in COSTS)
+    assert judged.OUTCOMES[outcome].unit in gain.get_ylabel()
+
+
+def test_the_ablation_of_induction_heads_leaves_out_tasks(tmp_path, drawn):
+    study = ablated(small(tmp_path)).changed(outcome="gold_probability")
+    leave_one_choice(study, "piqa")
+    assert "Not shown: piqa, since" in words(drawn(induction_ablation, study))
+    leave_one_choice(study, "copa")
+    figure = drawn(induction_ablation, study)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["No task of this figure defines gold probability."]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

@@ -278,8 +278,16 @@ def test_figures_are_drawn_from_the_comparing_artifacts_alone(results, what):
 
 def test_figures_show_the_numbers(results):
     prunable_ = compare_prunable.data(study_of(results, "prunable"))
-    assert list(prunable_) == [("heads", 0), ("heads", 5), ("ffns", 0), ("ffns", 5)]
-    assert prunable_["heads", 0]["early"]["percent"] is None
+    artifact = rows(results, "prunable", COMPARED_PRUNABLE)
+    outcomes = dict.fromkeys(row["outcome"] for row in artifact)
+    assert list(prunable_) == [(c, outcome, k) for c in ("heads", "ffns") for outcome in outcomes for k in (0, 5)]
+    assert prunable_["heads", "accuracy", 0]["early"]["percent"] is None
+    assert sum(map(len, prunable_.values())) == len(artifact)
+    assert all(
+        (row["component"], row["outcome"], row["shots"]) == cell
+        for cell, models in prunable_.items()
+        for row in models.values()
+    )
     matrices = compare_rankings.data(study_of(results, "rankings"))
     expected = [r for r in rows(results, "rankings", COMPARED_RANKINGS) if (r["task"], r["shots"]) == ("aggregate", 5)]
     matrix = matrices["srcc", 5]

@@ -1,4 +1,4 @@
-"""How much of each model's heads and FFNs can be pruned within the margin: a row per component, a panel per shot."""
+"""How much of each model can be pruned within the margin: a row per component and outcome, a panel per shot."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lm_headroom.analysis.non_inferiority import AT_LEAST, CONFIDENCE
+from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.comparison import COMPARED_PRUNABLE
 from lm_headroom.report.figures import comparison, style
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.results.matrix import COMPONENTS, Component
-from lm_headroom.study.choices import ACCURACY
+from lm_headroom.study.choices import ACCURACY, Outcome
 
 BELOW = -9.0
 """Height of the marks of models without a tested share, in percent."""
 
 
-def data(compared: Comparison) -> dict[tuple[Component, int], dict[str, dict[str, Any]]]:
-    """Component and shots to model to its row of the artifact."""
+def data(compared: Comparison) -> dict[tuple[Component, Outcome, int], dict[str, dict[str, Any]]]:
+    """Component, outcome and shots to model to its row of the artifact."""
     rows = comparison.read_rows(compared, "prunable", COMPARED_PRUNABLE)
     return {
-        (component, shots): {
+        (component, outcome, shots): {
             row["model"]: row
             for row in rows
-            if (row["outcome"], row["component"], row["shots"]) == (ACCURACY, component, shots)
+            if (row["outcome"], row["component"], row["shots"]) == (outcome, component, shots)
         }
         for component in COMPONENTS
+        for outcome in dict.fromkeys(row["outcome"] for row in rows)
         for shots in compared.shots
     }
 
@@ -38,7 +40,8 @@ def draw(compared: Comparison) -> Figure:
     models, values = comparison.read_models(compared), data(compared)
     place, colours = comparison.axis(models), comparison.group_colours(models)
     figure, axes = style.panels(len(values), width=4.6, height=3.6, share_y=True, per_row=len(compared.shots))
-    for ax, ((component, shots), rows) in zip(axes, values.items(), strict=True):
+    names_outcome = {outcome for _, outcome, _ in values} != {ACCURACY}
+    for ax, ((component, outcome, shots), rows) in zip(axes, values.items(), strict=True):
         comparison.join(ax, models, place, {name: row["percent"] for name, row in rows.items()})
         for model in models:
             row, x = rows[model.name], place.places[model.name]
@@ -58,7 +61,8 @@ def draw(compared: Comparison) -> Figure:
             if row["percent"] is None:
                 ax.plot(x, BELOW, marker="x", color=colours[model.group], linestyle="", markersize=6)
         ax.axhline(BELOW / 2, color="grey", linewidth=0.6)
-        ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}", ylim=(BELOW - 5, 105))
+        by_outcome = f"\nby {OUTCOMES[outcome].title}" if names_outcome else ""
+        ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}{by_outcome}", ylim=(BELOW - 5, 105))
         ax.set_yticks([BELOW, *range(0, 101, 20)], ["inconclusive", *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)

@@ -1,11 +1,11 @@
-"""Accuracy and few-shot gain without the strongest induction heads, averaged over tasks, with 95% bands.
+"""An outcome and its few-shot gain without the strongest induction heads, averaged over tasks, with 95% bands.
 
 A row of panels per choice of heads, so that at most two bands lie over each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lm_headroom.analysis.head_selection import SELECTIONS
-from lm_headroom.report.figures import style
+from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
+from lm_headroom.report.figures import judged, style
 from lm_headroom.results.ablation import GAIN, Effect, effects, select
 from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.outcomes import restrict
+
+AXIS = 28
+"""Characters of a vertical axis's label that fit a panel's height."""
+Shown = Callable[[Any], Any]
 
 
 @style.drawing
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: a column of panels per number of shots, then one per few-shot gain."""
+    judged_by, spec = matrix.outcome, OUTCOMES[matrix.outcome]
+    title = f"Without the strongest induction heads, average over tasks, 95% bands, {matrix.model}"
+    title += judged.in_title(judged_by)
+    matrix, left_out = restrict(matrix, INDUCTION_ABLATION)
+    if not matrix.ablated:
+        return judged.draw_undefined(title, judged_by, left_out)
     all_effects = effects(matrix)
     columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in all_effects))
     figure, axes = style.panels(len(SELECTIONS) * len(columns), width=3.1, height=2.9, per_row=len(columns))
@@ -33,35 +46,38 @@ def draw(matrix: ResultsMatrix) -> Figure:
     }
     for (selection, outcome, shots), ax in panels.items():
         cells = [e for cell, e in select(all_effects, outcome, shots).items() if cell.selection == selection]
+        # Gains are positive where examples help, of costs too.
+        shown = spec.shown_loss if outcome == GAIN else spec.shown
         if outcome == GAIN:
             ax.axhline(0, color="black", linewidth=0.8)
-        _band(ax, cells, [e.control for e in cells], "grey")
-        _band(ax, cells, [e.ablated for e in cells], colours[selection]["color"])
-        _markers(ax, cells, colours[selection]["color"])
-        title = style.shot_title(shots) + (" gain" if outcome == GAIN else "")
-        ax.set(title=f"{title}, {SELECTIONS[selection]}", xlabel="heads ablated (%)")
-        ax.set_ylabel("few-shot gain (points)" if outcome == GAIN else "accuracy (%)")
+        _band(ax, cells, [e.control for e in cells], "grey", shown)
+        _band(ax, cells, [e.ablated for e in cells], colours[selection]["color"], shown)
+        _markers(ax, cells, colours[selection]["color"], shown)
+        column = style.shot_title(shots) + (" gain" if outcome == GAIN else "")
+        ax.set(title=f"{column}, {SELECTIONS[selection]}", xlabel="heads ablated (%)")
+        ax.set_ylabel(judged.gain_label(judged_by) if outcome == GAIN else judged.level_label(judged_by, width=AXIS))
         ax.grid(alpha=0.3)
-    for shown in dict.fromkeys(outcome for _, outcome, _ in panels):
-        _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == shown])
+    for quantity in dict.fromkeys(outcome for _, outcome, _ in panels):
+        _share_y([ax for (_, outcome, _), ax in panels.items() if outcome == quantity])
     _legend(figure)
-    style.headline(figure, f"Without the strongest induction heads, average over tasks, 95% bands, {matrix.model}")
+    style.headline(figure, title)
+    judged.note(figure, judged_by, left_out)
     return figure
 
 
-def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour: object) -> None:
-    """A line from the whole model on, in percent, and its band."""
+def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour: object, shown: Shown) -> None:
+    """A line from the whole model on and its band."""
     percent = [0, *(effect.cell.percent for effect in cells)]
-    value, low, high = 100 * np.array([cells[0].whole, *values]).T
+    value, low, high = shown(np.array([cells[0].whole, *values])).T
     ax.fill_between(percent, low, high, color=colour, alpha=0.25, linewidth=0)
     ax.plot(percent, value, color=colour, linewidth=1.5, linestyle="--" if colour == "grey" else "-")
 
 
-def _markers(ax: Axes, cells: Sequence[Effect], colour: object) -> None:
+def _markers(ax: Axes, cells: Sequence[Effect], colour: object, shown: Shown) -> None:
     """Filled where more is lost than without random heads, hollow where that is not told."""
     for effect in cells:
         fill = colour if effect.beyond_controls else "white"
-        point = effect.cell.percent, 100 * effect.ablated.value
+        point = effect.cell.percent, shown(effect.ablated.value)
         ax.plot(*point, marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=fill, linestyle="none")
 
 
