@@ -309,7 +309,7 @@ def test_editing_the_command_line_is_no_reason(study):
             {"evaluate_transfer": 2},
             {"draw_fig08", "draw_fig09", "draw_fig16", "write_findings", "write_losses"},
         ),
-        ({"margin": 5}, {}, {"write_headroom", "write_findings", "write_reference"}),
+        ({"margin": 5}, {}, {"write_headroom", "write_outcomes", "write_findings", "write_reference"}),
         (
             {"induction": {"sequences": 3}},
             {"score_induction": 1, "retain_capacity": 2},

@@ -185,7 +185,7 @@ class _Judgement(NamedTuple):
     power: Array
 
 
-def _judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confidence: float) -> _Judgement:
+def judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confidence: float) -> _Judgement:
     """The score test where all scores are 0 or 1, and the t test of the mean loss elsewhere.
 
     Args:
@@ -348,7 +348,7 @@ def find_prunable(
     reason = explain_estimate_only(right, chance_levels, overlap)
     if reason:
         return Prunable(None, estimate, reason=reason)
-    shown = _judge(whole, pruned, margin, CONFIDENCE)
+    shown = judge(whole, pruned, margin, CONFIDENCE)
     level = _run(shown.within)
     below = last + 1 - _run(shown.beyond[::-1])
     result = Prunable(
@@ -423,7 +423,7 @@ def find_prunable_cell(
     if reason:
         return PrunableCell(None, estimate, reason)
     confidence = 1 - (1 - CONFIDENCE) / removed.shape[1]
-    shown = _judge(whole, scores, margin, confidence)
+    shown = judge(whole, scores, margin, confidence)
     cell = _largest(shown.within, removed)
     if cell == (0, 0):
         power = np.where(removed > 0, shown.power, 0).max()

@@ -9,11 +9,36 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from lm_headroom.analysis.non_inferiority import CONFIDENCE, ENOUGH_POWER, Margin, are_right_or_wrong, loss_from
+from lm_headroom.analysis.non_inferiority import (
+    CONFIDENCE,
+    ENOUGH_POWER,
+    Margin,
+    are_right_or_wrong,
+    judge,
+    loss_from,
+)
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 MOST = 1e6
 """Times a study's questions; beyond it, no number counts as sufficient."""
+
+
+def power_at(scores: Sequence[Array], margin: Margin, level: int = 1) -> float:
+    """Probability that a level passes its non-inferiority test with the study's questions if it loses nothing.
+
+    Args:
+        scores, margin, level: as :func:`questions_needed` takes them.
+
+    Example:
+        >>> import numpy as np
+        >>> from lm_headroom.analysis.non_inferiority import Margin
+        >>> whole = np.tile([1.0, 0.0], 682)
+        >>> pruned = np.where(np.arange(1364) < 109, 1 - whole, whole)
+        >>> round(power_at([np.stack([whole, pruned])], Margin(0.02)), 1)
+        0.8
+    """
+    whole, pruned = [values[0] for values in scores], [values[level] for values in scores]
+    return float(judge(whole, pruned, margin, CONFIDENCE).power)
 
 
 def questions_needed(
