@@ -14,6 +14,7 @@ import pytest
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read
+from lm_headroom.audit.verify import verify
 from lm_headroom.cli import main
 from lm_headroom.report.tables import gains, headroom, induction_ablation, losses
 from lm_headroom.report.tables.by_outcome import in_unit, unit_of, value_of
@@ -21,6 +22,7 @@ from lm_headroom.results.ablation import GAIN
 from lm_headroom.results.margins import margin_in_words, margin_of
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES, Outcome
+from lm_headroom.study.config import Study
 from tests.support.ablated_study import ablated
 from tests.support.small_study import leave_one_choice, small
 
@@ -272,3 +274,18 @@ def scores_of(study: ResultsMatrix, task: str, shots: int, outcome: str) -> list
         else:
             levels.append([math.exp(a) / (math.exp(a) + math.exp(b)) for a, b in row["log_likelihoods"]])
     return [np.array(level) for level in levels]
+
+
+def test_another_margin_of_an_outcome_is_stale(many: ResultsMatrix) -> None:
+    table = many.results / "tables" / "headroom-gold_probability"
+    command(many, "headroom", "gold_probability", table, "--seeds", "7", "--joint")
+
+    def options_differ(**changes: Any) -> list[str]:
+        values = {"tasks": list(many.tasks), "shots": [0, 5], "seeds": [7], "models": {"model": {"source": "x"}}}
+        files = verify(many.results.parent, Study.model_validate({**values, **changes}))
+        (file,) = (file for file in files if file.path.endswith("tables/headroom-gold_probability.csv"))
+        return [reason for reason in file.reasons if reason.startswith("made with")]
+
+    assert options_differ(margin=5) == []
+    assert options_differ(margins={"gold_probability": 4}) == ["made with margin 1; the study has 4"]
+    assert options_differ(margins={"gold_probability": 4}, outcomes=["accuracy"]) == []
