@@ -344,7 +344,7 @@ def test_imports_of_an_environment_are_pinned_in_it():
             "report.tables.oracle",
             "report.figures.oracle",
             "report.tables.reference",
-            "report.findings",
+            "report.findings.page",
             "report.tables.induction_ablation",
             "report.tables.selection_bias",
             "report.figures.induction_ablation",
@@ -385,7 +385,7 @@ def test_steps_without_a_model_import_no_torch():
     code = (
         "import sys; from lm_headroom.steps import aggregate_heads, aggregate_ffns, correlate_tasks, "
         "retain_capacity;"
-        "from lm_headroom import cli; from lm_headroom.report import findings;"
+        "from lm_headroom import cli; from lm_headroom.report.findings import page;"
         "from lm_headroom.audit import show, verify;"
         "from lm_headroom.report.tables import induction_ablation, selection_bias, reference;"
         "from lm_headroom.report.figures import fig03, fig05, fig07, fig18;"

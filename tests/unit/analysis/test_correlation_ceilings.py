@@ -25,7 +25,7 @@ from lm_headroom.analysis.correlation import (
 )
 from lm_headroom.analysis.ranking import aggregate
 from lm_headroom.report.figures import fig08
-from lm_headroom.report.findings import agreement_verdict, disattenuated_part
+from lm_headroom.report.findings.agreement import agreement_verdict, disattenuated_part
 
 # Orders of four heads: CLOSE has an SRCC of 0.8 to FIRST, FAR one of 0.4.
 FIRST, CLOSE, FAR = (np.array([order]) for order in ([1.0, 2, 3, 4], [1.0, 2, 4, 3], [1.0, 4, 2, 3]))

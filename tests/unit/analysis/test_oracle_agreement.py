@@ -13,7 +13,8 @@ from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.report.figures import oracle as figure
-from lm_headroom.report.findings import findings, oracle_sentences
+from lm_headroom.report.findings.agreement import oracle_sentences
+from lm_headroom.report.findings.page import findings
 from lm_headroom.report.tables.oracle import NAMES
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
@@ -204,7 +205,7 @@ class TestFindings:
 
     def rows(self, study, monkeypatch, **changes):
         (row,) = agreed(study, component="heads", shots=0, measure="loss_rise")
-        from lm_headroom.report.findings import _head_agreement
+        from lm_headroom.report.findings.agreement import _head_agreement
 
         return _head_agreement({**row, **changes})
 

@@ -36,8 +36,8 @@ def results(tmp_path_factory):
     [
         ("figures/fig05.png", "figure", "report.figures.fig05", "pruned_eval/heads/copa/5shot-seed7/random_1", "ffns"),
         ("figures/fig05.pdf", "figure", "report.figures.fig05", "pruned_eval/heads/copa/5shot-seed7/random_1", "ffns"),
-        ("findings/seed7.md", "findings", "report.findings", "capacity/5shot-seed7", None),
-        ("findings/seed7.html", "findings", "report.findings", "pruned_eval/joint/record/0shot-seed7", None),
+        ("findings/seed7.md", "findings", "report.findings.page", "capacity/5shot-seed7", None),
+        ("findings/seed7.html", "findings", "report.findings.page", "pruned_eval/joint/record/0shot-seed7", None),
         ("tables/reference.csv", "table", "report.tables.reference", "induction/copying", "capacity"),
         ("tables/reference.md", "table", "report.tables.reference", "ffn_importance/piqa/0shot-seed7", "capacity"),
         ("tables/table1.csv", "table", "report.tables.table1", "correlation/cross_shot/seed7", "pruned_eval"),

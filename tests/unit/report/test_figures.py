@@ -18,7 +18,7 @@ from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import fig03, fig04, fig05, fig07, fig08, fig09, fig10, fig11, fig12, fig18, style
-from lm_headroom.report.findings import findings
+from lm_headroom.report.findings.page import findings
 from lm_headroom.report.products import named
 from lm_headroom.report.tables import gains, losses
 from lm_headroom.results.curves import read_curve, read_grid

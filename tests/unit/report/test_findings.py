@@ -6,18 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
-from lm_headroom.report.findings import _signed, findings, largest_swing
+from lm_headroom.report.findings.page import findings, in_short
+from lm_headroom.report.findings.words import change_with_error
 from lm_headroom.results.chance import read_chance_level, read_chance_levels
 from lm_headroom.results.curves import average, difference, read_curve
+from lm_headroom.results.ffns import largest_swing
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.power import judges_of
+from lm_headroom.study.judged import JudgedOutcome
 from tests.support.ablated_study import ablated
-from tests.support.small_study import Values, outcomes, small, write_study
+from tests.support.small_study import Values, leave_one_choice, outcomes, small, write_study
 
 
 @pytest.fixture
@@ -122,21 +127,22 @@ class TestSentences:
         # Of 10 questions of record 8 are right, as by chance in one case of 18.
         assert "(chance level: 0.43; random choice: 0.42)." in text
         assert (
-            "- **Inconclusive for heads with 0-shot prompts.** The study has too few questions (power 0.09 at" in text
+            "- **Inconclusive for heads with 0-shot prompts.** By accuracy, the study has too few questions (power "
+            "0.09 at the lowest pruning level); about " in text
         )
         assert "The verdict averages over the 2 tasks above chance level, without record." in text
         assert "With 50% of heads pruned at random (random_1), accuracy is 0.53 ± 0.09; the importance ranking" in text
         text = findings(many)
         # Nothing is lost at 20%, a question of ten at 50%.
         assert (
-            "- **Up to 20% of heads can be pruned with 0-shot prompts.** The loss stays within 2 points (point "
-            "estimate 20%, upper bound 50%, 95% confidence). At that level, pruning removes 4.0 M parameters and loses "
-            "0.0 points "
-            "(0.0 to 0.0)." in text
+            "- **Up to 20% of heads can be pruned with 0-shot prompts.** By accuracy, the loss stays within 2 points "
+            "(point estimate 20%, upper bound 50%, 95% confidence). At that level, pruning removes 4.0 M parameters "
+            "and loses 0.0 points (0.0 to 0.0)." in text
         )
         wide = findings(replace(many, margin=15.0))
         assert (
-            "- **Up to 50% of heads can be pruned with 0-shot prompts.** The loss stays within 15 points (point" in wide
+            "- **Up to 50% of heads can be pruned with 0-shot prompts.** By accuracy, the loss stays within 15 points ("
+            in wide
         )
         assert "(point estimate 50%, upper bound 90%, 95% confidence)" in wide
         assert "pruning removes 10.0 M parameters and loses 10.0 points (8.3 to 11.7)." in wide
@@ -145,8 +151,8 @@ class TestSentences:
         text = findings(study)
         assert "with all FFNs" in text
         assert (
-            "- **No tested share of FFNs can be pruned with 0-shot prompts.** No test shows a loss within 2 points "
-            "(point "
+            "- **No tested share of FFNs can be pruned with 0-shot prompts.** By accuracy, no test shows a loss within "
+            "2 points (point "
             "estimate 0%, upper bound 20%, 95% confidence)." in findings(many)
         )
         assert (
@@ -160,21 +166,23 @@ class TestSentences:
         text = findings(small(tmp_path, repeat=40))
         ranked = "no test can confirm it: the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)."
         assert (
-            "- **Estimate only for FFNs with 0-shot prompts.** Observed losses stay within 2 points (up to 0% pruned), "
-            f"but {ranked}" in text
+            "- **Estimate only for FFNs with 0-shot prompts.** By accuracy, observed losses stay within 2 points (up "
+            f"to 0% pruned), but {ranked}" in text
         )
         assert (
-            "- **Estimate only for heads and FFNs together with 0-shot prompts.** Observed losses stay within 2 points "
-            f"(up to 50% of heads and 0% of FFNs, 10.0 M parameters), but {ranked}" in text
+            "- **Estimate only for heads and FFNs together with 0-shot prompts.** By accuracy, observed losses stay "
+            f"within 2 points (up to 50% of heads and 0% of FFNs, 10.0 M parameters), but {ranked}" in text
         )
 
     def test_joint(self, study, many, tmp_path):
         few = findings(small(tmp_path / "few", repeat=2, selection="scoring"))
-        assert "- **Inconclusive for heads and FFNs together with 0-shot prompts.** The study has too few quest" in few
         assert (
-            "- **50% of heads and 0% of FFNs can be pruned together with 0-shot prompts.** This cell removes the most "
-            "parameters (10.0 M) of those shown to lose no more than 2 points; it loses 0.0 points (0.0 to 0.0)."
-            in findings(many)
+            "- **Inconclusive for heads and FFNs together with 0-shot prompts.** By accuracy, the study has too" in few
+        )
+        assert (
+            "- **50% of heads and 0% of FFNs can be pruned together with 0-shot prompts.** By accuracy, this cell "
+            "removes the most parameters (10.0 M) of those shown to lose no more than 2 points; it loses 0.0 points "
+            "(0.0 to 0.0)." in findings(many)
         )
         assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
 
@@ -183,16 +191,14 @@ class TestSentences:
         assert (
             "- **Other rankings change accuracy on copa by -0.20 to +0.10 with 0-shot prompts.** Under its own" in text
         )
-        assert (
-            "accuracy averages 0.60 (0.90 with all heads, chance level: 0.50), over 2 levels from 50 to 90% of" in text
-        )
+        assert "it averages 0.60 (0.90 with all heads, chance level: 0.50), over 2 levels from 50 to 90% of" in text
         assert "piqa's (highest correlation, 0.75) +0.05 ± 0.05" in text
         assert "record's (lowest correlation, -0.25) -0.20 ± 0.08" in text
         assert "- **Other rankings change accuracy on mathqa by +0.00 with 0-shot prompts.**" in text
         assert "The aggregate ranking does not include mathqa." in text
         # Own 0.8 + 0.7 + 0.5, 0.9 + 0.8 + 0.4, 0.8 + 0.7 + 0.5; the aggregate gains 0.1 twice on copa.
         assert (
-            "- **The aggregate ranking changes accuracy by +0.02 ± 0.01 with 0-shot prompts.** Accuracy averages 0.68 "
+            "- **The aggregate ranking changes accuracy by +0.02 ± 0.01 with 0-shot prompts.** It averages 0.68 "
             "under each task's own ranking (3 levels from 20 to 90%" in text
         )
 
@@ -234,7 +240,7 @@ def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(st
     ("value", "rounded"), [(-0.004, "+0.00"), (0.004, "+0.00"), (-0.006, "-0.01"), (0.25, "+0.25")]
 )
 def test_what_rounds_to_nothing_has_no_minus(value, rounded):
-    assert _signed(value, 0.01) == f"{rounded} ± 0.01"
+    assert change_with_error(value, 0.01, "accuracy") == f"{rounded} ± 0.01"
 
 
 def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
@@ -259,6 +265,8 @@ def _studies(tmp_path):
     flat = replace(small(tmp_path / "flat"), shots=(0,))
     yield write_study(flat, Values(right=lambda *key: [8] * (3 if "srcc" in key[-1] else 4), repeat=40))
     yield write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (1,), 3), Values(head_oracle=()))
+    outcomes = tuple(map(JudgedOutcome.parse, ("accuracy=2", "gold_probability=1", "gold_bits_per_byte=1")))
+    yield replace(ablated(small(tmp_path / "outcomes", selection="scoring")), outcomes=outcomes)
 
 
 def _right(shots, component, task, ranking):
@@ -270,6 +278,85 @@ def _right(shots, component, task, ranking):
 def texts(tmp_path_factory):
     """The findings of these studies."""
     return [findings(study) for study in _studies(tmp_path_factory.mktemp("studies"))]
+
+
+class TestOutcomes:
+    """Accuracy beside others: a right answer has a gold probability of 0.731, a wrong one of 0.269."""
+
+    @pytest.fixture(scope="class")
+    def enough(self, tmp_path_factory):
+        return small(tmp_path_factory.mktemp("outcomes"), repeat=40, selection="scoring")
+
+    def judged(self, study, *outcomes):
+        return replace(study, outcomes=tuple(map(JudgedOutcome.parse, outcomes)))
+
+    def test_the_sharpest_leads_and_the_other_stands_beside_it(self, enough):
+        text = findings(self.judged(enough, "accuracy=5", "gold_probability=5"))
+        # The power of both for heads is 1, for FFNs 0.995 and 1.
+        assert (
+            "- **Up to 20% of heads can be pruned with 0-shot prompts.** By accuracy, the loss stays within 5 points "
+            "(point estimate 20%, upper bound 50%, 95% confidence). At that level, pruning removes 4.0 M parameters "
+            "and loses 0.0 points (0.0 to 0.0). By gold probability: up to 20%. Over 3 tasks, accuracy" in text
+        )
+        assert (
+            "- **No tested share of FFNs can be pruned with 0-shot prompts.** By gold probability, no test shows a "
+            "loss within 5 points (point estimate 0%, upper bound 20%, 95% confidence). By accuracy: no tested share."
+            in text
+        )
+        assert "By gold probability, this cell removes the most parameters (10.0 M) of those shown to lose" in text
+        # A question of ten loses 46.2 points of gold probability where it loses 100 of accuracy.
+        assert "- **The aggregate ranking changes accuracy by +0.08 ± 0.00 with 5-shot prompts.**" in text
+        assert "By gold probability: +0.04 ± 0.00." in text
+
+    def test_a_narrower_margin_changes_which_is_the_sharpest(self, enough):
+        text = findings(self.judged(enough, "accuracy=5", "gold_probability=1"))
+        assert "By accuracy, no test shows a loss within 5 points (point estimate 0%, upper bound 20%" in text
+        assert "By gold probability: no tested share. Over 3 tasks" in text
+
+    def test_the_documents_that_are_missing_are_said(self, tmp_path):
+        few = self.judged(small(tmp_path, repeat=3, selection="scoring"), "accuracy=2", "gold_probability=1")
+        (line,) = re.findall(r"- \*\*Inconclusive for heads with 0.*? Over", findings(few).partition("## 1.")[2])
+        more = dict(re.findall(r"By ([a-z ]+)[:,].*?about (\d+) more documents of each task would settle it", line))
+        assert set(more) == {"accuracy", "gold probability"}
+        chance = read_chance_levels(few)
+        for judge in judges_of(few, 0, "heads", chance):
+            n = int(more[OUTCOMES[judge.matrix.outcome].title])
+            assert judge.needed - 30 <= n < judge.needed - 30 + 10
+        # With so many more, nothing else changed, the power is enough.
+        repeat = 3 + -(-max(map(int, more.values())) // 10)
+        larger = self.judged(small(tmp_path / "larger", repeat, "scoring"), "accuracy=2", "gold_probability=1")
+        assert all(judge.power > 0.8 and judge.more == 0 for judge in judges_of(larger, 0, "heads", chance))
+
+    def test_a_task_that_does_not_define_an_outcome_is_left_out_and_named(self, tmp_path):
+        study = self.judged(small(tmp_path, repeat=40, selection="scoring"), "accuracy=5", "gold_probability=5")
+        leave_one_choice(study, "record", "mathqa")
+        text = findings(study)
+        assert "Gold probability leaves out record, not defined there. Over 3 tasks, accuracy averages" in text
+        assert "- **Other rankings change accuracy on mathqa by +0.00" in text
+
+    def test_a_cost_rises(self, enough):
+        text = findings(self.judged(enough, "accuracy=2", "gold_bits_per_byte=20"))
+        assert (
+            "- **Up to 50% of heads can be pruned with 0-shot prompts.** By bits per byte of the gold continuation, "
+            "the loss stays within 20% of the whole model's (point estimate 50%, upper bound 90%, 95% confidence). At "
+            "that level, pruning removes 10.0 M parameters and loses 0.036 bits per byte (0.030 to 0.042). By "
+            "accuracy: up to 20%." in text
+        )
+        assert "- **The aggregate ranking changes bits per byte of the gold continuation by -0.01 ± 0.00" in text
+
+
+def test_findings_in_short_are_the_first_of_each_section_then_the_second(study):
+    text = findings(study)
+    in_brief, *sections = (part.splitlines() for part in text.split("\n## ")[1:])
+    lines = [[line for line in section if line.startswith("- ")] for section in sections]
+    assert in_brief[0] == "In short"
+    short = [line for line in in_brief if line.startswith("- ")]
+    firsts = [lines[0][0], lines[0][1], *(section[0] for section in lines[1:])]
+    assert len(short) == 6
+    assert all(line.startswith(brief) and brief.endswith(".") for line, brief in zip(firsts, short, strict=True))
+    assert in_short([["- **A.** B 4.0 M (0.5 to 1) C. D."], ["- **E.** F."], []]) == [
+        "- **A.** B 4.0 M (0.5 to 1) C.", "- **E.** F.",
+    ]  # fmt: skip
 
 
 def test_each_finding_begins_with_its_verdict_and_soon_has_a_number(texts):

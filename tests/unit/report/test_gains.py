@@ -9,7 +9,8 @@ import pytest
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, made_by, read, write
 from lm_headroom.cli import main
-from lm_headroom.report.findings import control_sentences, findings
+from lm_headroom.report.findings.page import findings
+from lm_headroom.report.findings.shares import control_sentences
 from lm_headroom.report.tables.gains import AVERAGE, compare, gain_sentence, level_weights, measure_gains
 from tests.support.small_study import RIGHT, Values, small, write_study
 

@@ -15,8 +15,10 @@ from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
-from lm_headroom.report.findings import ablation_sentences, findings
+from lm_headroom.report.findings.induction import ablation_sentences
+from lm_headroom.report.findings.page import findings
 from lm_headroom.results.ablation import ACCURACY, AVERAGE, GAIN, Cell, effects, select
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.ablated_study import ablated, right, write_ablation
 from tests.support.small_study import made_of, small
@@ -214,7 +216,7 @@ def test_the_figure_is_drawn(study: ResultsMatrix, tmp_path: Path, shots: str) -
 
 class TestSentences:
     def test_say_what_intervals_allow(self, study: ResultsMatrix) -> None:
-        sentences = ablation_sentences(study)
+        sentences = ablation_sentences(study, read_chance_levels(study))
         # Three selections at 0 shots, at 5, and of the gain, and a note.
         assert len(sentences) == 10
         draws = "the average of 2 random draws of 4 heads from the same layers"
@@ -227,7 +229,7 @@ class TestSentences:
         assert sentences[3].endswith("With all heads, the 5-shot accuracy averages 0.90 (0.75 to 1.00) over 2 tasks.")
         assert sentences[1].startswith("- **Inconclusive for the top 20% of heads by copying and 0-shot accuracy.** ")
         assert f"loses 0.0 points (0.0 to 0.0), not significantly different from {draws}: the diff" in sentences[1]
-        assert "With all heads, the 5-shot gain averages 10.0 points (0.0 to " in sentences[6]
+        assert "With all heads, the 5-shot accuracy gain averages 10.0 points (0.0 to " in sentences[6]
         assert "(up to 0.5 heads of a draw)" in sentences[9]
         assert all(sentence in findings(study) for sentence in sentences)
 
@@ -237,7 +239,8 @@ class TestSentences:
                 return 9 if c is None else 4
             return right(k, task, s, p, c) if s != "both" else 4 if c is None else 9 if c == 1 else 3
 
-        (_, copying, both, *_) = ablation_sentences(ablated(small(tmp_path), right=lost))
+        study = ablated(small(tmp_path), right=lost)
+        (_, copying, both, *_) = ablation_sentences(study, read_chance_levels(study))
         assert "by copying costs less 0-shot accuracy than the average random draw.**" in copying
         assert "The ablation loses -10.0 points (" in copying
         assert ", 50.0 points (" in copying
@@ -246,4 +249,4 @@ class TestSentences:
         assert "The ablation loses 40.0 points (" in both
 
     def test_a_study_without_ablations_says_nothing(self, tmp_path: Path) -> None:
-        assert ablation_sentences(small(tmp_path)) == []
+        assert ablation_sentences(small(tmp_path), {}) == []

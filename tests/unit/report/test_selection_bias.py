@@ -16,10 +16,13 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
-from lm_headroom.report.findings import findings, selection_note
+from lm_headroom.report.findings.ffns import selection_note
+from lm_headroom.report.findings.page import findings
 from lm_headroom.report.tables import selection_bias
 from lm_headroom.report.tables.selection_bias import AVERAGE, measure_selection_bias
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.power import judges_of
 from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import OTHER_DOCUMENTS
 from tests.support.small_study import FFN_SIZE, PERCENTS, knockout_answers, leave_one_choice, made_of, outcomes, small
@@ -108,7 +111,8 @@ def test_the_rankings_keep_their_names_where_the_study_ranks_by_scoring_document
     assert row.difference.value == pytest.approx(-0.2)
     assert row.least is not None
     assert row.least[:2] == pytest.approx((-0.1, 0.2))
-    note = selection_note(study)
+    chance = read_chance_levels(study)
+    note = list(selection_note(study, {shots: judges_of(study, shots, "ffns", chance) for shots in study.shots}))
     assert len(note) == 2
     assert "The selection bias is -20.0 points (" in note[0]
 
@@ -200,7 +204,7 @@ def test_tasks_without_the_outcome_are_left_out(study: ResultsMatrix, tmp_path: 
 def test_the_findings_cite_the_number(study: ResultsMatrix) -> None:
     text = findings(study)
     assert (
-        "- **Ranking FFNs on the evaluation documents raises accuracy with 5-shot prompts.** The selection bias is "
+        "- **Ranking FFNs on the evaluation documents improves accuracy with 5-shot prompts.** The selection bias is "
         "20.0 points (" in text
     )
     assert (

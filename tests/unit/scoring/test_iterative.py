@@ -22,7 +22,7 @@ from lm_headroom.models import architectures
 from lm_headroom.planning.costs import Load
 from lm_headroom.planning.workload import Prompts, operations
 from lm_headroom.report.figures import fig05
-from lm_headroom.report.findings import findings
+from lm_headroom.report.findings.page import findings
 from lm_headroom.report.tables import losses
 from lm_headroom.results.curves import study_curves
 from lm_headroom.results.gain import gain

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
 from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
-from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
@@ -244,9 +243,6 @@ class Product:
             "shots": self.shots(study),
             "models": list(map(str, study.compared_models)),
         }
-        if self.stem.endswith("tables/outcomes-seed{seed}"):
-            # Also those that the study is not judged by.
-            values |= {"outcomes": [str(JudgedOutcome(name, study.margin_of(name))) for name in OUTCOMES]}
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "iterative": False}
         return {name: values[name] for name in self.options}
@@ -432,9 +428,6 @@ PRODUCTS: tuple[Product, ...] = (
     ),
     _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
            "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
-    _table("outcomes", "pruned evaluation", "How sharp outcomes are", _together(_OWN_HEADS, _OWN_FFNS),
-           "how sharp each outcome is on the same questions: effective sample size relative to accuracy, power, and "
-           "how many more questions a test would need", options=(*_MATRIX, "outcomes")),
     _table("reference", "findings", "The paper's numbers beside these",
            _together(_prompts("tasks"), _OWN_HEADS, _OWN_FFNS, _JOINT, _FFNS, _read("cross_task"), _read("cross_shot"),
                      _INDUCTION),
@@ -448,7 +441,7 @@ PRODUCTS: tuple[Product, ...] = (
            "of two or more few-shot seeds: how accuracy and head rankings vary with the seed", seed=False,
            options=(*_MATRIX, "seeds", "sample"), lists=(*_MATRIX, "seeds"), has=ARTIFACTS["seed_scores"].has),
     Product("findings", "findings", "{model}/findings/seed{seed}", "findings", "Findings in words", "findings",
-            "report.findings:write",
+            "report.findings.page:write",
             _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,
                       _read("cross_task"), _read("oracle_agreement"), _read("cross_shot"), _INDUCTION, _CAPACITY,
                       _ABLATION, _OTHER_FFNS),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lm_headroom.analysis.non_inferiority import is_above_chance
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.results.matrix import Component, ResultsMatrix
@@ -73,6 +74,16 @@ def read_chance_levels(matrix: ResultsMatrix) -> dict[str, ChanceLevel]:
         task: read_chance_level(matrix.path("prompts", shots, task=task), task=task, shots=shots, seed=matrix.seed)
         for task in tasks
     }
+
+
+def tasks_above_chance(right: Mapping[str, Any], chance: Mapping[str, ChanceLevel]) -> list[str]:
+    """The tasks whose average is tested: those above chance; all where none is, which is inconclusive.
+
+    Args:
+        right: right (1) or wrong (0) answers of the whole model by task, [question].
+        chance: chance levels by task.
+    """
+    return [task for task in right if is_above_chance(right[task], chance[task].level)] or list(right)
 
 
 def explain_overlap(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,14 @@ def read_ffns(matrix: ResultsMatrix, shots: int) -> FfnImportance:
     scores, errors = ({task: rows[i] for task, rows in estimated.items()} for i in (0, 1))
     average = np.mean(list(scores.values()), axis=0)
     return FfnImportance(scores, errors, average, interval(resample(list(lost.values()))), sorted(metrics))
+
+
+def largest_swing(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> tuple[str, int, float, float]:
+    """Task, layer (from 0), loss and standard error of the FFN whose removal costs the most."""
+    importance = read_ffns(matrix, shots)
+    task = max(tasks, key=lambda name: importance.tasks[name].max())
+    layer = int(np.argmax(importance.tasks[task]))
+    return task, layer, float(importance.tasks[task][layer]), float(importance.errors[task][layer])
 
 
 def _lost(table: pa.Table, path: Path, outcome: Outcome) -> Array:

@@ -117,6 +117,11 @@ class ResultsMatrix:
         judged = self.outcomes or (JudgedOutcome(self.outcome, self.margin or MARGIN),)
         return [self.changed(outcome=one.outcome, margin=one.margin, outcomes=()) for one in judged]
 
+    @property
+    def by_accuracy(self) -> ResultsMatrix:
+        """The same results, judged by accuracy, which every task defines."""
+        return self.changed(outcome=ACCURACY, margin=None, outcomes=())
+
     def read_all(
         self, kind: ArtifactSchema, paths: Mapping[str, Path], shots: int, **expected: Any
     ) -> dict[str, ArtifactFile]:

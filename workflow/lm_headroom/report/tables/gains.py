@@ -221,7 +221,7 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
     if table is None:
         return []
     gains, spec = table.gains[AVERAGE], OUTCOMES[matrix.outcome]
-    own, gained = gains[OWN], partial(_gained, spec)
+    own, gained = gains[OWN], partial(gain_in_words, spec)
     low, high = own.over_random_limits
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
     variance = (
@@ -251,7 +251,8 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
     return [f"{text} Other criteria add to this gain: {listed}. {which} {verb} significantly from it{tests}."]
 
 
-def _gained(spec: OutcomeSpec, value: float, limits: Interval) -> str:
+def gain_in_words(spec: OutcomeSpec, value: float, limits: Interval) -> str:
+    """``+1.2 points (+0.3 to +2.1)``, of a gain in the outcome's unit."""
     gained, low, high = (f"{number:+.{spec.decimals}f}" for number in (value, *limits))
     return f"{gained} {spec.unit} ({low} to {high})"
 

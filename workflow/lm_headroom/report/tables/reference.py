@@ -18,12 +18,12 @@ from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import read, reads
-from lm_headroom.report.findings import largest_swing
 from lm_headroom.report.pages import size, write_table
 from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.headroom import average_prunable, share_in_words
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import AverageCurve, average, average_grid, study_curves, study_grids
+from lm_headroom.results.ffns import largest_swing
 from lm_headroom.results.induction import SCORES, Score, read_induction
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 
