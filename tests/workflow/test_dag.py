@@ -19,7 +19,7 @@ from tests.support.workflow_studies import drawn, edit, new_study, work
 # The figures of the tiny study, by the rule that draws them.
 HEAD_FIGURES = {"draw_fig03", "draw_fig12", "draw_fig13"}
 CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_fig16"} | {
-    f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "gains")
+    f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "gains", "outcomes")
 }
 ORACLE_PAGES = {"draw_oracle", "write_oracle"}
 INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"}
@@ -309,7 +309,7 @@ def test_editing_the_command_line_is_no_reason(study):
             {"evaluate_transfer": 2},
             {"draw_fig08", "draw_fig09", "draw_fig16", "write_findings", "write_losses"},
         ),
-        ({"margin": 5}, {}, {"write_headroom", "write_findings", "write_reference"}),
+        ({"margin": 5}, {}, {"write_headroom", "write_outcomes", "write_findings", "write_reference"}),
         (
             {"induction": {"sequences": 3}},
             {"score_induction": 1, "retain_capacity": 2},

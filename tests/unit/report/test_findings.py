@@ -339,7 +339,7 @@ class TestOutcomes:
         assert (
             "- **Up to 50% of heads can be pruned with 0-shot prompts.** By bits per byte of the gold continuation, "
             "the loss stays within 20% of the whole model's (point estimate 50%, upper bound 90%, 95% confidence). At "
-            "that level, pruning removes 10.0 M parameters and loses 0.036 bits per byte (0.030 to 0.042). By "
+            "that level, pruning removes 10.0 M parameters and loses 0.036 bits per byte (0.030 to 0.043). By "
             "accuracy: up to 20%." in text
         )
         assert "- **The aggregate ranking changes bits per byte of the gold continuation by -0.01 ± 0.00" in text

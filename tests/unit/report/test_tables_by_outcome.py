@@ -6,10 +6,15 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import read
+from lm_headroom.audit.verify import verify
 from lm_headroom.cli import main
 from lm_headroom.report.tables import gains, headroom, induction_ablation, losses
 from lm_headroom.report.tables.by_outcome import in_unit, unit_of, value_of
@@ -17,6 +22,7 @@ from lm_headroom.results.ablation import GAIN
 from lm_headroom.results.margins import margin_in_words, margin_of
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES, Outcome
+from lm_headroom.study.config import Study
 from tests.support.ablated_study import ablated
 from tests.support.small_study import leave_one_choice, small
 
@@ -204,3 +210,82 @@ def test_a_study_that_does_not_define_an_outcome_says_so(tmp_path: Path, name: s
     rows, page = command(study, name, "gold_probability", tmp_path / "t", *more)
     assert "No task of the study defines gold probability, so this table has no numbers of it." in page
     assert {row["verdict"] for row in rows} == {"inconclusive"} if name == "headroom" else not rows
+
+
+class TestOutcomes:
+    def test_all_that_the_tasks_define_are_compared_in_loops(self, many: ResultsMatrix, tmp_path: Path) -> None:
+        leave_one_choice(many, "copa")
+        rows, page = write_outcomes(many, tmp_path)
+        assert {row["outcome"] for row in rows if row["task"] == "piqa"} == set(OUTCOMES) - {"accuracy_norm"}
+        assert {row["outcome"] for row in rows if row["task"] == "copa"} == {"accuracy", RELATIVE, "loss"}
+        assert "Left out, since gold probability compares choices, and" in page
+        row = the(rows, "piqa", "gold_probability")
+        curves = {name: scores_of(many, "piqa", 5, name) for name in ("accuracy", "gold_probability")}
+        squared = []
+        for levels in curves.values():
+            means = [sum(level) / len(level) for level in levels]
+            errors = [np.var(levels[0] - level, ddof=1) / len(level) for level in levels[1:]]
+            squared.append((max(means) - min(means)) ** 2 / (sum(errors) / len(errors)))
+        assert float(row["effective_ratio"]) == pytest.approx(squared[1] / squared[0])
+        assert float(row["effective_questions"]) == pytest.approx(400 * squared[1] / squared[0])
+        assert float(the(rows, "piqa", "accuracy")["effective_ratio"]) == 1
+
+    def test_values_losses_and_margins(self, many: ResultsMatrix, tmp_path: Path) -> None:
+        rows, page = write_outcomes(many, tmp_path, "--outcomes", "accuracy=3", f"{RELATIVE}=2")
+        # Of copa 9, 9, 8 and 4 of 10 are right at 0 shots, of piqa 8, 8, 7 and 5.
+        row = the(rows, "copa", RELATIVE, shots="0")
+        assert (row["percent"], row["questions"], row["unit"]) == ("20", "400", "bits per byte")
+        assert float(row["value"]) == pytest.approx(bits(0.9))
+        assert (row["margin"], row["margin_unit"]) == ("2.0", "% of the whole model's")
+        average = the(rows, AVERAGE, "accuracy", shots="0")
+        assert (average["tasks"], average["questions"], average["margin"]) == ("3", "1200", "3.0")
+        assert float(average["loss"]) == 0
+        assert float(average["power"]) > 0.8
+        assert (average["more_questions"], float(average["questions_needed"]) < 400) == ("0", True)
+        assert "| 3 points |" in page
+        ffns = the(rows, "piqa", "accuracy", shots="0", component="ffns")
+        # At 20% none of four FFNs goes: the first level that prunes is 50%, where half of the questions are lost.
+        assert (ffns["percent"], float(ffns["loss"])) == ("50", 0.5)
+        assert float(ffns["power"]) < 0.8
+        assert int(ffns["more_questions"]) == math.ceil(float(ffns["questions_needed"]) - 400) > 0
+
+
+def write_outcomes(study: ResultsMatrix, folder: Path, *more: str) -> tuple[list[dict[str, str]], str]:
+    """The rows of the table of outcomes, and its page."""
+    options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(folder / "t"), *more]
+    assert main(["table", "outcomes", "--results", str(study.results), *options]) == 0
+    return list(csv.DictReader((folder / "t.csv").open())), (folder / "t.md").read_text()
+
+
+def the(
+    rows: list[dict[str, str]], task: str, outcome: str, shots: str = "5", component: str = "heads"
+) -> dict[str, str]:
+    wanted = {"task": task, "outcome": outcome, "shots": shots, "component": component}
+    return next(row for row in rows if wanted.items() <= row.items())
+
+
+def scores_of(study: ResultsMatrix, task: str, shots: int, outcome: str) -> list[Any]:
+    """Scores per level of heads under the own ranking, in loops."""
+    path = study.curve(task, shots)
+    levels = []
+    for row in read(path, PRUNED_EVAL).to_pylist():
+        if outcome == "accuracy":
+            levels.append([float(right) for right in row["correct"]])
+        else:
+            levels.append([math.exp(a) / (math.exp(a) + math.exp(b)) for a, b in row["log_likelihoods"]])
+    return [np.array(level) for level in levels]
+
+
+def test_another_margin_of_an_outcome_is_stale(many: ResultsMatrix) -> None:
+    table = many.results / "tables" / "headroom-gold_probability"
+    command(many, "headroom", "gold_probability", table, "--seeds", "7", "--joint")
+
+    def options_differ(**changes: Any) -> list[str]:
+        values = {"tasks": list(many.tasks), "shots": [0, 5], "seeds": [7], "models": {"model": {"source": "x"}}}
+        files = verify(many.results.parent, Study.model_validate({**values, **changes}))
+        (file,) = (file for file in files if file.path.endswith("tables/headroom-gold_probability.csv"))
+        return [reason for reason in file.reasons if reason.startswith("made with")]
+
+    assert options_differ(margin=5) == []
+    assert options_differ(margins={"gold_probability": 4}) == ["made with margin 1; the study has 4"]
+    assert options_differ(margins={"gold_probability": 4}, outcomes=["accuracy"]) == []

@@ -177,7 +177,7 @@ def within_share(
     return shown
 
 
-class Judgement(NamedTuple):
+class _Judgement(NamedTuple):
     """Where the loss is shown to be within the margin and beyond it, and the power of the former, [...]."""
 
     within: Flags
@@ -185,7 +185,7 @@ class Judgement(NamedTuple):
     power: Array
 
 
-def judge_loss(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confidence: float) -> Judgement:
+def judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confidence: float) -> _Judgement:
     """The score test where all scores are 0 or 1, and the t test of the mean loss elsewhere.
 
     Args:
@@ -194,9 +194,9 @@ def judge_loss(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, 
     """
     if are_right_or_wrong([*whole, *pruned]) and not margin.relative:
         loss, value = loss_from(whole, pruned), margin.value
-        return Judgement(loss.within(value, confidence), loss.beyond(value, confidence), loss.power(value, confidence))
+        return _Judgement(loss.within(value, confidence), loss.beyond(value, confidence), loss.power(value, confidence))
     mean = margin.judge(whole, pruned)
-    return Judgement(mean.within(confidence), mean.beyond(confidence), mean.power(confidence))
+    return _Judgement(mean.within(confidence), mean.beyond(confidence), mean.power(confidence))
 
 
 def loss_interval(whole: Sequence[Array], pruned: Sequence[Array]) -> Interval:
@@ -348,7 +348,7 @@ def find_prunable(
     reason = explain_estimate_only(right, chance_levels, overlap)
     if reason:
         return Prunable(None, estimate, reason=reason)
-    shown = judge_loss(whole, pruned, margin, CONFIDENCE)
+    shown = judge(whole, pruned, margin, CONFIDENCE)
     level = _run(shown.within)
     below = last + 1 - _run(shown.beyond[::-1])
     result = Prunable(
@@ -423,7 +423,7 @@ def find_prunable_cell(
     if reason:
         return PrunableCell(None, estimate, reason)
     confidence = 1 - (1 - CONFIDENCE) / removed.shape[1]
-    shown = judge_loss(whole, scores, margin, confidence)
+    shown = judge(whole, scores, margin, confidence)
     cell = _largest(shown.within, removed)
     if cell == (0, 0):
         power = np.where(removed > 0, shown.power, 0).max()

@@ -14,7 +14,7 @@ from lm_headroom.analysis.non_inferiority import (
     ENOUGH_POWER,
     Margin,
     are_right_or_wrong,
-    judge_loss,
+    judge,
     loss_from,
 )
 
@@ -23,27 +23,22 @@ MOST = 1e6
 """Times a study's questions; beyond it, no number counts as sufficient."""
 
 
-def power_at(scores: Sequence[Array], margin: Margin, level: int = 1) -> float | None:
-    """Probability that a level passes its non-inferiority test if it lost nothing, its spread being as observed.
+def power_at(scores: Sequence[Array], margin: Margin, level: int = 1) -> float:
+    """Probability that a level passes its non-inferiority test with the study's questions if it loses nothing.
 
     Args:
         scores, margin, level: as :func:`questions_needed` takes them.
 
-    Returns:
-        None if the level was not evaluated, or a task has one question.
-
     Example:
         >>> import numpy as np
         >>> from lm_headroom.analysis.non_inferiority import Margin
-        >>> whole = np.tile([1.0, 0.0], 100)
-        >>> pruned = np.where(np.arange(200) < 16, 1 - whole, whole)
-        >>> round(power_at([np.stack([whole, pruned])], Margin(0.02)), 2)
-        0.26
+        >>> whole = np.tile([1.0, 0.0], 682)
+        >>> pruned = np.where(np.arange(1364) < 109, 1 - whole, whole)
+        >>> round(power_at([np.stack([whole, pruned])], Margin(0.02)), 1)
+        0.8
     """
-    if min(values.shape[-1] for values in scores) < 2 or not 1 <= level < len(scores[0]):
-        return None
-    pruned = [values[level : level + 1] for values in scores]
-    return float(judge_loss([values[0] for values in scores], pruned, margin, CONFIDENCE).power[0])
+    whole, pruned = [values[0] for values in scores], [values[level] for values in scores]
+    return float(judge(whole, pruned, margin, CONFIDENCE).power)
 
 
 def questions_needed(

@@ -90,6 +90,7 @@ def table(
     transfer: Names = (),
     ablated: Names = (),
     outcome: Outcome = ACCURACY,
+    outcomes: Judged = (),
     margin: Points = None,
     sample: Sample = "first",
     joint: bool = False,
@@ -111,6 +112,7 @@ def table(
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
         outcome: what evaluations are judged by.
+        outcomes: of the table of outcomes, those compared, each with its margin, such as accuracy=2; all by default.
         margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
             default of a study if not given, 2 points of accuracy.
         sample: the choice of scoring documents; a `shuffled` one depends on the seed.

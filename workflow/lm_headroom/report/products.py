@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
 from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
+from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import AGGREGATE
 
 if TYPE_CHECKING:
@@ -243,6 +244,9 @@ class Product:
             "shots": self.shots(study),
             "models": list(map(str, study.compared_models)),
         }
+        if self.stem.endswith("tables/outcomes-seed{seed}"):
+            # Also those that the study is not judged by.
+            values |= {"outcomes": [str(JudgedOutcome(name, study.margin_of(name))) for name in OUTCOMES]}
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "iterative": False}
         return {name: values[name] for name in self.options}
@@ -428,6 +432,9 @@ PRODUCTS: tuple[Product, ...] = (
     ),
     _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
            "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
+    _table("outcomes", "pruned evaluation", "How sharp outcomes are", _together(_OWN_HEADS, _OWN_FFNS),
+           "how sharp each outcome is on the same questions: effective sample size relative to accuracy, power, and "
+           "how many more questions a test would need", options=(*_MATRIX, "outcomes")),
     _table("reference", "findings", "The paper's numbers beside these",
            _together(_prompts("tasks"), _OWN_HEADS, _OWN_FFNS, _JOINT, _FFNS, _read("cross_task"), _read("cross_shot"),
                      _INDUCTION),

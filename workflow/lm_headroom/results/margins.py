@@ -5,7 +5,7 @@ from __future__ import annotations
 from lm_headroom.analysis.non_inferiority import Margin
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES
+from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES, Outcome
 
 
 def margin_of(matrix: ResultsMatrix) -> Margin:
@@ -22,10 +22,15 @@ def margin_of(matrix: ResultsMatrix) -> Margin:
 
 def margin_in_words(matrix: ResultsMatrix) -> str:
     """``2 points``, ``1 point``, ``1% of the whole model's``, ``0.01 nats per byte``."""
-    value, unit = _value(matrix), OUTCOMES[matrix.outcome].unit
-    if matrix.outcome in RELATIVE_OUTCOMES:
-        return f"{value:g}% of the whole model's"
-    return f"{value:g} {unit.removesuffix('s') if value == 1 and unit == 'points' else unit}"
+    value, unit = _value(matrix), margin_unit(matrix.outcome)
+    if unit.startswith("%"):
+        return f"{value:g}{unit}"
+    return f"{value:g} {'point' if value == 1 and unit == 'points' else unit}"
+
+
+def margin_unit(outcome: Outcome) -> str:
+    """The unit of an outcome's margin."""
+    return "% of the whole model's" if outcome in RELATIVE_OUTCOMES else OUTCOMES[outcome].unit
 
 
 def _value(matrix: ResultsMatrix) -> float:

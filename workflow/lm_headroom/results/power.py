@@ -73,6 +73,7 @@ def judges_of(
             margin = margin_of(judged)
             questions = float(np.mean([values.shape[-1] for values in scores]))
             missing = tuple(task for task in left_out if task in matrix.tasks)
-            needed, power = questions_needed(scores, margin), power_at(scores, margin)
+            is_tested = len(scores[0]) > 1 and min(values.shape[-1] for values in scores) > 1
+            needed, power = questions_needed(scores, margin), power_at(scores, margin) if is_tested else None
             judges.append(Judge(judged, missing, questions, needed, power))
     return sorted(judges, key=lambda judge: (-round(judge.power or 0, 3), judge.growth))

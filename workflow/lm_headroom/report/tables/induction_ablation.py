@@ -51,12 +51,11 @@ def row(effect: Effect, outcome: Outcome) -> list[object]:
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        ablated = replace(matrix, tasks=matrix.ablated, unseen=(), transfer=())
-        defining, left_out = restrict(ablated, INDUCTION_ABLATION)
+        defining, left_out = restrict(matrix, INDUCTION_ABLATION)
         measured = effects(defining) if defining.ablated else []
     # A task alone is its own average.
     rows = [row(e, matrix.outcome) for e in measured if e.task != AVERAGE or len(defining.ablated) > 1]
     provenance = describe_drawn("table", "report.tables.induction_ablation", sources, matrix.options, out)
     title = f"Without induction heads: {matrix.model}{in_title(matrix.outcome)}"
-    notes = [*NOTES, *notes_on(ablated, left_out)]
+    notes = [*NOTES, *notes_on(replace(matrix, tasks=matrix.ablated), left_out)]
     write_table(out, title, COLUMNS, rows, provenance, notes)

@@ -6,7 +6,7 @@ documents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def average_least(members: list[Least]) -> tuple[float, float, Estimate] | None:
 def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
-        defining, left_out = restrict(replace(matrix, unseen=(), transfer=()), component="ffns")
+        defining, left_out = restrict(matrix, component="ffns")
         biases = [row for shots in matrix.shots if defining.tasks for row in measure_selection_bias(defining, shots)]
     shown = partial(value_of, matrix.outcome)
     rows = [
