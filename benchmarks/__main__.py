@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import measures
+from benchmarks.answers import answers
 from benchmarks.bench import TASKS, Bench, Row
 from benchmarks.contest import say
 from benchmarks.operations import with_operations
@@ -29,6 +30,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "e": measures.pair,
     "f": measures.start_up,
     "h": pruned,
+    "i": answers,
 }
 
 

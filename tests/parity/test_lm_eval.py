@@ -6,7 +6,6 @@ gives all three.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,7 @@ from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.scoring.pruned_evaluation import right_documents
 from lm_headroom.tasks import prompts
 from lm_headroom.tasks.files import TASK_FOLDERS
+from tests.support.harness import UPSTREAM, evaluate, upstream
 
 CASES = [
     *((task, shots) for task in ("arc_easy", "hellaswag", "piqa", "winogrande", "boolq") for shots in (0, 5)),
@@ -34,21 +34,6 @@ CASES = [
     *((task, 0) for task in ("mathqa", "lambada_openai")),
 ]
 """What a model is run on: the tasks whose prompts and labels are right in lm-eval, some with shots."""
-UPSTREAM = {
-    "hellaswag": "hellaswag/hellaswag.yaml",
-    "piqa": "piqa/piqa.yaml",
-    "arc_easy": "arc/arc_easy.yaml",
-    "arc_challenge": "arc/arc_challenge.yaml",
-    "openbookqa": "openbookqa/openbookqa.yaml",
-    "winogrande": "winogrande/default.yaml",
-    "mathqa": "mathqa/mathqa.yaml",
-    "lambada_openai": "lambada/lambada_openai.yaml",
-    **{
-        task: f"super_glue/{task}/default.yaml"
-        for task in ("boolq", "cb", "copa", "wic", "wsc", "multirc", "rte", "record")
-    },
-}
-"""Task to its YAML in lm-eval."""
 N = 8
 """Documents of each; of long prompts, with shots, half."""
 NEAR = 2e-3
@@ -65,38 +50,6 @@ def hflm(smollm2_record: Path) -> Any:
     path = checkpoint_folder(smollm2_record)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(path), batch_size=8, add_bos_token=False)
-
-
-def upstream(task: str, records: Path, folder: Path) -> Any:
-    """lm-eval's own manager, with its own task, on real records."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    files = {path.stem: str(path) for path in (records / task).glob("*.parquet")}
-    missing = "" if {"train", "test"} & set(files) != {"test"} else "training_split: null\n"
-    (folder / "task.yaml").write_text(
-        f"include: {Path(lm_eval.__file__).parent / 'tasks' / UPSTREAM[task]}\ntask: {task}\n{missing}"
-        f"dataset_path: parquet\ndataset_name: null\ndataset_kwargs: {{data_files: {files}, cache_dir: {folder}}}\n"
-    )
-    return TaskManager(include_path=str(folder), include_defaults=False)
-
-
-def evaluate(hflm: Any, task: str, shots: int, doc_ids: list[int], records: Path, folder: Path) -> Any:
-    """simple_evaluate on these documents, with one sample record per document."""
-    import lm_eval
-
-    result = lm_eval.simple_evaluate(
-        hflm,
-        tasks=[task],
-        num_fewshot=shots,
-        samples={task: doc_ids},
-        task_manager=upstream(task, records, folder),
-        log_samples=True,
-        bootstrap_iters=0,
-        fewshot_random_seed=1234,
-    )
-    shutil.rmtree(folder / "parquet", ignore_errors=True)
-    return result
 
 
 def ours(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import measures
+from benchmarks.answers import answers
 from benchmarks.bench import Bench
 from benchmarks.contest import Timed, contest, ratio
 from benchmarks.operations import harness, released, with_operations
@@ -100,8 +101,9 @@ def test_rows_of_the_same_precision_have_a_count(bench):
         (measures.induction, 2),
         (lambda bench: measures.pair(bench, shots=0), 9),
         (lambda bench: pruned(bench, (0, 90), (0, 34)), 4),
+        (answers, 1),
     ],
-    ids=list("abcdeh"),
+    ids=list("abcdehi"),
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")

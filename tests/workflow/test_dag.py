@@ -352,7 +352,7 @@ def test_importance_options_score_the_heads_anew(study):
 
 
 def test_ffn_selection_scores_the_ffns_anew(study):
-    study.configure(ffn={"selection": "scoring"})
+    study.configure(ffn={"selection": "evaluation"})
     plan = work(study.planned())
     assert plan == FFNS
 

@@ -23,6 +23,7 @@ from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import provenance, read, run_statistics
+from tests.support.read_back import read_back
 from tests.support.workflow_studies import same_artifacts
 
 CELLS = ["0shot-seed1234", "1shot-seed1234"]
@@ -124,18 +125,41 @@ def test_edges_of_the_joint_grid_are_the_aggregates_curve(finished):
 
 
 def test_ffn_scores_are_the_accuracy_lost(finished):
-    """The least important FFN by the oracle, pruned by the curve's command, loses what the oracle says."""
+    """On the scoring documents; the least important FFN is pruned first, and judged on the evaluation documents."""
+    from lm_headroom.engine.likelihood import tokenise
+    from lm_headroom.engine.loading import load
+    from lm_headroom.engine.packing import Batches
+    from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
+    from lm_headroom.tasks.prompt_set import pairs, read_prompts
+
+    loaded = load(finished.result("tiny/model.json"), device="cpu")
     for task in TASKS:
         for cell in CELLS:
+            evaluations = {}
+            for purpose in ("importance", "evaluation"):
+                table = read_prompts(finished.result(f"prompts/{task}/{cell}.parquet")).rows(purpose)
+                documents = tokenise(pairs(table), loaded, add_bos=False)
+                batches = Batches(documents, 1024)
+                evaluations[purpose] = Evaluation(loaded, documents, group_choices(table), batches)
             scores = read(finished.result(f"tiny/ffn_importance/{task}/{cell}.parquet"), FFN_IMPORTANCE).to_pylist()
+            for row in scores:
+                scored = [evaluations["importance"].outcomes(ffns=ffns) for ffns in ([], [row["layer"]])]
+                assert [row["correct_dense"], row["correct_ablated"]] == [outcome["correct"] for outcome in scored]
+                assert row["score"] == pytest.approx(scored[0]["accuracy"] - scored[1]["accuracy"])
             ranking = read(finished.result(f"tiny/ranking/ffns/{task}/{cell}.parquet"), FFN_RANKING).to_pylist()
             assert [row["score"] for row in ranking] == sorted(row["score"] for row in scores)
             curve = read(finished.result(f"tiny/pruned_eval/ffns/{task}/{cell}/own.parquet"), PRUNED_EVAL).to_pylist()
-            least = scores[ranking[0]["layer"]]
+            judged = evaluations["evaluation"].outcomes(ffns=[ranking[0]["layer"]])
             assert curve[2]["n_pruned"] == 1
-            assert curve[2]["accuracy"] == pytest.approx(least["accuracy_ablated"])
-            assert curve[2]["correct"] == least["correct_ablated"]
-            assert least["score"] == pytest.approx(curve[0]["accuracy"] - curve[2]["accuracy"])
+            assert curve[2]["correct"] == judged["correct"]
+            assert curve[2]["accuracy"] == pytest.approx(judged["accuracy"])
+
+
+def test_every_outcome_follows_from_the_files(finished):
+    """By shot: curves of three tasks' heads and two tasks' FFNs, of transfer, joint grids, oracles of FFNs."""
+    counts = read_back(finished.result(""))
+    held = {name: count for name, count in counts.items() if count}
+    assert held == {"pruned_eval": 2 * (3 * 4 + 2 * 3 + 2), "joint_eval": 4, "ffn_importance": 4}
 
 
 def test_transfer_takes_the_ranking_of_the_partner(finished):

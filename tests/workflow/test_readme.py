@@ -100,17 +100,19 @@ def test_named_keys_of_a_study_exist(page):
 @pytest.mark.parametrize(
     ("page", "printed"),
     [
-        ("README", "ranking  aggregate   own  random_1"),
-        ("results", "5 questions are answered by the whole model"),
+        ("README", ["ranking  aggregate   own  random_1"]),
+        # Nine of ten answers are right: of two choices, the likelier one by a nat, with log p of -1.
+        ("results", ["5 questions are answered by the whole model", "0% pruned: 1.59 bits"]),
     ],
 )
-def test_the_pandas_example_reads_a_finished_study(page, printed, tmp_path, monkeypatch, capsys):
+def test_the_pandas_examples_read_a_finished_study(page, printed, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results" / "SmolLM2-135M-Instruct"
     write_study(ResultsMatrix(results, ("piqa", "copa"), (0, 1), 1234, "spearman", ("random_1",)))
-    (example,) = re.findall(r"```python\n(.*?)```", PAGES.get(page, README), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", PAGES.get(page, README), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, f"{page}.md", "exec"), {})
-    assert printed in capsys.readouterr().out
+    for example, text in zip(examples, printed, strict=True):
+        exec(compile(example, f"{page}.md", "exec"), {})
+        assert text in capsys.readouterr().out
 
 
 def test_the_quoted_findings_are_those_of_the_committed_runs():
@@ -122,7 +124,9 @@ def test_the_quoted_findings_are_those_of_the_committed_runs():
 
 
 def test_every_statistical_rule_has_a_simulation_and_says_how_large():
-    sections = PAGES["statistics"].split("\n## ")[1:]
+    _, outcomes, *sections = PAGES["statistics"].split("\n## ")
+    assert outcomes.startswith("Outcomes\n"), "definitions, which lm-eval witnesses"
+    assert (ROOT / re.search(r"Compared: `(.*?)`", outcomes)[1]).is_file()
     assert len(sections) >= 10
     for section in sections:
         title, description = section.splitlines()[0], section[section.find("Simulated") :]

@@ -20,8 +20,9 @@ from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
-from lm_headroom.artifacts.store import made_by, provenance, read
+from lm_headroom.artifacts.store import made_by, read
 from lm_headroom.engine.resume_cache import digest
+from tests.support.read_back import read_back
 from tests.support.workflow_studies import Study, drawn, edit, work
 
 ABLATE = {"sequences": 2, "ablate": {"percents": [10, 25], "random": 2, "tasks": ["winogrande", "lambada_openai"]}}
@@ -67,7 +68,7 @@ def test_nothing_is_left_and_all_is_sound(study_with_controls: Study) -> None:
     other = {
         **study_with_controls.config,
         "induction": {**ABLATE, "ablate": {"percents": [10, 25]}},
-        "ffn": {"selection": "scoring"},
+        "ffn": {"selection": "evaluation"},
     }
     (study_with_controls.folder / "other.yaml").write_text(yaml.safe_dump(other))
     report = verified(study_with_controls, "other.yaml")
@@ -128,11 +129,10 @@ def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(study_wit
     for cell in CELLS:
         own = study_with_controls.result(f"tiny/ffn_importance/arc_easy/{cell}.parquet")
         other = study_with_controls.result(f"tiny/ffn_selection/arc_easy/{cell}.parquet")
-        assert provenance(own)["options"]["selection"] == "evaluation"
-        table = read(other, FFN_SELECTION)
-        assert made_by(table)["options"]["selection"] == "scoring"
-        # 8 evaluation documents, 6 for scoring.
-        assert [len(read(own, FFN_IMPORTANCE)["doc_id"][0]), len(table["doc_id"][0])] == [8, 6]
+        scoring, judging = read(own, FFN_IMPORTANCE), read(other, FFN_SELECTION)
+        assert [made_by(table)["options"]["selection"] for table in (scoring, judging)] == ["scoring", "evaluation"]
+        # 6 documents for scoring, 8 for evaluation.
+        assert [len(table["doc_id"][0]) for table in (scoring, judging)] == [6, 8]
         folder = study_with_controls.result(f"tiny/pruned_eval/ffns/arc_easy/{cell}")
         curves = {
             name: read(folder / f"{name}.parquet", PRUNED_EVAL).to_pylist() for name in ("own", "other_documents")
@@ -140,10 +140,15 @@ def test_ffns_are_ranked_by_the_other_documents_and_judged_by_the_same(study_wit
         for mine, others in zip(curves["own"], curves["other_documents"], strict=True):
             assert (mine["percent"], mine["doc_id"]) == (others["percent"], others["doc_id"])
         assert curves["own"][0]["correct"] == curves["other_documents"][0]["correct"]
-        # One FFN of three goes at 50%: the least important one by the scoring documents.
-        least = min(table.to_pylist(), key=lambda row: (row["score"], row["layer"]))["layer"]
-        ablated = read(own, FFN_IMPORTANCE).to_pylist()[least]["correct_ablated"]
-        assert curves["other_documents"][2]["correct"] == ablated
+        # One FFN of three goes at 50%: the least important one by either documents, judged on the same.
+        for name, table in (("own", scoring), ("other_documents", judging)):
+            least = min(table.to_pylist(), key=lambda row: (row["score"], row["layer"]))["layer"]
+            assert curves[name][2]["correct"] == judging.to_pylist()[least]["correct_ablated"]
+
+
+def test_every_outcome_follows_from_the_files(study_with_controls: Study) -> None:
+    counts = read_back(study_with_controls.result(""))
+    assert (counts["induction_ablation"], counts["ffn_selection"]) == (4, 4)
 
 
 def rows_of(study: Study, name: str) -> list[dict[str, Any]]:

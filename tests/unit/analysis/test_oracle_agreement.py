@@ -1,6 +1,7 @@
 """Gradient against oracle: the artifact, the table, the figure's data and the findings, from known values."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from scipy.stats import spearmanr
 from lm_headroom.analysis.correlation import TaskScores, corrected_srcc
 from lm_headroom.analysis.oracle_agreement import Gradient, agreement
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
-from lm_headroom.artifacts.store import ArtifactError, read, write
+from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
 from lm_headroom.cli import main
 from lm_headroom.report.figures import oracle as figure
 from lm_headroom.report.findings.agreement import oracle_sentences
@@ -18,7 +20,8 @@ from lm_headroom.report.findings.page import findings
 from lm_headroom.report.tables.oracle import NAMES
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
-from tests.support.small_study import Values, made_of, small, write_study
+from lm_headroom.steps.correlate_oracle import correlate_oracle
+from tests.support.small_study import Values, leave_one_choice, made_of, small, write_study
 
 
 @pytest.fixture
@@ -99,6 +102,17 @@ class TestAgreement:
         assert agreed.low < 0 < agreed.high
 
 
+def rank_ffns_by(study, metric):
+    """Make the study's FFN scores those of another metric, and the agreement with them."""
+    for task, shots in product(study.tasks, study.shots):
+        path = study.path("ffn_importance", shots, task=task)
+        record = provenance(path)
+        record["options"]["metric"] = metric
+        write(path, FFN_IMPORTANCE, read(path, FFN_IMPORTANCE).to_pydict(), record)
+    out = study.path("oracle_agreement")
+    correlate_oracle(results=study.results, tasks=study.tasks, shots=study.shots, seed=study.seed, out=out)
+
+
 class TestArtifact:
     def test_rows_of_ffns_and_heads(self, study):
         assert len(agreed(study, component="ffns")) == 6
@@ -142,6 +156,22 @@ class TestArtifact:
         assert heads.layers.tolist() == [0, 0, 1, 2, 3]
         np.testing.assert_allclose(heads.outcomes["loss_rise"].mean(axis=1), heads.gradient.score, rtol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("metric", "measure", "per_question"),
+        [("loss", "loss_rise", 1), ("gold_probability", "gold_probability_lost", np.tanh(0.5))],
+    )
+    def test_ffns_are_measured_by_the_outcome_that_ranks_them(self, study, metric, measure, per_question):
+        """A right answer that is lost costs 1 nat of one token, or the sigmoid of 1 less that of -1."""
+        rank_ffns_by(study, metric)
+        ffns = read_ffns(study, 0, "copa")
+        assert list(ffns.outcomes) == [measure]
+        np.testing.assert_allclose(ffns.outcomes[measure].mean(axis=1), np.array([-1, 0, 4, 0]) / 10 * per_question)
+
+    def test_heads_of_a_task_without_other_choices_have_no_gold_probability(self, study):
+        assert "gold_probability_lost" in read_heads(study, 0, "copa").outcomes
+        leave_one_choice(study, "copa")
+        assert list(read_heads(study, 0, "copa").outcomes) == ["loss_rise", "loss_change", "accuracy_lost"]
+
     def test_other_layers_are_refused(self, study):
         columns = {name: [0.1, 0.2] for name in ("score", "stderr", "score_even", "score_odd")}
         path = study.path("ffn_gradient", 0, task="copa")
@@ -165,8 +195,9 @@ def test_the_table_has_the_artifacts_rows(study, tmp_path):
     assert main(["table", "oracle", *options]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0].split(",")[:3] == ["component", "task", "shots"]
-    # Six of FFNs, and three measures of the heads of one task at two shots.
-    assert len(lines) == 1 + 6 + 6
+    # Six of FFNs, and four measures of the heads of one task at two shots.
+    assert len(lines) == 1 + 6 + 8
+    assert sum(line.startswith("heads,copa,0,gold probability lost,20,10,") for line in lines) == 1
     assert any(line.startswith("FFNs,copa,0,accuracy lost,4,10,-0.") for line in lines)
     assert "| heads | copa | 5 | rise of the loss | 20 | 10 | 1.000 |" in (tmp_path / "t.md").read_text()
     assert len(NAMES) == len(ORACLE_AGREEMENT.columns)
@@ -182,6 +213,19 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
     assert main(["figure", "oracle", "--results", str(study.results), *options]) == 0
     assert (tmp_path / "f.png").stat().st_size > 20_000
     assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+@pytest.mark.parametrize(
+    ("metric", "lost"), [("loss", "rise of the loss of the gold continuation"), ("margin", "margin of the gold")]
+)
+def test_texts_name_the_outcome_that_ranks_ffns(study, tmp_path, metric, lost):
+    rank_ffns_by(study, metric)
+    assert f"with the {lost}" in oracle_sentences(study)[0]
+    (first, *_) = figure.draw.__wrapped__(study).axes
+    assert first.get_ylabel().replace("\n", " ").startswith(f"{lost}")
+    options = ["--results", str(study.results), "--seed", "7", "--out", str(tmp_path / "t")]
+    assert main(["table", "oracle", *options]) == 0
+    assert "accuracy lost" not in (tmp_path / "t.csv").read_text()
 
 
 class TestFindings:

@@ -14,10 +14,16 @@ def study(**changes):
     return Study.model_validate({"tasks": ["a", "b"], "shots": [0, 5], "models": {"m": {"source": "there"}}, **changes})
 
 
-def test_the_readme_has_the_table():
-    page = (ROOT / "README.md").read_text()
-    assert documentation.BEGIN in page
-    assert documentation.with_table(page) == page
+@pytest.mark.parametrize("page", documentation.TABLES, ids=lambda page: page.name)
+def test_pages_have_their_tables(page):
+    name, text = documentation.TABLES[page]
+    assert f"<!-- {name}: begin -->\n{text()}<!-- {name}: end -->" in page.read_text()
+    assert documentation.with_table(page) == page.read_text()
+
+
+def test_the_table_of_outcomes_has_their_margins():
+    assert "| points | lm-eval's acc; the paper | 2 |" in documentation.outcomes()
+    assert "| Signal and Noise, arXiv 2508.13144 | 1% |" in documentation.outcomes()
 
 
 @pytest.mark.parametrize("product", products.PRODUCTS, ids=lambda product: f"{product.kind}-{product.name}")

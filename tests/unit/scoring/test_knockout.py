@@ -1,19 +1,26 @@
 """FFN importance against plain evaluations, one per layer."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from lm_headroom.analysis.metrics import Choices
+from lm_headroom.analysis.outcomes import AMONG_CHOICES
 from lm_headroom.engine import likelihood
-from lm_headroom.engine.likelihood import likelihoods
+from lm_headroom.engine.likelihood import likelihoods, sequence_slices
 from lm_headroom.engine.loading import prepare
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
+from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.knockout import ffn_importance_columns, knock_out_ffns, knock_out_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
+from lm_headroom.study.choices import KnockoutOutcome
+from tests.support.documents import documents as gold_alone
 from tests.support.documents import random_documents
+from tests.support.looped_outcomes import question_scores, right_answers
 from tests.support.tiny_models import tiny_model
 
 
@@ -107,19 +114,24 @@ class TestLayers:
             assert any(f" {layer * each * len(self.DOCUMENTS)}/{progress.total} " in line for line in lines)
 
 
-def test_scores_count_questions_and_pair_them(narrow):
-    """Accuracies from the evaluation of each model by itself; documents 0-1 and 2-4 make questions."""
-    documents = random_documents(np.random.default_rng(5), n=12)
-    rng = np.random.default_rng(6)
-    choices = [
+def multiple_choice(documents):
+    """Choices of documents, of which 0-1 and 2-4 make questions; the second choice is right."""
+    return [
         Choices(
             document.doc_id,
-            tuple(bool(i == rng.integers(len(document.sequences))) for i in range(len(document.sequences))) or (True,),
+            tuple(place == 1 for place in range(len(document.sequences))),
             None,
             question={0: 0, 1: 0, 2: 2, 3: 2, 4: 2}.get(number, number),
+            n_bytes=tuple(3 + place + number for place in range(len(document.sequences))),
         )
         for number, document in enumerate(documents)
     ]
+
+
+def test_scores_count_questions_and_pair_them(narrow):
+    """Accuracies from the evaluation of each model by itself."""
+    documents = random_documents(np.random.default_rng(5), n=12)
+    choices = multiple_choice(documents)
     batches = Batches(documents, 200)
     evaluation = Evaluation(narrow, documents, choices, batches)
     columns = ffn_importance_columns(documents, choices, knock_out_ffns(narrow, batches))
@@ -134,6 +146,43 @@ def test_scores_count_questions_and_pair_them(narrow):
         assert columns["doc_id"][layer] == dense["doc_id"] == [0, 2, *range(5, 12)]
         difference = np.array(dense["correct"], float) - np.array(ablated["correct"], float)
         assert columns["stderr"][layer] == pytest.approx(difference.std(ddof=1) / 3)
+
+
+@pytest.mark.parametrize("metric", get_args(KnockoutOutcome))
+def test_scores_by_each_metric_are_those_of_loops(narrow, metric):
+    """Plain passes without each FFN, and loops over questions, documents and choices."""
+    documents = random_documents(np.random.default_rng(5), n=12)
+    choices, batches = multiple_choice(documents), Batches(documents, 200)
+    columns = ffn_importance_columns(documents, choices, knock_out_ffns(narrow, batches), metric)
+    of_all = {
+        "gold": [choice.gold for choice in choices],
+        "n_bytes": [choice.n_bytes for choice in choices],
+        "n_tokens": [[row.n_target for row in document.sequences] for document in documents],
+        "document_question": [choice.question for choice in choices],
+    }
+
+    def by_question(without):
+        values = likelihoods(narrow, batches, without_ffns=without).values
+        row = {"log_likelihoods": [values[part].tolist() for _, part in sequence_slices(documents)], **of_all}
+        return np.array(right_answers(row) if metric == "accuracy" else question_scores(metric, row), dtype=float)
+
+    for layer in range(3):
+        lost = by_question([]) - by_question([layer])
+        assert len(lost) == 9
+        assert columns["score"][layer] == pytest.approx(lost.mean(), rel=1e-9, abs=1e-12)
+        assert columns["stderr"][layer] == pytest.approx(lost.std(ddof=1) / 3)
+        if metric != "accuracy":
+            assert abs(lost.mean()) > 1e-6
+
+
+@pytest.mark.parametrize("metric", AMONG_CHOICES)
+def test_a_metric_that_compares_choices_is_refused_where_there_is_one(narrow, metric):
+    documents = gold_alone(n=4)
+    choices = [Choices(document.doc_id, (True,), None, n_bytes=(5,)) for document in documents]
+    knockouts = knock_out_ffns(narrow, Batches(documents, 200))
+    with pytest.raises(HeadroomError, match=rf"ffn.metric {metric}: .* compares choices, .*; take accuracy or loss"):
+        ffn_importance_columns(documents, choices, knockouts, metric)
+    assert ffn_importance_columns(documents, choices, knockouts, "loss")["layer"] == [0, 1, 2]
 
 
 def test_an_ffn_without_effect_scores_zero(tokenizer):

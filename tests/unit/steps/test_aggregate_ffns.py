@@ -16,7 +16,7 @@ SCORES = {"copa": [0.3, -0.1, 0.0], "piqa": [0.1, 0.1, 0.2]}
 ERRORS = {"copa": [0.03, 0.04, 0.0], "piqa": [0.04, 0.03, 0.1]}
 
 
-def write_scores(results, task, scores, errors, digest="d"):
+def write_scores(results, task, scores, errors, digest="d", metric="accuracy"):
     n = len(scores)
     columns = {
         "layer": list(range(n)),
@@ -29,6 +29,7 @@ def write_scores(results, task, scores, errors, digest="d"):
     }
     path = results / "ffn_importance" / task / "0shot-seed1.parquet"
     record = {"model": {"name": "m", "digest": digest}, "dtype": "float32", "task": task, "shots": 0, "seed": 1}
+    record["options"] = {"metric": metric}
     write(path, FFN_IMPORTANCE, columns, record)
 
 
@@ -39,13 +40,22 @@ def results(tmp_path):
     return tmp_path
 
 
+def rescore(results, metric, scores=SCORES):
+    for task in SCORES:
+        write_scores(results, task, scores[task], ERRORS[task], metric=metric)
+
+
 def cells(results, how="mean"):
     return AggregatedCells(results=results, tasks=list(SCORES), shots=0, seed=1, aggregate=how)
 
 
-@pytest.mark.parametrize("how", ["mean", "mean_normalised"])
-def test_the_mean_of_differences_of_accuracies(results, how):
-    """There is nothing to normalise: the scores of all tasks are on one scale, and may sum to nothing."""
+@pytest.mark.parametrize(
+    ("how", "metric"),
+    [("mean", "accuracy"), ("mean_normalised", "accuracy"), ("mean_normalised", "gold_probability"), ("mean", "loss")],
+)
+def test_the_mean_of_losses(results, how, metric):
+    """Of accuracies and probabilities there is nothing to normalise: they are on one scale, and may sum to nothing."""
+    rescore(results, metric)
     out, ranking = results / "a.parquet", results / "r.parquet"
     aggregate_ffns(cells=cells(results, how), out=out, ranking=ranking)
     table = read(out, FFN_IMPORTANCE)
@@ -58,6 +68,31 @@ def test_the_mean_of_differences_of_accuracies(results, how):
     assert record["model"] == {"name": "m", "digest": "d"}
     assert (record["task"], record["shots"], record["seed"]) == ("aggregate", 0, 1)
     assert read(ranking, FFN_RANKING).column("score").to_pylist() == pytest.approx([0.0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize("metric", ["loss", "gold_bits_per_byte", "margin"])
+def test_losses_with_units_are_normalised_by_their_sizes(results, metric):
+    """Copa's sizes sum to 0.4, also where its signed scores would sum to 0.2; piqa's to 0.4."""
+    rescore(results, metric)
+    out = results / "a.parquet"
+    aggregate_ffns(cells=cells(results, "mean_normalised"), out=out, ranking=results / "r.parquet")
+    table = read(out, FFN_IMPORTANCE)
+    np.testing.assert_allclose(layers(table, "score"), [0.5, 0.0, 0.25])
+    np.testing.assert_allclose(layers(table, "stderr"), [0.0625, 0.0625, 0.125])
+    np.testing.assert_allclose(layers(table, "accuracy_ablated"), [0.6, 0.8, 0.7])
+    assert provenance(out)["metric"] == metric
+
+
+def test_an_ffn_set_without_effect_stays_at_zero(results):
+    rescore(results, "loss", {task: [0.0, 0.0, 0.0] for task in SCORES})
+    aggregate_ffns(cells=cells(results, "mean_normalised"), out=results / "a.parquet", ranking=results / "r.parquet")
+    assert layers(read(results / "a.parquet", FFN_IMPORTANCE), "score").tolist() == [0, 0, 0]
+
+
+def test_scores_by_different_metrics_are_refused(results):
+    write_scores(results, "piqa", SCORES["piqa"], ERRORS["piqa"], metric="loss")
+    with pytest.raises(ArtifactError, match="different metrics, {'copa': 'accuracy', 'piqa': 'loss'}; run"):
+        aggregate_ffns(cells=cells(results), out=results / "a", ranking=results / "r")
 
 
 def test_the_mean_of_ranks(results):

@@ -16,6 +16,7 @@ from lm_headroom.models.resolve import resolve
 from lm_headroom.planning.plan import plan
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
 from tests.conftest import SENTENCES, tiny_model
+from tests.support.read_back import read_back
 from tests.support.small_study import Values, small, write_study
 
 COUNTS = []
@@ -129,6 +130,7 @@ def test_steps_that_run_a_model(results):
     run(results, "retain-capacity", *gathered, "--out", tiny / "capacity" / CELL)
     run(results, "export-pruned", *model, "--ranking", heads / "aggregate" / CELL, ffns / "aggregate" / CELL,
         "--percent", 50, 34, "--out", results.parent / "export")  # fmt: skip
+    assert min(read_back(results).values()) >= 1, "every kind of file with answers gives every outcome again"
 
 
 def test_steps_that_gather_a_study(tmp_path):

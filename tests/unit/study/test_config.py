@@ -232,14 +232,14 @@ class TestValues:
         study = parse_study({})
         assert study.joint.has_grid
         assert not study.pruning.is_iterative
-        assert (study.importance.variant, study.ffn.other_selection) == ("token", "scoring")
+        assert (study.importance.variant, study.ffn.other_selection) == ("token", "evaluation")
         study = parse_study(
             {
                 "joint": {"heads": [50, 10], "ffns": []},
                 "pruning": {"levels": [50, 5], "schedule": "iterative", "controls": ["token", "reversed", "random_0"]},
                 "transfer": {"levels": [30]},
                 "importance": {"last_layer_tokens": "target"},
-                "ffn": {"selection": "scoring"},
+                "ffn": {"selection": "evaluation"},
             }
         )
         assert not study.joint.has_grid
@@ -247,7 +247,7 @@ class TestValues:
         assert (study.pruning.levels_with_zero, study.transfer.levels_with_zero) == ([0, 5, 50], [0, 30])
         assert study.pruning.is_iterative
         assert study.pruning.ffn_controls == ["random_0", "reversed"]
-        assert (study.importance.variant, study.ffn.other_selection) == ("target", "evaluation")
+        assert (study.importance.variant, study.ffn.other_selection) == ("target", "scoring")
 
     def test_a_number_stays_as_it_is_written(self):
         written = [parse_study({"margin": value}).margin for value in (2, 2.0, 2.5)]

@@ -45,6 +45,16 @@ class OutcomeSpec:
         """Whether less of what is shown is better."""
         return self.factor < 0
 
+    @property
+    def is_share(self) -> bool:
+        """Whether scores lie between 0 and 1, one scale for all tasks."""
+        return self.unit == "points"
+
+    @property
+    def loss_title(self) -> str:
+        """What figures and tables call a loss: ``accuracy lost``; a cost rises."""
+        return f"rise of the {self.title}".replace("the bits", "bits") if self.is_cost else f"{self.title} lost"
+
     def shown(self, score: Any) -> Any:
         """What readers are shown of a score."""
         return self.factor * score
@@ -94,6 +104,10 @@ OUTCOMES: dict[Outcome, OutcomeSpec] = {
 """All outcomes."""
 RIGHT_ANSWERS = ("accuracy", "accuracy_norm")
 """Outcomes that artifacts hold as right or wrong; the others follow from the log-likelihoods."""
+MEASURES: dict[str, Outcome] = {
+    f"{outcome}_{'rise' if spec.is_cost else 'lost'}": outcome for outcome, spec in OUTCOMES.items()
+}
+"""Measures of the oracle, as artifacts name losses of an outcome."""
 AMONG_CHOICES = ("gold_probability", "gold_probability_norm", "margin")
 """Outcomes that compare choices: not defined where a document has one continuation alone."""
 

@@ -118,7 +118,7 @@ CATALOGUE = (
              "head importance with errors and halves, under each variant of eq. 8 and by criteria without gradients; "
              "the task may be `aggregate`", _tasks("all_tasks", aggregate=True)),
     Artifact("ffn_importance", f"{{model}}/ffn_importance/{{task}}/{CELL}.parquet", "score_ffns", "importance",
-             "FFN importance by the oracle, with outcomes by question; the task may be `aggregate`",
+             "FFN importance by the oracle, with answers and log-likelihoods; the task may be `aggregate`",
              _tasks("tasks", aggregate=True)),
     Artifact("ffn_selection", f"{{model}}/ffn_selection/{{task}}/{CELL}.parquet", "select_ffns", "curves",
              "with `ffn.selection_bias`: FFN importance on the documents that the study does not rank by",
@@ -126,7 +126,8 @@ CATALOGUE = (
     Artifact("ffn_gradient", f"{{model}}/ffn_gradient/{{task}}/{CELL}.parquet", "score_heads", "importance",
              "the gradient score of FFNs, to compare with the oracle", _tasks("all_tasks")),
     Artifact("head_oracle", f"{{model}}/head_oracle/{{task}}/{CELL}.parquet", "score_head_knockouts", "importance",
-             "for the tasks of `head_oracle`: the loss without each head alone", _tasks("oracle_tasks")),
+             "for the tasks of `head_oracle`: loss, answers and log-likelihoods without each head alone",
+             _tasks("oracle_tasks")),
     Artifact("ranking", f"{{model}}/ranking/heads/{{task}}/{CELL}.parquet", "score_heads", "importance",
              "heads, least important first; the task may be `aggregate`", _tasks("all_tasks", aggregate=True)),
     Artifact("iterative_ranking", f"{{model}}/ranking/heads_iterative/{{task}}/{CELL}.parquet",
@@ -136,10 +137,11 @@ CATALOGUE = (
     Artifact("ffn_ranking", f"{{model}}/ranking/ffns/{{task}}/{CELL}.parquet", "score_ffns", "importance",
              "FFNs, least important first; the task may be `aggregate`", _tasks("tasks", aggregate=True)),
     Artifact("pruned_eval", f"{{model}}/pruned_eval/{{component}}/{{task}}/{CELL}/{{ranking}}.parquet",
-             "evaluate_pruned", "curves", "accuracy per pruning level; components: `heads`, `ffns`; rankings: `own`, "
+             "evaluate_pruned", "curves",
+             "answers and log-likelihoods per pruning level; components: `heads`, `ffns`; rankings: `own`, "
              "`aggregate`, `iterative`, controls, `highest_srcc`, `lowest_srcc`, `other_documents`", _curves),
     Artifact("joint_eval", f"{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet", "evaluate_joint", "curves",
-             "accuracy with heads and FFNs pruned together", _tasks("joint_tasks")),
+             "the same with heads and FFNs pruned together", _tasks("joint_tasks")),
     Artifact("cross_task", f"{{model}}/correlation/cross_task/{CELL}.parquet", "correlate_tasks", "correlations",
              "rank correlations between tasks"),
     Artifact("cross_shot", "{model}/correlation/cross_shot/seed{seed}.parquet", "correlate_shots", "correlations",
@@ -153,8 +155,8 @@ CATALOGUE = (
     Artifact("capacity", f"{{model}}/capacity/{CELL}.parquet", "retain_capacity", "induction",
              "share of the induction scores that remains after pruning", has=_has_induction),
     Artifact("induction_ablation", f"{{model}}/induction_ablation/{{task}}/{CELL}.parquet", "ablate_induction",
-             "induction", "with `induction.ablate.percents`: accuracy without the strongest induction heads, and "
-             "without random heads of the same layers", _tasks("ablated_tasks")),
+             "induction", "with `induction.ablate.percents`: answers and log-likelihoods without the strongest "
+             "induction heads, and without random heads of the same layers", _tasks("ablated_tasks")),
     Artifact("seed_scores", "{model}/seeds/head_importance.parquet", "average_seeds", "tables",
              "of two or more few-shot seeds: head importance averaged over them, with the variance that they cause",
              has=lambda study: len(study.seeds) > 1),

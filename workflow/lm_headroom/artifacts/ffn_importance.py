@@ -1,15 +1,23 @@
 """The FFN-importance artifact: a row per layer."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from lm_headroom.artifacts.answers import answer_columns
 from lm_headroom.artifacts.store import ArtifactSchema, Column
+from lm_headroom.study.choices import ACCURACY, KnockoutOutcome
 
 FFN_IMPORTANCE = ArtifactSchema(
     "ffn_importance",
     (
         Column("layer", pa.int32(), "layer, from 0"),
-        Column("score", pa.float64(), "what the study's metric loses without this FFN (eq. 7; aggregate: mean)"),
+        Column(
+            "score",
+            pa.float64(),
+            "what the outcome `ffn.metric` loses without this FFN (eq. 7), in its unit; above 0 if the model is worse",
+        ),
         Column(
             "stderr",
             pa.float64(),
@@ -26,3 +34,9 @@ FFN_IMPORTANCE = ArtifactSchema(
     ),
     grids=(("layer",),),
 )
+
+
+def metric_of(provenance: Mapping[str, Any]) -> KnockoutOutcome:
+    """The outcome whose losses are the scores of an artifact with this provenance."""
+    metric: KnockoutOutcome = provenance.get("options", {}).get("metric", ACCURACY)
+    return metric

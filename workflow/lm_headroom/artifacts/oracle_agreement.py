@@ -18,7 +18,8 @@ ORACLE_AGREEMENT = ArtifactSchema(
         Column(
             "measure",
             pa.string(),
-            "of the oracle: loss_rise, loss_change (its size, question by question) or accuracy_lost",
+            "of the oracle; ffns: the loss of `ffn.metric`, such as accuracy_lost; heads: loss_rise (of eq. 8's loss), "
+            "loss_change (its size, question by question), accuracy_lost and, where defined, gold_probability_lost",
         ),
         Column("n_components", pa.int32(), "heads or FFNs that the oracle removed, each alone"),
         Column("n_questions", pa.int32(), "questions that it was measured on"),

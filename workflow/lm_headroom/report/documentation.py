@@ -1,20 +1,22 @@
-"""Write the README's table of outputs from the catalogue of artifacts and the table of products.
+"""Write the README's table of outputs from the catalogue of artifacts and the table of products, and that of outcomes.
 
-``python -m lm_headroom.report.documentation`` writes it.
+``python -m lm_headroom.report.documentation`` writes them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.catalogue import CATALOGUE, PRUNED, RECORD
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.report.products import PRODUCTS
+from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES
 
 README = Path(__file__).resolve().parents[3] / "README.md"
-BEGIN, END = "<!-- artifacts: begin -->\n", "<!-- artifacts: end -->"
+STATISTICS = README.parent / "docs" / "statistics.md"
 _OTHERS = (
     ("{model}/figures/fig{NN}_*.{pdf,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
     ("comparison/figures/*.{pdf,png}", "of two or more models: a figure per comparison"),
@@ -41,10 +43,27 @@ def table() -> str:
     return head + "".join(f"| `{path}` | {title} | {columns} |\n" for path, title, columns in rows())
 
 
-def with_table(page: str) -> str:
-    """A page with the table between its marks."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda match: BEGIN + table() + END, page, flags=re.DOTALL)
+def outcomes() -> str:
+    """The table of outcomes, in Markdown."""
+    head = "| outcome | of a document | unit of a loss | source | default margin |\n|---|---|---|---|---|\n"
+    rows = []
+    for name, spec in OUTCOMES.items():
+        margin = f"{DEFAULT_MARGINS[name]:g}" + "%" * (name in RELATIVE_OUTCOMES)
+        rows.append(f"| `{name}` | {spec.formula} | {spec.unit} | {spec.source} | {margin} |\n")
+    return head + "".join(rows)
+
+
+TABLES: dict[Path, tuple[str, Callable[[], str]]] = {README: ("artifacts", table), STATISTICS: ("outcomes", outcomes)}
+"""Page to the name of the table that is made for it, which stands between marks of that name, and its text."""
+
+
+def with_table(page: Path) -> str:
+    """The text of a page with its table as it is now."""
+    name, text = TABLES[page]
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    return re.sub(f"{begin}.*?{end}", lambda match: begin + text() + end, page.read_text("utf-8"), flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in TABLES:
+        path.write_text(with_table(path), encoding="utf-8")

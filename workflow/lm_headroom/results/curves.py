@@ -341,6 +341,29 @@ def answers(table: pa.Table, path: Path, outcome: Outcome, column: str) -> Array
     return key.scores(outcome, values.reshape(table.num_rows, -1))
 
 
+def lost_by_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy") -> Array:
+    """What knockouts lose of an outcome by question, [row, question]; above 0 where the model is worse.
+
+    Args:
+        table: rows with right answers and log-likelihoods of the whole model and without a component each.
+        path: where they are from.
+        outcome: of which losses.
+
+    Raises:
+        ArtifactError: the rows are an aggregate's, or of different questions.
+        UndefinedOutcomeError: the task does not define the outcome.
+    """
+    if table.column("doc_id").null_count:
+        raise ArtifactError(f"{path}: does not say which questions were answered right; delete it and run again")
+    if outcome == "accuracy":
+        right = (table.column(name).to_pylist() for name in ("correct_dense", "correct_ablated"))
+        dense, ablated = (np.array(values, dtype=float) for values in right)
+    else:
+        dense, ablated = (answers(table, path, outcome, name) for name in ("log_likelihoods_dense", "log_likelihoods"))
+    lost: Array = dense - ablated
+    return lost
+
+
 def _same_in_all(table: pa.Table, path: Path, name: str) -> list[Any]:
     """The list that a column holds in each row.
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from lm_headroom.analysis.bootstrap import Interval, interval, resample
 from lm_headroom.analysis.metrics import mean_and_error
-from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of
 from lm_headroom.artifacts.store import made_by, read
-from lm_headroom.results.curves import answers
+from lm_headroom.results.curves import lost_by_question
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.choices import ACCURACY, Outcome
+from lm_headroom.study.choices import KnockoutOutcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -34,7 +32,7 @@ class FfnImportance:
     errors: dict[str, Array]
     average: Array
     band: Interval
-    metrics: list[Outcome]
+    metrics: list[KnockoutOutcome]
 
 
 def read_ffns(matrix: ResultsMatrix, shots: int) -> FfnImportance:
@@ -46,12 +44,12 @@ def read_ffns(matrix: ResultsMatrix, shots: int) -> FfnImportance:
         ArtifactError: an artifact is missing, or not the one expected.
         UndefinedOutcomeError: a task does not define the outcome.
     """
-    lost, metrics = {}, set()
+    lost, metrics = {}, set[KnockoutOutcome]()
     for task in matrix.tasks:
         path = matrix.path("ffn_importance", shots, task=task)
         table = read(path, FFN_IMPORTANCE, **matrix.expected(shots, task)).sort_by("layer")
-        lost[task] = _lost(table, path, matrix.outcome)
-        metrics.add(made_by(table).get("options", {}).get("metric", ACCURACY))
+        lost[task] = lost_by_question(table, path, matrix.outcome)
+        metrics.add(metric_of(made_by(table)))
     estimated = {task: np.transpose([mean_and_error(layer) for layer in losses]) for task, losses in lost.items()}
     scores, errors = ({task: rows[i] for task, rows in estimated.items()} for i in (0, 1))
     average = np.mean(list(scores.values()), axis=0)
@@ -64,15 +62,3 @@ def largest_swing(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> tu
     task = max(tasks, key=lambda name: importance.tasks[name].max())
     layer = int(np.argmax(importance.tasks[task]))
     return task, layer, float(importance.tasks[task][layer]), float(importance.errors[task][layer])
-
-
-def _lost(table: pa.Table, path: Path, outcome: Outcome) -> Array:
-    """What each question loses without each FFN, [layer, question]."""
-    if outcome == ACCURACY:
-        dense, ablated = (
-            np.array(table.column(name).to_pylist(), float) for name in ("correct_dense", "correct_ablated")
-        )
-    else:
-        dense, ablated = (answers(table, path, outcome, name) for name in ("log_likelihoods_dense", "log_likelihoods"))
-    losses: Array = dense - ablated
-    return losses

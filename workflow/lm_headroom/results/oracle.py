@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import key_value_groups
 from lm_headroom.analysis.oracle_agreement import Gradient
+from lm_headroom.analysis.outcomes import MEASURES
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
-from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.store import ArtifactError, read, read_artifact
+from lm_headroom.results.curves import UndefinedOutcomeError, lost_by_question
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import read_scores
 
@@ -28,7 +31,8 @@ class OracleScores:
     Attributes:
         provenance: of the oracle's artifact.
         gradient: their gradient scores.
-        outcomes: measure of the oracle to what was lost without each, [component, question].
+        outcomes: measure of the oracle to what was lost without each, [component, question]; of FFNs the one that
+            ranks them.
         layers: of heads, [component]; None for FFNs.
         blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
         sampled: whether they are a sample of the model's heads.
@@ -54,18 +58,18 @@ def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     oracle = read_artifact(
         matrix.path("ffn_importance", shots, task=task), FFN_IMPORTANCE, **matrix.expected(shots, task)
     )
-    rows = oracle.table.sort_by("layer").to_pylist()
+    rows = oracle.table.sort_by("layer")
     if len(rows) != len(gradient.score):
         raise ArtifactError(
             f"{path}: has {len(gradient.score)} layers, {oracle.path} has {len(rows)}; run the workflow again"
         )
-    if any(row["correct_dense"] is None or row["correct_ablated"] is None for row in rows):
-        raise ArtifactError(f"{oracle.path}: does not say which questions were answered right; delete it and run again")
-    return OracleScores(oracle.provenance, gradient, {"accuracy_lost": _lost(rows)})
+    metric = metric_of(oracle.provenance)
+    measure = next(name for name, outcome in MEASURES.items() if outcome == metric)
+    return OracleScores(oracle.provenance, gradient, {measure: lost_by_question(rows, oracle.path, metric)})
 
 
 def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
-    """Heads of a task that the oracle removed.
+    """Heads of a task that the oracle removed; gold probabilities where the task defines them.
 
     Raises:
         ArtifactError: an artifact is missing or another's, or the oracle has heads that the scores have not.
@@ -82,14 +86,10 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
         "loss_rise": rises,
         # A gradient score has no sign: it says how much a question's loss changes, up or down.
         "loss_change": np.abs(rises),
-        "accuracy_lost": _lost(rows.to_pylist()),
+        "accuracy_lost": lost_by_question(rows, oracle.path),
     }
+    with suppress(UndefinedOutcomeError):
+        outcomes["gold_probability_lost"] = lost_by_question(rows, oracle.path, "gold_probability")
     groups, n_heads = key_value_groups(scores.provenance), scores.score.shape[1]
     blocks = groups * places[0] + places[1] * groups // n_heads
     return OracleScores(oracle.provenance, gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
-
-
-def _lost(rows: list[dict[str, Any]]) -> Array:
-    """Questions that went wrong (1) or came right (-1) without each component, [component, question]."""
-    lost: Array = np.array([np.array(row["correct_dense"], float) - row["correct_ablated"] for row in rows])
-    return lost

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
-from lm_headroom.analysis.outcomes import RIGHT_ANSWERS, answer_key_of, explain_undefined
+from lm_headroom.analysis.outcomes import answer_key_of, explain_undefined
 from lm_headroom.engine.likelihood import ENTRY, Likelihoods, TokenPredictions, predict_checked, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document
@@ -25,8 +25,8 @@ from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, dig
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.pruned_evaluation import Columns, Head, answer_key, by_choice, outcomes, right_documents
-from lm_headroom.study.choices import Outcome
+from lm_headroom.scoring.pruned_evaluation import Columns, Head, answer_key, by_choice, right_documents
+from lm_headroom.study.choices import KnockoutOutcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SAMPLE_SEED = 0
@@ -80,7 +80,10 @@ def knock_out_heads(
 
 
 def ffn_importance_columns(
-    documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts, metric: Outcome = "accuracy"
+    documents: Sequence[Document],
+    choices: Sequence[Choices],
+    knockouts: Knockouts,
+    metric: KnockoutOutcome = "accuracy",
 ) -> Columns:
     """Build the columns of an FFN-importance artifact: one row per layer, outcomes and errors by question.
 
@@ -118,13 +121,19 @@ def ffn_importance_columns(
 
 
 class _Scorer:
-    """Scores of an outcome by question, from likelihoods."""
+    """Scores of an outcome by question, from likelihoods.
 
-    def __init__(self, documents: Sequence[Document], choices: Sequence[Choices], outcome: Outcome) -> None:
+    Raises:
+        HeadroomError: the task does not define it.
+    """
+
+    def __init__(self, documents: Sequence[Document], choices: Sequence[Choices], outcome: KnockoutOutcome) -> None:
         self._documents, self._choices, self._outcome = documents, choices, outcome
         self._key = answer_key_of(answer_key(documents, choices))
-        if outcome not in RIGHT_ANSWERS and not self._key.defines(outcome):
-            raise HeadroomError(_no_metric(outcome))
+        if outcome != "accuracy" and not self._key.defines(outcome):
+            raise HeadroomError(
+                f"FFNs cannot be ranked by ffn.metric {outcome}: {explain_undefined(outcome)}; take accuracy or loss"
+            )
 
     def right(self, results: Likelihoods) -> dict[int, bool]:
         """Whether each question is answered right."""
@@ -132,17 +141,9 @@ class _Scorer:
 
     def scores(self, results: Likelihoods) -> Array:
         """Higher is better, [question]."""
-        if self._outcome in RIGHT_ANSWERS:
-            columns = outcomes(self._documents, self._choices, results)
-            right = columns["correct" if self._outcome == "accuracy" else "correct_norm"]
-            if right is None:
-                raise HeadroomError(_no_metric(self._outcome))
-            return np.array(right, dtype=float)
+        if self._outcome == "accuracy":
+            return np.array(list(self.right(results).values()), dtype=float)
         return self._key.scores(self._outcome, results.values)
-
-
-def _no_metric(outcome: Outcome) -> str:
-    return f"FFNs cannot be ranked by ffn.metric {outcome}: {explain_undefined(outcome)}; take accuracy or loss"
 
 
 def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:

@@ -21,7 +21,7 @@ from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactSchema, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import FfnControls, Levels, OutFile, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import ACCURACY, LEVELS, Outcome, Selection, with_zero
+from lm_headroom.study.choices import ACCURACY, LEVELS, KnockoutOutcome, Selection, with_zero
 from lm_headroom.study.ranking_names import drawn_with
 
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
@@ -40,7 +40,7 @@ def score_ffns(
     *,
     settings: Settings,
     prompts: Path,
-    metric: Annotated[Outcome, StudyKey("ffn.metric")] = ACCURACY,
+    metric: Annotated[KnockoutOutcome, StudyKey("ffn.metric")] = ACCURACY,
     selection: Annotated[Selection, StudyKey("ffn.selection")] = "scoring",
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     controls: FfnControls = (),
@@ -53,7 +53,7 @@ def score_ffns(
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        metric: the outcome whose loss scores; accuracy in the paper.
+        metric: the outcome whose loss without an FFN is its score; accuracy in the paper.
         selection: the documents that score: `scoring`, or `evaluation` as in the paper (the curve then has selection
             bias).
         levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
@@ -82,7 +82,7 @@ def score_ffns(
 def score_and_measure(
     settings: Settings,
     prompts: Path,
-    metric: Outcome,
+    metric: KnockoutOutcome,
     selection: Selection,
     levels: Sequence[int],
     wanted: Record,

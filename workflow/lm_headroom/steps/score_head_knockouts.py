@@ -18,7 +18,9 @@ def score_head_knockouts(
     heads: Annotated[HeadCount, StudyKey("oracle_heads")] = "all",
     out: OutFile,
 ) -> None:
-    """Score heads by the loss without each of them alone.
+    """Score heads by the rise of the gold continuation's loss, and by accuracy, without each of them alone.
+
+    The artifact keeps the log-likelihoods, from which any other outcome follows.
 
     Args:
         settings: how to run the model.

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
 from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import ACCURACY, LEVELS, Outcome, Selection, with_zero
+from lm_headroom.study.choices import ACCURACY, LEVELS, KnockoutOutcome, Selection, with_zero
 
 OTHER: dict[Selection, Selection] = {"evaluation": "scoring", "scoring": "evaluation"}
 
@@ -19,7 +19,7 @@ def select_ffns(
     *,
     settings: Settings,
     prompts: Path,
-    metric: Annotated[Outcome, StudyKey("ffn.metric")] = ACCURACY,
+    metric: Annotated[KnockoutOutcome, StudyKey("ffn.metric")] = ACCURACY,
     selection: Annotated[Selection, StudyKey("ffn.selection", OTHER.get)] = "scoring",
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     out: OutFile,
@@ -30,7 +30,7 @@ def select_ffns(
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        metric: the outcome whose loss scores; accuracy in the paper.
+        metric: the outcome whose loss without an FFN is its score; accuracy in the paper.
         selection: the study's own documents; the others score here.
         levels: percents of FFNs pruned, of that curve; 0 is always evaluated.
         out: the FFN-selection artifact.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from lm_headroom.settings import MARGIN, Dtype
 from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
@@ -17,14 +17,16 @@ Sample = Literal["first", "shuffled"]
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 Selection = Literal["evaluation", "scoring"]
 Statistic = Literal["spearman", "argsort"]
-Outcome = Literal[
-    "accuracy", "accuracy_norm", "gold_probability", "gold_probability_norm", "gold_bits_per_byte", "loss", "margin"
+KnockoutOutcome = Literal[
+    "accuracy", "gold_probability", "gold_probability_norm", "gold_bits_per_byte", "loss", "margin"
 ]
+"""Outcomes of knockouts of single components."""
+Outcome = Literal[KnockoutOutcome, "accuracy_norm"]
 HeadOutput = Literal["attention", "value"]
 LEVELS = tuple(range(0, 100, 10))
 """Percents at which curves are measured, unless others are named."""
 OUTCOMES = get_args(Outcome)
-ACCURACY: Outcome = "accuracy"
+ACCURACY: Final = "accuracy"
 """The paper's outcome, which every study has."""
 RELATIVE_OUTCOMES: tuple[Outcome, ...] = ("gold_bits_per_byte", "loss")
 """Outcomes whose margin is a percentage of what the whole model has, since their scale differs by task."""

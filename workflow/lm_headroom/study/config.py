@@ -24,6 +24,7 @@ from lm_headroom.study.choices import (
     Device,
     Dtype,
     HeadOutput,
+    KnockoutOutcome,
     LastLayerTokens,
     Metric,
     Outcome,
@@ -160,11 +161,11 @@ class Importance(Section):
 class Ffn(Section):
     """The oracle score of FFNs, eq. 7: what is lost without each."""
 
-    metric: Outcome = Field(
+    metric: KnockoutOutcome = Field(
         default=ACCURACY,
-        description="The performance metric of eq. 7, whose loss without an FFN is its score: any outcome. `accuracy` "
-        "is the paper's; `gold_probability` and `loss` (mean negative log-likelihood per token of the right answer) "
-        "come from the same passes and rank with less noise.",
+        description="The metric of eq. 7: the outcome whose loss without an FFN is its score. `accuracy` is "
+        "the paper's; `gold_probability` and `loss` (mean negative log-likelihood per token of the right answer) come "
+        "from the same passes and rank with less noise. Every task of `tasks` must define it.",
     )
     selection: Selection = Field(
         default="scoring",
@@ -184,8 +185,9 @@ class Ffn(Section):
 
 
 class HeadOracle(Section):
-    """The leave-one-out oracle of heads, with which the gradient scores are compared. It removes heads one at a time
-    and costs a pass per head and batch."""
+    """The leave-one-out oracle of heads, with which the gradient scores are compared: the rise of the gold
+    continuation's loss, and the accuracy and gold probability lost. It removes heads one at a time and costs a pass per
+    head and batch."""
 
     tasks: Tasks = Field(default=[], description="The tasks for the oracle, from `tasks` and `unseen`.")
     heads: Literal["all"] | Annotated[Count, Field(ge=3)] = Field(
@@ -219,8 +221,8 @@ class Pruning(Section):
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
         description="`one_shot` scores heads once, in the whole model. `iterative` also evaluates a ranking that is "
-        "scored again each time `step` percent of all heads have been pruned, which costs each task one scoring pass "
-        "per step and one more curve.",
+        "scored again, by the same gradients of the gold continuation's loss, each time `step` percent of all heads "
+        "have been pruned, which costs each task one scoring pass per step and one more curve.",
     )
     step: Annotated[Percent, Field(ge=1)] = Field(
         default=10, description="The percent of all heads that are pruned before heads are scored again."
@@ -318,8 +320,8 @@ class Transfer(Section):
 
 
 class Ablate(Section):
-    """The ablation of the strongest induction heads, compared with random heads from the same layers. It needs
-    percents."""
+    """The ablation of the strongest induction heads, compared with random heads from the same layers, by each of
+    `outcomes`. It needs percents."""
 
     percents: Annotated[list[Annotated[Percent, Field(ge=1)]], *Percents.__metadata__] = Field(
         default=[],
@@ -441,7 +443,8 @@ class Study(Section):
     aggregate: Aggregation = Field(
         default="mean",
         description="The aggregate over tasks, eq. 10: the `mean` of raw scores, `mean_normalised` (each task divided "
-        "by its sum) or `mean_rank`.",
+        "by its sum) or `mean_rank`. Of FFNs, whose scores have either sign, `mean_normalised` divides by the sum of "
+        "their sizes where `ffn.metric` has units of its own, and is the mean of accuracies and probabilities.",
     )
     ffn: Ffn = Ffn()
     head_oracle: HeadOracle = HeadOracle()

@@ -33,8 +33,7 @@ def level_label(outcome: Outcome, average: str = "", width: int = AXIS) -> str:
 def loss_label(outcome: Outcome, without: str) -> str:
     """``accuracy lost without the FFN (points)``; a cost rises."""
     spec = OUTCOMES[outcome]
-    what = f"rise of the {spec.title} {without}" if spec.is_cost else f"{spec.title} lost {without}"
-    return _wrap(what.replace("the bits", "bits"), _in_brackets(_unit(outcome, spec.unit)), AXIS)
+    return _wrap(f"{spec.loss_title} {without}", _in_brackets(_unit(outcome, spec.unit)), AXIS)
 
 
 def gain_label(outcome: Outcome) -> str:

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lm_headroom.analysis.outcomes import MEASURES, OUTCOMES
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
-from lm_headroom.report.figures import style
+from lm_headroom.report.figures import judged, style
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
 
@@ -19,11 +20,10 @@ Row = dict[str, Any]
 
 
 def data(matrix: ResultsMatrix) -> dict[tuple[str, str, int], Row]:
-    """Rows of the agreement by component, task and shots: heads by the rise of the loss, FFNs by accuracy."""
+    """Rows of the agreement by component, task and shots: heads by the rise of the loss, FFNs by what ranks them."""
     path = matrix.path("oracle_agreement")
     rows = read(path, ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
-    measures = {"heads": "loss_rise", "ffns": "accuracy_lost"}
-    chosen = [row for row in rows if row["measure"] == measures[row["component"]]]
+    chosen = [row for row in rows if row["component"] == "ffns" or row["measure"] == "loss_rise"]
     return {(row["component"], row["task"], row["shots"]): row for row in chosen}
 
 
@@ -59,10 +59,11 @@ def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
     ax.axhline(0, color="grey", linewidth=0.8)
     for task, look in style.task_styles(matrix.tasks).items():
         ffns = read_ffns(matrix, shots, task)
-        lost = 100 * ffns.outcomes["accuracy_lost"].mean(axis=1)
+        ((measure, losses),) = ffns.outcomes.items()
+        lost = OUTCOMES[MEASURES[measure]].shown_loss(losses.mean(axis=1))
         ax.plot(ffns.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
     _scores_across(ax)
-    ax.set_ylabel("accuracy lost without the FFN (points)")
+    ax.set_ylabel(judged.loss_label(MEASURES[measure], "without the FFN"))
     ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
     ax.grid(alpha=0.3)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lm_headroom.analysis.correlation import LEVEL, MIN_RELIABILITY, n_beyond_layers
+from lm_headroom.analysis.outcomes import MEASURES, OUTCOMES
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
@@ -112,10 +113,11 @@ def oracle_sentences(matrix: ResultsMatrix) -> list[str]:
 def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     """The oracle agreement of FFNs over all tasks."""
     defined = [row for row in rows if row["srcc"] is not None]
+    lost = f"the {OUTCOMES[MEASURES[rows[0]['measure']]].loss_title} without each FFN"
     if not defined:
         return (
-            f"- **Not defined for FFNs {at(shots)}.** On no task do gradient scores and the oracle (the accuracy "
-            "lost without each FFN) have an SRCC."
+            f"- **Not defined for FFNs {at(shots)}.** On no task do gradient scores and the oracle ({lost}) have an "
+            "SRCC."
         )
     srcc = np.array([row["srcc"] for row in defined])
     above = sum(row["srcc_low"] is not None and row["srcc_low"] > 0 for row in defined)
@@ -131,7 +133,7 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     spread = f"{srcc.min():.2f} to {srcc.max():.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
     text = (
         f"- **Gradient scores of FFNs {verdict} {at(shots)}.** Their mean "
-        f"SRCC is {srcc.mean():.2f} ({spread}) with the accuracy lost without each FFN; its 95% interval lies above 0 "
+        f"SRCC is {srcc.mean():.2f} ({spread}) with {lost}; its 95% interval lies above 0 "
         f"on {above} and below 0 on {below} of them."
     )
     if not reliable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lm_headroom.analysis.outcomes import MEASURES, OUTCOMES
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import read, reads
@@ -32,12 +33,13 @@ NAMES = {
 LABELS = {
     "heads": "heads",
     "ffns": "FFNs",
+    **{measure: OUTCOMES[outcome].loss_title for measure, outcome in MEASURES.items()},
     "loss_rise": "rise of the loss",
     "loss_change": "change of the loss, up or down",
-    "accuracy_lost": "accuracy lost",
 }
 NOTES = (
-    "SRCC correlates the gradient scores with the oracle's losses without each head or FFN alone. Limits are 95% "
+    "SRCC correlates the gradient scores with the oracle's losses without each head or FFN alone; FFNs are measured by "
+    "the outcome that ranks them (`ffn.metric`). Limits are 95% "
     "intervals over the oracle's questions, the gradient's error and, where heads were sampled, the draw of heads.",
     "The noise ceiling is the SRCC that two equal rankings would show if measured with this noise; the disattenuated "
     "SRCC is the SRCC divided by it, which may exceed 1 by chance. 'Inside layers' means inside key-value groups where "
