@@ -32,12 +32,13 @@ $(VENV)/.dev: $(VENV)/.runtime envs/lock-dev.txt
 
 install: $(VENV)/.runtime  ## install the pinned requirements into .venv
 
-demo: $(VENV)/.runtime  ## run the default study, draw its figures and print its findings: ten minutes
+demo: $(VENV)/.runtime  ## run the default study, draw its figures and print its findings in short: ten minutes
 	snakemake
 	snakemake --report results/report.html
-	@cat results/*/findings/*.md
-	@echo "Figures: $$(ls -d results/*/figures)"
-	@echo "Report:  results/report.html"
+	@sed -n '/^## In short/,/^## 1/{/^- /p;}' results/*/findings/*.md
+	@echo "Figure 5: $$(ls results/*/figures/fig05_*.png | paste -sd ' ')"
+	@echo "Findings: $$(ls results/*/findings/*.md)"
+	@echo "Report:   results/report.html"
 
 # Quotes a text as one word of a command.
 quoted = '$(subst ','\'',$(1))'

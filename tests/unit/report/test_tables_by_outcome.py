@@ -92,7 +92,7 @@ class TestHeadroom:
         assert row["relative"] == ""
         assert "# How much of model can be pruned, by gold probability\n" in page
         assert "| gold probability in % ± SE | accuracy ± SE" in page
-        assert "the loss of gold probability against the whole model is less than 1 points" in page
+        assert "the loss of gold probability against the whole model is less than 1 point" in page
         assert "sum over right choices c of p_c / sum over all choices of p" in page
         assert "the test is a paired t test" in page
         assert "of the accuracy above chance*" not in page
