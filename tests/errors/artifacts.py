@@ -148,6 +148,22 @@ def _(bench):
     return aggregate(bench, study, "ffns")
 
 
+@CASES.case("FFN scores by different metrics")
+def _(bench):
+    study = bench.study()
+    rewrite(study.path("ffn_importance", 0, task="copa"), FFN_IMPORTANCE, options={"metric": "loss"})
+    return aggregate(bench, study, "ffns")
+
+
+@CASES.case("an FFN metric that the task does not define")
+def _(bench):
+    prompts = bench.prompts(choices=[" the river"])
+    return bench.headroom(
+        "score-ffns", "--model", bench.record(), "--prompts", prompts, "--metric", "gold_probability",
+        "--device", "cpu", "--out", bench.older("scores.parquet"),
+    )  # fmt: skip
+
+
 @CASES.case("an aggregate over other tasks")
 def _(bench):
     return figure(bench, replace(bench.study(), tasks=("piqa", "copa")), "fig03")

@@ -15,7 +15,7 @@ from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.knockout import ffn_importance_columns, knock_out_ffns, knock_out_heads
+from lm_headroom.scoring.knockout import check_metric, ffn_importance_columns, knock_out_ffns, knock_out_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from lm_headroom.study.choices import KnockoutOutcome
 from tests.support.documents import documents as gold_alone
@@ -179,9 +179,10 @@ def test_scores_by_each_metric_are_those_of_loops(narrow, metric):
 def test_a_metric_that_compares_choices_is_refused_where_there_is_one(narrow, metric):
     documents = gold_alone(n=4)
     choices = [Choices(document.doc_id, (True,), None, n_bytes=(5,)) for document in documents]
-    knockouts = knock_out_ffns(narrow, Batches(documents, 200))
     with pytest.raises(HeadroomError, match=rf"ffn.metric {metric}: .* compares choices, .*; take accuracy or loss"):
-        ffn_importance_columns(documents, choices, knockouts, metric)
+        check_metric(documents, choices, metric)
+    check_metric(documents, choices, "loss")
+    knockouts = knock_out_ffns(narrow, Batches(documents, 200))
     assert ffn_importance_columns(documents, choices, knockouts, "loss")["layer"] == [0, 1, 2]
 
 

@@ -90,10 +90,7 @@ def ffn_importance_columns(
     Args:
         documents, choices: of the evaluation.
         knockouts: without each FFN.
-        metric: the outcome whose loss is the score (eq. 7 has accuracy).
-
-    Raises:
-        HeadroomError: the task does not define the metric.
+        metric: the outcome whose loss is the score (eq. 7 has accuracy), which the documents define.
     """
     scorer = _Scorer(documents, choices, metric)
     whole, dense = scorer.right(knockouts.dense), scorer.scores(knockouts.dense)
@@ -120,20 +117,24 @@ def ffn_importance_columns(
     return by_column(rows)
 
 
-class _Scorer:
-    """Scores of an outcome by question, from likelihoods.
+def check_metric(documents: Sequence[Document], choices: Sequence[Choices], metric: KnockoutOutcome) -> None:
+    """Refuse a metric that these documents do not define, before anything is computed.
 
     Raises:
-        HeadroomError: the task does not define it.
+        HeadroomError: says why, and which metrics every task defines.
     """
+    if metric != "accuracy" and not answer_key_of(answer_key(documents, choices)).defines(metric):
+        raise HeadroomError(
+            f"FFNs cannot be ranked by ffn.metric {metric}: {explain_undefined(metric)}; take accuracy or loss"
+        )
+
+
+class _Scorer:
+    """Scores of an outcome by question, from likelihoods."""
 
     def __init__(self, documents: Sequence[Document], choices: Sequence[Choices], outcome: KnockoutOutcome) -> None:
         self._documents, self._choices, self._outcome = documents, choices, outcome
         self._key = answer_key_of(answer_key(documents, choices))
-        if outcome != "accuracy" and not self._key.defines(outcome):
-            raise HeadroomError(
-                f"FFNs cannot be ranked by ffn.metric {outcome}: {explain_undefined(outcome)}; take accuracy or loss"
-            )
 
     def right(self, results: Likelihoods) -> dict[int, bool]:
         """Whether each question is answered right."""

@@ -98,6 +98,7 @@ def score_and_measure(
     purpose = PURPOSES[selection]
     prepared = prepare("score-ffns", settings.model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
+    knockout.check_metric(evaluation.documents, evaluation.choices, metric)
     prepared.expect(loaded.shape.layers)
     knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
     evaluation.keep_whole(knockouts.dense)
