@@ -158,7 +158,7 @@ def rows_of(study: Study, name: str) -> list[dict[str, Any]]:
 def test_tables_and_findings_say_it(study_with_controls: Study) -> None:
     table_rows = rows_of(study_with_controls, "induction_ablation")
     assert {row["task"] for row in table_rows} == {"average", "winogrande", "lambada_openai"}
-    assert {(row["outcome"], row["shots"]) for row in table_rows} == {
+    assert {(row["quantity"], row["shots"]) for row in table_rows} == {
         ("accuracy", "0"), ("accuracy", "1"), ("few-shot gain", "1"),
     }  # fmt: skip
     levels = [row["percent"] for row in rows_of(study_with_controls, "selection_bias") if row["task"] == "average"]
