@@ -23,7 +23,7 @@ ALLOWED = {
         "cli": "commands steps planning audit report results scoring engine models tasks artifacts options study",
         "commands": "options planning audit results models artifacts study",
         "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
-        "planning": "options scoring engine models tasks artifacts analysis study",
+        "planning": "options results scoring engine models tasks artifacts analysis study",
         "audit": "options report models tasks artifacts study",
         "report": "options results artifacts analysis study",
         "results": "artifacts analysis study",

@@ -20,12 +20,12 @@ def plan(
     threads: Positive = 2,
     sample: Positive = 64,
 ) -> None:
-    """Estimate memory, operations and hours of a study's jobs before any of them runs.
+    """Estimate memory, operations and hours of a study's jobs, and from its results how many documents it needs.
 
     Args:
         source: a checkpoint folder (no weights needed) or a hub name.
         study: the study file.
-        results: the folder with the study's prompts.
+        results: the folder with the study's prompts, and with its results if there are any.
         hardware: a line of workflow/hardware.yaml, or `here`: this machine, measured.
         dtype: number format of weights and activations; the study's if not given.
         gpus: GPUs of a job; the study's if not given.
@@ -36,8 +36,11 @@ def plan(
         lm-headroom plan --source facebook/opt-66b --study workflow/studies/opt-66b.yaml --hardware a100-80gb
     """
     from lm_headroom.planning.plan import plan as estimate
+    from lm_headroom.planning.power import format_power
+    from lm_headroom.study.reading import read_study
 
     print(estimate(source, study, results, hardware, dtype, gpus, threads, sample))
+    print(f"\n{format_power(read_study(study), results)}")
 
 
 def show(file: Path, /, *, rows: Count = 5) -> None:

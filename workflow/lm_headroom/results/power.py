@@ -24,9 +24,9 @@ class Judge:
         matrix: the study by this outcome, with the tasks that define it.
         left_out: the study's other tasks.
         questions: of each task above chance, on average.
-        needed: the same with which the first level would pass with enough power if it lost nothing; None where no
-            number suffices.
-        power: with the questions that there are; None without a level above 0.
+        needed: the same with which the first level that prunes anything would pass with enough power if it lost
+            nothing; None where no number suffices.
+        power: with the questions that there are; None without such a level.
     """
 
     matrix: ResultsMatrix
@@ -73,7 +73,10 @@ def judges_of(
             margin = margin_of(judged)
             questions = float(np.mean([values.shape[-1] for values in scores]))
             missing = tuple(task for task in left_out if task in matrix.tasks)
-            is_tested = len(scores[0]) > 1 and min(values.shape[-1] for values in scores) > 1
-            needed, power = questions_needed(scores, margin), power_at(scores, margin) if is_tested else None
+            removed = curves[tested[0]].removed
+            level = next((number for number, parameters in enumerate(removed) if parameters), 0)
+            is_tested = level > 0 and min(values.shape[-1] for values in scores) > 1
+            power = power_at(scores, margin, level) if is_tested else None
+            needed = questions_needed(scores, margin, level=level)
             judges.append(Judge(judged, missing, questions, needed, power))
     return sorted(judges, key=lambda judge: (-round(judge.power or 0, 3), judge.growth))
