@@ -224,7 +224,7 @@ def test_the_table_of_losses_has_its_rows(study):
     own, again = (actual[0, "heads", name, "copa", 90, 0] for name in ("own", ITERATIVE))
     # Of ten questions, nine right with all heads: four, and eight.
     assert (own.loss, again.loss) == pytest.approx((0.5, 0.1))
-    assert actual[0, "heads", ITERATIVE, AVERAGE, 90, 0].accuracy == pytest.approx(2 / 3)
+    assert actual[0, "heads", ITERATIVE, AVERAGE, 90, 0].value == pytest.approx(2 / 3)
     assert not any(row.ranking == ITERATIVE for row in losses.rows(replace(study, iterative=False)))
 
 
