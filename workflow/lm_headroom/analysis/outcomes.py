@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_headroom.study.choices import Outcome
+from lm_headroom.study.choices import ACCURACY, Outcome
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -188,6 +188,11 @@ class AnswerKey:
         weights = np.exp(values - highest)
         right, total = (np.add.reduceat(weights * part, starts, axis=-1) for part in (self.gold, 1.0))
         return np.asarray(right / total)
+
+
+def in_title(outcome: Outcome) -> str:
+    """What a title that does not begin with the outcome ends with: of accuracy, the paper's, nothing."""
+    return "" if outcome == ACCURACY else f", by {OUTCOMES[outcome].title}"
 
 
 def answer_key_of(columns: Mapping[str, Sequence[Any]]) -> AnswerKey:

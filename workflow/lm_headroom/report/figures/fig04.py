@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.ffns import FfnImportance, read_ffns
@@ -22,7 +22,7 @@ def data(matrix: ResultsMatrix) -> dict[int, FfnImportance]:
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     outcome, styles = matrix.outcome, style.task_styles(matrix.tasks)
-    title = f"FFN importance, {matrix.model}{judged.in_title(outcome)}"
+    title = f"FFN importance, {matrix.model}{in_title(outcome)}"
     matrix, left_out = restrict(matrix, FFN_IMPORTANCE)
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)

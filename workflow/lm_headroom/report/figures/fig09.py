@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.curves import Curve, band, transfer_curves
 from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
@@ -38,7 +38,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[matrix.correlation]
     shots = style.shot_title(style.one_shot(matrix))
     title = f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}"
-    title += judged.in_title(outcome)
+    title += in_title(outcome)
     # Other tasks have no panel.
     matrix, left_out = restrict(matrix.changed(tasks=()))
     values = data(matrix)

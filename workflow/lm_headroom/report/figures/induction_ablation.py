@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lm_headroom.analysis.head_selection import SELECTIONS
-from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.ablation import GAIN, Effect, effects, select
@@ -32,7 +32,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure: a column of panels per number of shots, then one per few-shot gain."""
     judged_by, spec = matrix.outcome, OUTCOMES[matrix.outcome]
     title = f"Without the strongest induction heads, average over tasks, 95% bands, {matrix.model}"
-    title += judged.in_title(judged_by)
+    title += in_title(judged_by)
     matrix, left_out = restrict(matrix, INDUCTION_ABLATION)
     if not matrix.ablated:
         return judged.draw_undefined(title, judged_by, left_out)

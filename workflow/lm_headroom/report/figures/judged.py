@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties
 from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.report.figures import style
-from lm_headroom.study.choices import ACCURACY, Outcome
+from lm_headroom.study.choices import Outcome
 
 AXIS = 40
 """Characters of a vertical axis's label that fit a panel's height."""
@@ -61,11 +61,6 @@ def _in_brackets(*parts: str) -> str:
 def subject(outcome: Outcome) -> str:
     """The outcome as the first words of a title."""
     return OUTCOMES[outcome].title.capitalize()
-
-
-def in_title(outcome: Outcome) -> str:
-    """What a title that does not begin with the outcome ends with: of accuracy, the paper's, nothing."""
-    return "" if outcome == ACCURACY else f", by {OUTCOMES[outcome].title}"
 
 
 def shown_limits(outcome: Outcome, limits: Interval) -> Interval:

@@ -8,7 +8,7 @@ from typing import Any
 from lm_headroom.analysis.outcomes import OUTCOMES, RIGHT_ANSWERS, explain_undefined
 from lm_headroom.results.margins import margin_in_words
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.study.choices import ACCURACY, Outcome
+from lm_headroom.study.choices import Outcome
 
 
 def unit_of(outcome: Outcome) -> str:
@@ -26,11 +26,6 @@ def value_title(outcome: Outcome) -> str:
     """The title and unit of an outcome's value on a page: of what is shown in points, percent."""
     spec = OUTCOMES[outcome]
     return f"{spec.title} in {'%' if spec.unit == 'points' else spec.unit}"
-
-
-def in_title(outcome: Outcome) -> str:
-    """What the title of a table ends with; accuracy, which comes first, needs no words."""
-    return "" if outcome == ACCURACY else f", by {OUTCOMES[outcome].title}"
 
 
 def in_unit(outcome: Outcome, *values: float | None) -> list[str]:

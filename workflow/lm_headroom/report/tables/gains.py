@@ -16,11 +16,11 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from lm_headroom.analysis.bootstrap import RESAMPLES, Interval, interval, resample
-from lm_headroom.analysis.outcomes import OUTCOMES, OutcomeSpec
+from lm_headroom.analysis.outcomes import OUTCOMES, OutcomeSpec, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import in_title, notes_on
+from lm_headroom.report.tables.by_outcome import notes_on
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict

@@ -21,12 +21,11 @@ from lm_headroom.analysis.non_inferiority import (
     find_prunable_cell,
     is_above_chance,
 )
-from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
+from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
 from lm_headroom.report.tables.by_outcome import (
-    in_title,
     in_unit,
     notes_on,
     unit_of,

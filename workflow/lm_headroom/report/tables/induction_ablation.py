@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lm_headroom.analysis.outcomes import in_title
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import in_title, notes_on, unit_of, value_of
+from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of
 from lm_headroom.results.ablation import GAIN, Effect, effects
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 from lm_headroom.results.outcomes import restrict

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_headroom.analysis.bootstrap import Interval, mcnemar
-from lm_headroom.analysis.outcomes import OUTCOMES, RIGHT_ANSWERS
+from lm_headroom.analysis.outcomes import OUTCOMES, RIGHT_ANSWERS, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import in_title, notes_on, unit_of, value_of, value_title, with_interval
+from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of, value_title, with_interval
 from lm_headroom.report.tables.headroom import BOTH
 from lm_headroom.results.curves import (
     Average,

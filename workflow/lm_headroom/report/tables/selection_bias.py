@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lm_headroom.analysis.bootstrap import interval, resample
 from lm_headroom.analysis.correlation import srcc
-from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.analysis.ranking import rank_ffns
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
@@ -25,7 +25,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, ArtifactSchema, made_by, read, reads
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import in_title, notes_on, unit_of, value_of
+from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of
 from lm_headroom.results.curves import answers, read_curve
 from lm_headroom.results.estimates import Estimate, estimates
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
