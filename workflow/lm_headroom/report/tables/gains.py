@@ -230,9 +230,11 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
         else "the interval ignores the luck of the one random order"
     )
     tasks = f"{len(matrix.tasks)} task" + ("s" if len(matrix.tasks) > 1 else "")
+    # A unit other than points names its outcome.
+    of_outcome = f" of {spec.title}" if spec.unit == "points" else ""
     text = (
         f"- **The importance ranking of {COMPONENTS[component]} is {verdict} random order with {shots}-shot prompts.** "
-        f"Each task's own ranking gains {gained(own.over_random, own.over_random_limits)} of {spec.title} over random "
+        f"Each task's own ranking gains {gained(own.over_random, own.over_random_limits)}{of_outcome} over random "
         f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
     # The configured variant is the own ranking.
