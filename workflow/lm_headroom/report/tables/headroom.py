@@ -33,7 +33,7 @@ from lm_headroom.report.tables.by_outcome import (
     value_title,
     with_interval,
 )
-from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
+from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels, tasks_above_chance
 from lm_headroom.results.curves import (
     Average,
     AverageCurve,
@@ -170,11 +170,6 @@ def groups(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, 
     return averages if len(tasks) > 1 else {}
 
 
-def tasks_above_chance(tasks: Sequence[str], whole: Mapping[str, Any], chance: Mapping[str, ChanceLevel]) -> list[str]:
-    """The tasks whose average is tested: those above chance; all where none is, which is inconclusive."""
-    return groups(tasks, whole, chance).get(ABOVE_CHANCE, list(tasks))
-
-
 def average_prunable(
     matrix: ResultsMatrix,
     shots: int,
@@ -192,7 +187,8 @@ def average_prunable(
         among: some of the study's tasks; all where none is named.
     """
     curves = study_curves(matrix, shots, component=component)
-    tasks = tasks_above_chance(list(among or matrix.tasks), whole_of(curves), chance)
+    right = whole_of(curves)
+    tasks = tasks_above_chance({task: right[task] for task in among or matrix.tasks}, chance)
     curve = average([curves[task] for task in tasks])
     overlap = explain_overlap(matrix, shots, component, chance, tasks)
     return tasks, curve, prunable_of(matrix, curve, [chance[task] for task in tasks], overlap)
