@@ -34,6 +34,8 @@ FIGURES = [
     *("08_task_correlation", "09_transfer", "10_induction", "11_capacity", "12_task_importance"),
     *("13_task_importance", "16_transfer", "18_prefix_matching_capacity", "19_copying_capacity"),
 ]
+SHOW_EVALUATIONS = ("04", "05", "06", "07", "09", "16")
+"""Numbers of figures that are drawn by each outcome."""
 
 
 def test_every_artifact_is_at_its_place(finished):
@@ -77,6 +79,7 @@ def test_every_figure_that_the_matrix_allows_is_drawn(finished):
     """All but those of 5 shots (14, 15, 17), which this study has not."""
     figures = sorted(path.name for path in finished.result("tiny/figures").iterdir())
     stems = [f"fig{name}" if name.startswith("10") else f"fig{name}-seed1234" for name in FIGURES]
+    stems += [f"fig{n}-gold_probability-seed1234" for n in FIGURES if n.startswith(SHOW_EVALUATIONS)]
     stems.append("oracle-seed1234")
     assert figures == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png"))
 
