@@ -13,12 +13,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.compared import COMPARISONS
 from tests.support.checkpoints import write_hub_tokenizer
 from tests.support.paths import ROOT
 from tests.support.records import write_records
 from tests.support.tiny_models import tiny_model
 
+SECOND = "gold_probability"
+"""The outcome beside accuracy that a study has unless it names others."""
 PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs")
 
 
@@ -146,9 +149,14 @@ def work(plan):
     return {name: count for name, count in plan.items() if not name.startswith(("draw_", "write_"))}
 
 
-def drawn(plan):
-    """Rules that draw and write."""
-    return set(plan) - set(work(plan))
+def drawn(plan, all_outcomes=True):
+    """Rules that draw and write, of accuracy; those of the other outcome that a study has by default go with them."""
+    rules = set(plan) - set(work(plan))
+    others = {row.rule: row.rule.removesuffix(f"_{SECOND}") for row in PRODUCTS if row.outcome == SECOND}
+    by_accuracy = rules - set(others)
+    if all_outcomes:
+        assert rules & set(others) == {rule for rule, base in others.items() if base in by_accuracy}
+    return by_accuracy
 
 
 def edit(study, module, text="\n\nADDED = 1\n"):
