@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lm_headroom.analysis.ranking import random_ffns, rank_heads
-from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.ordered import read_ranking
@@ -12,7 +11,12 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import file_digest, provenance, read
 from lm_headroom.cli import main
+from lm_headroom.engine.likelihood import tokenise
+from lm_headroom.engine.loading import load
+from lm_headroom.engine.packing import Batches
+from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
 from lm_headroom.study.ranking_names import CRITERIA
+from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
 CELL = "winogrande/1shot-seed1234"
 CONTROLS = ["reversed", "random_1", "random_2", "token", "magnitude", "output_norm"]
@@ -104,13 +108,15 @@ def test_scores_of_another_task_are_refused_and_missing_ones_named(finished, tmp
 
 def test_ffns_go_in_the_control_orders_too(finished):
     ranking = read(finished.result("tiny/ranking/ffns/winogrande/1shot-seed1234.parquet"), FFN_RANKING)
-    scores = read(finished.result("tiny/ffn_importance/winogrande/1shot-seed1234.parquet"), FFN_IMPORTANCE)
-    ablated = dict(zip(scores["layer"].to_pylist(), scores["correct_ablated"].to_pylist(), strict=True))
+    loaded = load(finished.result("tiny/model.json"), device="cpu")
+    prompts = read_prompts(finished.result(f"prompts/{CELL}.parquet")).rows("evaluation")
+    documents = tokenise(pairs(prompts), loaded, add_bos=False)
+    evaluation = Evaluation(loaded, documents, group_choices(prompts), Batches(documents, 1024))
+    whole, *ablated = (evaluation.outcomes(ffns=layers)["correct"] for layers in ([], [0], [1], [2]))
     own = ranking["layer"].to_pylist()
     # Of three FFNs, one goes at 50% and none at 5%.
     orders = {"own": own, "reversed": own[::-1], "random_1": random_ffns(3, 1)}
     assert sorted(orders["random_1"]) == [0, 1, 2]
-    whole = scores["correct_dense"][0].as_py()
     for name, layers in orders.items():
         path = finished.result(f"tiny/pruned_eval/ffns/{CELL}/{name}.parquet")
         table = read(path, PRUNED_EVAL, ranking=name, task="winogrande")
