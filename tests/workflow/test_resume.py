@@ -49,7 +49,11 @@ def test_a_new_level_computes_that_level_alone(study):
 
 
 def test_jobs_share_the_whole_models_evaluation(study):
-    """Own, joint and FFN curves begin with it; jobs that run one after the other compute it once."""
+    """Own, joint and FFN curves begin with it; jobs that run one after the other compute it once.
+
+    The oracle of FFNs shares it where it scores on the evaluation documents.
+    """
+    study.configure(ffn={"selection": "evaluation"})
     cell = study.result("tiny/.cache/arc_easy/0shot-seed1234")
     shutil.rmtree(cell)
     joint = "pruned_eval/joint/arc_easy/0shot-seed1234.parquet"
