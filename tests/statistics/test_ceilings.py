@@ -200,4 +200,5 @@ def curve_of(right):
     """A curve over levels 0 to 40 with these outcomes, [level, question]."""
     values = right.astype(float)
     levels, questions = [0, 10, 20, 30, 40], list(range(values.shape[1]))
-    return Curve(Path(), levels, levels, values.mean(axis=1), values.mean(axis=1), values, questions, None, None)
+    mean = values.mean(axis=1)
+    return Curve(Path(), levels, levels, mean, mean, values, values[0], questions, None, None)
