@@ -23,7 +23,7 @@ from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.errors import HeadroomError
 from lm_headroom.results.matrix import ONE_PARTNER, Component, ResultsMatrix
-from lm_headroom.study.choices import Outcome
+from lm_headroom.study.choices import ACCURACY, Outcome
 from lm_headroom.study.ranking_names import HIGHEST, LOWEST
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -136,7 +136,7 @@ class AverageGrid(Average):
     ffns: list[int]
 
 
-def read_curve(path: Path, outcome: Outcome = "accuracy", **expected: Any) -> Curve:
+def read_curve(path: Path, outcome: Outcome = ACCURACY, **expected: Any) -> Curve:
     """Read a pruned-evaluation artifact.
 
     Args:
@@ -160,7 +160,7 @@ def read_curve(path: Path, outcome: Outcome = "accuracy", **expected: Any) -> Cu
     return Curve(path, percent, removed, mean, stderr, scores, right, questions, partner, correlation)
 
 
-def read_grid(path: Path, outcome: Outcome = "accuracy", **expected: Any) -> Grid:
+def read_grid(path: Path, outcome: Outcome = ACCURACY, **expected: Any) -> Grid:
     """Read a joint-evaluation artifact.
 
     Args:
@@ -260,7 +260,7 @@ def average_grid(grids: Sequence[Grid]) -> AverageGrid:
 
 def band(curve: Curve) -> Interval:
     """95% limits of one task's mean score, each [level]: Wilson's of right answers, Student's of other outcomes."""
-    if np.isin(curve.scores, (0, 1)).all():
+    if are_right_or_wrong([curve.scores]):
         return Interval(*np.transpose([wilson(int(right.sum()), len(right)) for right in curve.scores]))
     half = t.ppf((1 + LEVEL) / 2, len(curve.questions) - 1) * curve.stderr
     return Interval(curve.mean - half, curve.mean + half)
@@ -304,7 +304,7 @@ def _average(members: Sequence[Curve] | Sequence[Grid]) -> Average:
     return Average(mean, errors[0], loss, errors[1], *limits, scores, right)
 
 
-def per_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy") -> Array:
+def per_question(table: pa.Table, path: Path, outcome: Outcome = ACCURACY) -> Array:
     """Scores of an evaluation's rows by question, [row, question]; higher is better.
 
     Args:
@@ -318,7 +318,7 @@ def per_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy") -> 
     """
     questions = _same_in_all(table, path, "doc_id")
     if outcome in RIGHT_ANSWERS:
-        column = table.column("correct" if outcome == "accuracy" else "correct_norm").combine_chunks()
+        column = table.column("correct" if outcome == ACCURACY else "correct_norm").combine_chunks()
         if column.null_count:
             raise UndefinedOutcomeError(f"{path}: {explain_undefined(outcome)}")
         right = column.flatten().to_numpy(zero_copy_only=False)
@@ -341,7 +341,7 @@ def answers(table: pa.Table, path: Path, outcome: Outcome, column: str) -> Array
     return key.scores(outcome, values.reshape(table.num_rows, -1))
 
 
-def lost_by_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy") -> Array:
+def lost_by_question(table: pa.Table, path: Path, outcome: Outcome = ACCURACY) -> Array:
     """What knockouts lose of an outcome by question, [row, question]; above 0 where the model is worse.
 
     Args:
@@ -355,7 +355,7 @@ def lost_by_question(table: pa.Table, path: Path, outcome: Outcome = "accuracy")
     """
     if table.column("doc_id").null_count:
         raise ArtifactError(f"{path}: does not say which questions were answered right; delete it and run again")
-    if outcome == "accuracy":
+    if outcome == ACCURACY:
         right = (table.column(name).to_pylist() for name in ("correct_dense", "correct_ablated"))
         dense, ablated = (np.array(values, dtype=float) for values in right)
     else:
