@@ -26,7 +26,8 @@ from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import provenance, read, write, write_json
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps.correlate_oracle import correlate_oracle
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ffn_controls
+from lm_headroom.study.criteria import criterion_columns
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ffn_controls, head_controls
 
 N = 10
 """Questions per task."""
@@ -257,7 +258,7 @@ def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> Non
     """Accuracy curves of one task: heads under each ranking, FFNs under the own."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
     known = task in study.tasks
-    rankings = ["own", "aggregate", *(study.controls if known else ())]
+    rankings = ["own", "aggregate", *(head_controls(study.controls) if known else ())]
     curves = [("heads", name, values.levels) for name in rankings]
     if task in study.transfer:
         curves += [("heads", name, values.transfer_levels) for name in ("highest_srcc", "lowest_srcc")]
@@ -294,7 +295,8 @@ def write_ffns(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
         **knockout_answers([[i < 8 for i in range(N)]] * n, [[i < 8 - x for i in range(N)] for x in lost]),
     }
     # The gradient ranks layers from the last to the first.
-    gradient = {name: [0.1 * (n - i) for i in range(n)] for name in ("score", "score_even", "score_odd")}
+    names = ("score", "score_even", "score_odd", *criterion_columns("ffns"))
+    gradient = {name: [0.1 * (n - i) for i in range(n)] for name in names}
     columns_ = {"layer": list(range(n)), **gradient, "stderr": [0.01] * n}
     write(study.path("ffn_gradient", k, task=task), FFN_GRADIENT, columns_, made_of(study, k, task))
     record = made_of(study, k, task, options={"selection": values.selection})

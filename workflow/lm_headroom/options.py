@@ -19,10 +19,10 @@ from cyclopts import Parameter
 from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import CRITERIA, REVERSED, drawn_with, ffn_controls
+from lm_headroom.study.ranking_names import ALL_CRITERIA, CRITERIA, REVERSED, drawn_with, ffn_controls
 
 Command = Callable[..., None]
-CONTROLS = f"reversed, random_N, {', '.join(CRITERIA[:-1])} or {CRITERIA[-1]}"
+CONTROLS = f"reversed, random_N, {', '.join(ALL_CRITERIA[:-1])} or {ALL_CRITERIA[-1]}"
 
 
 def _plain(value: Any) -> Any:
@@ -102,12 +102,12 @@ def _ranking_name(text: str) -> str:
 def _ffn_control(text: str) -> str:
     if ffn_controls([text]):
         return text
-    raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED} or random_N")
+    raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED}, random_N or a criterion of FFNs")
 
 
 def _control(text: str) -> str:
-    if text not in ("own", "aggregate", "iterative"):
-        return _ranking_name(text)
+    if text in (REVERSED, *ALL_CRITERIA) or drawn_with(text) is not None:
+        return text
     raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
 
 

@@ -134,6 +134,9 @@ MODEL_RECORDS = [RECORD.format(model=model) for model in STUDY.models]
 # Finished units of the jobs of one task, shot and seed; some they share, such as the whole model's evaluation.
 CACHE = f"results/{{model}}/.cache/{{task}}/{CELL}"
 # What the own curves take beside the task's ranking: its scores, where a control ranks by one of their columns.
+FFN_CONTROL_SCORES = (
+    [place("ffn_gradient")] if STUDY.pruning.ranks_ffns_by_gradients else []
+)
 CONTROL_SCORES = [place("head_importance")] if STUDY.pruning.ranks_by_scores else []
 HEAD_CURVES = os.path.dirname(place("pruned_eval", component="heads"))
 RANKINGS = os.path.dirname(os.path.dirname(place("ranking")))

@@ -34,6 +34,7 @@ rule score_ffns:
     input:
         model=RECORD,
         prompts=place("prompts"),
+        gradients=FFN_CONTROL_SCORES,
     output:
         scores=place("ffn_importance"),
         ranking=place("ffn_ranking"),
@@ -51,12 +52,13 @@ rule score_ffns:
         code=code_digest("steps.score_ffns"),
         options=options("score_ffns"),
         controls=STUDY.pruning.ffn_controls,
+        gradients="--gradients {input.gradients:q}" if FFN_CONTROL_SCORES else "",
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
             "score-ffns --prompts {input.prompts:q} "
-            "--controls {params.controls:q} "
+            "--controls {params.controls:q} {params.gradients} "
             "--out {output.scores:q} --ranking {output.ranking:q} --curve {output.curve:q}"
         )
 

@@ -125,7 +125,10 @@ def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
     )
     with (tmp_path / "gains.csv").open() as file:
         rows = list(csv.DictReader(file))
-    rankings = {"heads": ["own", "aggregate", "example", "reversed", "token"], "ffns": ["own", "reversed"]}
+    rankings = {
+        "heads": ["own", "aggregate", "example", "reversed", "token"],
+        "ffns": ["own", "example", "reversed", "token"],
+    }
     assert [(r["shots"], r["component"], r["task"], r["ranking"]) for r in rows] == [
         (shots, component, task, ranking)
         for shots in "05"

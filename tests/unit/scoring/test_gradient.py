@@ -11,13 +11,14 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.scoring.gradient import (
     contributions,
+    criterion_scores,
     magnitudes,
     output_norms,
     products,
     scores,
-    variant_scores,
     zero_shares,
 )
+from lm_headroom.study.criteria import HEADS, criterion_columns
 from lm_headroom.study.ranking_names import variant_of
 from tests.support.documents import documents
 from tests.support.looped_gradient import looped
@@ -288,7 +289,7 @@ class TestOtherRankings:
 
     def test_readings_are_the_scores_of_each_configuration(self, loaded):
         actual = contributions(loaded, documents(6, seed=5), 200)
-        result = variant_scores(actual)
-        assert list(result) == ["token", "example", "target"]
+        result = criterion_scores(actual)
+        assert set(result) == set(criterion_columns(HEADS)) - {"magnitude"}
         for options in (("token", "all"), ("token", "target"), ("example", "all"), ("example", "target")):
             np.testing.assert_array_equal(scores(actual, *options).score, result[variant_of(*options)])

@@ -60,8 +60,8 @@ def aggregate(scores: Mapping[str, Array], how: Aggregation = "mean") -> tuple[A
 
     Args:
         scores: importance per task, each [layer, head].
-        how: ``mean`` of the raw scores; ``mean_normalised``: each task divided by its sum first; ``mean_rank``: mean
-            of the ranks, from 0.
+        how: ``mean`` of the raw scores; ``mean_normalised``: each task divided by its sum of absolute values first;
+            ``mean_rank``: mean of the ranks, from 0.
 
     Returns:
         The aggregate [layer, head] and each task's share in it, which for raw scores is far from equal: they fall
@@ -78,7 +78,7 @@ def _weighted(values: Array, how: Aggregation) -> Array:
     if how == "mean":
         return values
     if how == "mean_normalised":
-        return values / values.sum()
+        return values / np.abs(values).sum()
     ranks = np.empty(values.shape)
     for rank, (layer, head) in enumerate(rank_heads(values)):
         ranks[layer, head] = rank
@@ -87,7 +87,7 @@ def _weighted(values: Array, how: Aggregation) -> Array:
 
 def aggregation_weight(values: Array, how: Aggregation) -> float:
     """Factor by which a task's scores enter a sum-like aggregate; standard errors scale by it too."""
-    return 1 / float(values.sum()) if how == "mean_normalised" else 1.0
+    return 1 / float(np.abs(values).sum()) if how == "mean_normalised" else 1.0
 
 
 def as_columns(ranking: Sequence[tuple[int, int]], scores: Array) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@
 import pyarrow as pa
 
 from lm_headroom.artifacts.store import ArtifactSchema, Column
+from lm_headroom.study.criteria import HEADS, criterion_columns
 
 HEAD_IMPORTANCE = ArtifactSchema(
     "head_importance",
@@ -14,11 +15,7 @@ HEAD_IMPORTANCE = ArtifactSchema(
         Column("stderr", pa.float64(), "standard error over documents; missing for mean_rank", nullable=True),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),
-        Column("token", pa.float64(), "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens, nats"),
-        Column("example", pa.float64(), "read per example: the mean over documents of |sum over tokens|, nats"),
-        Column("target", pa.float64(), "token, with the last layer divided by the target tokens alone, nats"),
-        Column("magnitude", pa.float64(), "||W_O^h||_F, of the head's slice of the output projection"),
-        Column("output_norm", pa.float64(), "mean over input tokens of ||A_t W_O^h||_2, what the head writes"),
+        *(Column(name, pa.float64(), f"{row.formula}, {row.unit}") for name, row in criterion_columns(HEADS).items()),
     ),
     grids=(("layer", "head"),),
 )

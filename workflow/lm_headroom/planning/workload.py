@@ -201,7 +201,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
     ablate = study.induction.ablate
     passes = {
         "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
-        "evaluate_own": 1 + len({study.importance.variant, *study.pruning.controls}) * (len(levels) - 1),
+        "evaluate_own": 1 + len({study.importance.variant, *study.pruning.head_controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_iterative": len(levels),
         "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),

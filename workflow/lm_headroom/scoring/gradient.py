@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
+from lm_headroom.analysis.criteria import depth, signed_criteria
 from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
@@ -27,7 +28,8 @@ from lm_headroom.models import architectures
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
-from lm_headroom.study.ranking_names import VARIANTS, LastLayerTokens, Reduction
+from lm_headroom.study.choices import LastLayerTokens, Reduction
+from lm_headroom.study.ranking_names import VARIANTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -379,9 +381,11 @@ def scores(
     return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
 
 
-def variant_scores(result: Contributions) -> dict[str, Array]:
-    """Compute scores [layer, head] by each variant of eq. 8; see :data:`lm_headroom.study.ranking_names.VARIANTS`."""
-    return {name: scores(result, *how).score for name, how in VARIANTS.items()}
+def criterion_scores(products: GradientProducts) -> dict[str, Array]:
+    """Compute scores [layer, head] by each criterion that these passes decide (:mod:`lm_headroom.study.criteria`)."""
+    variants = {name: scores(products, *how).score for name, how in VARIANTS.items()}
+    more = {"output_norm": output_norms(products)} if isinstance(products, Contributions) else {}
+    return variants | signed_criteria(products.signed) | {"depth": depth(*products.signed.shape[1:])} | more
 
 
 def output_norms(result: Contributions) -> Array:

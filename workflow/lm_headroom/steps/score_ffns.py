@@ -7,22 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from lm_headroom.analysis.ranking import ffn_columns, random_ffns, rank_ffns
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
-from lm_headroom.artifacts.store import ArtifactSchema, write
+from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, Source, read_artifact, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import FfnControls, Levels, OutFile, Settings, StudyKey, recorded_options
 from lm_headroom.study.choices import ACCURACY, LEVELS, KnockoutOutcome, Selection, with_zero
-from lm_headroom.study.ranking_names import drawn_with
+from lm_headroom.study.criteria import CRITERIA, FFNS, criterion_columns
+from lm_headroom.study.ranking_names import REVERSED, drawn_with
+
+if TYPE_CHECKING:
+    from lm_headroom.scoring.knockout import Knockouts
+    from lm_headroom.steps.prepare_evaluation import Prepared
 
 PURPOSES = {"evaluation": EVALUATION, "scoring": IMPORTANCE}
 
@@ -44,6 +52,7 @@ def score_ffns(
     selection: Annotated[Selection, StudyKey("ffn.selection")] = "scoring",
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     controls: FfnControls = (),
+    gradients: Path | None = None,
     out: OutFile,
     ranking: OutFile | None = None,
     curve: OutFile | None = None,
@@ -59,14 +68,15 @@ def score_ffns(
         levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
             there.
         controls: also write curves beside that one with FFNs in another order: reversed (most important first),
-            random_N (drawn with seed N).
+            random_N (drawn with seed N), or by a criterion of FFNs.
+        gradients: the task's FFN-gradient artifact, for controls by its columns.
         out: the FFN-importance artifact.
         ranking: also write the ranking here.
         curve: also write the accuracy curve under that ranking here.
 
     Raises:
-        HeadroomError: there are controls, and no curve that they could stand beside; or the task does not define the
-            metric.
+        HeadroomError: there are controls, and no curve that they could stand beside, or no scores to rank by; or the
+            task does not define the metric.
 
     Example:
         lm-headroom score-ffns --model results/opt/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
@@ -76,7 +86,7 @@ def score_ffns(
         raise HeadroomError("--controls are written beside --curve; give both")
     options = recorded_options(score_ffns, locals())
     record = Record("steps.score_ffns", FFN_IMPORTANCE, options)
-    score_and_measure(settings, prompts, metric, selection, levels, record, out, ranking, curve, controls)
+    score_and_measure(settings, prompts, metric, selection, levels, record, out, ranking, curve, controls, gradients)
 
 
 def score_and_measure(
@@ -90,6 +100,7 @@ def score_and_measure(
     ranking: Path | None,
     curve: Path | None,
     controls: Sequence[str] = (),
+    gradients: Path | None = None,
 ) -> None:
     """Write an artifact of FFN scores and, where asked for, its ranking, the curve under it, and control curves."""
     from lm_headroom.scoring import knockout
@@ -119,15 +130,53 @@ def score_and_measure(
         if purpose != EVALUATION:
             judged = prepare_documents("score-ffns", loaded, prepared.prompts, EVALUATION, settings)
         judged.expect(len(levels) * (1 + len(controls)))
-        orders = {curve.stem: order} | {name: control_order(name, order) for name in controls}
-        for name, layers in orders.items():
+        known = _Orders(order, prepared, knockouts, gradients)
+        orders = {curve.stem: order} | {name: known.control(name) for name in controls}
+        for name, ranked in orders.items():
+            inputs = {"prompts": prepared.prompts.source} | known.inputs(name)
             provenance = {**prepared.provenance, "ranking": name}
             record = build_provenance(wanted.step, inputs, wanted.options, provenance)
-            columns = judged.evaluation.ffn_curve(layers, levels)
+            columns = judged.evaluation.ffn_curve(ranked, levels)
             write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run_statistics)
 
 
-def control_order(name: str, own: Sequence[int]) -> list[int]:
-    """The layers in the order in which a control ranking prunes their FFNs; ``own`` is the task's."""
-    seed = drawn_with(name)
-    return list(own[::-1]) if seed is None else random_ffns(len(own), seed)
+@dataclass(frozen=True)
+class _Orders:
+    """The orders in which control rankings prune FFNs, layer by layer.
+
+    Attributes:
+        own: the study's ranking.
+        prepared: the documents that rank.
+        knockouts: the model without each FFN on these documents.
+        gradients: the FFN-gradient artifact; None where no control ranks by its columns.
+    """
+
+    own: Sequence[int]
+    prepared: Prepared
+    knockouts: Knockouts
+    gradients: Path | None
+
+    @cached_property
+    def _scores(self) -> ArtifactFile:
+        if self.gradients is None:
+            raise HeadroomError("controls that rank FFNs by gradients need the FFN-gradient artifact (--gradients)")
+        return read_artifact(self.gradients, FFN_GRADIENT, **self.prepared.expected())
+
+    def inputs(self, name: str) -> dict[str, Source]:
+        """What a curve under this ranking was made from beside the prompts."""
+        return {"gradients": self._scores.source} if name in criterion_columns(FFNS) else {}
+
+    def control(self, name: str) -> list[int]:
+        """The layers as a control ranking prunes their FFNs."""
+        seed = drawn_with(name)
+        if seed is not None:
+            return random_ffns(len(self.own), seed)
+        if name == REVERSED:
+            return list(self.own[::-1])
+        if name in criterion_columns(FFNS):
+            return rank_ffns(layers(self._scores.table, name))
+        from lm_headroom.scoring.knockout import ffn_importance_columns
+
+        evaluation, outcome = self.prepared.evaluation, CRITERIA[name].knockout or ACCURACY
+        columns = ffn_importance_columns(evaluation.documents, evaluation.choices, self.knockouts, outcome)
+        return rank_ffns(np.array(columns["score"]))

@@ -16,6 +16,7 @@ from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import OutFile, Settings, StudyKey, recorded_options
 from lm_headroom.study.choices import LastLayerTokens, Reduction
+from lm_headroom.study.criteria import FFNS, criterion_columns
 
 if TYPE_CHECKING:
     from lm_headroom.scoring import gradient
@@ -62,9 +63,8 @@ def score_heads(
         "layer": layers.ravel(),
         "head": heads.ravel(),
         **_score_columns(scores),
-        **{name: values.ravel() for name, values in gradient.variant_scores(products).items()},
+        **{name: values.ravel() for name, values in gradient.criterion_scores(products).items()},
         "magnitude": gradient.magnitudes(scoring.loaded, scoring.cache).ravel(),
-        "output_norm": gradient.output_norms(products).ravel(),
     }
     zeros = gradient.zero_shares(products)
     statistics = {**scoring.run_statistics, "zero_products": round(float(zeros.mean()), 6)}
@@ -77,7 +77,12 @@ def score_heads(
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, statistics)
     if ffn_gradient:
         ffn_scores = gradient.scores(products.ffns, reduction)
-        columns = {"layer": np.arange(len(ffn_scores.score)), **_score_columns(ffn_scores)}
+        by_criterion = gradient.criterion_scores(products.ffns)
+        columns = {
+            "layer": np.arange(len(ffn_scores.score)),
+            **_score_columns(ffn_scores),
+            **{name: by_criterion[name].ravel() for name in criterion_columns(FFNS)},
+        }
         del options["last_layer_tokens"]
         record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
         write(ffn_gradient, FFN_GRADIENT, columns, record, statistics)

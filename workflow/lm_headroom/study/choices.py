@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 from lm_headroom.settings import MARGIN, Dtype
-from lm_headroom.study.ranking_names import LastLayerTokens, Reduction
 
-__all__ = ["Dtype", "LastLayerTokens", "Reduction"]
+__all__ = ["Dtype"]
 
+Reduction = Literal["token", "example"]
+LastLayerTokens = Literal["all", "target"]
 Device = Literal["auto", "cpu", "cuda"]
 PromptStyle = Literal["paper", "harness"]
 Metric = Literal["question", "answer"]

@@ -36,6 +36,7 @@ from lm_headroom.study.choices import (
     with_zero,
 )
 from lm_headroom.study.compared import ComparedModel
+from lm_headroom.study.criteria import FFNS, criterion_columns
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
@@ -47,6 +48,7 @@ from lm_headroom.study.ranking_names import (
     OWN,
     drawn_with,
     ffn_controls,
+    head_controls,
     variant_of,
 )
 from lm_headroom.study.values import (
@@ -211,12 +213,9 @@ class Pruning(Section):
     )
     controls: Controls = Field(
         default=["random_1"],
-        description="The control rankings that are evaluated beside the task's own. Heads and FFNs: `reversed` (most "
-        "important first) and `random_N` (drawn with seed N; figures show several as a band). Heads only: the variants "
-        "of eq. 8, `token`, `example` and `target` (`token` with the last layer divided by target tokens), and two "
-        "criteria without gradients, `magnitude` (norm of the head's slice of the output projection) and `output_norm` "
-        "(mean norm of the head's contribution to the residual stream). Each costs a curve of evaluations, except the "
-        "variant that `importance` already uses.",
+        description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
+        "`random_N` (drawn with seed N; figures show several as a band), and the criteria of docs/criteria.md, of "
+        "heads, FFNs or both. Each costs a curve of evaluations, except the variant that `importance` already uses.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
@@ -234,9 +233,19 @@ class Pruning(Section):
         return self.schedule == "iterative"
 
     @property
+    def ranks_ffns_by_gradients(self) -> bool:
+        """Whether a control ranks FFNs by a column of their gradient scores."""
+        return bool(set(criterion_columns(FFNS)) & set(self.controls))
+
+    @property
     def ranks_by_scores(self) -> bool:
         """Whether a control ranks heads by a column of their scores."""
         return bool(set(CRITERIA) & set(self.controls))
+
+    @property
+    def head_controls(self) -> list[str]:
+        """The control rankings that heads have."""
+        return head_controls(sorted(self.controls))
 
     @property
     def levels_with_zero(self) -> list[int]:
@@ -605,7 +614,7 @@ class Study(Section):
     @property
     def own_rankings(self) -> list[str]:
         """Rankings of heads that need no other task's scores: the own one and the controls."""
-        return [OWN, *sorted(self.pruning.controls)]
+        return [OWN, *self.pruning.head_controls]
 
     @property
     def head_rankings(self) -> dict[str, list[str]]:

@@ -12,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from lm_headroom.study.config import Study
+from lm_headroom.study.criteria import CRITERIA
 
 _ROOT = Path(__file__).resolve().parents[3]
 SCHEMA, PAGE = _ROOT / "workflow" / "schemas" / "config.schema.json", _ROOT / "docs" / "options.md"
+CRITERIA_PAGE = _ROOT / "docs" / "criteria.md"
+_CRITERIA_HEAD = """# Criteria that rank heads and FFNs
+
+A criterion gives every head, or FFN, a score, and those of the lowest scores are pruned first. The paper ranks heads by
+`token` or `example` and FFNs by `oracle_accuracy`. Name any other in `pruning.controls` to evaluate it beside these;
+the table *Gains over random order* then compares them, questions paired. `make options` writes this page from
+`workflow/lm_headroom/study/criteria.py`.
+
+g_d is the product A . dL/dA of a head's output A (of an FFN its output F) and the gradient of the loss L of eq. 9,
+summed over the tokens of document d. Removing a head changes the loss by -g_d to first order. No criterion wins
+everywhere: absolute products say how much a head matters, signed ones whether it helps, and a first-order sign fails
+where the step is large. The empirical Fisher information is not the Hessian's diagonal, but costs no further pass.
+
+| criterion | ranks | score | unit | gradients | passes | source |
+|---|---|---|---|---|---|---|
+"""
 _HEAD = """# Options of a study
 
 This page describes every key of a study file. `make options` writes it from `workflow/lm_headroom/study/config.py`,
@@ -32,7 +49,20 @@ def texts() -> dict[Path, str]:
     """The generated files and what they hold."""
     schema = build_schema()
     rows = "".join(_row(key, part) for key, part in options(schema))
-    return {SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n", PAGE: _HEAD + rows}
+    criteria = "".join(
+        f"| `{name}` | {' and '.join(row.components)} | {_cell(row.formula)} | {row.unit} | "
+        f"{'yes' if row.needs_gradients else 'no'} | {row.passes} | {row.source} |\n"
+        for name, row in CRITERIA.items()
+    )
+    return {
+        SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
+        PAGE: _HEAD + rows,
+        CRITERIA_PAGE: _CRITERIA_HEAD + criteria,
+    }
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def build_schema() -> dict[str, Any]:
@@ -74,7 +104,7 @@ def _row(key: str, part: dict[str, Any]) -> str:
     # A section's default is those of its keys.
     default = f"`{json.dumps(part['default'])}`" if "default" in part and "properties" not in part else ""
     cells = (f"`{key}`", _values(part), default, part["description"])
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return "| " + " | ".join(map(_cell, cells)) + " |\n"
 
 
 def _values(part: dict[str, Any]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
-Reduction = Literal["token", "example"]
-LastLayerTokens = Literal["all", "target"]
+from lm_headroom.study.choices import LastLayerTokens, Reduction
+from lm_headroom.study.criteria import CRITERIA as ROWS
+from lm_headroom.study.criteria import FFNS, HEADS, criteria_of
 
 OWN, AGGREGATE, ITERATIVE = "own", "aggregate", "iterative"
 """A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
@@ -20,14 +20,15 @@ VARIANTS: dict[str, tuple[Reduction, LastLayerTokens]] = {
     "target": ("token", "target"),
 }
 """The variants of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
-GRADIENT_FREE = ("magnitude", "output_norm")
-"""Rankings that need no gradient: the size of a head's slice of the output projection, and of what it writes."""
 RANDOM = "random_"
 """How names of rankings in random order begin; the seed follows."""
 REVERSED = "reversed"
 """The own ranking from its end: the most important first."""
-CRITERIA = (*VARIANTS, *GRADIENT_FREE)
-"""Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
+CRITERIA = criteria_of(HEADS)
+FFN_CRITERIA = criteria_of(FFNS)
+ALL_CRITERIA = tuple(ROWS)
+"""Columns of the head-importance and the FFN-gradient artifact by which heads and FFNs can be ranked, and the names of
+these rankings."""
 
 
 def variant_of(reduction: str, last_layer_tokens: str) -> str:
@@ -41,6 +42,11 @@ def drawn_with(name: str) -> int | None:
     return int(seed) if seed != name and seed.isdecimal() else None
 
 
+def head_controls(controls: Iterable[str]) -> list[str]:
+    """Which of these control rankings heads have."""
+    return [name for name in controls if name in (REVERSED, *CRITERIA) or drawn_with(name) is not None]
+
+
 def ffn_controls(controls: Iterable[str]) -> list[str]:
-    """Which of these control rankings FFNs have, too: orders that no column of heads' scores makes."""
-    return [name for name in controls if name == REVERSED or drawn_with(name) is not None]
+    """Which of these control rankings FFNs have, too."""
+    return [name for name in controls if name in (REVERSED, *FFN_CRITERIA) or drawn_with(name) is not None]

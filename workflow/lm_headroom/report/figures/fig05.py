@@ -17,7 +17,7 @@ from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import ITERATIVE, RANDOM, ffn_controls
+from lm_headroom.study.ranking_names import ITERATIVE, RANDOM, ffn_controls, head_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -110,7 +110,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)
     own, shown = data(matrix, component), OUTCOMES[outcome].shown
-    controls = matrix.controls if component == "heads" else ffn_controls(matrix.controls)
+    controls = (head_controls if component == "heads" else ffn_controls)(matrix.controls)
     others = {name: data(matrix, component, name) for name in controls}
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
     whose = style.name_of_average(matrix.tasks)

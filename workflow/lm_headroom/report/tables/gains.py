@@ -24,7 +24,7 @@ from lm_headroom.report.tables.by_outcome import notes_on
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM, ffn_controls
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM, ffn_controls, head_controls
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -87,7 +87,7 @@ def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Ta
     Raises:
         ArtifactError: a task's rankings were evaluated on different questions or at different levels.
     """
-    heads, ffns = [AGGREGATE, *matrix.controls], ffn_controls(matrix.controls)
+    heads, ffns = [AGGREGATE, *head_controls(matrix.controls)], ffn_controls(matrix.controls)
     names = [OWN, *(heads if component == "heads" else ffns)]
     curves = {name: study_curves(matrix, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent

@@ -26,7 +26,7 @@ from lm_headroom.results.curves import (
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import AGGREGATE, ITERATIVE, ffn_controls
+from lm_headroom.study.ranking_names import AGGREGATE, ITERATIVE, ffn_controls, head_controls
 
 NOTES = {
     True: (
@@ -82,7 +82,8 @@ def rows(matrix: ResultsMatrix) -> Iterator[LossRow]:
     to_rows = partial(_rows, matrix.outcome)
     for shots in matrix.shots if matrix.tasks else ():
         again = (ITERATIVE,) if matrix.iterative else ()
-        heads = [("heads", name) for name in dict.fromkeys(("own", AGGREGATE, *again, *matrix.controls))]
+        rankings = ("own", AGGREGATE, *again, *head_controls(matrix.controls))
+        heads = [("heads", name) for name in dict.fromkeys(rankings)]
         ffns = [("ffns", name) for name in ("own", *ffn_controls(matrix.controls))]
         for component, ranking in (*heads, *ffns):
             curves = study_curves(matrix, shots, ranking, component)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""Criteria from gradient-activation products, against loops straight from their formulas."""
+
+import numpy as np
+import pytest
+
+from lm_headroom.analysis.criteria import depth, signed_criteria
+from lm_headroom.study.criteria import CRITERIA, FFNS, HEADS, criteria_of, criterion_columns
+
+PRODUCTS = np.random.default_rng(0).normal(0.1, 1, (7, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return signed_criteria(PRODUCTS)
+
+
+def test_each_criterion_equals_its_loop(scores):
+    n = len(PRODUCTS)
+    for layer in range(3):
+        for head in range(4):
+            g = [PRODUCTS[d, layer, head] for d in range(n)]
+            loops = {
+                "example": sum(abs(x) for x in g) / n,
+                "loss_rise": -sum(g) / n,
+                "fisher": sum(x * x for x in g) / n,
+                "second_order": sum(-x + x * x / 2 for x in g) / n,
+            }
+            for name, value in loops.items():
+                assert scores[name][layer, head] == pytest.approx(value, abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("name", "signed"), [("trusted_loss_rise", "loss_rise"), ("trusted_second_order", "second_order")]
+)
+def test_signs_count_for_the_smaller_half_alone_and_all_others_come_after(scores, name, signed):
+    is_small = scores["example"] <= np.median(scores["example"])
+    assert is_small.sum() == 6
+    np.testing.assert_array_equal(scores[name][is_small], scores[signed][is_small])
+    assert scores[name][is_small].max() <= scores[name][~is_small].min()
+    order = np.argsort(scores["example"][~is_small])
+    np.testing.assert_array_equal(np.argsort(scores[name][~is_small]), order)
+
+
+def test_all_products_alike_are_all_small():
+    scores = signed_criteria(np.full((2, 2, 2), 3.0))
+    assert (scores["trusted_second_order"] == 1.5).all()
+
+
+def test_depth_prunes_upper_layers_first():
+    assert depth(3, 2).tolist() == [[2, 2], [1, 1], [0, 0]]
+
+
+def test_ffns_have_their_own_criteria():
+    assert {"target", "magnitude", "output_norm"} == set(criteria_of(HEADS)) - set(criteria_of(FFNS))
+    assert set(criteria_of(FFNS)) - set(criterion_columns(FFNS)) == {
+        name for name, criterion in CRITERIA.items() if criterion.knockout
+    }

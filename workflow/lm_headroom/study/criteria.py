@@ -1,0 +1,116 @@
+"""The criteria by which heads and FFNs can be ranked, a row each: configuration, documentation, controls and artifacts
+take them from here.
+
+g_d is the product A . dL/dA of a head (or F . dL/dF of an FFN), summed over the tokens of document d: the derivative of
+the document's loss by a gate on its output. Removing the component closes the gate, so -g_d estimates the rise of the
+loss to first order. Lower scores are pruned first. Standard library only: the Snakefile imports this module at every
+parse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lm_headroom.study.choices import KnockoutOutcome
+
+HEADS, FFNS = "heads", "ffns"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A row of the table.
+
+    Attributes:
+        formula: of the score, as the documentation prints it.
+        unit: of the score.
+        source: where it was proposed.
+        passes: what it costs per scoring document.
+        needs_gradients: whether it comes from a backward pass.
+        components: what it ranks.
+        knockout: the outcome whose loss without the component is the score; empty where no component is removed.
+    """
+
+    formula: str
+    unit: str
+    source: str
+    passes: str
+    needs_gradients: bool = True
+    components: tuple[str, ...] = (HEADS, FFNS)
+    knockout: KnockoutOutcome | None = None
+
+
+def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
+    passes = "half a forward pass per layer, shared by all oracles"
+    return Criterion(
+        f"{loss} without the component (eq. 7)", "see the outcome", "arXiv 2212.09095", passes, False, (FFNS,), outcome
+    )
+
+
+_ONE = "one forward and one backward pass, shared by all criteria of gradients"
+CRITERIA: dict[str, Criterion] = {
+    "token": Criterion(
+        "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens", "nats", "arXiv 2212.09095, its code", _ONE
+    ),
+    "example": Criterion("eq. 8 read literally: mean of |g_d|", "nats", "arXiv 2212.09095", _ONE),
+    "target": Criterion(
+        "token, with the last layer divided by the target tokens alone",
+        "nats",
+        "arXiv 2212.09095, its code",
+        _ONE,
+        components=(HEADS,),
+    ),
+    "loss_rise": Criterion("-mean of g_d: first-order rise of the loss", "nats", "arXiv 1611.06440, signed", _ONE),
+    "fisher": Criterion("mean of g_d^2: empirical Fisher information of the gate", "nats^2", "arXiv 1801.05787", _ONE),
+    "second_order": Criterion(
+        "mean of -g_d + g_d^2 / 2: second-order rise of the loss, with the empirical Fisher in the Hessian's place",
+        "nats",
+        "arXiv 1801.05787, with the linear term",
+        _ONE,
+    ),
+    "trusted_loss_rise": Criterion(
+        "loss_rise where example is at most its median, and example, which is larger, elsewhere",
+        "nats",
+        "this project: signs count where the step is small",
+        _ONE,
+    ),
+    "trusted_second_order": Criterion(
+        "second_order where example is at most its median; elsewhere example, above all of these",
+        "nats",
+        "this project: signs count where the step is small",
+        _ONE,
+    ),
+    "magnitude": Criterion(
+        "||W_O^h||_F, of the head's slice of the output projection",
+        "weights",
+        "arXiv 1608.08710",
+        "none",
+        False,
+        (HEADS,),
+    ),
+    "output_norm": Criterion(
+        "mean over input tokens of ||A_t W_O^h||_2, what the head writes",
+        "activations",
+        "arXiv 2004.10102",
+        "one forward pass, shared with the gradients",
+        False,
+        (HEADS,),
+    ),
+    "depth": Criterion(
+        "number of layers above: upper layers are pruned first", "layers", "arXiv 2403.17887", "none", False
+    ),
+    "oracle_accuracy": _oracle("accuracy", "accuracy lost"),
+    "oracle_loss": _oracle("loss", "rise of the gold continuation's loss"),
+    "oracle_gold_probability": _oracle("gold_probability", "gold probability lost"),
+}
+"""All criteria. Scores of those without a knockout are columns of the head-importance artifact, for FFNs of the
+FFN-gradient artifact."""
+
+
+def criteria_of(component: str) -> tuple[str, ...]:
+    """Names of the criteria that rank heads, or FFNs."""
+    return tuple(name for name, criterion in CRITERIA.items() if component in criterion.components)
+
+
+def criterion_columns(component: str) -> dict[str, Criterion]:
+    """The criteria of heads, or FFNs, whose scores are columns of an artifact."""
+    return {name: row for name, row in CRITERIA.items() if component in row.components and row.knockout is None}
