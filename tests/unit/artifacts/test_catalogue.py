@@ -77,11 +77,11 @@ class TestPaths:
         assert paths == [f"{{model}}/capacity/{k}shot-seed{{seed}}.parquet" for k in (0, 5)]
 
     def test_are_chosen_by_their_dimensions(self):
-        settings = study(pruning={"controls": ["random_1", "token"]})
+        settings = study(pruning={"controls": ["random_1", "target"]})
         curves = ARTIFACTS["pruned_eval"]
-        own = curves.paths(settings, component="heads", ranking=["own", "token"], task="a", shot=0)
-        assert own == [f"m/pruned_eval/heads/a/0shot-seed1/{name}.parquet" for name in ("own", "token")]
-        assert curves.paths(settings, component="ffns", ranking="token") == []
+        own = curves.paths(settings, component="heads", ranking=["own", "target"], task="a", shot=0)
+        assert own == [f"m/pruned_eval/heads/a/0shot-seed1/{name}.parquet" for name in ("own", "target")]
+        assert curves.paths(settings, component="ffns", ranking="target") == []
 
     def test_what_a_study_lacks_has_none(self):
         without = study(shots=[0], induction={"sequences": 0}, joint={"heads": [], "ffns": []})

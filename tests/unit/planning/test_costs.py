@@ -109,8 +109,8 @@ class TestPlan:
         more = study(joint={"heads": [], "ffns": []}, pruning={"levels": [0, 50], "controls": ["token", "target"]})
         with_controls = {job.rule: job for job in workload.jobs(more, prompts(), costs, HERE)}
         assert with_controls["evaluate_own"].longest == pytest.approx(fixed + 3 * costs.forward(load) / HERE.forward)
-        # Of FFNs, only orders that need no scores of heads have curves: here three for one, half of the FFNs gone.
-        orders = study(pruning={"levels": [0, 50], "controls": ["token", "random_1", "reversed"]})
+        # Of FFNs, only orders that no score of heads alone makes have curves: here three for one, half of them pruned.
+        orders = study(pruning={"levels": [0, 50], "controls": ["target", "random_1", "reversed"]})
         one, three = (workload.operations("score_ffns", s, costs, prompts()[0])[0] for s in (settings, orders))
         curve = costs.forward(load, ffns=1 - (costs.layers // 2) / costs.layers)
         assert (one, three) == pytest.approx((costs.oracle(load) + curve, costs.oracle(load) + 3 * curve))

@@ -43,8 +43,7 @@ def evaluate_pruned(
         settings: how to run the model.
         prompts: prompts artifact.
         rankings: names of rankings: own, aggregate or iterative (the ranking file as it is), reversed (the file's most
-            important heads first), random_N (an order drawn with seed N), or a column of the scores: token, example,
-            target, magnitude, output_norm.
+            important heads first), random_N (an order drawn with seed N), or a criterion of docs/criteria.md.
         ranking_file: the ranking artifact for own, aggregate, iterative and reversed.
         scores: the task's head-importance artifact, for rankings by its columns.
         levels: percents of heads pruned; 0 is always evaluated.

@@ -76,16 +76,16 @@ def score_heads(
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, statistics)
     if ffn_gradient:
-        ffn_scores = gradient.scores(products.ffns, reduction)
-        by_criterion = gradient.criterion_scores(products.ffns)
-        columns = {
-            "layer": np.arange(len(ffn_scores.score)),
-            **_score_columns(ffn_scores),
-            **{name: by_criterion[name].ravel() for name in criterion_columns(FFNS)},
-        }
+        columns = _ffn_columns(products.ffns, reduction)
         del options["last_layer_tokens"]
         record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
         write(ffn_gradient, FFN_GRADIENT, columns, record, statistics)
+
+
+def _ffn_columns(products: gradient.GradientProducts, reduction: Reduction) -> dict[str, np.ndarray[Any, Any]]:
+    scores, by_criterion = gradient.scores(products, reduction), gradient.criterion_scores(products)
+    columns = {name: by_criterion[name].ravel() for name in criterion_columns(FFNS)}
+    return {"layer": np.arange(len(scores.score)), **_score_columns(scores), **columns}
 
 
 def _score_columns(scores: gradient.Scores) -> dict[str, np.ndarray[Any, Any]]:
