@@ -94,7 +94,8 @@ def test_steps_that_run_a_model(results):
     for task in ("copa", "piqa"):
         measured = [*model, "--prompts", results / "prompts" / task / CELL]
         run(results, "score-heads", *measured, "--out", tiny / "head_importance" / task / CELL,
-            "--ranking", tiny / "ranking" / "heads" / task / CELL)  # fmt: skip
+            "--ranking", tiny / "ranking" / "heads" / task / CELL,
+            "--ffn-gradient", tiny / "ffn_gradient" / task / CELL)  # fmt: skip
         run(results, "score-ffns", *measured, "--out", tiny / "ffn_importance" / task / CELL, "--selection",
             "scoring", "--ranking", tiny / "ranking" / "ffns" / task / CELL, "--levels", 50, "--controls", "random_1",
             "--curve", tiny / "pruned_eval/ffns" / task / "0shot-seed7/own.parquet")  # fmt: skip

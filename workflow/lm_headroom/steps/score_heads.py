@@ -83,6 +83,8 @@ def score_heads(
 
 
 def _ffn_columns(products: gradient.GradientProducts, reduction: Reduction) -> dict[str, np.ndarray[Any, Any]]:
+    from lm_headroom.scoring import gradient
+
     scores, by_criterion = gradient.scores(products, reduction), gradient.criterion_scores(products)
     columns = {name: by_criterion[name].ravel() for name in criterion_columns(FFNS)}
     return {"layer": np.arange(len(scores.score)), **_score_columns(scores), **columns}
