@@ -23,8 +23,8 @@ from lm_headroom.places import check_writable
 GROUPS = {
     "Study": "fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
     "Score": "score-heads score-head-knockouts score-ffns select-ffns score-induction aggregate-heads aggregate-ffns "
-    "average-seeds rank-heads rank-heads-iteratively",
-    "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer ablate-induction",
+    "average-seeds rank-heads rank-heads-iteratively rank-custom",
+    "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
     "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
     "Report": "figure table findings",
     "Checkpoints": "export-pruned",

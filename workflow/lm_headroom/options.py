@@ -154,6 +154,7 @@ Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multi
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
 Points = Annotated[float | None, converter(_points)]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
+Component = Literal["heads", "ffns"]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""
 

@@ -104,6 +104,8 @@ wildcard_constraints:
     ranked=alternatives([*STUDY.all_tasks, AGGREGATE]),
     heads="100|[1-9]?[0-9]",
     ffns="100|[1-9]?[0-9]",
+    component="heads|ffns",
+    ranking=alternatives(STUDY.rankings),
 
 
 def results_of(paths):

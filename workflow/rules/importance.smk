@@ -52,13 +52,13 @@ rule score_ffns:
         code=code_digest("steps.score_ffns"),
         options=options("score_ffns"),
         controls=STUDY.pruning.ffn_controls,
-        gradients="--gradients {input.gradients:q}" if FFN_CONTROL_SCORES else "",
+        gradients=[f"--gradients={path}" for path in FFN_CONTROL_SCORES],
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."
     shell:
         model_step(
             "score-ffns --prompts {input.prompts:q} "
-            "--controls {params.controls:q} {params.gradients} "
+            "--controls {params.controls:q} {params.gradients:q} "
             "--out {output.scores:q} --ranking {output.ranking:q} --curve {output.curve:q}"
         )
 

@@ -105,6 +105,62 @@ rule rank_heads_iteratively:
         )
 
 
+rule rank_custom:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+        source=lambda wildcards: STUDY.rankings[wildcards.ranking].file(**wildcards),
+    output:
+        place("custom_ranking"),
+    log:
+        f"logs/{{model}}/rank_custom/{{component}}/{{ranking}}/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("rank_custom"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.rank_custom"),
+        source=lambda wildcards: STUDY.rankings[wildcards.ranking].located(**wildcards),
+        options=options("rank_custom"),
+    message:
+        "Rank the {wildcards.component} of {wildcards.model} by {wildcards.ranking} for {wildcards.task}, "
+        "{wildcards.shot}-shot."
+    shell:
+        model_step(
+            "rank-custom --prompts {input.prompts:q} --name {wildcards.ranking:q} --source {params.source:q} "
+            "--component {wildcards.component:q} --out {output:q}"
+        )
+
+
+rule evaluate_custom:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+        ranking=place("custom_ranking"),
+    output:
+        place("pruned_eval"),
+    log:
+        f"logs/{{model}}/evaluate_custom/{{component}}/{{ranking}}/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("evaluate_custom"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.evaluate_custom"),
+        options=options("evaluate_custom"),
+    message:
+        "Prune the {wildcards.component} of {wildcards.model} on {wildcards.task} by {wildcards.ranking}, "
+        "{wildcards.shot}-shot."
+    shell:
+        model_step(
+            "evaluate-custom --prompts {input.prompts:q} --ranking {input.ranking:q} --out {output:q}"
+        )
+
+
 rule evaluate_joint:
     input:
         model=RECORD,

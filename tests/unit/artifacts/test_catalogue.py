@@ -93,6 +93,7 @@ class TestPaths:
                 "iterative_ranking",
                 "joint_eval",
                 "cross_shot",
+                "custom_ranking",
                 "prefix_matching",
                 "copying",
             ),

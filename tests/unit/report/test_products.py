@@ -75,8 +75,8 @@ def test_what_a_study_lacks_is_not_drawn():
 
 
 def test_a_command_says_what_the_study_has():
-    settings = study(pruning={"controls": ["token", "random_1"], "schedule": "iterative"}, margin=3)
+    settings = study(pruning={"controls": ["target", "random_1"], "schedule": "iterative"}, margin=3)
     figure = products.named("figure")
-    assert figure["fig05"].command(settings).endswith("--controls random_1 token --iterative")
+    assert figure["fig05"].command(settings).endswith("--controls random_1 target --iterative")
     assert figure["fig06"].command(settings).endswith("--shots 0 5 --controls random_1")
     assert "--outcomes accuracy=3 gold_probability=1" in products.named("findings")["findings"].command(settings)

@@ -117,6 +117,15 @@ def test_steps_that_run_a_model(results):
         "--ranking-file", heads / "copa" / CELL, "--scores", tiny / "head_importance/copa" / CELL)  # fmt: skip
     run(results, "evaluate-pruned", *curves, "--rankings", "aggregate", "--ranking-file", heads / "aggregate" / CELL)
     run(results, "evaluate-pruned", *curves, "--rankings", "iterative", "--ranking-file", tiny / "iterative.parquet")
+    for component, scores in (("heads", [f"{i},{j},{i - j}" for i in range(3) for j in range(4)]), ("ffns", "012")):
+        columns = "layer,head,score" if component == "heads" else "layer,score"
+        rows = scores if component == "heads" else [f"{layer},-{layer}" for layer in scores]
+        (results.parent / f"{component}.csv").write_text("\n".join([columns, *rows]))
+        ranking = tiny / "ranking" / f"{component}_custom" / "mine" / "copa" / CELL
+        run(results, "rank-custom", *measured, "--name", "mine", "--source", results.parent / f"{component}.csv",
+            "--component", component, "--out", ranking)  # fmt: skip
+        curve = tiny / "pruned_eval" / component / "copa/0shot-seed7/mine.parquet"
+        run(results, "evaluate-custom", *measured, "--ranking", ranking, "--levels", 50, "--out", curve)
     for ranking in ("copa", "aggregate"):
         run(results, "evaluate-joint", *measured, "--heads-ranking", heads / "aggregate" / CELL,
             "--ffns-ranking", ffns / "aggregate" / CELL, "--joint-heads", 50, "--joint-ffns", 50, "--levels", 50,

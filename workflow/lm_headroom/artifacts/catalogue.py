@@ -102,6 +102,10 @@ def _curves(study: Study) -> Iterator[Mapping[str, str]]:
             yield from ({"component": component, "task": task, "ranking": name} for name in names)
 
 
+def _custom(study: Study) -> Iterator[Mapping[str, str]]:
+    return (cell for cell in _curves(study) if cell["ranking"] in study.rankings)
+
+
 def _has_induction(study: Study) -> bool:
     return study.has_induction
 
@@ -136,10 +140,14 @@ CATALOGUE = (
              _tasks("iterative_tasks")),
     Artifact("ffn_ranking", f"{{model}}/ranking/ffns/{{task}}/{CELL}.parquet", "score_ffns", "importance",
              "FFNs, least important first; the task may be `aggregate`", _tasks("tasks", aggregate=True)),
+    Artifact("custom_ranking", f"{{model}}/ranking/{{component}}_custom/{{ranking}}/{{task}}/{CELL}.parquet",
+             "rank_custom", "curves", "of each of `rankings`: heads or FFNs by scores of your own, least important "
+             "first", _custom),
     Artifact("pruned_eval", f"{{model}}/pruned_eval/{{component}}/{{task}}/{CELL}/{{ranking}}.parquet",
              "evaluate_pruned", "curves",
              "answers and log-likelihoods per pruning level; components: `heads`, `ffns`; rankings: `own`, "
-             "`aggregate`, `iterative`, controls, `highest_srcc`, `lowest_srcc`, `other_documents`", _curves),
+             "`aggregate`, `iterative`, controls, `rankings`, `highest_srcc`, `lowest_srcc`, `other_documents`",
+             _curves),
     Artifact("joint_eval", f"{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet", "evaluate_joint", "curves",
              "the same with heads and FFNs pruned together", _tasks("joint_tasks")),
     Artifact("cross_task", f"{{model}}/correlation/cross_task/{CELL}.parquet", "correlate_tasks", "correlations",

@@ -11,6 +11,7 @@ from lm_headroom.artifacts.comparison import (
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.cross_task import CROSS_TASK
+from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
@@ -32,6 +33,7 @@ SCHEMAS = (
     COPYING,
     CROSS_SHOT,
     CROSS_TASK,
+    CUSTOM_RANKING,
     FFN_GRADIENT,
     FFN_IMPORTANCE,
     FFN_RANKING,

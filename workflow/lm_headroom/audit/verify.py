@@ -124,6 +124,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             _attempt(file, _check_inputs, files, digest)
             _attempt(file, _check_code)
             _attempt(file, _check_records, results, study, digests)
+            _attempt(file, _check_custom, results, study)
             _attempt(file, _check_study, study)
         elif file.record:
             _attempt(file, _check_checkpoint, results)
@@ -338,6 +339,24 @@ def _records_now(provenance: Mapping[str, Any], results: Path, study: Study | No
     embedded = study.data.source == "embedded" if study else "package" in data
     mirror = results.parent / "resources" / "data" if embedded else study.data.mirror_folder if study else None
     return mirror_records(mirror / task, digests) if mirror else {}
+
+
+def _check_custom(file: File, results: Path, study: Study | None) -> None:
+    """Hold the user's own scores against the file that a ranking came from, beside the results folder."""
+    custom = file.provenance.get("custom")
+    if not isinstance(custom, dict):
+        return
+    path, name = results.parent / custom["file"], file.provenance["ranking"]
+    if not path.is_file():
+        file.flag("missing inputs", f"made from {custom['file']}, which is gone")
+    elif file_digest(path) != custom["digest"]:
+        file.flag("stale", f"made from another {custom['file']} than is there now")
+    if study is not None and _belongs(file, study) and name in study.rankings:
+        cell = {key: file.provenance[key] for key in ("task", "seed")}
+        model, shots = file.provenance["model"]["name"], file.provenance["shots"]
+        wanted = study.rankings[name].located(model=model, shot=shots, **cell)
+        if wanted != custom["source"]:
+            file.flag("stale", f"made with source {custom['source']}; the study has {wanted}")
 
 
 def _check_study(file: File, study: Study | None) -> None:

@@ -42,7 +42,7 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 DEFAULT_REQUEST = (32_000, 24 * 60)
 """MB and minutes if nothing is known about a job."""
 PASS, ORACLE, BACKWARD = range(3)
-MEMORY_PROFILES = {"score_heads": BACKWARD, "rank_heads_iteratively": BACKWARD} | dict.fromkeys(
+MEMORY_PROFILES = dict.fromkeys(("score_heads", "rank_heads_iteratively", "rank_custom"), BACKWARD) | dict.fromkeys(
     ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
 )
 """Kind of pass that determines a job's memory, by rule; others are forward passes. See ``Costs.token_bytes``."""
@@ -170,7 +170,8 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
     if rule == "score_induction" or prompts is None:
         lengths = [COPIES * sequence_length(seed) for seed in range(1, study.induction.sequences + 1)]
         return costs.induction(lengths), 0.0
-    if rule == "score_heads":
+    # What a function of the user's costs is not known: as much as the gradient score.
+    if rule in ("score_heads", "rank_custom"):
         return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
     if rule == "rank_heads_iteratively":
         n_rounds = math.ceil(100 / study.pruning.step)
@@ -204,6 +205,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         "evaluate_own": 1 + len({study.importance.variant, *study.pruning.head_controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_iterative": len(levels),
+        "evaluate_custom": len(levels),
         "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
     }[rule]
     return passes * costs.forward(load), 0.0
@@ -251,6 +253,8 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
     by_rule: dict[str, Sequence[Prompts | None]] = {
         rule: [p for p in prompts if p.task in tasks] for rule, tasks in tasks_of.items()
     }
+    for rule in ("rank_custom", "evaluate_custom"):
+        by_rule[rule] = [p for p in prompts for _ in study.custom_rankings_of(p.task)]
     by_rule["score_induction"] = [None] if study.has_induction else []
     planned = []
     for rule, members in by_rule.items():

@@ -43,6 +43,8 @@ def figure(
     shots: Counts = (),
     seed: int = 1234,
     controls: Controls = (),
+    custom_heads: Names = (),
+    custom_ffns: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -61,6 +63,7 @@ def figure(
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
+        custom_heads, custom_ffns: rankings of your own that were evaluated.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -86,6 +89,8 @@ def table(
     seed: int = 1234,
     seeds: Counts = (),
     controls: Controls = (),
+    custom_heads: Names = (),
+    custom_ffns: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -108,6 +113,7 @@ def table(
         seed: seed of the few-shot sampler.
         seeds: few-shot seeds; their variance needs two or more.
         controls: control rankings evaluated beside the own one.
+        custom_heads, custom_ffns: rankings of your own that were evaluated.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -134,6 +140,8 @@ def findings(
     shots: Counts,
     seed: int = 1234,
     controls: Controls = (),
+    custom_heads: Names = (),
+    custom_ffns: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -152,6 +160,7 @@ def findings(
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
+        custom_heads, custom_ffns: rankings of your own that were evaluated.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

@@ -89,7 +89,8 @@ def _curves(component: str, *rankings: str) -> Paths:
     """Curves of the study's tasks; rankings that the study lacks are left out."""
 
     def names(study: Study) -> list[str]:
-        controls = study.own_rankings[1:] if component == "heads" else study.pruning.ffn_controls
+        by_component = {"heads": study.own_rankings[1:], "ffns": study.pruning.ffn_controls}
+        controls = [*by_component[component], *study.custom_rankings(component)]
         return [name for ranking in rankings for name in (controls if ranking == "controls" else [ranking])]
 
     return _read("pruned_eval", component=component, task=_tasks, ranking=names)
@@ -248,7 +249,9 @@ class Product:
             # Also those that the study is not judged by.
             values |= {"outcomes": [str(JudgedOutcome(name, study.margin_of(name))) for name in OUTCOMES]}
         if self.arguments.get("component") == "ffns":
-            values |= {"controls": study.pruning.ffn_controls, "iterative": False}
+            values |= {"controls": study.pruning.ffn_controls, "custom_heads": [], "iterative": False}
+        if self.arguments.get("component") == "heads":
+            values |= {"custom_ffns": []}
         return {name: values[name] for name in self.options}
 
     def _words(self, study: Study) -> Iterator[list[str]]:
@@ -267,6 +270,8 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
         "shots": study.shots,
         "seeds": sorted(study.seeds),
         "controls": sorted(study.pruning.controls),
+        "custom_heads": study.custom_heads,
+        "custom_ffns": study.custom_ffns,
         "transfer": study.transfer_tasks,
         "unseen": study.unseen,
         "ablated": study.ablated_tasks,
@@ -282,7 +287,8 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
 
 
 _MATRIX = ("tasks", "shots")
-_EVALUATED = (*_MATRIX, "controls", "transfer", "unseen")
+_RANKINGS = ("controls", "custom_heads", "custom_ffns")
+_EVALUATED = (*_MATRIX, *_RANKINGS, "transfer", "unseen")
 
 
 def _figure(
@@ -325,7 +331,7 @@ def _has_transfer(study: Study) -> bool:
 _CURVES: dict[str, Any] = {
     "section": "pruned evaluation",
     "module": "fig05",
-    "options": (*_MATRIX, "controls", "iterative"),
+    "options": (*_MATRIX, *_RANKINGS, "iterative"),
 }
 _SRCC: dict[str, Any] = {"section": "correlation", "label": "correlation between tasks", "module": "fig08"}
 _SRCC |= {"options": (*_MATRIX, "correlation")}
@@ -421,7 +427,7 @@ PRODUCTS: tuple[Product, ...] = (
     _table("gains", "pruned evaluation", "Gains over random order",
            _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
            "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",
-           options=(*_MATRIX, "controls"), has=lambda study: study.has_random_order),
+           options=(*_MATRIX, *_RANKINGS), has=lambda study: study.has_random_order),
     _table("selection_bias", "FFN importance", "Table: selection bias of FFN rankings",
            _together(_OTHER_FFNS, _FFNS, _OWN_FFNS),
            "with `ffn.selection_bias`: what FFN curves gain from being measured on the documents that ranked the FFNs",

@@ -14,6 +14,7 @@ from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of,
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Outcome, Statistic
 from lm_headroom.study.judged import JudgedOutcome
+from lm_headroom.study.ranking_names import ffn_controls, head_controls
 
 Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
@@ -45,6 +46,7 @@ class ResultsMatrix:
         without_induction: whether heads have no induction scores.
         outcome: what evaluations are judged by.
         outcomes: the same where there are several; ``judges`` has a matrix of each.
+        custom_heads, custom_ffns: the user's own rankings of heads and of FFNs.
     """
 
     results: Path
@@ -63,11 +65,19 @@ class ResultsMatrix:
     without_induction: bool = False
     outcome: Outcome = ACCURACY
     outcomes: tuple[JudgedOutcome, ...] = ()
+    custom_heads: tuple[str, ...] = ()
+    custom_ffns: tuple[str, ...] = ()
 
     @property
     def averages(self) -> tuple[str, ...]:
         """What tables show of all tasks together; nothing of a single one, which would be shown twice."""
         return (AVERAGE,) if len(self.tasks) > 1 else ()
+
+    def beside_own(self, component: Component) -> list[str]:
+        """Rankings of heads, or FFNs, that were evaluated beside the own one: controls and the user's own."""
+        if component == "heads":
+            return [*head_controls(self.controls), *self.custom_heads]
+        return [*ffn_controls(self.controls), *self.custom_ffns]
 
     @property
     def model(self) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ from lm_headroom.study.choices import (
     with_zero,
 )
 from lm_headroom.study.compared import ComparedModel
-from lm_headroom.study.criteria import FFNS, criterion_columns
+from lm_headroom.study.criteria import FFNS, HEADS, criterion_columns
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
@@ -52,6 +53,7 @@ from lm_headroom.study.ranking_names import (
     variant_of,
 )
 from lm_headroom.study.values import (
+    FUNCTION,
     AsWritten,
     Controls,
     Count,
@@ -62,6 +64,8 @@ from lm_headroom.study.values import (
     Outcomes,
     Percent,
     Percents,
+    RankingNames,
+    RankingSource,
     Seeds,
     Shots,
     Tasks,
@@ -371,6 +375,33 @@ class Copying(Section):
     )
 
 
+class CustomRanking(Section):
+    """A ranking of heads or FFNs that is the user's own; a text alone is its source, and ranks heads."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["string", "object"]})
+
+    source: RankingSource = Field(
+        description="A Parquet or CSV file with the columns layer, head and score (of FFNs layer and score; counted "
+        "from 0; the lowest score is pruned first), or `module:function`, which computes the scores. A path may name "
+        "`{model}`, `{task}`, `{shot}` and `{seed}`. Relative paths and modules are searched in the working folder."
+    )
+    component: Literal["heads", "ffns"] = Field(default="heads", description="What it ranks: `heads` or `ffns`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_source(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    def file(self, **cell: object) -> str:
+        """The file that decides it: of a cell of the matrix that with its scores, or the module of its function."""
+        function = FUNCTION.fullmatch(self.source)
+        return f"{function[1].replace('.', '/')}.py" if function else self.source.format(**cell)
+
+    def located(self, **cell: object) -> str:
+        """Its source for a cell of the matrix."""
+        return self.source if FUNCTION.fullmatch(self.source) else self.file(**cell)
+
+
 class Study(Section):
     """A study of lm-headroom. Every key has a default; keys that begin with `x-` hold anchors and are ignored."""
 
@@ -458,6 +489,12 @@ class Study(Section):
     ffn: Ffn = Ffn()
     head_oracle: HeadOracle = HeadOracle()
     pruning: Pruning = Pruning()
+    rankings: Annotated[dict[Name, CustomRanking], RankingNames] = Field(
+        default={},
+        json_schema_extra={"additionalProperties": False},
+        description="Rankings of your own, evaluated beside the others. Each key is a ranking's name; its value is a "
+        "file with scores, a `module:function` that computes them, or keys. docs/own_ranking.md has an example.",
+    )
     margin: Margin = Field(
         default=MARGIN,
         description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
@@ -506,6 +543,11 @@ class Study(Section):
         ablated = self.induction.ablate.tasks or []
         _check_known("induction.ablate.tasks", ablated, everything, "is in neither 'tasks' nor 'unseen'")
         _check_known("head_oracle.tasks", self.head_oracle.tasks, everything, "is not in 'tasks' or 'unseen'")
+        for name in self.rankings:
+            if name in everything:
+                raise HeadroomError(
+                    f"config key 'rankings': {name!r} is a task of the study, too; give the ranking another name"
+                )
         if self.induction.ablate.percents and not self.induction.sequences:
             raise HeadroomError(
                 "config key 'induction.ablate.percents': without induction sequences no heads are known to ablate; set "
@@ -526,12 +568,42 @@ class Study(Section):
         """
         for name, model in self.models.items():
             _check_source(name, model.source, base)
+        self._check_rankings(base)
         if self.data.mirror_folder is None:
             return
         for task in self.all_tasks:
             folder = base / self.data.mirror_folder / task
             if not os.path.isdir(folder) or not any(folder.glob("*.parquet")):
                 raise HeadroomError(f"config key 'data.mirror': {folder} holds no Parquet files for task {task!r}")
+
+    def _check_rankings(self, base: Path) -> None:
+        for name, ranking in self.rankings.items():
+            tasks = self.all_tasks if ranking.component == HEADS else self.tasks
+            for model, task, shot, seed in product(self.models, tasks, self.shots, self.seeds):
+                file = ranking.file(model=model, task=task, shot=shot, seed=seed)
+                if not os.path.isfile(base / file):
+                    raise HeadroomError(
+                        f"config key 'rankings.{name}': {file} is not there, which {ranking.source!r} names for model "
+                        f"{model!r}, task {task!r}; write the file, or correct the path"
+                    )
+
+    def custom_rankings(self, component: str) -> list[str]:
+        """Names of the user's own rankings of heads, or of FFNs."""
+        return sorted(name for name, ranking in self.rankings.items() if ranking.component == component)
+
+    def custom_rankings_of(self, task: str) -> list[str]:
+        """Names of the user's own rankings under which a task is evaluated."""
+        return [*self.custom_heads, *(self.custom_ffns if task in self.tasks else ())]
+
+    @property
+    def custom_heads(self) -> list[str]:
+        """Names of the user's own rankings of heads."""
+        return self.custom_rankings(HEADS)
+
+    @property
+    def custom_ffns(self) -> list[str]:
+        """Names of the user's own rankings of FFNs."""
+        return self.custom_rankings(FFNS)
 
     @property
     def all_tasks(self) -> list[str]:
@@ -622,6 +694,7 @@ class Study(Section):
         return {
             task: [
                 *self.own_rankings,
+                *self.custom_heads,
                 AGGREGATE,
                 *((HIGHEST, LOWEST) if task in self.transfer_tasks else ()),
                 *((ITERATIVE,) if task in self.iterative_tasks else ()),
@@ -633,7 +706,7 @@ class Study(Section):
     def ffn_rankings(self) -> dict[str, list[str]]:
         """Task to the rankings under which its FFNs are pruned."""
         others = [OTHER_DOCUMENTS] if self.ffn.selection_bias else []
-        return {task: [OWN, *self.pruning.ffn_controls, *others] for task in self.tasks}
+        return {task: [OWN, *self.pruning.ffn_controls, *self.custom_ffns, *others] for task in self.tasks}
 
     @property
     def compared_models(self) -> list[ComparedModel]:

@@ -80,6 +80,8 @@ def _reason(error: Mapping[str, Any], inner: Mapping[str, Any]) -> str:
 def _wanted(inner: Mapping[str, Any]) -> str:
     """What a value can be, in words."""
     parts = inner.get("anyOf", [inner])
+    if isinstance(inner.get("type"), list):
+        parts = [{"type": kind} for kind in inner["type"]]
     return " or ".join(str(part["const"]) if "const" in part else _TYPES[part["type"]] for part in parts)
 
 

@@ -10,14 +10,28 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from lm_headroom.study.choices import Outcome
-from lm_headroom.study.ranking_names import AGGREGATE, ALL_CRITERIA, HIGHEST, ITERATIVE, LOWEST, OWN, RANDOM, REVERSED
+from lm_headroom.study.ranking_names import (
+    AGGREGATE,
+    ALL_CRITERIA,
+    HIGHEST,
+    ITERATIVE,
+    LOWEST,
+    OTHER_DOCUMENTS,
+    OWN,
+    RANDOM,
+    REVERSED,
+)
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
 """Characters of a name, which becomes a folder, and of other text, which may be a path."""
-RESERVED_TASKS = (AGGREGATE, OWN, ITERATIVE, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, *ALL_CRITERIA)
+RESERVED_TASKS = (AGGREGATE, OWN, ITERATIVE, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS, *ALL_CRITERIA)
 """Folders and rankings that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""
+FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
+"""A function of a module, ``module:function``."""
+FIELDS = ("model", "task", "shot", "seed")
+"""Dimensions of a result that the path of a ranking's file may name in braces."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" else name for name in RESERVED_TASKS))
 # Snakemake refuses such a wildcard as a loop of rules.
@@ -38,13 +52,35 @@ def _check_name(name: str, what: str, others: str = "") -> str:
     return name
 
 
-def _check_tasks(names: list[str]) -> list[str]:
+def _check_unreserved(names: list[str], what: str) -> None:
     others = f", and not {', '.join(RESERVED_TASKS[:-1])} or {RESERVED_TASKS[-1]}"
     for name in names:
-        _check_name(name, "task name", others)
+        _check_name(name, what, others)
         if _RESERVED_TASK.fullmatch(name):
-            raise ValueError(f"{name!r} cannot be a task name here; it must be letters, digits, '.', '_', '-'{others}")
+            raise ValueError(f"{name!r} cannot be a {what} here; it must be letters, digits, '.', '_', '-'{others}")
+
+
+def _check_tasks(names: list[str]) -> list[str]:
+    _check_unreserved(names, "task name")
     return names
+
+
+def _check_rankings(rankings: dict[str, Any]) -> dict[str, Any]:
+    _check_unreserved(list(rankings), "ranking name")
+    return rankings
+
+
+def _check_source(source: str) -> str:
+    """The source of a ranking: a function, or a file whose fields are dimensions of a result."""
+    _check_text(source)
+    if FUNCTION.fullmatch(source):
+        return source
+    if not source.endswith((".parquet", ".csv")):
+        raise ValueError(f"{shown(source)} is neither a file (*.parquet or *.csv) nor a function (module:function)")
+    outside = re.sub("|".join(rf"\{{{field}\}}" for field in FIELDS), "", source)
+    if set("{}") & set(outside):
+        raise ValueError(f"{shown(source)} has a brace that opens none of {', '.join(f'{{{f}}}' for f in FIELDS)}")
+    return source
 
 
 def _check_models(models: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +159,10 @@ Group = Annotated[str, AfterValidator(_named("group")), _text_schema(_NAME, LONG
 Tasks = Annotated[list[Name], AfterValidator(_check_tasks), *_UNIQUE]
 ModelNames = AfterValidator(_check_models)
 """Of a mapping whose keys are models' names."""
+RankingNames = AfterValidator(_check_rankings)
+"""The same of rankings."""
+RankingSource = Annotated[str, AfterValidator(_check_source), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
+"""A file with a ranking, or a function that computes its scores."""
 Controls = Annotated[
     list[Annotated[str, _text_schema(_CONTROL, LONGEST_NAME)]], AfterValidator(_check_controls), *_UNIQUE
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import ITERATIVE, RANDOM, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import ITERATIVE, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -54,8 +55,16 @@ CONTROL_LOOKS: dict[str, dict[str, Any]] = {
 """Greys alone, with hollow markers: colours and filled ones are the tasks'."""
 
 
+CUSTOM_MARKERS = ("X", "*", "p", "h", "<", ">")
+"""Of the user's own rankings, repeated in their order."""
+
+
 def draw_controls(
-    axes: Axes, controls: Mapping[str, Curves], whose: str = "average", outcome: Outcome = ACCURACY
+    axes: Axes,
+    controls: Mapping[str, Curves],
+    whose: str = "average",
+    outcome: Outcome = ACCURACY,
+    custom: Sequence[str] = (),
 ) -> None:
     """The average over tasks under control rankings: a line each, and one band of all random orders.
 
@@ -64,6 +73,7 @@ def draw_controls(
         controls: curves of one number of shots by the name of their ranking.
         whose: what the average is called.
         outcome: of which the curves are.
+        custom: which of the rankings are the user's own.
     """
     shown = OUTCOMES[outcome].shown
     drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
@@ -76,7 +86,9 @@ def draw_controls(
             low, high = averages.min(axis=0), averages.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
         axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
-    for name, look in CONTROL_LOOKS.items():
+    markers = cycle(CUSTOM_MARKERS)
+    looks = {name: {"color": "0.15", "marker": next(markers), "linestyle": (0, (3, 1))} for name in custom}
+    for name, look in (CONTROL_LOOKS | looks).items():
         if name in controls:
             axes.plot(
                 controls[name].percent,
@@ -110,8 +122,8 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)
     own, shown = data(matrix, component), OUTCOMES[outcome].shown
-    controls = (head_controls if component == "heads" else ffn_controls)(matrix.controls)
-    others = {name: data(matrix, component, name) for name in controls}
+    others = {name: data(matrix, component, name) for name in matrix.beside_own(component)}
+    custom = matrix.custom_heads if component == "heads" else matrix.custom_ffns
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
     whose = style.name_of_average(matrix.tasks)
     figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
@@ -121,7 +133,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
             ax.plot(curves.percent, scores, label=task, markersize=4, linewidth=1, **styles[task])
         limits = judged.shown_limits(outcome, curves.band)
         style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
-        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose, outcome)
+        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose, outcome, custom)
         if again:
             iterative_line(ax, again[shots], whose, outcome)
         pruned = f"{COMPONENTS[component]} pruned (%)"

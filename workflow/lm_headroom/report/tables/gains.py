@@ -24,7 +24,7 @@ from lm_headroom.report.tables.by_outcome import notes_on
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -82,13 +82,12 @@ def level_weights(percent: Sequence[int]) -> Array:
 def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Table | None:
     """Gains of the study's rankings; None without a random order to compare with, or without a level above 0.
 
-    FFNs have no curve of the aggregate ranking alone, and of the controls those that need no scores of heads.
+    FFNs have no curve of the aggregate ranking alone, and of the controls those that rank FFNs.
 
     Raises:
         ArtifactError: a task's rankings were evaluated on different questions or at different levels.
     """
-    heads, ffns = [AGGREGATE, *head_controls(matrix.controls)], ffn_controls(matrix.controls)
-    names = [OWN, *(heads if component == "heads" else ffns)]
+    names = [OWN, *([AGGREGATE] if component == "heads" else []), *matrix.beside_own(component)]
     curves = {name: study_curves(matrix, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
@@ -238,7 +237,8 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
         f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
     # The configured variant is the own ranking.
-    others = {name: gain for name, gain in gains.items() if name in CRITERIA and gain.over_own_limits != (0.0, 0.0)}
+    compared = (*CRITERIA, *matrix.custom_heads, *matrix.custom_ffns)
+    others = {name: gain for name, gain in gains.items() if name in compared and gain.over_own_limits != (0.0, 0.0)}
     if not others:
         return [text]
     listed = ", ".join(f"`{name}` {gained(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())

@@ -26,7 +26,7 @@ from lm_headroom.results.curves import (
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import AGGREGATE, ITERATIVE, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import AGGREGATE, ITERATIVE
 
 NOTES = {
     True: (
@@ -82,9 +82,9 @@ def rows(matrix: ResultsMatrix) -> Iterator[LossRow]:
     to_rows = partial(_rows, matrix.outcome)
     for shots in matrix.shots if matrix.tasks else ():
         again = (ITERATIVE,) if matrix.iterative else ()
-        rankings = ("own", AGGREGATE, *again, *head_controls(matrix.controls))
+        rankings = ("own", AGGREGATE, *again, *matrix.beside_own("heads"))
         heads = [("heads", name) for name in dict.fromkeys(rankings)]
-        ffns = [("ffns", name) for name in ("own", *ffn_controls(matrix.controls))]
+        ffns = [("ffns", name) for name in ("own", *matrix.beside_own("ffns"))]
         for component, ranking in (*heads, *ffns):
             curves = study_curves(matrix, shots, ranking, component)  # type: ignore[arg-type]
             places = [(p, 0) if component == "heads" else (0, p) for p in next(iter(curves.values())).percent]

@@ -1,0 +1,86 @@
+"""Rankings of the user's own in the typed study: what a study may name, what is refused, and which curves follow."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from lm_headroom.artifacts.catalogue import ARTIFACTS
+from lm_headroom.errors import HeadroomError
+from lm_headroom.study import documentation
+from tests.support.typed_studies import study
+
+RANKINGS = {
+    "mine": "mine.csv",
+    "norms": "scores.mine:norms",
+    "up": {"source": "{task}-{shot}.csv", "component": "ffns"},
+}
+
+
+def test_each_has_a_curve_of_every_task_beside_the_others():
+    asked = study(rankings=RANKINGS, unseen=["c"])
+    assert (asked.custom_heads, asked.custom_ffns) == (["mine", "norms"], ["up"])
+    for task in "abc":
+        assert {"mine", "norms"} < set(asked.head_rankings[task])
+        assert ("up" in asked.ffn_rankings.get(task, ())) == (task != "c"), "the FFNs of unseen tasks are not pruned"
+    paths = ARTIFACTS["custom_ranking"].paths(asked, seed=1234, shot=0)
+    cells = [("heads", "mine", "abc"), ("heads", "norms", "abc"), ("ffns", "up", "ab")]
+    assert sorted(paths) == sorted(
+        f"m/ranking/{component}_custom/{name}/{task}/0shot-seed1234.parquet"
+        for component, name, tasks in cells
+        for task in tasks
+    )
+
+
+def test_files_depend_on_the_cell_as_far_as_they_name_it():
+    asked = study(rankings=RANKINGS)
+    cell = {"model": "m", "task": "a", "shot": 5, "seed": 1}
+    assert [asked.rankings[name].file(**cell) for name in RANKINGS] == ["mine.csv", "scores/mine.py", "a-5.csv"]
+    assert [asked.rankings[name].located(**cell) for name in RANKINGS] == ["mine.csv", "scores.mine:norms", "a-5.csv"]
+
+
+@pytest.mark.parametrize(
+    ("rankings", "message"),
+    [
+        *(
+            ({name: "mine.csv"}, rf"config key 'rankings': '{name}' cannot be a ranking name here")
+            for name in ("own", "aggregate", "iterative", "reversed", "random_7", "token", "depth", "oracle_loss")
+        ),
+        ({"other_documents": "mine.csv"}, "'other_documents' cannot be a ranking name here"),
+        ({"a b": "mine.csv"}, "'a b' cannot be a ranking name here"),
+        ({"a": "mine.csv"}, "config key 'rankings': 'a' is a task of the study, too; give the ranking another name"),
+        ({"mine": "mine.txt"}, r"'mine.txt' is neither a file \(\*.parquet or \*.csv\) nor a function"),
+        ({"mine": "module.function"}, "is neither a file"),
+        ({"mine": "{taks}.csv"}, r"has a brace that opens none of {model}, {task}, {shot}, {seed}"),
+        ({"mine": "{task.csv"}, "has a brace that opens none of"),
+        ({"mine": "-mine.csv"}, "begins with '-'"),
+        ({"mine": 5}, "config key 'rankings.mine': expected text or keys with values, got 5"),
+        ({"mine": {"component": "heads"}}, "config key 'rankings.mine.source': is not there, and has no default"),
+        ({"mine": {"source": "a.csv", "component": "head"}}, r"'head' is not one of \['heads', 'ffns'\]"),
+        ({"mine": {"file": "a.csv"}}, "config key 'rankings.mine.file' is unknown; known here: component, source"),
+    ],
+    ids=str,
+)
+def test_what_is_no_ranking_is_refused_by_name(rankings, message):
+    with pytest.raises(HeadroomError, match=message):
+        study(rankings=rankings)
+
+
+@pytest.mark.parametrize(("source", "missing"), [("{task}-{shot}.csv", "b-0.csv"), ("mine.scores:f", "mine/scores.py")])
+def test_a_file_that_is_not_there_is_named_with_its_key(source, missing, tmp_path):
+    asked = study(rankings={"mine": source}, models={"m": {"source": "owner/x"}})
+    (tmp_path / "a-0.csv").touch()
+    with pytest.raises(HeadroomError, match=rf"config key 'rankings.mine': {missing} is not there, which '"):
+        asked.check_folders(tmp_path)
+    (tmp_path / missing).parent.mkdir(exist_ok=True)
+    (tmp_path / missing).touch()
+    asked.check_folders(tmp_path)
+
+
+def test_the_schema_takes_a_text_and_keys():
+    schema = json.loads(documentation.SCHEMA.read_text())
+    jsonschema.validate({"rankings": RANKINGS}, schema)
+    for wrong in ({"mine": 5}, {"mine": {"component": "heads"}}, {"a b": "mine.csv"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(yaml.safe_load(yaml.safe_dump({"rankings": wrong})), schema)
