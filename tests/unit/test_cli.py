@@ -158,7 +158,7 @@ PROMPTS = ["--task", "t", "--out", "o"]
             ["compare", "prunable", "--results", "r", "--out", "o", "--models", "a,step=1"],
             "--models: 'a,step=1': expected NAME, or NAME,group=G or",
         ),
-        (["score-heads", *MODEL, "--reduction", "x"], '"x" for --reduction. Choose from: "token", "example"'),
+        (["score-heads", *MODEL, "--criterion", "depth"], "'depth': expected one of token, example, target, loss_rise"),
         (["score-heads", *MODEL[:4]], "--out needs a value: the head-importance artifact"),
         (["show", "a", "b"], "unexpected 'b'"),
         (["show", "a", "--row", "1"], "Unknown option: --row. Did you mean --rows?"),

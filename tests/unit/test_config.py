@@ -39,7 +39,7 @@ def test_every_key_has_a_description_and_a_default():
 def test_defaults_reach_nested_keys():
     study = parse_study({})
     config = study.model_dump()
-    assert config["importance"] == {"reduction": "token", "last_layer_tokens": "all"}
+    assert config["importance"] == {"reduction": "token", "last_layer_tokens": "all", "criterion": None}
     assert config["limits"] == {"importance": 2500, "evaluation": None}
     assert config["pruning"]["levels"] == list(range(0, 100, 10))
     assert config["data"]["source"] == "embedded"

@@ -344,8 +344,9 @@ def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
     assert drawn(plan) == {"draw_oracle", "write_oracle", "write_findings"}
 
 
-def test_importance_options_score_the_heads_anew(study):
-    study.configure(importance={"reduction": "example"})
+@pytest.mark.parametrize("changes", [{"reduction": "example"}, {"criterion": "second_order"}], ids=str)
+def test_importance_options_score_the_heads_anew(study, changes):
+    study.configure(importance=changes)
     plan = study.planned()
     assert plan["score_heads"] == 6
     assert not {"render_prompts", "score_ffns"} & set(plan)

@@ -60,7 +60,7 @@ def test_results_of_other_options_that_are_copied_over_are_made_again(study):
     scores = study.result(SCORES)
     table = pq.read_table(scores)
     stripped = {
-        key: value.replace(b'"reduction": "token"', b'"reduction": "example"')
+        key: value.replace(b'"criterion": "token"', b'"criterion": "example"')
         for key, value in table.schema.metadata.items()
     }
     assert stripped != table.schema.metadata

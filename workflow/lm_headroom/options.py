@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
+from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import ALL_CRITERIA, CRITERIA, REVERSED, drawn_with, ffn_controls
 
@@ -99,6 +100,12 @@ def _ranking_name(text: str) -> str:
     raise ValueError(f"{text!r} is no ranking; expected own, aggregate, iterative, {CONTROLS}")
 
 
+def _head_criterion(text: str) -> str:
+    if text in task_criteria():
+        return text
+    raise ValueError(f"{text!r}: expected one of {', '.join(task_criteria())}")
+
+
 def _ffn_control(text: str) -> str:
     if ffn_controls([text]):
         return text
@@ -149,6 +156,7 @@ Limit = Annotated[int | None, converter(_whole(1, word="all"))]
 HeadCount = Annotated[int | Literal["all"], converter(_whole(1, word="all", meaning="all"))]
 TokenBudget = Annotated[int | None, converter(_whole(1, word="auto"))]
 RankingNames = Annotated[Sequence[str], converter(_ranking_name)]
+HeadCriterion = Annotated[str, converter(_head_criterion)]
 FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]

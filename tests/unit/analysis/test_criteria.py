@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lm_headroom.analysis.criteria import depth, signed_criteria
+from lm_headroom.analysis.criteria import depth, document_terms, signed_criteria
 from lm_headroom.study.criteria import CRITERIA, FFNS, HEADS, criteria_of, criterion_columns
 
 PRODUCTS = np.random.default_rng(0).normal(0.1, 1, (7, 3, 4))
@@ -39,6 +39,24 @@ def test_signs_count_for_the_smaller_half_alone_and_all_others_come_after(scores
     assert scores[name][is_small].max() <= scores[name][~is_small].min()
     order = np.argsort(scores["example"][~is_small])
     np.testing.assert_array_equal(np.argsort(scores[name][~is_small]), order)
+
+
+def test_pruned_components_have_no_say_in_what_is_small(scores):
+    pruned = np.concatenate([PRODUCTS, np.zeros((7, 6, 4))], axis=1)
+    for name, expected in scores.items():
+        np.testing.assert_array_equal(signed_criteria(pruned)[name][:3], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [name for name in signed_criteria(PRODUCTS) if name != "trusted_second_order"])
+def test_terms_of_documents_average_to_the_score(name, scores):
+    np.testing.assert_allclose(document_terms(PRODUCTS, name).mean(axis=0), scores[name], rtol=0, atol=1e-14)
+
+
+def test_terms_of_the_trusted_second_order_leave_out_one_constant(scores):
+    left_out = scores["trusted_second_order"] - document_terms(PRODUCTS, "trusted_second_order").mean(axis=0)
+    is_small = scores["example"] <= np.median(scores["example"])
+    np.testing.assert_allclose(left_out[is_small], 0, atol=1e-14)
+    np.testing.assert_allclose(left_out[~is_small], left_out[~is_small][0], atol=1e-14)
 
 
 def test_all_products_alike_are_all_small():

@@ -68,7 +68,7 @@ def head_scores(results, task, shots, seed):
     columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
     columns |= {"layer": layers.ravel(), "head": heads.ravel()}
     provenance = {"task": task, "shots": shots, "seed": SEED, **model_provenance(RECORD, "float32")}
-    options = {"reduction": "token", "last_layer_tokens": "all", "add_bos": False}
+    options = {"criterion": "token", "add_bos": False}
     source = read_artifact(prompts(results, task, shots), PROMPTS).source
     record = build_provenance("steps.score_heads", {"prompts": source}, options, provenance)
     cell = f"{task}/{shots}shot-seed{SEED}.parquet"
@@ -652,7 +652,7 @@ def test_results_of_a_study_have_its_options(results, study):
     judged = states(results, study(importance={"reduction": "example"}, tasks=["piqa", "copa"], dtype="bfloat16"))
     assert judged[SCORES][1] == [
         "made with dtype float32; the study has bfloat16",
-        "made with reduction token; the study has example",
+        "made with criterion token; the study has example",
     ]
     aggregate = judged["m/head_importance/aggregate/0shot-seed7.parquet"]
     assert "made with tasks ['copa', 'piqa']; the study has ['piqa', 'copa']" in aggregate[1]

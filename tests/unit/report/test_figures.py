@@ -39,7 +39,7 @@ def study(tmp_path):
 
 
 def test_figure_3_shows_the_aggregate_with_layer_1_at_the_bottom(study):
-    values = fig03.data(study)
+    values = {shots: aggregate.score for shots, aggregate in fig03.data(study).items()}
     assert list(values) == [0, 5]
     np.testing.assert_allclose(values[5], (scores(100) + scores(101) + scores(102)) / 3)
     figure, axes = style.panels(1)
@@ -200,7 +200,16 @@ def test_figure_11_has_a_curve_per_shot(study):
 def test_figures_12_to_14_show_the_tasks_of_one_number_of_shots(study):
     values = fig12.data(replace(study, shots=(5,)))
     assert list(values) == TASKS
-    np.testing.assert_array_equal(values["copa"], scores(101))
+    np.testing.assert_array_equal(values["copa"].score, scores(101))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "unit"),
+    [({}, "nats"), ({"options": {"criterion": "fisher"}}, "nats^2"), ({"criterion": "output_norm"}, "activations")],
+)
+def test_scores_are_in_the_unit_of_their_criterion(study, provenance, unit):
+    scores = fig03.data(study)[5]
+    assert replace(scores, artifact=replace(scores.artifact, provenance=provenance)).unit == unit
 
 
 @pytest.mark.parametrize("module", [fig09, fig12])
@@ -256,11 +265,11 @@ def test_random_orders_are_one_band_and_other_controls_a_line_each():
 
 
 def test_curves_of_ffns_have_the_controls_that_need_no_scores_of_heads(study):
-    figure = fig05.draw.__wrapped__(replace(study, controls=("example", "random_1")), "ffns")
+    figure = fig05.draw.__wrapped__(replace(study, controls=("target", "random_1")), "ffns")
     labels = [line.get_label() for line in figure.axes[0].lines]
     plt.close(figure)
     assert "average, random order" in labels
-    assert not any("example" in label for label in labels)
+    assert not any("target" in label for label in labels)
 
 
 @pytest.mark.parametrize("module", [fig03, fig11])

@@ -10,16 +10,19 @@ from lm_headroom.engine.resume_cache import ResumeCache
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.scoring.gradient import (
+    Contributions,
+    GradientProducts,
     contributions,
     criterion_scores,
     magnitudes,
     output_norms,
     products,
     scores,
+    scores_by,
     zero_shares,
 )
-from lm_headroom.study.criteria import HEADS, criterion_columns
-from lm_headroom.study.ranking_names import variant_of
+from lm_headroom.study.criteria import HEADS, criterion_columns, task_criteria
+from lm_headroom.study.ranking_names import VARIANTS, variant_of
 from tests.support.documents import documents
 from tests.support.looped_gradient import looped
 from tests.support.tiny_models import tiny_model
@@ -137,8 +140,6 @@ def test_errors_and_halves_by_hand(loaded):
 
 def test_the_standard_error_is_that_of_repeated_samples():
     """Ratio of sums over documents drawn anew: the stated error is the spread of the estimates."""
-    from lm_headroom.scoring.gradient import GradientProducts
-
     rng = np.random.default_rng(0)
     estimates, errors = [], []
     for _ in range(2000):
@@ -148,6 +149,38 @@ def test_the_standard_error_is_that_of_repeated_samples():
         estimates.append(result.score[0, 0])
         errors.append(result.stderr[0, 0])
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
+
+
+@pytest.mark.parametrize("criterion", [name for name in task_criteria() if name not in VARIANTS])
+def test_the_standard_error_of_each_criterion_is_that_of_repeated_samples(criterion):
+    """Two heads of either size, so that the median between them is the same in every sample."""
+    rng, n, spread = np.random.default_rng(3), 60, np.array([[0.2, 0.5], [2.0, 5.0]])
+    values, errors = [], []
+    for _ in range(400):
+        signed = rng.normal(spread / 2, spread, (n, 2, 2))
+        sizes, zeros = rng.integers(5, 30, n).astype(float), np.zeros((n, 2))
+        ffns = GradientProducts(signed, signed, zeros, sizes, sizes)
+        result = scores_by(
+            Contributions(np.abs(signed), signed, zeros, sizes, sizes, np.abs(signed) * sizes[:, None, None], ffns),
+            criterion,
+        )
+        values.append(result.score)
+        errors.append(result.stderr)
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0), rtol=0.15)
+
+
+@pytest.mark.parametrize("criterion", task_criteria())
+def test_each_criterion_scores_all_documents_as_its_column_does_and_halves_as_studies_of_their_own(loaded, criterion):
+    chosen = documents(6, seed=4)
+    result = scores_by(contributions(loaded, chosen, 64), criterion)
+    by_column = [
+        criterion_scores(contributions(loaded, part, 64))[criterion] for part in (chosen, chosen[::2], chosen[1::2])
+    ]
+    for actual, expected in zip((result.score, result.even, result.odd), by_column, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+    assert np.isfinite(result.stderr).all()
+    with pytest.raises(HeadroomError, match="at least two scoring documents"):
+        scores_by(contributions(loaded, chosen[:1], 64), criterion)
 
 
 def test_one_document_is_too_few(loaded):

@@ -108,24 +108,41 @@ def test_rounds_by_hand():
     assert rounds(100, 5) == [(0, 0, 5)]
 
 
-@pytest.mark.parametrize("reduction", ["token", "example"])
-def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, reduction):
+def of_criterion(criterion, absolute, signed, sizes):
+    """Scores straight from the criterion's formula; pruned heads, whose products are zero, are in no median."""
+    example, rise = np.abs(signed).mean(axis=0), (signed**2 / 2 - signed).mean(axis=0)
+    small = example <= np.median(example[example > 0])
+    large = example + max(0, rise[small].max() - min(example[~small], default=np.inf))
+    return {
+        "token": absolute.sum(axis=0) / sizes,
+        "example": example,
+        "loss_rise": -signed.mean(axis=0),
+        "fisher": (signed**2).mean(axis=0),
+        "second_order": rise,
+        "trusted_second_order": np.where(small, rise, large),
+    }[criterion]
+
+
+@pytest.mark.parametrize(
+    "criterion", ["token", "example", "loss_rise", "fisher", "second_order", "trusted_second_order"]
+)
+def test_the_ranking_is_that_of_a_loop(loaded, family, monkeypatch, criterion):
     chosen = documents(5, seed=2)
     sizes = sum(len(d.sequences[0].tokens) - 1 for d in chosen)
     gone, expected = [], []
     for before, after in ((0, 3), (3, 7), (7, 10), (10, 12)):
         absolute, signed = looped_without(family, chosen, gone, monkeypatch)
-        score = absolute.sum(axis=0) / sizes if reduction == "token" else np.abs(signed).mean(axis=0)
+        score = of_criterion(criterion, absolute, signed, sizes)
         left = sorted(
             (score[layer, head], layer, head) for layer in range(3) for head in range(4) if (layer, head) not in gone
         )
         expected += left[: after - before]
         gone = [(layer, head) for _, layer, head in expected]
-    ranking = iterative_ranking(loaded, chosen, 64, 30, reduction)
+    ranking = iterative_ranking(loaded, chosen, 64, 30, criterion)
     assert [ranked.head for ranked in ranking] == gone
     np.testing.assert_allclose([ranked.score for ranked in ranking], [score for score, _, _ in expected], rtol=1e-7)
     assert [ranked.percent for ranked in ranking] == [0] * 3 + [30] * 4 + [60] * 3 + [90] * 2
-    once = rank_heads(gradient.scores(contributions(loaded, chosen, 64), reduction).score)
+    once = rank_heads(gradient.scores_by(contributions(loaded, chosen, 64), criterion).score)
     assert [ranked.head for ranked in ranking[:3]] == once[:3]
     assert {ranked.head for ranked in ranking} == set(once)
 

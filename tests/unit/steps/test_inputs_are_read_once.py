@@ -110,7 +110,8 @@ def test_steps_that_run_a_model(results):
     run(results, "select-ffns", *measured, "--selection", "scoring", "--out", tiny / "ffn_selection/copa" / CELL,
         "--levels", 50, "--curve", tiny / "pruned_eval/ffns/copa/0shot-seed7/other_documents.parquet")  # fmt: skip
     run(results, "score-head-knockouts", *measured, "--heads", 2, "--out", tiny / "head_oracle/copa" / CELL)
-    run(results, "rank-heads-iteratively", *measured, "--pruning-step", 50, "--out", tiny / "iterative.parquet")
+    run(results, "rank-heads-iteratively", *measured, "--pruning-step", 50, "--criterion", "loss_rise",
+        "--out", tiny / "iterative.parquet")  # fmt: skip
     heads, ffns = tiny / "ranking/heads", tiny / "ranking/ffns"
     curves = [*measured, "--levels", 50, "--out", tiny / "curves"]
     run(results, "evaluate-pruned", *curves, "--rankings", "own", "reversed", "random_1", "token", "magnitude",

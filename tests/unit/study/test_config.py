@@ -232,7 +232,7 @@ class TestValues:
         study = parse_study({})
         assert study.joint.has_grid
         assert not study.pruning.is_iterative
-        assert (study.importance.variant, study.ffn.other_selection) == ("token", "evaluation")
+        assert (study.importance.ranked_by, study.ffn.other_selection) == ("token", "evaluation")
         study = parse_study(
             {
                 "joint": {"heads": [50, 10], "ffns": []},
@@ -247,7 +247,7 @@ class TestValues:
         assert (study.pruning.levels_with_zero, study.transfer.levels_with_zero) == ([0, 5, 50], [0, 30])
         assert study.pruning.is_iterative
         assert study.pruning.ffn_controls == ["random_0", "reversed", "token"]
-        assert (study.importance.variant, study.ffn.other_selection) == ("target", "scoring")
+        assert (study.importance.ranked_by, study.ffn.other_selection) == ("target", "scoring")
 
     def test_a_number_stays_as_it_is_written(self):
         written = [parse_study({"margin": value}).margin for value in (2, 2.0, 2.5)]

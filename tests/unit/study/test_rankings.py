@@ -78,6 +78,27 @@ def test_a_file_that_is_not_there_is_named_with_its_key(source, missing, tmp_pat
     asked.check_folders(tmp_path)
 
 
+def test_the_own_ranking_takes_a_criterion_or_the_variant_of_eq_8():
+    assert study().importance.ranked_by == "token"
+    assert study(importance={"reduction": "example"}).importance.ranked_by == "example"
+    assert study(importance={"last_layer_tokens": "target", "criterion": "fisher"}).importance.ranked_by == "fisher"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        ("loss_rice", r"'loss_rice' is no criterion \(did you mean 'loss_rise'\?\); expected one of token, example"),
+        *(
+            (name, rf"'{name}' does not come from the passes of head scores; .*Name it in pruning.controls")
+            for name in ("depth", "magnitude", "oracle_loss")
+        ),
+    ],
+)
+def test_a_criterion_that_ranks_no_task_is_refused(criterion, message):
+    with pytest.raises(HeadroomError, match=f"config key 'importance.criterion': {message}"):
+        study(importance={"criterion": criterion})
+
+
 def test_the_schema_takes_a_text_and_keys():
     schema = json.loads(documentation.SCHEMA.read_text())
     jsonschema.validate({"rankings": RANKINGS}, schema)

@@ -26,7 +26,7 @@ def signed_criteria(products: Array) -> dict[str, Array]:
     """
     example, loss_rise, fisher = np.abs(products).mean(axis=0), -products.mean(axis=0), (products**2).mean(axis=0)
     second_order = loss_rise + fisher / 2
-    is_small = example <= np.median(example)
+    is_small = _has_small_steps(example)
     # Where steps are small, second order may still exceed the largest of them: what is not trusted comes after.
     above = max(0.0, float(second_order[is_small].max() - example[~is_small].min(initial=np.inf)))
     return {
@@ -37,6 +37,36 @@ def signed_criteria(products: Array) -> dict[str, Array]:
         "trusted_loss_rise": np.where(is_small, loss_rise, example),
         "trusted_second_order": np.where(is_small, second_order, example + above),
     }
+
+
+def document_terms(products: Array, criterion: str) -> Array:
+    """What each document adds to one of these criteria, [document, layer, head]; their mean is the score.
+
+    Which steps are small is held fixed, and a constant that `trusted_second_order` adds is left out, so that the spread
+    of these terms over documents gives the score's standard error.
+
+    Args:
+        products: as for :func:`signed_criteria`.
+        criterion: one of its names.
+    """
+    if criterion.startswith("trusted_"):
+        is_small = _has_small_steps(np.abs(products).mean(axis=0))
+        untrusted, trusted = (document_terms(products, name) for name in ("example", criterion[len("trusted_") :]))
+        return np.where(is_small, trusted, untrusted)
+    terms: Array = {
+        "example": np.abs(products),
+        "loss_rise": -products,
+        "fisher": products**2,
+        "second_order": products**2 / 2 - products,
+    }[criterion]
+    return terms
+
+
+def _has_small_steps(example: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether a component's mean |g_d| is at most the median; a pruned one's is exactly zero and no part of it."""
+    acting = example[example > 0]
+    small: np.ndarray[Any, np.dtype[np.bool_]] = example <= (np.median(acting) if acting.size else 0)
+    return small
 
 
 def depth(layers: int, heads: int = 1) -> Array:

@@ -9,7 +9,11 @@ FFN_GRADIENT = ArtifactSchema(
     "ffn_gradient",
     (
         Column("layer", pa.int32(), "layer, from 0"),
-        Column("score", pa.float64(), "gradient score of its FFN, nats: eq. 8 for what the FFN adds to the residual"),
+        Column(
+            "score",
+            pa.float64(),
+            "gradient score of its FFN, by eq. 8 in nats for what it adds to the residual, or another criterion",
+        ),
         Column("stderr", pa.float64(), "standard error over documents"),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),

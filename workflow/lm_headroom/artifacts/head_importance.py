@@ -11,7 +11,9 @@ HEAD_IMPORTANCE = ArtifactSchema(
     (
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0"),
-        Column("score", pa.float64(), "importance, nats (eq. 8-9; aggregate: eq. 10)"),
+        Column(
+            "score", pa.float64(), "importance, nats by eq. 8-9 (aggregate: eq. 10); by another criterion in its unit"
+        ),
         Column("stderr", pa.float64(), "standard error over documents; missing for mean_rank", nullable=True),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),

@@ -198,11 +198,11 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         # The edge of the grid without pruned FFNs shares its levels with the curve of heads.
         cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
-    # All rankings of a job share the whole model's evaluation, and the configured variant has the own ranking.
+    # All rankings of a job share the whole model's evaluation, and the own ranking's criterion has its curve.
     ablate = study.induction.ablate
     passes = {
         "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
-        "evaluate_own": 1 + len({study.importance.variant, *study.pruning.head_controls}) * (len(levels) - 1),
+        "evaluate_own": 1 + len({study.importance.ranked_by, *study.pruning.head_controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_iterative": len(levels),
         "evaluate_custom": len(levels),

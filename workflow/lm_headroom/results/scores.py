@@ -14,6 +14,7 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.store import ArtifactError, ArtifactFile, read_artifact
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.criteria import CRITERIA as ROWS
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -25,7 +26,7 @@ class HeadScores:
 
     Attributes:
         artifact: the file that was read.
-        score, stderr, even, odd: by the configured variant of eq. 8.
+        score, stderr, even, odd: by the study's criterion.
         others: other rankings' scores by name (:data:`lm_headroom.study.ranking_names.CRITERIA`).
     """
 
@@ -48,6 +49,13 @@ class HeadScores:
     def provenance(self) -> Mapping[str, Any]:
         """What made the artifact."""
         return self.artifact.provenance
+
+    @property
+    def unit(self) -> str:
+        """What the scores are measured in, which their criterion decides."""
+        # A task's scores record it among the options, the aggregate's beside them.
+        known = {**self.provenance, **(self.provenance.get("options") or {})}
+        return ROWS[known.get("criterion", "token")].unit
 
     @property
     def by_halves(self) -> TaskScores:

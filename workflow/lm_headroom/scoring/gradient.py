@@ -10,7 +10,7 @@ the norm of its slice of the output projection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
-from lm_headroom.analysis.criteria import depth, signed_criteria
+from lm_headroom.analysis.criteria import depth, document_terms, signed_criteria
 from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
@@ -69,7 +69,8 @@ class Contributions(GradientProducts):
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores with standard errors, and scores by even and odd documents alone, each [layer, head], nats."""
+    """Scores with standard errors, and scores by even and odd documents alone, each [layer, head], in the criterion's
+    unit."""
 
     score: Array
     stderr: Array
@@ -356,8 +357,7 @@ def scores(
         HeadroomError: there are fewer than two documents, so that one half would be empty.
     """
     n = len(products.n_inputs)
-    if n < 2:
-        raise HeadroomError(f"head importance needs at least two scoring documents for its half scores, got {n}")
+    _check_halves(n)
     if reduction == "example":
         values = np.abs(products.signed)
         return Scores(
@@ -379,6 +379,32 @@ def scores(
     residuals = products.absolute - score * sizes
     stderr = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / sizes.sum(axis=0)
     return Scores(score, stderr, ratio(slice(0, None, 2)), ratio(slice(1, None, 2)))
+
+
+def scores_by(products: GradientProducts, criterion: str) -> Scores:
+    """Reduce the contributions of documents to scores by one of :func:`lm_headroom.study.criteria.task_criteria`.
+
+    Half scores are the criterion on half of the documents. Standard errors are over documents: of a ratio (``token``,
+    ``target``, ``output_norm``) by its residuals, of other criteria of the mean of what each document adds, with the
+    set of small steps of the trusted ones held fixed.
+
+    Raises:
+        HeadroomError: there are fewer than two documents.
+    """
+    if criterion in VARIANTS:
+        return scores(products, *VARIANTS[criterion])
+    if criterion == "output_norm" and isinstance(products, Contributions):
+        return scores(replace(products, absolute=products.written))
+    parts = (slice(None), slice(0, None, 2), slice(1, None, 2))
+    _check_halves(len(products.signed))
+    score, even, odd = (signed_criteria(products.signed[part])[criterion] for part in parts)
+    terms = document_terms(products.signed, criterion)
+    return Scores(score, terms.std(axis=0, ddof=1) / np.sqrt(len(terms)), even, odd)
+
+
+def _check_halves(n: int) -> None:
+    if n < 2:
+        raise HeadroomError(f"head importance needs at least two scoring documents for its half scores, got {n}")
 
 
 def criterion_scores(products: GradientProducts) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.gradient import LastLayerTokens, Reduction, contributions, scores
+from lm_headroom.scoring.gradient import contributions, scores_by
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RankedHead:
 
     Attributes:
         head: (layer, head).
-        score: its importance, nats, with the heads of all earlier rounds pruned.
+        score: its score by the criterion, with the heads of all earlier rounds pruned.
         percent: percent of all heads that were pruned when the score was measured.
     """
 
@@ -48,8 +48,7 @@ def iterative_ranking(
     documents: Sequence[Document],
     token_budget: int | Callable[[], int],
     step: int,
-    reduction: Reduction = "token",
-    last_layer_tokens: LastLayerTokens = "all",
+    criterion: str = "token",
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
 ) -> list[RankedHead]:
@@ -60,7 +59,7 @@ def iterative_ranking(
         documents: scoring documents.
         token_budget: tokens per batch.
         step: percent of all heads to prune before importance is measured again.
-        reduction, last_layer_tokens: see :func:`lm_headroom.scoring.gradient.scores`.
+        criterion: see :func:`lm_headroom.scoring.gradient.scores_by`.
         progress: advanced by documents, once per round.
         cache: holds the gradients of each round; those of the first round are shared with the one-shot ranking.
 
@@ -72,8 +71,8 @@ def iterative_ranking(
         pruned = {ranked.head for ranked in ranking}
         gates = gates_without(loaded.shape, pruned) if pruned else None
         products = contributions(loaded, documents, token_budget, progress, cache, gates)
-        score = scores(products, reduction, last_layer_tokens).score
-        # Heads with a closed gate have no output and a score of zero.
+        score = scores_by(products, criterion).score
+        # Heads with a closed gate have no output; their score of zero would rank above a negative one.
         remaining = [head for head in rank_heads(score) if head not in pruned]
         ranking += [RankedHead(head, float(score[head]), percent) for head in remaining[: after - before]]
     return ranking

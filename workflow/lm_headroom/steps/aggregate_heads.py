@@ -47,7 +47,9 @@ def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -
         variance = sum((s.stderr * weights[task]) ** 2 for task, s in scores.items())
         stderr = (np.sqrt(variance) / len(scores)).ravel().tolist()
     first = next(iter(scores.values())).provenance
-    provenance = {**cell_provenance(first, AGGREGATE, cells.shots, cells.seed), "shares": shares}
+    criterion = (first.get("options") or {}).get("criterion", "token")
+    cell = cell_provenance(first, AGGREGATE, cells.shots, cells.seed)
+    provenance = {**cell, "criterion": criterion, "shares": shares}
     inputs = {task: s.artifact.source for task, s in scores.items()}
     record = build_provenance("steps.aggregate_heads", inputs, options, provenance)
     layers, heads = np.indices(mean.shape)

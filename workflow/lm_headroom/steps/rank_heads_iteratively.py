@@ -8,8 +8,7 @@ from typing import Annotated
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import OutFile, Settings, StepPercent, StudyKey, recorded_options
-from lm_headroom.study.choices import LastLayerTokens, Reduction
+from lm_headroom.options import HeadCriterion, OutFile, Settings, StepPercent, StudyKey, recorded_options
 
 
 def rank_heads_iteratively(
@@ -17,8 +16,7 @@ def rank_heads_iteratively(
     settings: Settings,
     prompts: Path,
     pruning_step: Annotated[StepPercent, StudyKey("pruning.step")] = 10,
-    reduction: Annotated[Reduction, StudyKey("importance.reduction")] = "token",
-    last_layer_tokens: Annotated[LastLayerTokens, StudyKey("importance.last_layer_tokens")] = "all",
+    criterion: Annotated[HeadCriterion, StudyKey("importance.ranked_by")] = "token",
     out: OutFile,
 ) -> None:
     """Rank heads by importance that is scored again each time some heads have been pruned.
@@ -27,8 +25,7 @@ def rank_heads_iteratively(
         settings: how to run the model.
         prompts: prompts artifact.
         pruning_step: percent of all heads that are pruned before importance is scored again.
-        reduction: `token` averages absolute products over tokens; `example` takes absolute sums of documents.
-        last_layer_tokens: the tokens by whose number `token` divides the last layer: all, or the target tokens.
+        criterion: what scores heads, of docs/criteria.md: `token`, `example` and `target` are the variants of eq. 8.
         out: the artifact of the iterative ranking.
 
     Example:
@@ -47,8 +44,7 @@ def rank_heads_iteratively(
         scoring.documents,
         scoring.token_budget,
         pruning_step,
-        reduction,
-        last_layer_tokens,
+        criterion,
         scoring.progress("rank-heads-iteratively", n_rounds),
         scoring.cache,
     )

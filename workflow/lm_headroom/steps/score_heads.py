@@ -14,9 +14,8 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import OutFile, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import LastLayerTokens, Reduction
-from lm_headroom.study.criteria import FFNS, criterion_columns
+from lm_headroom.options import HeadCriterion, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.study.criteria import FFNS, criteria_of, criterion_columns
 
 if TYPE_CHECKING:
     from lm_headroom.scoring import gradient
@@ -29,19 +28,17 @@ def score_heads(
     *,
     settings: Settings,
     prompts: Path,
-    reduction: Annotated[Reduction, StudyKey("importance.reduction")] = "token",
-    last_layer_tokens: Annotated[LastLayerTokens, StudyKey("importance.last_layer_tokens")] = "all",
+    criterion: Annotated[HeadCriterion, StudyKey("importance.ranked_by")] = "token",
     out: OutFile,
     ranking: OutFile | None = None,
     ffn_gradient: OutFile | None = None,
 ) -> None:
-    """Score every head by the gradient (eq. 8 and 9).
+    """Score every head by the gradient (eq. 8 and 9), or by another criterion.
 
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        reduction: `token` averages absolute products over tokens; `example` takes absolute sums of documents.
-        last_layer_tokens: the tokens by whose number `token` divides the last layer: all, or the target tokens.
+        criterion: what scores heads, of docs/criteria.md: `token`, `example` and `target` are the variants of eq. 8.
         out: the head-importance artifact.
         ranking: also write the ranking here.
         ffn_gradient: also write the gradient scores of FFNs here.
@@ -57,7 +54,7 @@ def score_heads(
     scoring = prepare_scoring(settings.model, prompts, settings)
     progress = scoring.progress("score-heads")
     products = gradient.contributions(scoring.loaded, scoring.documents, scoring.token_budget, progress, scoring.cache)
-    scores = gradient.scores(products, reduction, last_layer_tokens)
+    scores = gradient.scores_by(products, criterion)
     layers, heads = np.indices(scores.score.shape)
     columns = {
         "layer": layers.ravel(),
@@ -76,16 +73,14 @@ def score_heads(
     if ranking:
         write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, statistics)
     if ffn_gradient:
-        columns = _ffn_columns(products.ffns, reduction)
-        del options["last_layer_tokens"]
-        record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
+        columns = _ffn_columns(products.ffns, criterion if criterion in criteria_of(FFNS) else "token")
         write(ffn_gradient, FFN_GRADIENT, columns, record, statistics)
 
 
-def _ffn_columns(products: gradient.GradientProducts, reduction: Reduction) -> dict[str, np.ndarray[Any, Any]]:
+def _ffn_columns(products: gradient.GradientProducts, criterion: str) -> dict[str, np.ndarray[Any, Any]]:
     from lm_headroom.scoring import gradient
 
-    scores, by_criterion = gradient.scores(products, reduction), gradient.criterion_scores(products)
+    scores, by_criterion = gradient.scores_by(products, criterion), gradient.criterion_scores(products)
     columns = {name: by_criterion[name].ravel() for name in criterion_columns(FFNS)}
     return {"layer": np.arange(len(scores.score)), **_score_columns(scores), **columns}
 

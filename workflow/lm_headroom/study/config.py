@@ -58,6 +58,7 @@ from lm_headroom.study.values import (
     Controls,
     Count,
     Group,
+    HeadCriterion,
     Margin,
     ModelNames,
     Name,
@@ -145,7 +146,7 @@ class Data(Section):
 
 
 class Importance(Section):
-    """The gradient score of heads, eq. 8 and 9."""
+    """The score by which a task's own ranking orders heads: the gradient score of eq. 8 and 9, or another criterion."""
 
     reduction: Reduction = Field(
         default="token",
@@ -158,10 +159,17 @@ class Importance(Section):
         "`target` tokens, which inflates that layer (released code).",
     )
 
+    criterion: HeadCriterion | None = Field(
+        default=None,
+        description="The criterion of docs/criteria.md that scores heads for the task's own ranking, and with it the "
+        "aggregate, transfer and iterative re-scoring; null means the variant of eq. 8 that `reduction` and "
+        "`last_layer_tokens` name. The gradient score of FFNs takes it too where it ranks FFNs, and otherwise `token`.",
+    )
+
     @property
-    def variant(self) -> str:
-        """The variant of eq. 8."""
-        return variant_of(self.reduction, self.last_layer_tokens)
+    def ranked_by(self) -> str:
+        """The criterion of the own ranking."""
+        return self.criterion or variant_of(self.reduction, self.last_layer_tokens)
 
 
 class Ffn(Section):
@@ -219,12 +227,12 @@ class Pruning(Section):
         default=["random_1"],
         description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
         "`random_N` (drawn with seed N; figures show several as a band), and the criteria of docs/criteria.md, of "
-        "heads, FFNs or both. Each costs a curve of evaluations, except the variant that `importance` already uses.",
+        "heads, FFNs or both. Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
         description="`one_shot` scores heads once, in the whole model. `iterative` also evaluates a ranking that is "
-        "scored again, by the same gradients of the gold continuation's loss, each time `step` percent of all heads "
+        "scored again, by the same criterion, each time `step` percent of all heads "
         "have been pruned, which costs each task one scoring pass per step and one more curve.",
     )
     step: Annotated[Percent, Field(ge=1)] = Field(

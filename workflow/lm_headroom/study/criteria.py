@@ -114,3 +114,8 @@ def criteria_of(component: str) -> tuple[str, ...]:
 def criterion_columns(component: str) -> dict[str, Criterion]:
     """The criteria of heads, or FFNs, whose scores are columns of an artifact."""
     return {name: row for name, row in CRITERIA.items() if component in row.components and row.knockout is None}
+
+
+def task_criteria() -> tuple[str, ...]:
+    """Criteria by which a task's own ranking of heads can rank: the passes over its scoring documents decide them."""
+    return tuple(name for name, row in criterion_columns(HEADS).items() if row.passes != "none")

@@ -21,7 +21,8 @@ _CRITERIA_HEAD = """# Criteria that rank heads and FFNs
 
 A criterion gives every head, or FFN, a score, and those of the lowest scores are pruned first. The paper ranks heads by
 `token` or `example` and FFNs by `oracle_accuracy`. Name any other in `pruning.controls` to evaluate it beside these;
-the table *Gains over random order* then compares them, questions paired. `make options` writes this page from
+the table *Gains over random order* then compares them, questions paired. `importance.criterion` lets one rank in their
+place, and [own_ranking.md](own_ranking.md) adds a score of your own. `make options` writes this page from
 `workflow/lm_headroom/study/criteria.py`.
 
 g_d is the product A . dL/dA of a head's output A (of an FFN its output F) and the gradient of the loss L of eq. 9,

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
+from lm_headroom.errors import nearest
 from lm_headroom.study.choices import Outcome
+from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     ALL_CRITERIA,
@@ -103,6 +105,17 @@ def _check_controls(names: list[str]) -> list[str]:
     return names
 
 
+def _check_criterion(name: str) -> str:
+    if name not in task_criteria():
+        known = f"expected one of {', '.join(task_criteria())}"
+        if name in ALL_CRITERIA:
+            raise ValueError(
+                f"{name!r} does not come from the passes of head scores; {known}. Name it in pruning.controls"
+            )
+        raise ValueError(f"{shown(name)} is no criterion{nearest(name, task_criteria())}; {known}")
+    return name
+
+
 def _without_zeros(name: str) -> str:
     """`` (did you mean random_1?)`` for ``random_01``, which would be the same order once more."""
     number = re.fullmatch(rf"{RANDOM}0+(\d{{1,9}})", name)
@@ -166,6 +179,10 @@ RankingSource = Annotated[str, AfterValidator(_check_source), _text_schema(rf"(?
 Controls = Annotated[
     list[Annotated[str, _text_schema(_CONTROL, LONGEST_NAME)]], AfterValidator(_check_controls), *_UNIQUE
 ]
+HeadCriterion = Annotated[
+    str, AfterValidator(_check_criterion), WithJsonSchema({"type": "string", "enum": list(task_criteria())})
+]
+"""A criterion by which a task's own ranking ranks heads."""
 Percent = Annotated[int, Field(ge=0, le=100)]
 Percents = Annotated[list[Percent], *_UNIQUE]
 AsWritten = WrapValidator(_as_written)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.results.scores import read_aggregate
+from lm_headroom.results.scores import HeadScores, read_aggregate
 
 
-def data(matrix: ResultsMatrix) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Aggregate importance [layer, head] per shot."""
-    return {shots: read_aggregate(matrix, shots).score for shots in matrix.shots}
+def data(matrix: ResultsMatrix) -> dict[int, HeadScores]:
+    """Aggregate importance per shot."""
+    return {shots: read_aggregate(matrix, shots) for shots in matrix.shots}
 
 
 @style.drawing
@@ -23,6 +20,6 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     figure, axes = style.panels(len(values))
     for ax, (shots, scores) in zip(axes, values.items(), strict=True):
-        style.head_heatmap(ax, scores, style.shot_title(shots), "importance (nats)")
+        style.head_heatmap(ax, scores.score, style.shot_title(shots), f"importance ({scores.unit})")
     style.headline(figure, f"Aggregate head importance, {matrix.model}, {len(matrix.tasks)} tasks")
     return figure

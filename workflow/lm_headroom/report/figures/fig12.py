@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from matplotlib.figure import Figure
 
 from lm_headroom.report.figures import style
 from lm_headroom.results.matrix import ResultsMatrix
-from lm_headroom.results.scores import read_tasks
+from lm_headroom.results.scores import HeadScores, read_tasks
 
 PANELS_PER_ROW = 7
 
 
-def data(matrix: ResultsMatrix) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def data(matrix: ResultsMatrix) -> dict[str, HeadScores]:
     """Importance [layer, head] per task, at the study's one number of shots.
 
     Raises:
         HeadroomError: the study has several numbers of shots; each has a figure of its own.
     """
-    by_task = read_tasks(matrix, style.one_shot(matrix))
-    return {task: scores.score for task, scores in by_task.items()}
+    return read_tasks(matrix, style.one_shot(matrix))
 
 
 @style.drawing
@@ -30,6 +26,6 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
-        style.head_heatmap(ax, scores, task, "importance (nats)")
+        style.head_heatmap(ax, scores.score, task, f"importance ({scores.unit})")
     style.headline(figure, f"Head importance by task, {matrix.model}, {style.shot_title(matrix.shots[0])}")
     return figure
