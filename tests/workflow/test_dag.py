@@ -344,6 +344,17 @@ def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
     assert drawn(plan) == {"draw_oracle", "write_oracle", "write_findings"}
 
 
+def test_a_control_by_the_oracle_removes_each_head_and_reads_it(study):
+    tasks = [*study.config["tasks"], *study.config["unseen"]]
+    study.configure(
+        head_oracle={"tasks": tasks}, pruning={**study.config["pruning"], "controls": ["random_1", "oracle_loss"]}
+    )
+    plan = study.planned()
+    assert plan["score_head_knockouts"] == plan["evaluate_own"] == 2 * len(tasks)
+    printed = study.snakemake("--dry-run", "--printshellcmds", "--cores", "1").stdout
+    assert "--oracle=results/tiny/head_oracle/winogrande/0shot-seed1234.parquet" in printed
+
+
 @pytest.mark.parametrize("changes", [{"reduction": "example"}, {"criterion": "second_order"}], ids=str)
 def test_importance_options_score_the_heads_anew(study, changes):
     study.configure(importance=changes)

@@ -20,7 +20,7 @@ from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import ALL_CRITERIA, CRITERIA, REVERSED, drawn_with, ffn_controls
+from lm_headroom.study.ranking_names import ALL_CRITERIA, HEAD_CRITERIA, REVERSED, drawn_with, ffn_controls
 
 Command = Callable[..., None]
 CONTROLS = f"reversed, random_N, {', '.join(ALL_CRITERIA[:-1])} or {ALL_CRITERIA[-1]}"
@@ -95,7 +95,7 @@ def _whole(low: int, high: int | None = None, word: str = "", meaning: str | Non
 
 
 def _ranking_name(text: str) -> str:
-    if text in ("own", "aggregate", "iterative", REVERSED, *CRITERIA) or drawn_with(text) is not None:
+    if text in ("own", "aggregate", "iterative", REVERSED, *HEAD_CRITERIA) or drawn_with(text) is not None:
         return text
     raise ValueError(f"{text!r} is no ranking; expected own, aggregate, iterative, {CONTROLS}")
 

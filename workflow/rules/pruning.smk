@@ -8,6 +8,7 @@ rule evaluate_own:
         prompts=place("prompts"),
         ranking=place("ranking"),
         scores=CONTROL_SCORES,
+        oracle=CONTROL_ORACLES,
     output:
         curves("heads", *STUDY.own_rankings),
     log:
@@ -21,7 +22,10 @@ rule evaluate_own:
         cache=CACHE,
         code=code_digest("steps.evaluate_pruned"),
         rankings=STUDY.own_rankings,
-        scores=[f"--scores={path}" for path in CONTROL_SCORES],
+        scores=[
+            *(f"--scores={path}" for path in CONTROL_SCORES),
+            *(f"--oracle={path}" for path in CONTROL_ORACLES),
+        ],
         options=options("evaluate_pruned"),
         folder=HEAD_CURVES,
     message:

@@ -1,12 +1,17 @@
 """The oracle of heads against plain evaluations with one head gone, and its sample."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lm_headroom.analysis.metrics import Choices
+from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+from lm_headroom.artifacts.store import ArtifactFile
 from lm_headroom.engine import likelihood
 from lm_headroom.engine.likelihood import likelihoods
 from lm_headroom.engine.loading import gates_without, prepare
@@ -16,6 +21,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.knockout import gold_losses, head_oracle_columns, knock_out_heads, sample_heads
+from lm_headroom.scoring.oracle_scores import oracle_scores
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from tests.support.documents import random_documents
 from tests.support.tiny_models import tiny_model
@@ -170,3 +176,49 @@ class TestSample:
     def test_all(self):
         everything = [(layer, head) for layer in range(30) for head in range(9)]
         assert sample_heads(self.shape, None) == sample_heads(self.shape, 1000) == everything
+
+
+@pytest.fixture
+def every_head(narrow):
+    """The artifact of all heads, on documents of two choices or more."""
+    chosen = [d for d in random_documents(np.random.default_rng(5)) if len(d.sequences) > 1]
+    heads = [(layer, head) for layer in range(3) for head in range(4)]
+    columns = head_oracle_columns(
+        chosen, choices_of(chosen), heads, knock_out_heads(narrow, Batches(chosen, 200), heads)
+    )
+    return ArtifactFile(Path("oracle.parquet"), pa.table(columns, schema=HEAD_ORACLE.schema), {}, "")
+
+
+def gold_probability(values, gold):
+    p = np.exp(np.array(values, dtype=float))
+    return p[np.array(gold)].sum() / p.sum()
+
+
+def test_scores_of_the_oracles_are_what_each_outcome_loses(every_head):
+    # From another order of rows than heads have.
+    shuffled = replace(every_head, table=every_head.table.take([5, 11, 0, 3, 2, 1, 4, 10, 9, 8, 7, 6]))
+    rows = every_head.table.to_pylist()
+    expected = {
+        "accuracy": [row["accuracy_lost"] for row in rows],
+        "loss": [row["loss_rise"] for row in rows],
+        "gold_probability": [
+            np.mean(
+                [
+                    gold_probability(dense, gold) - gold_probability(ablated, gold)
+                    for dense, ablated, gold in zip(
+                        row["log_likelihoods_dense"], row["log_likelihoods"], row["gold"], strict=True
+                    )
+                ]
+            )
+            for row in rows
+        ],
+    }
+    for outcome, lost in expected.items():
+        actual = oracle_scores(shuffled, outcome, (3, 4))
+        np.testing.assert_allclose(actual.ravel(), lost, rtol=1e-5, atol=1e-7, err_msg=outcome)
+
+
+def test_a_sample_of_heads_ranks_none(every_head):
+    sample = replace(every_head, table=every_head.table.slice(0, 9))
+    with pytest.raises(HeadroomError, match=r"oracle.parquet: has 9 of the model's 12 heads; .*head_oracle.heads"):
+        oracle_scores(sample, "loss", (3, 4))

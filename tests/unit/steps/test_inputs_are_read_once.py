@@ -116,6 +116,9 @@ def test_steps_that_run_a_model(results):
     curves = [*measured, "--levels", 50, "--out", tiny / "curves"]
     run(results, "evaluate-pruned", *curves, "--rankings", "own", "reversed", "random_1", "token", "magnitude",
         "--ranking-file", heads / "copa" / CELL, "--scores", tiny / "head_importance/copa" / CELL)  # fmt: skip
+    run(results, "score-head-knockouts", *measured, "--out", tiny / "all_heads.parquet")
+    run(results, "evaluate-pruned", *curves, "--rankings", "oracle_accuracy", "oracle_loss", "oracle_gold_probability",
+        "--oracle", tiny / "all_heads.parquet")  # fmt: skip
     run(results, "evaluate-pruned", *curves, "--rankings", "aggregate", "--ranking-file", heads / "aggregate" / CELL)
     run(results, "evaluate-pruned", *curves, "--rankings", "iterative", "--ranking-file", tiny / "iterative.parquet")
     for component, scores in (("heads", [f"{i},{j},{i - j}" for i in range(3) for j in range(4)]), ("ffns", "012")):

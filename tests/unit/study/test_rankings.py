@@ -99,6 +99,30 @@ def test_a_criterion_that_ranks_no_task_is_refused(criterion, message):
         study(importance={"criterion": criterion})
 
 
+ORACLE = {"pruning": {"controls": ["random_1", "oracle_loss"]}}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "task"),
+    [({}, "a"), ({"tasks": ["a", "b"]}, "c"), ({"tasks": ["a", "b", "c"], "heads": 9}, "a"),
+     ({"tasks": ["a", "c"], "others": 9}, "b")],
+    ids=str,
+)  # fmt: skip
+def test_an_oracle_that_lacks_heads_of_a_task_is_refused_as_a_control(oracle, task):
+    message = (
+        rf"'pruning.controls': 'oracle_loss' also ranks heads, .* on task '{task}'; set head_oracle.heads to all, "
+    )
+    with pytest.raises(HeadroomError, match=rf"{message}and name all tasks in head_oracle.tasks: \[a, b, c\]"):
+        study(unseen=["c"], head_oracle=oracle, **ORACLE)
+
+
+def test_an_oracle_of_all_heads_ranks_heads_and_ffns():
+    for oracle in ({"tasks": ["a", "b", "c"]}, {"tasks": ["c"], "others": "all"}):
+        asked = study(unseen=["c"], head_oracle=oracle, **ORACLE)
+        assert all("oracle_loss" in asked.head_rankings[task] for task in "abc")
+        assert all("oracle_loss" in asked.ffn_rankings[task] for task in "ab")
+
+
 def test_the_schema_takes_a_text_and_keys():
     schema = json.loads(documentation.SCHEMA.read_text())
     jsonschema.validate({"rankings": RANKINGS}, schema)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lm_headroom.analysis.ranking import random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.heads import grid
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ordered import Head, Ranking, read_ranking
@@ -18,8 +19,10 @@ from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact, write
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Levels, OutFolder, RankingNames, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import LEVELS, with_zero
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ITERATIVE, REVERSED, drawn_with
+from lm_headroom.scoring.oracle_scores import oracle_scores
+from lm_headroom.study.choices import ACCURACY, LEVELS, with_zero
+from lm_headroom.study.criteria import CRITERIA as ROWS
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ITERATIVE, ORACLES, REVERSED, drawn_with
 
 if TYPE_CHECKING:
     from lm_headroom.steps.prepare_evaluation import Prepared
@@ -32,6 +35,7 @@ def evaluate_pruned(
     rankings: RankingNames,
     ranking_file: Path | None = None,
     scores: Path | None = None,
+    oracle: Path | None = None,
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     out: OutFolder,
 ) -> None:
@@ -46,6 +50,7 @@ def evaluate_pruned(
             important heads first), random_N (an order drawn with seed N), or a criterion of docs/criteria.md.
         ranking_file: the ranking artifact for own, aggregate, iterative and reversed.
         scores: the task's head-importance artifact, for rankings by its columns.
+        oracle: the task's head-oracle artifact of all heads, for rankings by the oracles.
         levels: percents of heads pruned; 0 is always evaluated.
         out: folder for {NAME}.parquet.
 
@@ -61,20 +66,21 @@ def evaluate_pruned(
 
     options = recorded_options(evaluate_pruned, locals())
     prepared = prepare("evaluate-pruned", settings.model, prompts, settings, len(levels) * len(rankings))
-    orders = read_rankings(rankings, ranking_file, scores, prepared)
+    orders = read_rankings(rankings, ranking_file, scores, oracle, prepared)
     for name in rankings:
         seed = drawn_with(name)
         order = orders[name].order if seed is None else random_ranking(*prepared.shape, seed)
         inputs = {"prompts": prepared.prompts.source}
         if name in orders:
-            inputs["scores" if name in CRITERIA else "ranking"] = orders[name].artifact.source
+            kind = "scores" if name in CRITERIA else "oracle" if name in ORACLES else "ranking"
+            inputs[kind] = orders[name].artifact.source
         record = build_provenance("steps.evaluate_pruned", inputs, options, {**prepared.provenance, "ranking": name})
         columns = prepared.evaluation.curve(order, levels)
         write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run_statistics)
 
 
 def read_rankings(
-    names: Sequence[str], ranking: Path | None, scores: Path | None, prepared: Prepared
+    names: Sequence[str], ranking: Path | None, scores: Path | None, oracle: Path | None, prepared: Prepared
 ) -> dict[str, Ranking[Head]]:
     """The rankings of these names but for those drawn at random; each file is read once.
 
@@ -94,12 +100,20 @@ def read_rankings(
         path = needed(name, scores, "the task's head importances (--scores)")
         return read_artifact(path, HEAD_IMPORTANCE, **prepared.expected())
 
+    @cache
+    def knockouts() -> ArtifactFile:
+        path = needed(name, oracle, "the task's head oracle (--oracle)")
+        return read_artifact(path, HEAD_ORACLE, **prepared.expected())
+
     orders: dict[str, Ranking[Head]] = {}
     for name in names:
         if drawn_with(name) is not None:
             continue
         if name in CRITERIA:
             orders[name] = Ranking("heads", tuple(rank_heads(grid(importances().table, name))), importances())
+        elif name in ORACLES:
+            lost = oracle_scores(knockouts(), ROWS[name].knockout or ACCURACY, prepared.shape)
+            orders[name] = Ranking("heads", tuple(rank_heads(lost)), knockouts())
         else:
             read = ranked(ITERATIVE_RANKING if name == ITERATIVE else RANKING)
             expected = prepared.expected(*([AGGREGATE] if name == AGGREGATE else []))

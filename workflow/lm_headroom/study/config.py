@@ -45,6 +45,7 @@ from lm_headroom.study.ranking_names import (
     HIGHEST,
     ITERATIVE,
     LOWEST,
+    ORACLES,
     OTHER_DOCUMENTS,
     OWN,
     drawn_with,
@@ -227,7 +228,8 @@ class Pruning(Section):
         default=["random_1"],
         description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
         "`random_N` (drawn with seed N; figures show several as a band), and the criteria of docs/criteria.md, of "
-        "heads, FFNs or both. Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
+        "heads, FFNs or both. Oracles need all heads of each task in `head_oracle`, whose questions also judge them. "
+        "Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
@@ -253,6 +255,11 @@ class Pruning(Section):
     def ranks_by_scores(self) -> bool:
         """Whether a control ranks heads by a column of their scores."""
         return bool(set(CRITERIA) & set(self.controls))
+
+    @property
+    def oracles(self) -> list[str]:
+        """The controls that rank by the oracles."""
+        return [name for name in self.controls if name in ORACLES]
 
     @property
     def head_controls(self) -> list[str]:
@@ -551,6 +558,13 @@ class Study(Section):
         ablated = self.induction.ablate.tasks or []
         _check_known("induction.ablate.tasks", ablated, everything, "is in neither 'tasks' nor 'unseen'")
         _check_known("head_oracle.tasks", self.head_oracle.tasks, everything, "is not in 'tasks' or 'unseen'")
+        lacking = [task for task in everything if task not in self.oracle_tasks or self.oracle_heads(task) != "all"]
+        if self.pruning.oracles and lacking:
+            raise HeadroomError(
+                f"config key 'pruning.controls': {self.pruning.oracles[0]!r} also ranks heads, which needs each "
+                f"removed alone on task {lacking[0]!r}; set head_oracle.heads to all, and name all tasks in "
+                f"head_oracle.tasks: [{', '.join(everything)}]"
+            )
         for name in self.rankings:
             if name in everything:
                 raise HeadroomError(

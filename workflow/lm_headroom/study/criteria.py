@@ -40,9 +40,9 @@ class Criterion:
 
 
 def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
-    passes = "half a forward pass per layer, shared by all oracles"
+    passes = "half a forward pass per head (`head_oracle`) or FFN, shared by all oracles"
     return Criterion(
-        f"{loss} without the component (eq. 7)", "see the outcome", "arXiv 2212.09095", passes, False, (FFNS,), outcome
+        f"{loss} without the component (eq. 7)", "see the outcome", "arXiv 2212.09095", passes, False, knockout=outcome
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lm_headroom.study.choices import LastLayerTokens, Reduction
 from lm_headroom.study.criteria import CRITERIA as ROWS
-from lm_headroom.study.criteria import FFNS, HEADS, criteria_of
+from lm_headroom.study.criteria import FFNS, HEADS, criteria_of, criterion_columns
 
 OWN, AGGREGATE, ITERATIVE = "own", "aggregate", "iterative"
 """A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
@@ -24,11 +24,14 @@ RANDOM = "random_"
 """How names of rankings in random order begin; the seed follows."""
 REVERSED = "reversed"
 """The own ranking from its end: the most important first."""
-CRITERIA = criteria_of(HEADS)
+CRITERIA = tuple(criterion_columns(HEADS))
+"""Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
+HEAD_CRITERIA = criteria_of(HEADS)
 FFN_CRITERIA = criteria_of(FFNS)
 ALL_CRITERIA = tuple(ROWS)
-"""Columns of the head-importance and the FFN-gradient artifact by which heads and FFNs can be ranked, and the names of
-these rankings."""
+"""All criteria by which heads or FFNs can be ranked: these columns and the oracles."""
+ORACLES = tuple(name for name, row in ROWS.items() if row.knockout)
+"""The criteria that are losses without the component alone."""
 
 
 def variant_of(reduction: str, last_layer_tokens: str) -> str:
@@ -44,7 +47,7 @@ def drawn_with(name: str) -> int | None:
 
 def head_controls(controls: Iterable[str]) -> list[str]:
     """Which of these control rankings heads have."""
-    return [name for name in controls if name in (REVERSED, *CRITERIA) or drawn_with(name) is not None]
+    return [name for name in controls if name in (REVERSED, *HEAD_CRITERIA) or drawn_with(name) is not None]
 
 
 def ffn_controls(controls: Iterable[str]) -> list[str]:

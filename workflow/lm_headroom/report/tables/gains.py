@@ -24,7 +24,7 @@ from lm_headroom.report.tables.by_outcome import notes_on
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, OWN, RANDOM
+from lm_headroom.study.ranking_names import AGGREGATE, HEAD_CRITERIA, OWN, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -237,7 +237,7 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
         f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
     # The configured variant is the own ranking.
-    compared = (*CRITERIA, *matrix.custom_heads, *matrix.custom_ffns)
+    compared = (*HEAD_CRITERIA, *matrix.custom_heads, *matrix.custom_ffns)
     others = {name: gain for name, gain in gains.items() if name in compared and gain.over_own_limits != (0.0, 0.0)}
     if not others:
         return [text]
