@@ -72,6 +72,15 @@ class MeanLoss:
         low, high = (lost + precision.error * _untransformed(sign * limit, precision.skewness) for sign in (-1, 1))
         return low, high
 
+    def p_value(self) -> Array:
+        """Two-sided p value of an average loss of exactly the margin, [...]; 1 where no score changes.
+
+        It is below 1 - c where the interval of confidence c leaves the margin out.
+        """
+        precision = self._precision()
+        p: Array = 2 * student.sf(np.abs(self._distance(precision)), precision.degrees)
+        return np.nan_to_num(np.minimum(p, 1), nan=1.0)
+
     def power(self, confidence: float, factor: float = 1.0) -> Array:
         """Probability to show that the loss is within the margin if there were none and the spread is as it is, [...].
 
@@ -115,6 +124,21 @@ class MeanLoss:
             t = self.spare.mean(axis=-1) / precision.error
         distance: Array = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
         return distance
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's (1979) step-down method, in the same order.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return [float(value) for value in corrected]
 
 
 def _untransformed(distance: Array, skewness: Array) -> Array:

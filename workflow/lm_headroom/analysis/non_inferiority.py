@@ -209,6 +209,31 @@ def loss_interval(whole: Sequence[Array], pruned: Sequence[Array]) -> Interval:
     return Interval(*Margin(0.0).judge(whole, pruned).interval(LEVEL))
 
 
+class LossDifference(NamedTuple):
+    """What one way of pruning loses beyond another: its value and 95% limits, and the two-sided p value of none."""
+
+    limits: tuple[Array, Array, Array]
+    p: Array
+
+
+def compare_losses(own: Sequence[Array], other: Sequence[Array]) -> LossDifference:
+    """By how much more ``other`` loses than ``own``, questions paired, averaged over tasks; each [...].
+
+    Args:
+        own: per task, scores under one ranking, higher is better, [..., question].
+        other: the same under another.
+
+    Example:
+        >>> own, other = np.linspace(0.2, 0.8, 300), np.linspace(0.3, 0.9, 300)
+        >>> difference = compare_losses([own], [other])
+        >>> [round(float(value), 2) for value in difference.limits], bool(difference.p < 0.01)
+        ([-0.1, -0.11, -0.09], True)
+    """
+    judged = Margin(0.0).judge(own, other)
+    lost = np.mean([(before - after).mean(axis=-1) for before, after in zip(own, other, strict=True)], axis=0)
+    return LossDifference((lost, *judged.interval(LEVEL)), judged.p_value())
+
+
 def are_right_or_wrong(scores: Sequence[Array]) -> bool:
     """Whether all scores are 0 or 1, as those of accuracy are."""
     return all(bool(((values == 0) | (values == 1)).all()) for values in scores)

@@ -52,6 +52,7 @@ def figure(
     correlation: Statistic = "spearman",
     iterative: bool = False,
     outcome: Outcome = ACCURACY,
+    margin: Points = None,
 ) -> None:
     """Draw a figure from artifacts.
 
@@ -71,6 +72,8 @@ def figure(
         correlation: the statistic by which tasks are compared.
         iterative: heads were also pruned under the iterative ranking.
         outcome: what evaluations are judged by.
+        margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
+            default of a study if not given, 2 points of accuracy.
 
     Example:
         lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05

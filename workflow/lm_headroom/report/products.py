@@ -350,6 +350,10 @@ _BY_TASK: dict[str, Any] = {
 }
 _INDUCED: dict[str, Any] = {"has": ARTIFACTS["prefix_matching"].has}
 _LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
+_COMPARES: dict[str, Any] = {
+    "options": (*_MATRIX, *_RANKINGS, "margin", "iterative"),
+    "has": lambda study: study.compares_rankings,
+}
 _HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}
 
 
@@ -376,6 +380,9 @@ def _label_of(label: str, outcome: str) -> str:
 
 def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -> bool:
     return outcome in study.judged and has(study)
+
+
+_COMPARED = _together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS)
 
 
 PRODUCTS: tuple[Product, ...] = (
@@ -409,6 +416,9 @@ PRODUCTS: tuple[Product, ...] = (
     *_by_outcome(Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
             "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
             _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION)),
+    *_by_outcome(Product("figure", "prunable_share", "{model}/figures/prunable_share-seed{seed}", "pruned evaluation",
+            "Prunable share by criterion", "prunable_share", "report.figures.prunable_share:draw", _COMPARED,
+            title="how much each criterion lets one prune, as a figure", **_COMPARES)),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
     _comparison("induction", "induction scores", seed=False),
@@ -424,6 +434,10 @@ PRODUCTS: tuple[Product, ...] = (
            _together(_ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("losses")),
            "every accuracy and loss with its 95% interval, and McNemar's test",
            options=(*_EVALUATED, "joint", "iterative"), lists=(*_MATRIX, "unseen")),
+    _table("criteria", "pruned evaluation", "How much each criterion lets one prune",
+           _COMPARED,
+           "how much each ranking lets one prune, with its interval, and what it loses beside the own ranking, "
+           "questions paired", **_COMPARES),
     _table("gains", "pruned evaluation", "Gains over random order",
            _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
            "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",

@@ -706,6 +706,12 @@ class Study(Section):
         return any(drawn_with(name) is not None for name in self.pruning.controls)
 
     @property
+    def compares_rankings(self) -> bool:
+        """Whether rankings other than random ones are evaluated beside the own one."""
+        controls = [name for name in self.pruning.controls if drawn_with(name) is None]
+        return bool(controls or self.rankings or self.pruning.is_iterative)
+
+    @property
     def own_rankings(self) -> list[str]:
         """Rankings of heads that need no other task's scores: the own one and the controls."""
         return [OWN, *self.pruning.head_controls]

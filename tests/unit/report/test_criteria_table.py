@@ -1,0 +1,117 @@
+"""The table of criteria and the figure of prunable shares, against other tables and values worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lm_headroom.cli import main
+from lm_headroom.report.figures import prunable_share
+from lm_headroom.report.tables import criteria, headroom
+from lm_headroom.results.matrix import AVERAGE
+from tests.support.small_study import DEFAULT, RIGHT, Values, small, write_study
+
+MORE = ("example", "random_1", "reversed", "token")
+WORSE = [8, 4, 4, 4]
+"""Right answers of ten at each level under the reversed order."""
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory):
+    """Of heads, ``token`` is the own ranking, ``reversed`` loses 40 points at once, ``example`` what the own does."""
+    study = replace(small(tmp_path_factory.mktemp("study"), repeat=40, selection="scoring"), controls=MORE)
+
+    def right(k, component, task, ranking):
+        known = RIGHT[k].get((component, task, ranking), DEFAULT)
+        own = RIGHT[k].get((component, task, "own"), DEFAULT)
+        if (component, ranking) == ("heads", "reversed"):
+            return [own[0], *WORSE[1:]]
+        return own if ranking in MORE else known
+
+    return write_study(study, Values(right=right, repeat=40, selection="scoring"))
+
+
+@pytest.fixture(scope="module")
+def table(controlled):
+    return list(criteria.rows(controlled))
+
+
+def chosen(table, **values):
+    return [row for row in table if all(getattr(row, name) == value for name, value in values.items())]
+
+
+def test_the_own_rankings_share_is_that_of_the_table_of_headroom(controlled, table):
+    expected = [row for row in headroom.rows(controlled, [7]) if row.ranking == "own"]
+    assert len(expected) > 4
+    for row in expected:
+        share = row.heads if row.component == "heads" else row.ffns
+        estimate = row.estimate_heads if row.component == "heads" else row.estimate_ffns
+        levels = chosen(table, shots=row.shots, component=row.component, task=row.task, ranking="own")
+        assert levels
+        for other in levels:
+            assert (other.verdict, other.share, other.estimate, other.below) == (
+                row.verdict,
+                share,
+                estimate,
+                row.below,
+            )
+
+
+def test_a_ranking_that_loses_as_much_is_no_other_and_one_that_loses_more_is(table):
+    for row in chosen(table, component="heads", ranking="example"):
+        assert (row.beyond_own, row.mean_beyond_own, row.p_holm) == (0, 0, 1)
+    for task in ("average", "copa"):
+        for row in chosen(table, component="heads", ranking="reversed", shots=0, task=task):
+            assert row.beyond_own_low <= row.beyond_own <= row.beyond_own_high
+            assert row.p < row.p_holm <= 0.05 or row.p == row.p_holm == 0
+
+
+def test_differences_are_those_of_the_losses_on_the_same_questions(controlled, table):
+    for row in chosen(table, component="heads", ranking="reversed"):
+        (own,) = chosen(table, component="heads", ranking="own", shots=row.shots, task=row.task, percent=row.percent)
+        assert row.beyond_own == pytest.approx(row.loss - own.loss)
+    by_level = [row.beyond_own for row in chosen(table, component="heads", ranking="reversed", shots=0, task=AVERAGE)]
+    assert chosen(table, ranking="reversed", component="heads", shots=0, task=AVERAGE)[0].mean_beyond_own == (
+        pytest.approx(np.mean(by_level))
+    )
+
+
+def test_rankings_by_the_evaluation_questions_are_estimates_only(tmp_path):
+    study = replace(small(tmp_path), controls=("reversed", "fisher"))
+    write_study(study)
+    rows = chosen(list(criteria.rows(study)), component="ffns")
+    reasons = {name: {row.reason for row in rows if row.ranking == name} for name in ("own", "reversed", "fisher")}
+    for name, by_name in reasons.items():
+        is_selected = any("also ranked the FFNs" in reason for reason in by_name)
+        assert is_selected == (name != "fisher"), by_name
+
+
+def test_the_command_writes_every_level_and_the_page_the_averages(controlled, table, tmp_path):
+    options = ["--tasks", *controlled.tasks, "--shots", "0", "5", "--seed", "7", "--controls", *MORE]
+    out = tmp_path / "criteria"
+    assert main(["table", "criteria", "--results", str(controlled.results), *options, "--out", str(out)]) == 0
+    written = list(csv.DictReader(out.with_suffix(".csv").open()))
+    assert [row["ranking"] for row in written] == [row.ranking for row in table]
+    page = out.with_suffix(".md").read_text()
+    assert page.count("| reversed |") == 4 * len({row.task for row in table} - set(controlled.tasks))
+
+
+def test_the_figure_draws_a_row_per_ranking_from_the_same_numbers(controlled, table):
+    figure = prunable_share.draw.__wrapped__(controlled)
+    for ax, ((component, shots), (group, compared)) in zip(
+        figure.axes, prunable_share.data(controlled).items(), strict=True
+    ):
+        labels = [label.get_text() for label in ax.get_yticklabels()]
+        assert labels == list(compared)
+        assert labels[0] == "own"
+        for place, name in enumerate(labels):
+            (row, *_) = chosen(table, component=component, shots=shots, task=group, ranking=name)
+            points = {
+                float(line.get_xdata()[0])
+                for line in ax.lines
+                if list(line.get_ydata()) == [place] and line.get_marker() == "|"
+            }
+            assert points == ({row.estimate} if row.estimate is not None else set())

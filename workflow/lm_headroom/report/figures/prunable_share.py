@@ -1,0 +1,88 @@
+"""How much each criterion lets one prune within the margin: a row per ranking, a panel per component and shots."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lm_headroom.analysis.non_inferiority import AT_LEAST, CONFIDENCE
+from lm_headroom.analysis.outcomes import in_title
+from lm_headroom.report.figures import style
+from lm_headroom.report.tables.criteria import Compared, compare
+from lm_headroom.report.tables.headroom import ABOVE_CHANCE
+from lm_headroom.results.chance import read_chance_levels
+from lm_headroom.results.margins import margin_in_words
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
+from lm_headroom.study.ranking_names import OWN
+
+INCONCLUSIVE_AT = -7.0
+"""Where rankings without a tested share are marked, in percent."""
+
+
+def data(matrix: ResultsMatrix) -> dict[tuple[Component, int], tuple[str, dict[str, Compared]]]:
+    """Component and shots to the tasks that are averaged, in words, and ranking to its comparison.
+
+    Tasks at chance have nothing to lose, so the average is over those above chance where there are some.
+
+    Raises:
+        ArtifactError: an artifact of the study is missing or not its own.
+    """
+    defining, _ = restrict(matrix)
+    chance = read_chance_levels(defining)
+    panels: dict[tuple[Component, int], tuple[str, dict[str, Compared]]] = {}
+    for component in COMPONENTS:
+        for shots in defining.shots if defining.tasks else ():
+            by_group = compare(defining, shots, component, chance)
+            group = next(name for name in (ABOVE_CHANCE, AVERAGE, *by_group) if name in by_group)
+            panels[component, shots] = (group, by_group[group][1])
+    return panels
+
+
+@style.drawing
+def draw(matrix: ResultsMatrix) -> Figure:
+    """Draw the figure."""
+    panels = data(matrix)
+    most = max((len(compared) for _, compared in panels.values()), default=1)
+    per_row = len(matrix.shots)
+    figure, axes = style.panels(max(1, len(panels)), width=4.6, height=1.4 + 0.26 * most, per_row=per_row)
+    for ax, ((component, shots), (group, compared)) in zip(axes, panels.items(), strict=False):
+        _draw_panel(ax, compared)
+        ax.set_title(f"{COMPONENTS[component]}, {style.shot_title(shots)}: {group}")
+    between = f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)"
+    handles = [
+        Line2D([], [], color="black", marker="|", linestyle="", markersize=9),
+        Line2D([], [], color="black", alpha=0.35, linewidth=3),
+        Line2D([], [], color="black", marker=">", linestyle="", markersize=5),
+        Line2D([], [], color="black", marker="x", linestyle="", markersize=5),
+    ]
+    labels = ["point estimate", between, "at least: more questions could show more", "inconclusive"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    margin = f"within {margin_in_words(matrix)}"
+    style.headline(figure, f"Largest share prunable {margin}, by criterion{in_title(matrix.outcome)}")
+    return figure
+
+
+def _draw_panel(ax: Axes, compared: dict[str, Compared]) -> None:
+    """Rankings from top to bottom, the study's own first and bold."""
+    names = list(compared)
+    for place, (name, row) in enumerate(compared.items()):
+        colour = "C0" if name == OWN else "black"
+        percent, prunable = row.curve.percent, row.prunable
+        if prunable.estimate is not None:
+            ax.plot(percent[prunable.estimate], place, marker="|", color=colour, markersize=9, markeredgewidth=1.6)
+        if prunable.level is None:
+            ax.plot(INCONCLUSIVE_AT, place, marker="x", color=colour, markersize=5)
+            continue
+        first, last = percent[prunable.level], 100 if prunable.below is None else percent[prunable.below]
+        ax.hlines(place, first, last, color=colour, alpha=0.35, linewidth=3)
+        if prunable.verdict == AT_LEAST:
+            ax.plot(first, place, marker=">", color=colour, markersize=5)
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(INCONCLUSIVE_AT - 4, 102), xlabel="prunable (%)")
+    ax.set_yticks(range(len(names)), names)
+    for label, name in zip(ax.get_yticklabels(), names, strict=True):
+        label.set_fontweight("bold" if name == OWN else "normal")
+    ax.axvline(INCONCLUSIVE_AT / 2, color="grey", linewidth=0.6)
+    ax.set_xticks(range(0, 101, 20))
+    ax.grid(axis="x", alpha=0.3)

@@ -1,0 +1,255 @@
+"""The table of criteria: how much each ranking lets one prune, and what it loses beside the study's own ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lm_headroom.analysis.mean_loss import holm
+from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE, Prunable, compare_losses
+from lm_headroom.analysis.outcomes import OUTCOMES, in_title
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import ArtifactError, reads
+from lm_headroom.report.pages import write_table
+from lm_headroom.report.tables.by_outcome import notes_on, unit_of, with_interval
+from lm_headroom.report.tables.headroom import groups, prunable_of, share_in_words, whole_of
+from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
+from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.outcomes import restrict
+from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN
+
+PAGE = (
+    "shots",
+    "pruned",
+    "tasks",
+    "ranking",
+    "prunable",
+    "loss beyond the own ranking's",
+    "over all levels",
+    "p (Holm)",
+)
+NOTES = (
+    "*Ranking*: `own` is the criterion of the study (`importance`, `ffn.metric`), the paper's unless it is changed; "
+    "the others are in docs/criteria.md. *Prunable*: as in the table of headroom, with "
+    f"{100 * CONFIDENCE:.0f}% confidence for each row by itself.",
+    "*Loss beyond the own ranking's*: by how much more, or with a minus sign less, a ranking loses than the own "
+    "ranking at the same level and on the same questions, with its 95% interval by a paired t test corrected for skew. "
+    "*Over all levels*: the mean over the levels that prune anything. *p (Holm)*: its two-sided p value, corrected "
+    "for the number of rankings that are compared with the own one in the same rows' shots, component and tasks.",
+    "The page has the averages over tasks; the CSV has every task and level. The ranking that does best on these "
+    "questions looks better than it is: choose one here, and confirm it on other documents.",
+)
+
+
+class CriterionRow(NamedTuple):
+    """One ranking at one level, for one task or on average.
+
+    Losses are in ``unit``; ``beyond_own`` is the loss less the own ranking's, ``mean_beyond_own`` its mean over levels,
+    and ``p_holm`` belongs to that mean. Percents are of all heads or FFNs; None where not defined.
+    """
+
+    shots: int
+    component: Component
+    task: str
+    ranking: str
+    outcome: str
+    unit: str
+    tasks: int
+    questions: int
+    verdict: str
+    share: int | None
+    estimate: int | None
+    below: int | None
+    power: float | None
+    reason: str
+    percent: int
+    loss: float
+    loss_low: float
+    loss_high: float
+    beyond_own: float | None = None
+    beyond_own_low: float | None = None
+    beyond_own_high: float | None = None
+    mean_beyond_own: float | None = None
+    mean_beyond_own_low: float | None = None
+    mean_beyond_own_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+class Compared(NamedTuple):
+    """A ranking beside the own one.
+
+    Attributes:
+        curve: its average.
+        prunable: how much it lets one prune.
+        beyond_own: its loss less the own ranking's and the 95% limits, each [level]; None of the own ranking.
+        mean_beyond_own: the same of the mean over levels that prune anything.
+        p, p_holm: two-sided p value of that mean, and the same corrected for the number of rankings.
+    """
+
+    curve: AverageCurve
+    prunable: Prunable
+    beyond_own: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    mean_beyond_own: tuple[float, ...] | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+def compared_rankings(matrix: ResultsMatrix, component: Component) -> list[str]:
+    """The rankings that are compared, the own one first."""
+    again = [ITERATIVE] if component == "heads" and matrix.iterative else []
+    return list(dict.fromkeys([OWN, *again, *matrix.beside_own(component)]))
+
+
+def compare(
+    matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
+) -> dict[str, tuple[list[str], dict[str, Compared]]]:
+    """Rankings of one number of shots and component, per average and per task: its tasks, and ranking to comparison.
+
+    Args:
+        matrix: of one seed; its tasks define its outcome.
+        shots: number of few-shot examples.
+        component: what is pruned.
+        chance: chance levels by task.
+
+    Raises:
+        ArtifactError: an artifact is missing, or rankings were evaluated on different questions or at other levels.
+    """
+    names = compared_rankings(matrix, component)
+    curves = {name: study_curves(matrix, shots, name, component) for name in names}
+    for by_task in curves.values():
+        for task, curve in by_task.items():
+            own = curves[OWN][task]
+            if (curve.percent, curve.questions) != (own.percent, own.questions):
+                raise ArtifactError(
+                    f"{curve.path} and {own.path} hold different questions or levels; delete both and run the "
+                    "workflow again"
+                )
+    members_of = groups(matrix.tasks, whole_of(curves[OWN]), chance) | {task: [task] for task in matrix.tasks}
+    return {
+        group: (tasks, _compare_group(matrix, shots, component, chance, tasks, curves))
+        for group, tasks in members_of.items()
+    }
+
+
+def _compare_group(
+    matrix: ResultsMatrix,
+    shots: int,
+    component: Component,
+    chance: Mapping[str, ChanceLevel],
+    tasks: Sequence[str],
+    curves: Mapping[str, Mapping[str, Curve]],
+) -> dict[str, Compared]:
+    compared = {}
+    own = [curves[OWN][task] for task in tasks]
+    levels = [percent for percent in own[0].percent if percent > 0]
+    for name, by_task in curves.items():
+        curve = average([by_task[task] for task in tasks])
+        overlap = _overlap(matrix, shots, component, chance, tasks, name)
+        prunable = prunable_of(matrix, curve, [chance[task] for task in tasks], overlap)
+        compared[name] = Compared(curve, prunable)
+        if name == OWN or not levels:
+            continue
+        loss = compare_losses([task.scores for task in own], curve.scores)
+        means = [[over_levels(by[task], levels) for task in tasks] for by in (curves[OWN], by_task)]
+        mean = compare_losses(*means)
+        compared[name] = Compared(curve, prunable, loss.limits, tuple(map(float, mean.limits)), float(mean.p))
+    tested = {name: row.p for name, row in compared.items() if row.p is not None}
+    for name, p_holm in zip(tested, holm(list(tested.values())), strict=True):
+        compared[name] = compared[name]._replace(p_holm=p_holm)
+    return compared
+
+
+def _overlap(
+    matrix: ResultsMatrix,
+    shots: int,
+    component: Component,
+    chance: Mapping[str, ChanceLevel],
+    tasks: Sequence[str],
+    name: str,
+) -> str:
+    """Why no test of this ranking is valid; empty where one is."""
+    if component == "heads" and name in ORACLES:
+        return "the evaluation questions also ranked the heads"
+    # Only the oracles of FFNs rank by the documents of `ffn.selection`; others rank by the scoring documents.
+    is_selected = component == "ffns" and name in (OWN, "reversed", *ORACLES)
+    return explain_overlap(matrix, shots, component if is_selected else "heads", chance, tasks)
+
+
+def rows(matrix: ResultsMatrix) -> Iterator[CriterionRow]:
+    """All rows: per shots and component the averages, then each task; per ranking a row for each level.
+
+    Args:
+        matrix: its tasks define its outcome.
+
+    Raises:
+        ArtifactError: an artifact of the study is missing or not its own.
+    """
+    chance = read_chance_levels(matrix)
+    for shots in matrix.shots if matrix.tasks else ():
+        for component in COMPONENTS:
+            for task, (tasks, compared) in compare(matrix, shots, component, chance).items():
+                for name, row in compared.items():
+                    cell = (shots, component, task, name, matrix.outcome, unit_of(matrix.outcome), len(tasks))
+                    yield from _level_rows(cell, row)
+
+
+def _level_rows(cell: tuple[object, ...], row: Compared) -> Iterator[CriterionRow]:
+    curve, prunable = row.curve, row.prunable
+    shares = (
+        None if level is None else curve.percent[level] for level in (prunable.level, prunable.estimate, prunable.below)
+    )
+    verdict = (curve.questions, prunable.verdict, *shares, prunable.power, prunable.reason)
+    for level, percent in enumerate(curve.percent):
+        if percent == 0:
+            continue
+        limits = (curve.loss, curve.loss_interval.low, curve.loss_interval.high)
+        here = CriterionRow._make((*cell, *verdict, percent, *(float(values[level]) for values in limits), *[None] * 8))
+        if row.beyond_own is not None and row.mean_beyond_own is not None:
+            beyond = (float(values[level]) for values in row.beyond_own)
+            last = (*beyond, *row.mean_beyond_own, row.p, row.p_holm)
+            here = CriterionRow._make((*here[: -len(last)], *last))
+        yield here
+
+
+def _page_rows(matrix: ResultsMatrix) -> Iterator[tuple[object, ...]]:
+    """Rows of the page: the averages, or the tasks of a study with one, a row per ranking."""
+    chance = read_chance_levels(matrix)
+    for shots in matrix.shots if matrix.tasks else ():
+        for component, title in COMPONENTS.items():
+            for group, (_, compared) in compare(matrix, shots, component, chance).items():
+                if group in matrix.tasks and len(matrix.tasks) > 1:
+                    continue
+                for name, row in compared.items():
+                    yield (f"{shots}-shot", title, group, name, *_in_words(matrix, row))
+
+
+def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
+    share = share_in_words(row.prunable, row.curve)
+    yield share or f"{INCONCLUSIVE}: {row.prunable.reason}"
+    if row.beyond_own is None or row.mean_beyond_own is None or row.p_holm is None:
+        yield from ("", "", "")
+        return
+    by_level = zip(row.curve.percent, *row.beyond_own, strict=True)
+    yield "; ".join(
+        f"{percent}%: {with_interval(matrix.outcome, *map(float, values))}" for percent, *values in by_level if percent
+    )
+    yield with_interval(matrix.outcome, *row.mean_beyond_own)
+    yield f"{row.p_holm:.2g}"
+
+
+def write(matrix: ResultsMatrix, out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+    with reads() as sources:
+        defining, left_out = restrict(matrix)
+        table = list(rows(defining))
+        page = list(_page_rows(defining))
+    record = describe_drawn("table", "report.tables.criteria", sources, matrix.options, out)
+    unit = OUTCOMES[matrix.outcome].unit
+    notes = [*NOTES, f"Losses on the page are in {unit}.", *notes_on(matrix, left_out, is_tested=True)]
+    title = f"How much each criterion lets one prune: {matrix.model}{in_title(matrix.outcome)}"
+    write_table(out, title, CriterionRow._fields, table, record, notes, (PAGE, page))
