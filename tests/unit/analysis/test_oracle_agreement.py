@@ -173,7 +173,8 @@ class TestArtifact:
         assert list(read_heads(study, 0, "copa").outcomes) == ["loss_rise", "loss_change", "accuracy_lost"]
 
     def test_other_layers_are_refused(self, study):
-        columns = {name: [0.1, 0.2] for name in ("score", "stderr", "score_even", "score_odd")}
+        names = [column.name for column in FFN_GRADIENT.columns if column.name != "layer"]
+        columns = {name: [0.1, 0.2] for name in names}
         path = study.path("ffn_gradient", 0, task="copa")
         write(path, FFN_GRADIENT, {"layer": [0, 1], **columns}, made_of(study, 0, "copa"))
         with pytest.raises(ArtifactError, match="has 2 layers, .* has 4; run the workflow again"):

@@ -53,6 +53,7 @@ def figure(
     iterative: bool = False,
     outcome: Outcome = ACCURACY,
     margin: Points = None,
+    without_induction: bool = False,
 ) -> None:
     """Draw a figure from artifacts.
 
@@ -74,6 +75,7 @@ def figure(
         outcome: what evaluations are judged by.
         margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
             default of a study if not given, 2 points of accuracy.
+        without_induction: heads have no induction scores.
 
     Example:
         lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05

@@ -382,6 +382,10 @@ def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -
     return outcome in study.judged and has(study)
 
 
+_CRITERIA = _together(
+    _read("head_importance", task=_tasks), _read("ffn_gradient", task=_tasks), _read("prefix_matching")
+)
+_TRUE_RISES = _together(_read("oracle_agreement"), _ORACLES)
 _COMPARED = _together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS)
 
 
@@ -419,6 +423,10 @@ PRODUCTS: tuple[Product, ...] = (
     *_by_outcome(Product("figure", "prunable_share", "{model}/figures/prunable_share-seed{seed}", "pruned evaluation",
             "Prunable share by criterion", "prunable_share", "report.figures.prunable_share:draw", _COMPARED,
             title="how much each criterion lets one prune, as a figure", **_COMPARES)),
+    Product("figure", "criteria_agreement", "{model}/figures/criteria_agreement-seed{seed}", "head importance",
+            "Why criteria differ", "criteria_agreement", "report.figures.criteria_agreement:draw",
+            _together(_CRITERIA, _TRUE_RISES), (*_MATRIX, "without_induction"),
+            title="rank correlations between criteria, and estimates against the true rise of the loss, as a figure"),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),
     _comparison("induction", "induction scores", seed=False),
@@ -450,6 +458,11 @@ PRODUCTS: tuple[Product, ...] = (
            "with `induction.ablate.percents`: accuracy and few-shot gain without induction heads",
            options=(*_MATRIX, "ablated"), **_HAS_ABLATION),
     ),
+    _table("criteria_agreement", "head importance", "How criteria agree", _CRITERIA,
+           "how far criteria rank heads and FFNs alike, and where they differ",
+           options=(*_MATRIX, "without_induction")),
+    _table("linearity", "correlation", "Where first-order estimates hold", _TRUE_RISES,
+           "first-order estimates of the rise of the loss against the rise itself, in parts", options=_MATRIX),
     _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
            "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
     _table("outcomes", "pruned evaluation", "How sharp outcomes are", _together(_OWN_HEADS, _OWN_FFNS),

@@ -33,7 +33,7 @@ class OracleScores:
         gradient: their gradient scores.
         outcomes: measure of the oracle to what was lost without each, [component, question]; of FFNs the one that
             ranks them.
-        layers: of heads, [component]; None for FFNs.
+        layers, heads: of heads, [component]; None for FFNs.
         blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
         sampled: whether they are a sample of the model's heads.
     """
@@ -42,6 +42,7 @@ class OracleScores:
     gradient: Gradient
     outcomes: dict[str, Array]
     layers: Array | None = None
+    heads: Array | None = None
     blocks: Array | None = None
     sampled: bool = False
 
@@ -92,4 +93,5 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
         outcomes["gold_probability_lost"] = lost_by_question(rows, oracle.path, "gold_probability")
     groups, n_heads = key_value_groups(scores.provenance), scores.score.shape[1]
     blocks = groups * places[0] + places[1] * groups // n_heads
-    return OracleScores(oracle.provenance, gradient, outcomes, places[0], blocks, len(places[0]) < scores.score.size)
+    sampled = len(places[0]) < scores.score.size
+    return OracleScores(oracle.provenance, gradient, outcomes, places[0], places[1], blocks, sampled)

@@ -1,0 +1,72 @@
+"""Tables and figure of why criteria differ, against the artifacts of a small study."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.store import read
+from lm_headroom.cli import main
+from lm_headroom.report.figures import criteria_agreement as figure_of_agreement
+from lm_headroom.report.tables import criteria_agreement, linearity
+from lm_headroom.results.criteria import read_estimates
+from tests.support.small_study import small
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return small(tmp_path_factory.mktemp("study"), selection="scoring")
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    return list(criteria_agreement.rows(study))
+
+
+def test_correlations_are_those_of_the_columns(study, table):
+    artifact = read(study.path("head_importance", 5, task="copa"), HEAD_IMPORTANCE)
+    rows = [row for row in table if (row.shots, row.component, row.task) == (5, "heads", "copa")]
+    assert len(rows) > 20
+    for row in rows:
+        expected = spearmanr(grid(artifact, row.a).ravel(), grid(artifact, row.b).ravel()).statistic
+        assert (row.srcc is None and np.isnan(expected)) or row.srcc == pytest.approx(expected)
+
+
+def test_averages_are_means_over_tasks(study, table):
+    def values(task):
+        return {(row.shots, row.component, row.a, row.b): row.overlap_30 for row in table if row.task == task}
+
+    for key, value in values("average").items():
+        assert value == pytest.approx(np.mean([values(task)[key] for task in study.tasks]))
+
+
+def test_estimates_are_of_all_ffns_and_of_the_heads_that_the_oracle_removed(study):
+    estimates = list(read_estimates(study, 0))
+    assert [(one.component, one.task) for one in estimates] == [
+        ("heads", "copa"),
+        *(("ffns", task) for task in study.tasks),
+    ]
+    rows = [row for row in linearity.rows(study) if row.shots == 0 and row.part == "all"]
+    for one, row in zip(estimates, rows, strict=True):
+        assert (row.component, row.task, row.components) == (one.component, one.task, len(one.rise))
+        assert row.gap == pytest.approx(np.abs(one.estimate - one.rise).mean())
+
+
+@pytest.mark.parametrize("name", ["criteria_agreement", "linearity"])
+def test_commands_write_their_rows(study, tmp_path, name):
+    options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7"]
+    assert main(["table", name, "--results", str(study.results), *options, "--out", str(tmp_path / name)]) == 0
+    module = {"criteria_agreement": criteria_agreement, "linearity": linearity}[name]
+    assert len(list(csv.DictReader((tmp_path / f"{name}.csv").open()))) == len(list(module.rows(study)))
+
+
+def test_the_figure_has_a_matrix_and_a_scatter_per_component_and_shots(study):
+    figure = figure_of_agreement.draw.__wrapped__(study)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert sum(title.startswith("SRCC") for title in titles) == 4
+    assert sum(title.startswith("Removing one of the") for title in titles) == 4

@@ -1,0 +1,77 @@
+"""Why criteria differ: rank correlations between them, and first-order estimates against the true rise of the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lm_headroom.analysis.criteria_agreement import linearity
+from lm_headroom.report.figures import style
+from lm_headroom.report.tables.criteria_agreement import AgreementRow, rows
+from lm_headroom.results.criteria import Estimates, read_estimates
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+
+
+def matrices(matrix: ResultsMatrix) -> dict[tuple[Component, int], list[AgreementRow]]:
+    """Component and shots to the pairs of criteria: means over tasks, or those of the only task."""
+    panels: dict[tuple[Component, int], list[AgreementRow]] = {}
+    for row in rows(matrix):
+        if row.task in (matrix.averages or matrix.tasks):
+            panels.setdefault((row.component, row.shots), []).append(row)
+    return panels
+
+
+@style.drawing
+def draw(matrix: ResultsMatrix) -> Figure:
+    """Draw the figure."""
+    panels = matrices(matrix)
+    scatters = [
+        [values for values in read_estimates(matrix, shots) if values.component == component]
+        for component in COMPONENTS
+        for shots in matrix.shots
+    ]
+    scatters = [group for group in scatters if group]
+    figure, axes = style.panels(len(panels) + len(scatters), width=5.4, height=4.6, per_row=2)
+    for ax, ((component, shots), pairs) in zip(axes, panels.items(), strict=False):
+        _draw_matrix(ax, pairs)
+        ax.set_title(f"SRCC of criteria of {COMPONENTS[component]}, {style.shot_title(shots)}")
+    for ax, group in zip(axes[len(panels) :], scatters, strict=True):
+        _draw_scatter(ax, matrix, group)
+    style.headline(figure, f"Why criteria differ, {matrix.model}")
+    return figure
+
+
+def _draw_matrix(ax: Axes, pairs: list[AgreementRow]) -> None:
+    names = list(dict.fromkeys(name for row in pairs for name in (row.a, row.b)))
+    values = np.eye(len(names))
+    for row in pairs:
+        i, j = names.index(row.a), names.index(row.b)
+        values[i, j] = values[j, i] = np.nan if row.srcc is None else row.srcc
+    bar = {"label": "SRCC", "shrink": 0.8}
+    numbers = {"size": 5}
+    sns.heatmap(
+        values, ax=ax, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".1f", annot_kws=numbers, square=True,
+        xticklabels=names, yticklabels=names, cbar_kws=bar,
+    )  # fmt: skip
+    ax.tick_params(labelsize=6, length=0)
+
+
+def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates]) -> None:
+    """All tasks of one component and number of shots, a point per head or FFN; a perfect estimate lies on the line."""
+    looks = style.task_styles(matrix.tasks)
+    ax.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    for values in group:
+        slope = linearity(values.estimate, values.rise).slope
+        label = values.task if slope is None else f"{values.task}: slope {slope:.2f}"
+        look = looks.get(values.task, {"color": "black", "marker": "o"}) | {"linestyle": ""}
+        ax.plot(values.estimate, values.rise, label=label, markersize=3, alpha=0.7, **look)
+    # Linear about 0, where most heads lie, and logarithmic beyond, so that one layer does not swallow the rest.
+    smallest = 0.01 * max(float(np.abs(values.rise).max()) for values in group) or 1.0
+    ax.set_xscale("symlog", linthresh=smallest)
+    ax.set_yscale("symlog", linthresh=smallest)
+    ax.set(xlabel="first-order estimate (nats)", ylabel="rise of the loss (nats)")
+    ax.set_title(f"Removing one of the {COMPONENTS[group[0].component]}, {style.shot_title(group[0].shots)}")
+    ax.legend(fontsize=6, frameon=False)
+    ax.grid(alpha=0.3)

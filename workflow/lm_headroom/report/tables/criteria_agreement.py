@@ -1,0 +1,121 @@
+"""The table of agreement: how far two criteria rank heads, or FFNs, alike, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lm_headroom.analysis.correlation import srcc
+from lm_headroom.analysis.criteria_agreement import lowest, lowest_overlap, mean_depth
+from lm_headroom.artifacts.provenance import describe_drawn
+from lm_headroom.artifacts.store import reads
+from lm_headroom.report.pages import write_table
+from lm_headroom.results.criteria import read_criteria
+from lm_headroom.results.induction import read_induction
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+PERCENTS = (10, 30, 50)
+"""Of the components that a criterion prunes first, which overlaps are shown."""
+DIFFERENCE = 30
+"""The percent at which the table says where two criteria differ."""
+PAGE = (
+    "shots",
+    "of",
+    "criteria",
+    "SRCC",
+    *(f"overlap at {percent}%" for percent in PERCENTS),
+    "depth of each one's own",
+)
+NOTES = (
+    "*SRCC*: Spearman's rank correlation of the two criteria's scores. *Overlap*: of the 10, 30 or 50% that one "
+    "criterion prunes first, the share that the other prunes, too; unrelated criteria overlap by that percent itself.",
+    f"*Depth of each one's own*: of the {DIFFERENCE}% pruned first, those that one criterion prunes and the other "
+    "keeps: their mean depth, from 0 (first layer) to 1 (last). The CSV also has their mean prefix-matching score, "
+    "which induction heads have high.",
+    "The page has means over tasks; the CSV has every task. A study's own criterion is among the columns.",
+)
+
+
+class AgreementRow(NamedTuple):
+    """Two criteria on one task, or the mean over tasks; None where not defined.
+
+    ``a_only`` are heads, or FFNs, that the first criterion prunes at 30% and the second keeps, ``b_only`` the reverse.
+    """
+
+    shots: int
+    component: Component
+    task: str
+    a: str
+    b: str
+    srcc: float | None
+    overlap_10: float | None
+    overlap_30: float | None
+    overlap_50: float | None
+    a_only_depth: float | None
+    b_only_depth: float | None
+    a_only_prefix_matching: float | None = None
+    b_only_prefix_matching: float | None = None
+
+
+def rows(matrix: ResultsMatrix) -> Iterator[AgreementRow]:
+    """All rows: per shots and component the means over tasks, then each task; a row per pair of criteria.
+
+    Raises:
+        ArtifactError: an artifact of the study is missing or not its own.
+    """
+    matching = None if matrix.without_induction else read_induction(matrix, "prefix_matching")[0]
+    for shots in matrix.shots:
+        for component in COMPONENTS:
+            by_task = {
+                task: list(_pairs(read_criteria(matrix, shots, component, task), matching)) for task in matrix.tasks
+            }
+            for name in matrix.averages:
+                for pairs in zip(*by_task.values(), strict=True):
+                    means = [_mean(values) for values in zip(*(row[2:] for row in pairs), strict=True)]
+                    yield AgreementRow(shots, component, name, *pairs[0][:2], *means)
+            for task, pairs_of_task in by_task.items():
+                for pair in pairs_of_task:
+                    yield AgreementRow(shots, component, task, *pair)
+
+
+def _pairs(scores: Mapping[str, Array], matching: Array | None) -> Iterator[tuple[Any, ...]]:
+    for (a, first), (b, second) in combinations(scores.items(), 2):
+        value = srcc(first, second)[0]
+        overlaps = (lowest_overlap(first, second, percent) for percent in PERCENTS)
+        pruned = (lowest(first, DIFFERENCE), lowest(second, DIFFERENCE))
+        own = (pruned[0] & ~pruned[1], pruned[1] & ~pruned[0])
+        is_of_heads = matching is not None and first.shape == matching.shape
+        scored = [float(matching[chosen].mean()) if is_of_heads and chosen.any() else None for chosen in own]  # type: ignore[index]
+        yield (a, b, None if np.isnan(value) else value, *overlaps, *map(mean_depth, own), *scored)
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def in_words(row: AgreementRow) -> tuple[object, ...]:
+    """A row of the page."""
+    depths = "" if row.a_only_depth is None else f"{row.a_only_depth:.2f} and {_number(row.b_only_depth)}"
+    numbers = (row.srcc, row.overlap_10, row.overlap_30, row.overlap_50)
+    criteria = f"{row.a}, {row.b}"
+    return (f"{row.shots}-shot", COMPONENTS[row.component], criteria, *map(_number, numbers), depths)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def write(matrix: ResultsMatrix, out: Path) -> None:
+    """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
+    with reads() as sources:
+        table = list(rows(matrix))
+    record = describe_drawn("table", "report.tables.criteria_agreement", sources, matrix.options, out)
+    shown = [row for row in table if row.task == AVERAGE or not matrix.averages]
+    page = (PAGE, [in_words(row) for row in shown])
+    write_table(out, f"How criteria agree: {matrix.model}", AgreementRow._fields, table, record, list(NOTES), page)
