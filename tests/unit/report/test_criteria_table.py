@@ -10,11 +10,13 @@ import pytest
 
 from lm_headroom.cli import main
 from lm_headroom.report.figures import prunable_share
+from lm_headroom.report.findings.criteria import criterion_sentence
 from lm_headroom.report.tables import criteria, headroom
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import AVERAGE
 from tests.support.small_study import DEFAULT, RIGHT, Values, small, write_study
 
-MORE = ("example", "random_1", "reversed", "token")
+MORE = ("example", "random_1", "reversed", "target", "token")
 WORSE = [8, 4, 4, 4]
 """Right answers of ten at each level under the reversed order."""
 
@@ -29,6 +31,8 @@ def controlled(tmp_path_factory):
         own = RIGHT[k].get((component, task, "own"), DEFAULT)
         if (component, ranking) == ("heads", "reversed"):
             return [own[0], *WORSE[1:]]
+        if ranking == "target":
+            return [own[0], *(value - 1 for value in own[1:])]
         return own if ranking in MORE else known
 
     return write_study(study, Values(right=right, repeat=40, selection="scoring"))
@@ -115,3 +119,31 @@ def test_the_figure_draws_a_row_per_ranking_from_the_same_numbers(controlled, ta
                 if list(line.get_ydata()) == [place] and line.get_marker() == "|"
             }
             assert points == ({row.estimate} if row.estimate is not None else set())
+
+
+def test_the_finding_names_the_best_other_criterion_beside_the_own(controlled):
+    chance = read_chance_levels(controlled)
+    (finding,) = criterion_sentence(
+        replace(controlled, controls=("reversed", "random_1", "target")), 0, "heads", chance
+    )
+    assert finding.startswith("- **No criterion loses significantly less than the own ranking of heads")
+    assert "`target`, the best of 1 criterion, loses" in finding
+
+
+def test_no_finding_where_only_orders_were_evaluated(controlled):
+    chance = read_chance_levels(controlled)
+    matrix = replace(controlled, controls=("reversed", "random_1"))
+    assert list(criterion_sentence(matrix, 0, "heads", chance)) == []
+
+
+def test_the_finding_says_that_a_criterion_is_better_where_it_is(tmp_path):
+    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=("fisher",))
+
+    def right(k, component, task, ranking):
+        known = RIGHT[k].get((component, task, ranking), DEFAULT)
+        own = RIGHT[k].get((component, task, "own"), DEFAULT)
+        return {"own": [own[0], 3, 3, 3], "fisher": [own[0], 8, 8, 8]}.get(ranking, known)
+
+    write_study(study, Values(right=right, repeat=40, selection="scoring"))
+    (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
+    assert finding.startswith("- **`fisher` loses less than the own ranking of heads with 5-shot prompts.**")

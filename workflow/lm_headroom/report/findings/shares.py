@@ -12,6 +12,7 @@ import numpy as np
 
 from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, INCONCLUSIVE, Prunable
 from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.report.findings.criteria import criterion_sentence
 from lm_headroom.report.findings.words import at, by, chance_in_words, count, listed, loss_at, mean_at, sentence
 from lm_headroom.report.pages import size
 from lm_headroom.report.tables.gains import gain_in_words, gain_sentence, measure_gains
@@ -141,6 +142,7 @@ def pruning_findings(matrix: ResultsMatrix, component: Component, chance: Mappin
     for shots, judges in by_shots.items():
         for text in gain_sentence(judges[0].matrix, shots, component):
             yield text + "".join(_gain_in_short(judge.matrix, shots, component) for judge in judges[1:])
+        yield from criterion_sentence(judges[0].matrix, shots, component, chance)
 
 
 def _gain_in_short(matrix: ResultsMatrix, shots: int, component: Component) -> str:

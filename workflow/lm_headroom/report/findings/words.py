@@ -93,7 +93,8 @@ def levels_in_words(levels: Sequence[int]) -> str:
 
 def count(n: int, noun: str) -> str:
     """``1 task``, ``2 tasks``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    plural = "criteria" if noun == "criterion" else f"{noun}s"
+    return f"{n} {noun}" if n == 1 else f"{n} {plural}"
 
 
 def listed(names: Sequence[str]) -> str:

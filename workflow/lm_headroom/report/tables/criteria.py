@@ -18,6 +18,7 @@ from lm_headroom.report.tables.by_outcome import notes_on, unit_of, with_interva
 from lm_headroom.report.tables.headroom import groups, prunable_of, share_in_words, whole_of
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
+from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN
@@ -94,7 +95,7 @@ class Compared(NamedTuple):
     curve: AverageCurve
     prunable: Prunable
     beyond_own: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-    mean_beyond_own: tuple[float, ...] | None = None
+    mean_beyond_own: Estimate | None = None
     p: float | None = None
     p_holm: float | None = None
 
@@ -157,7 +158,7 @@ def _compare_group(
         loss = compare_losses([task.scores for task in own], curve.scores)
         means = [[over_levels(by[task], levels) for task in tasks] for by in (curves[OWN], by_task)]
         mean = compare_losses(*means)
-        compared[name] = Compared(curve, prunable, loss.limits, tuple(map(float, mean.limits)), float(mean.p))
+        compared[name] = Compared(curve, prunable, loss.limits, Estimate(*map(float, mean.limits)), float(mean.p))
     tested = {name: row.p for name, row in compared.items() if row.p is not None}
     for name, p_holm in zip(tested, holm(list(tested.values())), strict=True):
         compared[name] = compared[name]._replace(p_holm=p_holm)

@@ -1,0 +1,59 @@
+"""Findings 1 and 2, continued: the study's own criterion and the best other one, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE
+from lm_headroom.report.findings.words import at, by, count, levels_in_words, loss_in_words
+from lm_headroom.report.tables.criteria import Compared, compare
+from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
+from lm_headroom.results.chance import ChanceLevel
+from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
+
+
+def criterion_sentence(
+    matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
+) -> Iterator[str]:
+    """Whether another criterion loses less than the study's own; nothing where no other was evaluated.
+
+    The best of several looks better than it is; its p value is corrected for their number.
+
+    Args:
+        matrix: judged by one outcome, which its tasks define.
+        shots: number of few-shot examples.
+        component: what is pruned.
+        chance: chance levels by task.
+    """
+    by_group = compare(matrix, shots, component, chance)
+    group = next(name for name in (ABOVE_CHANCE, AVERAGE, *by_group) if name in by_group)
+    compared = by_group[group][1]
+    others = {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
+    if not others:
+        return
+    name, best = min(others.items(), key=lambda item: item[1].mean_beyond_own or (0.0, 0.0, 0.0))
+    assert best.mean_beyond_own is not None
+    assert best.p_holm is not None
+    is_better = best.p_holm < 1 - CONFIDENCE and best.mean_beyond_own[0] < 0
+    what = f"the own ranking of {COMPONENTS[component]} {at(shots)}"
+    verdict = f"`{name}` loses less than {what}" if is_better else f"No criterion loses significantly less than {what}"
+    levels = [percent for percent in best.curve.percent if percent]
+    tasks = "" if group == ABOVE_CHANCE else f" and {count(len(by_group[group][0]), 'task')}"
+    above = " over the tasks above chance" if group == ABOVE_CHANCE else ""
+    yield (
+        f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, the best of {count(len(others), 'criterion')}, loses "
+        f"{loss_in_words(best.mean_beyond_own, matrix.outcome)} beyond the own ranking, averaged over "
+        f"{levels_in_words(levels)}{tasks}{above} (p = {best.p_holm:.2g}, corrected for the number of rankings). "
+        f"Prunable: {_share(compared[OWN])} under the own ranking, {_share(best)} under `{name}`."
+    )
+
+
+def _is_other_criterion(name: str, row: Compared) -> bool:
+    """Whether a ranking is by another criterion: neither random nor reversed, nor the own one under its name."""
+    is_order = name == REVERSED or drawn_with(name) is not None
+    return row.mean_beyond_own is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
+
+
+def _share(row: Compared) -> str:
+    return share_in_words(row.prunable, row.curve) or INCONCLUSIVE
