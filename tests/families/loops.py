@@ -224,3 +224,18 @@ def vocabulary_logits(model: Any, written: Any) -> Any:
     logits = (written if projection is None else projection(written)) @ model.get_output_embeddings().weight.T
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@torch.no_grad()
+def attention_sums(model: Any, documents: Sequence[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Sums over queries of attention entropy, and of attention to the first token, from the model's own maps."""
+    model.set_attn_implementation("eager")
+    entropies, sinks = [], []
+    for document in documents:
+        (row,) = document.sequences
+        maps = model(input_ids=torch.tensor([row.tokens[:-1]]), use_cache=False, output_attentions=True).attentions
+        attention = torch.cat([layer.double() for layer in maps]).numpy()
+        logs = np.log(attention, where=attention > 0, out=np.zeros_like(attention))
+        entropies.append(-(attention * logs).sum(axis=(2, 3)))
+        sinks.append(attention[..., 0].sum(axis=2))
+    return np.array(entropies), np.array(sinks)

@@ -71,6 +71,13 @@ def test_what_heads_write_equals_the_loops(served, plain, name, case):
     np.testing.assert_allclose(actual.written, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
+def test_how_heads_attend_equals_the_models_own_attention_maps(served, plain, name):
+    actual = contributions(served(name), SINGLE, 200)
+    entropy, sink = loops.attention_sums(plain(name), SINGLE)
+    np.testing.assert_allclose(actual.entropy, entropy, **CLOSE)
+    np.testing.assert_allclose(actual.sink, sink, **CLOSE)
+
+
 def test_ffn_gradients_equal_the_loops_and_finite_differences(served, plain, name):
     """Behind the norm of families that norm what an FFN gives: before it the norm undoes any factor."""
     actual = contributions(served(name), SINGLE, 200).ffns

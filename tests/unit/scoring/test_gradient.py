@@ -15,7 +15,6 @@ from lm_headroom.scoring.gradient import (
     contributions,
     criterion_scores,
     magnitudes,
-    output_norms,
     products,
     scores,
     scores_by,
@@ -48,7 +47,7 @@ def test_does_not_depend_on_batches_or_padding(loaded):
     chosen = documents(9, seed=1)
     alone = contributions(loaded, chosen, token_budget=1)
     together = contributions(loaded, chosen, token_budget=10_000)
-    for name in ("absolute", "signed", "written"):
+    for name in ("absolute", "signed", "written", "entropy", "sink"):
         np.testing.assert_allclose(getattr(alone, name), getattr(together, name), rtol=1e-7, atol=1e-12)
 
 
@@ -160,9 +159,9 @@ def test_the_standard_error_of_each_criterion_is_that_of_repeated_samples(criter
         signed = rng.normal(spread / 2, spread, (n, 2, 2))
         sizes, zeros = rng.integers(5, 30, n).astype(float), np.zeros((n, 2))
         ffns = GradientProducts(signed, signed, zeros, sizes, sizes)
+        sums = np.abs(signed) * sizes[:, None, None]
         result = scores_by(
-            Contributions(np.abs(signed), signed, zeros, sizes, sizes, np.abs(signed) * sizes[:, None, None], ffns),
-            criterion,
+            Contributions(np.abs(signed), signed, zeros, sizes, sizes, sums, sums, sums, ffns), criterion
         )
         values.append(result.score)
         errors.append(result.stderr)
@@ -302,7 +301,39 @@ class TestOtherRankings:
                         alone = torch.zeros_like(token)
                         alone[part] = token[part]
                         totals[layer, head] += float((projection(alone) - bias).norm())
-        np.testing.assert_allclose(output_norms(contributions(loaded, chosen, 64)), totals / tokens, rtol=1e-8)
+        np.testing.assert_allclose(
+            criterion_scores(contributions(loaded, chosen, 64))["output_norm"], totals / tokens, rtol=1e-8
+        )
+
+    @pytest.mark.parametrize("block", [256, 4])
+    def test_how_heads_attend_equals_the_loops(self, loaded, family, monkeypatch, block):
+        """Query by query, from transformers' own attention maps, in whatever blocks."""
+        monkeypatch.setattr("lm_headroom.scoring.gradient.BLOCK", block)
+        softmax = torch.nn.functional.softmax
+        # Eager attention of transformers would compute it in float32.
+        monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=-1, dtype=None: softmax(x, dim))
+        chosen, model = documents(), tiny_model(family)
+        model.set_attn_implementation("eager")
+        importance = np.abs(looped(family, chosen)[1]).mean(axis=0)
+        entropy, sink, normalised, tokens = *(np.zeros(importance.shape) for _ in range(3)), 0
+        for document in chosen:
+            ids = torch.tensor([document.sequences[0].inputs])
+            with torch.no_grad():
+                maps = model(input_ids=ids, use_cache=False, output_attentions=True).attentions
+            n = ids.shape[1]
+            tokens += n
+            for layer, head in np.ndindex(*importance.shape):
+                for query in range(n):
+                    row = maps[layer][0, head, query, : query + 1].double()
+                    nats = -sum(float(p) * np.log(float(p)) for p in row if p > 0)
+                    entropy[layer, head] += nats
+                    normalised[layer, head] += nats / (n * np.log(n)) / len(chosen)
+                    sink[layer, head] += float(row[0])
+        columns = criterion_scores(contributions(loaded, chosen, 64))
+        np.testing.assert_allclose(columns["attention_entropy"], -entropy / tokens, rtol=1e-8)
+        np.testing.assert_allclose(columns["bos_sink"], 1 - sink / tokens, rtol=1e-8)
+        i, e = ((x - x.min()) / (x.max() - x.min()) for x in (importance, normalised))
+        np.testing.assert_allclose(columns["hies"], 0.5 * i + 0.5 * (1 - e), rtol=1e-8, atol=1e-8)
 
     @torch.no_grad()
     def test_magnitude_is_the_norm_of_the_weights_that_read_a_head(self, loaded, family):

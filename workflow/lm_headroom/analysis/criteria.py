@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lm_headroom.study.criteria import HIES_ALPHA
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -67,6 +69,28 @@ def _has_small_steps(example: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     acting = example[example > 0]
     small: np.ndarray[Any, np.dtype[np.bool_]] = example <= (np.median(acting) if acting.size else 0)
     return small
+
+
+def hies(importance: Array, entropy: Array) -> Array:
+    """Head Importance-Entropy Score of arXiv 2510.13832, eq. 1, with alpha :data:`HIES_ALPHA`, [..., layer, head].
+
+    Args:
+        importance: mean of |g_d|, [..., layer, head].
+        entropy: mean of attention entropy over its largest value, [..., layer, head].
+
+    Example:
+        >>> hies(np.array([[0.0, 1.0, 4.0]]), np.array([[0.2, 0.6, 0.4]]))
+        array([[0.5  , 0.125, 0.75 ]])
+    """
+    scaled: Array = HIES_ALPHA * _min_max(importance) + (1 - HIES_ALPHA) * (1 - _min_max(entropy))
+    return scaled
+
+
+def _min_max(values: Array) -> Array:
+    """Scale [..., layer, head] so that the heads' smallest value is 0 and the largest 1; equal ones are 0."""
+    lowest, highest = (bound(axis=(-2, -1), keepdims=True) for bound in (values.min, values.max))
+    scaled: Array = (values - lowest) / np.where(highest > lowest, highest - lowest, 1)
+    return scaled
 
 
 def depth(layers: int, heads: int = 1) -> Array:

@@ -18,7 +18,8 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
-from lm_headroom.analysis.criteria import depth, document_terms, signed_criteria
+from lm_headroom.analysis.criteria import depth, document_terms, hies, signed_criteria
+from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
@@ -31,6 +32,8 @@ from lm_headroom.settings import other_dtype
 from lm_headroom.study.choices import LastLayerTokens, Reduction
 from lm_headroom.study.ranking_names import VARIANTS
 
+BLOCK = 256
+"""Query positions whose attention is computed at once, so that no N x N attention map is kept."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -60,10 +63,16 @@ class Contributions(GradientProducts):
     Attributes:
         written: sum over tokens of ||A_t W_O^h||_2, [N, layer, head]: what the head adds to the residual stream, after
             the norm that some architectures have there.
+        entropy: sum over query positions of the entropy of the head's attention, [N, layer, head], nats. The first
+            position, which can attend to itself alone, counts with 0.
+        sink: sum over query positions of the attention to the document's first token, [N, layer, head]; the first
+            position counts with 1, and one whose sliding window has left that token with 0.
         ffns: the same products for the FFNs' outputs, [N, layer, 1].
     """
 
     written: Array
+    entropy: Array
+    sink: Array
     ffns: GradientProducts
 
 
@@ -152,12 +161,13 @@ def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> t
     n_inputs = np.array([len(document.sequences[0].inputs) for document in documents], dtype=float)
     n_targets = np.array([document.sequences[0].n_target for document in documents], dtype=float)
     arrays = DocumentSums(
-        *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, (*shape, heads))),
+        *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, *[(*shape, heads)] * 3)),
         *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
     )
     ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
     return arrays, Contributions(
-        arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets, arrays.written, ffns
+        *(arrays.absolute, arrays.signed, arrays.zeros, n_inputs, n_targets),
+        *(arrays.written, arrays.entropy, arrays.sink, ffns),
     )
 
 
@@ -182,14 +192,17 @@ def _store(arrays: DocumentSums, batch: Batch, sums: Sequence[DocumentSums], adv
 class DocumentSums(NamedTuple):
     """Sums over the tokens of each document; see :class:`Contributions`.
 
-    For one layer and the documents of a batch, or with both as leading axes: ``absolute``, ``signed`` and ``written``
-    are [document, head], ``zeros`` is [document]; those of the layer's FFN are [document, 1] and [document].
+    For one layer and the documents of a batch, or with both as leading axes: ``absolute``, ``signed``, ``written``,
+    ``entropy`` and ``sink`` are [document, head], ``zeros`` is [document]; those of the layer's FFN are [document, 1]
+    and [document].
     """
 
     absolute: Array
     signed: Array
     zeros: Array
     written: Array
+    entropy: Array
+    sink: Array
     ffn_absolute: Array
     ffn_signed: Array
     ffn_zeros: Array
@@ -202,11 +215,15 @@ class LayerProducts(NamedTuple):
         heads: A_t . dL/dA_t, [column, head].
         written: ||A_t W_O^h||_2, [column, head], the norm of what the head adds to the residual stream, after a norm
             that the architecture has there, and without the output bias, which belongs to no head.
+        entropy: of each head's attention, [column, head], nats.
+        sink: attention to the first column of the column's tree, [column, head].
         ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
     """
 
     heads: Tensor
     written: Tensor
+    entropy: Tensor
+    sink: Tensor
     ffn: Tensor
 
 
@@ -220,14 +237,17 @@ def _contributions(
     for layer, layer_products in enumerate(products(loaded, batch, n_targets, checkpointing)):
         # In the last layer, only columns that predict can reach the loss.
         reached = batch.positions if layer == loaded.shape.layers - 1 else torch.arange(len(owners))
-        places = owners.to(layer_products.written.device)
-        written = layer_products.written.new_zeros(batch.n_documents, layer_products.written.shape[1]).index_add(
-            0, places, layer_products.written
+        written, entropy, sink = (
+            values.new_zeros(batch.n_documents, values.shape[1])
+            .index_add(0, owners.to(values.device), values)
+            .cpu()
+            .numpy()
+            for values in (layer_products.written, layer_products.entropy, layer_products.sink)
         )
         head_sums, ffn_sums = (
             _sums(values, owners, reached, batch.n_documents) for values in (layer_products.heads, layer_products.ffn)
         )
-        sums.append(DocumentSums(*head_sums, written.cpu().numpy(), *ffn_sums))
+        sums.append(DocumentSums(*head_sums, written, entropy, sink, *ffn_sums))
     return sums
 
 
@@ -241,7 +261,7 @@ def _sums(values: Tensor, places: Tensor, reached: Tensor, n_documents: int) -> 
 
 
 def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing: bool = False) -> list[LayerProducts]:
-    """Compute gradient-activation products of each layer, and the norms of what heads write.
+    """Compute gradient-activation products of each layer, the norms of what heads write, and how they attend.
 
     Args:
         loaded: the model.
@@ -250,8 +270,16 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         checkpointing: recompute layers in the backward pass instead of keeping their activations.
     """
     layers = range(loaded.shape.layers)
+    attended: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
+        # A layer that is recomputed in the backward pass attends as before.
+        if layer not in attended:
+            attended[layer] = _attention_statistics(q[0], k[0], attention_spec, [t.columns for t in batch.trees])
+
     with (
         torch.enable_grad(),
+        loaded.interventions.observe(observer),
         loaded.interventions.capture(checkpointing) as heads,
         loaded.interventions.capture_ffns() as ffns,
     ):
@@ -274,8 +302,33 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         outputs = captures[heads_index].value[0].to(wide)
         by_head = (outputs * gradients[heads_index][0].to(wide)).sum(dim=-1)
         by_ffn = (captures[ffn_index].value.to(wide) * gradients[ffn_index].to(wide)).sum(dim=-1).reshape(-1, 1)
-        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), by_ffn))
+        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), *attended[layer], by_ffn))
     return layer_products
+
+
+@torch.no_grad()
+def _attention_statistics(
+    q: Tensor, k: Tensor, attention_spec: AttentionSpec, columns: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Entropy of each query's attention, nats, and what it pays to its tree's first column, each [column, head].
+
+    Args:
+        q, k: [head, column, d_head].
+        attention_spec: how the layer attends.
+        columns: columns of each tree, which are causal.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q, k = q.to(wide) * attention_spec.scaling, k.to(wide)
+    entropies, sinks = [], []
+    for queries, keys in zip(q.split(list(columns), dim=1), k.split(list(columns), dim=1), strict=True):
+        for begin in range(0, queries.shape[1], BLOCK):
+            end = min(begin + BLOCK, queries.shape[1])
+            attention_scores = attention_spec.cap(queries[:, begin:end] @ keys[:, :end].transpose(1, 2))
+            attention_scores.masked_fill_(attention_spec.masked_keys(begin, end, q.device), float("-inf"))
+            attention = attention_scores.softmax(dim=-1)
+            sinks.append(attention[:, :, 0])
+            entropies.append(torch.special.entr(attention).sum(dim=-1))
+    return torch.cat(entropies, dim=1).transpose(0, 1), torch.cat(sinks, dim=1).transpose(0, 1)
 
 
 def _written(outputs: Tensor, projection: nn.Module, norm: nn.Module | None) -> Tensor:
@@ -385,18 +438,26 @@ def scores_by(products: GradientProducts, criterion: str) -> Scores:
     """Reduce the contributions of documents to scores by one of :func:`lm_headroom.study.criteria.task_criteria`.
 
     Half scores are the criterion on half of the documents. Standard errors are over documents: of a ratio (``token``,
-    ``target``, ``output_norm``) by its residuals, of other criteria of the mean of what each document adds, with the
-    set of small steps of the trusted ones held fixed.
+    ``target``, ``output_norm``, ``attention_entropy``, ``bos_sink``) by its residuals, of ``hies`` by the jackknife, of
+    other criteria of the mean of what each document adds, with the set of small steps of the trusted ones held fixed.
 
     Raises:
         HeadroomError: there are fewer than two documents.
     """
     if criterion in VARIANTS:
         return scores(products, *VARIANTS[criterion])
-    if criterion == "output_norm" and isinstance(products, Contributions):
-        return scores(replace(products, absolute=products.written))
     parts = (slice(None), slice(0, None, 2), slice(1, None, 2))
     _check_halves(len(products.signed))
+    if isinstance(products, Contributions):
+        if criterion in PER_TOKEN:
+            return scores(replace(products, absolute=_token_sums(products, criterion)))
+        if criterion == "hies":
+            terms = np.stack([np.abs(products.signed), _normalised_entropies(products)])
+            n = terms.shape[1]
+            left_out = hies(*(terms.sum(axis=1, keepdims=True) - terms) / (n - 1))
+            stderr = np.sqrt(n - 1) * left_out.std(axis=0)
+            score, even, odd = (hies(*terms[:, part].mean(axis=1)) for part in parts)
+            return Scores(score, stderr, even, odd)
     score, even, odd = (signed_criteria(products.signed[part])[criterion] for part in parts)
     terms = document_terms(products.signed, criterion)
     return Scores(score, terms.std(axis=0, ddof=1) / np.sqrt(len(terms)), even, odd)
@@ -409,12 +470,29 @@ def _check_halves(n: int) -> None:
 
 def criterion_scores(products: GradientProducts) -> dict[str, Array]:
     """Compute scores [layer, head] by each criterion that these passes decide (:mod:`lm_headroom.study.criteria`)."""
-    variants = {name: scores(products, *how).score for name, how in VARIANTS.items()}
-    more = {"output_norm": output_norms(products)} if isinstance(products, Contributions) else {}
-    return variants | signed_criteria(products.signed) | {"depth": depth(*products.signed.shape[1:])} | more
+    scored = signed_criteria(products.signed) | {"depth": depth(*products.signed.shape[1:])}
+    scored |= {name: scores(products, *how).score for name, how in VARIANTS.items()}
+    if isinstance(products, Contributions):
+        n = products.n_inputs.sum()
+        scored |= {name: _token_sums(products, name).sum(axis=0) / n for name in PER_TOKEN}
+        scored["hies"] = hies(scored["example"], _normalised_entropies(products).mean(axis=0))
+    return scored
 
 
-def output_norms(result: Contributions) -> Array:
-    """Compute the mean over all input tokens of ||A_t W_O^h||_2, [layer, head]."""
-    norms: Array = result.written.sum(axis=0) / result.n_inputs.sum()
-    return norms
+PER_TOKEN = ("output_norm", "attention_entropy", "bos_sink")
+"""Criteria that are means over all input tokens of what a forward pass gives."""
+
+
+def _token_sums(result: Contributions, criterion: str) -> Array:
+    """Sum over each document's input tokens of one of :data:`PER_TOKEN`, [document, layer, head]."""
+    if criterion == "bos_sink":
+        return result.n_inputs[:, None, None] - result.sink
+    return result.written if criterion == "output_norm" else -result.entropy
+
+
+def _normalised_entropies(result: Contributions) -> Array:
+    """Mean over each document's n query positions of attention entropy over log n, [document, layer, head]."""
+    n = result.n_inputs[:, None, None]
+    # The entropy of a single token's attention is 0.
+    normalised: Array = result.entropy / (n * np.log(np.maximum(n, 2)))
+    return normalised

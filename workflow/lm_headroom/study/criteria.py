@@ -46,7 +46,10 @@ def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
     )
 
 
+HIES_ALPHA = 0.5
+"""Weight of importance in `hies`; the paper tunes it by task and level."""
 _ONE = "one forward and one backward pass, shared by all criteria of gradients"
+_FORWARD = "one forward pass, shared with the gradients"
 CRITERIA: dict[str, Criterion] = {
     "token": Criterion(
         "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens", "nats", "arXiv 2212.09095, its code", _ONE
@@ -91,7 +94,34 @@ CRITERIA: dict[str, Criterion] = {
         "mean over input tokens of ||A_t W_O^h||_2, what the head writes",
         "activations",
         "arXiv 2004.10102",
-        "one forward pass, shared with the gradients",
+        _FORWARD,
+        False,
+        (HEADS,),
+    ),
+    "attention_entropy": Criterion(
+        "-mean over query positions of the entropy of the head's attention, where the first position counts with 0: "
+        "heads that attend most evenly are pruned first",
+        "nats",
+        "arXiv 2510.13832, its entropy alone",
+        _FORWARD,
+        False,
+        (HEADS,),
+    ),
+    "hies": Criterion(
+        f"Head Importance-Entropy Score: a I + (1 - a) (1 - E) with a = {HIES_ALPHA:g}, where I is example and E the "
+        "mean over documents of n tokens of their mean attention entropy over log n, both min-max normalised over all "
+        "heads",
+        "share",
+        "arXiv 2510.13832, eq. 1, with one fixed a",
+        _ONE,
+        components=(HEADS,),
+    ),
+    "bos_sink": Criterion(
+        "1 - mean over query positions, the first included, of the attention to the first token: heads of the highest "
+        "sink are pruned first",
+        "attention",
+        "arXiv 2601.06787",
+        _FORWARD,
         False,
         (HEADS,),
     ),
