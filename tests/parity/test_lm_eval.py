@@ -222,3 +222,46 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     assert result["results"]["arc_easy"]["acc,none"] == pytest.approx(row["accuracy"])
     right = {sample["doc_id"]: bool(sample["acc"]) for sample in result["samples"]["arc_easy"]}
     assert right == dict(zip(row["doc_id"], row["correct"], strict=True))
+
+
+def test_simple_evaluate_under_a_mask_is_the_workflows_evaluation(tmp_path, tokenizer, records):
+    """A tiny model masked in a session and judged by lm-eval, beside the curve of the same ranking, in float64."""
+    from lm_eval.models.huggingface import HFLM
+
+    import lm_headroom
+    from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+    from lm_headroom.artifacts.store import read
+    from lm_headroom.models.resolve import resolve
+    from lm_headroom.options import Settings
+    from lm_headroom.steps.evaluate_pruned import evaluate_pruned
+    from lm_headroom.steps.render_prompts import render_prompts
+    from lm_headroom.steps.score_heads import score_heads
+    from tests.support.tiny_models import tiny_model
+
+    model, record = tiny_model("llama"), tmp_path / "model.json"
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    resolve("tiny", str(tmp_path / "checkpoint"), None, record)
+    settings = Settings(model=record, device="cpu", dtype="float64")
+    prompts_file, ranking = tmp_path / "prompts.parquet", tmp_path / "ranking.parquet"
+    limits = {"limit_importance": 4, "limit_evaluation": 40}
+    render_prompts(task="arc_easy", shots=0, data=str(records), **limits, prompts="harness", out=prompts_file)
+    score_heads(settings=settings, prompts=prompts_file, out=tmp_path / "scores.parquet", ranking=ranking)
+    evaluate_pruned(
+        settings=settings, prompts=prompts_file, rankings=["own"], ranking_file=ranking, levels=[0, 30], out=tmp_path
+    )
+    whole, pruned = read(tmp_path / "own.parquet", PRUNED_EVAL).to_pylist()
+    assert whole["log_likelihoods"] != pruned["log_likelihoods"]
+
+    hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, add_bos_token=False, max_length=256)
+    for row, percent in ((whole, 0), (pruned, 30), (whole, 0)):
+        with lm_headroom.mask(model, ranking, percent):
+            result = evaluate(hflm, "arc_easy", 0, row["doc_id"], records, tmp_path)
+        assert result["results"]["arc_easy"]["acc,none"] == row["accuracy"]
+        assert result["results"]["arc_easy"]["acc_norm,none"] == row["accuracy_norm"]
+        samples = sorted(result["samples"]["arc_easy"], key=lambda sample: sample["doc_id"])
+        by_hflm = [[float(choice[0]) for choice in sample["filtered_resps"]] for sample in samples]
+        expected = dict(zip(row["doc_id"], row["log_likelihoods"], strict=True))
+        for sample, values in zip(samples, by_hflm, strict=True):
+            # HFLM adds token log-likelihoods in float32.
+            assert values == pytest.approx(expected[sample["doc_id"]], rel=1e-5)

@@ -1,0 +1,197 @@
+"""Masks in a user's own session: generation, padding, nesting, exceptions, and the model restored after them."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import lm_headroom
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.errors import HeadroomError
+from tests.support.tiny_models import tiny_model
+
+ALL = [(layer, head) for head in range(4) for layer in range(3)]
+"""All heads of a tiny model; each layer loses one in turn."""
+IDS = torch.tensor([[5, 17, 100, 33, 8], [300, 4, 9, 41, 77]])
+LAYER = [(1, head) for head in range(4)] + [place for place in ALL if place[0] != 1]
+"""The heads of layer 1 first, where nothing remains to be computed."""
+
+
+@pytest.fixture
+def model(family):
+    return tiny_model(family)
+
+
+def state(model):
+    """All that attaching may change."""
+    return [
+        {name: value for name, value in module.__dict__.items() if not name.startswith("_")}
+        for module in model.modules()
+    ], model.config._attn_implementation
+
+
+def greedy(model, ids, attention_mask, steps):
+    """Greedy decoding that runs all tokens in each step; the end of a text is not chosen."""
+    for _ in range(steps):
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad():
+            logits = model(
+                input_ids=ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+            ).logits[:, -1]
+        logits[:, model.config.eos_token_id] = -torch.inf
+        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(ids), 1)], dim=1)
+    return ids
+
+
+def generate(model, ids, attention_mask, steps):
+    """The same by transformers, which keeps keys and values."""
+    return model.generate(
+        ids, attention_mask=attention_mask, max_new_tokens=steps, min_new_tokens=steps, do_sample=False
+    )
+
+
+@pytest.mark.parametrize("padded", [0, 2], ids=["whole", "padded"])
+@pytest.mark.parametrize("ranking", [ALL, LAYER], ids=["every-layer", "a-whole-layer"])
+def test_generate_with_its_cache_is_the_greedy_loop_without(model, ranking, padded):
+    attention_mask = torch.ones_like(IDS)
+    attention_mask[1, :padded] = 0
+    plain = greedy(model, IDS, attention_mask, 8)
+    with lm_headroom.mask(model, ranking, 40), lm_headroom.without_ffns(model, [2]):
+        expected = greedy(model, IDS, attention_mask, 8)
+        assert torch.equal(generate(model, IDS, attention_mask, 8), expected)
+    assert not torch.equal(expected, plain)
+    assert torch.equal(generate(model, IDS, attention_mask, 8), plain)
+
+
+def test_a_padded_batch_gives_the_logits_of_its_rows_alone(model):
+    row = IDS[1:, :3]
+    padded = torch.cat([IDS[:1], torch.cat([torch.zeros(1, 2, dtype=torch.long), row], dim=1)])
+    mask = torch.tensor([[1] * 5, [0, 0, 1, 1, 1]])
+    with lm_headroom.mask(model, ALL, 50), torch.no_grad():
+        alone = model(input_ids=row).logits[0]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        batched = model(input_ids=padded, attention_mask=mask, position_ids=positions).logits[1, 2:]
+    torch.testing.assert_close(batched, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_a_closed_head_writes_nothing_and_percent_rounds_down(model):
+    with lm_headroom.mask(model, ALL, 30), torch.no_grad():
+        masked = model(input_ids=IDS).logits
+    attached = lm_headroom.attach(model)
+    with attached.interventions.gates(gates_without(attached.interventions.shape, ALL[:3])), torch.no_grad():
+        assert torch.equal(masked, model(input_ids=IDS).logits)
+
+
+def test_the_model_is_restored_exactly_after_an_exception_too(model):
+    before, logits = state(model), model(input_ids=IDS).logits
+
+    @lm_headroom.mask(model, ALL, 50)
+    def fail():
+        assert state(model) != before
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(HeadroomError, match="percent is 101; expected a whole number from 0 to 100"):
+        with lm_headroom.mask(model, ALL, 101):
+            pass
+    assert state(model) == before
+    assert torch.equal(model(input_ids=IDS).logits, logits)
+
+
+def test_blocks_nest_and_the_outer_mask_returns(model):
+    def run():
+        with torch.no_grad():
+            return model(input_ids=IDS).logits
+
+    with lm_headroom.mask(model, ALL[:6], 50):
+        expected = run()
+    with lm_headroom.mask(model, ALL[:3], 25):
+        outer = run()
+        with lm_headroom.mask(model, ALL[3:6], 25):
+            assert torch.equal(run(), expected)
+            with lm_headroom.mask(model, ALL[:6], 50):
+                assert torch.equal(run(), expected)
+        assert torch.equal(run(), outer)
+    assert not torch.equal(run(), outer)
+
+
+def test_two_models_are_masked_apart(model):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        plain = model(input_ids=IDS).logits
+        with lm_headroom.mask(model, ALL, 50):
+            assert torch.equal(other(input_ids=IDS).logits, plain)
+            with lm_headroom.mask(other, ALL[::-1], 50):
+                assert not torch.equal(other(input_ids=IDS).logits, model(input_ids=IDS).logits)
+
+
+def test_an_attached_model_stays_attached_until_it_is_detached(model):
+    before = state(model)
+    attached = lm_headroom.attach(model)
+    with lm_headroom.mask(model, ALL, 50) as same:
+        assert same is attached
+        with pytest.raises(HeadroomError, match="the model is masked; leave the blocks"):
+            lm_headroom.detach(model)
+    assert lm_headroom.attach(model) is attached
+    lm_headroom.detach(model)
+    assert state(model) == before
+
+
+def test_without_ffns_leaves_out_the_least_important(model):
+    scores = pd.DataFrame({"layer": [0, 1, 2], "score": [0.3, 0.1, 0.2]})
+    with torch.no_grad():
+        with lm_headroom.without_ffns(model, scores, 67):
+            by_scores = model(input_ids=IDS).logits
+        with lm_headroom.without_ffns(model, [1, 2]):
+            assert torch.equal(model(input_ids=IDS).logits, by_scores)
+        with lm_headroom.without_ffns(model, [1]):
+            assert not torch.equal(model(input_ids=IDS).logits, by_scores)
+
+
+def test_a_ranking_may_be_a_list_a_frame_or_a_file(model, tmp_path):
+    scores = np.random.default_rng(0).random(12)
+    frame = pd.DataFrame({"layer": np.repeat(range(3), 4), "head": np.tile(range(4), 3), "score": scores})
+    frame.to_parquet(tmp_path / "mine.parquet")
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    order = [(int(i) // 4, int(i) % 4) for i in scores.argsort()]
+    results = []
+    for ranking in (order, frame, tmp_path / "mine.parquet", str(tmp_path / "mine.csv")):
+        with lm_headroom.mask(model, ranking, 50), torch.no_grad():
+            results.append(model(input_ids=IDS).logits)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize(
+    "ranking, message",
+    [
+        (7, r"expected a ranking: a file, a pandas frame or a list of \(layer, head\) pairs; got int"),
+        ([(0, 4)], "row 1: head 4 is none of the model's, which are 0 to 3"),
+        ([(0, 0), (0, 0)], "row 2: 0, 0 is there twice"),
+        ([3], r"row 1: 3 is not \(layer, head\) pairs"),
+        ([(0, 1)], "the ranking has 1 of 12 heads; 50 percent are 6"),
+        ("nowhere.csv", "nowhere.csv: no such file"),
+        (
+            pd.DataFrame({"layer": [0], "score": [1.0]}),
+            "column head is missing; expected layer, head and rank or score",
+        ),
+        (pd.DataFrame({"layer": [0], "head": [0], "score": [np.nan]}), "row 1: score is nan; expected a finite number"),
+    ],
+)
+def test_what_is_no_ranking_is_refused(ranking, message):
+    with pytest.raises(HeadroomError, match=message):
+        with lm_headroom.mask(tiny_model("opt"), ranking, 50):
+            pass
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(HeadroomError, match="expected a transformers model, got object"):
+        lm_headroom.attach(object())
+    with pytest.raises(HeadroomError, match="training mode.*model.eval"):
+        lm_headroom.attach(tiny_model("opt").train())
+    with pytest.raises(HeadroomError, match="without a percent, expected a list of layers"):
+        with lm_headroom.without_ffns(tiny_model("opt"), "ranking.parquet"):
+            pass

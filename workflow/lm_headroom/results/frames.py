@@ -1,0 +1,92 @@
+"""All results of a folder as pandas frames, one per kind of artifact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_headroom.artifacts.catalogue import ARTIFACTS
+from lm_headroom.artifacts.model_record import NAME
+from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.artifacts.store import UnrecognisedError, provenance, read
+from lm_headroom.errors import HeadroomError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {schema.name: schema for schema in SCHEMAS}
+NUMBERS = {"shot": "shots", "seed": "seed"}
+"""Dimensions of the catalogue that are numbers, and their columns."""
+
+
+def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Read the artifacts of a study, or of one of its models, into one tidy frame per kind.
+
+    What a file's place says, such as model, task, shots, seed, component and ranking, becomes columns of its rows,
+    before those of the artifact (docs/results.md). Columns that the artifact itself has keep its values. Hidden folders
+    are left out.
+
+    Args:
+        folder: a results folder, or a model's folder in it.
+        kinds: kinds to read, by their names in docs/results.md; None for all.
+
+    Returns:
+        The frame of each kind that is there.
+
+    Raises:
+        HeadroomError: the folder has no artifacts, or a kind is unknown; or a Parquet file is unreadable, damaged, not
+            lm-headroom's or not where its kind belongs, which is named.
+
+    Example:
+        >>> import lm_headroom
+        >>> frames = lm_headroom.load_results(results)
+        >>> frames["ranking"].columns.tolist()
+        ['model', 'task', 'shots', 'seed', 'rank', 'layer', 'head', 'score']
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    wanted = set(KINDS if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
+    for kind in sorted(wanted - set(KINDS)):
+        raise HeadroomError(f"there is no kind of artifact {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    root = folder.parent if (folder / NAME).is_file() else folder
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        below = path.relative_to(root)
+        if not any(part.startswith(".") for part in below.parts):
+            kind = provenance(path).get("kind", "")
+            dimensions = _dimensions(path, below.as_posix(), kind)
+            if kind in wanted:
+                frames.setdefault(kind, []).append(_frame(path, kind, dimensions))
+    if not frames:
+        raise HeadroomError(f"{folder}: no artifacts there; expected a results folder, or a model's folder in it")
+    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in frames.items()}
+
+
+def _dimensions(path: Path, below: str, kind: str) -> dict[str, str | int]:
+    """What a file's place says, as columns.
+
+    Raises:
+        UnrecognisedError: its kind is unknown, or belongs elsewhere.
+    """
+    if kind not in KINDS:
+        raise UnrecognisedError(f"{path}: {kind!r} is no kind of artifact; expected one of {', '.join(KINDS)}")
+    template = ARTIFACTS[kind].template
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
+    place = re.fullmatch(pattern, below)
+    if place is None:
+        raise UnrecognisedError(f"{path}: a {kind} artifact belongs at {template} below the results folder")
+    try:
+        return {NUMBERS.get(name, name): int(v) if name in NUMBERS else v for name, v in place.groupdict().items()}
+    except ValueError as error:
+        raise UnrecognisedError(f"{path}: shots and seed are no numbers; expected {template}") from error
+
+
+def _frame(path: Path, kind: str, dimensions: dict[str, str | int]) -> pd.DataFrame:
+    frame = read(path, KINDS[kind]).to_pandas()
+    new = [(name, value) for name, value in dimensions.items() if name not in frame.columns]
+    for position, (name, value) in enumerate(new):
+        frame.insert(position, name, value)
+    return frame

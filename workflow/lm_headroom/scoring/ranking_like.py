@@ -1,0 +1,124 @@
+"""What a user gives as a ranking, as an order of heads or FFNs: a file, a pandas frame or a list."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
+from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.store import UnrecognisedError, provenance, read_artifact
+from lm_headroom.errors import HeadroomError
+
+Place = tuple[int, ...]
+"""A head (layer, head), or an FFN (layer,)."""
+READ = {
+    2: (RANKING, ITERATIVE_RANKING, CUSTOM_RANKING, HEAD_IMPORTANCE),
+    1: (FFN_RANKING, CUSTOM_RANKING, FFN_GRADIENT),
+}
+"""Artifacts that rank heads (2 numbers each) and FFNs (1)."""
+
+
+def order_of(ranking: Any, shape: tuple[int, ...]) -> list[Place]:
+    """The heads or FFNs that a ranking lists, the least important first.
+
+    Args:
+        ranking: a file, a frame with columns layer, head (of heads) and rank or score, or a list of (layer, head), or
+            of layers.
+        shape: layers of the model and, of a ranking of heads, heads of each.
+
+    Raises:
+        HeadroomError: it is none of these; a column is missing; or a row is twice there, or of no head of the model.
+
+    Example:
+        >>> order_of([(1, 0), (0, 1)], (2, 2))
+        [(1, 0), (0, 1)]
+    """
+    name = "the ranking"
+    if isinstance(ranking, str | Path):
+        name = str(ranking)
+        table = _read(Path(ranking), len(shape))
+        order = _sorted(name, {column: table.column(column).to_pylist() for column in table.column_names}, len(shape))
+    elif hasattr(ranking, "columns"):
+        order = _sorted(name, {str(column): list(ranking[column]) for column in ranking.columns}, len(shape))
+    elif isinstance(ranking, Iterable):
+        order = [item if len(shape) == 2 else (item,) for item in ranking]
+    else:
+        raise HeadroomError(
+            f"expected a ranking: a file, a pandas frame or a list of {_items(shape)}; got {type(ranking).__name__}"
+        )
+    return _checked(name, order, shape)
+
+
+def _read(path: Path, n_numbers: int) -> pa.Table:
+    """The table of a file: an artifact that ranks, with its checks, or a table of the user's."""
+    if not path.is_file():
+        raise HeadroomError(f"{path}: no such file; expected a ranking's Parquet or CSV file")
+    try:
+        if path.suffix == ".csv":
+            return pyarrow.csv.read_csv(path)
+        provenance(path)
+    except UnrecognisedError:
+        return pq.read_table(path)
+    except pa.ArrowException as error:
+        raise HeadroomError(f"{path}: it cannot be read as a table ({str(error).splitlines()[0]})") from error
+    return read_artifact(path, *READ[n_numbers]).table
+
+
+def _sorted(name: str, columns: dict[str, Sequence[Any]], n_numbers: int) -> list[Place]:
+    """Rows of a table in the order of its ranks, else scores; ties go by layer, then head."""
+    numbers = ("layer", "head")[:n_numbers]
+    by = next((column for column in ("rank", "score") if column in columns), "rank or score")
+    missing = [column for column in (*numbers, by) if column not in columns]
+    if missing:
+        raise HeadroomError(
+            f"{name}: column {missing[0]} is missing; expected {', '.join(numbers)} and rank or score, found "
+            f"{', '.join(columns)}"
+        )
+    if n_numbers == 1 and any(head is not None and head == head for head in columns.get("head", ())):
+        raise HeadroomError(f"{name}: ranks heads (it has a column head); expected a ranking of FFNs, by layer alone")
+    for row, value in enumerate(columns[by], start=1):
+        if value is None or not math.isfinite(value):
+            raise HeadroomError(f"{name}, row {row}: {by} is {value}; expected a finite number")
+    rows = sorted(zip(columns[by], *(columns[column] for column in numbers), strict=True))
+    return [row[1:] for row in rows]
+
+
+def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...]) -> list[Place]:
+    """The same as whole numbers of the model's, each once."""
+    checked: dict[Place, None] = {}
+    for row, item in enumerate(order, start=1):
+        try:
+            place = tuple(index(number) for number in item)
+        except TypeError:
+            place = ()
+        if len(place) != len(shape):
+            shown = item if len(shape) == 2 else item[0]
+            raise HeadroomError(f"{name}, row {row}: {shown!r} is not {_items(shape)}")
+        for number, size, what in zip(place, shape, ("layer", "head"), strict=False):
+            if not 0 <= number < size:
+                raise HeadroomError(
+                    f"{name}, row {row}: {what} {number} is none of the model's, which are 0 to {size - 1}; it is a "
+                    "ranking of another model"
+                )
+        if place in checked:
+            raise HeadroomError(
+                f"{name}, row {row}: {', '.join(map(str, place))} is there twice; of a frame of several tasks, "
+                "shots or seeds, choose the rows of one"
+            )
+        checked[place] = None
+    return list(checked)
+
+
+def _items(shape: tuple[int, ...]) -> str:
+    return "(layer, head) pairs" if len(shape) == 2 else "layers"
