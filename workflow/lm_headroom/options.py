@@ -128,6 +128,16 @@ def _points(text: str) -> float:
     raise ValueError(f"{text!r}: expected percentage points above 0, to 100")
 
 
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value <= 10:
+        return value
+    raise ValueError(f"{text!r}: expected a learning rate above 0, to 10")
+
+
 def _compared(text: str) -> ComparedModel:
     try:
         return ComparedModel.parse(text)
@@ -161,6 +171,7 @@ FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consum
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
 Points = Annotated[float | None, converter(_points)]
+Rate = Annotated[float, converter(_rate)]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
 Component = Literal["heads", "ffns"]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]

@@ -33,7 +33,7 @@ from lm_headroom.report import products
 from lm_headroom.study.config import EMBEDDED
 from lm_headroom.study.lists import LISTED, keep_list
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
-from lm_headroom.study.ranking_names import OTHER_DOCUMENTS, OWN
+from lm_headroom.study.ranking_names import LEARNED, OTHER_DOCUMENTS, OWN
 from lm_headroom.study.reading import read_merged
 from lm_headroom.tasks.data import Records
 from lm_headroom.tasks.digest import task_digest

@@ -165,6 +165,47 @@ rule evaluate_custom:
         )
 
 
+rule learn_mask:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+    output:
+        place("learned_ranking"),
+    log:
+        f"logs/{{model}}/learn_mask/{{component}}/{{task}}/{CELL}.log",
+    conda:
+        "../../envs/model.yaml"
+    threads: config["threads"]
+    resources:
+        **model_job("learn_mask"),
+    params:
+        cache=CACHE,
+        code=code_digest("steps.learn_mask"),
+        options=options("learn_mask"),
+    message:
+        "Learn a mask of the {wildcards.component} of {wildcards.model} for {wildcards.task}, {wildcards.shot}-shot."
+    shell:
+        model_step(
+            "learn-mask --prompts {input.prompts:q} --component {wildcards.component:q} --out {output:q}"
+        )
+
+
+use rule evaluate_custom as evaluate_learned with:
+    input:
+        model=RECORD,
+        prompts=place("prompts"),
+        ranking=place("learned_ranking"),
+    output:
+        place("pruned_eval", ranking=LEARNED),
+    log:
+        f"logs/{{model}}/evaluate_learned/{{component}}/{{task}}/{CELL}.log",
+    resources:
+        **model_job("evaluate_learned"),
+    message:
+        "Prune the {wildcards.component} of {wildcards.model} on {wildcards.task} by a learned mask, "
+        "{wildcards.shot}-shot."
+
+
 rule evaluate_joint:
     input:
         model=RECORD,

@@ -97,7 +97,7 @@ class TestPaths:
                 "prefix_matching",
                 "copying",
             ),
-            *("capacity", "induction_ablation", "seed_scores"),
+            *("capacity", "induction_ablation", "learned_ranking", "seed_scores"),
             *(row.name for row in CATALOGUE if row.target == "comparison"),
         }
 

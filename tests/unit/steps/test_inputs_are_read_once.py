@@ -112,6 +112,7 @@ def test_steps_that_run_a_model(results):
     run(results, "score-head-knockouts", *measured, "--heads", 2, "--out", tiny / "head_oracle/copa" / CELL)
     run(results, "rank-heads-iteratively", *measured, "--pruning-step", 50, "--criterion", "loss_rise",
         "--out", tiny / "iterative.parquet")  # fmt: skip
+    run(results, "learn-mask", *measured, "--passes", 1, "--batch", 2, "--out", tiny / "learned.parquet")
     heads, ffns = tiny / "ranking/heads", tiny / "ranking/ffns"
     curves = [*measured, "--levels", 50, "--out", tiny / "curves"]
     run(results, "evaluate-pruned", *curves, "--rankings", "own", "reversed", "random_1", "token", "magnitude",

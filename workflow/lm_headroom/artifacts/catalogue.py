@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_headroom.study.ranking_names import AGGREGATE
+from lm_headroom.study.ranking_names import AGGREGATE, LEARNED
 
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
@@ -106,6 +106,12 @@ def _custom(study: Study) -> Iterator[Mapping[str, str]]:
     return (cell for cell in _curves(study) if cell["ranking"] in study.rankings)
 
 
+def _learned(study: Study) -> Iterator[Mapping[str, str]]:
+    return (
+        {name: cell[name] for name in ("component", "task")} for cell in _curves(study) if cell["ranking"] == LEARNED
+    )
+
+
 def _has_induction(study: Study) -> bool:
     return study.has_induction
 
@@ -143,10 +149,14 @@ CATALOGUE = (
     Artifact("custom_ranking", f"{{model}}/ranking/{{component}}_custom/{{ranking}}/{{task}}/{CELL}.parquet",
              "rank_custom", "curves", "of each of `rankings`: heads or FFNs by scores of your own, least important "
              "first", _custom),
+    Artifact("learned_ranking", f"{{model}}/ranking/{{component}}_learned/{{task}}/{CELL}.parquet",
+             "learn_mask", "curves", "of each component of `learned_mask`: heads or FFNs in the order in which a "
+             "learned mask closes them", _learned),
     Artifact("pruned_eval", f"{{model}}/pruned_eval/{{component}}/{{task}}/{CELL}/{{ranking}}.parquet",
              "evaluate_pruned", "curves",
              "answers and log-likelihoods per pruning level; components: `heads`, `ffns`; rankings: `own`, "
-             "`aggregate`, `iterative`, controls, `rankings`, `highest_srcc`, `lowest_srcc`, `other_documents`",
+             "`aggregate`, `iterative`, controls, `rankings`, `learned`, `highest_srcc`, `lowest_srcc`, "
+             "`other_documents`",
              _curves),
     Artifact("joint_eval", f"{{model}}/pruned_eval/joint/{{task}}/{CELL}.parquet", "evaluate_joint", "curves",
              "the same with heads and FFNs pruned together", _tasks("joint_tasks")),

@@ -19,6 +19,7 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
+from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
@@ -47,6 +48,7 @@ SCHEMAS = (
     PRUNED_EVAL,
     RANKING,
     ITERATIVE_RANKING,
+    LEARNED_RANKING,
     SEED_SCORES,
     COMPARED_MODELS,
     COMPARED_PRUNABLE,

@@ -104,6 +104,7 @@ class Interventions:
         self._closed: list[bool] = []
         self._empty: list[bool] = []
         self._without_ffns: frozenset[int] = frozenset()
+        self._ffn_gates: Tensor | None = None
         self._inputs: dict[int, Tensor] | None = None
         self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
@@ -114,16 +115,17 @@ class Interventions:
 
     @contextmanager
     def gates(self, gates: Tensor | None) -> Iterator[None]:
-        """Multiply head outputs by ``gates`` [layer, head]; None changes nothing."""
+        """Multiply head outputs by ``gates`` [layer, head], which may require gradients; None changes nothing."""
         if gates is not None and tuple(gates.shape) != (self.shape.layers, self.shape.heads):
             raise HeadroomError(
                 f"gates have shape {tuple(gates.shape)}, the model has {self.shape.layers} layers of "
                 f"{self.shape.heads} heads"
             )
         self._gates = gates
-        # Copied to the host once, so that layers without a closed gate cost nothing.
-        self._closed = [] if gates is None else (gates != 1).any(dim=1).tolist()
-        self._empty = [] if gates is None else (gates == 0).all(dim=1).tolist()
+        # Copied to the host once, so that layers without a closed gate cost nothing. Gradients need every layer.
+        learned = gates is not None and gates.requires_grad
+        self._closed = [] if gates is None else ((gates != 1).any(dim=1) | learned).tolist()
+        self._empty = [] if gates is None or learned else (gates == 0).all(dim=1).tolist()
         try:
             yield
         finally:
@@ -137,6 +139,19 @@ class Interventions:
             yield
         finally:
             self._without_ffns = frozenset()
+
+    @contextmanager
+    def ffn_gates(self, gates: Tensor) -> Iterator[None]:
+        """Multiply what each FFN adds to the residual by ``gates`` [layer], which may require gradients."""
+        if tuple(gates.shape) != (self.shape.layers,):
+            raise HeadroomError(
+                f"gates of FFNs have shape {tuple(gates.shape)}, the model has {self.shape.layers} layers"
+            )
+        self._ffn_gates = gates
+        try:
+            yield
+        finally:
+            self._ffn_gates = None
 
     @contextmanager
     def layer_inputs(self) -> Iterator[dict[int, Tensor]]:
@@ -309,13 +324,16 @@ class Interventions:
             if last:
                 whole = outputs.new_zeros(*outputs.shape[:-2], layout.columns, outputs.shape[-1])
                 outputs = whole.index_copy(-2, needed, outputs)
-        if last and self._ffn_captures is not None and not self._norms_ffns:
-            outputs = _probe(self._ffn_captures, layer, outputs)
-        return outputs
+        return self._add_to_residual(layer, outputs) if last and not self._norms_ffns else outputs
 
     def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-        """Run the norm between an FFN and the residual; the probe follows it, since it cancels factors of its input."""
-        outputs = forward(hidden)
+        """Run the norm between an FFN and the residual; gate and probe follow it: it cancels factors of its input."""
+        return self._add_to_residual(layer, forward(hidden))
+
+    def _add_to_residual(self, layer: int, outputs: Tensor) -> Tensor:
+        """What an FFN adds to the residual: its outputs behind its gate and with its probe."""
+        if self._ffn_gates is not None:
+            outputs = outputs * self._ffn_gates[layer].to(outputs.device, outputs.dtype)
         return outputs if self._ffn_captures is None else _probe(self._ffn_captures, layer, outputs)
 
 

@@ -21,6 +21,7 @@ from lm_headroom.models.location import location_file, read_location
 from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
+from lm_headroom.study.ranking_names import LEARNED
 
 WORKFLOW = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -42,9 +43,10 @@ TIME_FACTOR, TIME_BASE, TIME_GROWTH = 3.0, 20 * 60.0, 2.0
 DEFAULT_REQUEST = (32_000, 24 * 60)
 """MB and minutes if nothing is known about a job."""
 PASS, ORACLE, BACKWARD = range(3)
-MEMORY_PROFILES = dict.fromkeys(("score_heads", "rank_heads_iteratively", "rank_custom"), BACKWARD) | dict.fromkeys(
-    ("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE
-)
+MEMORY_PROFILES = {
+    **dict.fromkeys(("score_heads", "rank_heads_iteratively", "rank_custom", "learn_mask"), BACKWARD),
+    **dict.fromkeys(("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE),
+}
 """Kind of pass that determines a job's memory, by rule; others are forward passes. See ``Costs.token_bytes``."""
 
 
@@ -176,6 +178,9 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
     if rule == "rank_heads_iteratively":
         n_rounds = math.ceil(100 / study.pruning.step)
         return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
+    if rule == "learn_mask":
+        passes = study.learned_mask.passes
+        return passes * costs.forward(prompts.scoring), passes * costs.backward(prompts.scoring)
     if rule == "score_head_knockouts":
         n_heads = study.oracle_heads(prompts.task)
         return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads)), 0.0
@@ -206,6 +211,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         "evaluate_aggregate": len(levels),
         "evaluate_iterative": len(levels),
         "evaluate_custom": len(levels),
+        "evaluate_learned": len(levels),
         "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
     }[rule]
     return passes * costs.forward(load), 0.0
@@ -253,8 +259,9 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
     by_rule: dict[str, Sequence[Prompts | None]] = {
         rule: [p for p in prompts if p.task in tasks] for rule, tasks in tasks_of.items()
     }
-    for rule in ("rank_custom", "evaluate_custom"):
-        by_rule[rule] = [p for p in prompts for _ in study.custom_rankings_of(p.task)]
+    for rules, are_learned in ((("rank_custom", "evaluate_custom"), False), (("learn_mask", "evaluate_learned"), True)):
+        ranked = [p for p in prompts for name in study.custom_rankings_of(p.task) if (name == LEARNED) == are_learned]
+        by_rule |= dict.fromkeys(rules, ranked)
     by_rule["score_induction"] = [None] if study.has_induction else []
     planned = []
     for rule, members in by_rule.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
+from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
 from lm_headroom.artifacts.ordered import order_ffns, order_heads
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
@@ -23,12 +24,12 @@ def evaluate_custom(
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,
     out: OutFile,
 ) -> None:
-    """Evaluate with heads or FFNs pruned, level by level, under a ranking of your own.
+    """Evaluate with heads or FFNs pruned, level by level, under a ranking of your own, or a learned one.
 
     Args:
         settings: how to run the model.
         prompts: prompts artifact.
-        ranking: custom-ranking artifact, of the same task, shots and seed.
+        ranking: custom-ranking or learned-ranking artifact, of the same task, shots and seed.
         levels: percents pruned; 0 is always evaluated.
         out: the pruned-evaluation artifact.
 
@@ -43,7 +44,7 @@ def evaluate_custom(
 
     options = recorded_options(evaluate_custom, locals())
     prepared = prepare("evaluate-custom", settings.model, prompts, settings, len(levels))
-    artifact = read_artifact(ranking, CUSTOM_RANKING, **prepared.expected())
+    artifact = read_artifact(ranking, CUSTOM_RANKING, LEARNED_RANKING, **prepared.expected())
     if artifact.provenance["component"] == FFNS:
         columns = prepared.evaluation.ffn_curve(order_ffns(artifact).order, levels)
     else:

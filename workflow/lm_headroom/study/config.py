@@ -44,6 +44,7 @@ from lm_headroom.study.ranking_names import (
     CRITERIA,
     HIGHEST,
     ITERATIVE,
+    LEARNED,
     LOWEST,
     ORACLES,
     OTHER_DOCUMENTS,
@@ -275,6 +276,30 @@ class Pruning(Section):
     def ffn_controls(self) -> list[str]:
         """The control rankings that FFNs have, too."""
         return ffn_controls(sorted(self.controls))
+
+
+class LearnedMask(Section):
+    """A mask of gates, trained on the scoring documents of each task along a path of sparsities, as the upper reference
+    of cheap criteria. Its ranking, `learned`, is evaluated beside the others."""
+
+    components: list[Literal["heads", "ffns"]] = Field(
+        default=[],
+        description="What is masked: `heads`, `ffns` or both, each by a training of its own; an empty list for none.",
+    )
+    passes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=40,
+        description="How often training uses each scoring document, while the open share falls from 1 to 0. This is "
+        "the cost of a ranking: as many gradient scores, each a forward and a backward pass.",
+    )
+    batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=4, description="The documents of a training step, which share one draw of the gates."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False), AsWritten] = Field(
+        default=0.1, description="The learning rate of Adam on the gates' log_alphas."
+    )
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        default=1, description="The seed of the gates' noise and of the order of documents."
+    )
 
 
 class Margins(Section):
@@ -510,6 +535,7 @@ class Study(Section):
         description="Rankings of your own, evaluated beside the others. Each key is a ranking's name; its value is a "
         "file with scores, a `module:function` that computes them, or keys. docs/own_ranking.md has an example.",
     )
+    learned_mask: LearnedMask = LearnedMask()
     margin: Margin = Field(
         default=MARGIN,
         description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
@@ -610,8 +636,9 @@ class Study(Section):
                     )
 
     def custom_rankings(self, component: str) -> list[str]:
-        """Names of the user's own rankings of heads, or of FFNs."""
-        return sorted(name for name, ranking in self.rankings.items() if ranking.component == component)
+        """Names of the rankings that `rankings` or `learned_mask` adds, of heads or of FFNs."""
+        learned = [LEARNED] if component in self.learned_mask.components else []
+        return [*sorted(name for name, ranking in self.rankings.items() if ranking.component == component), *learned]
 
     def custom_rankings_of(self, task: str) -> list[str]:
         """Names of the user's own rankings under which a task is evaluated."""
@@ -709,7 +736,7 @@ class Study(Section):
     def compares_rankings(self) -> bool:
         """Whether rankings other than random ones are evaluated beside the own one."""
         controls = [name for name in self.pruning.controls if drawn_with(name) is None]
-        return bool(controls or self.rankings or self.pruning.is_iterative)
+        return bool(controls or self.rankings or self.learned_mask.components or self.pruning.is_iterative)
 
     @property
     def own_rankings(self) -> list[str]:

@@ -8,7 +8,7 @@ from lm_headroom.study.choices import LastLayerTokens, Reduction
 from lm_headroom.study.criteria import CRITERIA as ROWS
 from lm_headroom.study.criteria import FFNS, HEADS, criteria_of, criterion_columns
 
-OWN, AGGREGATE, ITERATIVE = "own", "aggregate", "iterative"
+OWN, AGGREGATE, ITERATIVE, LEARNED = "own", "aggregate", "iterative", "learned"
 """A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
 HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
 """Rankings of the tasks whose scores correlate with a task's own the most and the least."""

@@ -17,6 +17,7 @@ from lm_headroom.study.ranking_names import (
     ALL_CRITERIA,
     HIGHEST,
     ITERATIVE,
+    LEARNED,
     LOWEST,
     OTHER_DOCUMENTS,
     OWN,
@@ -26,7 +27,10 @@ from lm_headroom.study.ranking_names import (
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
 """Characters of a name, which becomes a folder, and of other text, which may be a path."""
-RESERVED_TASKS = (AGGREGATE, OWN, ITERATIVE, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS, *ALL_CRITERIA)
+RESERVED_TASKS = (
+    *(AGGREGATE, OWN, ITERATIVE, LEARNED, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS),
+    *ALL_CRITERIA,
+)
 """Folders and rankings that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""
