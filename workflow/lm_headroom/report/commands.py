@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
-from lm_headroom.report.products import COMPARISONS, Product, named
+from lm_headroom.report.products import COMPARISONS, SUFFIXES, Product, named
 from lm_headroom.study.choices import ACCURACY, DEFAULT_MARGINS, Outcome, Sample, Statistic
 from lm_headroom.study.judged import JudgedOutcome
 
@@ -60,7 +61,7 @@ def figure(
     Args:
         name: the figure, such as fig05, oracle or compare_rankings.
         results: the model's results folder; of a figure that compares models, the folder that holds theirs.
-        out: path without suffix; .pdf and .png are added.
+        out: where it goes; .pdf and .png are written, whichever suffix is given.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
@@ -112,7 +113,7 @@ def table(
     Args:
         name: the table, such as headroom, losses or table1.
         results: the model's results folder.
-        out: path without suffix; .csv, .md and .html are added.
+        out: where it goes; .csv, .md and .html are written, whichever suffix is given.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
@@ -160,7 +161,7 @@ def findings(
 
     Args:
         results: the model's results folder.
-        out: path without suffix; .md and .html are added.
+        out: where it goes; .md and .html are written, whichever suffix is given.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
@@ -268,6 +269,24 @@ def make(product: Product, values: dict[str, Any]) -> None:
         shown: Any = Comparison(values["results"], **options)
     else:
         shown = ResultsMatrix(values["results"], **{"tasks": (), "shots": (), **options})
-    function(
-        shown.path(product.artifact) if product.artifact else shown, out=values["out"], **arguments, **product.arguments
-    )
+    out = _stem(values["out"], product)
+    function(shown.path(product.artifact) if product.artifact else shown, out=out, **arguments, **product.arguments)
+    if out != values["out"]:
+        print(f"wrote {', '.join(f'{out}.{suffix}' for suffix in product.suffixes)}", file=sys.stderr)
+
+
+def _stem(out: Path, product: Product) -> Path:
+    """A path without the suffix of one of a product's files; other dots belong to its name.
+
+    Raises:
+        HeadroomError: it ends as a file of another kind does.
+    """
+    suffix = out.suffix.removeprefix(".")
+    if suffix in product.suffixes:
+        return out.with_suffix("")
+    if suffix in {other for suffixes in SUFFIXES.values() for other in suffixes}:
+        raise HeadroomError(
+            f"--out {out}: a {product.kind} is not written as {out.suffix}; expected "
+            f"{', '.join(f'.{known}' for known in product.suffixes)}, or no suffix"
+        )
+    return out

@@ -42,8 +42,8 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
     Example:
         >>> import lm_headroom
         >>> frames = lm_headroom.load_results(results)
-        >>> frames["ranking"].columns.tolist()
-        ['model', 'task', 'shots', 'seed', 'rank', 'layer', 'head', 'score']
+        >>> frames["ffn_importance"].columns[:5].tolist()
+        ['model', 'task', 'shots', 'seed', 'layer']
     """
     import pandas as pd
 

@@ -168,8 +168,8 @@ def mask(model: Any, ranking: RankingLike, percent: int) -> Iterator[Attachment]
         >>> import lm_headroom
         >>> ranking = [(layer, head) for layer in range(3) for head in range(4)]
         >>> with lm_headroom.mask(model, ranking, 30):
-        ...     print(model.generate(ids, max_new_tokens=4, do_sample=False).shape)
-        torch.Size([1, 9])
+        ...     print(model(ids).logits.shape)
+        torch.Size([1, 4, 523])
     """
     with attached_for_a_block(model) as attached:
         shape = attached.interventions.shape
@@ -195,7 +195,7 @@ def without_ffns(model: Any, ranking: RankingLike, percent: int | None = None) -
         >>> import lm_headroom
         >>> with lm_headroom.without_ffns(model, [1]):
         ...     print(model(ids).logits.shape[:2])
-        torch.Size([1, 5])
+        torch.Size([1, 4])
     """
     if percent is None and not isinstance(ranking, list | tuple | set | frozenset | range):
         raise HeadroomError("without a percent, expected a list of layers; give the percent of FFNs to leave out")
