@@ -93,6 +93,23 @@ def test_rankings_by_the_evaluation_questions_are_estimates_only(tmp_path):
         assert is_selected == (name != "fisher"), by_name
 
 
+@pytest.mark.parametrize("component", ["heads", "ffns"])
+def test_rankings_by_the_evaluation_questions_are_neither_tested_nor_preferred(tmp_path, component):
+    """Of heads the oracle, of FFNs the own ranking: the other one loses 40 points more, or less."""
+    name = {"heads": "oracle_accuracy", "ffns": "fisher"}[component]
+    study = replace(small(tmp_path, repeat=40), controls=(name,))
+
+    def right(k, part, task, ranking):
+        known = RIGHT[k].get((part, task, ranking), DEFAULT)
+        return {"own": [8, 3, 3, 3], name: [8, 8, 8, 8]}.get(ranking, known)
+
+    write_study(study, Values(right=right, repeat=40, selection="evaluation"))
+    tested = [row for row in criteria.rows(study) if row.ranking == name and row.component == component]
+    assert tested
+    assert {(row.p, row.p_holm) for row in tested} == {(None, None)}
+    assert list(criterion_sentence(study, 0, component, read_chance_levels(study))) == []
+
+
 def test_the_command_writes_every_level_and_the_page_the_averages(controlled, table, tmp_path):
     options = ["--tasks", *controlled.tasks, "--shots", "0", "5", "--seed", "7", "--controls", *MORE]
     out = tmp_path / "criteria"

@@ -50,9 +50,9 @@ def criterion_sentence(
 
 
 def _is_other_criterion(name: str, row: Compared) -> bool:
-    """Whether a ranking is by another criterion: neither random nor reversed, nor the own one under its name."""
+    """Whether a ranking is by another criterion and validly tested: no order, nor the own ranking under its name."""
     is_order = name == REVERSED or drawn_with(name) is not None
-    return row.mean_beyond_own is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
+    return row.p_holm is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
 
 
 def _share(row: Compared) -> str:

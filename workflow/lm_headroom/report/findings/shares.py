@@ -139,10 +139,10 @@ def pruning_findings(matrix: ResultsMatrix, component: Component, chance: Mappin
     for shots, judges in by_shots.items():
         text = pruning_sentence(matrix, judges, shots, component, chance)
         yield text + control_sentences(matrix.by_accuracy, shots, component)
+        yield from criterion_sentence(judges[0].matrix, shots, component, chance)
     for shots, judges in by_shots.items():
         for text in gain_sentence(judges[0].matrix, shots, component):
             yield text + "".join(_gain_in_short(judge.matrix, shots, component) for judge in judges[1:])
-        yield from criterion_sentence(judges[0].matrix, shots, component, chance)
 
 
 def _gain_in_short(matrix: ResultsMatrix, shots: int, component: Component) -> str:

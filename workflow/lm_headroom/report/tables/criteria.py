@@ -40,7 +40,8 @@ NOTES = (
     "*Loss beyond the own ranking's*: by how much more, or with a minus sign less, a ranking loses than the own "
     "ranking at the same level and on the same questions, with its 95% interval by a paired t test corrected for skew. "
     "*Over all levels*: the mean over the levels that prune anything. *p (Holm)*: its two-sided p value, corrected "
-    "for the number of rankings that are compared with the own one in the same rows' shots, component and tasks.",
+    "for the number of rankings that are compared with the own one in the same rows' shots, component and tasks; none "
+    "where the evaluation questions ranked what one of the two prunes.",
     "The page has the averages over tasks; the CSV has every task and level. The ranking that does best on these "
     "questions looks better than it is: choose one here, and confirm it on other documents.",
 )
@@ -148,17 +149,19 @@ def _compare_group(
     compared = {}
     own = [curves[OWN][task] for task in tasks]
     levels = [percent for percent in own[0].percent if percent > 0]
+    overlaps = {name: _overlap(matrix, shots, component, chance, tasks, name) for name in curves}
     for name, by_task in curves.items():
         curve = average([by_task[task] for task in tasks])
-        overlap = _overlap(matrix, shots, component, chance, tasks, name)
-        prunable = prunable_of(matrix, curve, [chance[task] for task in tasks], overlap)
+        prunable = prunable_of(matrix, curve, [chance[task] for task in tasks], overlaps[name])
         compared[name] = Compared(curve, prunable)
         if name == OWN or not levels:
             continue
         loss = compare_losses([task.scores for task in own], curve.scores)
         means = [[over_levels(by[task], levels) for task in tasks] for by in (curves[OWN], by_task)]
         mean = compare_losses(*means)
-        compared[name] = Compared(curve, prunable, loss.limits, Estimate(*map(float, mean.limits)), float(mean.p))
+        # Questions that ranked what one of the two prunes favour it, so that no test between them is valid.
+        p = None if overlaps[name] or overlaps[OWN] else float(mean.p)
+        compared[name] = Compared(curve, prunable, loss.limits, Estimate(*map(float, mean.limits)), p)
     tested = {name: row.p for name, row in compared.items() if row.p is not None}
     for name, p_holm in zip(tested, holm(list(tested.values())), strict=True):
         compared[name] = compared[name]._replace(p_holm=p_holm)
@@ -232,7 +235,7 @@ def _page_rows(matrix: ResultsMatrix) -> Iterator[tuple[object, ...]]:
 def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
     share = share_in_words(row.prunable, row.curve)
     yield share or f"{INCONCLUSIVE}: {row.prunable.reason}"
-    if row.beyond_own is None or row.mean_beyond_own is None or row.p_holm is None:
+    if row.beyond_own is None or row.mean_beyond_own is None:
         yield from ("", "", "")
         return
     by_level = zip(row.curve.percent, *row.beyond_own, strict=True)
@@ -240,7 +243,7 @@ def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
         f"{percent}%: {with_interval(matrix.outcome, *map(float, values))}" for percent, *values in by_level if percent
     )
     yield with_interval(matrix.outcome, *row.mean_beyond_own)
-    yield f"{row.p_holm:.2g}"
+    yield "" if row.p_holm is None else f"{row.p_holm:.2g}"
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:
