@@ -31,6 +31,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "f": measures.start_up,
     "h": pruned,
     "i": answers,
+    "j": measures.attention_statistics,
 }
 
 

@@ -1,4 +1,4 @@
-"""The measures a to g: what is timed against what, and how the results are held against each other."""
+"""The measures a to g, and j: what is timed against what, and how the results are held against each other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -145,6 +146,39 @@ def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[
                 "documents": len(documents),
                 "equal": bool(far < 1e-3),
             }
+
+
+def attention_statistics(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[Row]:
+    """j: the scores of all criteria of the gradient passes, in turns with the same passes without how heads attend."""
+    ours = bench.loaded()
+    for shots in shots_of:
+        for task in bench.tasks:
+            documents = encode(bench.gold(task, shots), ours.tokenizer, ours.max_positions)
+
+            def scored(documents: Any = documents) -> dict[str, np.ndarray]:
+                budget = token_budget(ours.model, ours.device, differentiates=True)
+                return gradient.criterion_scores(gradient.contributions(ours, documents, budget))
+
+            def without(score: Any = scored) -> Any:
+                with patch.object(gradient, "attention_statistics", _no_statistics):
+                    return score()
+
+            times = contest({"all": scored, "without": without}, 3 * bench.rounds)
+            yield {
+                "measure": "j",
+                "what": "scores of all criteria against the same without attention statistics",
+                "task": task,
+                "shots": shots,
+                **ratio(times["all"], times["without"]),
+                "documents": len(documents),
+                "equal": bool(np.array_equal(times["all"].result["example"], times["without"].result["example"])),
+            }
+
+
+def _no_statistics(q: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zeros in the place of entropy and sink, [column, head]."""
+    zeros = q.new_zeros(()).expand(q.shape[1], q.shape[0])
+    return zeros, zeros
 
 
 def induction(bench: Bench, seed: int = 1, sampled: Sequence[int] = (0, 15, 29)) -> Iterator[Row]:

@@ -102,8 +102,9 @@ def test_rows_of_the_same_precision_have_a_count(bench):
         (lambda bench: measures.pair(bench, shots=0), 9),
         (lambda bench: pruned(bench, (0, 90), (0, 34)), 4),
         (answers, 1),
+        (lambda bench: measures.attention_statistics(bench, (0,)), 1),
     ],
-    ids=list("abcdehi"),
+    ids=list("abcdehij"),
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")

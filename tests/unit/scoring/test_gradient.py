@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lm_headroom.engine.likelihood import target_log_probabilities
+from lm_headroom.engine.loading import prepare
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import ResumeCache
 from lm_headroom.errors import HeadroomError
@@ -66,6 +67,39 @@ def test_the_signed_form_is_the_derivative_of_a_gate(loaded, family, layer, head
     difference = (loss(1 + eps) - loss(1 - eps)) / (2 * eps)
     signed = contributions(loaded, [document], 100).signed[0, layer, head]
     assert signed == pytest.approx(difference, rel=tolerance)
+
+
+def test_second_order_is_right_with_the_hessian_and_the_fisher_form_is_another(tokenizer):
+    """By Taylor: the error is cubic in the step with the exact diagonal, quadratic with the empirical Fisher."""
+    model, chosen = tiny_model("opt"), documents(5, seed=2)
+    # ReLU has kinks, where no second derivative is.
+    for layer in model.model.decoder.layers:
+        layer.activation_fn = torch.nn.GELU()
+    loaded = prepare(model, tokenizer)
+    (batch,) = Batches(chosen, 10_000, share=False)
+    weights = torch.tensor([1 / len(chosen) / chosen[i].sequences[0].n_target for i in batch.sequence_ids])
+
+    def rises(step):
+        values = np.zeros((loaded.shape.layers, loaded.shape.heads))
+        for head in np.ndindex(*values.shape):
+            gates = torch.ones(values.shape, dtype=torch.float64)
+            gates[head] -= step
+            for sign, gate in ((1, gates), (-1, None)):
+                with torch.no_grad(), loaded.interventions.gates(gate):
+                    values[head] -= sign * float((target_log_probabilities(loaded, batch) * weights).sum())
+        return values
+
+    scored = criterion_scores(contributions(loaded, chosen, 10_000))
+    small = 1e-3
+    curvatures = {"none": 0, "fisher": scored["fisher"], "exact": (rises(small) + rises(-small)) / small**2}
+    errors = {
+        name: [np.abs(step * scored["loss_rise"] + step**2 / 2 * h - rises(step)).sum() for step in (0.02, 0.04, 1)]
+        for name, h in curvatures.items()
+    }
+    assert errors["exact"][1] / errors["exact"][0] == pytest.approx(8, rel=0.1)
+    assert errors["fisher"][1] / errors["fisher"][0] == pytest.approx(4, rel=0.1)
+    assert errors["exact"][2] < errors["none"][2]
+    np.testing.assert_allclose(scored["second_order"], scored["loss_rise"] + scored["fisher"] / 2)
 
 
 def test_the_last_layer_counts_only_predicting_positions(loaded):
@@ -305,7 +339,7 @@ class TestOtherRankings:
             criterion_scores(contributions(loaded, chosen, 64))["output_norm"], totals / tokens, rtol=1e-8
         )
 
-    @pytest.mark.parametrize("block", [256, 4])
+    @pytest.mark.parametrize("block", [64, 4])
     def test_how_heads_attend_equals_the_loops(self, loaded, family, monkeypatch, block):
         """Query by query, from transformers' own attention maps, in whatever blocks."""
         monkeypatch.setattr("lm_headroom.scoring.gradient.BLOCK", block)

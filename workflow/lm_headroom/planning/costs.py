@@ -9,8 +9,9 @@ from lm_headroom.engine.batch_size import bytes_per_token, logit_bytes
 
 BACKWARD_LINEAR = 1.0
 """Backward cost of linear maps relative to forward: only gradients of inputs, since weights are frozen."""
-BACKWARD_ATTENTION = 2.5
-"""Backward cost of attention relative to its two forward products: the scores again and four gradients."""
+BACKWARD_ATTENTION = 3.0
+"""Backward cost of attention relative to its two forward products: the scores again, four gradients, and the scores
+once more for how heads attend."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from lm_headroom.settings import other_dtype
 from lm_headroom.study.choices import LastLayerTokens, Reduction
 from lm_headroom.study.ranking_names import VARIANTS
 
-BLOCK = 256
+BLOCK = 64
 """Query positions whose attention is computed at once, so that no N x N attention map is kept."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -275,7 +275,7 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
     def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
         # A layer that is recomputed in the backward pass attends as before.
         if layer not in attended:
-            attended[layer] = _attention_statistics(q[0], k[0], attention_spec, [t.columns for t in batch.trees])
+            attended[layer] = attention_statistics(q[0], k[0], attention_spec, [t.columns for t in batch.trees])
 
     with (
         torch.enable_grad(),
@@ -307,7 +307,7 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
 
 
 @torch.no_grad()
-def _attention_statistics(
+def attention_statistics(
     q: Tensor, k: Tensor, attention_spec: AttentionSpec, columns: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Entropy of each query's attention, nats, and what it pays to its tree's first column, each [column, head].
@@ -323,11 +323,15 @@ def _attention_statistics(
     for queries, keys in zip(q.split(list(columns), dim=1), k.split(list(columns), dim=1), strict=True):
         for begin in range(0, queries.shape[1], BLOCK):
             end = min(begin + BLOCK, queries.shape[1])
-            attention_scores = attention_spec.cap(queries[:, begin:end] @ keys[:, :end].transpose(1, 2))
-            attention_scores.masked_fill_(attention_spec.masked_keys(begin, end, q.device), float("-inf"))
-            attention = attention_scores.softmax(dim=-1)
-            sinks.append(attention[:, :, 0])
-            entropies.append(torch.special.entr(attention).sum(dim=-1))
+            logits = attention_spec.cap(queries[:, begin:end] @ keys[:, :end].transpose(1, 2))
+            # Finite, since a masked key's probability of 0 is multiplied by it.
+            logits.masked_fill_(attention_spec.masked_keys(begin, end, q.device), torch.finfo(wide).min / 2)
+            # With the largest logit at 0, its probability is one over the normaliser, and nothing cancels.
+            logits -= logits.amax(dim=-1, keepdim=True)
+            attention = logits.softmax(dim=-1)
+            sinks.append(attention[:, :, 0].clone())
+            largest = attention.amax(dim=-1)
+            entropies.append(-largest.log() - attention.mul_(logits).sum(dim=-1))
     return torch.cat(entropies, dim=1).transpose(0, 1), torch.cat(sinks, dim=1).transpose(0, 1)
 
 
