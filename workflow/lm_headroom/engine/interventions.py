@@ -122,7 +122,7 @@ class Interventions:
                 f"{self.shape.heads} heads"
             )
         self._gates = gates
-        # Copied to the host once, so that layers without a closed gate cost nothing. Gradients need every layer.
+        # Copied to the host once, so that layers without a closed gate cost nothing. Backward passes need each layer.
         learned = gates is not None and gates.requires_grad
         self._closed = [] if gates is None else ((gates != 1).any(dim=1) | learned).tolist()
         self._empty = [] if gates is None or learned else (gates == 0).all(dim=1).tolist()

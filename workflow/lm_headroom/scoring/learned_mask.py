@@ -182,7 +182,7 @@ class _State:
 
     def __init__(self, shape: tuple[int, ...], learning_rate: float) -> None:
         self.log_alpha = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-        self.optimiser = torch.optim.Adam([self.log_alpha], lr=learning_rate)
+        self.adam = torch.optim.Adam([self.log_alpha], lr=learning_rate)
         self.arrays = {
             name: torch.zeros(shape, dtype=torch.float64) for name in ("log_alpha", "exp_avg", "exp_avg_sq", "opened")
         }
@@ -193,14 +193,14 @@ class _State:
         self.arrays = {name: torch.tensor(entry[name][0]) for name in self.arrays}
         self.log_alpha.data.copy_(self.arrays["log_alpha"])
         moments = {name: self.arrays[name] for name in ("exp_avg", "exp_avg_sq")}
-        self.optimiser.state[self.log_alpha] = {"step": torch.tensor(float(n_steps)), **moments}
+        self.adam.state[self.log_alpha] = {"step": torch.tensor(float(n_steps)), **moments}
 
     def step(self, probability: Tensor, gradient: Tensor, n_steps: int) -> None:
         """Move log_alphas by the gradient with respect to the shifted ones, whose P(z > 0) is ``probability``."""
         # The shift moves with every log_alpha, so that the share stays: what is left is who opens for whom.
         slope = probability * (1 - probability)
         self.log_alpha.grad = gradient - gradient.sum() * slope / slope.sum()
-        self.optimiser.step()
+        self.adam.step()
         self.arrays["log_alpha"] = self.log_alpha.detach()
         self.arrays["opened"] = self.arrays["opened"] + probability / n_steps
 
