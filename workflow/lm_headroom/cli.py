@@ -21,7 +21,7 @@ from lm_headroom.options import Command, as_typed, written
 from lm_headroom.places import check_writable
 
 GROUPS = {
-    "Study": "fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
+    "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
     "Score": "score-heads score-head-knockouts score-ffns select-ffns score-induction aggregate-heads aggregate-ffns "
     "average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
     "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
@@ -32,7 +32,7 @@ GROUPS = {
 }
 """Commands as the help groups them."""
 ELSEWHERE = {
-    **dict.fromkeys(("plan", "show", "verify"), "commands"),
+    **dict.fromkeys(("run", "plan", "show", "verify"), "commands"),
     **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
 }
 """Command to the module that declares it, where that is no step of the workflow."""

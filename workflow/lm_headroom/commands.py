@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Count, Positive
 from lm_headroom.study.choices import Dtype
+from lm_headroom.workflow_files import ROOT
+
+
+def run(study: Path, /, *snakemake: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Run a study by the workflow that belongs to this package; results go to the working folder.
+
+    Args:
+        study: the study file.
+        snakemake: targets and options of Snakemake.
+
+    Raises:
+        HeadroomError: Snakemake is not installed.
+
+    Example:
+        lm-headroom run my-study.yaml --cores 4 --dry-run
+    """
+    if find_spec("snakemake") is None:
+        raise HeadroomError("Snakemake is not installed here: install lm-headroom[workflow]")
+    # Rules call `python`, which must be this environment's.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    words = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study), *snakemake]
+    os.execve(sys.executable, [sys.executable, "-m", "snakemake", *words], {**os.environ, "PATH": path})
 
 
 def plan(

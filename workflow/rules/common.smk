@@ -12,8 +12,11 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.settings.enums import RerunTrigger
 
-WORKFLOW = Path(f"{workflow.basedir}/workflow")
-sys.path.insert(0, str(WORKFLOW))
+# From this file: where another Snakefile imports the workflow as a module, `workflow.basedir` is that one's folder.
+WORKFLOW = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
+# The folder of the package: this one in a checkout, and the environment's where a wheel has brought these files.
+IMPORT_FOLDER = WORKFLOW if (WORKFLOW / "lm_headroom").is_dir() else WORKFLOW.parents[2]
+sys.path.insert(0, str(IMPORT_FOLDER))
 
 from lm_headroom.artifacts import catalogue
 from lm_headroom.artifacts.catalogue import ARTIFACTS, CELL
@@ -40,7 +43,7 @@ from lm_headroom.tasks.digest import task_digest
 
 # Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
-os.environ.update(job_environment(WORKFLOW))
+os.environ.update(job_environment(IMPORT_FOLDER))
 STARTED = time.monotonic()
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 EMBEDDED_DATA = "resources/data"
@@ -56,7 +59,7 @@ SCRATCH = Path(SCRATCH_FOLDER.name)
 
 
 try:
-    check_places(WORKFLOW, Path.cwd())
+    check_places(IMPORT_FOLDER, Path.cwd())
     # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
     # --config as text.
     STUDY = read_merged(

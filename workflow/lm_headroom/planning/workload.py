@@ -22,8 +22,8 @@ from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
 from lm_headroom.study.ranking_names import LEARNED
+from lm_headroom.workflow_files import WORKFLOW
 
-WORKFLOW = Path(__file__).resolve().parents[2]
 GIB = 2**30
 MB = 10**6
 START_UP = 6.0

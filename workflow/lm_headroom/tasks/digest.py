@@ -17,6 +17,7 @@ import yaml
 from lm_headroom.artifacts.code_digest import source_digest, source_imports
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks.files import read_task_yaml, task_yaml
+from lm_headroom.workflow_files import IMPORT_FOLDER, PACKAGE
 
 PLACES = ("data_files", "data_dir", "cache_dir")
 """Keys of ``dataset_kwargs`` with the paths of data."""
@@ -117,12 +118,14 @@ def _code(module: str, folder: Path) -> dict[str, str]:
 
 def _module_file(name: str, folder: Path) -> Path | None:
     """Find the file of a user's module: relative to the file that names it, as lm-eval does, or where Python looks in a
-    job: in the working folder and this checkout."""
+    job: in the working folder and this package."""
     dots = len(name) - len(name.lstrip("."))
     if dots:
         folder = folder.joinpath(*[".."] * (dots - 1))
     parts = name.lstrip(".").split(".")
-    roots = [folder] if dots else [folder, Path.cwd(), Path(__file__).resolve().parents[2]]
+    # Of an installed package's folder, only the package itself: all that Python has may lie beside it.
+    own = [IMPORT_FOLDER] if parts[0] == PACKAGE.name else []
+    roots = [folder] if dots else [folder, Path.cwd(), *own]
     for root in roots:
         base = root.joinpath(*parts)
         for candidate in (base.with_name(f"{base.name}.py"), base / "__init__.py"):

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from lm_headroom.errors import HeadroomError
+from lm_headroom.workflow_files import WORKFLOW
 
-TASK_FOLDERS = Path(__file__).resolve().parents[2] / "tasks"
+TASK_FOLDERS = WORKFLOW / "tasks"
 """Holds a folder of task YAMLs for each value of the study's ``prompts``."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
