@@ -1,6 +1,7 @@
 """A wheel: what it needs, and that a study runs by it in an empty folder, far from any checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,3 +114,14 @@ def test_the_checkout_and_the_wheel_have_the_same_digests(installed, tmp_path):
         str(ROOT / "workflow"),
     )
     assert digests[0] == digests[1]
+
+
+def test_another_workflow_imports_this_as_a_module(tmp_path):
+    """With its own configuration file, whose keys are not the study's."""
+    (tmp_path / "own.yaml").write_text("study: {tasks: [copa], shots: [0]}\n")
+    lines = ['configfile: "own.yaml"', "module headroom:", f'    snakefile: "{ROOT}/Snakefile"']
+    lines += ['    config: config["study"]', "use rule * from headroom as headroom_*"]
+    (tmp_path / "Snakefile").write_text("\n".join(lines) + "\n")
+    planned = run([sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "headroom_prompts"], tmp_path)
+    assert planned.returncode == 0, planned.stdout
+    assert re.search(r"^headroom_render_prompts +1$", planned.stdout, re.MULTILINE), planned.stdout

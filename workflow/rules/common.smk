@@ -37,7 +37,7 @@ from lm_headroom.study.config import EMBEDDED
 from lm_headroom.study.lists import LISTED, keep_list
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import LEARNED, OTHER_DOCUMENTS, OWN
-from lm_headroom.study.reading import read_merged
+from lm_headroom.study.reading import parse_study, read_merged
 from lm_headroom.tasks.data import Records
 from lm_headroom.tasks.digest import task_digest
 
@@ -62,8 +62,13 @@ try:
     check_places(IMPORT_FOLDER, Path.cwd())
     # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
     # --config as text.
-    STUDY = read_merged(
-        map(Path, workflow.configfiles), workflow.config_settings.config_args or []
+    # Those are another workflow's where one imports this as a module: it hands over the study.
+    STUDY = (
+        parse_study(config)
+        if workflow.modifier.is_module
+        else read_merged(
+            map(Path, workflow.configfiles), workflow.config_settings.config_args or []
+        )
     )
     STUDY.check_folders()
     hardware_of(STUDY)
