@@ -63,13 +63,10 @@ try:
     # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
     # --config as text.
     # Those are another workflow's where one imports this as a module: it hands over the study.
-    STUDY = (
-        parse_study(config)
-        if workflow.modifier.is_module
-        else read_merged(
-            map(Path, workflow.configfiles), workflow.config_settings.config_args or []
-        )
-    )
+    changes = workflow.config_settings.config_args or []
+    files = map(Path, workflow.configfiles)
+    is_module = workflow.modifier.is_module
+    STUDY = parse_study(config) if is_module else read_merged(files, changes)
     STUDY.check_folders()
     hardware_of(STUDY)
     TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
