@@ -65,7 +65,7 @@ try:
     # Those are another workflow's where one imports this as a module: it hands over the study.
     changes = workflow.config_settings.config_args or []
     files = map(Path, workflow.configfiles)
-    is_module = workflow.modifier.is_module
+    is_module = not workflow.modifier.is_main_snakefile()
     STUDY = parse_study(config) if is_module else read_merged(files, changes)
     STUDY.check_folders()
     hardware_of(STUDY)
