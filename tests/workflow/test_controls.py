@@ -129,7 +129,7 @@ def test_ffns_go_in_the_control_orders_too(finished):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("magnitude", "'magnitude' is no control ranking of FFNs; expected reversed or random_N"),
+        ("magnitude", "'magnitude' is no control ranking of FFNs; expected reversed, random_N or a criterion"),
         ("random_1", "--controls are written beside --curve; give both"),
     ],
 )
@@ -141,7 +141,9 @@ def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path
 
 
 def test_more_controls_run_the_own_curves_and_what_shows_them(study):
-    study.configure(pruning={"levels": [0, 5, 50], "controls": [*CONTROLS[:2], *CONTROLS[3:]]})
+    # Criteria of heads alone.
+    of_heads = [*CONTROLS[:2], "target", "magnitude", "output_norm"]
+    study.configure(pruning={"levels": [0, 5, 50], "controls": of_heads})
     plan = study.planned()
     assert {"draw_fig05", "write_findings", "write_gains"} <= set(plan)
     assert {name: n for name, n in plan.items() if not name.startswith(("draw_", "write_"))} == {"evaluate_own": 6}

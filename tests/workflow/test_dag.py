@@ -17,12 +17,16 @@ from tests.support.paths import ROOT
 from tests.support.workflow_studies import drawn, edit, new_study, work
 
 # The figures of the tiny study, by the rule that draws them.
-HEAD_FIGURES = {"draw_fig03", "draw_fig12", "draw_fig13"}
-CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_fig16"} | {
-    f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "gains", "outcomes")
+HEAD_FIGURES = {"draw_fig03", "draw_fig12", "draw_fig13", "write_criteria_agreement"}
+CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_fig16", "draw_prunable_share"} | {
+    f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "criteria", "gains", "outcomes")
 }
-ORACLE_PAGES = {"draw_oracle", "write_oracle"}
-INDUCTION_FIGURES = {"draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"}
+COMPARED = {"draw_prunable_share", "write_criteria"}
+ORACLE_PAGES = {"draw_oracle", "write_oracle", "draw_criteria_agreement", "write_linearity"}
+INDUCTION_FIGURES = {
+    *("draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"),
+    *("draw_criteria_agreement", "write_criteria_agreement"),
+}
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
@@ -233,7 +237,8 @@ def test_a_new_level_of_the_grid_evaluates_the_grid(study):
 
 def test_a_study_may_leave_induction_out(study):
     study.configure(induction={"sequences": 0})
-    assert study.planned() == {"write_findings": 1, "write_reference": 1}
+    agreement = {"draw_criteria_agreement": 1, "write_criteria_agreement": 1}
+    assert study.planned() == {"write_findings": 1, "write_reference": 1, **agreement}
     study.run()
     assert study.planned() == {}
     text = study.result("tiny/findings/seed1234.md").read_text()
@@ -309,7 +314,11 @@ def test_editing_the_command_line_is_no_reason(study):
             {"evaluate_transfer": 2},
             {"draw_fig08", "draw_fig09", "draw_fig16", "write_findings", "write_losses"},
         ),
-        ({"margin": 5}, {}, {"write_headroom", "write_outcomes", "write_findings", "write_reference"}),
+        (
+            {"margin": 5},
+            {},
+            {"write_headroom", "write_outcomes", "write_findings", "write_reference", *COMPARED},
+        ),
         (
             {"induction": {"sequences": 3}},
             {"score_induction": 1, "retain_capacity": 2},
@@ -341,7 +350,7 @@ def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
     study.configure(head_oracle={"tasks": ["winogrande", "lambada_openai"], "heads": 5})
     plan = study.planned()
     assert work(plan) == {"score_head_knockouts": 4, "correlate_oracle": 1}
-    assert drawn(plan) == {"draw_oracle", "write_oracle", "write_findings"}
+    assert drawn(plan) == ORACLE_PAGES | {"write_findings"}
 
 
 def test_a_control_by_the_oracle_removes_each_head_and_reads_it(study):

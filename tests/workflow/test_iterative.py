@@ -20,7 +20,8 @@ def test_it_adds_its_jobs_and_draws_what_shows_them(study):
     recompute(study)
     plan = study.planned()
     assert work(plan) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}
-    assert drawn(plan) == {"draw_fig05", "write_findings", "write_losses"}
+    compared = {"draw_prunable_share", "write_criteria"}
+    assert drawn(plan) == {"draw_fig05", "write_findings", "write_losses"} | compared
     study.configure(pruning={**PRUNING, "step": 25})
     assert study.planned() == {}, "without the schedule, the step is no option of any job"
 
