@@ -6,7 +6,7 @@ import pytest
 from lm_headroom.analysis.mean_loss import holm
 from lm_headroom.analysis.non_inferiority import compare_losses
 
-STUDIES, QUESTIONS, CRITERIA = 400, 100, 8
+STUDIES, QUESTIONS, CRITERIA = 1000, 100, 8
 
 
 def outcomes(rng, kind, lost=0.0):
