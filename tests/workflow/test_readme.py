@@ -102,7 +102,14 @@ def test_named_keys_of_a_study_exist(page):
     [
         ("README", ["ranking  aggregate   own  random_1"]),
         # Nine of ten answers are right: of two choices, the likelier one by a nat, with log p of -1.
-        ("results", ["5 questions are answered by the whole model", "0% pruned: 1.59 bits"]),
+        (
+            "results",
+            [
+                "5 questions are answered by the whole model",
+                "ranking  aggregate    own  random_1",
+                "0% pruned: 1.59 bits",
+            ],
+        ),
     ],
 )
 def test_the_pandas_examples_read_a_finished_study(page, printed, tmp_path, monkeypatch, capsys):
