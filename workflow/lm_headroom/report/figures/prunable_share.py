@@ -9,11 +9,10 @@ from matplotlib.lines import Line2D
 from lm_headroom.analysis.non_inferiority import AT_LEAST, CONFIDENCE
 from lm_headroom.analysis.outcomes import in_title
 from lm_headroom.report.figures import style
-from lm_headroom.report.tables.criteria import Compared, compare
-from lm_headroom.report.tables.headroom import ABOVE_CHANCE
+from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.margins import margin_in_words
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
 
@@ -24,8 +23,6 @@ INCONCLUSIVE_AT = -7.0
 def data(matrix: ResultsMatrix) -> dict[tuple[Component, int], tuple[str, dict[str, Compared]]]:
     """Component and shots to the tasks that are averaged, in words, and ranking to its comparison.
 
-    Tasks at chance have nothing to lose, so the average is over those above chance where there are some.
-
     Raises:
         ArtifactError: an artifact of the study is missing or not its own.
     """
@@ -34,9 +31,8 @@ def data(matrix: ResultsMatrix) -> dict[tuple[Component, int], tuple[str, dict[s
     panels: dict[tuple[Component, int], tuple[str, dict[str, Compared]]] = {}
     for component in COMPONENTS:
         for shots in defining.shots if defining.tasks else ():
-            by_group = compare(defining, shots, component, chance)
-            group = next(name for name in (ABOVE_CHANCE, AVERAGE, *by_group) if name in by_group)
-            panels[component, shots] = (group, by_group[group][1])
+            group, _, compared = compare_average(defining, shots, component, chance)
+            panels[component, shots] = (group, compared)
     return panels
 
 

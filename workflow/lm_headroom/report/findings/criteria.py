@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE
 from lm_headroom.report.findings.words import at, by, count, levels_in_words, loss_in_words
-from lm_headroom.report.tables.criteria import Compared, compare
+from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
-from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
 
 
@@ -26,9 +26,7 @@ def criterion_sentence(
         component: what is pruned.
         chance: chance levels by task.
     """
-    by_group = compare(matrix, shots, component, chance)
-    group = next(name for name in (ABOVE_CHANCE, AVERAGE, *by_group) if name in by_group)
-    compared = by_group[group][1]
+    group, tasks, compared = compare_average(matrix, shots, component, chance)
     others = {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
     if not others:
         return
@@ -39,12 +37,11 @@ def criterion_sentence(
     what = f"the own ranking of {COMPONENTS[component]} {at(shots)}"
     verdict = f"`{name}` loses less than {what}" if is_better else f"No criterion loses significantly less than {what}"
     levels = [percent for percent in best.curve.percent if percent]
-    tasks = "" if group == ABOVE_CHANCE else f" and {count(len(by_group[group][0]), 'task')}"
-    above = " over the tasks above chance" if group == ABOVE_CHANCE else ""
+    over = " over the tasks above chance" if group == ABOVE_CHANCE else f" and {count(len(tasks), 'task')}"
     yield (
         f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, the best of {count(len(others), 'criterion')}, loses "
         f"{loss_in_words(best.mean_beyond_own, matrix.outcome)} beyond the own ranking, averaged over "
-        f"{levels_in_words(levels)}{tasks}{above} (p = {best.p_holm:.2g}, corrected for the number of rankings). "
+        f"{levels_in_words(levels)}{over} (p = {best.p_holm:.2g}, corrected for the number of rankings). "
         f"Prunable: {_share(compared[OWN])} under the own ranking, {_share(best)} under `{name}`."
     )
 

@@ -15,14 +15,17 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import notes_on, unit_of, with_interval
-from lm_headroom.report.tables.headroom import groups, prunable_of, share_in_words, whole_of
+from lm_headroom.report.tables.headroom import ABOVE_CHANCE, groups, percent_at, prunable_of, share_in_words, whole_of
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
 from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN
+from lm_headroom.study.choices import Outcome
+from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN, REVERSED
 
+Curves = Mapping[str, Mapping[str, Curve]]
+"""Ranking to task to its curve."""
 PAGE = (
     "shots",
     "pruned",
@@ -82,6 +85,16 @@ class CriterionRow(NamedTuple):
     p_holm: float | None = None
 
 
+class Cell(NamedTuple):
+    """What is compared: a ranking of a component on a task or an average, over so many tasks."""
+
+    shots: int
+    component: Component
+    task: str
+    ranking: str
+    tasks: int
+
+
 class Compared(NamedTuple):
     """A ranking beside the own one.
 
@@ -121,8 +134,35 @@ def compare(
     Raises:
         ArtifactError: an artifact is missing, or rankings were evaluated on different questions or at other levels.
     """
-    names = compared_rankings(matrix, component)
-    curves = {name: study_curves(matrix, shots, name, component) for name in names}
+    curves = _read_curves(matrix, shots, component)
+    members_of = _averages(matrix, curves, chance) | {task: [task] for task in matrix.tasks}
+    return {
+        name: (tasks, _compare_group(matrix, shots, component, chance, tasks, curves))
+        for name, tasks in members_of.items()
+    }
+
+
+def compare_average(
+    matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
+) -> tuple[str, list[str], dict[str, Compared]]:
+    """The average that stands for a study: its name, its tasks, and ranking to comparison.
+
+    Tasks at chance have nothing to lose, so it is over those above chance where only some are; of one task, it is that.
+
+    Args, Raises: as :func:`compare`.
+    """
+    curves = _read_curves(matrix, shots, component)
+    averages = _averages(matrix, curves, chance) or {matrix.tasks[0]: [matrix.tasks[0]]}
+    name = ABOVE_CHANCE if ABOVE_CHANCE in averages else next(iter(averages))
+    return name, averages[name], _compare_group(matrix, shots, component, chance, averages[name], curves)
+
+
+def _averages(matrix: ResultsMatrix, curves: Curves, chance: Mapping[str, ChanceLevel]) -> dict[str, list[str]]:
+    return groups(matrix.tasks, whole_of(curves[OWN]), chance)
+
+
+def _read_curves(matrix: ResultsMatrix, shots: int, component: Component) -> Curves:
+    curves = {name: study_curves(matrix, shots, name, component) for name in compared_rankings(matrix, component)}
     for by_task in curves.values():
         for task, curve in by_task.items():
             own = curves[OWN][task]
@@ -131,11 +171,7 @@ def compare(
                     f"{curve.path} and {own.path} hold different questions or levels; delete both and run the "
                     "workflow again"
                 )
-    members_of = groups(matrix.tasks, whole_of(curves[OWN]), chance) | {task: [task] for task in matrix.tasks}
-    return {
-        group: (tasks, _compare_group(matrix, shots, component, chance, tasks, curves))
-        for group, tasks in members_of.items()
-    }
+    return curves
 
 
 def _compare_group(
@@ -144,7 +180,7 @@ def _compare_group(
     component: Component,
     chance: Mapping[str, ChanceLevel],
     tasks: Sequence[str],
-    curves: Mapping[str, Mapping[str, Curve]],
+    curves: Curves,
 ) -> dict[str, Compared]:
     compared = {}
     own = [curves[OWN][task] for task in tasks]
@@ -180,12 +216,12 @@ def _overlap(
     if component == "heads" and name in ORACLES:
         return "the evaluation questions also ranked the heads"
     # Only the oracles of FFNs rank by the documents of `ffn.selection`; others rank by the scoring documents.
-    is_selected = component == "ffns" and name in (OWN, "reversed", *ORACLES)
+    is_selected = component == "ffns" and name in (OWN, REVERSED, *ORACLES)
     return explain_overlap(matrix, shots, component if is_selected else "heads", chance, tasks)
 
 
-def rows(matrix: ResultsMatrix) -> Iterator[CriterionRow]:
-    """All rows: per shots and component the averages, then each task; per ranking a row for each level.
+def compare_all(matrix: ResultsMatrix) -> Iterator[tuple[Cell, Compared]]:
+    """All comparisons: per shots and component the averages, then each task; of each all rankings.
 
     Args:
         matrix: its tasks define its outcome.
@@ -198,38 +234,34 @@ def rows(matrix: ResultsMatrix) -> Iterator[CriterionRow]:
         for component in COMPONENTS:
             for task, (tasks, compared) in compare(matrix, shots, component, chance).items():
                 for name, row in compared.items():
-                    cell = (shots, component, task, name, matrix.outcome, unit_of(matrix.outcome), len(tasks))
-                    yield from _level_rows(cell, row)
+                    yield Cell(shots, component, task, name, len(tasks)), row
 
 
-def _level_rows(cell: tuple[object, ...], row: Compared) -> Iterator[CriterionRow]:
+def rows(matrix: ResultsMatrix) -> Iterator[CriterionRow]:
+    """A row for each level that prunes anything of each of :func:`compare_all`."""
+    for cell, row in compare_all(matrix):
+        yield from _level_rows(matrix.outcome, cell, row)
+
+
+def _level_rows(outcome: Outcome, cell: Cell, row: Compared) -> Iterator[CriterionRow]:
     curve, prunable = row.curve, row.prunable
-    shares = (
-        None if level is None else curve.percent[level] for level in (prunable.level, prunable.estimate, prunable.below)
-    )
+    shares = (percent_at(curve, level) for level in (prunable.level, prunable.estimate, prunable.below))
+    place = (*cell[:-1], outcome, unit_of(outcome), cell.tasks)
     verdict = (curve.questions, prunable.verdict, *shares, prunable.power, prunable.reason)
+    losses = (curve.loss, curve.loss_interval.low, curve.loss_interval.high)
     for level, percent in enumerate(curve.percent):
-        if percent == 0:
-            continue
-        limits = (curve.loss, curve.loss_interval.low, curve.loss_interval.high)
-        here = CriterionRow._make((*cell, *verdict, percent, *(float(values[level]) for values in limits), *[None] * 8))
-        if row.beyond_own is not None and row.mean_beyond_own is not None:
-            beyond = (float(values[level]) for values in row.beyond_own)
-            last = (*beyond, *row.mean_beyond_own, row.p, row.p_holm)
-            here = CriterionRow._make((*here[: -len(last)], *last))
-        yield here
+        if percent:
+            compared: tuple[float | None, ...] = ()
+            if row.beyond_own is not None and row.mean_beyond_own is not None:
+                beyond = (float(values[level]) for values in row.beyond_own)
+                compared = (*beyond, *row.mean_beyond_own, row.p, row.p_holm)
+            lost = (float(values[level]) for values in losses)
+            yield CriterionRow(*place, *verdict, percent, *lost, *compared)  # type: ignore[call-arg,arg-type]
 
 
-def _page_rows(matrix: ResultsMatrix) -> Iterator[tuple[object, ...]]:
-    """Rows of the page: the averages, or the tasks of a study with one, a row per ranking."""
-    chance = read_chance_levels(matrix)
-    for shots in matrix.shots if matrix.tasks else ():
-        for component, title in COMPONENTS.items():
-            for group, (_, compared) in compare(matrix, shots, component, chance).items():
-                if group in matrix.tasks and len(matrix.tasks) > 1:
-                    continue
-                for name, row in compared.items():
-                    yield (f"{shots}-shot", title, group, name, *_in_words(matrix, row))
+def _is_shown(cell: Cell, matrix: ResultsMatrix) -> bool:
+    """Whether the page has it: the averages, or the only task."""
+    return cell.task not in matrix.tasks or len(matrix.tasks) == 1
 
 
 def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
@@ -250,8 +282,13 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     """Write the table to ``out``.csv, ``out``.md and ``out``.html."""
     with reads() as sources:
         defining, left_out = restrict(matrix)
-        table = list(rows(defining))
-        page = list(_page_rows(defining))
+        compared = list(compare_all(defining))
+    table = [line for cell, row in compared for line in _level_rows(matrix.outcome, cell, row)]
+    page = [
+        (f"{cell.shots}-shot", COMPONENTS[cell.component], cell.task, cell.ranking, *_in_words(matrix, row))
+        for cell, row in compared
+        if _is_shown(cell, defining)
+    ]
     record = describe_drawn("table", "report.tables.criteria", sources, matrix.options, out)
     unit = OUTCOMES[matrix.outcome].unit
     notes = [*NOTES, f"Losses on the page are in {unit}.", *notes_on(matrix, left_out, is_tested=True)]

@@ -241,13 +241,13 @@ def _row(
         *cell,
         **_whole(matrix, curve, chance),
         verdict=prunable.verdict,
-        below=_percent(curve, prunable.below),
-        relative=_percent(curve, prunable.relative),
+        below=percent_at(curve, prunable.below),
+        relative=percent_at(curve, prunable.relative),
         power=prunable.power,
         paper=PAPER.get((component, name), "") if ranking == "own" else "",
         reason=prunable.reason,
     )
-    more: dict[str, Any] = {f"estimate_{component}": _percent(curve, prunable.estimate)}
+    more: dict[str, Any] = {f"estimate_{component}": percent_at(curve, prunable.estimate)}
     if prunable.level is not None:
         more |= {component: curve.percent[prunable.level], **_pruned(curve, curve.removed, prunable.level)}
     return row._replace(**more)
@@ -308,21 +308,22 @@ def _pruned(averaged: Average, removed: Any, at: Any) -> dict[str, Any]:
     return {name: float(value[at]) for name, value in values.items()}
 
 
-def _percent(curve: AverageCurve, level: int | None) -> int | None:
+def percent_at(curve: AverageCurve, level: int | None) -> int | None:
+    """The percent of a level; None of none."""
     return None if level is None else curve.percent[level]
 
 
 def share_in_words(prunable: Prunable, curve: AverageCurve) -> str:
     """``at least 20% (point estimate 40%, upper bound 70%)``; empty where inconclusive."""
     if prunable.verdict == ESTIMATE_ONLY:
-        return f"{ESTIMATE_ONLY}, {_percent(curve, prunable.estimate)}%"
+        return f"{ESTIMATE_ONLY}, {percent_at(curve, prunable.estimate)}%"
     levels = (prunable.level, prunable.estimate, prunable.below)
-    return _words(prunable.verdict, *(_percent(curve, level) for level in levels))
+    return _words(prunable.verdict, *(percent_at(curve, level) for level in levels))
 
 
 def limits_in_words(prunable: Prunable, curve: AverageCurve) -> str:
     """``point estimate 40%, upper bound 70%, 95% confidence``."""
-    estimate, below = (_percent(curve, level) for level in (prunable.estimate, prunable.below))
+    estimate, below = (percent_at(curve, level) for level in (prunable.estimate, prunable.below))
     return f"{_limits(estimate, below)}, {100 * CONFIDENCE:.0f}% confidence"
 
 
