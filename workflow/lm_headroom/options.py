@@ -118,24 +118,19 @@ def _control(text: str) -> str:
     raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
 
 
-def _points(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if 0 < value <= 100:
-        return value
-    raise ValueError(f"{text!r}: expected percentage points above 0, to 100")
+def _number_to(high: float, meaning: str) -> Callable[[str], float]:
+    """A conversion to a number above 0, to ``high``."""
 
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if 0 < value <= high:
+            return value
+        raise ValueError(f"{text!r}: expected {meaning} above 0, to {high}")
 
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if 0 < value <= 10:
-        return value
-    raise ValueError(f"{text!r}: expected a learning rate above 0, to 10")
+    return parse
 
 
 def _compared(text: str) -> ComparedModel:
@@ -170,10 +165,9 @@ HeadCriterion = Annotated[str, converter(_head_criterion)]
 FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
-Points = Annotated[float | None, converter(_points)]
-Rate = Annotated[float, converter(_rate)]
+Points = Annotated[float | None, converter(_number_to(100, "percentage points"))]
+Rate = Annotated[float, converter(_number_to(10, "a learning rate"))]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
-Component = Literal["heads", "ffns"]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""
 

@@ -53,8 +53,8 @@ def test_estimates_are_of_all_ffns_and_of_the_heads_that_the_oracle_removed(stud
     ]
     rows = [row for row in linearity.rows(study) if row.shots == 0 and row.part == "all"]
     for one, row in zip(estimates, rows, strict=True):
-        assert (row.component, row.task, row.components) == (one.component, one.task, len(one.rise))
-        assert row.gap == pytest.approx(np.abs(one.estimate - one.rise).mean())
+        assert (row.component, row.task, row.values.components) == (one.component, one.task, len(one.rise))
+        assert row.values.gap == pytest.approx(np.abs(one.estimate - one.rise).mean())
 
 
 @pytest.mark.parametrize("name", ["criteria_agreement", "linearity"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact
 from lm_headroom.errors import HeadroomError
+from lm_headroom.study import choices
 
 Head = tuple[int, int]
 """Layer and head, from 0."""
@@ -28,7 +29,7 @@ class Ranking(Generic[Component]):
         artifact: the file that the order was read from.
     """
 
-    component: Literal["heads", "ffns"]
+    component: choices.Component
     order: tuple[Component, ...]
     artifact: ArtifactFile
 

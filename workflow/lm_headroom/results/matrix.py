@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lm_headroom.artifacts.catalogue import file_of
 from lm_headroom.artifacts.model_record import NAME, read_record
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of, read_artifact
 from lm_headroom.settings import MARGIN
-from lm_headroom.study.choices import ACCURACY, Outcome, Statistic
+from lm_headroom.study.choices import ACCURACY, Component, Outcome, Statistic
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import ffn_controls, head_controls
 
-Component = Literal["heads", "ffns"]
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What can be pruned, and what figures and findings call it."""
 AVERAGE = "average"

@@ -66,7 +66,7 @@ def read_file(path: Path, shape: tuple[int, ...]) -> Array:
     Raises:
         HeadroomError: it cannot be read; a column is unknown or missing; or a row is wrong, there twice, or missing.
     """
-    table = _read_table(path)
+    table = read_table(path)
     names = ("layer", "head")[: len(shape)]
     _check_columns(path, table, [*names, "score"])
     places = [_numbers(path, table, name, size) for name, size in zip(names, shape, strict=True)]
@@ -135,7 +135,12 @@ def _load_function(source: str) -> Callable[..., Any]:
     return called
 
 
-def _read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
+    """The table of a CSV or Parquet file of the user's.
+
+    Raises:
+        HeadroomError: it is neither.
+    """
     try:
         return pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
@@ -19,6 +17,7 @@ from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import UnrecognisedError, provenance, read_artifact
 from lm_headroom.errors import HeadroomError
+from lm_headroom.scoring.custom_ranking import read_table
 
 Place = tuple[int, ...]
 """A head (layer, head), or an FFN (layer,)."""
@@ -64,14 +63,12 @@ def _read(path: Path, n_numbers: int) -> pa.Table:
     """The table of a file: an artifact that ranks, with its checks, or a table of the user's."""
     if not path.is_file():
         raise HeadroomError(f"{path}: no such file; expected a ranking's Parquet or CSV file")
+    if path.suffix == ".csv":
+        return read_table(path)
     try:
-        if path.suffix == ".csv":
-            return pyarrow.csv.read_csv(path)
         provenance(path)
-    except UnrecognisedError:
-        return pq.read_table(path)
-    except pa.ArrowException as error:
-        raise HeadroomError(f"{path}: it cannot be read as a table ({str(error).splitlines()[0]})") from error
+    except (UnrecognisedError, pa.ArrowException):
+        return read_table(path)
     return read_artifact(path, *READ[n_numbers]).table
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import Component, Count, OutFile, Positive, Rate, Settings, StudyKey, recorded_options
+from lm_headroom.options import Count, OutFile, Positive, Rate, Settings, StudyKey, recorded_options
+from lm_headroom.study.choices import Component
 from lm_headroom.study.criteria import HEADS
 from lm_headroom.study.ranking_names import LEARNED
 

@@ -9,7 +9,8 @@ from lm_headroom.analysis.ranking import rank_heads as rank
 from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import Component, OutFile, Settings, recorded_options
+from lm_headroom.options import OutFile, Settings, recorded_options
+from lm_headroom.study.choices import Component
 from lm_headroom.study.criteria import FFNS
 
 

@@ -23,6 +23,8 @@ KnockoutOutcome = Literal[
 ]
 """Outcomes of knockouts of single components."""
 Outcome = Literal[KnockoutOutcome, "accuracy_norm"]
+Component = Literal["heads", "ffns"]
+"""What can be pruned."""
 HeadOutput = Literal["attention", "value"]
 LEVELS = tuple(range(0, 100, 10))
 """Percents at which curves are measured, unless others are named."""

@@ -22,6 +22,7 @@ from lm_headroom.study.choices import (
     DEFAULT_MARGINS,
     LEVELS,
     Aggregation,
+    Component,
     Device,
     Dtype,
     HeadOutput,
@@ -282,7 +283,7 @@ class LearnedMask(Section):
     """A mask of gates, trained on the scoring documents of each task along a path of sparsities, as the upper reference
     of cheap criteria. Its ranking, `learned`, is evaluated beside the others."""
 
-    components: list[Literal["heads", "ffns"]] = Field(
+    components: list[Component] = Field(
         default=[],
         description="What is masked: `heads`, `ffns` or both, each by a training of its own; an empty list for none.",
     )
@@ -425,7 +426,7 @@ class CustomRanking(Section):
         "from 0; the lowest score is pruned first), or `module:function`, which computes the scores. A path may name "
         "`{model}`, `{task}`, `{shot}` and `{seed}`. Relative paths and modules are searched in the working folder."
     )
-    component: Literal["heads", "ffns"] = Field(default="heads", description="What it ranks: `heads` or `ffns`.")
+    component: Component = Field(default="heads", description="What it ranks: `heads` or `ffns`.")
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lm_headroom.analysis.criteria_agreement import linearity, thirds
+from lm_headroom.analysis.criteria_agreement import Linearity, linearity, thirds
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
@@ -28,19 +28,13 @@ NOTES = (
 
 
 class LinearityRow(NamedTuple):
-    """One task's heads or FFNs, all or a third of them by their absolute estimate; losses in nats."""
+    """One task's heads or FFNs, all or a third of them by their absolute estimate, and how linear their losses are."""
 
     shots: int
     component: Component
     task: str
     part: str
-    components: int
-    pearson: float | None
-    srcc: float | None
-    slope: float | None
-    gap: float
-    rise: float
-    wrong_sign: float
+    values: Linearity
 
 
 def rows(matrix: ResultsMatrix) -> Iterator[LinearityRow]:
@@ -54,14 +48,17 @@ def rows(matrix: ResultsMatrix) -> Iterator[LinearityRow]:
             for part, chosen in thirds(values.estimate):
                 if chosen.any():
                     compared = linearity(values.estimate[chosen], values.rise[chosen])
-                    yield LinearityRow(shots, values.component, values.task, part, *compared)
+                    yield LinearityRow(shots, values.component, values.task, part, compared)
 
 
 def in_words(row: LinearityRow) -> tuple[object, ...]:
     """A row of the page."""
-    correlations = ("" if value is None else f"{value:.2f}" for value in (row.pearson, row.srcc, row.slope))
-    losses = (f"{row.gap:.4f}", f"{row.rise:.4f}", f"{100 * row.wrong_sign:.0f}%")
-    cell = (f"{row.shots}-shot", COMPONENTS[row.component], row.task, row.part, row.components)
+    compared = row.values
+    correlations = (
+        "" if value is None else f"{value:.2f}" for value in (compared.pearson, compared.srcc, compared.slope)
+    )
+    losses = (f"{compared.gap:.4f}", f"{compared.rise:.4f}", f"{100 * compared.wrong_sign:.0f}%")
+    cell = (f"{row.shots}-shot", COMPONENTS[row.component], row.task, row.part, compared.components)
     return (*cell, *correlations, *losses)
 
 
@@ -71,4 +68,6 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
         table = list(rows(matrix))
     record = describe_drawn("table", "report.tables.linearity", sources, matrix.options, out)
     title = f"Where first-order estimates hold: {matrix.model}"
-    write_table(out, title, LinearityRow._fields, table, record, list(NOTES), (PAGE, [in_words(row) for row in table]))
+    fields = (*LinearityRow._fields[:-1], *Linearity._fields)
+    lines = [(*row[:-1], *row.values) for row in table]
+    write_table(out, title, fields, lines, record, list(NOTES), (PAGE, [in_words(row) for row in table]))
