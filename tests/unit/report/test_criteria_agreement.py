@@ -70,3 +70,15 @@ def test_the_figure_has_a_matrix_and_a_scatter_per_component_and_shots(study):
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert sum(title.startswith("SRCC") for title in titles) == 4
     assert sum(title.startswith("Removing one of the") for title in titles) == 4
+
+
+def test_pairs_that_differ_have_each_criterions_own_heads_in_its_columns():
+    """One criterion prunes the first layer first, the other the last: swapped columns would show."""
+    rising = np.arange(20.0).reshape(4, 5)
+    matching = np.repeat([[0.1], [0.0], [0.0], [0.9]], 5, axis=1)
+    ((a, b, *numbers),) = criteria_agreement._pairs({"up": rising, "down": -rising}, matching)
+    srcc, *overlaps, a_depth, b_depth, a_matching, b_matching = numbers
+    assert (a, b, srcc, overlaps) == ("up", "down", -1, [0, 0, 0])
+    # Of 20 heads the lowest 30% are 6: the first layer and one head of the second, or the last and one of the third.
+    assert (a_depth, b_depth) == pytest.approx((1 / 18, 17 / 18))
+    assert (a_matching, b_matching) == pytest.approx((0.5 / 6, 4.5 / 6))
