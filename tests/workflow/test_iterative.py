@@ -35,6 +35,8 @@ def test_a_study_with_it_runs_and_belongs_together(study):
         # By the study's other outcome: what exists already would be stale.
         "results/tiny/figures/fig05_heads_pruned-gold_probability-seed1234.png",
         "results/tiny/tables/losses-gold_probability-seed1234.csv",
+        *(f"results/tiny/figures/prunable_share{outcome}-seed1234.png" for outcome in ("", "-gold_probability")),
+        *(f"results/tiny/tables/criteria{outcome}-seed1234.csv" for outcome in ("", "-gold_probability")),
     ]
     study.run(*targets)
     cell = "winogrande/0shot-seed1234"
