@@ -69,8 +69,15 @@ def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates]) -> No
         ax.plot(values.estimate, values.rise, label=label, markersize=3, alpha=0.7, **look)
     # Linear about 0, where most heads lie, and logarithmic beyond, so that one layer does not swallow the rest.
     smallest = 0.01 * max(float(np.abs(values.rise).max()) for values in group) or 1.0
+    largest = max(float(np.abs([values.estimate, values.rise]).max()) for values in group)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(smallest)), np.log10(largest) + 1)
     ax.set_xscale("symlog", linthresh=smallest)
     ax.set_yscale("symlog", linthresh=smallest)
+    limits = ax.get_xlim(), ax.get_ylim()
+    # Inside the linear part, ticks of decades would overlap.
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks([*-decades[::-1], 0, *decades])
+    ax.set(xlim=limits[0], ylim=limits[1])
     ax.set(xlabel="first-order estimate (nats)", ylabel="rise of the loss (nats)")
     ax.set_title(f"Removing one of the {COMPONENTS[group[0].component]}, {style.shot_title(group[0].shots)}")
     ax.legend(fontsize=6, frameon=False)

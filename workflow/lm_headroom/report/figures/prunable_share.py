@@ -54,7 +54,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
         Line2D([], [], color="black", marker="x", linestyle="", markersize=5),
     ]
     labels = ["point estimate", between, "at least: more questions could show more", "inconclusive"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, per_row), frameon=False)
     margin = f"within {margin_in_words(matrix)}"
     style.headline(figure, f"Largest share prunable {margin}, by criterion{in_title(matrix.outcome)}")
     return figure
