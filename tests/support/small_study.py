@@ -27,7 +27,7 @@ from lm_headroom.artifacts.store import provenance, read, write, write_json
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.steps.correlate_oracle import correlate_oracle
 from lm_headroom.study.criteria import criterion_columns
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 N = 10
 """Questions per task."""
@@ -258,12 +258,13 @@ def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> Non
     """Accuracy curves of one task: heads under each ranking, FFNs under the own."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
     known = task in study.tasks
-    rankings = ["own", "aggregate", *(head_controls(study.controls) if known else ())]
+    beside = study.beside_own("heads")
+    rankings = ["own", "aggregate", *(beside if known else ())]
     curves = [("heads", name, values.levels) for name in rankings]
     if task in study.transfer:
         curves += [("heads", name, values.transfer_levels) for name in ("highest_srcc", "lowest_srcc")]
     if known:
-        curves += [("ffns", name, values.levels) for name in ("own", *ffn_controls(study.controls))]
+        curves += [("ffns", name, values.levels) for name in ("own", *study.beside_own("ffns"))]
     for component, ranking, levels in curves:
         size, count = (HEAD_SIZE, total) if component == "heads" else (FFN_SIZE, layers)
         pruned = [count_at(percent, count) for percent in levels]

@@ -144,7 +144,26 @@ def test_the_finding_names_the_best_other_criterion_beside_the_own(controlled):
         replace(controlled, controls=("reversed", "random_1", "target")), 0, "heads", chance
     )
     assert finding.startswith("- **No criterion loses significantly less than the own ranking of heads")
-    assert "`target`, the best of 1 criterion, loses" in finding
+    assert "`target`, the only other criterion, loses" in finding
+
+
+def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path):
+    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=(), custom_heads=("learned",))
+
+    def right(k, component, task, ranking):
+        known = RIGHT[k].get((component, task, ranking), DEFAULT)
+        own = RIGHT[k].get((component, task, "own"), DEFAULT)
+        return {"own": [own[0], 3, 3, 3], "learned": [own[0], 8, 8, 8]}.get(ranking, known)
+
+    write_study(study, Values(right=right, repeat=40, selection="scoring"))
+    (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
+    assert finding.startswith("- **A learned mask of heads with 5-shot prompts loses less than the own ranking.**")
+    (row,) = {
+        row.mean_beyond_own
+        for row in criteria.rows(study)
+        if (row.ranking, row.shots, row.task) == ("learned", 5, "average")
+    }
+    assert f"it loses {100 * row:.1f} points (" in finding
 
 
 def test_no_finding_where_only_orders_were_evaluated(controlled):

@@ -382,10 +382,8 @@ def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -
     return outcome in study.judged and has(study)
 
 
-_CRITERIA = _together(
-    _read("head_importance", task=_tasks), _read("ffn_gradient", task=_tasks), _read("prefix_matching")
-)
 _TRUE_RISES = _together(_read("oracle_agreement"), _ORACLES)
+_CRITERIA = _together(_read("head_importance", task=_tasks), _read("prefix_matching"), _TRUE_RISES)
 _COMPARED = _together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS)
 
 
@@ -425,7 +423,7 @@ PRODUCTS: tuple[Product, ...] = (
             title="how much each criterion lets one prune, as a figure", **_COMPARES)),
     Product("figure", "criteria_agreement", "{model}/figures/criteria_agreement-seed{seed}", "head importance",
             "Why criteria differ", "criteria_agreement", "report.figures.criteria_agreement:draw",
-            _together(_CRITERIA, _TRUE_RISES), (*_MATRIX, "without_induction"),
+            _CRITERIA, (*_MATRIX, "without_induction"),
             title="rank correlations between criteria, and estimates against the true rise of the loss, as a figure"),
     _comparison("prunable", "what can be pruned", *_MATRIX),
     _comparison("rankings", "rankings of heads", *_MATRIX, "correlation"),

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lm_headroom.analysis.outcomes import MEASURES
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import ArtifactError, read, read_artifact
-from lm_headroom.results.curves import lost_by_question
+from lm_headroom.results.curves import UndefinedOutcomeError, lost_by_question
 from lm_headroom.results.matrix import Component, ResultsMatrix
 from lm_headroom.results.oracle import read_heads
 from lm_headroom.results.scores import read_scores
-from lm_headroom.study.criteria import FFNS, criterion_columns
+from lm_headroom.study.choices import ACCURACY
+from lm_headroom.study.criteria import CRITERIA, FFNS, criterion_columns
+from lm_headroom.study.ranking_names import ORACLES
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ESTIMATE = "loss_rise"
@@ -27,14 +31,44 @@ ESTIMATE = "loss_rise"
 def read_criteria(matrix: ResultsMatrix, shots: int, component: Component, task: str) -> dict[str, Array]:
     """Criterion to a task's scores, each [layer, head], of FFNs [layer, 1].
 
+    The oracles are among them where the task defines their outcome; of heads, where each head was removed.
+
     Raises:
-        ArtifactError: the artifact is missing or another's.
+        ArtifactError: an artifact is missing or another's.
     """
     if component == "heads":
         path = matrix.path("head_importance", shots, task=task)
-        return dict(read_scores(path, **matrix.expected(shots, task)).others)
+        columns = dict(read_scores(path, **matrix.expected(shots, task)).others)
+        return columns | (_head_oracles(matrix, shots, task) if task in _oracle_tasks(matrix) else {})
     table = read(matrix.path("ffn_gradient", shots, task=task), FFN_GRADIENT, **matrix.expected(shots, task))
-    return {name: layers(table, name)[:, None] for name in criterion_columns(FFNS)}
+    columns = {name: layers(table, name)[:, None] for name in criterion_columns(FFNS)}
+    oracle = read_artifact(
+        matrix.path("ffn_importance", shots, task=task), FFN_IMPORTANCE, **matrix.expected(shots, task)
+    )
+    rows = oracle.table.sort_by("layer")
+    for name in ORACLES:
+        with suppress(UndefinedOutcomeError):
+            lost = lost_by_question(rows, oracle.path, CRITERIA[name].knockout or ACCURACY)
+            columns[name] = lost.mean(axis=1, keepdims=True)
+    return columns
+
+
+def _oracle_tasks(matrix: ResultsMatrix) -> list[str]:
+    """Tasks whose heads an oracle removed one at a time."""
+    rows = read(matrix.path("oracle_agreement"), ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
+    return list(dict.fromkeys(row["task"] for row in rows if row["component"] == "heads"))
+
+
+def _head_oracles(matrix: ResultsMatrix, shots: int, task: str) -> dict[str, Array]:
+    """Oracle to its scores, [layer, head]; nothing of a sample of the heads."""
+    heads = read_heads(matrix, shots, task)
+    if heads.sampled:
+        return {}
+    by_outcome = {MEASURES[measure]: lost for measure, lost in heads.outcomes.items() if measure in MEASURES}
+    losts = {name: by_outcome.get(CRITERIA[name].knockout or ACCURACY) for name in ORACLES}
+    assert heads.layers is not None
+    n_layers = heads.layers.max() + 1
+    return {name: lost.mean(axis=1).reshape(n_layers, -1) for name, lost in losts.items() if lost is not None}
 
 
 @dataclass(frozen=True)
@@ -63,8 +97,7 @@ def read_estimates(matrix: ResultsMatrix, shots: int) -> Iterator[Estimates]:
     Raises:
         ArtifactError: an artifact is missing or another's.
     """
-    agreement = read(matrix.path("oracle_agreement"), ORACLE_AGREEMENT, **matrix.expected()).to_pylist()
-    for task in dict.fromkeys(row["task"] for row in agreement if row["component"] == "heads"):
+    for task in _oracle_tasks(matrix):
         heads = read_heads(matrix, shots, task)
         assert heads.layers is not None
         assert heads.heads is not None

@@ -1,4 +1,4 @@
-"""Findings 1 and 2, continued: the study's own criterion and the best other one, side by side."""
+"""Findings 1 and 2, continued: the study's own criterion, the best other one and a learned mask, side by side."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
-from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import LEARNED, OWN, REVERSED, drawn_with
 
 
 def criterion_sentence(
     matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
 ) -> Iterator[str]:
-    """Whether another criterion loses less than the study's own; nothing where no other was evaluated.
+    """Whether another criterion loses less than the study's own, and how far both are from a learned mask.
 
-    The best of several looks better than it is; its p value is corrected for their number.
+    Nothing where no other was evaluated. The best of several looks better than it is; its p value is corrected for
+    their number.
 
     Args:
         matrix: judged by one outcome, which its tasks define.
@@ -28,6 +29,8 @@ def criterion_sentence(
     """
     group, tasks, compared = compare_average(matrix, shots, component, chance)
     others = {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
+    if LEARNED in compared:
+        yield from _learned_sentence(matrix, compared[LEARNED], f"{COMPONENTS[component]} {at(shots)}")
     if not others:
         return
     name, best = min(others.items(), key=lambda item: item[1].mean_beyond_own or (0.0, 0.0, 0.0))
@@ -39,16 +42,32 @@ def criterion_sentence(
     levels = [percent for percent in best.curve.percent if percent]
     over = " over the tasks above chance" if group == ABOVE_CHANCE else f" and {count(len(tasks), 'task')}"
     yield (
-        f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, the best of {count(len(others), 'criterion')}, loses "
+        f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, {_place(len(others))}, loses "
         f"{loss_in_words(best.mean_beyond_own, matrix.outcome)} beyond the own ranking, averaged over "
         f"{levels_in_words(levels)}{over} (p = {best.p_holm:.2g}, corrected for the number of rankings). "
         f"Prunable: {_share(compared[OWN])} under the own ranking, {_share(best)} under `{name}`."
     )
 
 
+def _place(n_others: int) -> str:
+    return "the only other criterion" if n_others == 1 else f"the best of {n_others} criteria"
+
+
+def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str) -> Iterator[str]:
+    """What a learned mask loses beside the own ranking."""
+    beyond = learned.mean_beyond_own
+    if beyond is not None:
+        verdict = "less" if beyond[2] < 0 else "no less"
+        yield (
+            f"- **A learned mask of {what} loses {verdict} than the own ranking.** {by(matrix.outcome)}, it loses "
+            f"{loss_in_words(beyond, matrix.outcome)} beyond the own ranking, averaged over levels: what gates trained "
+            f"on the scoring documents show to be within reach. Prunable: {_share(learned)} under the mask."
+        )
+
+
 def _is_other_criterion(name: str, row: Compared) -> bool:
-    """Whether a ranking is by another criterion and validly tested: no order, nor the own ranking under its name."""
-    is_order = name == REVERSED or drawn_with(name) is not None
+    """Whether a ranking is by another criterion, not the own one under its name, and validly tested."""
+    is_order = name in (REVERSED, LEARNED) or drawn_with(name) is not None
     return row.p_holm is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
 
 

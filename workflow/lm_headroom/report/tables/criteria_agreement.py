@@ -21,6 +21,8 @@ from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMa
 Array = np.ndarray[Any, np.dtype[np.float64]]
 PERCENTS = (10, 30, 50)
 """Of the components that a criterion prunes first, which overlaps are shown."""
+SINK = "bos_sink"
+"""The criterion that says how much heads attend to the first token."""
 DIFFERENCE = 30
 """The percent at which the table says where two criteria differ."""
 PAGE = (
@@ -35,9 +37,10 @@ NOTES = (
     "*SRCC*: Spearman's rank correlation of the two criteria's scores. *Overlap*: of the 10, 30 or 50% that one "
     "criterion prunes first, the share that the other prunes, too; unrelated criteria overlap by that percent itself.",
     f"*Depth of each one's own*: of the {DIFFERENCE}% pruned first, those that one criterion prunes and the other "
-    "keeps: their mean depth, from 0 (first layer) to 1 (last). The CSV also has their mean prefix-matching score, "
-    "which induction heads have high.",
-    "The page has means over tasks; the CSV has every task. A study's own criterion is among the columns.",
+    "keeps: their mean depth, from 0 (first layer) to 1 (last). Of heads, the CSV also has their mean prefix-matching "
+    "score, high for induction heads, and their mean attention to the first token, high for attention sinks.",
+    "The page has means over tasks; the CSV has every task. A study's own criterion is among the columns. An oracle is "
+    "there where each component was removed alone: of FFNs always, of heads under `head_oracle` for all heads.",
 )
 
 
@@ -60,6 +63,8 @@ class AgreementRow(NamedTuple):
     b_only_depth: float | None
     a_only_prefix_matching: float | None = None
     b_only_prefix_matching: float | None = None
+    a_only_sink: float | None = None
+    b_only_sink: float | None = None
 
 
 def rows(matrix: ResultsMatrix) -> Iterator[AgreementRow]:
@@ -71,27 +76,37 @@ def rows(matrix: ResultsMatrix) -> Iterator[AgreementRow]:
     matching = None if matrix.without_induction else read_induction(matrix, "prefix_matching")[0]
     for shots in matrix.shots:
         for component in COMPONENTS:
+            prefix = matching if component == "heads" else None
             by_task = {
-                task: list(_pairs(read_criteria(matrix, shots, component, task), matching)) for task in matrix.tasks
+                task: {row[:2]: row for row in _pairs(read_criteria(matrix, shots, component, task), prefix)}
+                for task in matrix.tasks
             }
+            # An oracle may be of some tasks alone.
+            shared = [pair for pair in by_task[matrix.tasks[0]] if all(pair in pairs for pairs in by_task.values())]
             for name in matrix.averages:
-                for pairs in zip(*by_task.values(), strict=True):
-                    means = [_mean(values) for values in zip(*(row[2:] for row in pairs), strict=True)]
-                    yield AgreementRow(shots, component, name, *pairs[0][:2], *means)
+                for pair in shared:
+                    means = map(_mean, zip(*(pairs[pair][2:] for pairs in by_task.values()), strict=True))
+                    yield AgreementRow(shots, component, name, *pair, *means)
             for task, pairs_of_task in by_task.items():
-                for pair in pairs_of_task:
-                    yield AgreementRow(shots, component, task, *pair)
+                for row in pairs_of_task.values():
+                    yield AgreementRow(shots, component, task, *row)
 
 
 def _pairs(scores: Mapping[str, Array], matching: Array | None) -> Iterator[tuple[Any, ...]]:
+    """A row for each pair; ``matching`` is of heads alone."""
+    # The score ranks heads of the highest attention lowest.
+    sink = 1 - scores[SINK] if SINK in scores else None
     for (a, first), (b, second) in combinations(scores.items(), 2):
         value = srcc(first, second)[0]
         overlaps = (lowest_overlap(first, second, percent) for percent in PERCENTS)
         pruned = (lowest(first, DIFFERENCE), lowest(second, DIFFERENCE))
         own = (pruned[0] & ~pruned[1], pruned[1] & ~pruned[0])
-        is_of_heads = matching is not None and first.shape == matching.shape
-        scored = [float(matching[chosen].mean()) if is_of_heads and chosen.any() else None for chosen in own]  # type: ignore[index]
-        yield (a, b, None if np.isnan(value) else value, *overlaps, *map(mean_depth, own), *scored)
+        where = [_mean_of(values, chosen) for values in (matching, sink) for chosen in own]
+        yield (a, b, None if np.isnan(value) else value, *overlaps, *map(mean_depth, own), *where)
+
+
+def _mean_of(values: Array | None, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> float | None:
+    return None if values is None or not chosen.any() else float(values[chosen].mean())
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:
