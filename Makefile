@@ -1,4 +1,5 @@
-PYTHON ?= python3
+# The newest that the lock files serve, unless one is named: make PYTHON=python3.12.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # Rules call `python`, which must be the environment's.
@@ -17,9 +18,7 @@ help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 $(VENV)/.runtime: $(wildcard envs/lock*.txt) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "lm-headroom is pinned for Python 3.11; name one with make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	found=$$(envs/find-python.sh $(PYTHON)) && $$found -m venv $(VENV)
 	@$(INSTALL) -r envs/lock-cpu.txt 2> /dev/null || echo "pip finds no CPU build of torch: installing the package index's build"
 	$(INSTALL) -r envs/lock.txt
 	@$(BIN)/python -c "import torch" 2> /dev/null || { echo "Installing the CUDA libraries of this build of torch"; $(INSTALL) -r envs/lock-cuda.txt; }
@@ -130,7 +129,7 @@ slurm: $(VENV)/.dev  ## run, kill and compare larger studies on a private Slurm;
 	LM_HEADROOM_SLURM=long pytest tests/slurm
 
 lock:  ## rewrite the lock files from the requirements; needs uv
-	$(PYTHON) envs/lock.py
+	$(BIN)/python envs/lock.py
 
 clean:  ## delete results, resources and logs
 	rm -rf resources logs .snakemake

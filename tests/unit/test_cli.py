@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import get_type_hints
 
 import pytest
@@ -30,6 +31,11 @@ sys.meta_path.insert(0, Without())
 from lm_headroom.cli import main
 sys.exit(max(main(words) for words in (["--help"], *([name, "--help"] for name in sys.argv[1:]))))
 """
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("lm-headroom")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -51,7 +51,7 @@ def app_of(command: str | None) -> App:
             consume_multiple=1, allow_repeating=True, negative_iterable=(), negative_none=(), show_default=as_typed
         ),
         "help_format": "plaintext",
-        "version_flags": (),
+        "version_flags": () if command else ("--version",),
     }
     if command is None:
         app = App(name="lm-headroom", help="How much of a language model does in-context learning need?", **options)
@@ -64,7 +64,8 @@ def app_of(command: str | None) -> App:
         example = " ".join((function.__doc__ or "").partition("Example:")[2].split())
         app = App(name=f"lm-headroom {command}", help_epilogue=f"Example: {example}", **options)
         app.default(function)
-    app["--help"].group = Group("", show=False)
+    for flag in ("--help", *app.version_flags):
+        app[flag].show = False
     return app
 
 
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = app_of(command)
         function, bound, _ = app.parse_args(words[bool(command) :], exit_on_error=False, print_error=False)
-        if function != app.help_print:
+        if function not in (app.help_print, app.version_print):
             check_job()
             for path, is_folder in written(function, bound.arguments):
                 check_writable(path, is_folder)
