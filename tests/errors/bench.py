@@ -1,7 +1,11 @@
 """A folder to go wrong in, and the command line."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +16,7 @@ from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main
 from tests.errors.page import Outcome, snapshot
+from tests.support.hub import files_of, serve
 from tests.support.records import mirror
 from tests.support.small_study import small
 from tests.support.tiny_models import SENTENCES
@@ -70,6 +75,22 @@ class Bench:
         """The command that looks at a checkpoint first."""
         out = out or self.older("m.json")
         return self.headroom("resolve-model", "--name", "mine", "--source", folder, "--out", out, *options)
+
+    def resolve_at_hub(self, source, *faults, token="", **options):
+        """The same of a model on a hub on loopback, for the hub's real client, which reads variables at its start."""
+        out, checkpoint = self.older("m.json"), self.checkpoint()
+        before = snapshot(self.folder)
+        with serve() as hub, tempfile.TemporaryDirectory() as home:
+            hub.add(f"models/{source}", files_of(checkpoint), **options)
+            hub.faults += faults
+            hub.tokens["other"] = set()
+            variables = {"HF_ENDPOINT": hub.address, "HF_HOME": home, "HF_TOKEN": token, "HF_HUB_OFFLINE": ""}
+            command = ["resolve-model", "--name", "mine", "--source", source, "--out", out]
+            done = subprocess.run(
+                [sys.executable, "-m", "lm_headroom", *command],
+                env={**os.environ, **variables}, capture_output=True, text=True,
+            )  # fmt: skip
+        return self._outcome(before, done.returncode, done.stderr)
 
     def record(self, folder=None, *options):
         """model.json of a checkpoint folder."""

@@ -8,7 +8,7 @@ from lm_headroom.engine import loading
 from lm_headroom.models import architectures
 from lm_headroom.scoring import gradient
 from tests.errors.page import Cases
-from tests.support.checkpoints import refuse_by_hub
+from tests.support.hub import Fault
 from tests.support.tiny_models import SENTENCES
 
 CASES = Cases()
@@ -135,9 +135,28 @@ def _(bench):
 
 @CASES.case("a model that is gated on the hub")
 def _(bench):
-    bench.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
-    refuse_by_hub(bench.patch, "GatedRepoError")
-    return bench.resolve("meta-llama/Llama-3.2-1B")
+    return bench.resolve_at_hub("meta-llama/Llama-3.2-1B", gated=True)
+
+
+@CASES.case("a gated model and the token of another account")
+def _(bench):
+    return bench.resolve_at_hub("meta-llama/Llama-3.2-1B", gated=True, token="other")
+
+
+@CASES.case("a token that the hub does not know")
+def _(bench):
+    return bench.resolve_at_hub("facebook/opt-125m", token="wrong")
+
+
+@CASES.case("a download of a model that breaks off")
+def _(bench):
+    fault = Fault("GET .*/config.json", after=9, reset=True)
+    return bench.resolve_at_hub("facebook/opt-125m", fault)
+
+
+@CASES.case("a hub that is out of order")
+def _(bench):
+    return bench.resolve_at_hub("facebook/opt-125m", Fault("/api/models", 503))
 
 
 @CASES.case("quantised weights")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk that no model needs to be made for, tokenizer files of the hub, and a hub that refuses."""
+"""Checkpoints on disk that no model needs to be made for, and tokenizer files of the hub."""
 
 import json
 from pathlib import Path
@@ -14,17 +14,6 @@ def checkpoint(folder, weight=0.0):
     (folder / "tokenizer.json").write_text("{}")
     save_file({"w": np.array([weight])}, folder / "model.safetensors")
     return folder
-
-
-def refuse_by_hub(monkeypatch, error):
-    """A hub that answers the first question with an error of its client."""
-    import httpx2
-    from huggingface_hub import HfApi, errors
-
-    def refuse(self, *args, **kwargs):
-        raise getattr(errors, error)("no", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub")))
-
-    monkeypatch.setattr(HfApi, "model_info", refuse)
 
 
 def write_hub_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MORE_MEMORY = "use a number format of 16 bits, more GPUs, or a machine with more memory"
 """Advice if a model does not fit into memory."""
@@ -25,14 +25,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def with_causes(error: BaseException) -> str:
-    """Format an error with its causes, if they add information: ``OSError: no data, because of KeyError: 'train'``."""
-    messages: list[str] = []
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it was raised from, or while they were handled; ten at most."""
     current: BaseException | None = error
-    while current is not None and len(messages) < 10:
-        text = f"{type(current).__name__}: {' '.join(str(current).split())}"
-        if text not in messages:
-            messages.append(text)
+    for _ in range(10):
+        if current is None:
+            return
+        yield current
         hidden = current.__suppress_context__
         current = current.__cause__ or (None if hidden else current.__context__)
-    return ", because of ".join(messages)
+
+
+def with_causes(error: BaseException) -> str:
+    """Format an error with its causes, if they add information: ``OSError: no data, because of KeyError: 'train'``."""
+    messages = (f"{type(each).__name__}: {' '.join(str(each).split())}" for each in causes(error))
+    return ", because of ".join(dict.fromkeys(messages))

@@ -3,7 +3,6 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +18,7 @@ from lm_headroom.models.location import (
 )
 from lm_headroom.models.resolve import changes_since, digest, own_code, resolve
 from lm_headroom.models.sequences import longest_input
-from tests.support.checkpoints import checkpoint, refuse_by_hub
+from tests.support.checkpoints import checkpoint
 
 
 def test_a_local_folder_becomes_a_record(tmp_path):
@@ -90,132 +89,41 @@ def test_permissions_are_recorded_where_the_checkpoint_makes_use_of_them(tmp_pat
     assert again["digest"] == untrusted["digest"], "code that is not run is no part of the model"
 
 
-COMMITS = ["27dcfa74d334bc871f3234de431e71c6eeba5dd6", "34de431e71c6eeba5dd627dcfa74d334bc871f32"]
-NAME = "facebook/opt-125m"
+COMMIT = "27dcfa74d334bc871f3234de431e71c6eeba5dd6"
 
 
-class TestHub:
-    """The hub's client with stand-ins for its answers, and its real cache in a folder of the test."""
+class TestSilentHub:
+    """The hub's real client, and an address where nobody says anything; tests/unit/models/test_hub.py has a hub."""
 
-    @pytest.fixture
-    def cache(self, tmp_path, monkeypatch):
+    @pytest.fixture(autouse=True)
+    def cached(self, tmp_path, monkeypatch):
+        """A commit as the client leaves it in its cache."""
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        # Otherwise the client asks once a day for a list of its own.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
+        folder = tmp_path / "hub" / "models--facebook--opt-125m"
+        checkpoint(folder / "snapshots" / COMMIT)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(COMMIT)
+
+    def test_a_hub_that_cannot_be_reached_is_asked_once(self, tmp_path, monkeypatch, capsys):
         # Nobody listens there.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-        return tmp_path / "hub" / "models--facebook--opt-125m"
-
-    def cached(self, cache, number=0, ref="main"):
-        """A commit's snapshot as the client leaves it; each has other weights."""
-        folder = checkpoint(cache / "snapshots" / COMMITS[number], float(number))
-        if ref:
-            (cache / "refs").mkdir(exist_ok=True)
-            (cache / "refs" / ref).write_text(COMMITS[number])
-        return folder
-
-    def answers(self, monkeypatch, commits, files):
-        """A hub that has these revisions, each with these files; returns the patterns that were asked for."""
-        import huggingface_hub
-        from huggingface_hub.hf_api import RepoSibling
-
-        asked = []
-        info = SimpleNamespace(siblings=[RepoSibling(rfilename=name) for name in files])
-        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *a, **k: info)
-
-        def snapshot(name, revision=None, allow_patterns=None, local_files_only=False):
-            asked.append((name, revision, allow_patterns))
-            return str(commits[revision])
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-        return asked
-
-    def test_one_format_of_weights_is_fetched_after_the_configuration(self, tmp_path, cache, monkeypatch):
-        commit = self.cached(cache)
-        files = [
-            "config.json",
-            "pytorch_model.bin",
-            "flax_model.msgpack",
-            "model.safetensors",
-            "original/a.safetensors",
-        ]
-        asked = self.answers(monkeypatch, {"main": commit}, files)
-        record = resolve("opt", NAME, "main", tmp_path / "model.json")
-        assert [(name, revision) for name, revision, _ in asked] == [(NAME, "main")] * 2
-        assert asked[0][2] == ["config.json", "*_config.json", "*.index.json"]
-        assert {"model.safetensors", "*.json"} <= set(asked[1][2])
-        assert not {"pytorch_model.bin", "*.py"} & set(asked[1][2])
-        assert (record["source"], record["revision"]) == (NAME, COMMITS[0])
-        resolve("opt", NAME, "main", tmp_path / "model.json", ["trust_remote_code"])
-        assert "*.py" in asked[-1][2]
-
-    def test_pickles_are_refused_before_they_are_fetched(self, tmp_path, cache, monkeypatch):
-        asked = self.answers(monkeypatch, {None: self.cached(cache)}, ["config.json", "pytorch_model.bin"])
-        with pytest.raises(HeadroomError, match=r"weights in facebook/opt-125m are pickles \(pytorch_model.bin\)"):
-            resolve("opt", NAME, None, tmp_path / "model.json")
-        assert [patterns for _, _, patterns in asked] == [["config.json", "*_config.json", "*.index.json"]]
-
-    def test_revisions_are_recorded_as_commits_and_other_commits_are_other_models(self, tmp_path, cache, monkeypatch):
-        folders = {f"step{n}": self.cached(cache, n, ref=None) for n in (0, 1)}
-        self.answers(monkeypatch, folders, ["config.json", "model.safetensors"])
-        records = [resolve("opt", NAME, f"step{n}", tmp_path / f"{n}.json") for n in (0, 1)]
-        assert [record["revision"] for record in records] == COMMITS
-        assert records[0]["digest"] != records[1]["digest"]
-        # A branch that has moved on.
-        self.answers(monkeypatch, {"step0": folders["step1"]}, ["config.json", "model.safetensors"])
-        moved = resolve("opt", NAME, "step0", tmp_path / "0.json")
-        assert (moved["revision"], moved["digest"]) == (COMMITS[1], records[1]["digest"])
-
-    def test_the_cache_serves_where_the_hub_cannot_be_reached(self, tmp_path, cache, capsys, monkeypatch):
-        self.cached(cache, ref="step1000")
         waits = []
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
-        record = resolve("opt", NAME, "step1000", tmp_path / "model.json")
+        assert resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")["revision"] == COMMIT
         assert waits == [], "no repetitions against a hub that does not answer"
-        assert record["revision"] == COMMITS[0]
-        assert f"continuing with commit {COMMITS[0]} from the local cache" in capsys.readouterr().err
+        assert f"continuing with commit {COMMIT} from the local cache" in capsys.readouterr().err
 
-    def test_the_cache_serves_offline(self, tmp_path, cache, monkeypatch):
-        self.cached(cache)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        assert resolve("opt", NAME, None, tmp_path / "model.json")["revision"] == COMMITS[0]
-        assert resolve("opt", NAME, COMMITS[0], tmp_path / "other.json")["revision"] == COMMITS[0]
-
-    def test_the_commit_of_the_record_is_looked_for_where_the_cache_knows_no_branch(self, tmp_path, cache):
-        self.cached(cache)
-        record = resolve("opt", NAME, None, tmp_path / "model.json")
-        (cache / "refs" / "main").unlink()
-        assert resolve("opt", NAME, None, tmp_path / "model.json") == record
-        with pytest.raises(HeadroomError, match="nor is it in the hub's cache here"):
-            resolve("opt", NAME, "step7", tmp_path / "model.json")
-
-    def test_a_download_that_broke_off_is_not_taken_from_the_cache(self, tmp_path, cache):
-        (self.cached(cache) / "model.safetensors").unlink()
-        with pytest.raises(HeadroomError, match="could not be fetched .* give a local checkpoint folder"):
-            resolve("opt", NAME, None, tmp_path / "model.json")
-        assert not (tmp_path / "model.json").exists()
-
-    def test_a_hub_that_does_not_answer_is_not_waited_for(self, tmp_path, cache, monkeypatch):
-        self.cached(cache)
+    def test_a_hub_that_does_not_answer_is_not_waited_for(self, tmp_path, monkeypatch):
         monkeypatch.setattr("lm_headroom.models.hub.ANSWERING", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-            assert resolve("opt", NAME, None, tmp_path / "model.json")["revision"] == COMMITS[0]
+            assert resolve("opt", "facebook/opt-125m", None, tmp_path / "model.json")["revision"] == COMMIT
             silent.setblocking(False)
             silent.accept()[0].close()
             with pytest.raises(BlockingIOError):
                 silent.accept()
-
-    @pytest.mark.parametrize(
-        ("error", "message"),
-        [
-            ("GatedRepoError", r"model 'facebook/opt-125m' is gated on the hub: accept the terms .* HF_TOKEN; or give"),
-            ("RevisionNotFoundError", "model 'facebook/opt-125m' has no revision 'step7' on the hub"),
-            ("RepositoryNotFoundError", "no such folder here and no such model on the hub, or it is private"),
-        ],
-    )
-    def test_what_the_hub_refuses(self, tmp_path, cache, monkeypatch, error, message):
-        refuse_by_hub(monkeypatch, error)
-        with pytest.raises(HeadroomError, match=message):
-            resolve("opt", NAME, "step7", tmp_path / "model.json")
 
 
 class TestMoving:

@@ -18,13 +18,12 @@ NEUTRAL = {
 """Settings of a pass's outputs, which do not describe the model; passes set their own."""
 
 
-def read_config(source: Path | str, trust: bool = False, local: bool = True) -> Any:
+def read_config(folder: Path | str, trust: bool = False) -> Any:
     """Read the configuration of a checkpoint, with neutral settings of a pass's outputs.
 
     Args:
-        source: its folder, or its name on the hub.
+        folder: the checkpoint.
         trust: whether its own code may run.
-        local: whether not to contact the hub.
 
     Raises:
         OSError, ValueError: transformers cannot read it.
@@ -32,7 +31,7 @@ def read_config(source: Path | str, trust: bool = False, local: bool = True) -> 
     from transformers import AutoConfig
 
     # Passed to transformers, too, which checks their consistency while it reads.
-    config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=trust, **NEUTRAL)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust, **NEUTRAL)
     for part in (config, config.get_text_config()):
         for name, value in NEUTRAL.items():
             if getattr(part, name, value) != value:

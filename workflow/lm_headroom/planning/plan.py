@@ -22,6 +22,8 @@ from lm_headroom.engine.memory import machine_bytes
 from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.checkpoint_files import SMALL_FILES
+from lm_headroom.models.hub import fetch
 from lm_headroom.models.sizes import model_from_config, read_config, with_layers
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.planning.workload import (
@@ -249,9 +251,11 @@ def plan(
 
     settings = read_study(study)
     settings = settings.model_copy(update={"dtype": dtype or settings.dtype, "gpus": gpus or settings.gpus})
+    # Of a model on the hub, all but its weights.
+    folder = source if Path(source).is_dir() else fetch(source, None, lambda *_: list(SMALL_FILES), lambda _: None)
     try:
-        config = read_config(source, local=False)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = read_config(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings.dtype])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
-from lm_headroom.errors import HeadroomError, nearest, with_causes
+from lm_headroom.errors import HeadroomError, causes, nearest, with_causes
+from lm_headroom.hub_errors import advise
 from lm_headroom.tasks.data import RECORDS, SOURCE, mirror_records, own_records
 from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import built_in_yaml, task_names, task_yaml
@@ -35,6 +37,8 @@ LABELS_CHECKED = 200
 METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
+_UNREACHABLE = {"ConnectionError", "ConnectError", "TimeoutException", "TimeoutError", "LocalEntryNotFoundError"}
+"""Names of errors without an answer of the hub."""
 _REFUSED = {
     "generate_until": "its answers are generated text",
     "loglikelihood_rolling": "it scores whole texts, of which none is right or wrong",
@@ -112,7 +116,7 @@ def render(
         columns, provenance = render_task(loaded, shots, seed, limit_importance, limit_evaluation, sample, metric)
         if _records(name, data, folders) != records:
             raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
-    return columns, {**provenance, "data": _data_origin(name, data), RECORDS: records}
+    return columns, {**provenance, "data": _data_origin(name, data, loaded), RECORDS: records}
 
 
 def render_task(
@@ -219,7 +223,7 @@ def load_task(name: str, data: str, folders: Sequence[Path], cache: Path, shots:
     # lm-eval and datasets raise arbitrary errors, whose messages do not name the task.
     except Exception as error:
         raise HeadroomError(
-            f"task {name!r} could not be loaded: {with_causes(error)}. {_advise(name, data, config)}"
+            f"task {name!r} could not be loaded: {with_causes(error)}. {_advise(name, data, config, error)}"
         ) from error
 
 
@@ -246,12 +250,22 @@ def load_config(name: str, path: Path) -> dict[str, Any]:
     return config
 
 
-def _advise(name: str, data: str, config: dict[str, Any]) -> str:
+def _advise(name: str, data: str, config: dict[str, Any], error: BaseException) -> str:
     """Advise on data that do not load."""
     if data != HUB:
         return _mirror_columns(name, Path(data))
     if has_local_data(config):
         return "Its records are files of its own: mend them, or what dataset_path and dataset_kwargs say of them"
+    errors = list(causes(error))
+    kinds = {kind.__name__ for each in errors for kind in type(each).__mro__}
+    if "DatasetNotFoundError" in kinds:
+        return (
+            f"Correct dataset_path in its YAML ({config['dataset_path']}); if the data set is gated or private, ask "
+            "for access on its page with your account, then 'hf auth login' here or set HF_TOKEN"
+        )
+    advice = next(filter(None, map(advise, errors)), "")
+    if advice or not kinds & _UNREACHABLE:
+        return advice or "Compare dataset_path, dataset_name and the splits of its YAML with the data set on the hub"
     return "Without a network, set data.source to embedded or mirror"
 
 
@@ -372,10 +386,15 @@ def _mirror_columns(name: str, mirror: Path) -> str:
     return f"Records must have the columns of the task's data set on the hub; {'; '.join(contents)}"
 
 
-def _data_origin(name: str, data: str) -> dict[str, Any]:
+def _data_origin(name: str, data: str, loaded: Task) -> dict[str, Any]:
     """Describe the origin of the data, for the provenance."""
     if data == HUB:
-        return {"source": HUB}
+        splits = (loaded.task.dataset or {}).values()
+        # datasets keeps each commit of a data set in a folder of its name, which it also reads without a network.
+        folders = {Path(file["filename"]).parent.name for split in splits for file in split.cache_files}
+        commits = sorted(folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder))
+        named = {"dataset": loaded.config["dataset_path"], "revision": commits[0]} if commits else {}
+        return {"source": HUB, **named}
     origin = Path(data) / name / SOURCE
     try:
         origin_record = read_object(origin) if origin.is_file() else {}
