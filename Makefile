@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
 .PHONY: clean
 
 help:  ## list these targets
@@ -102,9 +102,13 @@ lint: $(VENV)/.dev  ## run ruff, snakefmt and snakemake --lint
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-options: $(VENV)/.runtime  ## write docs/options.md, the schema of study files and the README's table of outputs
+options: $(VENV)/.runtime  ## write the schema of study files and the tables of docs/ that the code knows
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.study.documentation
 	PYTHONPATH=workflow $(BIN)/python -m lm_headroom.report.documentation
+	PYTHONPATH=workflow $(BIN)/python -m tests.support.command_page
+
+docs: $(VENV)/.dev  ## build the site of the documentation into build/site
+	python -m sphinx -q -W --keep-going docs build/site
 
 map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.md
 	PYTHONPATH=workflow $(BIN)/python -m tests.support.packages

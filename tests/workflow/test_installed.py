@@ -20,17 +20,24 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGET = "results/tiny/head_importance/arc_easy/0shot-seed1234.parquet"
 
 
+def pinned(name):
+    """Package to version of a file of pins."""
+    lines = (ROOT / "envs" / name).read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(package): version for package, version in pins.items()}
+
+
 def test_each_dependency_has_a_lower_bound_that_its_pin_satisfies():
-    lines = (ROOT / "envs" / "requirements.txt").read_text().splitlines()
-    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    pins = {canonicalize_name(name): version for name, version in pinned.items()}
-    texts = [*PROJECT["dependencies"], *(text for extra in PROJECT["optional-dependencies"].values() for text in extra)]
-    wanted = [Requirement(text) for text in texts]
+    pins, development = pinned("requirements.txt"), pinned("requirements-dev.txt")
+    extras = dict(PROJECT["optional-dependencies"])
+    docs = [Requirement(text) for text in extras.pop("docs")]
+    wanted = [Requirement(text) for text in sum(extras.values(), PROJECT["dependencies"])]
     # Setuptools builds the package.
     assert {canonicalize_name(one.name) for one in wanted} == set(pins) - {"setuptools"}
-    for one in wanted:
+    assert {canonicalize_name(one.name) for one in docs} <= set(development)
+    for one in [*wanted, *docs]:
         assert [bound.operator for bound in one.specifier] == [">="], one
-        assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
+        assert one.specifier.contains((pins | development)[canonicalize_name(one.name)]), one
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +91,55 @@ def test_a_study_runs_by_the_wheel(installed, apart):
     assert shown.returncode == 0, shown.stdout
     planned = run([installed.with_name("lm-headroom"), "run", "study.yaml", "--dry-run", TARGET], apart)
     assert "Nothing to be done" in planned.stdout, planned.stdout
+
+
+PRELUDE = """
+import datasets
+from pathlib import Path
+
+def load_dataset(path, *_, **__):
+    files = Path("records", Path(path).name).glob("*.parquet")
+    return datasets.DatasetDict({file.stem: datasets.Dataset.from_parquet(str(file)) for file in files})
+
+datasets.load_dataset = load_dataset
+"""
+"""Gives lm-eval the records that lie here in place of the hub's."""
+SMALL = {
+    "facebook/opt-125m": "tiny-opt",
+    "{source: hub}": "{source: mirror, mirror: records}",
+    "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 2}\ndevice: cpu",
+    "[piqa, winogrande]": "[piqa]",
+    "[0, 5]": "[0]",
+    "--workflow-profile profiles/slurm": "--workflow-profile profiles/slurm --dry-run --forceall",
+}
+"""Parts of the README, and what stands in their place on a machine without a hub and a cluster."""
+
+
+def test_all_that_follows_the_demo_in_the_readme_runs_by_the_wheel(installed, apart):
+    page = (ROOT / "README.md").read_text()
+    for part, small in SMALL.items():
+        assert part in page, part
+        page = page.replace(part, small)
+    shutil.copytree(ROOT / "profiles", apart / "profiles")
+    (apart / ".venv").symlink_to(installed.parents[1])
+    demo, *blocks = re.findall(r"```(yaml|sh|python)\n(.*?)```", page, re.DOTALL)
+    assert demo[1].startswith("make demo")
+    printed = []
+    for language, text in blocks:
+        if language == "yaml":
+            (apart / "my-study.yaml").write_text(text)
+            continue
+        command = [installed, "-c", PRELUDE + text]
+        if language == "sh":
+            command = ["bash", "-e", "-c", text if ".venv" in text else f". .venv/bin/activate\n{text}"]
+        done = run(command, apart)
+        assert done.returncode == 0, done.stdout
+        printed.append(done.stdout)
+    study, session, cluster = printed
+    assert "jobs ran" in study
+    assert "'acc,none'" in session
+    assert "| score_heads | 1 |" in cluster
+    assert "This was a dry-run" in cluster
 
 
 def test_options_of_snakemake_and_its_exit_status_pass_through(installed, apart):

@@ -33,7 +33,8 @@ def run(study: Path, /, *snakemake: Annotated[str, Parameter(allow_leading_hyphe
         raise HeadroomError("Snakemake is not installed here: install lm-headroom[workflow]")
     # Rules call `python`, which must be this environment's.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    words = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study), *snakemake]
+    # A target that follows `--configfile` would be taken for another study.
+    words = ["--configfile", str(study), "--snakefile", str(ROOT / "Snakefile"), *snakemake]
     os.execve(sys.executable, [sys.executable, "-m", "snakemake", *words], {**os.environ, "PATH": path})
 
 

@@ -1,4 +1,4 @@
-"""The table of products, and the README's table that is made from it."""
+"""The table of products, and the page of artifacts that is made from it."""
 
 from importlib import import_module
 

@@ -46,7 +46,7 @@ class Artifact:
         template: its path below the results folder; the fields are its dimensions.
         step: the rule, command and module that make it.
         target: the workflow's target that asks for it; empty where only a path does.
-        title: what it holds, as the README says it.
+        title: what it holds, as docs/artifacts.md says it.
         cells: from a study to values of the dimensions that are neither a model, a number of shots nor a seed.
         has: whether a study has it at all.
     """

@@ -66,7 +66,8 @@ def figure(
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
-        custom_heads, custom_ffns: rankings of your own that were evaluated.
+        custom_heads: rankings of heads of your own that were evaluated.
+        custom_ffns: rankings of FFNs of your own.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -119,7 +120,8 @@ def table(
         seed: seed of the few-shot sampler.
         seeds: few-shot seeds; their variance needs two or more.
         controls: control rankings evaluated beside the own one.
-        custom_heads, custom_ffns: rankings of your own that were evaluated.
+        custom_heads: rankings of heads of your own that were evaluated.
+        custom_ffns: rankings of FFNs of your own.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -166,7 +168,8 @@ def findings(
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
-        custom_heads, custom_ffns: rankings of your own that were evaluated.
+        custom_heads: rankings of heads of your own that were evaluated.
+        custom_ffns: rankings of FFNs of your own.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

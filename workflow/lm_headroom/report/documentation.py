@@ -1,4 +1,4 @@
-"""Write the README's table of outputs from the catalogue of artifacts and the table of products, and that of outcomes.
+"""Write the table of artifacts from their catalogue and the table of products, and the table of outcomes.
 
 ``python -m lm_headroom.report.documentation`` writes them.
 """
@@ -15,8 +15,7 @@ from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES
 
-README = Path(__file__).resolve().parents[3] / "README.md"
-STATISTICS = README.parent / "docs" / "statistics.md"
+_DOCS = Path(__file__).resolve().parents[3] / "docs"
 _OTHERS = (
     ("{model}/figures/fig{NN}_*.{pdf,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
     ("comparison/figures/*.{pdf,png}", "of two or more models: a figure per comparison"),
@@ -53,7 +52,10 @@ def outcomes() -> str:
     return head + "".join(rows)
 
 
-TABLES: dict[Path, tuple[str, Callable[[], str]]] = {README: ("artifacts", table), STATISTICS: ("outcomes", outcomes)}
+TABLES: dict[Path, tuple[str, Callable[[], str]]] = {
+    _DOCS / "artifacts.md": ("artifacts", table),
+    _DOCS / "statistics.md": ("outcomes", outcomes),
+}
 """Page to the name of the table that is made for it, which stands between marks of that name, and its text."""
 
 

@@ -1,6 +1,6 @@
 """The table of products: every figure and page, what it shows of which study, and the function that makes it.
 
-The rules that draw and write, the report, the commands `figure`, `table` and `findings`, and the README's table come
+The rules that draw and write, the report, the commands `figure`, `table` and `findings`, and docs/artifacts.md come
 from it. Standard library only: the Snakefile imports this module at every parse. No figure and no page imports it, so
 that a new row makes none of them again.
 """
@@ -137,7 +137,7 @@ class Product:
         artifact: its only input, where its function is given that file alone.
         arguments: what its function is told besides.
         has: whether a study has it, given that some number of shots is shown.
-        title: what it shows, as the README says it; empty where another row's title speaks for both.
+        title: what it shows, as docs/artifacts.md says it; empty where another row's title speaks for both.
         outcome: what evaluations are judged by.
     """
 
