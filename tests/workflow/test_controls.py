@@ -15,9 +15,12 @@ from lm_headroom.engine.likelihood import tokenise
 from lm_headroom.engine.loading import load
 from lm_headroom.engine.packing import Batches
 from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
+from lm_headroom.study.criteria import CHOOSING
 from lm_headroom.study.ranking_names import CRITERIA
 from lm_headroom.tasks.prompt_set import pairs, read_prompts
 
+COMPUTED = [name for name in CRITERIA if name not in CHOOSING]
+"""Columns of a study that names no criterion of choosing."""
 CELL = "winogrande/1shot-seed1234"
 CONTROLS = ["reversed", "random_1", "random_2", "token", "magnitude", "output_norm"]
 
@@ -34,14 +37,14 @@ def prune(finished, folder, *options, scores=f"head_importance/{CELL}"):
 @pytest.fixture(scope="module")
 def columns(finished):
     table = read(finished.result(f"tiny/head_importance/{CELL}.parquet"), HEAD_IMPORTANCE)
-    return {name: grid(table, name) for name in ("score", *CRITERIA)}
+    return {name: grid(table, name) for name in ("score", *COMPUTED)}
 
 
 def test_the_configured_reading_is_the_score(finished, columns):
     np.testing.assert_array_equal(columns["token"], columns["score"])
     ranking = read_ranking(finished.result(f"tiny/ranking/heads/{CELL}.parquet"))
     assert list(ranking.order) == rank_heads(columns["token"])
-    for name in set(CRITERIA) - {"token"}:
+    for name in set(COMPUTED) - {"token"}:
         assert not np.allclose(columns[name], columns["score"]), name
 
 
@@ -50,7 +53,7 @@ def test_the_aggregate_is_that_of_each_column(finished):
         read(finished.result(f"tiny/head_importance/{task}/1shot-seed1234.parquet"), HEAD_IMPORTANCE)
         for task in ("arc_easy", "winogrande", "aggregate")
     ]
-    for name in CRITERIA:
+    for name in COMPUTED:
         first, second, both = (grid(table, name) for table in tables)
         np.testing.assert_allclose(both, (first + second) / 2)
     np.testing.assert_array_equal(grid(tables[0], "magnitude"), grid(tables[1], "magnitude"))
@@ -58,18 +61,18 @@ def test_the_aggregate_is_that_of_each_column(finished):
 
 def test_heads_go_in_the_order_of_the_column_and_equal_sets_are_evaluated_once(finished, columns, tmp_path):
     ranking = finished.result(f"tiny/ranking/heads/{CELL}.parquet")
-    options = ["--rankings", "own", *CRITERIA, "--ranking-file", str(ranking), "--cache", str(tmp_path / "parts")]
+    options = ["--rankings", "own", *COMPUTED, "--ranking-file", str(ranking), "--cache", str(tmp_path / "parts")]
     assert prune(finished, tmp_path / "curves", *options) == 0
-    curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *CRITERIA)}
+    curves = {name: read(tmp_path / f"curves/{name}.parquet", PRUNED_EVAL) for name in ("own", *COMPUTED)}
     assert curves["token"].to_pylist() == curves["own"].to_pylist()
-    sets = {frozenset(rank_heads(columns[name])[:6]) for name in CRITERIA}
+    sets = {frozenset(rank_heads(columns[name])[:6]) for name in COMPUTED}
     units = {path.name.split(".")[0] for path in (tmp_path / "parts").rglob("*.npz")}
     assert len(units) == 1 + len(sets)
     record = provenance(tmp_path / "curves/magnitude.parquet")
     assert set(record["inputs"]) == {"prompts", "scores"}
     assert record["inputs"]["scores"]["digest"] == file_digest(finished.result(f"tiny/head_importance/{CELL}.parquet"))
     # What is pruned: the same heads, given as a ranking of that order.
-    for name in CRITERIA:
+    for name in COMPUTED:
         by_file = tmp_path / f"{name}.parquet"
         write_ranking(by_file, columns[name], provenance(ranking))
         again = ["--rankings", "own", "--ranking-file", str(by_file), "--cache", str(tmp_path / "parts")]

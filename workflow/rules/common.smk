@@ -39,7 +39,7 @@ from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWES
 from lm_headroom.study.ranking_names import LEARNED, OTHER_DOCUMENTS, OWN
 from lm_headroom.study.reading import parse_study, read_merged
 from lm_headroom.tasks.data import Records
-from lm_headroom.tasks.digest import task_digest
+from lm_headroom.tasks.digest import check_choices, task_digest
 
 # Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
@@ -70,6 +70,7 @@ try:
     STUDY.check_folders()
     hardware_of(STUDY)
     TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
+    check_choices(STUDY, TASK_FOLDER)
     TASK_DIGESTS = {task: task_digest(task, TASK_FOLDER) for task in STUDY.all_tasks}
     if IS_RUN:
         check_writable_for_snakemake(Path.cwd())

@@ -8,7 +8,10 @@ import yaml
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS
 from lm_headroom.errors import HeadroomError
+from lm_headroom.options import options_of_study
 from lm_headroom.study import documentation
+from lm_headroom.tasks.digest import check_choices
+from lm_headroom.tasks.files import TASK_FOLDERS
 from tests.support.typed_studies import study
 
 RANKINGS = {
@@ -129,3 +132,21 @@ def test_the_schema_takes_a_text_and_keys():
     for wrong in ({"mine": 5}, {"mine": {"component": "heads"}}, {"a b": "mine.csv"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(yaml.safe_load(yaml.safe_dump({"rankings": wrong})), schema)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"pruning": {"controls": ["token", "trusted_choosing_loss_rise"]}}, "pruning.controls"),
+        ({"importance": {"criterion": "trusted_choosing_loss_rise"}}, "importance.criterion"),
+    ],
+)
+def test_a_criterion_of_choosing_costs_its_pass_and_refuses_a_task_without_choices_by_name(changes, key):
+    paper = TASK_FOLDERS / "paper"
+    assert "--no-choosing" in options_of_study(study(tasks=["copa"]), "score_heads").split()
+    check_choices(study(tasks=["copa"], unseen=["lambada_openai"]), paper)
+    assert "--choosing" in options_of_study(study(tasks=["copa"], **changes), "score_heads").split()
+    check_choices(study(tasks=["copa", "piqa"], **changes), paper)
+    message = f"config key '{key}': 'trusted_choosing_loss_rise' compares answer choices, and task 'lambada_openai' has"
+    with pytest.raises(HeadroomError, match=message):
+        check_choices(study(tasks=["copa"], unseen=["lambada_openai"], **changes), paper)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from lm_headroom.artifacts.store import ArtifactSchema, Column
-from lm_headroom.study.criteria import FFNS, criterion_columns
+from lm_headroom.study.criteria import CHOOSING, FFNS, criterion_columns
 
 FFN_GRADIENT = ArtifactSchema(
     "ffn_gradient",
@@ -17,7 +17,10 @@ FFN_GRADIENT = ArtifactSchema(
         Column("stderr", pa.float64(), "standard error over documents"),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),
-        *(Column(name, pa.float64(), f"{row.formula}, {row.unit}") for name, row in criterion_columns(FFNS).items()),
+        *(
+            Column(name, pa.float64(), f"{row.formula}, {row.unit}", nullable=name in CHOOSING)
+            for name, row in criterion_columns(FFNS).items()
+        ),
     ),
     grids=(("layer",),),
 )

@@ -4,7 +4,7 @@
 import pyarrow as pa
 
 from lm_headroom.artifacts.store import ArtifactSchema, Column
-from lm_headroom.study.criteria import HEADS, criterion_columns
+from lm_headroom.study.criteria import CHOOSING, HEADS, criterion_columns
 
 HEAD_IMPORTANCE = ArtifactSchema(
     "head_importance",
@@ -17,7 +17,10 @@ HEAD_IMPORTANCE = ArtifactSchema(
         Column("stderr", pa.float64(), "standard error over documents; missing for mean_rank", nullable=True),
         Column("score_even", pa.float64(), "score on the documents at even places"),
         Column("score_odd", pa.float64(), "score on the documents at odd places"),
-        *(Column(name, pa.float64(), f"{row.formula}, {row.unit}") for name, row in criterion_columns(HEADS).items()),
+        *(
+            Column(name, pa.float64(), f"{row.formula}, {row.unit}", nullable=name in CHOOSING)
+            for name, row in criterion_columns(HEADS).items()
+        ),
     ),
     grids=(("layer", "head"),),
 )

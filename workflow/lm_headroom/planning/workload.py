@@ -21,6 +21,7 @@ from lm_headroom.models.location import location_file, read_location
 from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
+from lm_headroom.study.criteria import CHOOSING
 from lm_headroom.study.ranking_names import LEARNED
 from lm_headroom.workflow_files import WORKFLOW
 
@@ -174,10 +175,12 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         return costs.induction(lengths), 0.0
     # What a function of the user's costs is not known: as much as the gradient score.
     if rule in ("score_heads", "rank_custom"):
-        return costs.forward(prompts.scoring), costs.backward(prompts.scoring)
+        loads = [prompts.scoring] + [prompts.scoring_choices] * (rule == "score_heads" and study.scores_choosing)
+        return sum(map(costs.forward, loads)), sum(map(costs.backward, loads))
     if rule == "rank_heads_iteratively":
         n_rounds = math.ceil(100 / study.pruning.step)
-        return n_rounds * costs.forward(prompts.scoring), n_rounds * costs.backward(prompts.scoring)
+        scored = prompts.scoring_choices if study.importance.ranked_by in CHOOSING else prompts.scoring
+        return n_rounds * costs.forward(scored), n_rounds * costs.backward(scored)
     if rule == "learn_mask":
         passes = study.learned_mask.passes
         return passes * costs.forward(prompts.scoring), passes * costs.backward(prompts.scoring)

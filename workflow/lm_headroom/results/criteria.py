@@ -13,6 +13,7 @@ from lm_headroom.analysis.outcomes import MEASURES
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
+from lm_headroom.artifacts.heads import computed
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import ArtifactError, read, read_artifact
 from lm_headroom.results.curves import UndefinedOutcomeError, lost_by_question
@@ -41,7 +42,7 @@ def read_criteria(matrix: ResultsMatrix, shots: int, component: Component, task:
         columns = dict(read_scores(path, **matrix.expected(shots, task)).others)
         return columns | (_head_oracles(matrix, shots, task) if task in _oracle_tasks(matrix) else {})
     table = read(matrix.path("ffn_gradient", shots, task=task), FFN_GRADIENT, **matrix.expected(shots, task))
-    columns = {name: layers(table, name)[:, None] for name in criterion_columns(FFNS)}
+    columns = {name: layers(table, name)[:, None] for name in computed(table, criterion_columns(FFNS))}
     oracle = read_artifact(
         matrix.path("ffn_importance", shots, task=task), FFN_IMPORTANCE, **matrix.expected(shots, task)
     )

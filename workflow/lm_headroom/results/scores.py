@@ -11,7 +11,7 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, key_value_groups
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.heads import computed, grid
 from lm_headroom.artifacts.store import ArtifactError, ArtifactFile, read_artifact
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.criteria import CRITERIA as ROWS
@@ -27,7 +27,8 @@ class HeadScores:
     Attributes:
         artifact: the file that was read.
         score, stderr, even, odd: by the study's criterion.
-        others: other rankings' scores by name (:data:`lm_headroom.study.ranking_names.CRITERIA`).
+        others: other rankings' scores by name, as far as they were computed
+            (:data:`lm_headroom.study.ranking_names.CRITERIA`).
     """
 
     artifact: ArtifactFile
@@ -43,7 +44,8 @@ class HeadScores:
         score, stderr, even, odd = (
             grid(artifact.table, name) for name in ("score", "stderr", "score_even", "score_odd")
         )
-        return cls(artifact, score, stderr, even, odd, {name: grid(artifact.table, name) for name in CRITERIA})
+        others = {name: grid(artifact.table, name) for name in computed(artifact.table, CRITERIA)}
+        return cls(artifact, score, stderr, even, odd, others)
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ the norm of its slice of the output projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +35,10 @@ from lm_headroom.study.ranking_names import VARIANTS
 
 BLOCK = 64
 """Query positions whose attention is computed at once, so that no N x N attention map is kept."""
+_PARTS = (slice(None), slice(0, None, 2), slice(1, None, 2))
+"""All documents, and those at even and odd places."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def contributions(
     def differentiate(batch: Batch) -> list[DocumentSums]:
         # The gates must also be in force when the backward pass recomputes layers.
         with loaded.interventions.gates(gates):
-            return _differentiate(loaded, batch, result.n_targets)
+            return differentiated(batch, partial(_contributions, loaded, batch, result.n_targets))
 
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
@@ -144,15 +148,15 @@ def contributions(
     return result
 
 
-def _differentiate(loaded: LoadedModel, batch: Batch, n_targets: Array) -> list[DocumentSums]:
-    """Compute the sums of each layer; recompute layers if a single document does not fit into memory."""
+def differentiated(batch: Batch, differentiate: Callable[[bool], Result]) -> Result:
+    """Differentiate a batch; recompute layers (True) if a single document does not fit into memory."""
     try:
-        return _contributions(loaded, batch, n_targets)
+        return differentiate(False)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error) or batch.n_documents > 1:
             raise
     # Outside the except clause, so that the failed pass's tensors are freed.
-    return _contributions(loaded, batch, n_targets, checkpointing=True)
+    return differentiate(True)
 
 
 def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> tuple[DocumentSums, Contributions]:
@@ -180,13 +184,21 @@ def _store(arrays: DocumentSums, batch: Batch, sums: Sequence[DocumentSums], adv
     numbers = [member.number for member in batch.members]
     for layer, layer_sums in enumerate(sums):
         for array, values in zip(arrays, layer_sums, strict=True):
-            if not np.isfinite(values).all():
-                member = batch.members[int(np.argwhere(~np.isfinite(values))[0][0])]
-                raise HeadroomError(
-                    f"document {member.document.doc_id}, layer {layer}: the gradient of the loss is not finite; "
-                    f"{advice}"
-                )
+            check_sums(batch, layer, values, advice)
             array[numbers, layer] = values
+
+
+def check_sums(batch: Batch, layer: int, values: Array, advice: str) -> None:
+    """Refuse sums of a layer over each document's tokens, [document, ...], that are not finite.
+
+    Raises:
+        HeadroomError: names document and layer, and gives ``advice``.
+    """
+    if not np.isfinite(values).all():
+        member = batch.members[int(np.argwhere(~np.isfinite(values))[0][0])]
+        raise HeadroomError(
+            f"document {member.document.doc_id}, layer {layer}: the gradient of the loss is not finite; {advice}"
+        )
 
 
 class DocumentSums(NamedTuple):
@@ -269,7 +281,6 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         n_targets: target tokens of each sequence.
         checkpointing: recompute layers in the backward pass instead of keeping their activations.
     """
-    layers = range(loaded.shape.layers)
     attended: dict[int, tuple[Tensor, Tensor]] = {}
 
     def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
@@ -277,33 +288,59 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         if layer not in attended:
             attended[layer] = attention_statistics(q[0], k[0], attention_spec, [t.columns for t in batch.trees])
 
+    def loss(log_p: Tensor) -> Tensor:
+        weights = torch.as_tensor(
+            1 / n_targets[batch.sequence_ids.cpu().numpy()], device=log_p.device, dtype=log_p.dtype
+        )
+        return -(log_p * weights).sum()
+
+    with loaded.interventions.observe(observer):
+        by_layer = gate_products(loaded, batch, loss, checkpointing)
+    layer_products = []
+    modules = zip(
+        architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
+    )
+    for layer, ((projection, norm), (outputs, by_head, by_ffn)) in enumerate(zip(modules, by_layer, strict=True)):
+        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), *attended[layer], by_ffn))
+    return layer_products
+
+
+def gate_products(
+    loaded: LoadedModel, batch: Batch, loss: Callable[[Tensor], Tensor], checkpointing: bool = False
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Differentiate a loss; yield of each layer A, [column, head, d_head], and the products A_t . dL/dA_t and F_t .
+    dL/dF_t, [column, head] and [column, 1], in at least float32.
+
+    Args:
+        loaded: the model.
+        batch: trees of one document each.
+        loss: of the log p of each target token, [T]; a sum over documents, so that the gradient with respect to one
+            document's activations is that document's own.
+        checkpointing: recompute layers in the backward pass instead of keeping their activations.
+
+    Raises:
+        HeadroomError: a log p is not finite; names document and layer.
+    """
+    layers = range(loaded.shape.layers)
     with (
         torch.enable_grad(),
-        loaded.interventions.observe(observer),
         loaded.interventions.capture(checkpointing) as heads,
         loaded.interventions.capture_ffns() as ffns,
     ):
         log_p = target_log_probabilities(loaded, batch)
         check_finite(loaded, batch, log_p.detach())
-        weights = torch.as_tensor(
-            1 / n_targets[batch.sequence_ids.cpu().numpy()], device=log_p.device, dtype=log_p.dtype
-        )
-        # A sum of per-document means: the gradient with respect to one document's activations is that document's own.
-        loss = -(log_p * weights).sum()
         captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
-        gradients = torch.autograd.grad(loss, [capture.probe for capture in captures])
+        gradients = torch.autograd.grad(loss(log_p), [capture.probe for capture in captures])
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
-    layer_products = []
-    modules = zip(
-        architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
-    )
-    for layer, (projection, norm) in enumerate(modules):
+
+    def of_layer(layer: int) -> tuple[Tensor, Tensor, Tensor]:
         heads_index, ffn_index = layer, len(layers) + layer
         outputs = captures[heads_index].value[0].to(wide)
         by_head = (outputs * gradients[heads_index][0].to(wide)).sum(dim=-1)
         by_ffn = (captures[ffn_index].value.to(wide) * gradients[ffn_index].to(wide)).sum(dim=-1).reshape(-1, 1)
-        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), *attended[layer], by_ffn))
-    return layer_products
+        return outputs, by_head, by_ffn
+
+    return map(of_layer, layers)
 
 
 @torch.no_grad()
@@ -450,7 +487,6 @@ def scores_by(products: GradientProducts, criterion: str) -> Scores:
     """
     if criterion in VARIANTS:
         return scores(products, *VARIANTS[criterion])
-    parts = (slice(None), slice(0, None, 2), slice(1, None, 2))
     _check_halves(len(products.signed))
     if isinstance(products, Contributions):
         if criterion in PER_TOKEN:
@@ -460,10 +496,21 @@ def scores_by(products: GradientProducts, criterion: str) -> Scores:
             n = terms.shape[1]
             left_out = hies(*(terms.sum(axis=1, keepdims=True) - terms) / (n - 1))
             stderr = np.sqrt(n - 1) * left_out.std(axis=0)
-            score, even, odd = (hies(*terms[:, part].mean(axis=1)) for part in parts)
+            score, even, odd = (hies(*terms[:, part].mean(axis=1)) for part in _PARTS)
             return Scores(score, stderr, even, odd)
-    score, even, odd = (signed_criteria(products.signed[part])[criterion] for part in parts)
-    terms = document_terms(products.signed, criterion)
+    return signed_scores(products.signed, criterion)
+
+
+def signed_scores(signed: Array, criterion: str) -> Scores:
+    """Reduce products of a gate and the loss, [document, layer, head], by one criterion of
+    :func:`lm_headroom.analysis.criteria.signed_criteria`.
+
+    Raises:
+        HeadroomError: there are fewer than two documents.
+    """
+    _check_halves(len(signed))
+    score, even, odd = (signed_criteria(signed[part])[criterion] for part in _PARTS)
+    terms = document_terms(signed, criterion)
     return Scores(score, terms.std(axis=0, ddof=1) / np.sqrt(len(terms)), even, odd)
 
 

@@ -14,7 +14,9 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.gradient import contributions, scores_by
+from lm_headroom.scoring.choosing import Right, choosing_products
+from lm_headroom.scoring.gradient import contributions, scores_by, signed_scores
+from lm_headroom.study.criteria import CHOOSING
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def iterative_ranking(
     criterion: str = "token",
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
+    right: Right | None = None,
 ) -> list[RankedHead]:
     """Rank all heads, the first to be pruned first; the sets at multiples of ``step`` are nested.
 
@@ -59,9 +62,10 @@ def iterative_ranking(
         documents: scoring documents.
         token_budget: tokens per batch.
         step: percent of all heads to prune before importance is measured again.
-        criterion: see :func:`lm_headroom.scoring.gradient.scores_by`.
+        criterion: see :func:`lm_headroom.scoring.gradient.scores_by`; or one of choosing.
         progress: advanced by documents, once per round.
         cache: holds the gradients of each round; those of the first round are shared with the one-shot ranking.
+        right: which choices are right, for a criterion of choosing; documents then have a sequence for each choice.
 
     Raises:
         HeadroomError: see :func:`lm_headroom.scoring.gradient.contributions`.
@@ -70,8 +74,12 @@ def iterative_ranking(
     for percent, before, after in rounds(step, loaded.shape.layers * loaded.shape.heads):
         pruned = {ranked.head for ranked in ranking}
         gates = gates_without(loaded.shape, pruned) if pruned else None
-        products = contributions(loaded, documents, token_budget, progress, cache, gates)
-        score = scores_by(products, criterion).score
+        if right is not None:
+            chosen = choosing_products(loaded, documents, right, token_budget, progress, cache, gates)
+            score = signed_scores(chosen.heads, CHOOSING[criterion]).score
+        else:
+            products = contributions(loaded, documents, token_budget, progress, cache, gates)
+            score = scores_by(products, criterion).score
         # Heads with a closed gate have no output; their score of zero would rank above a negative one.
         remaining = [head for head in rank_heads(score) if head not in pruned]
         ranking += [RankedHead(head, float(score[head]), percent) for head in remaining[: after - before]]

@@ -14,7 +14,7 @@ from lm_headroom.engine.memory import token_budget
 from lm_headroom.errors import HeadroomError
 from lm_headroom.scoring import gradient
 from lm_headroom.scoring.masked_model import attached_for_a_block
-from lm_headroom.study.criteria import task_criteria
+from lm_headroom.study.criteria import CHOOSING, task_criteria
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,8 @@ def score_heads(
     """
     import pandas as pd
 
+    if criterion in CHOOSING:
+        raise HeadroomError(f"criterion {criterion!r} compares answer choices, and a pair has one continuation alone")
     if criterion not in task_criteria():
         raise HeadroomError(f"criterion {criterion!r} is none of {', '.join(task_criteria())}")
     for number, pair in enumerate(pairs):

@@ -38,7 +38,8 @@ def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -
     scores = read_tasks(matrix, cells.shots)
     mean, shares = aggregate_scores({task: s.score for task, s in scores.items()}, how)
     even, odd = (aggregate_scores({t: getattr(s, half) for t, s in scores.items()}, how)[0] for half in HALVES)
-    others = {name: aggregate_scores({t: s.others[name] for t, s in scores.items()}, how)[0] for name in CRITERIA}
+    shared = [name for name in CRITERIA if all(name in s.others for s in scores.values())]
+    others = {name: aggregate_scores({t: s.others[name] for t, s in scores.items()}, how)[0] for name in shared}
     if how == "mean_rank":
         # A rank's standard error does not follow from the scores'.
         stderr: Sequence[float | None] = [None] * mean.size
@@ -60,7 +61,7 @@ def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -
         "stderr": stderr,
         "score_even": even.ravel(),
         "score_odd": odd.ravel(),
-        **{name: values.ravel() for name, values in others.items()},
+        **{name: others[name].ravel() if name in others else [None] * mean.size for name in CRITERIA},
     }
     write(out, HEAD_IMPORTANCE, columns, record)
     write(ranking, RANKING, as_columns(rank_heads(mean), mean), record)

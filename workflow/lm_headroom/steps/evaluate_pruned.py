@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from lm_headroom.analysis.ranking import random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
-from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.heads import check_computed, grid
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ordered import Head, Ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
@@ -110,6 +110,7 @@ def read_rankings(
         if drawn_with(name) is not None:
             continue
         if name in CRITERIA:
+            check_computed(importances(), name)
             orders[name] = Ranking("heads", tuple(rank_heads(grid(importances().table, name))), importances())
         elif name in ORACLES:
             lost = oracle_scores(knockouts(), ROWS[name].knockout or ACCURACY, prepared.shape)

@@ -7,16 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.prompts import IMPORTANCE
+from lm_headroom.artifacts.prompts import GREEDY, IMPORTANCE
 from lm_headroom.artifacts.provenance import model_provenance
 from lm_headroom.engine.likelihood import tokenise
 from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Document
 from lm_headroom.engine.resume_cache import ResumeCache, open_cache
+from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Settings
 from lm_headroom.progress import Progress
-from lm_headroom.tasks.prompt_set import PromptSet, first_gold, pairs, read_prompts
+from lm_headroom.tasks.digest import explain_no_choices
+from lm_headroom.tasks.prompt_set import PromptSet, first_gold, pairs, read_prompts, right_choices
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,18 @@ class Scoring:
     def token_budget(self) -> int:
         """Tokens per batch; asked for when there is something to compute, since it may need the weights."""
         return self._token_budget
+
+    @cached_property
+    def choices(self) -> tuple[list[Document], list[tuple[bool, ...]]]:
+        """The scoring documents with a row for each choice, and which choices are right.
+
+        Raises:
+            HeadroomError: the task has no choices.
+        """
+        table = self.prompts.rows(IMPORTANCE)
+        if GREEDY in table.column("metric").to_pylist():
+            raise HeadroomError(f"the loss of choosing {explain_no_choices(self.prompts.task)}")
+        return tokenise(pairs(table), self.loaded, self.settings.add_bos), right_choices(table)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -86,5 +100,5 @@ def prepare_scoring(model: Path, prompts: Path, settings: Settings) -> Scoring:
     loaded = load(model, settings.dtype, settings.device, settings.threads)
     documents = tokenise(pairs(table), loaded, settings.add_bos)
     # Scores of all heads and the first round of an iterative ranking are the same units.
-    cache = open_cache(settings.cache, "scoring.gradient", loaded.record, settings.dtype)
+    cache = open_cache(settings.cache, "scoring.choosing", loaded.record, settings.dtype)
     return Scoring(loaded, prompt_set, documents, cache, settings)

@@ -9,6 +9,7 @@ from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import HeadCriterion, OutFile, Settings, StepPercent, StudyKey, recorded_options
+from lm_headroom.study.criteria import CHOOSING
 
 
 def rank_heads_iteratively(
@@ -38,15 +39,17 @@ def rank_heads_iteratively(
     options = recorded_options(rank_heads_iteratively, locals())
     scoring = prepare_scoring(settings.model, prompts, settings)
     loaded = scoring.loaded
+    documents, right = scoring.choices if criterion in CHOOSING else (scoring.documents, None)
     n_rounds = len(rounds(pruning_step, loaded.shape.layers * loaded.shape.heads))
     ranking = iterative_ranking(
         loaded,
-        scoring.documents,
+        documents,
         scoring.token_budget,
         pruning_step,
         criterion,
         scoring.progress("rank-heads-iteratively", n_rounds),
         scoring.cache,
+        right,
     )
     columns = {
         "rank": list(range(len(ranking))),

@@ -17,6 +17,7 @@ from lm_headroom.analysis.ranking import ffn_columns, random_ffns, rank_ffns
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffns import layers
+from lm_headroom.artifacts.heads import check_computed
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
@@ -174,6 +175,7 @@ class _Orders:
         if name == REVERSED:
             return list(self.own[::-1])
         if name in criterion_columns(FFNS):
+            check_computed(self._scores, name)
             return rank_ffns(layers(self._scores.table, name))
         from lm_headroom.scoring.knockout import ffn_importance_columns
 

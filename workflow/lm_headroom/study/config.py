@@ -38,7 +38,7 @@ from lm_headroom.study.choices import (
     with_zero,
 )
 from lm_headroom.study.compared import ComparedModel
-from lm_headroom.study.criteria import FFNS, HEADS, criterion_columns
+from lm_headroom.study.criteria import CHOOSING, FFNS, HEADS, criterion_columns
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
@@ -738,6 +738,18 @@ class Study(Section):
         """Whether rankings other than random ones are evaluated beside the own one."""
         controls = [name for name in self.pruning.controls if drawn_with(name) is None]
         return bool(controls or self.rankings or self.learned_mask.components or self.pruning.is_iterative)
+
+    @property
+    def choosing_criteria(self) -> list[tuple[str, str]]:
+        """Keys that name a criterion by the loss of choosing, each with its name."""
+        controls = [("pruning.controls", name) for name in self.pruning.controls]
+        named = [("importance.criterion", self.importance.ranked_by), *controls]
+        return [(key, name) for key, name in named if name in CHOOSING]
+
+    @property
+    def scores_choosing(self) -> bool:
+        """Whether scoring takes another pass, over all choices."""
+        return bool(self.choosing_criteria)
 
     @property
     def own_rankings(self) -> list[str]:

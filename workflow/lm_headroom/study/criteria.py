@@ -3,8 +3,10 @@ take them from here.
 
 g_d is the product A . dL/dA of a head (or F . dL/dF of an FFN), summed over the tokens of document d: the derivative of
 the document's loss by a gate on its output. Removing the component closes the gate, so -g_d estimates the rise of the
-loss to first order. Lower scores are pruned first. Standard library only: the Snakefile imports this module at every
-parse.
+loss to first order. c_d is the same product of the loss of choosing, the cross entropy over the answer choices: -log of
+the sum of softmax(l)_k over the right choices k, with l_k the log-likelihood of choice k, summed over its tokens and
+not normalised by length, as `acc` compares them. Lower scores are pruned first. Standard library only: the Snakefile
+imports this module at every parse.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Criterion:
         needs_gradients: whether it comes from a backward pass.
         components: what it ranks.
         knockout: the outcome whose loss without the component is the score; empty where no component is removed.
+        choosing_form_of: the criterion that is the same of g_d, where this one is of c_d.
     """
 
     formula: str
@@ -37,6 +40,7 @@ class Criterion:
     needs_gradients: bool = True
     components: tuple[str, ...] = (HEADS, FFNS)
     knockout: KnockoutOutcome | None = None
+    choosing_form_of: str = ""
 
 
 def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
@@ -44,6 +48,14 @@ def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
     return Criterion(
         f"{loss} without the component (eq. 7)", "see the outcome", "arXiv 2212.09095", passes, False, knockout=outcome
     )
+
+
+def _of_choosing(name: str, formula: str, unit: str) -> Criterion:
+    passes = (
+        "one forward and one backward pass over all choices of the document, shared by all criteria of choosing, "
+        "beside those of `token`; only where a study names one of them"
+    )
+    return Criterion(formula, unit, f"this project: {name} of another loss", passes, choosing_form_of=name)
 
 
 HIES_ALPHA = 0.5
@@ -81,6 +93,31 @@ CRITERIA: dict[str, Criterion] = {
         "nats",
         "this project: signs count where the step is small",
         _ONE,
+    ),
+    "choosing_loss_rise": _of_choosing(
+        "loss_rise",
+        "-mean of c_d: first-order rise of the loss of choosing, -log softmax(l) of the right choice over all choices, "
+        "with l the log-likelihoods as `acc` compares them: summed over tokens, not normalised by length",
+        "nats",
+    ),
+    "choosing_fisher": _of_choosing(
+        "fisher", "mean of c_d^2: empirical Fisher information of the gate, by the loss of choosing", "nats^2"
+    ),
+    "choosing_second_order": _of_choosing(
+        "second_order",
+        "mean of -c_d + c_d^2 / 2: second-order rise of the loss of choosing, with the empirical Fisher in the "
+        "Hessian's place",
+        "nats",
+    ),
+    "trusted_choosing_loss_rise": _of_choosing(
+        "trusted_loss_rise",
+        "choosing_loss_rise where the mean of |c_d| is at most its median, and that mean, which is larger, elsewhere",
+        "nats",
+    ),
+    "trusted_choosing_second_order": _of_choosing(
+        "trusted_second_order",
+        "choosing_second_order where the mean of |c_d| is at most its median; elsewhere that mean, above all of these",
+        "nats",
     ),
     "magnitude": Criterion(
         "||W_O^h||_F, of the head's slice of the output projection",
@@ -133,7 +170,9 @@ CRITERIA: dict[str, Criterion] = {
     "oracle_gold_probability": _oracle("gold_probability", "gold probability lost"),
 }
 """All criteria. Scores of those without a knockout are columns of the head-importance artifact, for FFNs of the
-FFN-gradient artifact."""
+FFN-gradient artifact. Those of choosing are missing there unless the study names one."""
+CHOOSING = {name: row.choosing_form_of for name, row in CRITERIA.items() if row.choosing_form_of}
+"""Criteria by the loss of choosing, each with the one that is the same by the loss of eq. 9."""
 
 
 def criteria_of(component: str) -> tuple[str, ...]:

@@ -30,6 +30,12 @@ summed over the tokens of document d. Removing a head changes the loss by -g_d t
 everywhere: absolute products say how much a head matters, signed ones whether it helps, and a first-order sign fails
 where the step is large. The empirical Fisher information is not the Hessian's diagonal, but costs no further pass.
 
+c_d is the same product of the loss of choosing: the cross entropy over a document's answer choices, -log of the sum of
+softmax(l)_k over its right choices k. l_k is the log-likelihood of choice k, summed over its tokens and not normalised
+by length, as accuracy (`acc`) compares choices. These criteria take a pass over all choices and are computed only where
+a study names one of them. They refuse tasks without choices, such as lambada_openai. Where a document has one choice
+alone, this loss is zero.
+
 | criterion | ranks | score | unit | gradients | passes | source |
 |---|---|---|---|---|---|---|
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,12 @@ def read_prompts(path: Path, **expected: Any) -> PromptSet:
 def pairs(table: pa.Table) -> list[tuple[int, str, str]]:
     """(doc_id, context, continuation) of prompt rows."""
     return list(zip(*(table.column(c).to_pylist() for c in ("doc_id", "context", "continuation")), strict=True))
+
+
+def right_choices(table: pa.Table) -> list[tuple[bool, ...]]:
+    """Which choices of each document are right, from prompt rows in order."""
+    rows = zip(table.column("doc_id").to_pylist(), table.column("gold").to_pylist(), strict=True)
+    return [tuple(gold for _, gold in document) for _, document in groupby(rows, key=itemgetter(0))]
 
 
 def first_gold(table: pa.Table) -> pa.Table:

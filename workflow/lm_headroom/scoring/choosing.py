@@ -1,0 +1,116 @@
+"""Gradient-activation products of heads and FFNs by the loss of choosing.
+
+The loss of a document is the cross entropy over its answer choices: log sum_k exp(l_k) over all choices, minus the same
+over the right ones, where l_k is the log-likelihood of choice k, summed over its tokens, as accuracy compares them.
+Eq. 9 asks how likely the right answer is; this asks how much likelier than the others. With one choice, it is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm_headroom.engine.loading import LoadedModel
+from lm_headroom.engine.packing import Batch, Batches, Document
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
+from lm_headroom.progress import Progress
+from lm_headroom.scoring.gradient import check_sums, differentiated, gate_products
+from lm_headroom.settings import other_dtype
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Right = Sequence[Sequence[bool]]
+"""Whether each sequence of each document is a right choice."""
+
+
+class ChoosingProducts(NamedTuple):
+    """c_d: sums over each document's tokens of A_t . dL/dA_t, [N, layer, head], and F_t . dL/dF_t, [N, layer, 1]."""
+
+    heads: Array
+    ffns: Array
+
+
+def choosing_loss(batch: Batch, log_p: Tensor, right: Right) -> Tensor:
+    """Sum of the documents' losses, nats, from the log p of each target token, [T]."""
+    last = max(member.first_sequence + len(member.document.sequences) for member in batch.members)
+    totals = log_p.new_zeros(last).index_add(0, batch.sequence_ids.to(log_p.device), log_p)
+    losses = []
+    for member in batch.members:
+        choices = totals[member.first_sequence :][: len(member.document.sequences)]
+        is_right = torch.tensor(right[member.number], device=choices.device)
+        losses.append(choices.logsumexp(0) - choices[is_right].logsumexp(0))
+    return torch.stack(losses).sum()
+
+
+def choosing_products(
+    loaded: LoadedModel,
+    documents: Sequence[Document],
+    right: Right,
+    token_budget: int | Callable[[], int],
+    progress: Progress | None = None,
+    cache: ResumeCache = NO_CACHE,
+    gates: Tensor | None = None,
+) -> ChoosingProducts:
+    """Compute the products of documents, by one forward and one backward pass over all choices of each.
+
+    Args:
+        loaded: the model.
+        documents: with a sequence for each choice, at least one of them right.
+        right: which choices are right.
+        token_budget: tokens per batch; changes only speed and memory.
+        progress: advanced by documents.
+        cache: holds finished documents.
+        gates: [layer, head], in force in both passes; None for open gates.
+
+    Raises:
+        HeadroomError: a gradient or log-likelihood is not finite; names document and layer.
+    """
+    n, layers, heads = len(documents), loaded.shape.layers, loaded.shape.heads
+    result = ChoosingProducts(np.zeros((n, layers, heads)), np.zeros((n, layers, 1)))
+
+    def differentiate(batch: Batch) -> ChoosingProducts:
+        # The gates must also be in force when the backward pass recomputes layers.
+        with loaded.interventions.gates(gates):
+            return differentiated(batch, partial(_sums, loaded, batch, right))
+
+    # Every document has its own gradient, so none shares a tree.
+    batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
+    keys = [digest(key, list(map(bool, golds))) for key, golds in zip(batches.keys, right, strict=True)]
+    unit_name = "choosing-gradients" if gates is None else f"choosing-gradients-{digest(gates.tolist())}"
+    layout = {name: ("f", values.shape[1:]) for name, values in result._asdict().items()}
+    with cache.unit(unit_name, keys, layout) as unit:
+        for number, entry in unit.done.items():
+            for name, values in result._asdict().items():
+                values[number] = entry[name][0]
+        if progress:
+            progress.reuse(len(unit.done))
+        if unit.complete:
+            return result
+        for batch, sums in batches.each(differentiate, frozenset(unit.done)):
+            for place, member in enumerate(batch.members):
+                for values, added in zip(result, sums, strict=True):
+                    values[member.number] = added[place]
+                unit.add(member.number, **{name: added[place][None] for name, added in sums._asdict().items()})
+            unit.save_if_due()
+            if progress:
+                progress.advance(batch.n_documents)
+    return result
+
+
+def _sums(loaded: LoadedModel, batch: Batch, right: Right, checkpointing: bool) -> ChoosingProducts:
+    """The products of a batch's documents."""
+    owners, advice = batch.owners(), other_dtype(str(loaded.model.dtype))
+    by_layer: list[list[Array]] = []
+    passes = gate_products(loaded, batch, lambda log_p: choosing_loss(batch, log_p, right), checkpointing)
+    for layer, (_, *both) in enumerate(passes):
+        by_layer.append([])
+        for values in both:
+            empty = values.new_zeros(batch.n_documents, values.shape[1])
+            sums = empty.index_add(0, owners.to(values.device), values).cpu().numpy()
+            check_sums(batch, layer, sums, advice)
+            by_layer[-1].append(sums)
+    return ChoosingProducts(*(np.stack(sums, axis=1) for sums in zip(*by_layer, strict=True)))
