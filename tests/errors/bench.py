@@ -108,12 +108,12 @@ class Bench:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return self.record(folder)
 
-    def prompts(self, contexts=SENTENCES[:4], choices=CHOICES, task="copa", shots=0, seed=7):
+    def prompts(self, contexts=SENTENCES[:4], choices=CHOICES, task="copa", shots=0, seed=7, metric="choice"):
         """A prompts artifact with the same documents for scoring (0, 1, ...) and evaluation (100, 101, ...)."""
         table = [
             {
                 "doc_id": start + i, "question": start + i, "purpose": purpose, "split": "s", "choice": choice,
-                "context": context, "continuation": text, "gold": choice == 0, "metric": "choice",
+                "context": context, "continuation": text, "gold": choice == 0, "metric": metric,
                 "choice_length": None,
             }
             for purpose, start in (("importance", 0), ("evaluation", 100))
@@ -124,6 +124,10 @@ class Bench:
         columns = {column.name: [row[column.name] for row in table] for column in PROMPTS.columns}
         write(path, PROMPTS, columns, {"task": task, "shots": shots, "seed": seed})
         return path
+
+    def origin(self, record):
+        """What made results of the tiny model on the prompts."""
+        return {"model": json.loads(record.read_text()), "task": "copa", "shots": 0, "seed": 7}
 
     def ranking(self, shape=(3, 4), **changes):
         """A ranking artifact of the prompts' task, shots and seed, but for ``facts``."""

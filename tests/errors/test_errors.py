@@ -7,13 +7,13 @@ import pytest
 
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import provenance, read
-from tests.errors import artifacts, handled, models, places, records
+from tests.errors import artifacts, handled, models, places, rankings, records
 from tests.errors.bench import Bench
 from tests.errors.page import check, rows
 from tests.support.small_study import small
 from tests.support.tiny_models import tiny_model
 
-CASES = {**records.CASES, **models.CASES, **artifacts.CASES, **places.CASES, **handled.CASES}
+CASES = {**records.CASES, **models.CASES, **artifacts.CASES, **places.CASES, **rankings.CASES, **handled.CASES}
 
 
 @pytest.fixture(scope="session")

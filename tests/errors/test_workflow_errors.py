@@ -46,6 +46,21 @@ WRONG = {
     "a source that is no name on the hub": {"models": {"m": {"source": "a--b"}}},
     "a home folder that is not there": {"data": {"source": "mirror", "mirror": "~nobody-has-this-name/x"}},
     "a number format that does not exist": {"dtype": "int8"},
+    "a criterion that does not exist": {"importance": {"criterion": "loss_rice"}},
+    "a criterion that ranks no task": {"importance": {"criterion": "magnitude"}},
+    "a criterion of choosing for a task without choices": {
+        "tasks": ["copa"],
+        "unseen": ["lambada_openai"],
+        "pruning": {"controls": ["choosing_second_order"]},
+    },
+    "an oracle that does not remove all heads": {"tasks": ["copa"], "pruning": {"controls": ["oracle_loss"]}},
+    "a ranking of your own under a criterion's name": {"rankings": {"fisher": "mine.csv"}},
+    "a ranking of your own under a task's name": {"tasks": ["piqa"], "rankings": {"piqa": "mine.csv"}},
+    "a ranking of your own that is neither file nor function": {"rankings": {"mine": "mine.txt"}},
+    "a ranking of your own with an unknown field": {"rankings": {"mine": "{taks}.csv"}},
+    "a ranking of your own that is not there": {"tasks": ["piqa"], "rankings": {"mine": "mine.csv"}},
+    "a learned mask of what is no component": {"learned_mask": {"components": ["head"]}},
+    "a learned mask without passes": {"learned_mask": {"passes": 0}},
     "a mirror without a task": {"tasks": ["piqa"], "data": {"source": "mirror", "mirror": "records"}},
 }
 """Situation to a study that has it: its keys, or its text where that is what is wrong."""

@@ -45,6 +45,7 @@ def test_scoring_leaves_the_model_as_it_was_and_ranks_for_a_mask(family, tokeniz
     [
         (["a text"], "token", r"pair 0: expected \(context, continuation\), two texts; got 'a text'"),
         (PAIRS, "magic", "criterion 'magic' is none of token, "),
+        (PAIRS, "choosing_fisher", "'choosing_fisher' compares answer choices, and a pair has one continuation alone"),
         (PAIRS[:1], "token", "at least two scoring documents"),
     ],
 )
