@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lm_headroom.artifacts.prompts import PROMPTS
@@ -227,3 +228,18 @@ def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_p
     assert workload.operations("select_ffns", settings, costs, prompts[1]) == workload.operations(
         "score_ffns", other, costs, prompts[1]
     )
+
+
+def test_a_criterion_of_choosing_costs_a_pass_over_all_choices_where_a_study_names_it(tmp_path, record):
+    costs = workload.record_costs(Path(record), 4)
+    prompts = workload.recorded_prompts(write_prompts(tmp_path / "0shot-seed1234.parquet"), 0)
+    one, every = ((costs.forward(load), costs.backward(load)) for load in (prompts.scoring, prompts.scoring_choices))
+    assert every > one
+    both = pytest.approx(tuple(np.add(one, every)))
+    control = study(pruning={"controls": ["choosing_fisher"]})
+    own = study(importance={"criterion": "choosing_fisher"})
+    for asked, scoring, round_ in ((study(), one, one), (control, both, one), (own, both, every)):
+        assert workload.operations("score_heads", asked, costs, prompts) == scoring
+        assert workload.operations("rank_custom", asked, costs, prompts) == one
+        rounds = workload.operations("rank_heads_iteratively", asked, costs, prompts)
+        assert rounds == pytest.approx(tuple(10 * np.array(round_)))
