@@ -34,6 +34,7 @@ SLOW_FILES = (
     *("unit/planning/test_costs.py", "unit/planning/test_workload.py", "unit/tasks/test_served.py"),
     *("unit/tasks/test_definitions.py", "unit/models/test_checkpoint_files.py", "unit/test_benchmarks.py"),
     "unit/models/test_hub.py",
+    "unit/publishing/test_push.py",
     *("unit/tasks/test_prompts.py", "unit/tasks/test_files.py", "unit/steps/test_inputs_are_read_once.py"),
     *("unit/report/test_figures.py", "unit/report/test_induction_ablation.py", "unit/results/test_comparison.py"),
     *("unit/report/test_headroom.py", "unit/report/test_reference.py", "unit/report/test_selection_bias.py"),

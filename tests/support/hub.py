@@ -6,6 +6,7 @@ addresses that take no token), and fails where a test asks it to.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 PAGE = 3
 """Files on a page of a tree, so that clients have to follow the next one; the real hub gives 1000."""
@@ -82,10 +85,20 @@ class Fault:
 
 @dataclass
 class Hub:
-    """The hub's state, its two servers, and what was asked of them."""
+    """The hub's state, its two servers, and what was asked of them.
+
+    Attributes:
+        tokens: token to the gated and private repositories that it may read.
+        writers: token to the owner whose repositories it may write.
+        stored: large files that were uploaded and are in no commit yet, by SHA-256.
+        moved: old name of a repository to its new one.
+        on_request: called with method and path before each answer.
+    """
 
     repos: dict[str, Repo] = field(default_factory=dict)
     tokens: dict[str, set[str]] = field(default_factory=dict)
+    writers: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
@@ -164,10 +177,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_file(self, content: bytes, headers: Mapping[str, str]) -> None:
         """A file, or the part of it that is asked for."""
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if found is None:
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if match is None:
             return self.answer(content, 200, headers)
-        start, stop = int(found[1]), int(found[2] or len(content) - 1)
+        start, stop = int(match[1]), int(match[2] or len(content) - 1)
         span = f"bytes {start}-{stop}/{len(content)}"
         self.answer(content[start : stop + 1], 206, {**headers, "Content-Range": span})
 
@@ -178,6 +191,10 @@ class _Storage(_Handler):
     def respond(self) -> None:
         if self.headers.get("Authorization"):
             return self.refuse(400, "", "Only one auth mechanism allowed")
+        if self.command == "PUT":
+            assert f"/{sha256(self.body)}" == self.path_
+            self.hub.stored[sha256(self.body)] = self.body
+            return self.answer(b"")
         content = next(
             text
             for repo in self.hub.repos.values()
@@ -192,40 +209,104 @@ class _Api(_Handler):
     """The hub itself."""
 
     def respond(self) -> None:
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.hub.tokens:
+        self.token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if self.token and self.token not in {*self.hub.tokens, *self.hub.writers}:
             return self.refuse(401, "", "Invalid credentials in Authorization header")
-        api = re.fullmatch(r"/api/(models|datasets)/(.+?)(?:/(revision|tree|paths-info)/(.+))?", self.path_)
-        file = re.fullmatch(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)", self.path_)
+        if self.path_ == "/api/repos/create":
+            return self._create(json.loads(self.body))
+        if self.path_ == "/api/validate-yaml":
+            return self._validate(json.loads(self.body)["content"])
+        api = re.fullmatch(
+            r"/api/(models|datasets)/(.+?)(?:/(revision|tree|paths-info|preupload|commit)/(.+))?", self.path_
+        )
+        file = re.fullmatch(r"/(datasets/)?(.+?)(?:/resolve/([^/]+)/(.+)|\.git/info/lfs/objects/batch)", self.path_)
         kind, name = api.groups()[:2] if api else ("models", "")
         if file:
             kind, name = "datasets" if file[1] else "models", file[2]
         if (to := self.hub.moved.get(f"{kind}/{name}")) is not None:
             target = self.path.replace(name, to.partition("/")[2], 1)
             return self.answer(b"", 307, {"Location": target})
-        repo = self.hub.repos.get(f"{kind}/{name}")
-        may_read = repo is not None and f"{kind}/{name}" in self.hub.tokens.get(token, ())
+        repo, place = self.hub.repos.get(f"{kind}/{name}"), f"{kind}/{name}"
+        owns = self.hub.writers.get(self.token) == name.partition("/")[0]
+        may_read = owns or place in self.hub.tokens.get(self.token, ())
         if repo is None or (repo.private and not may_read):
-            return self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
+            return self.refuse(404 if self.token else 401, "RepoNotFound", "Repository not match")
+        if self.command == "POST" and (api is None or api[3] in ("preupload", "commit")):
+            if not owns:
+                return self.refuse(403, "", "You don't have the rights to create a commit")
+            return self._write(repo, api[3] if api else "batch", place)
         revision = (file[3] if file else (api[4] if api and api[3] else "main")) or "main"
         sha = repo.resolve(revision if file or (api and api[3] == "revision") else revision.split("/")[0])
         if sha is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         if file:
-            return self._resolve(repo, sha, file[4], token, may_read)
+            return self._resolve(repo, sha, file[4], may_read)
         assert api is not None
         below = revision.partition("/")[2] if api[3] == "tree" else ""
         {"tree": self._tree, "paths-info": self._paths}.get(api[3], self._info)(repo, sha, name, below)
 
+    def _create(self, asked: dict[str, Any]) -> None:
+        name, kind = f"{asked['organization']}/{asked['name']}", f"{asked.get('type') or 'model'}s"
+        if self.hub.writers.get(self.token) != asked["organization"]:
+            return self.refuse(403, "", "You don't have the rights to create a repository under this namespace")
+        if f"{kind}/{name}" in self.hub.repos:
+            return self.refuse(409, "", "You already created this repository")
+        private = asked.get("visibility") == "private"
+        self.hub.add(f"{kind}/{name}", {".gitattributes": b""}, private=private)
+        self.say({"url": f"{self.hub.address}/{'datasets/' if kind == 'datasets' else ''}{name}"})
+
+    def _validate(self, page: str) -> None:
+        """As the hub does; that it also wants the base model to be there is the test's."""
+        base = _matter(page.encode()).get("base_model")
+        wrong = [] if base is None or f"models/{base}" in self.hub.repos else [{"message": f"no such model {base}"}]
+        self.say({"errors": wrong, "warnings": []}, 400 if wrong else 200)
+
+    def _write(self, repo: Repo, what: str, place: str) -> None:
+        if what == "preupload":
+            files = [file["path"] for file in json.loads(self.body)["files"]]
+            now = repo.commits[repo.refs["main"]]
+            modes = {path: "lfs" if path.endswith(LARGE) else "regular" for path in files}
+            old = {
+                path: sha256(now[path]) if path.endswith(LARGE) else blob_id(now[path]) for path in files if path in now
+            }
+            answer = [
+                {"path": path, "uploadMode": modes[path], "shouldIgnore": False, "oid": old.get(path)} for path in files
+            ]
+            return self.say({"files": answer})
+        if what == "batch":
+            objects = json.loads(self.body)["objects"]
+            known = {sha256(text) for files in repo.commits.values() for text in files.values()} | {*self.hub.stored}
+            for each in objects:
+                if each["oid"] not in known:
+                    each["actions"] = {"upload": {"href": f"{self.hub.storage}/{each['oid']}"}}
+            return self.say({"transfer": "basic", "objects": objects})
+        head, *lines = [json.loads(line) for line in self.body.splitlines()]
+        if head["value"].get("parentCommit", repo.refs["main"]) != repo.refs["main"]:
+            return self.refuse(412, "", "A commit has happened since")
+        files = dict(repo.commits[repo.refs["main"]])
+        known = {sha256(text): text for commit in repo.commits.values() for text in commit.values()} | self.hub.stored
+        for line in lines:
+            path = line["value"]["path"]
+            if line["key"] == "deletedFile":
+                del files[path]
+            elif line["key"] == "lfsFile":
+                files[path] = known[line["value"]["oid"]]
+            else:
+                files[path] = base64.b64decode(line["value"]["content"])
+        sha = repo.commit(files)
+        url = f"{self.hub.address}/{place.removeprefix('models/')}/commit/{sha}"
+        self.say({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
+
     def _info(self, repo: Repo, sha: str, name: str, below: str) -> None:
         siblings = [{"rfilename": path} for path in sorted(repo.commits[sha])]
         access = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False}
-        self.say({"id": name, "_id": "1", "sha": sha, "siblings": siblings, "tags": [], "downloads": 0, **access})
+        card = {"cardData": _matter(repo.commits[sha].get("README.md", b""))}
+        self.say({"id": name, "_id": "1", "sha": sha, "siblings": siblings, "tags": [], "downloads": 0} | access | card)
 
     def _tree(self, repo: Repo, sha: str, name: str, below: str) -> None:
         entries = _entries(repo.commits[sha], below, self.query.get("recursive", "").lower() == "true")
         if below and not entries:
-            return self.refuse(404, "EntryNotFound", "Entry not found")
+            return self.refuse(404, "EntryNotFound", "Entry not match")
         start = int(self.query.get("cursor") or 0)
         query = "&".join(f"{key}={text}" for key, text in self.query.items() if key != "cursor")
         following = f"{self.hub.address}{self.path_}?{query}&cursor={start + PAGE}"
@@ -241,18 +322,26 @@ class _Api(_Handler):
         folders = {entry["path"]: entry for entry in _entries(repo.commits[sha], "", False)}
         self.say([(entries | folders)[path] for path in asked if path in entries | folders])
 
-    def _resolve(self, repo: Repo, sha: str, path: str, token: str, may_read: bool) -> None:
+    def _resolve(self, repo: Repo, sha: str, path: str, may_read: bool) -> None:
         if repo.gated and not may_read:
-            reason = "Your account has not been granted access" if token else "You must be authenticated"
-            return self.refuse(403 if token else 401, "GatedRepo", f"Access to this repository is restricted. {reason}")
+            reason = "Your account has not been granted access" if self.token else "You must be authenticated"
+            return self.refuse(
+                403 if self.token else 401, "GatedRepo", f"Access to this repository is restricted. {reason}"
+            )
         content, commit = repo.commits[sha].get(path), {"X-Repo-Commit": sha}
         if content is None:
-            return self.say({}, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found", **commit})
+            return self.say({}, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not match", **commit})
         if not path.endswith(LARGE):
             return self.send_file(content, {"ETag": f'"{blob_id(content)}"', "Accept-Ranges": "bytes", **commit})
         place = f"{self.hub.storage}/{sha256(content)}?signature=1"
         linked = {"X-Linked-Etag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
         self.answer(b"", 302, {"Location": place, **linked, **commit})
+
+
+def _matter(page: bytes) -> dict[str, Any]:
+    """The front matter of a card."""
+    match = re.match(rb"---\n(.*?)\n---\n", page, re.DOTALL)
+    return (yaml.safe_load(match[1]) if match else None) or {}
 
 
 def _entries(files: Files, below: str, recursive: bool) -> list[dict[str, Any]]:
@@ -300,6 +389,7 @@ _START = """
 import json, os, sys
 # What takes seconds to import and asks no hub; the hub's clients are imported by each process, from its own variables.
 import torch, transformers.modeling_utils, transformers.models.opt.modeling_opt, safetensors, pyarrow.parquet, pandas
+import lm_headroom.audit.verify
 for name in [name for name in sys.modules if name.split(".")[0] in ("huggingface_hub", "datasets")]:
     del sys.modules[name]
 for line in sys.stdin:
@@ -310,9 +400,11 @@ for line in sys.stdin:
         os.chdir(job["folder"])
         for number, place in ((1, job["out"]), (2, job["err"])):
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        from lm_headroom.cli import main
         try:
-            status = main(job["arguments"])
+            if job["code"]:
+                exec(job["code"])
+            from lm_headroom.cli import main
+            status = 0 if job["code"] else main(job["arguments"])
         except BaseException:
             import traceback
             traceback.print_exc()
@@ -336,10 +428,17 @@ class Commands:
 
     def run(self, folder: Path, variables: Mapping[str, str], arguments: Sequence[object]) -> Done:
         """Run a command of ``lm-headroom`` in a folder, with environment variables."""
+        return self._run(folder, variables, {"arguments": list(map(str, arguments)), "code": ""})
+
+    def python(self, folder: Path, variables: Mapping[str, str], code: str) -> Done:
+        """Run lines of Python in the same way."""
+        return self._run(folder, variables, {"code": code})
+
+    def _run(self, folder: Path, variables: Mapping[str, str], what: Mapping[str, object]) -> Done:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         streams = [folder / f"std{name}.txt" for name in ("out", "err")]
-        job = {"folder": str(folder), "variables": dict(variables), "arguments": list(map(str, arguments))}
+        job = {"folder": str(folder), "variables": dict(variables), **what}
         print(json.dumps(job | {"out": str(streams[0]), "err": str(streams[1])}), file=self._process.stdin, flush=True)
         status = int(self._process.stdout.readline())
         return Done(status, *(stream.read_text() for stream in streams))

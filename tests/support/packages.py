@@ -21,9 +21,10 @@ ALLOWED = {
     name: frozenset(allowed.split())
     for name, allowed in {
         "cli": "commands steps planning audit report results scoring engine models tasks artifacts options study",
-        "commands": "options planning audit results models artifacts study",
+        "commands": "options planning publishing audit results models artifacts study",
         "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
         "planning": "options results scoring engine models tasks artifacts analysis study",
+        "publishing": "audit artifacts",
         "audit": "options report models tasks artifacts study",
         "report": "options results artifacts analysis study",
         "results": "artifacts analysis study",

@@ -27,12 +27,12 @@ GROUPS = {
     "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
     "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
     "Report": "figure table findings",
-    "Checkpoints": "export-pruned",
+    "Publish": "export-pruned push",
     "Look": "show verify",
 }
 """Commands as the help groups them."""
 ELSEWHERE = {
-    **dict.fromkeys(("run", "plan", "show", "verify"), "commands"),
+    **dict.fromkeys(("run", "plan", "show", "verify", "push"), "commands"),
     **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
 }
 """Command to the module that declares it, where that is no step of the workflow."""

@@ -1,8 +1,9 @@
-"""Commands that are no step of the workflow: what a study costs, what made a file, whether results are sound."""
+"""Commands that are no step of the workflow: to run it, to plan, to look at results, to upload them."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,3 +115,28 @@ def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -
         print("\n".join(audit.report(results, files)))
     if any(file.state != "sound" for file in files):
         raise HeadroomError(f"{results}: verification failed: {audit.summary(files)}")
+
+
+def push(folder: Path, repository: str, /, *, private: bool = False, dry_run: bool = False) -> None:
+    """Upload a pruned checkpoint as a model, or results as a data set, to the hub.
+
+    Args:
+        folder: a folder that `lm-headroom export-pruned` wrote, or a results folder.
+        repository: its name on the hub, owner/name; a new one is created.
+        private: create a private repository.
+        dry_run: list the files and their size, and upload nothing.
+
+    Raises:
+        HeadroomError: the folder is neither, or the hub refuses it.
+
+    Example:
+        lm-headroom push results my-name/my-study --dry-run
+    """
+    from lm_headroom.publishing.push import collect, describe, send
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+        raise HeadroomError(f"{repository!r} is no name of a repository on the hub; give owner/name, such as me/pruned")
+    upload = collect(folder, repository)
+    print("\n".join(describe(upload, repository)), flush=True)
+    if not dry_run:
+        print(send(upload, repository, private))

@@ -48,6 +48,8 @@ STATES = {
 """States of a file, worst first, and what they mean."""
 UNJUDGED = "report.html"
 """Snakemake's report, which holds copies of figures and pages: only making it again tells whether it is right."""
+CARD = "README.md"
+"""The page of results that come from the hub, which describes them and is no result."""
 _LISTED = {path: name for name, path in LISTED.items()}
 _DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
 
@@ -99,7 +101,9 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
         raise HeadroomError(f"{results}: no such folder")
     if (results / RECORD).is_file():
         raise HeadroomError(f"{results}: this is one model's folder; name the results folder that holds it")
-    listed = sorted((entry for entry in entries(results) if entry.path != UNJUDGED), key=lambda entry: entry.path)
+    listed = sorted(
+        (entry for entry in entries(results) if entry.path not in (UNJUDGED, CARD)), key=lambda entry: entry.path
+    )
     files = {entry.path: File(entry.path) for entry in listed}
     for entry in listed:
         if entry.problem:

@@ -22,7 +22,8 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
     model = manifest["model"]
     licence = (model.get("origin") or {}).get("licence")
     return {
-        "base_model": model.get("source") or model["name"],
+        # The hub links it: only what came from there.
+        **({"base_model": model["source"]} if model.get("source") else {}),
         **({"license": licence.lower()} if licence else {}),
         "library_name": "lm-headroom",
         "pipeline_tag": "text-generation",
