@@ -21,7 +21,7 @@ from lm_headroom.artifacts.store import write, write_json
 from lm_headroom.audit.verify import verify
 from lm_headroom.pruned.card import build_card
 from lm_headroom.results.frames import load_results
-from tests.support.hub import Commands, Fault, Hub, files_of, serve
+from tests.support.hub import Commands, Fault, Hub, files_of, serve, sha256
 from tests.support.paths import ROOT
 from tests.support.sound_results import RECORD, write_results
 
@@ -127,6 +127,16 @@ class TestPrunedCheckpoints:
         assert address.startswith(f"{site.hub.address}/acme/shared/commit/")
         assert len(site.hub.asked("POST .*/commit/")) == 1
         assert not site.hub.repos["models/acme/shared"].private
+
+    def test_weights_may_go_in_chunks(self, site, export):
+        """Xet, which the client prefers where its package is installed."""
+        done = site.push(export, HF_HUB_DISABLE_XET="")
+        assert done.status == 0, done.err
+        weights = (export / "model.safetensors").read_bytes()
+        pointer = {"model.safetensors": f"{sha256(weights)} {len(weights)}".encode()}
+        assert site.at_hub("models") == files_of(export) | pointer
+        assert site.hub.asked("POST /v1/xorbs/")
+        assert not site.hub.asked("PUT")
 
     def test_its_card_links_the_base_model_only_if_the_hub_gave_it(self, site, export):
         assert site.push(export).status == 0
