@@ -17,7 +17,7 @@ from lm_headroom.analysis.ranking import random_ranking
 from lm_headroom.artifacts.answers import answer_columns
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactSchema, read, write
-from lm_headroom.options import Settings
+from lm_headroom.options import EvaluationSettings
 from lm_headroom.scoring import pruned_evaluation
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from lm_headroom.steps.prepare_evaluation import prepare
@@ -31,7 +31,7 @@ RIGHT_ALONE = ArtifactSchema(
 
 def answers(bench: Bench, shots: int = 0, levels: Sequence[int] = (0, 30)) -> Iterator[Row]:
     """i: a curve of heads and its file, with and without what outcomes other than accuracy need."""
-    settings = Settings(model=bench.record, device="cpu", threads=torch.get_num_threads())
+    settings = EvaluationSettings(model=bench.record, device="cpu", threads=torch.get_num_threads())
     for task in bench.tasks:
         with tempfile.TemporaryDirectory() as folder:
             prompts, limit = Path(folder) / "prompts.parquet", bench.documents[shots]

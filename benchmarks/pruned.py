@@ -25,7 +25,7 @@ from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.memory import MIB, peak_memory
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
-from lm_headroom.options import AggregatedCells, Settings
+from lm_headroom.options import AggregatedCells, EvaluationSettings
 from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
 from lm_headroom.steps.aggregate_heads import aggregate_heads
@@ -54,7 +54,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
     from benchmarks.rivals import Harness
 
     tasks = [task for task in TASKS if task in bench.tasks] or list(bench.tasks[:1])
-    settings = Settings(model=bench.record, device="cpu", threads=torch.get_num_threads())
+    settings = EvaluationSettings(model=bench.record, device="cpu", threads=torch.get_num_threads())
     checkpoint = checkpoint_folder(bench.record)
     masked = bench.loaded()
     dense = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
@@ -111,7 +111,7 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                 }
 
 
-def _rank(bench: Bench, results: Path, tasks: list[str], settings: Settings) -> dict[str, Path]:
+def _rank(bench: Bench, results: Path, tasks: list[str], settings: EvaluationSettings) -> dict[str, Path]:
     """The aggregate rankings of heads and FFNs over the tasks, at 0 shots."""
     cell = f"0shot-seed{SEED}.parquet"
     n = min(SCORING, bench.documents_pruned)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,54 @@ def log_likelihoods(model: Any, documents: Sequence[Any]) -> np.ndarray[Any, Any
             places = range(len(row.tokens) - row.n_target, len(row.tokens))
             rows.append(sum(float(log_p[place - 1, row.tokens[place]]) for place in places))
     return np.array(rows)
+
+
+def activations(model: Any, tokens: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    """Of a pass over one row, per layer: the heads' outputs, [pos, head * width], and what the FFN adds, [pos, d]."""
+    heads: dict[int, Any] = {}
+    ffns: dict[int, Any] = {}
+    handles = [
+        m.register_forward_pre_hook(lambda _, inputs, n=n: heads.update({n: inputs[0].flatten(0, -2).clone()}))
+        for n, m in enumerate(output_projections(model))
+    ] + [
+        m.register_forward_hook(lambda _, inputs, out, n=n: ffns.update({n: out.flatten(0, -2).clone()}))
+        for n, m in enumerate(ffn_outputs(model))
+    ]
+    model(input_ids=torch.tensor([tokens]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return [heads[n] for n in sorted(heads)], [ffns[n] for n in sorted(ffns)]
+
+
+@contextmanager
+def replaced(
+    model: Any, case: Case, heads: Sequence[tuple[int, int]], ffns: Sequence[int], by: tuple[list[Any], list[Any]]
+) -> Iterator[None]:
+    """Let heads and FFNs give activations at the same position, those of shorter rows from their start again."""
+
+    def hook_heads(layer: int) -> Any:
+        def hook(module: Any, inputs: Any) -> Any:
+            entering = inputs[0].clone()
+            rows = by[0][layer][[p % len(by[0][layer]) for p in range(entering.shape[-2])]]
+            for head in (head for at, head in heads if at == layer):
+                entering[..., part(case, head)] = rows[:, part(case, head)]
+            return (entering,)
+
+        return hook
+
+    def hook_ffn(layer: int) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> Any:
+            rows = by[1][layer][[p % len(by[1][layer]) for p in range(output.shape[-2])]]
+            return rows.expand_as(output).clone()
+
+        return hook
+
+    projections, outputs = output_projections(model), ffn_outputs(model)
+    handles = [projections[layer].register_forward_pre_hook(hook_heads(layer)) for layer, _ in dict(heads).items()]
+    handles += [outputs[layer].register_forward_hook(hook_ffn(layer)) for layer in ffns]
+    yield
+    for handle in handles:
+        handle.remove()
 
 
 def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lm_headroom.engine.likelihood import log_likelihoods
+from lm_headroom.engine.ablation import MeanAblation, ResampleAblation
+from lm_headroom.engine.likelihood import likelihoods, log_likelihoods
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models import architectures
@@ -56,6 +57,33 @@ def test_left_out_ffns_equal_zeroed_ones_in_restarted_passes(served, plain, name
             expected = loops.log_likelihoods(loops.silence(plain(name), [layer]), DOCUMENTS)
         np.testing.assert_allclose(ablated.values, expected, **CLOSE)
         assert not np.allclose(ablated.values, knockouts.dense.values, atol=1e-3)
+
+
+@torch.no_grad()
+def test_mean_and_resample_ablation_equal_hooks_on_a_plain_model(served, plain, name, case):
+    """Some heads of a layer, all of another, an FFN of a third, and the last one, which few columns read."""
+    heads = [(0, 0), (2, case.heads - 1), *((1, head) for head in range(case.heads))]
+    ffns, gates = [0, LAYERS - 1], gates_without(served(name).shape, heads)
+    model, scoring = plain(name), SINGLE
+    by_document = [loops.activations(model, document.sequences[0].inputs) for document in scoring]
+    means = tuple(
+        [torch.cat(values).mean(0, keepdim=True) for values in zip(*(each[k] for each in by_document), strict=True)]
+        for k in range(2)
+    )
+    mean = MeanAblation(served(name), scoring, 40)
+    values = likelihoods(served(name), Batches(DOCUMENTS, 200), gates, ffns, ablation=mean).values
+    with loops.replaced(model, case, heads, ffns, means):
+        np.testing.assert_allclose(values, loops.log_likelihoods(model, DOCUMENTS), **CLOSE)
+    resample = ResampleAblation(served(name), scoring, 40)
+    values = likelihoods(served(name), Batches(DOCUMENTS, 200, share=False), gates, ffns, ablation=resample).values
+    expected = []
+    for document in DOCUMENTS:
+        donor = resample.donors[resample.donor(document)]
+        with loops.replaced(model, case, heads, ffns, by_document[scoring.index(donor)]):
+            expected += loops.log_likelihoods(model, [document]).tolist()
+    np.testing.assert_allclose(values, expected, **CLOSE)
+    zeroed = likelihoods(served(name), Batches(DOCUMENTS, 200), gates, ffns).values
+    assert not np.allclose(values, zeroed, atol=1e-3)
 
 
 def test_importance_equals_the_loops(served, plain, name, case):

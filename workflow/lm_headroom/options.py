@@ -16,14 +16,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from lm_headroom.study.choices import Aggregation, Device, Dtype, with_zero
+from lm_headroom.study.choices import AblationKind, Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import ALL_CRITERIA, HEAD_CRITERIA, REVERSED, drawn_with, ffn_controls
+from lm_headroom.study.ranking_names import CONTROLS as NAMED_CONTROLS
+from lm_headroom.study.ranking_names import drawn_with, ffn_controls, head_controls
 
 Command = Callable[..., None]
-CONTROLS = f"reversed, random_N, {', '.join(ALL_CRITERIA[:-1])} or {ALL_CRITERIA[-1]}"
+CONTROLS = f"random_N, {', '.join(NAMED_CONTROLS[:-1])} or {NAMED_CONTROLS[-1]}"
 
 
 def _plain(value: Any) -> Any:
@@ -95,7 +96,7 @@ def _whole(low: int, high: int | None = None, word: str = "", meaning: str | Non
 
 
 def _ranking_name(text: str) -> str:
-    if text in ("own", "aggregate", "iterative", REVERSED, *HEAD_CRITERIA) or drawn_with(text) is not None:
+    if text in ("own", "aggregate", "iterative") or head_controls([text]):
         return text
     raise ValueError(f"{text!r} is no ranking; expected own, aggregate, iterative, {CONTROLS}")
 
@@ -109,11 +110,13 @@ def _head_criterion(text: str) -> str:
 def _ffn_control(text: str) -> str:
     if ffn_controls([text]):
         return text
-    raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED}, random_N or a criterion of FFNs")
+    raise ValueError(
+        f"{text!r} is no control ranking of FFNs; expected {', '.join(ffn_controls(NAMED_CONTROLS))} or random_N"
+    )
 
 
 def _control(text: str) -> str:
-    if text in (REVERSED, *ALL_CRITERIA) or drawn_with(text) is not None:
+    if text in NAMED_CONTROLS or drawn_with(text) is not None:
         return text
     raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
 
@@ -205,6 +208,18 @@ class Settings(ModelSettings):
     token_budget: TokenBudget = None
     add_bos: Annotated[bool, StudyKey("add_bos")] = False
     cache: OutFolder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(Settings):
+    """How a command evaluates a model with heads or FFNs removed.
+
+    Attributes:
+        ablation: what a removed head or FFN gives: `zero`, its `mean` over the scoring documents, or `resample`, the
+            activation at the same position of another scoring document.
+    """
+
+    ablation: Annotated[AblationKind, StudyKey("ablation")] = "zero"
 
 
 @Parameter(name="*")

@@ -10,7 +10,7 @@ modelling file is patched. Where transformers does not route an architecture's a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -59,11 +59,13 @@ class Layout:
         trees: the trees.
         needed: columns whose last hidden states are read; the last layer's FFN is computed only there. None for all.
         positions: position of each column in its sequence, [n]; None if each column follows the one before.
+        documents: what each tree holds, for replacements that differ by document; empty where nothing asks.
     """
 
     trees: tuple[TreeMask, ...]
     needed: Tensor | None = None
     positions: Tensor | None = None
+    documents: tuple[Any, ...] = ()
 
     @property
     def columns(self) -> int:
@@ -89,6 +91,21 @@ class Capture:
     probe: Tensor
 
 
+@dataclass(frozen=True)
+class Replacements:
+    """What removed heads and FFNs give instead of zeros.
+
+    Attributes:
+        heads: per layer, A of each head, [row, head, d_head].
+        ffns: per layer, what its FFN adds to the residual, after its norm, [row, d_model].
+        rows: gives the row of each column of a layout, [n]; None: the first row everywhere.
+    """
+
+    heads: Sequence[Tensor]
+    ffns: Sequence[Tensor]
+    rows: Callable[[Layout], Tensor] | None = None
+
+
 class Interventions:
     """Interventions on one model, made by :func:`lm_headroom.engine.attachment.attach`.
 
@@ -108,6 +125,8 @@ class Interventions:
         self._inputs: dict[int, Tensor] | None = None
         self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
+        self._replacements: Replacements | None = None
+        self._rows: Tensor | None = None
         self._observer: Observer | None = None
         self._captures: dict[int, Capture] | None = None
         self._ffn_captures: dict[int, Capture] | None = None
@@ -132,8 +151,17 @@ class Interventions:
             self._gates, self._closed, self._empty = None, [], []
 
     @contextmanager
+    def replacing(self, replacements: Replacements | None) -> Iterator[None]:
+        """Let removed heads and FFNs give ``replacements``; None: zeros. Layouts are to begin within."""
+        self._replacements = replacements
+        try:
+            yield
+        finally:
+            self._replacements = None
+
+    @contextmanager
     def without_ffns(self, layers: Iterable[int]) -> Iterator[None]:
-        """Skip the FFNs of ``layers`` and their biases; the residual passes through."""
+        """Skip the FFNs of ``layers`` and their biases; the residual passes through, or takes replacements."""
         self._without_ffns = frozenset(layers)
         try:
             yield
@@ -179,11 +207,13 @@ class Interventions:
         """Attend by ``layout`` instead of the mask that the model makes."""
         global _layouts_in_force
         self._layout = layout
+        if self._replacements is not None and self._replacements.rows is not None:
+            self._rows = self._replacements.rows(layout)
         _layouts_in_force += 1
         try:
             yield
         finally:
-            self._layout = None
+            self._layout, self._rows = None, None
             _layouts_in_force -= 1
 
     @contextmanager
@@ -245,7 +275,8 @@ class Interventions:
         """
         self.calls[layer] += 1
         if self._is_empty(layer):
-            return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+            outputs = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+            return outputs if self._replacements is None else self._replaced(self._replacements.heads[layer], outputs)
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
@@ -263,7 +294,10 @@ class Interventions:
             outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
         outputs = outputs[..., :d_head].transpose(1, 2)
         if self._gates is not None and self._closed[layer]:
-            outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
+            gates = self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
+            outputs = outputs * gates
+            if self._replacements is not None:
+                outputs = torch.where(gates == 0, self._replaced(self._replacements.heads[layer], outputs), outputs)
         if self._captures is not None:
             outputs = _probe(self._captures, layer, outputs)
         return outputs
@@ -274,15 +308,20 @@ class Interventions:
             return values
         return values[..., self._layout.positions.to(values.device)]
 
+    def _replaced(self, replacements: Tensor, outputs: Tensor) -> Tensor:
+        """The replacements of a layer's heads or FFN, in the shape of its ``outputs``, [..., pos, ...]."""
+        rows = replacements[:1] if self._rows is None else replacements[self._rows.to(replacements.device)]
+        return rows.to(outputs.device, outputs.dtype).expand_as(outputs).contiguous()
+
     def _is_empty(self, layer: int) -> bool:
-        """Whether all heads of a layer are pruned and nothing reads them: then there is nothing to compute."""
+        """Whether all heads of a layer are pruned and nothing reads them: then there is no attention to compute."""
         return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
 
     def run_projection(
         self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
     ) -> Tensor:
         """Run an attention projection; if all heads of the layer are pruned, only the last one gives its bias."""
-        if not self._is_empty(layer):
+        if not self._is_empty(layer) or (last and self._replacements is not None):
             return forward(x)
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
@@ -312,8 +351,10 @@ class Interventions:
             self._layout = before
 
     def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-        """Run a module of an FFN; if the FFN is left out, modules return their input, and the last one zeros."""
+        """Run a module of an FFN; if it is left out, modules return their input, the last one zeros or replacements."""
         if layer in self._without_ffns:
+            if last and self._replacements is not None and not self._norms_ffns:
+                return self._replaced(self._replacements.ffns[layer], hidden)
             return torch.zeros_like(hidden) if last else hidden
         layout = self._layout
         if layout is None or layout.needed is None or layer != self.shape.layers - 1:
@@ -328,6 +369,8 @@ class Interventions:
 
     def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
         """Run the norm between an FFN and the residual; gate and probe follow it: it cancels factors of its input."""
+        if self._replacements is not None and layer in self._without_ffns:
+            return self._replaced(self._replacements.ffns[layer], hidden)
         return self._add_to_residual(layer, forward(hidden))
 
     def _add_to_residual(self, layer: int, outputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm_headroom.engine.ablation import ZERO, Ablation
 from lm_headroom.engine.batch_size import LOGIT_ROWS
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, TokenSequence
@@ -252,6 +253,7 @@ def likelihoods(
     without_ffns: Iterable[int] = (),
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
+    ablation: Ablation = ZERO,
 ) -> Likelihoods:
     """Compute the log-likelihood of each continuation, with heads gated and the FFNs of some layers left out.
 
@@ -262,13 +264,14 @@ def likelihoods(
         without_ffns: layers whose FFN is left out.
         progress: advanced by documents.
         cache: holds finished documents.
+        ablation: what pruned heads and FFNs give.
 
     Raises:
         HeadroomError: a log-likelihood is not finite; names document and layer.
     """
     results = Likelihoods(batches.n_sequences)
     ffns = sorted(set(without_ffns))
-    with open_unit(cache, batches, gates, ffns) as unit:
+    with open_unit(cache, batches, gates, ffns, ablation) as unit:
         for number, entry in unit.done.items():
             results.restore(batches.sequence_slice(number), **entry)
         if progress:
@@ -276,7 +279,12 @@ def likelihoods(
         if unit.complete:
             return results
         done = frozenset(unit.done)
-        with loaded.interventions.gates(gates), loaded.interventions.without_ffns(ffns):
+        interventions = loaded.interventions
+        with (
+            interventions.replacing(ablation.replacements),
+            interventions.gates(gates),
+            interventions.without_ffns(ffns),
+        ):
             for batch, values in batches.each(lambda batch: predict_checked(loaded, batch), done):
                 results.add(values)
                 for member in batch.members:
@@ -288,10 +296,18 @@ def likelihoods(
 
 
 def open_unit(
-    cache: ResumeCache, batches: Batches, gates: Tensor | None = None, without_ffns: Sequence[int] = ()
+    cache: ResumeCache,
+    batches: Batches,
+    gates: Tensor | None = None,
+    without_ffns: Sequence[int] = (),
+    ablation: Ablation = ZERO,
 ) -> WorkUnit:
-    """Open the work unit of an evaluation: one entry per document, see :meth:`Likelihoods.entry`."""
-    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns))}"
+    """Open the work unit of an evaluation: one entry per document, see :meth:`Likelihoods.entry`.
+
+    The whole model's is the same whatever pruned components would give.
+    """
+    key = [] if gates is None and not without_ffns else ablation.key
+    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns), *key)}"
     return cache.unit(name, batches.keys, ENTRY, batches.sizes)
 
 

@@ -200,7 +200,9 @@ class Batch:
     def layout(self) -> Layout:
         """Build the attention layout; it is built for each pass, since masks of all batches would fill the memory."""
         trees = tuple(TreeMask(tree.columns, tree.trunk, self._mask(tree)) for tree in self.trees)
-        return Layout(trees, self.positions, self.position_ids[0])
+        # Where replacements differ by document, each has a tree of its own.
+        documents = tuple(tree.members[0].document for tree in self.trees)
+        return Layout(trees, self.positions, self.position_ids[0], documents)
 
     def _mask(self, tree: Tree) -> Tensor | None:
         """Mark the columns that each branch column attends to, bool [n - R, n]."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, mean_and_error
 from lm_headroom.analysis.outcomes import answer_key_of, explain_undefined
+from lm_headroom.engine.ablation import ZERO, Ablation
 from lm_headroom.engine.likelihood import ENTRY, Likelihoods, TokenPredictions, predict_checked, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document
@@ -46,7 +47,11 @@ Component = tuple[int, int | None]
 
 
 def knock_out_ffns(
-    loaded: LoadedModel, batches: Batches, progress: Progress | None = None, cache: ResumeCache = NO_CACHE
+    loaded: LoadedModel,
+    batches: Batches,
+    progress: Progress | None = None,
+    cache: ResumeCache = NO_CACHE,
+    ablation: Ablation = ZERO,
 ) -> Knockouts:
     """Evaluate without each layer's FFN in turn; see :func:`_knock_out`.
 
@@ -55,9 +60,10 @@ def knock_out_ffns(
         batches: the documents; a pass keeps the inputs of all layers for one batch at a time.
         progress: advanced by documents times layers.
         cache: holds finished documents.
+        ablation: what a removed FFN gives.
     """
     components: list[Component] = [(layer, None) for layer in range(loaded.shape.layers)]
-    return _knock_out(loaded, batches, components, "ffn-oracle", progress, cache)
+    return _knock_out(loaded, batches, components, "ffn-oracle", progress, cache, ablation)
 
 
 def knock_out_heads(
@@ -66,6 +72,7 @@ def knock_out_heads(
     heads: Sequence[Head],
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
+    ablation: Ablation = ZERO,
 ) -> Knockouts:
     """Evaluate without each of some heads in turn; see :func:`_knock_out`.
 
@@ -75,8 +82,9 @@ def knock_out_heads(
         heads: the heads to remove; ``ablated`` has their order.
         progress: advanced by documents times heads.
         cache: holds finished documents.
+        ablation: what a removed head gives.
     """
-    return _knock_out(loaded, batches, heads, "head-oracle", progress, cache)
+    return _knock_out(loaded, batches, heads, "head-oracle", progress, cache, ablation)
 
 
 def ffn_importance_columns(
@@ -173,6 +181,7 @@ def _knock_out(
     label: str,
     progress: Progress | None,
     cache: ResumeCache,
+    ablation: Ablation,
 ) -> Knockouts:
     """Evaluate without each of some components in turn.
 
@@ -186,6 +195,7 @@ def _knock_out(
         label: prefix of the units' names.
         progress: advanced by documents times components.
         cache: holds finished documents.
+        ablation: what a removed component gives.
     """
     by_layer: dict[int, list[int]] = {}
     for place, (layer, _) in enumerate(components):
@@ -217,14 +227,15 @@ def _knock_out(
         dense = keep("whole", [results.dense])
         ablated = {}
         for layer, places in by_layer.items():
-            name = f"{layer}-{digest([components[place][1] for place in places])}"
+            name = f"{layer}-{digest([components[place][1] for place in places], *ablation.key)}"
             ablated[layer] = keep(name, [results.ablated[place] for place in places])
         if progress:
             progress.reuse(sum(len(kept.unit.done) * len(kept.likelihoods) for kept in ablated.values()))
         done = frozenset(dense.unit.done).intersection(*(kept.unit.done for kept in ablated.values()))
         if len(done) < len(batches.documents):
-            for _ in batches.each(knock_out, done):
-                pass
+            with loaded.interventions.replacing(ablation.replacements):
+                for _ in batches.each(knock_out, done):
+                    pass
     return results
 
 

@@ -13,6 +13,7 @@ from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.metrics import Choices, by_question, correct, correct_normalised, mean_and_error
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.prompts import GREEDY
+from lm_headroom.engine.ablation import ZERO, Ablation
 from lm_headroom.engine.likelihood import Likelihoods, likelihoods, open_unit, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batches, Document
@@ -99,10 +100,22 @@ class Evaluation:
         batches: Batches,
         progress: Progress | None = None,
         cache: ResumeCache = NO_CACHE,
+        ablation: Ablation = ZERO,
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
-        self.batches, self.progress, self.cache = batches, progress, cache
+        self.batches, self.progress, self.cache, self.ablation = batches, progress, cache, ablation
         self._outcomes: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
+
+    def ablating(self, ablation: Ablation) -> Evaluation:
+        """The evaluation of the same documents where pruned heads and FFNs give something else."""
+        batches = self.batches
+        if ablation.by_document:
+            batches = Batches(
+                self.documents, lambda: self.batches.token_budget, lambda: self.loaded.device, share=False
+            )
+        other = Evaluation(self.loaded, self.documents, self.choices, batches, self.progress, self.cache, ablation)
+        other._outcomes = {pruned: known for pruned, known in self._outcomes.items() if not any(pruned)}
+        return other
 
     def remember(self, results: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
         """Take the results of an evaluation on the same documents that was made elsewhere."""
@@ -120,7 +133,7 @@ class Evaluation:
         key = (frozenset(heads), frozenset(ffns))
         if key not in self._outcomes:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            results = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache)
+            results = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache, self.ablation)
             self._outcomes[key] = outcomes(self.documents, self.choices, results)
         elif self.progress:
             self.progress.reuse(len(self.documents))

@@ -16,7 +16,7 @@ from lm_headroom.artifacts.ordered import check_shape
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import read_artifact, write
-from lm_headroom.options import OutFile, Percents, Positive, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, OutFile, Percents, Positive, StudyKey, recorded_options
 from lm_headroom.study.choices import ascending
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def ablate_induction(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     prefix_matching: Path,
     copying: Path,

@@ -11,14 +11,14 @@ from lm_headroom.artifacts.ordered import order_ffns, order_heads
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read_artifact, write
-from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, Levels, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
 from lm_headroom.study.criteria import FFNS
 
 
 def evaluate_custom(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     ranking: Path,
     levels: Annotated[Levels, StudyKey("pruning.levels", with_zero)] = LEVELS,

@@ -15,7 +15,7 @@ from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, Levels, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
 from lm_headroom.study.ranking_names import AGGREGATE
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def evaluate_joint(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     heads_ranking: Path,
     ffns_ranking: Path,

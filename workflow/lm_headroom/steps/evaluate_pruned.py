@@ -18,11 +18,19 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Levels, OutFolder, RankingNames, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, Levels, OutFolder, RankingNames, StudyKey, recorded_options
 from lm_headroom.scoring.oracle_scores import oracle_scores
 from lm_headroom.study.choices import ACCURACY, LEVELS, with_zero
 from lm_headroom.study.criteria import CRITERIA as ROWS
-from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA, ITERATIVE, ORACLES, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import (
+    ABLATED_OWN,
+    AGGREGATE,
+    CRITERIA,
+    ITERATIVE,
+    ORACLES,
+    REVERSED,
+    drawn_with,
+)
 
 if TYPE_CHECKING:
     from lm_headroom.steps.prepare_evaluation import Prepared
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 
 def evaluate_pruned(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     rankings: RankingNames,
     ranking_file: Path | None = None,
@@ -47,7 +55,8 @@ def evaluate_pruned(
         settings: how to run the model.
         prompts: prompts artifact.
         rankings: names of rankings: own, aggregate or iterative (the ranking file as it is), reversed (the file's most
-            important heads first), random_N (an order drawn with seed N), or a criterion of docs/criteria.md.
+            important heads first), random_N (an order drawn with seed N), own_zero, own_mean or own_resample (the file
+            as it is, under that ablation), or a criterion of docs/criteria.md.
         ranking_file: the ranking artifact for own, aggregate, iterative and reversed.
         scores: the task's head-importance artifact, for rankings by its columns.
         oracle: the task's head-oracle artifact of all heads, for rankings by the oracles.
@@ -75,7 +84,7 @@ def evaluate_pruned(
             kind = "scores" if name in CRITERIA else "oracle" if name in ORACLES else "ranking"
             inputs[kind] = orders[name].artifact.source
         record = build_provenance("steps.evaluate_pruned", inputs, options, {**prepared.provenance, "ranking": name})
-        columns = prepared.evaluation.curve(order, levels)
+        columns = prepared.ablating(ABLATED_OWN.get(name, settings.ablation)).curve(order, levels)
         write(out / f"{name}.parquet", PRUNED_EVAL, columns, record, prepared.run_statistics)
 
 

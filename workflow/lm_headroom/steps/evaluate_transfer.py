@@ -18,13 +18,13 @@ from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read_artifact, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Levels, OutFolder, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, Levels, OutFolder, StudyKey, recorded_options
 from lm_headroom.study.choices import Statistic, with_zero
 
 
 def evaluate_transfer(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     correlations: Path,
     ranking_folder: Path,

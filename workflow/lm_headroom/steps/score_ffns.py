@@ -24,10 +24,10 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import FFN_RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, Source, read_artifact, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import FfnControls, Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, FfnControls, Levels, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import ACCURACY, LEVELS, KnockoutOutcome, Selection, with_zero
 from lm_headroom.study.criteria import CRITERIA, FFNS, criterion_columns
-from lm_headroom.study.ranking_names import REVERSED, drawn_with
+from lm_headroom.study.ranking_names import ABLATED_OWN, REVERSED, drawn_with
 
 if TYPE_CHECKING:
     from lm_headroom.scoring.knockout import Knockouts
@@ -47,7 +47,7 @@ class Record:
 
 def score_ffns(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     metric: Annotated[KnockoutOutcome, StudyKey("ffn.metric")] = ACCURACY,
     selection: Annotated[Selection, StudyKey("ffn.selection")] = "scoring",
@@ -69,7 +69,8 @@ def score_ffns(
         levels: percents of FFNs pruned, of the curves, which are measured on the evaluation documents; 0 is always
             there.
         controls: also write curves beside that one with FFNs in another order: reversed (most important first),
-            random_N (drawn with seed N), or by a criterion of FFNs.
+            random_N (drawn with seed N), or by a criterion of FFNs; or in the same order under another ablation:
+            own_zero, own_mean or own_resample.
         gradients: the task's FFN-gradient artifact, for controls by its columns.
         out: the FFN-importance artifact.
         ranking: also write the ranking here.
@@ -91,7 +92,7 @@ def score_ffns(
 
 
 def score_and_measure(
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     metric: KnockoutOutcome,
     selection: Selection,
@@ -112,7 +113,9 @@ def score_and_measure(
     evaluation, loaded = prepared.evaluation, prepared.loaded
     knockout.check_metric(evaluation.documents, evaluation.choices, metric)
     prepared.expect(loaded.shape.layers)
-    knockouts = knockout.knock_out_ffns(loaded, evaluation.batches, evaluation.progress, evaluation.cache)
+    knockouts = knockout.knock_out_ffns(
+        loaded, evaluation.batches, evaluation.progress, evaluation.cache, evaluation.ablation
+    )
     evaluation.keep_whole(knockouts.dense)
     columns = knockout.ffn_importance_columns(evaluation.documents, evaluation.choices, knockouts, metric)
     options = {name: value for name, value in wanted.options.items() if name != "levels"}
@@ -137,7 +140,7 @@ def score_and_measure(
             inputs = {"prompts": prepared.prompts.source} | known.inputs(name)
             provenance = {**prepared.provenance, "ranking": name}
             record = build_provenance(wanted.step, inputs, wanted.options, provenance)
-            columns = judged.evaluation.ffn_curve(ranked, levels)
+            columns = judged.ablating(ABLATED_OWN.get(name, settings.ablation)).ffn_curve(ranked, levels)
             write(curve.with_stem(name), PRUNED_EVAL, columns, record, judged.run_statistics)
 
 
@@ -174,6 +177,8 @@ class _Orders:
             return random_ffns(len(self.own), seed)
         if name == REVERSED:
             return list(self.own[::-1])
+        if name in ABLATED_OWN:
+            return list(self.own)
         if name in criterion_columns(FFNS):
             check_computed(self._scores, name)
             return rank_ffns(layers(self._scores.table, name))

@@ -8,12 +8,12 @@ from typing import Annotated
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import HeadCount, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, HeadCount, OutFile, StudyKey, recorded_options
 
 
 def score_head_knockouts(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     heads: Annotated[HeadCount, StudyKey("oracle_heads")] = "all",
     out: OutFile,
@@ -40,7 +40,9 @@ def score_head_knockouts(
     evaluation, loaded = prepared.evaluation, prepared.loaded
     chosen = knockout.sample_heads(loaded.shape, None if heads == "all" else heads)
     prepared.expect(len(chosen))
-    knockouts = knockout.knock_out_heads(loaded, evaluation.batches, chosen, evaluation.progress, evaluation.cache)
+    knockouts = knockout.knock_out_heads(
+        loaded, evaluation.batches, chosen, evaluation.progress, evaluation.cache, evaluation.ablation
+    )
     evaluation.keep_whole(knockouts.dense)
     columns = knockout.head_oracle_columns(evaluation.documents, evaluation.choices, chosen, knockouts)
     inputs = {"prompts": prepared.prompts.source}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
-from lm_headroom.options import Levels, OutFile, Settings, StudyKey, recorded_options
+from lm_headroom.options import EvaluationSettings, Levels, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import ACCURACY, LEVELS, KnockoutOutcome, Selection, with_zero
 
 OTHER: dict[Selection, Selection] = {"evaluation": "scoring", "scoring": "evaluation"}
@@ -17,7 +17,7 @@ OTHER: dict[Selection, Selection] = {"evaluation": "scoring", "scoring": "evalua
 
 def select_ffns(
     *,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path,
     metric: Annotated[KnockoutOutcome, StudyKey("ffn.metric")] = ACCURACY,
     selection: Annotated[Selection, StudyKey("ffn.selection", OTHER.get)] = "scoring",

@@ -17,6 +17,8 @@ Metric = Literal["question", "answer"]
 Sample = Literal["first", "shuffled"]
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]
 Selection = Literal["evaluation", "scoring"]
+AblationKind = Literal["zero", "mean", "resample"]
+"""What removed heads and FFNs give."""
 Statistic = Literal["spearman", "argsort"]
 KnockoutOutcome = Literal[
     "accuracy", "gold_probability", "gold_probability_norm", "gold_bits_per_byte", "loss", "margin"

@@ -21,6 +21,7 @@ from lm_headroom.study.choices import (
     ACCURACY,
     DEFAULT_MARGINS,
     LEVELS,
+    AblationKind,
     Aggregation,
     Component,
     Device,
@@ -41,6 +42,7 @@ from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import CHOOSING, FFNS, HEADS, criterion_columns
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
+    ABLATED_OWN,
     AGGREGATE,
     CRITERIA,
     HIGHEST,
@@ -229,8 +231,9 @@ class Pruning(Section):
     controls: Controls = Field(
         default=["random_1"],
         description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
-        "`random_N` (drawn with seed N; figures show several as a band), and the criteria of docs/criteria.md, of "
-        "heads, FFNs or both. Oracles need all heads of each task in `head_oracle`, whose questions also judge them. "
+        "`random_N` (drawn with seed N; figures show several as a band), `own_zero`, `own_mean` and `own_resample` "
+        "(the own ranking under another `ablation`), and the criteria of docs/criteria.md, of heads, "
+        "FFNs or both. Oracles need all heads of each task in `head_oracle`, whose questions also judge them. "
         "Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
@@ -537,6 +540,13 @@ class Study(Section):
         "file with scores, a `module:function` that computes them, or keys. docs/own_ranking.md has an example.",
     )
     learned_mask: LearnedMask = LearnedMask()
+    ablation: AblationKind = Field(
+        default="zero",
+        description="What a removed head or FFN gives, wherever heads or FFNs are removed to evaluate: `zero` (the "
+        "paper's), its `mean` over all positions of the scoring documents, or `resample`, the activation at the same "
+        "position of another scoring document. Scores from gradients do not depend on it. `pruning.controls` compares "
+        "kinds.",
+    )
     margin: Margin = Field(
         default=MARGIN,
         description="The margin of the non-inferiority test, in percentage points: heads and FFNs count as prunable if "
@@ -592,6 +602,12 @@ class Study(Section):
                 f"removed alone on task {lacking[0]!r}; set head_oracle.heads to all, and name all tasks in "
                 f"head_oracle.tasks: [{', '.join(everything)}]"
             )
+        for name in self.pruning.controls:
+            if ABLATED_OWN.get(name) == self.ablation:
+                raise HeadroomError(
+                    f"config key 'pruning.controls': {name!r} is the own ranking once more, since ablation is "
+                    f"{self.ablation}; leave it out"
+                )
         for name in self.rankings:
             if name in everything:
                 raise HeadroomError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
-from lm_headroom.study.choices import LastLayerTokens, Reduction
+from lm_headroom.study.choices import AblationKind, LastLayerTokens, Reduction
 from lm_headroom.study.criteria import CRITERIA as ROWS
 from lm_headroom.study.criteria import FFNS, HEADS, criteria_of, criterion_columns
 
@@ -33,6 +34,11 @@ ALL_CRITERIA = tuple(ROWS)
 ORACLES = tuple(name for name, row in ROWS.items() if row.knockout)
 """The criteria that are losses without the component alone."""
 
+ABLATED_OWN: dict[str, AblationKind] = {f"{OWN}_{kind}": kind for kind in get_args(AblationKind)}
+"""The own ranking where removed components give something else than in the rest of the study."""
+CONTROLS = (REVERSED, *ABLATED_OWN, *ALL_CRITERIA)
+"""All control rankings but those in random order."""
+
 
 def variant_of(reduction: str, last_layer_tokens: str) -> str:
     """The variant that these options name; by example, every layer is divided by the number of documents."""
@@ -47,9 +53,13 @@ def drawn_with(name: str) -> int | None:
 
 def head_controls(controls: Iterable[str]) -> list[str]:
     """Which of these control rankings heads have."""
-    return [name for name in controls if name in (REVERSED, *HEAD_CRITERIA) or drawn_with(name) is not None]
+    return [
+        name for name in controls if name in (REVERSED, *ABLATED_OWN, *HEAD_CRITERIA) or drawn_with(name) is not None
+    ]
 
 
 def ffn_controls(controls: Iterable[str]) -> list[str]:
     """Which of these control rankings FFNs have, too."""
-    return [name for name in controls if name in (REVERSED, *FFN_CRITERIA) or drawn_with(name) is not None]
+    return [
+        name for name in controls if name in (REVERSED, *ABLATED_OWN, *FFN_CRITERIA) or drawn_with(name) is not None
+    ]
