@@ -5,6 +5,7 @@ rule export_pruned:
     input:
         model=RECORD,
         rankings=get_pruned_rankings,
+        prompts=get_mean_prompts,
     output:
         directory(f"results/{catalogue.PRUNED}"),
     log:
@@ -17,11 +18,12 @@ rule export_pruned:
     params:
         code=code_digest("steps.export_pruned"),
         options=options("export_pruned"),
+        prompts=lambda wildcards, input: [f"--prompts={path}" for path in input.prompts],
         percents=lambda wildcards: list(catalogue.pruned_by(**wildcards).values()),
     message:
         "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."
     shell:
         model_step(
-            "export-pruned --ranking {input.rankings:q} --percent {params.percents:q} --out {output:q}",
+            "export-pruned --ranking {input.rankings:q} --percent {params.percents:q} {params.prompts:q} --out {output:q}",
             "",
         )

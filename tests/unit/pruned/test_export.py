@@ -18,22 +18,28 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, OPTForCausalLM
 
 import lm_headroom
+from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.ranking import as_columns, count_at, ffn_columns, random_ranking, rank_ffns, rank_heads
 from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
-from lm_headroom.artifacts.store import file_digest, write
+from lm_headroom.artifacts.store import file_digest, read_artifact, write
 from lm_headroom.audit.show import describe_file as shown
 from lm_headroom.audit.verify import verify
 from lm_headroom.cli import main
+from lm_headroom.engine.ablation import ZERO
 from lm_headroom.engine.loading import gates_without, load, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.resolve import resolve
+from lm_headroom.options import EvaluationSettings
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned import model as pruned_model
 from lm_headroom.pruned.model import HeadlessAttention, Remainder, load_pruned, prune_for_good
+from lm_headroom.steps.prepare_evaluation import prepare as prepare_evaluation
 from tests.errors.places import disk
 from tests.families import cases as families
+from tests.support.documents import plain
 from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 
@@ -206,7 +212,7 @@ class Place:
     """A results folder with the record and rankings of a tiny model."""
 
     def __init__(self, folder, family, tokenizer):
-        self.folder, self.model = folder, tiny_model(family).float()
+        self.folder, self.model = folder, tiny(family)
         self.results = folder / "results"
         self.model.save_pretrained(folder / "checkpoint")
         tokenizer.save_pretrained(folder / "checkpoint")
@@ -400,6 +406,97 @@ def test_a_cache_that_forgets_the_first_layer_is_found(opt, monkeypatch, capsys)
     assert opt.export(*options) == 0
 
 
+class TestMeans:
+    """With mean ablation, biases hold what is pruned gives on average over scoring documents."""
+
+    TEXTS = ("The fox jumps over", "Water boils at one hundred", "She opened", "A person is sitting on a roof")
+
+    def prompts(self, place):
+        rows = [
+            {
+                "doc_id": number, "question": number, "purpose": purpose, "split": "x", "choice": choice,
+                "context": text if purpose == IMPORTANCE else text[::-1], "continuation": answer, "gold": choice == 1,
+                "metric": "choice", "choice_length": 6,
+            }
+            for purpose in (IMPORTANCE, EVALUATION)
+            for number, text in enumerate(self.TEXTS)
+            for choice, answer in enumerate((" again", " never"))
+        ]  # fmt: skip
+        path = place.results / "prompts" / "copa" / "0shot-seed7.parquet"
+        write(path, PROMPTS, by_column(rows), {"task": "copa", "shots": 0, "seed": 7})
+        return path
+
+    def export(self, place, kind="mean", *more):
+        rankings = ("--ranking", place.ranking("heads"), place.ranking("ffns"), "--percent", 50, 34)
+        return place.export(*rankings, "--ablation", kind, *more)
+
+    def evaluation(self, place, prompts, **settings):
+        """The evaluation by which accuracy curves are measured."""
+        settings = EvaluationSettings(model=place.record, device="cpu", ablation="mean", **settings)
+        return prepare_evaluation("test", place.record, prompts, settings).evaluation
+
+    @pytest.mark.parametrize("family", ["opt", "opt-350m", "gpt2", "gpt_neox", "gpt_neox-sequential"])
+    def test_an_export_gives_the_evaluations_log_likelihoods(self, tmp_path, tokenizer, family):
+        place = Place(tmp_path, family, tokenizer)
+        prompts = self.prompts(place)
+        assert self.export(place, "mean", "--prompts", prompts) == 0
+        evaluation = self.evaluation(place, prompts)
+        expected = evaluation.outcomes(*place.pruned)["log_likelihoods"]
+        model = load_pruned(place.out)
+        actual = [[plain(model, row) for row in document.sequences] for document in evaluation.documents]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+        whole, zeroed = evaluation.outcomes()["log_likelihoods"], evaluation.ablating(ZERO).outcomes(*place.pruned)
+        for other in (whole, zeroed["log_likelihoods"]):
+            assert not np.allclose(actual, other, atol=1e-2)
+        manifest = json.loads((place.out / "lm_headroom.json").read_text())
+        assert manifest["options"]["ablation"] == "mean"
+        assert manifest["inputs"]["prompts_0"]["path"] == "prompts/copa/0shot-seed7.parquet"
+        # The last bias of the FFN that is gone stays.
+        before, (heads, ffns) = place.model.num_parameters(), place.pruned
+        assert model.num_parameters() == before - removed(place.model, heads, ffns) + place.model.config.hidden_size
+        assert "on average over the scoring documents" in (place.out / "README.md").read_text()
+        model.save_pretrained(place.folder / "again")
+        torch.testing.assert_close(logits(load_pruned(place.folder / "again")), logits(model))
+
+    def test_a_checkpoint_of_16_bits_keeps_the_means_in_more(self, opt, tmp_path):
+        opt.model.bfloat16().save_pretrained(opt.folder / "checkpoint")
+        resolve("tiny", str(opt.folder / "checkpoint"), None, opt.record)
+        for name, kind in (("heads", RANKING), ("ffns", FFN_RANKING)):
+            artifact = read_artifact(opt.ranking(name), kind)
+            write(
+                opt.ranking(name),
+                kind,
+                {column: artifact.table.column(column).to_pylist() for column in artifact.table.column_names},
+                artifact.provenance | {"model": json.loads(opt.record.read_text())},
+            )
+        assert self.export(opt, "mean", "--prompts", self.prompts(opt)) == 0
+        with safe_open(opt.out / "model.safetensors", "pt") as weights:
+            kinds = {name: weights.get_tensor(name).dtype for name in weights.keys()}  # noqa: SIM118
+        (layer,) = opt.pruned[1]
+        assert kinds[f"model.decoder.layers.{layer}.fc2.bias"] == torch.float32
+        assert kinds["model.decoder.embed_tokens.weight"] == torch.bfloat16
+
+    def test_a_family_without_biases_is_refused_by_name(self, tmp_path, tokenizer, capsys):
+        llama = Place(tmp_path, "llama", tokenizer)
+        assert self.export(llama, "mean", "--prompts", self.prompts(llama)) == 1
+        error = capsys.readouterr().err
+        assert "model family 'llama': the output of attention in layer" in error
+        assert "export with --ablation zero" in error
+        assert not llama.out.exists()
+
+    @pytest.mark.parametrize(
+        ("kind", "message"),
+        [
+            ("resample", "ablation resample gives other values for each document, which no checkpoint can hold"),
+            ("mean", "name their artifacts with --prompts"),
+            ("median", 'Invalid value "median" for --ablation. Choose from: "zero", "mean", "resample"'),
+        ],
+    )
+    def test_what_no_checkpoint_can_hold_is_refused(self, opt, capsys, kind, message):
+        assert self.export(opt, kind) != 0
+        assert message in capsys.readouterr().err
+
+
 def test_the_exports_own_number_format_is_the_checkpoints(opt):
     """Run in bfloat16, the masked model's weights are rounded; the written ones are not."""
     assert opt.export("--ranking", opt.ranking("ffns"), "--percent", 34, "--dtype", "bfloat16") == 0
@@ -424,7 +521,7 @@ def layer_weight(model):
             lambda folder: change(folder, model_type="llama"),
             "this is no pruned checkpoint \\(model type 'llama'\\); load it with transformers' own",
         ),
-        (lambda folder: change(folder, format=2), "format 2 of pruned checkpoints is not known here"),
+        (lambda folder: change(folder, format=3), "format 3 of pruned checkpoints is not known here"),
         (lambda folder: change(folder, heads_left=None), "does not say what is left of the model"),
         (lambda folder: change(folder, ffns_left=[0, 1, 2]), "has no weights for model.decoder.layers"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),

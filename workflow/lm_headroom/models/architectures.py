@@ -358,6 +358,14 @@ def ffn_modules(model: Any) -> list[list[nn.Module]]:
     return [[_descend(layer, path) for path in paths] for layer in layers(model)]
 
 
+def ffn_output_maps(model: Any) -> list[nn.Module]:
+    """The linear map of each layer's FFN that is registered last: the output's, in all families with exports."""
+    return [
+        [module for module in modules[-1].modules() if hasattr(module, "weight") and module.weight.dim() == 2][-1]
+        for modules in ffn_modules(model)
+    ]
+
+
 def ffn_output_norms(model: Any) -> list[nn.Module] | None:
     """The norm between each layer's FFN and the residual, in order; None for families that have none there."""
     path = architecture_of(model).ffn_output_norm

@@ -52,6 +52,9 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {what} | {part['count']} | {part['of']} | {part['percent']} | `{part['ranking']}` |"
     before, after = parameters["before"], parameters["after"]
     yield ""
+    if manifest["options"]["ablation"] == "mean":
+        yield "In their place, biases hold what they give on average over the scoring documents."
+        yield ""
     yield f"Parameters: {before:,} before, {after:,} after ({(before - after) / before:.1%} removed)."
     yield from ("", "## Load", "", "```python", "import lm_headroom", "from transformers import AutoTokenizer", "")
     yield 'model = lm_headroom.load_pruned("FOLDER")  # forward, generate, save_pretrained as any transformers model'

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_headroom.artifacts.pruned_checkpoint import check_target
 from lm_headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove_abandoned
+from lm_headroom.engine.interventions import Replacements
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
@@ -41,18 +42,22 @@ class Pruned:
     Attributes:
         heads: (layer, head) pairs, from 0.
         ffns: layers whose FFN is pruned.
+        means: what they give instead of zeros, the same at all positions; None for zeros.
     """
 
     heads: tuple[tuple[int, int], ...]
     ffns: tuple[int, ...]
+    means: Replacements | None = None
 
     def left(self, shape: architectures.HeadLayout) -> Remainder:
         """What remains of the model."""
-        return Remainder.without(shape, self.heads, self.ffns)
+        return Remainder.without(shape, self.heads, self.ffns, self.means is not None)
 
     def parameters(self, model: Any) -> int:
         """Count the removed parameters; a model on the meta device suffices."""
         ffns = sum(architectures.ffn_parameters(model, layer) for layer in self.ffns)
+        if self.means is not None:
+            ffns -= sum(architectures.ffn_output_maps(model)[layer].bias.numel() for layer in self.ffns)
         return architectures.removed_parameters(model, list(self.heads)) + ffns
 
 
@@ -86,6 +91,7 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
     gates = gates_without(loaded.shape, pruned.heads)
     interventions = loaded.interventions
     with (
+        interventions.replacing(pruned.means),
         interventions.gates(gates),
         interventions.without_ffns(pruned.ffns),
         trace_layers(model) as trace,
@@ -118,7 +124,10 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
         checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     check_architecture(model)
-    prune_for_good(model, pruned.left(architectures.head_layout(model))).save_pretrained(out, max_shard_size=SHARD)
+    fold_means(model, pruned)
+    smaller = prune_for_good(model, pruned.left(architectures.head_layout(model)))
+    # Under the names of the weights in memory: those of GPT-NeoX's files are understood for its own model type alone.
+    smaller.save_pretrained(out, max_shard_size=SHARD, save_original_format=False)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     tokenizer.save_pretrained(out)
     again = AutoTokenizer.from_pretrained(out, local_files_only=True, trust_remote_code=False)
@@ -128,6 +137,47 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
                 f"{checkpoint}: its tokenizer does not survive being saved: {text!r} becomes other tokens; this model "
                 "cannot be exported"
             )
+
+
+def check_biases(model: Any, pruned: Pruned) -> None:
+    """Refuse a model whose maps have no biases that could hold the means of what is pruned.
+
+    Raises:
+        HeadroomError: names the family, and what to do.
+    """
+    outputs, ffns = architectures.output_projections(model), architectures.ffn_output_maps(model)
+    lacking = [f"attention in layer {layer}" for layer, _ in pruned.heads if outputs[layer].bias is None]
+    lacking += [f"the FFN in layer {layer}" for layer in pruned.ffns if ffns[layer].bias is None]
+    if lacking:
+        raise HeadroomError(
+            f"model family {model.config.model_type!r}: the output of {lacking[0]} has no bias, which would hold the "
+            "means of what is pruned; export with --ablation zero, by a study with ablation: zero"
+        )
+
+
+@torch.no_grad()
+def fold_means(model: Any, pruned: Pruned) -> None:
+    """Add what pruned heads give on average to the biases of output projections, and let biases of FFNs be their means.
+
+    These biases have at least 32 bits: in fewer, the export would not be the masked model to its rounding.
+    """
+    if pruned.means is None:
+        return
+    heads: dict[int, list[int]] = {}
+    for layer, head in pruned.heads:
+        heads.setdefault(layer, []).append(head)
+    for layer, removed in heads.items():
+        weights = architectures.head_rows(model, layer)
+        columns = architectures.rows_first(weights.output)[:, weights.columns[removed].flatten()].double()
+        mean = pruned.means.heads[layer][0, removed].flatten().double()
+        _set_bias(weights.output, weights.output.bias + columns @ mean)
+    for layer in pruned.ffns:
+        _set_bias(architectures.ffn_output_maps(model)[layer], pruned.means.ffns[layer][0])
+
+
+def _set_bias(linear: Any, values: Tensor) -> None:
+    dtype = torch.promote_types(linear.bias.dtype, torch.float32)
+    linear.bias = torch.nn.Parameter(values.to(dtype), linear.bias.requires_grad)
 
 
 @torch.no_grad()

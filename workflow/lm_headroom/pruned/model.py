@@ -10,7 +10,7 @@ stream. :func:`lm_headroom.models.architectures.removed_parameters` and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ HEAD_COUNTS = {"opt": "num_heads"}
 HEAD_WIDTHS = {"gpt2": "split_size"}
 """Attribute of the attention module with the total width of its heads."""
 _PREFIX = "Pruned"
-_FORMAT = 1
+_FORMATS = 1, 2
+"""Of checkpoints whose removed FFNs leave nothing, and of those that keep biases."""
 _HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
 
 
@@ -47,14 +48,20 @@ class Remainder:
     Attributes:
         heads: the remaining query heads by layer, in order.
         ffns: the layers whose FFN remains, in order.
+        keeps_biases: whether removed FFNs leave the bias of their last map, which then holds their mean.
     """
 
     heads: tuple[tuple[int, ...], ...]
     ffns: tuple[int, ...]
+    keeps_biases: bool = False
 
     @classmethod
     def without(
-        cls, shape: architectures.HeadLayout, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()
+        cls,
+        shape: architectures.HeadLayout,
+        heads: Iterable[tuple[int, int]] = (),
+        ffns: Iterable[int] = (),
+        keeps_biases: bool = False,
     ) -> Remainder:
         """Remove these (layer, head) pairs and the FFNs of these layers."""
         pruned_heads, pruned_ffns = set(heads), set(ffns)
@@ -64,7 +71,21 @@ class Remainder:
                 for layer in range(shape.layers)
             ),
             tuple(layer for layer in range(shape.layers) if layer not in pruned_ffns),
+            keeps_biases,
         )
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Remainder:
+        """Read what :attr:`content` gave, from a configuration."""
+        return cls(
+            tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"]), content.get("keeps_biases", False)
+        )
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The part of a configuration that says it."""
+        biases = {"keeps_biases": True} if self.keeps_biases else {}
+        return {"heads_left": [list(heads) for heads in self.heads], "ffns_left": list(self.ffns), **biases}
 
 
 class Groups:
@@ -102,7 +123,7 @@ class HeadlessAttention(nn.Module):
 
 
 class OutputBias(nn.Module):
-    """An output projection without inputs."""
+    """A linear map without inputs."""
 
     def __init__(self, projection: nn.Linear) -> None:
         super().__init__()
@@ -145,6 +166,7 @@ def shrink(model: Any, left: Remainder) -> None:
     row, shape = architectures.architecture_of(model), architectures.head_layout(model)
     # Read while all layers are still equal.
     weights = [architectures.head_rows(model, number) for number in range(shape.layers)]
+    ffn_outputs = architectures.ffn_output_maps(model)
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
     modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
     for number, (layer, attention, heads) in enumerate(modules):
@@ -158,7 +180,7 @@ def shrink(model: Any, left: Remainder) -> None:
         if number not in left.ffns:
             for path in row.ffn[:-1]:
                 _replace(layer, path, nn.Identity())
-            _replace(layer, row.ffn[-1], ZeroFFN())
+            _replace(layer, row.ffn[-1], OutputBias(ffn_outputs[number]) if left.keeps_biases else ZeroFFN())
             for path in norms[number]:
                 _replace(layer, path, nn.Identity())
 
@@ -240,8 +262,7 @@ class PrunedConfig:
     @property
     def left(self) -> Remainder:
         """What remains of the model."""
-        content = self.lm_headroom_pruned
-        return Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"]))
+        return Remainder.parse(self.lm_headroom_pruned)
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
         """Write ``config.json``, with the whole model's configuration nested in it."""
@@ -255,7 +276,7 @@ class PrunedConfig:
             # An architecture's own class, if used instead of AutoModelForCausalLM, fails at this value.
             "num_hidden_layers": _HINT,
             self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
-            "format": _FORMAT,
+            "format": _FORMATS[self.left.keeps_biases],
             **pruned,
             # Not within ``base``, where transformers would look for a configuration of that type.
             "base_model_type": base.pop("model_type"),
@@ -293,8 +314,7 @@ def __getattr__(name: str) -> Any:
 
 def pruned_config(base: Any, left: Remainder) -> Any:
     """Build the configuration of a model pruned to ``left`` from the whole model's configuration ``base``."""
-    content = {"heads_left": [list(heads) for heads in left.heads], "ffns_left": list(left.ffns)}
-    return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": content})
+    return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": left.content})
 
 
 def prune_for_good(model: Any, left: Remainder) -> Any:
@@ -377,13 +397,13 @@ def read_config(folder: Path) -> Any:
             f"{folder}: this is no pruned checkpoint (model type {model_type!r}); load it with transformers' own "
             "AutoModelForCausalLM.from_pretrained"
         )
-    if content.get("format") != _FORMAT:
+    if content.get("format") not in _FORMATS:
         raise HeadroomError(
-            f"{folder}: format {content.get('format')!r} of pruned checkpoints is not known here (only {_FORMAT}); "
-            "another version of lm-headroom made it: load it with that one"
+            f"{folder}: format {content.get('format')!r} of pruned checkpoints is not known here (only "
+            f"{' and '.join(map(str, _FORMATS))}); another version of lm-headroom made it: load it with that one"
         )
     try:
         base = AutoConfig.for_model(content["base_model_type"], **content["base"])
-        return pruned_config(base, Remainder(tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"])))
+        return pruned_config(base, Remainder.parse(content))
     except (KeyError, TypeError, ValueError) as error:
         raise HeadroomError(f"{path} does not say what is left of the model ({error}); export it again") from error

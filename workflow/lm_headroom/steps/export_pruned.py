@@ -6,9 +6,10 @@ import gc
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.catalogue import PRUNED
@@ -18,10 +19,16 @@ from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target, digests
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
-from lm_headroom.artifacts.store import ArtifactFile, identify, place_of, read_artifact, write_json
+from lm_headroom.artifacts.store import ArtifactFile, Source, identify, place_of, read_artifact, write_json
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
-from lm_headroom.options import ModelSettings, OutFolder, Percents
+from lm_headroom.options import EvaluationSettings, OutFolder, Percents, recorded_options
+from lm_headroom.study.choices import AblationKind
+from lm_headroom.tasks.prompt_set import PromptSet, read_prompts
+
+if TYPE_CHECKING:
+    from lm_headroom.engine.loading import LoadedModel
+    from lm_headroom.pruned.export import Pruned
 
 _KEPT = ("step", "code", "options", "definition", "definition_digest", "data")
 """What is taken over of the provenance of the files that an export comes from."""
@@ -29,9 +36,10 @@ _KEPT = ("step", "code", "options", "definition", "definition_digest", "data")
 
 def export_pruned(
     *,
-    settings: ModelSettings,
+    settings: EvaluationSettings,
     ranking: Sequence[Path],
     percent: Percents,
+    prompts: Sequence[Path] = (),
     out: OutFolder,
 ) -> None:
     """Write a smaller checkpoint without the least important heads, FFNs, or both.
@@ -40,11 +48,13 @@ def export_pruned(
         settings: how to run the masked model that the export is held against.
         ranking: ranking artifact of heads, of FFNs, or one of each.
         percent: percent of them to prune, a number per ranking, as many as in a curve.
+        prompts: of mean ablation, prompts artifacts, whose scoring documents have the means.
         out: the checkpoint's folder: new, empty, or an older export, which is replaced once the new one has proved
             right.
 
     Raises:
-        HeadroomError: a ranking is of another model, or there are two of a kind; the folder may not be replaced or has
+        HeadroomError: a ranking is of another model, or there are two of a kind; the ablation cannot be exported, or
+            not with this model; the folder may not be replaced or has
             no room; or the export is not the masked model.
 
     Example:
@@ -55,6 +65,8 @@ def export_pruned(
     from lm_headroom.pruned.export import Pruned, check_export, check_room, new_folder, record_reference, write_weights
     from lm_headroom.pruned.model import check_architecture
 
+    options = recorded_options(export_pruned, locals())
+    _check_ablation(settings.ablation, prompts)
     check_target(out)
     chosen = _by_component(ranking, percent)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
@@ -64,6 +76,9 @@ def export_pruned(
         order.check_fits((loaded.shape.layers, loaded.shape.heads))
     first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in chosen.items()}
     pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
+    scored = [read_prompts(path) for path in prompts] if settings.ablation == "mean" else []
+    if scored:
+        pruned = _with_means(loaded, pruned, scored, settings)
     before = loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
     checkpoint, record = checkpoint_folder(settings.model), loaded.record
@@ -77,7 +92,7 @@ def export_pruned(
         write_weights(checkpoint, pruned, folder)
         far = check_export(folder, reference, parameters["after"])
         model = {**model_provenance(record, settings.dtype), "parameters": parameters}
-        manifest = _manifest(out, chosen, first, model)
+        manifest = _manifest(out, chosen, first, model, options, [each.source for each in scored])
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
     print(
@@ -85,6 +100,38 @@ def export_pruned(
         f"model's to {far:.1g}",
         file=sys.stderr,
     )
+
+
+def _check_ablation(kind: AblationKind, prompts: Sequence[Path]) -> None:
+    """Refuse an ablation that no checkpoint can hold.
+
+    Raises:
+        HeadroomError: says which can be exported, and what it needs.
+    """
+    if kind == "resample":
+        raise HeadroomError(
+            "ablation resample gives other values for each document, which no checkpoint can hold; export with "
+            "--ablation mean or zero"
+        )
+    if kind == "mean" and not prompts:
+        raise HeadroomError("ablation mean needs the scoring documents: name their artifacts with --prompts")
+
+
+def _with_means(
+    loaded: LoadedModel, pruned: Pruned, prompts: Sequence[PromptSet], settings: EvaluationSettings
+) -> Pruned:
+    """What is pruned with its means over these scoring documents.
+
+    Raises:
+        HeadroomError: the model has no biases that could hold them.
+    """
+    from lm_headroom.engine.resume_cache import open_cache
+    from lm_headroom.pruned.export import check_biases
+    from lm_headroom.steps.prepare_evaluation import prepare_ablations
+
+    check_biases(loaded.skeleton, pruned)
+    units = open_cache(settings.cache, "scoring.knockout", loaded.record, settings.dtype)
+    return replace(pruned, means=prepare_ablations(loaded, prompts, settings, units)("mean").replacements)
 
 
 Rankings = dict[str, tuple[Ranking[Any], int]]
@@ -113,7 +160,12 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
 
 
 def _manifest(
-    out: Path, chosen: Rankings, pruned: Mapping[str, Sequence[Any]], model: Mapping[str, Any]
+    out: Path,
+    chosen: Rankings,
+    pruned: Mapping[str, Sequence[Any]],
+    model: Mapping[str, Any],
+    options: Mapping[str, Any],
+    prompts: Sequence[Source],
 ) -> dict[str, Any]:
     """The manifest: the provenance of an artifact, and what was pruned of which model.
 
@@ -122,6 +174,8 @@ def _manifest(
         chosen: rankings and percents.
         pruned: component to what is pruned of it.
         model: provenance of the model, and its numbers of parameters.
+        options: of the command that the study decides.
+        prompts: what the means are from.
     """
     place = place_of(out, PRUNED)
     counts = {
@@ -142,8 +196,9 @@ def _manifest(
         "lineage": lineage([ranking.artifact for ranking, _ in chosen.values()]),
         **model,
     }
-    options = {f"percent_{component}": percent for component, (_, percent) in chosen.items()}
+    options = {**options, **{f"percent_{component}": percent for component, (_, percent) in chosen.items()}}
     inputs = {component: ranking.artifact.source for component, (ranking, _) in chosen.items()}
+    inputs |= {f"prompts_{number}": source for number, source in enumerate(prompts)}
     return build_provenance("steps.export_pruned", inputs, options, manifest)
 
 
