@@ -191,13 +191,13 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
     from lm_headroom.artifacts.ranking import FFN_RANKING
     from lm_headroom.artifacts.store import read, write
-    from lm_headroom.options import Settings
+    from lm_headroom.options import EvaluationSettings
     from lm_headroom.steps.evaluate_joint import evaluate_joint
     from lm_headroom.steps.export_pruned import export_pruned
     from lm_headroom.steps.render_prompts import render_prompts
     from lm_headroom.steps.score_heads import score_heads
 
-    settings = Settings(model=smollm2_record, device="cpu", threads=2)
+    settings = EvaluationSettings(model=smollm2_record, device="cpu", threads=2)
     prompts_file, ranking, ffns, grid = (tmp_path / f"{name}.parquet" for name in ("prompts", "heads", "ffns", "grid"))
     limits = {"limit_importance": 2, "limit_evaluation": N}
     render_prompts(task="arc_easy", shots=0, data=str(records), **limits, prompts="harness", out=prompts_file)

@@ -13,7 +13,7 @@ from lm_headroom.artifacts.prompts import EVALUATION, PROMPTS
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read
 from lm_headroom.models.resolve import resolve
-from lm_headroom.options import Settings
+from lm_headroom.options import EvaluationSettings
 from lm_headroom.results.curves import UndefinedOutcomeError, answers, per_question
 from lm_headroom.steps.render_prompts import render_prompts
 from lm_headroom.steps.score_ffns import score_ffns
@@ -27,7 +27,7 @@ ROUNDING = 1e-6
 
 
 @pytest.fixture(scope="module")
-def settings(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
     """A tiny LLaMA whose context window holds the passages of MultiRC."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -41,11 +41,11 @@ def settings(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Settin
     long.model_max_length = 8192
     long.save_pretrained(folder / "checkpoint")
     resolve("tiny", str(folder / "checkpoint"), None, folder / "model.json")
-    return Settings(model=folder / "model.json", dtype="float64", device="cpu", threads=1)
+    return EvaluationSettings(model=folder / "model.json", dtype="float64", device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
-def hflm(settings: Settings) -> Any:
+def hflm(settings: EvaluationSettings) -> Any:
     """HFLM over a copy of the model without interventions."""
     import torch
     from lm_eval.models.huggingface import HFLM

@@ -133,7 +133,7 @@ def test_shipped_studies_are_valid(path):
             {"pruning": {"level": []}},
             r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: controls, levels",
         ),
-        ({"zzz": 1}, r"config key 'zzz' is unknown; known here: add_bos, "),
+        ({"zzz": 1}, r"config key 'zzz' is unknown; known here: ablation, add_bos, "),
     ],
 )
 def test_unknown_keys_are_refused_with_the_nearest_known(config, message):

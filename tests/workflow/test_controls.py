@@ -132,7 +132,10 @@ def test_ffns_go_in_the_control_orders_too(finished):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("magnitude", "'magnitude' is no control ranking of FFNs; expected reversed, random_N or a criterion"),
+        (
+            "magnitude",
+            "'magnitude' is no control ranking of FFNs; expected reversed, random_N or one of token, example",
+        ),
         ("random_1", "--controls are written beside --curve; give both"),
     ],
 )

@@ -20,11 +20,10 @@ from lm_headroom.study.choices import AblationKind, Aggregation, Device, Dtype, 
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import CONTROLS as NAMED_CONTROLS
-from lm_headroom.study.ranking_names import drawn_with, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import NAMED_CONTROLS, REVERSED, drawn_with, ffn_controls, head_controls
 
 Command = Callable[..., None]
-CONTROLS = f"random_N, {', '.join(NAMED_CONTROLS[:-1])} or {NAMED_CONTROLS[-1]}"
+CONTROLS = f"reversed, random_N, {', '.join(NAMED_CONTROLS[:-1])} or {NAMED_CONTROLS[-1]}"
 
 
 def _plain(value: Any) -> Any:
@@ -110,13 +109,12 @@ def _head_criterion(text: str) -> str:
 def _ffn_control(text: str) -> str:
     if ffn_controls([text]):
         return text
-    raise ValueError(
-        f"{text!r} is no control ranking of FFNs; expected {', '.join(ffn_controls(NAMED_CONTROLS))} or random_N"
-    )
+    known = ", ".join(ffn_controls(NAMED_CONTROLS))
+    raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED}, random_N or one of {known}")
 
 
 def _control(text: str) -> str:
-    if text in NAMED_CONTROLS or drawn_with(text) is not None:
+    if text in (REVERSED, *NAMED_CONTROLS) or drawn_with(text) is not None:
         return text
     raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
 

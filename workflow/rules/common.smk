@@ -237,14 +237,6 @@ def get_pruned_rankings(wildcards):
     ]
 
 
-def get_mean_prompts(wildcards):
-    """The prompts whose scoring documents have the means that a pruned checkpoint holds, with mean ablation."""
-    if STUDY.ablation != "mean":
-        return []
-    tasks = TASKS if wildcards.ranked == AGGREGATE else [wildcards.ranked]
-    return [place("prompts", task=task, **wildcards) for task in tasks]
-
-
 # Not in the Snakemake processes of cluster jobs: their submitter has done it.
 if workflow.is_main_process:
     renewal = Renewal(SCRATCH, WRITES, IS_RUN, logger.info, logger.warning)

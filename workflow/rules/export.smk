@@ -5,7 +5,10 @@ rule export_pruned:
     input:
         model=RECORD,
         rankings=get_pruned_rankings,
-        prompts=get_mean_prompts,
+        scored=lambda wildcards: [
+            place("prompts", task=task, **wildcards)
+            for task in STUDY.tasks_with_means(wildcards.ranked)
+        ],
     output:
         directory(f"results/{catalogue.PRUNED}"),
     log:
@@ -18,7 +21,7 @@ rule export_pruned:
     params:
         code=code_digest("steps.export_pruned"),
         options=options("export_pruned"),
-        prompts=lambda wildcards, input: [f"--prompts={path}" for path in input.prompts],
+        prompts=lambda wildcards, input: [f"--prompts={path}" for path in input.scored],
         percents=lambda wildcards: list(catalogue.pruned_by(**wildcards).values()),
     message:
         "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."

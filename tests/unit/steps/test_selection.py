@@ -13,7 +13,7 @@ from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.models.embedded import prepare_data
 from lm_headroom.models.resolve import resolve
-from lm_headroom.options import AggregatedCells, Settings
+from lm_headroom.options import AggregatedCells, EvaluationSettings
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
 from lm_headroom.steps.aggregate_heads import aggregate_heads
 from lm_headroom.steps.correlate_tasks import correlate_tasks
@@ -57,7 +57,7 @@ def model(tmp_path: Path, tokenizer: Any) -> Path:
 
 def rank(model: Path, prompts: Path, out: Path) -> dict[str, dict[str, list[Any]]]:
     """All scores and rankings that choose what is pruned, by path."""
-    settings = Settings(model=model, device="cpu", threads=1)
+    settings = EvaluationSettings(model=model, device="cpu", threads=1)
     for task in TASKS:
         of_task: Any = {"settings": settings, "prompts": prompts / task / CELL}
         score_heads(**of_task, out=out / "head_importance" / task / CELL, ranking=out / "ranking/heads" / task / CELL)
@@ -115,7 +115,7 @@ def test_no_document_scores_and_is_evaluated(prompts):
 
 def test_evaluation_documents_rank_ffns_where_a_study_says_so(prompts, model, tmp_path):
     """The paper's way, which the test above would not pass."""
-    settings, of_task = Settings(model=model, device="cpu", threads=1), prompts / "piqa" / CELL
+    settings, of_task = EvaluationSettings(model=model, device="cpu", threads=1), prompts / "piqa" / CELL
     outs = {}
     for name, folder in (("as they are", prompts), ("changed", change(prompts, EVALUATION, tmp_path / "judged"))):
         outs[name] = tmp_path / f"{name}.parquet"

@@ -150,3 +150,11 @@ def test_a_criterion_of_choosing_costs_its_pass_and_refuses_a_task_without_choic
     message = f"config key '{key}': 'trusted_choosing_loss_rise' compares answer choices, and task 'lambada_openai' has"
     with pytest.raises(HeadroomError, match=message):
         check_choices(study(tasks=["copa"], unseen=["lambada_openai"], **changes), paper)
+
+
+def test_the_own_ranking_under_another_ablation_is_a_control_of_heads_and_ffns():
+    asked = study(ablation="mean", pruning={"controls": ["own_zero", "own_resample"]})
+    for by_task in (asked.head_rankings, asked.ffn_rankings):
+        assert all({"own", "own_zero", "own_resample"} <= set(names) for names in by_task.values())
+    assert [asked.tasks_with_means(name) for name in ("a", "aggregate")] == [["a"], ["a", "b"]]
+    assert study().tasks_with_means("aggregate") == []

@@ -22,7 +22,6 @@ from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.settings import other_dtype
-from lm_headroom.study.choices import AblationKind
 
 DONORS = 16
 """Most scoring documents whose activations ``resample`` keeps in memory."""
@@ -37,7 +36,7 @@ class Ablation:
         by_document: whether it differs by document, so that no two documents may share a tree.
     """
 
-    kind: AblationKind = "zero"
+    kind: str = "zero"
     by_document = False
     key: tuple[str, ...] = ()
 
@@ -189,5 +188,5 @@ class ResampleAblation(_Measured):
         return Replacements(values[0], values[1], rows_of)
 
 
-KINDS: dict[AblationKind, type[_Measured]] = {"mean": MeanAblation, "resample": ResampleAblation}
+KINDS: dict[str, type[_Measured]] = {"mean": MeanAblation, "resample": ResampleAblation}
 """The kinds that need activations."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
 from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import AGGREGATE
+from lm_headroom.study.ranking_names import ABLATED_OWN, AGGREGATE
 
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
@@ -448,6 +448,11 @@ PRODUCTS: tuple[Product, ...] = (
            _together(_curves("heads", "own", "controls", AGGREGATE), _ALL_FFNS),
            "with a random order in `pruning.controls`: what each ranking gains over it, with intervals",
            options=(*_MATRIX, *_RANKINGS), has=lambda study: study.has_random_order),
+    _table("ablation_kinds", "pruned evaluation", "Table: kinds of ablation",
+           _together(_curves("heads", "own", *ABLATED_OWN), _curves("ffns", "own", *ABLATED_OWN)),
+           "with `own_zero`, `own_mean` or `own_resample` in `pruning.controls`: what is lost by what removed heads "
+           "and FFNs give, with paired intervals", options=(*_MATRIX, "controls"),
+           has=lambda study: bool(set(ABLATED_OWN) & set(study.pruning.controls))),
     _table("selection_bias", "FFN importance", "Table: selection bias of FFN rankings",
            _together(_OTHER_FFNS, _FFNS, _OWN_FFNS),
            "with `ffn.selection_bias`: what FFN curves gain from being measured on the documents that ranked the FFNs",

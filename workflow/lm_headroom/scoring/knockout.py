@@ -173,6 +173,14 @@ def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:
     return [(layer, int(head)) for layer, order in enumerate(orders) for head in sorted(order[: counts[layer]])]
 
 
+def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:
+    """Places of the components of each layer."""
+    places: dict[int, list[int]] = {}
+    for place, (layer, _) in enumerate(components):
+        places.setdefault(layer, []).append(place)
+    return places
+
+
 @torch.no_grad()
 def _knock_out(
     loaded: LoadedModel,
@@ -197,9 +205,7 @@ def _knock_out(
         cache: holds finished documents.
         ablation: what a removed component gives.
     """
-    by_layer: dict[int, list[int]] = {}
-    for place, (layer, _) in enumerate(components):
-        by_layer.setdefault(layer, []).append(place)
+    by_layer = _by_layer(components)
     results = Knockouts(Likelihoods(batches.n_sequences), [Likelihoods(batches.n_sequences) for _ in components])
 
     def knock_out(batch: Batch) -> None:
@@ -212,8 +218,7 @@ def _knock_out(
             hidden = inputs.pop(layer)
             if numbers <= ablated[layer].unit.done.keys():
                 continue
-            removed = [components[place] for place in places]
-            n_added = ablated[layer].add(batch, _predict_without(loaded, batch, removed, hidden))
+            n_added = ablated[layer].add(batch, _predict_without(loaded, batch, components, places, hidden))
             if progress:
                 progress.advance(n_added * len(places))
 
@@ -233,9 +238,9 @@ def _knock_out(
             progress.reuse(sum(len(kept.unit.done) * len(kept.likelihoods) for kept in ablated.values()))
         done = frozenset(dense.unit.done).intersection(*(kept.unit.done for kept in ablated.values()))
         if len(done) < len(batches.documents):
-            with loaded.interventions.replacing(ablation.replacements):
-                for _ in batches.each(knock_out, done):
-                    pass
+            stack.enter_context(loaded.interventions.replacing(ablation.replacements))
+            for _ in batches.each(knock_out, done):
+                pass
     return results
 
 
@@ -271,11 +276,11 @@ class _KeptLikelihoods:
 
 
 def _predict_without(
-    loaded: LoadedModel, batch: Batch, removed: Sequence[Component], hidden: Tensor
+    loaded: LoadedModel, batch: Batch, components: Sequence[Component], places: Sequence[int], hidden: Tensor
 ) -> list[TokenPredictions]:
-    """Predict without each of some components of one layer, from the layer's input."""
+    """Predict without each of the components of one layer, those at ``places``, from the layer's input."""
     predictions = []
-    for layer, head in removed:
+    for layer, head in (components[place] for place in places):
         with loaded.interventions.restart(layer, hidden), _without(loaded, (layer, head)):
             predictions.append(predict_checked(loaded, batch))
     return predictions

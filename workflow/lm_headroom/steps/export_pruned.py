@@ -53,9 +53,8 @@ def export_pruned(
             right.
 
     Raises:
-        HeadroomError: a ranking is of another model, or there are two of a kind; the ablation cannot be exported, or
-            not with this model; the folder may not be replaced or has
-            no room; or the export is not the masked model.
+        HeadroomError: a ranking is of another model, or there are two of a kind; the ablation cannot be exported
+            (with this model); the folder may not be replaced or has no room; or the export is not the masked model.
 
     Example:
         lm-headroom export-pruned --model results/opt/model.json --ranking ranking.parquet --percent 30 --out smaller
@@ -66,19 +65,14 @@ def export_pruned(
     from lm_headroom.pruned.model import check_architecture
 
     options = recorded_options(export_pruned, locals())
-    _check_ablation(settings.ablation, prompts)
+    scored = _read_scored(settings.ablation, prompts)
     check_target(out)
     chosen = _by_component(ranking, percent)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
     check_architecture(loaded.skeleton)
-    for order, _ in chosen.values():
-        order.artifact.check_origin(model=loaded.record["digest"])
-        order.check_fits((loaded.shape.layers, loaded.shape.heads))
+    _check_rankings(chosen, loaded)
     first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in chosen.items()}
-    pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
-    scored = [read_prompts(path) for path in prompts] if settings.ablation == "mean" else []
-    if scored:
-        pruned = _with_means(loaded, pruned, scored, settings)
+    pruned = _with_means(loaded, Pruned(first.get("heads", ()), first.get("ffns", ())), scored, settings)
     before = loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
     checkpoint, record = checkpoint_folder(settings.model), loaded.record
@@ -102,8 +96,8 @@ def export_pruned(
     )
 
 
-def _check_ablation(kind: AblationKind, prompts: Sequence[Path]) -> None:
-    """Refuse an ablation that no checkpoint can hold.
+def _read_scored(kind: AblationKind, prompts: Sequence[Path]) -> list[PromptSet]:
+    """The prompts whose scoring documents have means; none where zeros take the place of what is pruned.
 
     Raises:
         HeadroomError: says which can be exported, and what it needs.
@@ -115,12 +109,13 @@ def _check_ablation(kind: AblationKind, prompts: Sequence[Path]) -> None:
         )
     if kind == "mean" and not prompts:
         raise HeadroomError("ablation mean needs the scoring documents: name their artifacts with --prompts")
+    return [read_prompts(path) for path in prompts] if kind == "mean" else []
 
 
 def _with_means(
     loaded: LoadedModel, pruned: Pruned, prompts: Sequence[PromptSet], settings: EvaluationSettings
 ) -> Pruned:
-    """What is pruned with its means over these scoring documents.
+    """What is pruned, with its means over these scoring documents, if there are any.
 
     Raises:
         HeadroomError: the model has no biases that could hold them.
@@ -129,6 +124,8 @@ def _with_means(
     from lm_headroom.pruned.export import check_biases
     from lm_headroom.steps.prepare_evaluation import prepare_ablations
 
+    if not prompts:
+        return pruned
     check_biases(loaded.skeleton, pruned)
     units = open_cache(settings.cache, "scoring.knockout", loaded.record, settings.dtype)
     return replace(pruned, means=prepare_ablations(loaded, prompts, settings, units)("mean").replacements)
@@ -157,6 +154,13 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
             raise HeadroomError(f"--ranking names two rankings of {ranking.component}; give one of each at most")
         chosen[ranking.component] = ranking, percent
     return chosen
+
+
+def _check_rankings(chosen: Rankings, loaded: LoadedModel) -> None:
+    """Refuse rankings of another model."""
+    for order, _ in chosen.values():
+        order.artifact.check_origin(model=loaded.record["digest"])
+        order.check_fits((loaded.shape.layers, loaded.shape.heads))
 
 
 def _manifest(

@@ -676,6 +676,11 @@ class Study(Section):
         """Tasks of the aggregate, then the unseen ones."""
         return [*self.tasks, *self.unseen]
 
+    def tasks_with_means(self, ranked: str) -> list[str]:
+        """Tasks whose scoring documents have the means in an export by a task's, or the aggregate, ranking."""
+        tasks = self.tasks if ranked == AGGREGATE else [ranked]
+        return list(tasks) if self.ablation == "mean" else []
+
     @property
     def oracle_tasks(self) -> list[str]:
         """Tasks on which heads are removed one at a time: those named, then, with ``others``, the rest of ``tasks``."""

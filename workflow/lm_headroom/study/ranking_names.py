@@ -33,11 +33,10 @@ ALL_CRITERIA = tuple(ROWS)
 """All criteria by which heads or FFNs can be ranked: these columns and the oracles."""
 ORACLES = tuple(name for name, row in ROWS.items() if row.knockout)
 """The criteria that are losses without the component alone."""
-
 ABLATED_OWN: dict[str, AblationKind] = {f"{OWN}_{kind}": kind for kind in get_args(AblationKind)}
 """The own ranking where removed components give something else than in the rest of the study."""
-CONTROLS = (REVERSED, *ABLATED_OWN, *ALL_CRITERIA)
-"""All control rankings but those in random order."""
+NAMED_CONTROLS = (*ALL_CRITERIA, *ABLATED_OWN)
+"""All control rankings but the reversed one and those in random order."""
 
 
 def variant_of(reduction: str, last_layer_tokens: str) -> str:

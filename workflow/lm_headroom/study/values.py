@@ -15,19 +15,23 @@ from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     ALL_CRITERIA,
-    CONTROLS,
     HIGHEST,
     ITERATIVE,
     LEARNED,
     LOWEST,
+    NAMED_CONTROLS,
     OTHER_DOCUMENTS,
     OWN,
     RANDOM,
+    REVERSED,
 )
 
 LONGEST_NAME, LONGEST_TEXT = 100, 4096
 """Characters of a name, which becomes a folder, and of other text, which may be a path."""
-RESERVED_TASKS = (AGGREGATE, OWN, ITERATIVE, LEARNED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS, *CONTROLS)
+RESERVED_TASKS = (
+    *(AGGREGATE, OWN, ITERATIVE, LEARNED, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS),
+    *NAMED_CONTROLS,
+)
 """Folders and rankings that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""
@@ -39,7 +43,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" else name for name in RESERVED_TASKS))
 # Snakemake refuses such a wildcard as a loop of rules.
 _REPEATED = re.compile(r"(.+)\1{19}\Z")
-_CONTROL = rf"{RANDOM}(0|[1-9][0-9]{{0,8}})|{'|'.join(CONTROLS)}"
+_CONTROL = rf"{REVERSED}|{RANDOM}(0|[1-9][0-9]{{0,8}})|{'|'.join(NAMED_CONTROLS)}"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories: control characters, halves of characters, separators of lines and paragraphs."""
 
@@ -99,8 +103,8 @@ def _check_controls(names: list[str]) -> list[str]:
     for name in names:
         if not re.fullmatch(_CONTROL, name):
             raise ValueError(
-                f"{shown(name)} is no control ranking; expected {RANDOM}N with a number N of at most nine "
-                f"digits, {', '.join(CONTROLS[:-1])} or {CONTROLS[-1]}"
+                f"{shown(name)} is no control ranking; expected {REVERSED}, {RANDOM}N with a number N of at most nine "
+                f"digits, {', '.join(NAMED_CONTROLS[:-1])} or {NAMED_CONTROLS[-1]}"
                 f"{_without_zeros(name)}"
             )
     return names

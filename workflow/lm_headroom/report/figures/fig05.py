@@ -50,6 +50,9 @@ CONTROL_LOOKS: dict[str, dict[str, Any]] = {
     "example": {"color": "0.35", "marker": "^", "linestyle": "--"},
     "target": {"color": "0.35", "marker": "s", "linestyle": "-."},
     "magnitude": {"color": "0.55", "marker": "D", "linestyle": "--"},
+    "own_zero": {"color": "0.15", "marker": "d", "linestyle": ":"},
+    "own_mean": {"color": "0.15", "marker": "H", "linestyle": "--"},
+    "own_resample": {"color": "0.15", "marker": "8", "linestyle": "-."},
     "output_norm": {"color": "0.55", "marker": "P", "linestyle": "-."},
 }
 """Greys alone, with hollow markers: colours and filled ones are the tasks'."""
