@@ -1,9 +1,12 @@
 """Costs of passes against torch's own counter of operations, and the plan of a study."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
+from lm_headroom.engine.ablation import MeanAblation
 from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import prepare
 from lm_headroom.engine.packing import Batches, Document
@@ -43,6 +46,16 @@ def test_a_pass_counts_as_torch_counts_it(loaded):
     costs, load = costs_of(loaded.model), load_of(batches)
     actual = count_operations(lambda: log_likelihoods(loaded, batches))
     assert costs.forward(linear(costs, load)) == pytest.approx(actual, rel=1e-6)
+
+
+def test_a_pass_for_means_counts_as_torch_counts_it(loaded):
+    documents = [Document(d.doc_id, d.sequences[:1]) for d in random_documents(np.random.default_rng(3))]
+    load = load_of(Batches(documents, 200, share=False))
+    actual = count_operations(lambda: MeanAblation(loaded, documents, 200).replacements)
+    costs = costs_of(loaded.model)
+    # Queries, keys and values of each tree's whole block of scores are products that torch counts.
+    scores = 4 * sum(len(d.sequences[0].inputs) ** 2 for d in documents) * costs.heads * costs.d_head * costs.layers
+    assert actual - costs.activations(linear(costs, load)) in (pytest.approx(0, abs=1), pytest.approx(scores, rel=1e-6))
 
 
 def test_the_oracle_counts_as_torch_counts_it(loaded):
@@ -121,6 +134,30 @@ class TestPlan:
         assert by_rule["score_heads"].longest == pytest.approx(fixed + both / HERE.backward)
         lengths = [4 * sequence_length(seed) for seed in range(1, 101)]
         assert by_rule["score_induction"].operations == pytest.approx(costs.induction(lengths))
+
+    def test_each_kind_of_ablation_beside_zeros_costs_a_pass_over_the_scoring_documents(self):
+        costs, load = costs_of(tiny_model("llama")), Load(1000.0, 50_000.0, 20.0)
+        prompts = workload.Prompts("a", 0, Load(300.0, 9000.0, 5.0), load, load)
+        once = costs.activations(prompts.scoring)
+
+        def more(rule, kind, *controls):
+            asked = [study(ablation=of, pruning={"levels": [0, 50], "controls": [*controls]}) for of in (kind, "zero")]
+            return [workload.operations(rule, each, costs, prompts) for each in asked]
+
+        evaluating = ("score_ffns", "select_ffns", "score_head_knockouts", "evaluate_own", "evaluate_aggregate",
+                      "evaluate_iterative", "evaluate_custom", "evaluate_learned", "evaluate_joint",
+                      "evaluate_transfer", "ablate_induction")  # fmt: skip
+        for kind, rule in product(("mean", "resample"), evaluating):
+            (other, _), (zero, _) = more(rule, kind)
+            assert other - zero == pytest.approx(once), rule
+        for rule in ("score_heads", "rank_custom", "rank_heads_iteratively", "learn_mask"):
+            other, zero = more(rule, "mean")
+            assert other == zero
+        # A control under another kind costs its curve and its pass; where it gives zeros, its curve alone.
+        (other, _), (zero, _) = more("evaluate_own", "mean", "own_resample")
+        assert other - zero == pytest.approx(once)
+        alone = workload.operations("evaluate_aggregate", study(pruning={"levels": [0, 50]}), costs, prompts)[0]
+        assert zero == pytest.approx(once + 1.5 * alone)
 
     def test_pruned_ffns_cost_nothing(self):
         costs, load = costs_of(tiny_model("llama")), prompts()[0].evaluation

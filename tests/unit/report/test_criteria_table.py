@@ -168,7 +168,7 @@ def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path
 
 def test_no_finding_where_only_orders_were_evaluated(controlled):
     chance = read_chance_levels(controlled)
-    matrix = replace(controlled, controls=("reversed", "random_1"))
+    matrix = replace(controlled, controls=("reversed", "random_1", "own_mean"))
     assert list(criterion_sentence(matrix, 0, "heads", chance)) == []
 
 

@@ -150,6 +150,12 @@ def test_without_a_random_order_nothing_is_said(study):
     assert gain_sentence(replace(study, controls=()), 0, "heads") == []
 
 
+@pytest.mark.parametrize("component", ["heads", "ffns"])
+def test_the_own_order_under_another_ablation_is_not_compared_with_random_orders(controlled, component):
+    with_another_kind = replace(controlled, controls=(*MORE, "own_mean"))
+    assert measure_gains(with_another_kind, 0, component) == measure_gains(controlled, 0, component)
+
+
 def test_the_sentence_says_what_the_interval_holds(study, controlled):
     (one,) = gain_sentence(study, 0, "heads")
     assert "; the interval ignores the luck of the one random order." in one

@@ -95,6 +95,10 @@ class Costs:
         attention = 4 * load.pairs * self.heads * self.d_head * layers
         return linear - saved + attention + 2 * load.logits * self.unembedding
 
+    def activations(self, load: Load) -> float:
+        """Compute the operations of a pass that keeps all layers' activations at all tokens, and computes no logits."""
+        return self.forward(Load(load.columns, load.pairs, 0)) + 2 * load.columns * self.ffn
+
     def backward(self, load: Load) -> float:
         """Compute the operations of one backward pass for gradients of activations."""
         attention = 4 * load.pairs * self.heads * self.d_head * self.layers

@@ -184,9 +184,16 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
     if rule == "learn_mask":
         passes = study.learned_mask.passes
         return passes * costs.forward(prompts.scoring), passes * costs.backward(prompts.scoring)
+    # `resample` keeps activations of a few scoring documents: at most the pass over all that `mean` takes.
+    replaced = len(study.kinds_beside_zero(rule)) * costs.activations(prompts.scoring)
+    return _evaluation(rule, study, costs, prompts) + replaced, 0.0
+
+
+def _evaluation(rule: str, study: Study, costs: Costs, prompts: Prompts) -> float:
+    """Compute the forward operations of one job that evaluates without some heads or FFNs, as :func:`operations`."""
     if rule == "score_head_knockouts":
         n_heads = study.oracle_heads(prompts.task)
-        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads)), 0.0
+        return costs.head_oracle(prompts.evaluation, None if n_heads == "all" else int(n_heads))
     # Imported where it is needed, since it imports numpy.
     from lm_headroom.analysis.head_selection import SELECTIONS
     from lm_headroom.analysis.ranking import count_at
@@ -200,12 +207,12 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         judged = load if on_evaluation else prompts.scoring_choices
         curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
         curves = 1 + (len(study.pruning.ffn_controls) if rule == "score_ffns" else 0)
-        return costs.oracle(judged) + curves * curve, 0.0
+        return costs.oracle(judged) + curves * curve
     if rule == "evaluate_joint":
         heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero
         # The edge of the grid without pruned FFNs shares its levels with the curve of heads.
         cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
-        return sum(costs.forward(load, ffns=remaining(f)) for f in cells), 0.0
+        return sum(costs.forward(load, ffns=remaining(f)) for f in cells)
     # All rankings of a job share the whole model's evaluation, and the own ranking's criterion has its curve.
     ablate = study.induction.ablate
     passes = {
@@ -217,7 +224,7 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
         "evaluate_learned": len(levels),
         "evaluate_transfer": 1 + 2 * (len(study.transfer.levels_with_zero) - 1),
     }[rule]
-    return passes * costs.forward(load), 0.0
+    return passes * costs.forward(load)
 
 
 def seconds(work: tuple[float, float], costs: Costs, hardware: Hardware) -> float:

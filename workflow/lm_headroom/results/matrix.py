@@ -14,7 +14,7 @@ from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of,
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Component, Outcome, Statistic
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import ffn_controls, head_controls
+from lm_headroom.study.ranking_names import ABLATED_OWN, ffn_controls, head_controls
 
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What can be pruned, and what figures and findings call it."""
@@ -77,6 +77,10 @@ class ResultsMatrix:
         if component == "heads":
             return [*head_controls(self.controls), *self.custom_heads]
         return [*ffn_controls(self.controls), *self.custom_ffns]
+
+    def other_orders(self, component: Component) -> list[str]:
+        """Those of them that prune in another order than the own one, under the same ablation."""
+        return [name for name in self.beside_own(component) if name not in ABLATED_OWN]
 
     @property
     def model(self) -> str:

@@ -676,6 +676,11 @@ class Study(Section):
         """Tasks of the aggregate, then the unseen ones."""
         return [*self.tasks, *self.unseen]
 
+    def kinds_beside_zero(self, rule: str) -> set[AblationKind]:
+        """The kinds of ablation for which a job of a rule that evaluates needs activations of scoring documents."""
+        controls = {"evaluate_own": self.pruning.head_controls, "score_ffns": self.pruning.ffn_controls}.get(rule, [])
+        return {self.ablation, *(ABLATED_OWN[name] for name in controls if name in ABLATED_OWN)} - {"zero"}
+
     def tasks_with_means(self, ranked: str) -> list[str]:
         """Tasks whose scoring documents have the means in an export by a task's, or the aggregate, ranking."""
         tasks = self.tasks if ranked == AGGREGATE else [ranked]
@@ -756,8 +761,8 @@ class Study(Section):
 
     @property
     def compares_rankings(self) -> bool:
-        """Whether rankings other than random ones are evaluated beside the own one."""
-        controls = [name for name in self.pruning.controls if drawn_with(name) is None]
+        """Whether rankings in another order than the own one, which is not random, are evaluated beside it."""
+        controls = [name for name in self.pruning.controls if drawn_with(name) is None and name not in ABLATED_OWN]
         return bool(controls or self.rankings or self.learned_mask.components or self.pruning.is_iterative)
 
     @property

@@ -29,6 +29,7 @@ g_d is the product A . dL/dA of a head's output A (of an FFN its output F) and t
 summed over the tokens of document d. Removing a head changes the loss by -g_d to first order. No criterion wins
 everywhere: absolute products say how much a head matters, signed ones whether it helps, and a first-order sign fails
 where the step is large. The empirical Fisher information is not the Hessian's diagonal, but costs no further pass.
+`depth` is without the rescaling of arXiv 2507.01900, of which we could read the abstract, but not the formula.
 
 c_d is the same product of the loss of choosing: the cross entropy over a document's answer choices, -log of the sum of
 softmax(l)_k over its right choices k. l_k is the log-likelihood of choice k, summed over its tokens and not normalised

@@ -117,7 +117,7 @@ class Compared(NamedTuple):
 def compared_rankings(matrix: ResultsMatrix, component: Component) -> list[str]:
     """The rankings that are compared, the own one first."""
     again = [ITERATIVE] if component == "heads" and matrix.iterative else []
-    return list(dict.fromkeys([OWN, *again, *matrix.beside_own(component)]))
+    return list(dict.fromkeys([OWN, *again, *matrix.other_orders(component)]))
 
 
 def compare(

@@ -87,7 +87,7 @@ def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Ta
     Raises:
         ArtifactError: a task's rankings were evaluated on different questions or at different levels.
     """
-    names = [OWN, *([AGGREGATE] if component == "heads" else []), *matrix.beside_own(component)]
+    names = [OWN, *([AGGREGATE] if component == "heads" else []), *matrix.other_orders(component)]
     curves = {name: study_curves(matrix, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent
     if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
