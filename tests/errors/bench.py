@@ -161,7 +161,7 @@ class Bench:
 
     def render(self, task="piqa", data=None, shots=0, task_folder=None):
         """Prompts of a task from a mirror."""
-        folder = ["--task-folder", task_folder] if task_folder else []
+        folder = ["--task-folders", task_folder] if task_folder else []
         data = data if data is not None else mirror(self.folder / "data", "piqa", train=piqa(4), validation=piqa(4))
         return self.headroom(
             "render-prompts",

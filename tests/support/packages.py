@@ -21,7 +21,7 @@ ALLOWED = {
     name: frozenset(allowed.split())
     for name, allowed in {
         "cli": "commands steps planning audit report results scoring engine models tasks artifacts options study",
-        "commands": "options planning publishing audit results models artifacts study",
+        "commands": "options planning publishing audit results models tasks artifacts study",
         "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
         "planning": "options results scoring engine models tasks artifacts analysis study",
         "publishing": "audit artifacts",
@@ -32,7 +32,7 @@ ALLOWED = {
         "scoring": "engine models artifacts analysis study",
         "engine": "models artifacts",
         "models": "artifacts",
-        "tasks": "artifacts",
+        "tasks": "artifacts study",
         "artifacts": "study",
         "options": "study",
         "analysis": "study",

@@ -11,6 +11,7 @@ import pytest
 from lm_headroom.options import options_of_study
 from lm_headroom.report import products
 from lm_headroom.study.config import Study
+from lm_headroom.study.task_entry import TaskEntry
 from tests.support.paths import ROOT
 
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -65,7 +66,8 @@ def test_what_every_command_has_is_quoted():
 
 def test_option_strings_are_joined_by_the_quoting_join():
     # No study may have such tasks.
-    study = Study().model_copy(update={"tasks": ["a b", "$c"]})
+    entries = [TaskEntry(name=name) for name in ("a b", "$c")]
+    study = Study().model_copy(update={"task_entries": entries})
     assert options_of_study(study, "retain_capacity") == "--tasks 'a b' '$c'"
     for product in products.PRODUCTS:
         typed = product.command(study)

@@ -31,8 +31,8 @@ def test_every_key_has_a_description_and_a_default():
     assert "models.NAME.revision" in dict(walk(SCHEMA))
     for path, inner in walk(SCHEMA):
         assert inner.get("description") or inner.get("default") == {}, path
-        # A model and a ranking must say where they are.
-        assert "default" in inner or path in ("models.NAME.source", "rankings.NAME.source"), path
+        # A model and a ranking must say where they are, and a task what it is called.
+        assert "default" in inner or path in ("models.NAME.source", "rankings.NAME.source", "tasks[].name"), path
         assert inner.get("type") != "object" or "additionalProperties" in inner, path
 
 

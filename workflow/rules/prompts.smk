@@ -13,7 +13,7 @@ rule render_prompts:
         "../../envs/prompts.yaml"
     resources:
         # Not params: where the records lie does not matter.
-        data=RECORDS.place,
+        where=lambda wildcards: RECORDS.options(wildcards.task),
     params:
         code=code_digest("steps.render_prompts"),
         definition=lambda wildcards: TASK_DIGESTS[wildcards.task],
@@ -24,5 +24,5 @@ rule render_prompts:
     shell:
         step(
             "render-prompts --task {wildcards.task:q} --shots {wildcards.shot:q} --seed {wildcards.seed:q} "
-            "--data={resources.data:q} {params.options} --out {output:q}"
+            "{resources.where} {params.options} --out {output:q}"
         )

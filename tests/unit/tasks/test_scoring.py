@@ -240,7 +240,7 @@ class TestSplits:
         from lm_headroom.steps.render_prompts import render_prompts
 
         task([0, 1], self.TEST, test=[-1, -1, 0])
-        paths = {"task_folder": tmp_path / "tasks", "data": str(tmp_path / "data"), "out": tmp_path / "p"}
+        paths = {"task_folders": [tmp_path / "tasks"], "data": str(tmp_path / "data"), "out": tmp_path / "p"}
         render_prompts(task="mine", shots=1, seed=1, limit_importance=2, limit_evaluation=2, **paths)
         printed = capsys.readouterr().err
         assert "prompts mine 1-shot: splits: scores train, evaluates validation, takes shots from train\n" in printed

@@ -34,9 +34,11 @@ from lm_headroom.study.config import Study
 from lm_headroom.study.lists import FOLDER as LISTS
 from lm_headroom.study.lists import LISTED
 from lm_headroom.study.ranking_names import AGGREGATE
-from lm_headroom.tasks.data import RECORDS, mirror_records, own_records
+from lm_headroom.tasks.data import EMBEDDED_FOLDER, RECORDS, mirror_records, own_records
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS
+from lm_headroom.tasks.own import own_file_records
+from lm_headroom.tasks.sources import OWN, TaskSources
 
 STATES = {
     "damaged": "unreadable, or not of the schema of its place",
@@ -127,9 +129,10 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             _attempt(file, _check_compared, records)
             _attempt(file, _check_inputs, files, digest)
             _attempt(file, _check_code)
+            _attempt(file, _check_definition, results, study)
             _attempt(file, _check_records, results, study, digests)
             _attempt(file, _check_custom, results, study)
-            _attempt(file, _check_study, study)
+            _attempt(file, _check_study, results, study)
         elif file.record:
             _attempt(file, _check_checkpoint, results)
         elif file.listed is not None:
@@ -160,7 +163,8 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
             file.provenance = read_provenance(path)
             if _belongs(file, study):
                 _check_code(file)
-                _check_study(file, study)
+                _check_definition(file, results, study)
+                _check_study(file, results, study)
         except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
             continue
         if file.problems:
@@ -290,20 +294,27 @@ def _check_code(file: File) -> None:
     now = code_now(step) if step else None
     if now is None or now != code:
         file.flag("stale", f"made by other code: {step} was {code}, is {now or 'gone'}")
+
+
+def _check_definition(file: File, results: Path, study: Study | None) -> None:
     definition = file.provenance.get("definition_digest")
-    if definition and definition != (now := _definition_now(file.provenance)):
+    if definition and definition != (now := _definition_now(file.provenance, results, study)):
         file.flag("stale", f"the definition of task {file.provenance['task']} was {definition}, is {now}")
 
 
-def _definition_now(provenance: Mapping[str, Any]) -> str:
+def _definition_now(provenance: Mapping[str, Any], results: Path, study: Study | None) -> str:
     """Digest of a task's definition; as recorded where it cannot be had here."""
     recorded: str = provenance["definition_digest"]
+    folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
+    if study is not None and provenance["task"] in study.all_entries and not folder.is_dir():
+        digest = TaskSources(study, results.parent).digest(provenance["task"])
+        if digest != "lm-eval":
+            return digest
     if recorded.startswith("lm-eval"):
         try:
             return f"lm-eval {version('lm_eval')}"
         except PackageNotFoundError:
             return recorded
-    folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
     return task_digest(provenance["task"], folder) if folder.is_dir() else recorded
 
 
@@ -337,11 +348,17 @@ def _check_records(file: File, results: Path, study: Study | None, digests: Dige
 def _records_now(provenance: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
     """Digests of the files that a task's records come from; empty where they are not here."""
     task, data = str(provenance.get("task")), provenance.get("data") or {}
+    entry = study.all_entries.get(task) if study else None
+    sources = TaskSources(study, results.parent) if study and entry else None
+    if data.get("source") == OWN:
+        return own_file_records(entry, results.parent, digests) if entry and entry.file else {}
     if data.get("source") == "hub":
         folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
-        return own_records(task, [folder] if folder.is_dir() else [], digests)
-    embedded = study.data.source == "embedded" if study else "package" in data
-    mirror = results.parent / "resources" / "data" if embedded else study.data.mirror_folder if study else None
+        folders = [sources.folder(task)] if sources else [folder] if folder.is_dir() else []
+        return own_records(task, folders, digests)
+    now = sources.data(task) if sources else study.data if study else None
+    embedded = now.source == "embedded" if now else "package" in data
+    mirror = results.parent / EMBEDDED_FOLDER if embedded else now.mirror_folder if now else None
     return mirror_records(mirror / task, digests) if mirror else {}
 
 
@@ -363,12 +380,12 @@ def _check_custom(file: File, results: Path, study: Study | None) -> None:
             file.flag("stale", f"made with source {custom['source']}; the study has {wanted}")
 
 
-def _check_study(file: File, study: Study | None) -> None:
+def _check_study(file: File, results: Path, study: Study | None) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
     recorded = {**(file.provenance.get("options") or {}), **_derived(file.provenance)}
-    for option, wanted in _wanted(file, study).items():
+    for option, wanted in _wanted(file, results, study).items():
         value = recorded.get(option)
         if file.provenance.get("kind") in FOLDERS and option not in _COMMON and value is None:
             # Figures and pages record what they show, and not what they do not.
@@ -395,7 +412,7 @@ def _belongs(file: File, study: Study) -> bool:
     )
 
 
-def _wanted(file: File, study: Study) -> dict[str, Any]:
+def _wanted(file: File, results: Path, study: Study) -> dict[str, Any]:
     """The study's values of the options that a file records, and of those derived from other records."""
     step, task = str(file.provenance.get("step")), file.provenance.get("task", "")
     values: dict[str, Any] = {"dtype": study.dtype, "tasks": study.tasks, "grid ranking": study.joint.ranking}
@@ -405,7 +422,8 @@ def _wanted(file: File, study: Study) -> dict[str, Any]:
     # A file may name any step at all.
     if step.startswith("steps.") and code_now(step):
         keys = study_keys(command_of(step.removeprefix("steps.")))
-        values |= {"data": study.data.source} if step == "steps.render_prompts" else {}
+        if step == "steps.render_prompts" and task in study.all_entries:
+            values["data"] = TaskSources(study, results.parent).source(task)
         values |= {name: key.recorded(key.value(study, task)) for name, key in keys.items()}
     return values
 
@@ -430,7 +448,8 @@ def _derived(provenance: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: provenance[name] for name in ("dtype", "metric") if name in provenance}
     data = provenance.get("data") or {}
     if data:
-        options["data"] = "hub" if data.get("source") == "hub" else "embedded" if "package" in data else "mirror"
+        known = data.get("source") in ("hub", OWN)
+        options["data"] = data["source"] if known else "embedded" if "package" in data else "mirror"
     folder = str(provenance.get("definition")).split("/")[0]
     if (TASK_FOLDERS / folder).is_dir():
         options["prompts"] = folder

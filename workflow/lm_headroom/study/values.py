@@ -67,7 +67,12 @@ def _check_unreserved(names: list[str], what: str) -> None:
             raise ValueError(f"{name!r} cannot be a {what} here; it must be letters, digits, '.', '_', '-'{others}")
 
 
-def _check_tasks(names: list[str]) -> list[str]:
+def check_tasks(names: list[str]) -> list[str]:
+    """Names of tasks.
+
+    Raises:
+        ValueError: one cannot be a folder here, or is a ranking's.
+    """
     _check_unreserved(names, "task name")
     return names
 
@@ -140,7 +145,12 @@ def _check_text(text: str) -> str:
     return text
 
 
-def _check_unique(values: list[Any]) -> list[Any]:
+def check_unique(values: list[Any]) -> list[Any]:
+    """Values of which none is there twice.
+
+    Raises:
+        ValueError: one is.
+    """
     if len(set(values)) < len(values):
         raise ValueError(f"{shown(values)} has non-unique elements")
     return values
@@ -162,19 +172,25 @@ def _named(what: str) -> Callable[[str], str]:
     return lambda name: _check_name(name, what)
 
 
-def _text_schema(pattern: str, longest: int) -> WithJsonSchema:
+def _text_keys(pattern: str, longest: int) -> dict[str, Any]:
     # For some readers of schemas, `$` alone would also be before a line break at the end.
-    return WithJsonSchema({"type": "string", "pattern": rf"^(?:{pattern})$(?!\n)", "maxLength": longest})
+    return {"pattern": rf"^(?:{pattern})$(?!\n)", "maxLength": longest}
 
 
-_UNIQUE = (AfterValidator(_check_unique), Field(json_schema_extra={"uniqueItems": True}))
+def _text_schema(pattern: str, longest: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", **_text_keys(pattern, longest)})
+
+
+_UNIQUE = (AfterValidator(check_unique), Field(json_schema_extra={"uniqueItems": True}))
 _CHARACTER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
+NAME_KEYS = _text_keys(_NAME, LONGEST_NAME)
+"""What a schema says of a text that is a name."""
 Name = Annotated[str, _text_schema(_NAME, LONGEST_NAME)]
 """A key or an item; what holds it checks it, and is named where it is refused."""
 Text = Annotated[str, AfterValidator(_check_text), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
 """A path, a revision: one line that does not begin with a dash."""
 Group = Annotated[str, AfterValidator(_named("group")), _text_schema(_NAME, LONGEST_NAME)]
-Tasks = Annotated[list[Name], AfterValidator(_check_tasks), *_UNIQUE]
+Tasks = Annotated[list[Name], AfterValidator(check_tasks), *_UNIQUE]
 ModelNames = AfterValidator(_check_models)
 """Of a mapping whose keys are models' names."""
 RankingNames = AfterValidator(_check_rankings)

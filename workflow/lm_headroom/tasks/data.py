@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from lm_headroom.artifacts.content import Digests
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import task_yaml
+from lm_headroom.tasks.own import own_file_records, read_own
+from lm_headroom.tasks.sources import OWN, TaskSources
 
 SOURCE = "source.json"
 """File beside records with their origin."""
+EMBEDDED_FOLDER = "resources/data"
+"""Where the embedded records are unpacked, from the working folder."""
 RECORDS = "records"
 """Key of a prompts artifact's provenance that maps the label of each file with its records to a SHA-256."""
 
@@ -54,40 +59,56 @@ def digest_of_records(records: dict[str, str]) -> str:
 
 
 class Records:
-    """The records of a study's tasks: where they lie, and their content, as far as it is known.
-
-    Attributes:
-        place: folder of the records, as the rendering command is given it; `hub` where they are the hub's.
-    """
+    """The records of a study's tasks: where they lie, and their content, as far as it is known."""
 
     SPLITS = ("train.parquet", "validation.parquet")
 
-    def __init__(self, study: Any, embedded: str, folder: Path, digests: Digests) -> None:
+    def __init__(self, study: Any, sources: TaskSources, digests: Digests) -> None:
         """Say where records lie.
 
         Args:
             study: the typed study.
-            embedded: folder where the embedded ones are unpacked.
-            folder: folder of the study's task YAMLs.
+            sources: of its tasks.
             digests: of files, as far as they are known.
         """
-        self._tasks, self._source, self._folder, self._digests = study.all_tasks, study.data.source, folder, digests
-        places = {"embedded": embedded, "hub": "hub", "mirror": str(study.data.mirror_folder)}
-        self.place = places[study.data.source]
+        self._study, self._sources, self._digests = study, sources, digests
         self._known: dict[str, str] = {}
 
     def check(self) -> None:
         """Read all records before any job starts; the embedded ones may not be unpacked yet.
 
         Raises:
-            HeadroomError: a file cannot be read.
+            HeadroomError: a mirror or a file is missing or cannot be read, or a row of an own file is not right.
         """
-        for task in self._tasks if self._source != "embedded" else ():
-            self._digest(task)
+        for task, entry in self._study.all_entries.items():
+            if entry.file is not None:
+                try:
+                    read_own(entry)
+                # The host that plans may lack pyarrow.
+                except ImportError:
+                    continue
+            if self._sources.source(task) == "mirror":
+                self._study.check_mirrors([task])
+            if self._sources.source(task) != "embedded":
+                self._digest(task)
+
+    def options(self, task: str) -> str:
+        """Where the rendering command finds a task, as its options, quoted for the shell."""
+        entry = self._study.all_entries[task]
+        words = ["--own", entry.model_dump_json()] if entry.file is not None else [f"--data={self.place(task)}"]
+        folders = self._sources.own_folders
+        return shlex.join([*words, *(["--task-folders", *map(str, folders)] if folders else [])])
+
+    def place(self, task: str) -> str:
+        """Folder of the records, as the rendering command is given it; `hub` where they are the hub's."""
+        data = self._sources.data(task)
+        places = {"embedded": EMBEDDED_FOLDER, "mirror": str(data and data.mirror_folder)}
+        return places.get(self._sources.source(task), "hub")
 
     def files(self, task: str) -> list[str]:
         """The files that a rule unpacks; none where the records are not the embedded ones."""
-        return [f"{self.place}/{task}/{name}" for name in (SOURCE, *self.SPLITS) if self._source == "embedded"]
+        is_embedded = self._sources.source(task) == "embedded"
+        return [f"{EMBEDDED_FOLDER}/{task}/{name}" for name in (SOURCE, *self.SPLITS) if is_embedded]
 
     def digest(self, task: str, prompts: Path) -> str:
         """Digest of the content of a task's records, as far as they are files; empty where there are none.
@@ -102,11 +123,14 @@ class Records:
 
     def _digest(self, task: str) -> str:
         if task not in self._known:
-            own = self._source == "hub"
-            read = own_records(task, [self._folder], self._digests) if own else None
-            self._known[task] = digest_of_records(
-                mirror_records(Path(self.place, task), self._digests) if read is None else read
-            )
+            entry, source = self._study.all_entries[task], self._sources.source(task)
+            if source == OWN:
+                records = own_file_records(entry, Path(), self._digests)
+            elif source == "hub":
+                records = own_records(task, [self._sources.folder(task)], self._digests)
+            else:
+                records = mirror_records(Path(self.place(task), task), self._digests)
+            self._known[task] = digest_of_records(records)
         return self._known[task]
 
 

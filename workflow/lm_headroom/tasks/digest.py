@@ -61,25 +61,6 @@ def task_config(name: str, path: Path) -> dict[str, Any]:
         raise HeadroomError(f"task {name!r}: {error}") from error
 
 
-def check_choices(study: Any, folder: Path) -> None:
-    """Refuse tasks without choices where a criterion is of the loss of choosing.
-
-    What a task of lm-eval's own has is known once its prompts are rendered; scoring then refuses it.
-
-    Args:
-        study: the typed study.
-        folder: folder of the study's task YAMLs.
-
-    Raises:
-        HeadroomError: names the criterion and the task.
-    """
-    for key, criterion in study.choosing_criteria[:1]:
-        for task in study.all_tasks:
-            path = task_yaml(task, folder)
-            if path and task_config(task, path).get("output_type") == "loglikelihood":
-                raise HeadroomError(f"config key {key!r}: {criterion!r} {explain_no_choices(task)}")
-
-
 def explain_no_choices(task: str | None) -> str:
     """Why a criterion by the loss of choosing cannot score a task."""
     return f"compares answer choices, and task {task!r} has none; leave out the task, or the criterion"

@@ -25,10 +25,13 @@ from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from lm_headroom.errors import HeadroomError, causes, nearest, with_causes
 from lm_headroom.hub_errors import advise
+from lm_headroom.study.task_entry import TaskEntry
 from lm_headroom.tasks.data import RECORDS, SOURCE, mirror_records, own_records
 from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import built_in_yaml, task_names, task_yaml
+from lm_headroom.tasks.own import own_file_records, write_own
 from lm_headroom.tasks.scoring import check_choices, check_scoring, describe_label, explain_out_of_range, right_choices
+from lm_headroom.tasks.sources import OWN
 
 HUB = "hub"
 QUESTION, ANSWER = "question", "answer"
@@ -117,6 +120,35 @@ def render(
         if _records(name, data, folders) != records:
             raise HeadroomError(f"task {name!r}: its records changed while they were read; run again")
     return columns, {**provenance, "data": _data_origin(name, data, loaded), RECORDS: records}
+
+
+def render_own(
+    entry: TaskEntry,
+    shots: int,
+    seed: int,
+    limit_importance: int | None = None,
+    limit_evaluation: int | None = None,
+    sample: str = "first",
+    metric: str = QUESTION,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Build the columns of a prompts artifact of a task with a file of one's own, and its provenance.
+
+    Args:
+        entry: what the study says of the task.
+        shots, seed, limit_importance, limit_evaluation, sample, metric: as for :func:`render`.
+
+    Raises:
+        HeadroomError: names the task, file, row and column that is not right.
+    """
+    records = own_file_records(entry, Path(), Digests())
+    with tempfile.TemporaryDirectory() as folder:
+        write_own(entry, Path(folder))
+        settings = (limit_importance, limit_evaluation, sample)
+        columns, provenance = render(entry.name, shots, seed, folder, *settings, [Path(folder)], metric)
+    if own_file_records(entry, Path(), Digests()) != records:
+        raise HeadroomError(f"task {entry.name!r}: its records changed while they were read; run again")
+    definition = {"definition": OWN, "definition_digest": entry.digest}
+    return columns, {**provenance, **definition, "data": {"source": OWN}, RECORDS: records}
 
 
 def render_task(
