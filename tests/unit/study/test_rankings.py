@@ -10,8 +10,7 @@ from lm_headroom.artifacts.catalogue import ARTIFACTS
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import options_of_study
 from lm_headroom.study import documentation
-from lm_headroom.tasks.digest import check_choices
-from lm_headroom.tasks.files import TASK_FOLDERS
+from lm_headroom.tasks.sources import TaskSources
 from tests.support.typed_studies import study
 
 RANKINGS = {
@@ -142,14 +141,14 @@ def test_the_schema_takes_a_text_and_keys():
     ],
 )
 def test_a_criterion_of_choosing_costs_its_pass_and_refuses_a_task_without_choices_by_name(changes, key):
-    paper = TASK_FOLDERS / "paper"
     assert "--no-choosing" in options_of_study(study(tasks=["copa"]), "score_heads").split()
-    check_choices(study(tasks=["copa"], unseen=["lambada_openai"]), paper)
+    TaskSources(study(tasks=["copa"], unseen=["lambada_openai"])).check_choices()
     assert "--choosing" in options_of_study(study(tasks=["copa"], **changes), "score_heads").split()
-    check_choices(study(tasks=["copa", "piqa"], **changes), paper)
+    TaskSources(study(tasks=["copa", "piqa"], **changes)).check_choices()
     message = f"config key '{key}': 'trusted_choosing_loss_rise' compares answer choices, and task 'lambada_openai' has"
     with pytest.raises(HeadroomError, match=message):
-        check_choices(study(tasks=["copa"], unseen=["lambada_openai"], **changes), paper)
+        TaskSources(study(tasks=["copa"], unseen=["lambada_openai"], **changes)).check_choices()
+
 
 
 def test_the_own_ranking_under_another_ablation_is_a_control_of_heads_and_ffns():

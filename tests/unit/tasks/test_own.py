@@ -19,6 +19,7 @@ from lm_headroom.tasks.data import Records
 from lm_headroom.tasks.files import TASK_FOLDERS
 from lm_headroom.tasks.own import ANSWER, CHOICES, own_file_records, read_own
 from lm_headroom.tasks.sources import TaskSources
+from tests.support.records import mirror
 
 ROWS = [{"question": f"Capital {i}?", "choices": ["Oslo", "Rome", "Bern"], "answer": i % 3} for i in range(12)]
 
@@ -80,6 +81,30 @@ def test_prompts_are_those_of_the_same_task_as_yaml_and_mirror(tmp_path):
     assert details["documents"]["importance"]["count"] == 4, "a third scores"
     assert (details["definition"], details["data"]) == ("study", {"source": "study"})
     assert details["records"] == own_file_records(entry(tmp_path), tmp_path, Digests())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("task", ["piqa", "arc_easy"])
+def test_prompts_of_real_records_are_those_of_lm_evals_own_task(records, tmp_path, task, suffix):
+    keys = {"prompt": "Question: {{goal}}\nAnswer:", "choices": ["sol1", "sol2"], "answer": "label"}
+    files = {}
+    for split in ("train", "validation"):
+        rows = pq.read_table(records / task / f"{split}.parquet").slice(0, 60).to_pylist()
+        mirror(tmp_path / "mirror", task, **{split: pa.Table.from_pylist(rows)})
+        if task == "arc_easy":
+            rows = [
+                {"question": q["question"], "choices": q["choices"]["text"], "answer": right}
+                for q in rows
+                for right in [q["choices"]["label"].index(q["answerKey"])]
+            ]
+        path = tmp_path / f"{split}{suffix}"
+        files[split] = jsonl(path, rows) if suffix == ".jsonl" else written(path, rows)
+    own = TaskEntry(name=task, train_file=files["train"], file=files["validation"], **(keys if task == "piqa" else {}))
+    columns, details = prompts.render_own(own, 2, 7, 20, 30)
+    theirs = prompts.render(task, 2, 7, str(tmp_path / "mirror"), 20, 30, folders=[TASK_FOLDERS / "harness"])
+    assert theirs[1]["definition"].startswith("lm-eval"), "lm-eval's own YAML is the witness"
+    assert columns == theirs[0]
+    assert details["splits"] == theirs[1]["splits"]
 
 
 def test_a_file_for_training_gives_scoring_documents_and_shots(tmp_path):
