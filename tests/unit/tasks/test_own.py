@@ -237,6 +237,15 @@ class TestSources:
         with pytest.raises(HeadroomError, match=r"task 'mine' is defined in .*tasks and in .*more; rename one"):
             sources.digest("mine")
 
+    @pytest.mark.parametrize(
+        ("name", "place"), [("mine", "tasks/mine.yaml"), ("wsc", "paper/wsc"), ("piqa", "piqa/piqa")]
+    )
+    def test_a_file_of_ones_own_takes_no_name_of_another_task(self, tmp_path, monkeypatch, name, place):
+        monkeypatch.chdir(tmp_path)
+        sources = self.sources(tmp_path, tasks=[{"name": name, "file": jsonl(tmp_path / "c.jsonl", ROWS)}])
+        with pytest.raises(HeadroomError, match=f"task '{name}' has a file of your own, but .*{place}.* rename yours"):
+            Records(sources.study, sources, Digests()).check()
+
     def test_a_missing_folder_is_named(self, tmp_path):
         study = parse_study({"task_folders": ["nowhere"]})
         with pytest.raises(HeadroomError, match=r"'task_folders\[0\]': there is no folder nowhere"):

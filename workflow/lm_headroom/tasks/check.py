@@ -35,6 +35,7 @@ def describe_task(study: Any, name: str, shots: int) -> str:
     records = Records(study, sources, Digests())
     settings = (study.limits.importance, study.limits.evaluation, study.sample)
     if entry.file is not None:
+        sources.check_name(name)
         columns, details = render_own(entry, shots, study.seeds[0], *settings, study.metric)
     else:
         missing = next((file for file in records.files(name) if not Path(file).is_file()), None)

@@ -82,6 +82,7 @@ class Records:
         """
         for task, entry in self._study.all_entries.items():
             if entry.file is not None:
+                self._sources.check_name(task)
                 try:
                     read_own(entry)
                 # The host that plans may lack pyarrow.

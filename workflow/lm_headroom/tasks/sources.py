@@ -5,13 +5,14 @@ Standard library and PyYAML only: the Snakefile uses this module at every parse.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.task_entry import Data, expanded
 from lm_headroom.tasks.digest import explain_no_choices, task_config, task_digest
-from lm_headroom.tasks.files import TASK_FOLDERS, task_yaml
+from lm_headroom.tasks.files import TASK_FOLDERS, built_in_yaml, task_yaml
 
 OWN = "study"
 """Source of records, and of a definition, that are a file of the study's own."""
@@ -74,6 +75,21 @@ class TaskSources:
         """
         entry = self.study.all_entries[task]
         return task_digest(task, self.folder(task)) if entry.file is None else str(entry.digest)
+
+    def check_name(self, task: str) -> None:
+        """Refuse the name of another task for a file of one's own: results would pass for those of the other.
+
+        Raises:
+            HeadroomError: names the YAML that has the name.
+        """
+        harness = find_spec("lm_eval")
+        theirs = [Path(str(harness.origin)).parent / "tasks"] if harness else []
+        for folder in (*self.own_folders, TASK_FOLDERS, *theirs):
+            path = built_in_yaml(task, folder)
+            if path is not None:
+                raise HeadroomError(
+                    f"task {task!r} has a file of your own, but {path} defines {task!r}, too; rename yours"
+                )
 
     def check_choices(self) -> None:
         """Refuse tasks without choices where a criterion is of the loss of choosing.
