@@ -141,7 +141,7 @@ class TestPlan:
         once = costs.activations(prompts.scoring)
 
         def more(rule, kind, *controls):
-            asked = [study(ablation=of, pruning={"levels": [0, 50], "controls": [*controls]}) for of in (kind, "zero")]
+            asked = [study(ablation=chosen, pruning={"levels": [0, 50], "controls": [*controls]}) for chosen in (kind, "zero")]
             return [workload.operations(rule, each, costs, prompts) for each in asked]
 
         evaluating = ("score_ffns", "select_ffns", "score_head_knockouts", "evaluate_own", "evaluate_aggregate",

@@ -150,7 +150,6 @@ def test_a_criterion_of_choosing_costs_its_pass_and_refuses_a_task_without_choic
         TaskSources(study(tasks=["copa"], unseen=["lambada_openai"], **changes)).check_choices()
 
 
-
 def test_the_own_ranking_under_another_ablation_is_a_control_of_heads_and_ffns():
     asked = study(ablation="mean", pruning={"controls": ["own_zero", "own_resample"]})
     for by_task in (asked.head_rankings, asked.ffn_rankings):
