@@ -13,7 +13,7 @@ from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
 from lm_headroom.artifacts.store import ArtifactError, write_json
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import ARCHITECTURES, check_config
+from lm_headroom.models.architectures import check_config, is_known
 from lm_headroom.models.checkpoint_files import (
     CONFIG,
     DEFAULTS,
@@ -424,11 +424,10 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
                 f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
                 "covers; copy the code beside a local checkpoint and name it without the part before '--'"
             )
-    elif family not in ARCHITECTURES and (code := _named_code(path / CONFIG)):
+    elif (code := _named_code(path / CONFIG)) and not is_known(family):
         raise HeadroomError(
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
-            f"config.json), which is not run without {REMOTE_CODE}: true; lm-headroom does not support the "
-            f"family either; supported: {', '.join(sorted(ARCHITECTURES))}"
+            f"config.json), which is not run without {REMOTE_CODE}: true"
         )
 
 
