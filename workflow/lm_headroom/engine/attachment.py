@@ -38,6 +38,9 @@ def attach(model: Any) -> Interventions:
     """
     architectures.check_config(model.config.to_dict())
     row, shape = architectures.architecture_of(model), architectures.head_layout(model)
+    if model.dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
+        # The default multiplies experts' weights by a kernel that has no float64.
+        model.set_experts_implementation("eager")
     tokens = _probe_tokens(model)
     raw: list[Tensor] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda _, arguments, out: raw.append(out))
