@@ -42,17 +42,14 @@ def attach(model: Any) -> Interventions:
         # The default multiplies experts' weights by a kernel that has no float64.
         model.set_experts_implementation("eager")
     tokens = _probe_tokens(model)
-    raw: list[Tensor] = []
-    hook = model.get_output_embeddings().register_forward_hook(lambda _, arguments, out: raw.append(out))
     with torch.no_grad(), trace_layers(model) as own:
         before = model(input_ids=tokens, use_cache=False).logits
-    hook.remove()
     if not torch.isfinite(before).all():
         raise HeadroomError(
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
             + other_dtype(str(before.dtype))
         )
-    setattr(model, FACTOR, find_factor(model, raw[0], before))
+    setattr(model, FACTOR, _find_factor(model, tokens, before))
     norms = architectures.ffn_output_norms(model)
     interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results)
     for module in architectures.attention_modules(model):
@@ -77,6 +74,12 @@ def attach(model: Any) -> Interventions:
         model.set_attn_implementation(IMPLEMENTATION)
     _prove(model, interventions, tokens, own, before)
     return interventions
+
+
+@torch.no_grad()
+def _find_factor(model: Any, tokens: Tensor, own: Tensor) -> float:
+    hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
+    return find_factor(model, model.get_output_embeddings()(hidden), own)
 
 
 def _probe_tokens(model: Any) -> Tensor:
@@ -132,14 +135,14 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
     with trace_layers(model) as second, measure_spread(interventions, second):
-        model.base_model(input_ids=row, use_cache=False)
+        architectures.body(model)(input_ids=row, use_cache=False)
     expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
     sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
     positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
     trees = (TreeMask(n + own, n, sees.to(tokens.device)), TreeMask(5, 5))
     with interventions.layout(Layout(trees, positions=positions)), trace_layers(model, expected.inputs) as packed:
-        model.base_model(
+        architectures.body(model)(
             input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
             position_ids=positions[None],
             use_cache=False,
@@ -207,10 +210,10 @@ def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kep
     """Check a pass restarted at the last layer, and logits computed from last hidden states."""
     last = interventions.shape.layers - 1
     with interventions.restart(last, kept.inputs[last]):
-        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         return
-    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "

@@ -299,7 +299,8 @@ class Interventions:
             outputs = _attend_by_layout(query, key, value, self._layout, attention_spec)
         else:
             outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
-        outputs = outputs[..., :d_head].transpose(1, 2)
+        # As transformers' own, contiguous: some families view the heads of a position as one vector.
+        outputs = outputs[..., :d_head].transpose(1, 2).contiguous()
         if self._gates is not None and self._closed[layer]:
             gates = self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
             outputs = outputs * gates
@@ -448,9 +449,12 @@ def _attention_function(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls. OPT scales its queries itself and passes ``scaling`` 1."""
+    if s_aux is not None:
+        raise HeadroomError("its attention has sinks of its own (s_aux), which are not computed here")
     interventions: Interventions = module.lm_headroom_interventions
     return interventions.attend(
         module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window

@@ -250,15 +250,13 @@ def text_config(model: Any) -> Any:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Check that a configuration is of a decoder that transformers has, and check its settings.
+    """Check the settings of a configuration.
 
     Raises:
-        HeadroomError: the architecture is not supported, or not with these settings; says why.
+        HeadroomError: the architecture is not supported with these settings; says why.
     """
     name = config.get("model_type")
     row = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if row is None:
-        _check_known(name, "auto_map" in config)
     for key, value, why in row.unsupported if row else ANYWHERE:
         setting: Any = config
         for step in key.split("."):
@@ -277,14 +275,6 @@ def is_known(name: str | None) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
     return name in NAMES
-
-
-def _check_known(name: str | None, is_own_code: bool) -> None:
-    if not is_known(name) and not is_own_code:
-        raise HeadroomError(
-            f"model family {name!r} is no causal language model of the installed transformers; docs/models.md lists "
-            "those that are served"
-        )
 
 
 def attention_implementation(config: Any) -> str:
@@ -314,6 +304,13 @@ def max_positions(config: Any) -> int:
         # Longer inputs have other rotations, and so would all inputs in the same batch.
         most = min(most, rope["original_max_position_embeddings"])
     return int(most)
+
+
+def body(model: Any) -> Any:
+    """The part of a model that gives its last hidden states: all but the output embedding."""
+    base = model.base_model
+    # Where the model is a part of a larger one, transformers looks for that one's body.
+    return base if base is not model else getattr(model, architecture_of(model).layers.split(".")[0])
 
 
 def layers(model: Any) -> list[nn.Module]:

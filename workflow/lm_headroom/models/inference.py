@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import Architecture, HeadLayout, softcap_key
+from lm_headroom.models.architectures import Architecture, HeadLayout, softcap_key, text_config
 
 PROBE = "lm-headroom-probe"
 N_TOKENS = 12
@@ -117,6 +117,12 @@ def _run(model: Any) -> Pass:
                 copy(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     # A family's code may raise anything.
     except Exception as error:
+        kinds = dict.fromkeys(getattr(text_config(model), "layer_types", None) or ())
+        others = [kind for kind in kinds if "attention" not in kind or "linear" in kind]
+        if others:
+            raise HeadroomError(
+                f"model family {family!r} is not supported: some of its layers have no attention ({', '.join(others)})"
+            ) from error
         raise HeadroomError(
             f"model family {family!r} is not supported: a pass without weights, which shows where attention and FFNs "
             f"are, fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"

@@ -389,6 +389,11 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
         if family is not None and not isinstance(family, str):
             raise HeadroomError(f"{path / CONFIG}: model_type is {type(family).__name__}, expected text")
     _check_code(path, name, family, allowed)
+    if not is_known(family) and REMOTE_CODE not in allowed:
+        raise HeadroomError(
+            f"model {name!r}: its family {family!r} is no causal language model of the installed transformers; "
+            "docs/models.md lists those that are served"
+        )
     try:
         check_config(config)
     except HeadroomError as error:
