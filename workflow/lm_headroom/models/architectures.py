@@ -239,6 +239,13 @@ def architecture_of(model: Any) -> Architecture:
     return inferred
 
 
+def share(known: Any, model: Any) -> None:
+    """Let a model have the architecture of another of the same configuration, which may be known already."""
+    row = architecture_of(known)
+    if model.config.model_type not in ARCHITECTURES:
+        model.lm_headroom_architecture = row
+
+
 def softcap_key(config: Any) -> str:
     """The configuration's key of the soft cap of logits, by the name that families use; empty where it has none."""
     return SOFTCAP if getattr(config.get_text_config(), SOFTCAP, None) is not None else ""

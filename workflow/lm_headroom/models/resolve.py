@@ -458,8 +458,8 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
 
     try:
         return checkpoint_sizes(path, trust)
-    except HeadroomError:
-        raise
+    except HeadroomError as error:
+        raise HeadroomError(f"model {name!r}: {error}") from None
     # A checkpoint's own code may raise anything.
     except Exception as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} cannot be used: {error}") from error
