@@ -1,4 +1,4 @@
-"""Which of transformers' causal language models are served; ``python -m tests.served.models`` writes them to the page.
+"""Which of transformers' causal language models are served; ``python -m tests.served.models`` writes them.
 
 A tiny random model of each type is given to the code that a study meets. Takes minutes.
 """

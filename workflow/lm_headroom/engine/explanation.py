@@ -39,8 +39,8 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
         row, shape = architectures.architecture_of(loaded.skeleton), loaded.shape
         family = loaded.skeleton.config.model_type
         lines = [
-            f"{family}: {shape.layers} layers of {shape.heads} heads that share {shape.key_value_heads} key-value heads of "
-            f"width {shape.d_head}",
+            f"{family}: {shape.layers} layers of {shape.heads} heads of width {shape.d_head}, "
+            f"with {shape.key_value_heads} key-value heads",
             f"Seen {'in a row of our own' if family in architectures.ARCHITECTURES else 'in a pass without weights'}:",
             *(f"  {name:<26}{', '.join(parts)}" for name, parts in _parts(row) if any(parts)),
         ]
