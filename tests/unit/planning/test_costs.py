@@ -141,7 +141,8 @@ class TestPlan:
         once = costs.activations(prompts.scoring)
 
         def more(rule, kind, *controls):
-            asked = [study(ablation=chosen, pruning={"levels": [0, 50], "controls": [*controls]}) for chosen in (kind, "zero")]
+            pruning = {"levels": [0, 50], "controls": [*controls]}
+            asked = [study(ablation=chosen, pruning=pruning) for chosen in (kind, "zero")]
             return [workload.operations(rule, each, costs, prompts) for each in asked]
 
         evaluating = ("score_ffns", "select_ffns", "score_head_knockouts", "evaluate_own", "evaluate_aggregate",
