@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo models adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
+.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
 .PHONY: clean
 
 help:  ## list these targets
@@ -86,9 +86,6 @@ bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, 
 
 tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported and write docs/tasks.md: minutes
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.make
-
-models: $(VENV)/.dev  ## try all model types of transformers and write docs/models.md: minutes
-	PYTHONPATH=workflow $(BIN)/python -m tests.served.models
 
 test: lint types unit  ## run all checks: lint, types, tests
 

@@ -12,17 +12,8 @@ from torch import Tensor
 
 from lm_headroom.engine import attention_adapters
 from lm_headroom.engine.interventions import IMPLEMENTATION, Interventions, Layout, TreeMask
-from lm_headroom.engine.rounding import (
-    TIMES_WRITTEN_OUT,
-    Trace,
-    agree,
-    find_fault,
-    measure_spread,
-    tolerance,
-    trace_layers,
-    unit_in_last_place,
-)
-from lm_headroom.engine.unembedding import FACTOR, find_factor, logits
+from lm_headroom.engine.rounding import TIMES_WRITTEN_OUT, Trace, agree, find_fault, measure_spread, trace_layers
+from lm_headroom.engine.unembedding import logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.settings import other_dtype
@@ -36,11 +27,8 @@ def attach(model: Any) -> Interventions:
             called exactly once per layer; open gates change the logits; closed heads or omitted FFNs do not; sequences
             packed into a tree differ from separate ones; or a restarted pass gives other logits.
     """
-    architectures.check_config(model.config.to_dict())
-    row, shape = architectures.architecture_of(model), architectures.head_layout(model)
-    if model.dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
-        # The default multiplies experts' weights by a kernel that has no float64.
-        model.set_experts_implementation("eager")
+    row = architectures.check_config(model.config.to_dict())
+    shape = architectures.head_layout(model)
     tokens = _probe_tokens(model)
     with torch.no_grad(), trace_layers(model) as own:
         before = model(input_ids=tokens, use_cache=False).logits
@@ -49,9 +37,8 @@ def attach(model: Any) -> Interventions:
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
             + other_dtype(str(before.dtype))
         )
-    setattr(model, FACTOR, _find_factor(model, tokens, before))
     norms = architectures.ffn_output_norms(model)
-    interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results)
+    interventions = Interventions(shape, row.returns_tuple, norms_ffns=norms is not None)
     for module in architectures.attention_modules(model):
         module.lm_headroom_interventions = interventions
     for number, layer in enumerate(architectures.layers(model)):
@@ -74,12 +61,6 @@ def attach(model: Any) -> Interventions:
         model.set_attn_implementation(IMPLEMENTATION)
     _prove(model, interventions, tokens, own, before)
     return interventions
-
-
-@torch.no_grad()
-def _find_factor(model: Any, tokens: Tensor, own: Tensor) -> float:
-    hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
-    return find_factor(model, model.get_output_embeddings()(hidden), own)
 
 
 def _probe_tokens(model: Any) -> Tensor:
@@ -109,10 +90,8 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
     _prove_attention(model, interventions, tokens, replace(own, spread=opened.spread), before)
     _prove_packing(model, interventions, tokens, opened)
     _prove_gates(model, interventions, tokens, values)
-    _prove_projections(model, interventions, tokens, opened)
     _prove_restart(model, interventions, tokens, opened, values)
     _prove_ffns(model, interventions, tokens, values)
-    _prove_additions(model, interventions, tokens, opened)
     interventions.calls.clear()
 
 
@@ -135,14 +114,14 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
     with trace_layers(model) as second, measure_spread(interventions, second):
-        architectures.body(model)(input_ids=row, use_cache=False)
+        model.base_model(input_ids=row, use_cache=False)
     expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
     sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
     positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
     trees = (TreeMask(n + own, n, sees.to(tokens.device)), TreeMask(5, 5))
     with interventions.layout(Layout(trees, positions=positions)), trace_layers(model, expected.inputs) as packed:
-        architectures.body(model)(
+        model.base_model(
             input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
             position_ids=positions[None],
             use_cache=False,
@@ -180,40 +159,14 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
         )
 
 
-def _prove_projections(model: Any, interventions: Interventions, tokens: Tensor, opened: Trace) -> None:
-    """Compare closed heads with zeros in their places of the output projections' inputs, layer by layer."""
-    shape = interventions.shape
-    gates = (torch.arange(shape.layers)[:, None] + torch.arange(shape.heads)) % 2
-    hooks = [
-        projection.register_forward_pre_hook(partial(_silence, open_heads=gates[layer]))
-        for layer, projection in enumerate(architectures.output_projections(model))
-    ]
-    with trace_layers(model, opened.inputs) as zeroed:
-        model(input_ids=tokens, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    with interventions.gates(gates.to(tokens.device, torch.float32)), trace_layers(model, opened.inputs) as closed:
-        model(input_ids=tokens, use_cache=False)
-    if why := find_fault(closed, replace(zeroed, spread=opened.spread), TIMES_WRITTEN_OUT):
-        raise HeadroomError(
-            f"family {model.config.model_type!r}: closing heads is not the same as leaving out their part of the "
-            f"output projection's input ({why}); this model's heads cannot be pruned here"
-        )
-
-
-def _silence(_: Any, arguments: tuple[Tensor, ...], open_heads: Tensor) -> tuple[Tensor, ...]:
-    heads = arguments[0].unflatten(-1, (len(open_heads), -1)) * open_heads.to(arguments[0])[:, None]
-    return (heads.flatten(-2), *arguments[1:])
-
-
 def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
     """Check a pass restarted at the last layer, and logits computed from last hidden states."""
     last = interventions.shape.layers - 1
     with interventions.restart(last, kept.inputs[last]):
-        hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         return
-    hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
@@ -233,32 +186,3 @@ def _prove_ffns(model: Any, interventions: Interventions, tokens: Tensor, opened
             f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
             "this model's FFNs cannot be pruned here"
         )
-
-
-def _prove_additions(model: Any, interventions: Interventions, tokens: Tensor, opened: Trace) -> None:
-    """Check of each layer that leaving out its FFN takes from the residual stream a multiple of what the FFN gives."""
-    row, kept = architectures.architecture_of(model), []
-    layers = architectures.layers(model)
-
-    def keep(_: Any, arguments: tuple[Tensor, ...]) -> None:
-        kept.append(arguments[0].clone())
-
-    hooks = [getattr(layer, row.last_norm).register_forward_pre_hook(keep) for layer in layers if row.last_norm]
-    with interventions.capture_ffns() as added, trace_layers(model, opened.inputs) as whole:
-        model(input_ids=tokens, use_cache=False)
-    with interventions.without_ffns(range(len(layers))), trace_layers(model, opened.inputs) as without:
-        model(input_ids=tokens, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    streams = (kept[: len(layers)], kept[len(layers) :]) if hooks else (whole.outputs, without.outputs)
-    for layer, (before, after) in enumerate(zip(*streams, strict=True)):
-        given = added[layer].value.double().reshape(before.shape).to(before.device)
-        taken = before.double() - after.double()
-        factor = (given * taken).sum() / given.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-        rounding = 4 * unit_in_last_place(before.dtype) * torch.maximum(before.abs(), after.abs()).double()
-        far = ((taken - factor * given).abs() - rounding).clamp_min(0).norm(dim=-1)
-        if not (far <= tolerance(before.dtype) * given.norm(dim=-1) * factor.abs()).all():
-            raise HeadroomError(
-                f"family {model.config.model_type!r}: leaving out the FFN of layer {layer} does more than take what it "
-                "adds from the residual stream; this model's FFNs cannot be pruned here"
-            )

@@ -51,7 +51,6 @@ class LoadedModel:
             HeadroomError: the model cannot be read, or a weight is missing or not finite.
         """
         model = self._read().eval().requires_grad_(False)
-        architectures.share(self.skeleton, model)
         layers = architectures.layers(model)
         waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in layers)
         if waiting:
