@@ -22,7 +22,7 @@ CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_f
     f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "criteria", "gains", "outcomes")
 }
 COMPARED = {"draw_prunable_share", "write_criteria"}
-ORACLE_PAGES = {"draw_oracle", "write_oracle", "draw_criteria_agreement", "write_linearity"}
+ORACLE_PAGES = {"draw_oracle", "write_oracle", "write_linearity", "draw_criteria_agreement", "write_criteria_agreement"}
 INDUCTION_FIGURES = {
     *("draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"),
     *("draw_criteria_agreement", "write_criteria_agreement"),
