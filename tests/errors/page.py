@@ -74,5 +74,6 @@ def check(situation: str, outcome: Outcome) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
-    """The bytes of every file below a folder, hidden ones too."""
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The bytes of every file below a folder, hidden ones too, but not Python's byte code of imported modules."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    return {str(path): path.read_bytes() for path in paths}
