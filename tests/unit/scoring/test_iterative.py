@@ -179,6 +179,9 @@ def test_work_is_that_of_so_many_scoring_passes(tmp_path):
         def forward(self, load, ffns=1.0):
             return 2.0 * load.columns
 
+        def activations(self, load):
+            return 1000.0
+
         def backward(self, load):
             return 5.0 * load.columns
 
