@@ -434,7 +434,9 @@ class Commands:
     """Runs each command in a process of its own, forked from one that has imported torch."""
 
     def __init__(self) -> None:
-        kept = {key: text for key, text in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE"))}
+        # A command that ran in this process may have told it that there is no hub.
+        others = ("HF_", "HUGGING_FACE", "TRANSFORMERS_")
+        kept = {key: text for key, text in os.environ.items() if not key.startswith(others)}
         quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept | quiet
