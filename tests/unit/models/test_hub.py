@@ -59,7 +59,7 @@ class Site:
         (self.folder / "tasks").mkdir(exist_ok=True)
         (self.folder / "tasks" / f"{task}.yaml").write_text(text)
         out = self.folder / f"{name}.parquet"
-        options = ["--task", task, "--shots", 1, "--task-folder", "tasks", "--out", out]
+        options = ["--task", task, "--shots", 1, "--task-folders", "tasks", "--out", out]
         return out, self.run("render-prompts", *options, **variables)
 
     @property
