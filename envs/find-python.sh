@@ -6,6 +6,7 @@ gigabytes=3
 candidates=${1:-$(for version in $served; do printf 'python%s ' "$version"; done) python3}
 lacks=""
 found=""
+seen=""
 
 # A name on the path may be a launcher of a version that is not installed, so each is run.
 for candidate in $candidates; do

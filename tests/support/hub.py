@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -463,3 +463,25 @@ class Commands:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+
+
+@dataclass
+class Site:
+    """A user's folder with a cache of the hub, which one command keeps for the next; ``settings`` are variables."""
+
+    folder: Path
+    hub: Hub
+    commands: Commands
+    settings: ClassVar[dict[str, str]] = {}
+
+    def run(self, *arguments: object, **variables: str) -> Done:
+        """Run a command here."""
+        home = {"HF_ENDPOINT": self.hub.address, "HF_HOME": str(self.folder / "home")}
+        return self.commands.run(self.folder, {**home, **self.settings, **variables}, arguments)
+
+
+def run_commands() -> Iterator[Commands]:
+    """A fixture's commands, closed after the tests."""
+    running = Commands()
+    yield running
+    running.close()

@@ -3,8 +3,7 @@
 import io
 import json
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,32 +17,20 @@ from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.models.location import checkpoint_folder, needs_resolving
 from lm_headroom.models.resolve import digest
 from tests.support.checkpoints import checkpoint
-from tests.support.hub import Commands, Fault, Hub, files_of, serve, sha256
+from tests.support.hub import Fault, Site, files_of, run_commands, serve, sha256
 
 STORED = "GET /[0-9a-f]{64}$"
 """Requests for the content of large files."""
 NAME = "acme/tiny"
 
 
-@pytest.fixture(scope="module")
-def commands():
-    running = Commands()
-    yield running
-    running.close()
+commands = pytest.fixture(run_commands, scope="module")
 
 
-@dataclass
-class Site:
+class UserSite(Site):
     """A folder of a user, with a cache of the hub in it."""
 
-    folder: Path
-    hub: Hub
-    commands: Commands
-
-    def run(self, *arguments, **variables):
-        """A command here, which keeps its cache for the next one."""
-        home = {"HF_ENDPOINT": self.hub.address, "HF_HOME": str(self.folder / "home"), "HF_TOKEN": ""}
-        return self.commands.run(self.folder, {**home, "HF_HUB_OFFLINE": "", **variables}, arguments)
+    settings: ClassVar = {"HF_TOKEN": "", "HF_HUB_OFFLINE": ""}
 
     def resolve(self, *options, source=NAME, **variables):
         words = ["--name", "tiny", "--source", source, "--out", self.record, *options]
@@ -81,7 +68,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path, commands):
     with serve() as hub:
-        yield Site(tmp_path, hub, commands)
+        yield UserSite(tmp_path, hub, commands)
 
 
 def tiny(tmp_path, weight=0.0, **more):

@@ -2,8 +2,8 @@
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from lm_headroom.artifacts.store import write, write_json
 from lm_headroom.audit.verify import verify
 from lm_headroom.pruned.card import build_card
 from lm_headroom.results.frames import load_results
-from tests.support.hub import Commands, Fault, Hub, files_of, serve, sha256
+from tests.support.hub import Fault, Site, files_of, run_commands, serve, sha256
 from tests.support.paths import ROOT
 from tests.support.sound_results import RECORD, write_results
 
@@ -29,24 +29,13 @@ TESTBED = ROOT / "tests" / "induction_testbed" / "checkpoint"
 REPOSITORY = "acme/shared"
 
 
-@pytest.fixture(scope="module")
-def commands():
-    running = Commands()
-    yield running
-    running.close()
+commands = pytest.fixture(run_commands, scope="module")
 
 
-@dataclass
-class Site:
+class UserSite(Site):
     """A user's folder, and a hub where the token ``writer`` may write for acme."""
 
-    folder: Path
-    hub: Hub
-    commands: Commands
-
-    def run(self, *arguments, **variables):
-        home = {"HF_ENDPOINT": self.hub.address, "HF_HOME": str(self.folder / "home"), "HF_TOKEN": "writer"}
-        return self.commands.run(self.folder, {**home, "HF_HUB_DISABLE_XET": "1", **variables}, arguments)
+    settings: ClassVar = {"HF_TOKEN": "writer", "HF_HUB_DISABLE_XET": "1"}
 
     def push(self, folder, *options, repository=REPOSITORY, **variables):
         return self.run("push", folder, repository, *options, **variables)
@@ -71,7 +60,7 @@ def site(tmp_path, commands):
     with serve() as hub:
         hub.writers["writer"] = "acme"
         hub.tokens["reader"] = set()
-        yield Site(tmp_path, hub, commands)
+        yield UserSite(tmp_path, hub, commands)
 
 
 @pytest.fixture(scope="module")
