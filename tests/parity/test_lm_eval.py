@@ -232,7 +232,7 @@ def test_simple_evaluate_under_a_mask_is_the_workflows_evaluation(tmp_path, toke
     from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
     from lm_headroom.artifacts.store import read
     from lm_headroom.models.resolve import resolve
-    from lm_headroom.options import Settings
+    from lm_headroom.options import EvaluationSettings
     from lm_headroom.steps.evaluate_pruned import evaluate_pruned
     from lm_headroom.steps.render_prompts import render_prompts
     from lm_headroom.steps.score_heads import score_heads
@@ -242,7 +242,7 @@ def test_simple_evaluate_under_a_mask_is_the_workflows_evaluation(tmp_path, toke
     model.save_pretrained(tmp_path / "checkpoint")
     tokenizer.save_pretrained(tmp_path / "checkpoint")
     resolve("tiny", str(tmp_path / "checkpoint"), None, record)
-    settings = Settings(model=record, device="cpu", dtype="float64")
+    settings = EvaluationSettings(model=record, device="cpu", dtype="float64")
     prompts_file, ranking = tmp_path / "prompts.parquet", tmp_path / "ranking.parquet"
     limits = {"limit_importance": 4, "limit_evaluation": 40}
     render_prompts(task="arc_easy", shots=0, data=str(records), **limits, prompts="harness", out=prompts_file)
