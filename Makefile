@@ -12,6 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
 .PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
+.PHONY: notebooks
 .PHONY: clean
 
 help:  ## list these targets
@@ -109,6 +110,9 @@ options: $(VENV)/.runtime  ## write the schema of study files and the tables of 
 
 docs: $(VENV)/.dev  ## build the site of the documentation into build/site
 	python -m sphinx -q -W --keep-going docs build/site
+
+notebooks: $(VENV)/.dev demo  ## run the notebooks of docs on the results of the demo, and keep their outputs
+	PYTHONPATH=workflow $(BIN)/python -m tests.support.notebooks
 
 map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.md
 	PYTHONPATH=workflow $(BIN)/python -m tests.support.packages

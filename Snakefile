@@ -28,6 +28,16 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/products.smk"
 
 
+# A profile for clusters has resources by default; under it, each job that runs a model says what it asks for.
+if workflow.resource_settings.default_resources is not None:
+    for model_rule in workflow.rules:
+        if "gpus_per_job" in model_rule.resources:
+            model_rule.message += (
+                " It asks for {resources.mem_mb} MB, {resources.runtime} minutes, {threads} cores and"
+                " {resources.gpus_per_job} GPUs."
+            )
+
+
 onsuccess:
     print_summary()
 

@@ -182,7 +182,10 @@ class TestPlan:
             assert workload.memory(costs, large, kind) < large.memory
         planned = workload.jobs(study(), prompts(), costs, small)
         asked = {job.rule: workload.request(job.rule, study(), costs, small, job.longest) for job in planned}
-        text = plan.format_plan(model, "bfloat16", costs, small, planned, asked)
+        settings = study().model_copy(update={"dtype": "bfloat16", "device": "cuda", "gpus": 2, "threads": 3})
+        text = plan.format_plan(model, settings, costs, small, planned, asked)
+        assert "bfloat16: 122.4 GiB of weights" in text
+        assert "Each asks for 2 GPUs and 3 CPU cores, too." in text
         assert "The weights do not fit: 122 of 79 GiB" in text
 
     def test_prompts_are_counted_as_they_are_packed(self, tmp_path, tokenizer):

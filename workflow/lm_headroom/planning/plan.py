@@ -26,6 +26,7 @@ from lm_headroom.models.checkpoint_files import SMALL_FILES
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.sizes import model_from_config, read_config, with_layers
 from lm_headroom.planning.costs import Costs, Load
+from lm_headroom.planning.requests import gpus_of_job
 from lm_headroom.planning.workload import (
     GIB,
     Hardware,
@@ -184,7 +185,7 @@ def _sampled(table: Any, tokenizer: Any, max_positions: int, sample: int, study:
 
 def format_plan(
     model: Any,
-    dtype: str,
+    study: Study,
     costs: Costs,
     hardware: Hardware,
     planned: Sequence[PlannedJobs],
@@ -195,7 +196,7 @@ def format_plan(
     where = f"{hardware.devices} GPUs" if hardware.devices > 1 else ("1 GPU" if hardware.devices else "CPU")
     lines = [
         f"{model.config.model_type}, {costs.parameters / 1e9:.3g} B parameters, {costs.layers} layers x {costs.heads} "
-        f"heads, {dtype}: {costs.weight_bytes / GIB:.1f} GiB of weights",
+        f"heads, {study.dtype}: {costs.weight_bytes / GIB:.1f} GiB of weights",
         f"{hardware.name}: {where}, {hardware.forward / 1e12:.3g} TFLOP/s reached"
         + ("" if math.isinf(hardware.total) else f", {hardware.total / GIB:.0f} GiB"),
         "",
@@ -213,7 +214,8 @@ def format_plan(
     lines += [
         "",
         f"{sum(job.count for job in planned)} jobs that run the model, {together} one after the other. The last column "
-        "is what the longest of them asks a cluster for, by the study's device and hardware: memory of the host, time.",
+        "is what the longest of them asks a cluster for, by the study's device and hardware: memory of the host, time. "
+        f"Each asks for {gpus_of_job(study)} GPUs and {study.threads} CPU cores, too.",
     ]
     if costs.weight_bytes > hardware.total:
         enough = math.ceil(1.2 * need / hardware.memory)
@@ -267,4 +269,4 @@ def plan(
         node = hardware_line(hardware, settings.dtype, settings.gpus, threads)
     planned = jobs(settings, [prompts.loads for prompts in counted], costs, node)
     asked = requests(settings, {prompts.path: prompts.provenance for prompts in counted}, costs)
-    return format_plan(model, settings.dtype, costs, node, planned, asked)
+    return format_plan(model, settings, costs, node, planned, asked)

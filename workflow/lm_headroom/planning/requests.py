@@ -30,6 +30,11 @@ def get_cpu_memory(wildcards: object, attempt: int) -> int:
     return int(2000 * 1.5 ** (attempt - 1))
 
 
+def gpus_of_job(study: Study) -> int:
+    """GPUs of a job that runs the model. On the CPU, as many jobs run beside each other as there are cores."""
+    return 0 if study.device == "cpu" else study.gpus
+
+
 def resources_of(rule: str, study: Study, warn: Callable[[str], object]) -> dict[str, Any]:
     """Resources of a rule that runs the model; memory and time grow with the model, the prompts and each attempt.
 
@@ -46,8 +51,7 @@ def resources_of(rule: str, study: Study, warn: Callable[[str], object]) -> dict
     def minutes(wildcards: object, input: Any, attempt: int) -> int:
         return request(input, attempt).minutes
 
-    # On the CPU, as many jobs run beside each other as there are cores.
-    gpus = 0 if study.device == "cpu" else study.gpus
+    gpus = gpus_of_job(study)
     return {
         "gpu": gpus,
         # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
