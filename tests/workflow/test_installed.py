@@ -108,7 +108,6 @@ SMALL = {
     "facebook/opt-125m": "tiny-opt",
     "{source: hub}": "{source: mirror, mirror: records}",
     "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 2}\ndevice: cpu",
-    "[piqa, winogrande]": "[piqa]",
     "[0, 5]": "[0]",
     "--workflow-profile profiles/slurm": "--workflow-profile profiles/slurm --dry-run --forceall",
 }
@@ -117,7 +116,9 @@ SMALL = {
 
 def test_all_that_follows_the_demo_in_the_readme_runs_by_the_wheel(installed, apart):
     page = (ROOT / "README.md").read_text()
-    for part, small in SMALL.items():
+    record, own = re.search(r"```json\n(.*?)```", page, re.DOTALL)[1], re.search(r"`tasks: (.*capitals.*)`", page)[1]
+    (apart / "capitals.jsonl").write_text(record * 24)
+    for part, small in {**SMALL, "[piqa, winogrande]": own}.items():
         assert part in page, part
         page = page.replace(part, small)
     shutil.copytree(ROOT / "profiles", apart / "profiles")
@@ -137,8 +138,9 @@ def test_all_that_follows_the_demo_in_the_readme_runs_by_the_wheel(installed, ap
         printed.append(done.stdout)
     study, session, cluster = printed
     assert "jobs ran" in study
+    assert (apart / "results/opt-125m/pruned_eval/heads/capitals/0shot-seed1234/own.parquet").is_file()
     assert "'acc,none'" in session
-    assert "| score_heads | 1 |" in cluster
+    assert "| score_heads | 2 |" in cluster
     assert re.search(r"Score the heads of opt-125m on piqa, 0-shot. It asks for \d+ MB, \d+ minutes, 1 cores", cluster)
 
 
@@ -170,6 +172,24 @@ def test_the_checkout_and_the_wheel_have_the_same_digests(installed, tmp_path):
         str(ROOT / "workflow"),
     )
     assert digests[0] == digests[1]
+
+
+def test_the_wheel_has_the_workflows_files_and_no_modules_of_a_checkout(installed):
+    [site] = (installed.parents[1] / "lib").glob("*/site-packages")
+    assert (site / "lm_headroom" / "workflow" / "workflow" / "tasks" / "lm-eval.json").is_file()
+    assert not list((site / "lm_headroom" / "workflow").rglob("setup.py"))
+
+
+def test_jobs_import_nothing_of_the_wheels_environment_but_the_package(installed, tmp_path):
+    """Those of `--sdm conda` have an environment of their own, whose packages are other builds."""
+    [site] = (installed.parents[1] / "lib").glob("*/site-packages")
+    lines = ["module headroom:", f'    snakefile: "{site}/lm_headroom/workflow/Snakefile"', "    config: {}"]
+    lines += ["use rule * from headroom as headroom_*", "rule look:", '    output: "seen.txt"']
+    lines += ['    shell: "ls $PYTHONPATH > {output}; python -m lm_headroom --version >> {output}"']
+    (tmp_path / "Snakefile").write_text("\n".join(lines) + "\n")
+    done = run([installed, "-m", "snakemake", "--cores", "1", "look"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "seen.txt").read_text().splitlines() == ["lm_headroom", PROJECT["version"]]
 
 
 def test_another_workflow_imports_this_as_a_module(tmp_path):

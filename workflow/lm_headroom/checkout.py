@@ -69,9 +69,23 @@ def check_package(workflow: Path) -> None:
         )
 
 
-def job_environment(workflow: Path) -> dict[str, str]:
-    """Environment variables with which ``python -m lm_headroom`` runs this checkout, whatever folder it starts in."""
-    return {"PYTHONPATH": str(workflow), "PYTHONSAFEPATH": "1", VARIABLE: str(workflow)}
+def job_environment(package_folder: Path, workflow: Path, scratch: Path) -> dict[str, str]:
+    """Environment variables with which ``python -m lm_headroom`` runs this checkout, whatever folder it starts in.
+
+    A wheel's package lies among others, which are not for a rule with an environment of its own: such jobs import it by
+    a link, beside which nothing lies.
+
+    Args:
+        package_folder: the folder with the package.
+        workflow: the workflow's folder, which is the same in a checkout.
+        scratch: a folder that lasts as long as this process.
+    """
+    folder = package_folder
+    if package_folder != workflow:
+        folder = scratch / "package"
+        folder.mkdir()
+        (folder / "lm_headroom").symlink_to(package_folder / "lm_headroom")
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", VARIABLE: str(folder)}
 
 
 def check_job() -> None:

@@ -98,7 +98,7 @@ def test_a_folder_that_is_called_headroom_is_not_run(tmp_path):
     (tmp_path / "lm_headroom").mkdir()
     (tmp_path / "lm_headroom" / "__main__.py").write_text("print('another')")
     (tmp_path / "lm_headroom" / "__init__.py").write_text("")
-    environment = {**os.environ, **job_environment(WORKFLOW)}
+    environment = {**os.environ, **job_environment(WORKFLOW, WORKFLOW, tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "lm_headroom", "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
