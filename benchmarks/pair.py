@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from benchmarks.contest import Timed, say
 
 if TYPE_CHECKING:
@@ -102,20 +100,18 @@ def n_evaluations(layers: int) -> int:
     return 1 + layers + 5 * len(LEVELS) + len(GRID_HEADS) * len(GRID_FFNS)
 
 
-def study_of(task: str, shots: int) -> dict[str, Any]:
+def study_of(task: str, shots: int) -> Any:
     """The study that has these jobs."""
-    from lm_headroom.planning import plan
+    from lm_headroom.study.reading import parse_study
 
-    study = {
-        "tasks": [task],
-        "shots": [shots],
-        "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
-        "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
-    }
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "study.yaml"
-        path.write_text(yaml.safe_dump(study), encoding="utf-8")
-        return plan.read_study(path)
+    return parse_study(
+        {
+            "tasks": [task],
+            "shots": [shots],
+            "pruning": {"levels": list(LEVELS), "controls": ["random_1"]},
+            "joint": {"heads": list(GRID_HEADS), "ffns": list(GRID_FFNS)},
+        }
+    )
 
 
 def _scores(folder: Path, task: str, shots: int) -> Path:

@@ -114,7 +114,7 @@ class Bench:
             {
                 "doc_id": start + i, "question": start + i, "purpose": purpose, "split": "s", "choice": choice,
                 "context": context, "continuation": text, "gold": choice == 0, "metric": metric,
-                "choice_length": None,
+                "choice_length": None, "turns": None, "reply": None,
             }
             for purpose, start in (("importance", 0), ("evaluation", 100))
             for i, context in enumerate(contexts)

@@ -72,7 +72,7 @@ def _(bench):
 
 @CASES.case("a tokenizer that puts BOS by itself")
 def _(bench):
-    """The same tokenizer, but one that adds BOS unless told not to: the same scores. Asked for, BOS changes them."""
+    """The same tokenizer, but one that adds BOS unless told not to: the same scores where the study wants none."""
     plain = bench.score("--token-budget", 100)
     assert plain.status == 0
     expected = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
@@ -83,12 +83,12 @@ def _(bench):
     record = bench.record(folder)
     loaded = loading.load(record, device="cpu")
     assert loaded.tokenizer("The lamp")["input_ids"][0] == loaded.tokenizer.bos_token_id
+    out = bench.folder / "scores.parquet"
+    assert bench.score("--token-budget", 100, "--add-bos", "false", record=record).status == 0
+    assert read(out, HEAD_IMPORTANCE).column("score").to_pylist() == pytest.approx(expected)
     outcome = bench.score("--token-budget", 100, record=record)
-    scores = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
-    assert scores == pytest.approx(expected)
-    assert bench.score("--add-bos", record=record).status == 0
-    scores = read(bench.folder / "scores.parquet", HEAD_IMPORTANCE).column("score").to_pylist()
-    assert scores != pytest.approx(expected)
+    assert read(out, HEAD_IMPORTANCE).column("score").to_pylist() != pytest.approx(expected)
+    assert provenance(out)["start_tokens"] == [loaded.tokenizer.bos_token]
     return outcome
 
 

@@ -7,6 +7,7 @@ name will do; tasks whose functions read columns of their own are not. Takes min
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import defaultdict
@@ -20,6 +21,7 @@ from typing import Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
+from lm_headroom.tasks.groups import NAMES, members_of
 from lm_headroom.tasks.scoring import check_scoring
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,9 +183,23 @@ def page(verdicts: dict[str, Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def names() -> str:
+    """The tasks of lm-eval, and the members of its groups and tags, as the workflow reads them."""
+    from lm_eval.tasks import TaskManager
+
+    index = sorted(TaskManager().task_index.items())
+    tasks = [name for name, entry in index if entry.kind.name in ("TASK", "PY_TASK")]
+    groups = {name: members_of((entry.cfg or {}).get("task")) for name, entry in index if entry.kind.name == "GROUP"}
+    groups |= {name: sorted(entry.tags) for name, entry in index if entry.kind.name == "TAG"}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(members)}" for name, members in groups.items())
+    head = f'{{"lm-eval": {json.dumps(version("lm_eval"))},\n"tasks": {json.dumps(tasks)},\n'
+    return f'{head}"groups": {{\n{lines}\n}}}}\n'
+
+
 def main() -> None:
-    """Write the page."""
+    """Write the page, and the names."""
     logging.disable(logging.ERROR)
+    NAMES.write_text(names(), encoding="utf-8")
     known: dict[str, bool] = {}
     PAGE.write_text(page({name: verdict(name, path, known) for name, path in built_in().items()}), encoding="utf-8")
 

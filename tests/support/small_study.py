@@ -332,6 +332,8 @@ def write_prompts(study: ResultsMatrix, k: int, task: str) -> None:
         "choice": list(range(choices)) * N,
         "context": ["c"] * rows,
         "continuation": [" t"] * rows,
+        "turns": [None] * rows,
+        "reply": [None] * rows,
         "gold": [choice == document % choices for document in range(N) for choice in range(choices)],
         "metric": ["choice"] * rows,
         "choice_length": [None] * rows,

@@ -24,6 +24,7 @@ TASKS, SHOTS, SEED = ("copa", "piqa"), (0, 1), 7
 def prompts(results, task, shots, text="a"):
     columns = {column.name: [0] for column in PROMPTS.columns}
     columns |= {name: [text] for name in ("purpose", "split", "context", "continuation", "metric")} | {"gold": [True]}
+    columns |= {"turns": [None], "reply": [None]}
     provenance = {"task": task, "shots": shots, "seed": SEED, "metric": "question", "data": {"source": "hub"}}
     options = {"limit_importance": 4, "limit_evaluation": 8, "sample": "first"}
     path = results / f"prompts/{task}/{shots}shot-seed{SEED}.parquet"
@@ -37,7 +38,7 @@ def head_scores(results, task, shots, seed):
     columns = {name: values.ravel() for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
     columns |= {"layer": layers.ravel(), "head": heads.ravel()}
     provenance = {"task": task, "shots": shots, "seed": SEED, **model_provenance(RECORD, "float32")}
-    options = {"criterion": "token", "add_bos": False}
+    options = {"criterion": "token", "add_bos": "auto"}
     source = read_artifact(prompts(results, task, shots), PROMPTS).source
     record = build_provenance("steps.score_heads", {"prompts": source}, options, provenance)
     cell = f"{task}/{shots}shot-seed{SEED}.parquet"

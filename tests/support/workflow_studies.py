@@ -147,6 +147,8 @@ def tiny_study(folder: Path, tokenizer: Any, **changes: Any) -> Study:
             "data": {"source": "mirror", "mirror": "records"},
             "pruning": {"levels": [0, 50]},
             "induction": {"sequences": 2},
+            # The models' tokenizer would add BOS.
+            "add_bos": False,
             **changes,
         }
     )

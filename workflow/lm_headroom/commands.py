@@ -67,10 +67,10 @@ def plan(
     """
     from lm_headroom.planning.plan import plan as estimate
     from lm_headroom.planning.power import format_power
-    from lm_headroom.study.reading import read_study
+    from lm_headroom.tasks.groups import read_with_subtasks
 
     print(estimate(source, study, results, hardware, dtype, gpus, threads, sample))
-    print(f"\n{format_power(read_study(study), results)}")
+    print(f"\n{format_power(read_with_subtasks(study), results)}")
 
 
 def task(
@@ -90,10 +90,10 @@ def task(
     Example:
         lm-headroom task check copa --study config.yaml --shots 2
     """
-    from lm_headroom.study.reading import read_study
     from lm_headroom.tasks.check import describe_task
+    from lm_headroom.tasks.groups import read_with_subtasks
 
-    asked = read_study(study)
+    asked = read_with_subtasks(study)
     print(describe_task(asked, name, max(asked.shots) if shots is None else shots))
 
 
@@ -129,9 +129,9 @@ def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -
     import json as encoder
 
     from lm_headroom.audit import verify as audit
-    from lm_headroom.study.reading import read_study
+    from lm_headroom.tasks.groups import read_with_subtasks
 
-    files = audit.verify(results, read_study(study) if study else None)
+    files = audit.verify(results, read_with_subtasks(study, results.parent) if study else None)
     if json:
         states = [{"path": file.path, "state": file.state, "reasons": file.reasons} for file in files]
         print(encoder.dumps({"counts": audit.count(files), "files": states}, indent=1))

@@ -21,7 +21,9 @@ def first_of(names: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)``, or nothing if no known name is similar."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    names = list(known)
+    same = [each for each in names if each.lower() == name.lower()]
+    matches = same or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 

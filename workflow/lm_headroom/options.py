@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from lm_headroom.study.choices import AblationKind, Aggregation, Device, Dtype, with_zero
+from lm_headroom.study.choices import AblationKind, AddBos, Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import task_criteria
 from lm_headroom.study.judged import JudgedOutcome
@@ -38,11 +38,13 @@ class StudyKey:
         path: the key, or a property or method of the typed study; a method is given the task.
         recorded: turns a value into what an artifact records, the same for one given and the study's.
         is_fact: it is recorded among what is known of the model or task, and not among the options.
+        is_word: a truth value is written as a word, since the option has others, too.
     """
 
     path: str
     recorded: Callable[[Any], Any] = _plain
     is_fact: bool = False
+    is_word: bool = False
 
     def value(self, study: object, task: str = "") -> Any:
         """The study's value, for a task."""
@@ -117,6 +119,13 @@ def _control(text: str) -> str:
     if text in (REVERSED, *NAMED_CONTROLS) or drawn_with(text) is not None:
         return text
     raise ValueError(f"{text!r} is no control ranking; expected {CONTROLS}")
+
+
+def _bos(text: str) -> AddBos:
+    words: dict[str, AddBos] = {"auto": "auto", "true": True, "false": False}
+    if text not in words:
+        raise ValueError(f"{text!r}: expected one of {', '.join(words)}")
+    return words[text]
 
 
 def _number_to(high: float, meaning: str) -> Callable[[str], float]:
@@ -200,12 +209,15 @@ class Settings(ModelSettings):
 
     Attributes:
         token_budget: most tokens per batch; `auto` means as many as fit in memory. It changes speed and memory only.
-        add_bos: put the BOS token before each prompt.
+        add_bos: start tokens before each prompt: `auto` for those that the tokenizer puts before a text, `true` for
+            BOS, `false` for none.
         cache: folder that keeps finished work units for a later run.
     """
 
     token_budget: TokenBudget = None
-    add_bos: Annotated[bool, StudyKey("add_bos")] = False
+    add_bos: Annotated[
+        AddBos, StudyKey("add_bos", is_word=True), converter(_bos), Parameter(n_tokens=1, negative=())
+    ] = "auto"
     cache: OutFolder | None = None
 
 
@@ -311,7 +323,9 @@ def options_of_study(study: object, step: str, task: str = "") -> str:
     words: list[str] = []
     for name, key in study_keys(command_of(step)).items():
         value, option = key.value(study, task), f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
+        if isinstance(value, bool) and key.is_word:
+            words += [option, str(value).lower()]
+        elif isinstance(value, bool):
             words.append(option if value else option.replace("--", "--no-", 1))
         elif isinstance(value, list):
             # The order of tasks is that of figures; where an artifact records values in order, theirs means nothing.

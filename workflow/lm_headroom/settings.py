@@ -1,4 +1,4 @@
-"""Number formats, and the default margin."""
+"""Number formats, start tokens, and the default margin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 DTYPES = get_args(Dtype)
+AddBos = Literal["auto"] | bool
+"""Whether a start token precedes prompts; ``auto``: whatever the tokenizer itself puts before a text."""
 _BETTER = {"float16": "float32 or bfloat16", "bfloat16": "float32 or float64", "float32": "float64"}
 MARGIN: float = 2
 """Default non-inferiority margin: the tolerated loss of accuracy, in percentage points."""

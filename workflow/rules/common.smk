@@ -37,13 +37,11 @@ from lm_headroom.study.config import EMBEDDED
 from lm_headroom.study.lists import LISTED, keep_list
 from lm_headroom.study.ranking_names import AGGREGATE, HIGHEST, ITERATIVE, LOWEST
 from lm_headroom.study.ranking_names import LEARNED, OTHER_DOCUMENTS, OWN
-from lm_headroom.study.reading import parse_study, read_merged
+from lm_headroom.study.reading import merge, parse_study
 from lm_headroom.tasks.data import EMBEDDED_FOLDER, Records
+from lm_headroom.tasks.groups import with_subtasks
 from lm_headroom.tasks.sources import TaskSources
 
-# Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
-# environment. Every Snakemake process parses this file, those inside cluster jobs too.
-os.environ.update(job_environment(IMPORT_FOLDER))
 STARTED = time.monotonic()
 EMBEDDED_MODEL = "resources/models/SmolLM2-135M-Instruct"
 # Time limit, in minutes, of a cluster job that only reads and writes artifacts, which takes seconds.
@@ -55,6 +53,9 @@ IS_RUN = workflow.is_main_process and makes_results(sys.argv)
 # What a dry run would have to write, outside the results; it goes with the process.
 SCRATCH_FOLDER = tempfile.TemporaryDirectory(prefix="lm-headroom-")
 SCRATCH = Path(SCRATCH_FOLDER.name)
+# Rules call `python -m lm_headroom`: the same command line that users call, from this checkout, in each rule's own
+# environment. Every Snakemake process parses this file, those inside cluster jobs too.
+os.environ.update(job_environment(IMPORT_FOLDER, WORKFLOW, SCRATCH))
 
 
 try:
@@ -65,7 +66,7 @@ try:
     changes = workflow.config_settings.config_args or []
     files = map(Path, workflow.configfiles)
     is_module = not workflow.modifier.is_main_snakefile()
-    STUDY = parse_study(config) if is_module else read_merged(files, changes)
+    STUDY = parse_study(with_subtasks(config if is_module else merge(files, changes)))
     STUDY.check_folders()
     hardware_of(STUDY)
     SOURCES = TaskSources(STUDY)

@@ -199,7 +199,7 @@ class TestPlan:
                 row = {
                     "doc_id": number, "question": number, "purpose": purpose, "split": "x", "choice": choice,
                     "context": f"The sun rose {number} times", "continuation": [" again", " never"][choice],
-                    "gold": choice == 0, "metric": "acc", "choice_length": 6,
+                    "gold": choice == 0, "metric": "acc", "choice_length": 6, "turns": None, "reply": None,
                 }  # fmt: skip
                 for name in columns:
                     columns[name].append(row[name])

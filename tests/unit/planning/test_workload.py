@@ -37,7 +37,7 @@ def columns(n_documents, context="The sun rose {} times"):
                 row = {
                     "doc_id": number, "question": number, "purpose": purpose, "split": "x", "choice": choice,
                     "context": context.format(number), "continuation": text, "gold": choice == 1, "metric": "choice",
-                    "choice_length": 6,
+                    "choice_length": 6, "turns": None, "reply": None,
                 }  # fmt: skip
                 for name, values in table.items():
                     values.append(row[name])

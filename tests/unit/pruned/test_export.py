@@ -416,7 +416,7 @@ class TestMeans:
             {
                 "doc_id": number, "question": number, "purpose": purpose, "split": "x", "choice": choice,
                 "context": text if purpose == IMPORTANCE else text[::-1], "continuation": answer, "gold": choice == 1,
-                "metric": "choice", "choice_length": 6,
+                "metric": "choice", "choice_length": 6, "turns": None, "reply": None,
             }
             for purpose in (IMPORTANCE, EVALUATION)
             for number, text in enumerate(self.TEXTS)

@@ -110,6 +110,8 @@ class TestChanceLevel:
             "choice": [0, 1] * 3,
             "context": ["c"] * 6,
             "continuation": [" t"] * 6,
+            "turns": [None] * 6,
+            "reply": [None] * 6,
             "gold": [bool(g) for g in gold],
             "metric": [metric] * 6,
             "choice_length": [None] * 6,

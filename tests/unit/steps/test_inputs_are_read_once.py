@@ -67,6 +67,7 @@ def prompts(path, task, contexts=SENTENCES[:4]):
         {
             "doc_id": start + i, "question": start + i, "purpose": purpose, "split": "s", "choice": choice,
             "context": context, "continuation": text, "gold": choice == 0, "metric": "choice", "choice_length": None,
+            "turns": None, "reply": None,
         }
         for purpose, start in (("importance", 0), ("evaluation", 100))
         for i, context in enumerate(contexts)

@@ -169,7 +169,7 @@ class TestValues:
             ),
             ({"pruning": {"controls": ["own_zero"]}}, "'own_zero' is the own ranking once more"),
             ({"tasks": ["own_mean"]}, "'own_mean' cannot be a task name here"),
-            ({"add_bos": 1}, "'add_bos': expected true or false, got 1"),
+            ({"add_bos": 1}, "'add_bos': expected auto or true or false, got 1"),
             ({"tasks": [125]}, r"'tasks\[0\]': expected text or keys with values, got 125; put a text in quotes"),
             ({"models": {"m": {"source": "x", "revision": 20240101}}}, "'models.m.revision': expected text or null"),
             ({"induction": None}, "'induction': expected keys with values, got None"),

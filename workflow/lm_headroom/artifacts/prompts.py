@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from lm_headroom.artifacts.store import ArtifactSchema, Column
+from lm_headroom.artifacts.turns import FIELDS
 
 IMPORTANCE, EVALUATION = "importance", "evaluation"
 CHOICE, GREEDY = "choice", "greedy"
@@ -21,6 +22,16 @@ PROMPTS = ArtifactSchema(
         Column("choice", pa.int32(), "number of the choice, from 0"),
         Column("context", pa.string(), "what the model reads: description, shots, question"),
         Column("continuation", pa.string(), "what it is scored on, with the delimiter before it"),
+        Column(
+            "turns",
+            pa.list_(pa.struct([pa.field(name, pa.string(), nullable=False) for name in FIELDS])),
+            "the context as turns of a conversation, for models with a chat template; a turn's delimiter follows it in "
+            "the context, that of the system turn follows a model's system prompt",
+            nullable=True,
+        ),
+        Column(
+            "reply", pa.string(), "what is scored after a chat template, which ends as a delimiter does", nullable=True
+        ),
         Column("gold", pa.bool_(), "whether this choice is a right one"),
         Column(
             "metric", pa.string(), "choice: right if the likeliest choice is; greedy: right if greedy decoding gives it"

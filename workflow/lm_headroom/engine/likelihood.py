@@ -23,13 +23,13 @@ from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, dig
 from lm_headroom.engine.unembedding import logits as logits_of
 from lm_headroom.errors import HeadroomError
 from lm_headroom.progress import Progress
-from lm_headroom.settings import other_dtype
+from lm_headroom.settings import AddBos, other_dtype
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def encode(
-    pairs: Sequence[tuple[int, str, str]], tokenizer: Any, max_positions: int, add_bos: bool = False
+    pairs: Sequence[tuple[int, str, str]], tokenizer: Any, max_positions: int, add_bos: AddBos = False
 ) -> list[Document]:
     """Tokenise (doc_id, context, continuation) triples as lm-eval's HFLM does; triples of a document must be adjacent.
 
@@ -38,30 +38,34 @@ def encode(
 
     Args:
         pairs: the triples.
-        tokenizer: a transformers tokenizer; no special tokens are added but ``add_bos``.
+        tokenizer: a transformers tokenizer; no special tokens are added but those of ``add_bos``.
         max_positions: largest number of input tokens.
-        add_bos: put the BOS token (else EOS) before each context.
+        add_bos: put the BOS token (else EOS) before each context that does not begin with it, or, ``auto``, what the
+            tokenizer itself puts before a text.
 
     Raises:
         HeadroomError: a continuation has no tokens or does not fit; or the tokenizer lacks a start token that is
             needed.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    first = start_tokens(tokenizer, add_bos)
+    begun = tokenizer.decode([start]) if start is not None else None
     ids = _tokenise(tokenizer, pairs)
     documents: list[tuple[int, list[tuple[list[int], list[int]]]]] = []
     for doc_id, context, continuation in pairs:
         stripped = context.rstrip()
         prefix = ids[stripped]
         target = ids[context + continuation][len(prefix) :]
-        if add_bos or not prefix:
+        # As HFLM does: an empty context is conditioned on the start token, and a template may have begun with it.
+        if not prefix:
             if start is None:
                 raise HeadroomError(
-                    f"document {doc_id}: {'add_bos' if add_bos else 'an empty context'} needs a start token, and the "
-                    "tokenizer has neither BOS nor EOS; "
-                    + ("set add_bos: false" if add_bos else "leave the document out, or take another model")
+                    f"document {doc_id}: an empty context needs a start token, and the tokenizer has neither BOS nor "
+                    "EOS; leave the document out, or take another model"
                 )
-            # An empty context is conditioned on the start token, as HFLM does.
-            prefix = [start, *prefix]
+            prefix = [start]
+        elif not (begun and stripped.startswith(begun)):
+            prefix = [*first, *prefix]
         if not target:
             continuation = context[len(stripped) :] + continuation
             raise HeadroomError(f"document {doc_id}: the continuation {continuation!r} has no tokens of its own")
@@ -71,13 +75,42 @@ def encode(
     return [_truncate(doc_id, rows, max_positions) for doc_id, rows in documents]
 
 
-def tokenise(pairs: Sequence[tuple[int, str, str]], loaded: LoadedModel, add_bos: bool) -> list[Document]:
+def start_tokens(tokenizer: Any, add_bos: AddBos) -> list[int]:
+    """Tokens that precede each prompt.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        add_bos: as :func:`encode` takes it.
+
+    Raises:
+        HeadroomError: the tokenizer lacks a start token that is needed.
+    """
+    if add_bos == "auto":
+        alone, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+        return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(alone)] == alone), [])
+    if not add_bos:
+        return []
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise HeadroomError(
+            "add_bos needs a start token, and the tokenizer has neither BOS nor EOS; set add_bos: false"
+        )
+    return [start]
+
+
+def start_provenance(loaded: LoadedModel, add_bos: AddBos) -> dict[str, Any]:
+    """What results record of the tokens that precede their prompts."""
+    tokens = loaded.tokenizer.convert_ids_to_tokens(start_tokens(loaded.tokenizer, add_bos))
+    return {"start_tokens": tokens}
+
+
+def tokenise(pairs: Sequence[tuple[int, str, str]], loaded: LoadedModel, add_bos: AddBos) -> list[Document]:
     """Documents for a model; says on standard error how many were cut to the positions that it has.
 
     Args:
         pairs: (doc_id, context, continuation) triples; see :func:`encode`.
         loaded: the model.
-        add_bos: put the BOS token (else EOS) before each context.
+        add_bos: see :func:`encode`.
     """
     documents = encode(pairs, loaded.tokenizer, loaded.max_positions, add_bos)
     for document in documents:

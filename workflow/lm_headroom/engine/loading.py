@@ -22,6 +22,8 @@ from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.packing import out_of_memory
 from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from lm_headroom.models import architectures
+from lm_headroom.models.chat import KEY as CHAT
+from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.location import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
 from lm_headroom.models.resolve import check_agrees, check_checkpoint, check_record
 from lm_headroom.models.sizes import model_from_config, read_config
@@ -112,6 +114,12 @@ class LoadedModel:
                 f"tokens and its tokenizer has {len(self.tokenizer)}; take the tokenizer that belongs to this "
                 "checkpoint, or one without the tokens that were added to it"
             )
+
+    @cached_property
+    def chat(self) -> Chat | None:
+        """The chat template, where the record says that it is applied to prompts."""
+        settings = self.record.get(CHAT)
+        return Chat(self.tokenizer, ChatSettings(**settings)) if settings else None
 
     @property
     def max_positions(self) -> int:

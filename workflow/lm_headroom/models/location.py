@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ def location_file(record: Path) -> Path:
 
 
 def build_location(
-    record: Path, folder: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()
+    record: Path,
+    folder: Path,
+    source: str,
+    revision: str | None,
+    code: str,
+    allowed: Collection[str] = (),
+    chat: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build the location file's content: path, source, resolving code, and the states of the checkpoint's files.
 
@@ -40,6 +46,7 @@ def build_location(
         source, revision: as in the study.
         code: digest of the code that resolved it.
         allowed: permissions that the study gives the checkpoint.
+        chat: settings of its chat template, where it is applied.
     """
     source_path = Path(source)
     path = (
@@ -47,7 +54,7 @@ def build_location(
         if source_path.is_dir() and not source_path.is_absolute()
         else str(folder)
     )
-    resolution = {"source": source, "revision": revision, "allowed": sorted(allowed), "code": code}
+    resolution = {"source": source, "revision": revision, "allowed": sorted(allowed), "chat": chat, "code": code}
     return {"path": path, **resolution, "record": _record_digest(record), "files": _files(folder, allowed)}
 
 
@@ -78,30 +85,45 @@ def checkpoint_folder(record: Path) -> Path:
     return folder
 
 
-def needs_resolving(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
+def needs_resolving(
+    record: Path,
+    source: str,
+    revision: str | None,
+    code: str,
+    allowed: Collection[str] = (),
+    chat: Mapping[str, Any] | None = None,
+) -> bool:
     """Whether a model with results must be resolved again before it is known which results are up to date.
 
-    This is the case if its record is lost or was edited, if the study names another source or other permissions, if the
-    resolving code changed, or if sizes, times or inodes of the checkpoint's files changed.
+    This is the case if its record is lost or was edited, if the study names another source, other permissions or
+    another use of its chat template, if the resolving code changed, or if sizes, times or inodes of the checkpoint's
+    files changed.
     """
     if not record.is_file():
         return any(record.parent.glob("*/**/*.parquet"))
     place = read_location(record)
-    if not _is_known(place, record, source, revision, code, allowed):
+    if not _is_known(place, record, source, revision, code, allowed, chat):
         return True
     return _files(_folder(record, place), allowed) != place.get("files")
 
 
-def has_kept_content(record: Path, source: str, revision: str | None, code: str, allowed: Collection[str] = ()) -> bool:
+def has_kept_content(
+    record: Path,
+    source: str,
+    revision: str | None,
+    code: str,
+    allowed: Collection[str] = (),
+    chat: Mapping[str, Any] | None = None,
+) -> bool:
     """Whether a checkpoint whose files have other times, or were copied, still has the content of its record.
 
     Reads the whole checkpoint and writes nothing; for dry runs, which may not resolve the model again.
 
     Args:
-        record, source, revision, code, allowed: as :func:`needs_resolving` takes them.
+        record, source, revision, code, allowed, chat: as :func:`needs_resolving` takes them.
     """
     place = read_location(record)
-    if not record.is_file() or not _is_known(place, record, source, revision, code, allowed):
+    if not record.is_file() or not _is_known(place, record, source, revision, code, allowed, chat):
         return False
     try:
         content = read_object(record)
@@ -113,10 +135,18 @@ def has_kept_content(record: Path, source: str, revision: str | None, code: str,
 
 
 def _is_known(
-    place: dict[str, Any], record: Path, source: str, revision: str | None, code: str, allowed: Collection[str]
+    place: dict[str, Any],
+    record: Path,
+    source: str,
+    revision: str | None,
+    code: str,
+    allowed: Collection[str],
+    chat: Mapping[str, Any] | None,
 ) -> bool:
     """Whether this code made the existing record from this source, and nobody has edited it."""
     if not place or has_other_source(record, source, revision, allowed) or place.get("code") != code:
+        return False
+    if place.get("chat") != chat:
         return False
     return _folder(record, place).is_dir() and _record_digest(record) == place.get("record")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.chat import ChatSettings
 from lm_headroom.models.location import (
     PERMISSIONS,
     digests_file,
@@ -37,6 +38,7 @@ class ModelSource:
         name: in the study.
         source, revision: as the resolving command is given them.
         allowed: what the checkpoint may do.
+        chat: how its chat template is applied; None where it is not.
         options: of the resolving command, all but where the record is written.
     """
 
@@ -44,6 +46,7 @@ class ModelSource:
     source: str
     revision: str | None
     allowed: Sequence[str]
+    chat: Mapping[str, Any] | None
     options: Sequence[str]
 
 
@@ -60,8 +63,12 @@ def source_of(name: str, model: Any, embedded: str, more: str) -> ModelSource:
     allowed = [permission for permission in PERMISSIONS if getattr(model, permission)]
     revision = ["--revision", model.revision] if model.revision else []
     permissions = [f"--{permission.replace('_', '-')}" for permission in allowed]
-    options = ["--name", name, "--source", source, *revision, *permissions, *shlex.split(more)]
-    return ModelSource(name, source, model.revision, allowed, options)
+    options = ["--name", name, "--source", source, *revision, *permissions]
+    if model.chat_template:
+        prompt = [] if model.system_prompt is None else [f"--system-prompt={model.system_prompt}"]
+        options += ["--chat-template", *prompt, *([] if model.fewshot_as_multiturn else ["--no-fewshot-as-multiturn"])]
+    chat = ChatSettings(model.system_prompt, model.fewshot_as_multiturn).record() if model.chat_template else None
+    return ModelSource(name, source, model.revision, allowed, chat, [*options, *shlex.split(more)])
 
 
 def check_fit(model: str, record: Path, induction: Any) -> None:
@@ -105,7 +112,7 @@ class Renewal:
         Raises:
             HeadroomError: another run is in the way, or the results are of a source that is not there any more.
         """
-        asked = (record, model.source, model.revision, code_digest("models.resolve"), model.allowed)
+        asked = (record, model.source, model.revision, code_digest("models.resolve"), model.allowed, model.chat)
         if not needs_resolving(*asked) or (not self.writes and has_kept_content(*asked)):
             return False
         if self.is_run and not self.writes:

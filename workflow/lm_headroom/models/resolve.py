@@ -12,8 +12,11 @@ from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
 from lm_headroom.artifacts.store import ArtifactError, write_json
+from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import ARCHITECTURES, check_config
+from lm_headroom.models.chat import KEY as CHAT
+from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import (
     CONFIG,
     DEFAULTS,
@@ -69,6 +72,7 @@ def resolve(
     allowed: Collection[str] = (),
     sequences: int = 0,
     bos: bool = True,
+    chat: ChatSettings | None = None,
 ) -> dict[str, Any]:
     """Write ``model.json``, which describes the model, and beside it the location and sizes of its checkpoint.
 
@@ -82,10 +86,12 @@ def resolve(
         allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
         sequences: number of induction sequences of the study, which must fit the context window; 0 for none.
         bos: whether a start token precedes them.
+        chat: how its chat template is applied; None leaves prompts as they are.
 
     Raises:
         HeadroomError: the folder is not a checkpoint, its architecture is not supported, its weights are quantised, its
-            context window is too short, it lacks a permission, or the hub cannot be reached or does not know the name.
+            context window is too short, its tokenizer has no chat template to apply, it lacks a permission, or the hub
+            cannot be reached or does not know the name.
     """
     path, commit = _locate(name, source, revision, out, allowed)
     config = check_checkpoint(path, name, allowed)
@@ -104,13 +110,17 @@ def resolve(
             f"on {SHORTEST_WINDOW} before it is measured; take a model with a longer context window"
         )
     check_window(name, sizes["max_positions"], sequences, bos)
+    if chat:
+        _check_chat(path, name, REMOTE_CODE in allowed, chat)
     record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
     if commit:
         # Only for the hub: the path of a folder does not identify its content.
         record |= {"source": source, "revision": commit}
+    if chat:
+        record[CHAT] = chat.record()
     if not _is_same(out, record):
         write_record(out, record)
-    place = build_location(out, path, source, revision, code_digest("models.resolve"), allowed)
+    place = build_location(out, path, source, revision, code_digest("models.resolve"), allowed, record.get(CHAT))
     write_json(location_file(out), {**place, "sizes": sizes})
     digests.keep()
     return record
@@ -459,6 +469,23 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
     # A checkpoint's own code may raise anything.
     except Exception as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} cannot be used: {error}") from error
+
+
+def _check_chat(path: Path, name: str, trust: bool, settings: ChatSettings) -> None:
+    """Refuse a model whose chat template cannot be applied."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust)
+        with _naming_model(name, path):
+            Chat(tokenizer, settings).render([{"role": USER, "text": "text", "delimiter": ""}])
+    except HeadroomError:
+        raise
+    # transformers, a template and a tokenizer's own code may raise anything.
+    except Exception as error:
+        raise HeadroomError(f"model {name!r}: the chat template in {path} cannot be applied: {error}") from error
+    if "strftime_now" in str(tokenizer.chat_template):
+        print(f"model {name!r}: its chat template writes today's date into prompts", file=sys.stderr)
 
 
 def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:

@@ -22,6 +22,7 @@ from lm_headroom.engine.memory import machine_bytes
 from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import SMALL_FILES
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.sizes import model_from_config, read_config, with_layers
@@ -42,7 +43,7 @@ from lm_headroom.planning.workload import (
 from lm_headroom.progress import duration
 from lm_headroom.scoring.gradient import products
 from lm_headroom.study.config import Study
-from lm_headroom.study.reading import read_study
+from lm_headroom.tasks.groups import read_with_subtasks
 from lm_headroom.tasks.prompt_set import first_gold, pairs
 from lm_headroom.tasks.prompt_set import read_prompts as read_prompt_set
 
@@ -135,8 +136,27 @@ class CountedPrompts(NamedTuple):
     provenance: Mapping[str, Any]
 
 
-def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int) -> list[CountedPrompts]:
+def chat_of(study: Study, source: str, tokenizer: Any) -> Chat | None:
+    """The chat template that a study applies to the model of a source.
+
+    Raises:
+        HeadroomError: see :class:`lm_headroom.models.chat.Chat`.
+    """
+    model = next((model for model in study.models.values() if model.source == source and model.chat_template), None)
+    return Chat(tokenizer, ChatSettings(model.system_prompt, model.fewshot_as_multiturn)) if model else None
+
+
+def read_prompts(
+    study: Study, results: Path, tokenizer: Any, max_positions: int, sample: int, chat: Chat | None = None
+) -> list[CountedPrompts]:
     """Compute the loads of all tasks and shots from the first ``sample`` documents of each prompts file, scaled up.
+
+    Args:
+        study: the typed study.
+        results: the results folder.
+        tokenizer, max_positions: of the model.
+        sample: documents of each file.
+        chat: its chat template, where it is applied.
 
     Raises:
         HeadroomError: prompts are missing; explains how to render them.
@@ -144,8 +164,8 @@ def read_prompts(study: Study, results: Path, tokenizer: Any, max_positions: int
     loads = []
     for task, shots, path in _prompt_files(study, results):
         prompts = read_prompt_set(path)
-        scoring = prompts.rows(IMPORTANCE)
-        tables = [(first_gold(scoring), False), (scoring, True), (prompts.rows(EVALUATION), True)]
+        scoring = prompts.rows(IMPORTANCE, chat)
+        tables = [(first_gold(scoring), False), (scoring, True), (prompts.rows(EVALUATION, chat), True)]
         counted = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
         loads.append(CountedPrompts(Prompts(task, shots, *counted), path, prompts.artifact.provenance))
     return loads
@@ -251,7 +271,7 @@ def plan(
     """
     from transformers import AutoTokenizer
 
-    settings = read_study(study)
+    settings = read_with_subtasks(study)
     settings = settings.model_copy(update={"dtype": dtype or settings.dtype, "gpus": gpus or settings.gpus})
     # Of a model on the hub, all but its weights.
     folder = source if Path(source).is_dir() else fetch(source, None, lambda *_: list(SMALL_FILES), lambda _: None)
@@ -262,7 +282,9 @@ def plan(
         raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
-    counted = read_prompts(settings, results, tokenizer, architectures.max_positions(config), sample)
+    counted = read_prompts(
+        settings, results, tokenizer, architectures.max_positions(config), sample, chat_of(settings, source, tokenizer)
+    )
     if hardware == "here":
         node = measure_hardware(config, settings.dtype, threads)
     else:

@@ -14,6 +14,7 @@ from lm_headroom.engine.memory import token_budget
 from lm_headroom.errors import HeadroomError
 from lm_headroom.scoring import gradient
 from lm_headroom.scoring.masked_model import attached_for_a_block
+from lm_headroom.settings import AddBos
 from lm_headroom.study.criteria import CHOOSING, task_criteria
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def score_heads(
     tokenizer: Any,
     pairs: Sequence[tuple[str, str]],
     criterion: str = "token",
-    add_bos: bool = False,
+    add_bos: AddBos = "auto",
 ) -> pd.DataFrame:
     """Score each head on prompts of your own, by one forward and one backward pass over each.
 
@@ -34,7 +35,7 @@ def score_heads(
         tokenizer: its tokenizer.
         pairs: (context, continuation) texts, two or more: the loss is that of the continuation.
         criterion: what scores heads, of those in docs/criteria.md that a pass decides.
-        add_bos: put the BOS token (else EOS) before each context.
+        add_bos: put the BOS token (else EOS) before each context; `auto` puts what the tokenizer itself does.
 
     Returns:
         A row per head: ``layer``, ``head``, ``score``, ``stderr`` (over pairs), and ``score_even`` and ``score_odd``

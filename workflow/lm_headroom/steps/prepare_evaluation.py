@@ -11,7 +11,7 @@ from typing import Any
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import model_provenance
 from lm_headroom.engine.ablation import KINDS, ZERO, Ablation
-from lm_headroom.engine.likelihood import tokenise
+from lm_headroom.engine.likelihood import start_provenance, tokenise
 from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Batches
@@ -121,7 +121,7 @@ def prepare_documents(
     keeps_layers: bool = False,
 ) -> Prepared:
     """Documents for a model that is open; see :func:`prepare`."""
-    table = prompts.rows(purpose)
+    table = prompts.rows(purpose, loaded.chat)
     documents = tokenise(pairs(table), loaded, settings.add_bos)
     # Asked for when there is something to compute: both need the weights.
     budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers))
@@ -130,7 +130,11 @@ def prepare_documents(
     ablation_of = prepare_ablations(loaded, [prompts], settings, units)
     ablation = ablation_of(settings.ablation)
     batches = Batches(documents, budget, lambda: loaded.device, share=not ablation.by_document)
-    provenance = {**prompts.provenance, **model_provenance(loaded.record, settings.dtype)}
+    provenance = {
+        **prompts.provenance,
+        **model_provenance(loaded.record, settings.dtype),
+        **start_provenance(loaded, settings.add_bos),
+    }
     evaluation = Evaluation(loaded, documents, group_choices(table), batches, cache=units, ablation=ablation)
     return Prepared(evaluation, prompts, provenance, prompts.label(step, loaded.record["name"]), ablation_of)
 
@@ -151,7 +155,7 @@ def prepare_ablations(
     def ablation_of(kind: AblationKind) -> Ablation:
         if kind == ZERO.kind:
             return ZERO
-        rows = [row for each in prompts for row in pairs(first_gold(each.rows(IMPORTANCE)))]
+        rows = [row for each in prompts for row in pairs(first_gold(each.rows(IMPORTANCE, loaded.chat)))]
         documents = tokenise(rows, loaded, settings.add_bos)
         # Activations of all layers are kept as inputs of layers are.
         budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_headroom.artifacts.prompts import GREEDY, IMPORTANCE
 from lm_headroom.artifacts.provenance import model_provenance
-from lm_headroom.engine.likelihood import tokenise
+from lm_headroom.engine.likelihood import start_provenance, tokenise
 from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Document
@@ -55,7 +55,7 @@ class Scoring:
         Raises:
             HeadroomError: the task has no choices.
         """
-        table = self.prompts.rows(IMPORTANCE)
+        table = self.prompts.rows(IMPORTANCE, self.loaded.chat)
         if GREEDY in table.column("metric").to_pylist():
             raise HeadroomError(f"the loss of choosing {explain_no_choices(self.prompts.task)}")
         return tokenise(pairs(table), self.loaded, self.settings.add_bos), right_choices(table)
@@ -66,6 +66,7 @@ class Scoring:
         return {
             **self.prompts.provenance,
             **model_provenance(self.loaded.record, self.settings.dtype),
+            **start_provenance(self.loaded, self.settings.add_bos),
             "n_documents": len(self.documents),
             "n_truncated": sum(document.truncated > 0 for document in self.documents),
         }
@@ -96,8 +97,9 @@ def prepare_scoring(model: Path, prompts: Path, settings: Settings) -> Scoring:
     """
     # Bad prompts are refused before the model is opened.
     prompt_set = read_prompts(prompts)
-    table = first_gold(prompt_set.rows(IMPORTANCE))
+    prompt_set.rows(IMPORTANCE)
     loaded = load(model, settings.dtype, settings.device, settings.threads)
+    table = first_gold(prompt_set.rows(IMPORTANCE, loaded.chat))
     documents = tokenise(pairs(table), loaded, settings.add_bos)
     # Scores of all heads and the first round of an iterative ranking are the same units.
     cache = open_cache(settings.cache, "scoring.choosing", loaded.record, settings.dtype)

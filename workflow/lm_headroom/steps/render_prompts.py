@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Annotated, Any
 
@@ -53,12 +52,10 @@ def render_prompts(
     Example:
         lm-headroom render-prompts --task copa --shots 0 --limit-evaluation 100 --out prompts.parquet
     """
-    from lm_headroom.tasks.prompts import render, render_own
+    from lm_headroom.tasks.prompts import quieten, render, render_own
 
     options = recorded_options(render_prompts, locals())
-    # They note each default they fill in and each file they cannot read; what went wrong still comes as an exception.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    quieten()
     entry = TaskEntry.model_validate_json(own) if own else None
     folders = [*task_folders, TASK_FOLDERS / prompts]
     settings = (limit_importance, limit_evaluation, sample)

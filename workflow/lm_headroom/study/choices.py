@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
-from lm_headroom.settings import MARGIN, Dtype
+from lm_headroom.settings import MARGIN, AddBos, Dtype
 
-__all__ = ["Dtype"]
+__all__ = ["AddBos", "Dtype"]
 
 Reduction = Literal["token", "example"]
 LastLayerTokens = Literal["all", "target"]
 Device = Literal["auto", "cpu", "cuda"]
 PromptStyle = Literal["paper", "harness"]
+DEFAULT_PROMPTS: PromptStyle = "paper"
 Metric = Literal["question", "answer"]
 Sample = Literal["first", "shuffled"]
 Aggregation = Literal["mean", "mean_normalised", "mean_rank"]

@@ -20,8 +20,10 @@ from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import (
     ACCURACY,
     DEFAULT_MARGINS,
+    DEFAULT_PROMPTS,
     LEVELS,
     AblationKind,
+    AddBos,
     Aggregation,
     Component,
     Device,
@@ -72,6 +74,7 @@ from lm_headroom.study.values import (
     Outcomes,
     Percent,
     Percents,
+    Prose,
     RankingNames,
     RankingSource,
     Seeds,
@@ -105,6 +108,20 @@ class Model(Section):
     allow_pickle: bool = Field(
         default=False, description="Reads weights from pickles (*.bin) if the checkpoint has no safetensors."
     )
+    chat_template: bool = Field(
+        default=False,
+        description="Renders prompts by the tokenizer's chat template, as lm-eval's `--apply_chat_template` does: the "
+        "task's description is the system turn, a question the user's, an answer the assistant's. "
+        "docs/models.md has an example.",
+    )
+    system_prompt: Prose | None = Field(
+        default=None, description="With `chat_template`: the text of the system turn, before the task's description."
+    )
+    fewshot_as_multiturn: bool = Field(
+        default=True,
+        description="With `chat_template`: few-shot examples are turns of their own, lm-eval's default; `false` puts "
+        "them into the user's one turn.",
+    )
     group: Group | None = Field(
         default=None,
         description="The model family, training run or product that this model belongs to. Figures that compare models "
@@ -114,6 +131,17 @@ class Model(Section):
         default=None,
         description="The training step of the checkpoint; null takes it from a revision such as `step1000`.",
     )
+
+    @model_validator(mode="after")
+    def _check_chat(self) -> Model:
+        needless = {
+            "system_prompt": self.system_prompt is not None,
+            "fewshot_as_multiturn: false": not self.fewshot_as_multiturn,
+        }
+        for key, is_set in needless.items():
+            if is_set and not self.chat_template:
+                raise ValueError(f"{key} needs chat_template: true, by which prompts have turns")
+        return self
 
 
 class Limits(Section):
@@ -482,7 +510,7 @@ class Study(Section):
         "reads the data set that its YAML names, unless its entry in `tasks` has `data`.",
     )
     prompts: PromptStyle = Field(
-        default="paper",
+        default=DEFAULT_PROMPTS,
         description="`paper` renders the prompts of the harness that the paper used; `harness` renders those of the "
         "pinned lm-eval, corrected only where it cannot load a task or inverts its labels.",
     )
@@ -502,10 +530,11 @@ class Study(Section):
     sample: Sample = Field(
         default="first", description="The choice of scoring documents if there are more than the limit."
     )
-    add_bos: bool = Field(
-        default=False,
-        description="Puts the BOS token before each prompt. The paper had none, although OPT's tokenizer adds one by "
-        "default.",
+    add_bos: AddBos = Field(
+        default="auto",
+        description="The start tokens before each prompt: `auto` puts those that the tokenizer itself puts before a "
+        "text, as lm-eval does, `true` the BOS token, `false` none. The paper had none, although OPT's tokenizer adds "
+        "one. Where a chat template has begun with BOS, no second one is put there.",
     )
     data: Data = Data()
     importance: Importance = Importance()

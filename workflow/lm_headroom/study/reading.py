@@ -57,13 +57,18 @@ def read_merged(paths: Iterable[Path], changes: Iterable[str] = ()) -> Study:
     Raises:
         HeadroomError: as for one file.
     """
+    return parse_study(merge(paths, changes))
+
+
+def merge(paths: Iterable[Path], changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys and values of several files and changes, unchecked; see :func:`read_merged`."""
     merged: dict[str, Any] = {}
     for path in paths:
         merged = _merged(merged, read_file(path))
     for change in changes:
         key, _, value = change.partition("=")
         merged = _merged(merged, {key: load(value, f"--config {key}", key)})
-    return parse_study(merged)
+    return merged
 
 
 def parse_study(values: Mapping[str, Any]) -> Study:

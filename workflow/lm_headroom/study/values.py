@@ -26,8 +26,8 @@ from lm_headroom.study.ranking_names import (
     REVERSED,
 )
 
-LONGEST_NAME, LONGEST_TEXT = 100, 4096
-"""Characters of a name, which becomes a folder, and of other text, which may be a path."""
+LONGEST_NAME, LONGEST_TEXT, LONGEST_PROSE = 100, 4096, 10_000
+"""Characters of a name, which becomes a folder, of other text, which may be a path, and of text for a model."""
 RESERVED_TASKS = (
     *(AGGREGATE, OWN, ITERATIVE, LEARNED, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS),
     *NAMED_CONTROLS,
@@ -145,6 +145,14 @@ def _check_text(text: str) -> str:
     return text
 
 
+def _check_prose(text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"{text!r} should be non-empty")
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in re.sub(r"[\n\t]", "", text)):
+        raise ValueError(f"{shown(text)} holds a control character other than a line break or a tab")
+    return text
+
+
 def check_unique(values: list[Any]) -> list[Any]:
     """Values of which none is there twice.
 
@@ -189,6 +197,8 @@ Name = Annotated[str, _text_schema(_NAME, LONGEST_NAME)]
 """A key or an item; what holds it checks it, and is named where it is refused."""
 Text = Annotated[str, AfterValidator(_check_text), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
 """A path, a revision: one line that does not begin with a dash."""
+Prose = Annotated[str, AfterValidator(_check_prose), Field(max_length=LONGEST_PROSE)]
+"""Lines of text for a model to read."""
 Group = Annotated[str, AfterValidator(_named("group")), _text_schema(_NAME, LONGEST_NAME)]
 Tasks = Annotated[list[Name], AfterValidator(check_tasks), *_UNIQUE]
 ModelNames = AfterValidator(_check_models)

@@ -10,7 +10,7 @@ from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY
 from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.tasks.data import Records
-from lm_headroom.tasks.prompts import render, render_own
+from lm_headroom.tasks.prompts import quieten, render, render_own
 from lm_headroom.tasks.sources import TaskSources
 
 SHOWN = 3
@@ -30,6 +30,7 @@ def describe_task(study: Any, name: str, shots: int) -> str:
     """
     if name not in study.all_tasks:
         raise HeadroomError(f"{name!r} is not in 'tasks' or 'unseen'{nearest(name, study.all_tasks)}")
+    quieten()
     study.check_folders()
     sources, entry = TaskSources(study), study.all_entries[name]
     records = Records(study, sources, Digests())

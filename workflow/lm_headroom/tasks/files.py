@@ -32,7 +32,12 @@ def task_yaml(name: str, folder: Path) -> Path | None:
 
 def task_names(folder: Path) -> list[str]:
     """List the names of all tasks that YAMLs below ``folder`` define."""
-    return sorted({task for _, task in _named(folder, "")})
+    return sorted({task for _, task in task_yamls(folder)})
+
+
+def task_yamls(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the YAMLs below ``folder`` that define a task, each with its name."""
+    return _named(folder, "")
 
 
 def built_in_yaml(name: str, folder: Path) -> Path | None:

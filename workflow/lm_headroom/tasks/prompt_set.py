@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import ArtifactFile, Source, read_artifact
+from lm_headroom.artifacts.turns import Template
 from lm_headroom.errors import HeadroomError
 
 _ORIGIN = ("task", "task_version", "shots", "seed", "data")
@@ -49,16 +51,36 @@ class PromptSet:
         """What progress lines call a step of a model on these prompts."""
         return f"{step} {model}, {self.task or self.path.stem} {self.provenance.get('shots', '?')}-shot"
 
-    def rows(self, purpose: str) -> pa.Table:
-        """Rows of one purpose, ``importance`` or ``evaluation``.
+    def rows(self, purpose: str, chat: Template | None = None) -> pa.Table:
+        """Rows of one purpose.
+
+        Args:
+            purpose: ``importance`` or ``evaluation``.
+            chat: the model's chat template, by which contexts are rendered; None for plain text.
 
         Raises:
-            HeadroomError: there are none.
+            HeadroomError: there are none, or they have no turns for the template.
         """
         table = self.artifact.table.filter(pc.field("purpose") == purpose)
         if table.num_rows == 0:
             raise HeadroomError(f"{self.path}: no rows with purpose {purpose!r}")
-        return table
+        return _as_chat(table, chat, self.path) if chat else table
+
+
+def _as_chat(table: pa.Table, chat: Template, path: Path) -> pa.Table:
+    turns = table.column("turns").to_pylist()
+    if None in turns:
+        raise HeadroomError(f"{path}: these prompts have no turns for a chat template; render them again")
+    rendered: dict[str, str] = {}
+    contexts = []
+    for each in turns:
+        key = json.dumps(each)
+        if key not in rendered:
+            rendered[key] = chat.render(each)
+        contexts.append(rendered[key])
+    for name, values in (("context", pa.array(contexts)), ("continuation", table.column("reply"))):
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
+    return table
 
 
 def read_prompts(path: Path, **expected: Any) -> PromptSet:

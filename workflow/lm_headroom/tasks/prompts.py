@@ -5,6 +5,7 @@ All later steps read the prompts artifact, so that none of them needs lm-eval, t
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import re
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.artifacts.prompts import CHOICE, EVALUATION, GREEDY, IMPORTANCE, PROMPTS
+from lm_headroom.artifacts.turns import FIELDS, SYSTEM
 from lm_headroom.errors import HeadroomError, causes, nearest, with_causes
 from lm_headroom.hub_errors import advise
 from lm_headroom.study.task_entry import TaskEntry
@@ -81,6 +83,12 @@ class Selection:
     purpose: str
     split: Split
     doc_ids: Sequence[int]
+
+
+def quieten() -> None:
+    """Keep lm-eval and datasets from noting each default that they fill in; what goes wrong still is an exception."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
 
 
 def render(
@@ -595,8 +603,10 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
         raise HeadroomError(f"{where}: the record is empty: {document}; leave it out of the data")
     try:
         # Shots are also drawn for documents that are left out, so that those of the others match lm-eval's.
-        context = _context(task, split.name, document, shots)
-        requests = task.construct_requests(doc=document, ctx=context, metadata=(task.task_name, doc_id, 1))
+        context, turns = _context(task, split.name, document, shots)
+        metadata = (task.task_name, doc_id, 1)
+        requests = task.construct_requests(doc=document, ctx=context, metadata=metadata)
+        replies = task.construct_requests(doc=document, ctx=context, metadata=metadata, apply_chat_template=True)
         gold = _gold(task, document)
         lengths = _choice_lengths(task, document)
     except HeadroomError as error:
@@ -607,9 +617,8 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
     if not gold:
         return False
     # Tasks that also measure mutual information append unconditional requests after the choices'.
-    for number, (request, length) in enumerate(
-        zip(requests if isinstance(requests, list) else [requests], lengths, strict=False)
-    ):
+    listed = [each if isinstance(each, list) else [each] for each in (requests, replies)]
+    for number, (request, reply, length) in enumerate(zip(*listed, lengths, strict=False)):
         text, continuation = request.args[:2]
         if not continuation.strip():
             raise HeadroomError(f"{where}: choice {number} has an empty continuation")
@@ -621,6 +630,8 @@ def _add_document(columns: dict[str, list[Any]], task: Any, selection: Selection
             "choice": number,
             "context": text,
             "continuation": continuation,
+            "turns": turns[number if task.multiple_input else 0],
+            "reply": reply.args[1],
             "gold": number in gold,
             "metric": _SCORED[task.OUTPUT_TYPE],
             "choice_length": length,
@@ -639,20 +650,39 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> Any:
-    """Render the context(s); the document itself is never among its shots.
+def _context(task: Any, split: str, document: dict[str, Any], shots: int) -> tuple[Any, list[list[dict[str, str]]]]:
+    """Render the context(s), and the turns of each; the document itself is never among its shots.
 
     lm-eval leaves the document out only if it knows that shots come from the evaluated split. Here it is also left out
     if shots and scoring documents share a split.
     """
     sampler = task.sampler
-    draw = sampler.sample
+    draw, build = sampler.sample, task.build_qa_turn
+    built: list[list[Any]] = []
+
+    def build_and_keep(**parts: Any) -> list[Any]:
+        built.append(build(**parts))
+        return built[-1]
+
     if task.fewshot_cfg.split != task.config.test_split and _may_be_among_shots(task, split):
         sampler.sample = lambda n, eval_doc=None, **kwargs: draw(n, eval_doc=document, **kwargs)
+    task.build_qa_turn = build_and_keep
     try:
-        return task.fewshot_context(document, num_fewshot=shots, gen_prefix=task.doc_to_prefix(document))
+        context = task.fewshot_context(document, num_fewshot=shots, gen_prefix=task.doc_to_prefix(document))
     finally:
-        sampler.sample = draw
+        sampler.sample, task.build_qa_turn = draw, build
+    contexts = context if isinstance(context, list) else [context]
+    description = task.resolve_field(document, task.config.description) or ""
+    first = [(SYSTEM, description, task.config.fewshot_delimiter)] if description else []
+    examples, questions = built[: -len(contexts)], built[-len(contexts) :]
+    turns = []
+    for text, question in zip(contexts, questions, strict=True):
+        messages = [message for messages in (*examples, question) for message in messages]
+        if text != description + "".join(message.to_text() for message in messages):
+            raise HeadroomError("lm-eval makes its context of other parts than its turns; another lm-eval is needed")
+        parts = [*first, *((m.role, m.content, m.to_text()[len(m.content) :]) for m in messages)]
+        turns.append([dict(zip(FIELDS, part, strict=True)) for part in parts])
+    return context, turns
 
 
 def _shots_split(task: Any) -> str | None:
