@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from lm_headroom.checkout import WARM
 from tests.support.paths import ASSETS, ROOT, one_at_a_time
 from tests.support.tiny_models import SENTENCES, tiny_model
 
+# As the jobs of a study do.
+os.environ.setdefault(WARM, "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside each other, a worker per core: threads that wait for work must not take the others' core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

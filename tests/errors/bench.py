@@ -14,6 +14,7 @@ from lm_headroom.analysis.ranking import as_columns, rank_heads
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
+from lm_headroom.checkout import WARM
 from lm_headroom.cli import main
 from tests.errors.page import Outcome, snapshot
 from tests.support.hub import files_of, serve
@@ -84,7 +85,13 @@ class Bench:
             hub.add(f"models/{source}", files_of(checkpoint), **options)
             hub.faults += faults
             hub.tokens["other"] = set()
-            variables = {"HF_ENDPOINT": hub.address, "HF_HOME": home, "HF_TOKEN": token, "HF_HUB_OFFLINE": ""}
+            variables = {
+                "HF_ENDPOINT": hub.address,
+                "HF_HOME": home,
+                "HF_TOKEN": token,
+                "HF_HUB_OFFLINE": "",
+                WARM: "0",
+            }
             command = ["resolve-model", "--name", "mine", "--source", source, "--out", out]
             done = subprocess.run(
                 [sys.executable, "-m", "lm_headroom", *command],

@@ -13,7 +13,7 @@ import yaml
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import read
 from tests.errors.page import Outcome, check, snapshot
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SNAKEMAKE
 
 
 def planned(folder, config):
@@ -24,7 +24,7 @@ def planned(folder, config):
     (folder / "study.yaml").write_text(config if isinstance(config, str) else yaml.safe_dump(config))
     before = snapshot(folder / "results")
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--directory", folder, "-n",
+        [*SNAKEMAKE, "-s", ROOT / "Snakefile", "--directory", folder, "-n",
          "--configfile", folder / "study.yaml"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
     )  # fmt: skip

@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from lm_headroom.cli import GROUPS, app_of
+from lm_headroom.cli import app_of
+from lm_headroom.command_names import GROUPS
 from lm_headroom.options import as_typed
 from tests.support.paths import ROOT
 

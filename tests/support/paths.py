@@ -1,5 +1,6 @@
 """Folders of this checkout, and what lets one test worker make what the others then find."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "build" / "test-assets"
+SNAKEMAKE = [sys.executable, "-m", "lm_headroom.warm", "snakemake", "snakemake"]
+"""Snakemake in a fork of a process that has imported it, which takes half the time."""
 
 
 @contextmanager

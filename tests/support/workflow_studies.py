@@ -17,7 +17,7 @@ import yaml
 from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.compared import COMPARISONS
 from tests.support.checkpoints import write_hub_tokenizer
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SNAKEMAKE
 from tests.support.records import write_records
 from tests.support.tiny_models import tiny_model
 
@@ -45,7 +45,7 @@ class Study:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this study's configuration; output in one stream."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", self.config_path.name, *arguments]
+        command = [*SNAKEMAKE, "--configfile", self.config_path.name, *arguments]
         env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         return subprocess.run(
             command, cwd=self.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

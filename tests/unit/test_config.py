@@ -16,7 +16,7 @@ from lm_headroom.study import documentation
 from lm_headroom.study.compared import COMPARISONS, ComparedModel
 from lm_headroom.study.reading import parse_study, read_study
 from lm_headroom.tasks.files import task_yaml
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SNAKEMAKE
 
 SCHEMA = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
 STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
@@ -224,7 +224,7 @@ def test_snakemake_says_it_in_one_sentence(tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text("shot: [0]\n")
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-n",
+        [*SNAKEMAKE, "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-n",
          "--configfile", str(study)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lm_headroom.study.compared import COMPARISONS
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SNAKEMAKE
 from tests.support.workflow_studies import drawn, edit, new_study, work
 
 # The figures of the tiny study, by the rule that draws them.
@@ -83,7 +83,7 @@ def test_studies_of_several_models_plan_their_comparison(name, tmp_path, finishe
     for model in study["models"].values():
         model["source"] = str(finished.folder / "tiny-opt")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
+    command = [*SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
                "--configfile", tmp_path / "study.yaml", "--dry-run", "--quiet", "rules"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,11 +14,11 @@ import yaml
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.schemas import SCHEMAS
-from lm_headroom.cli import GROUPS
+from lm_headroom.command_names import GROUPS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
 from lm_headroom.study.reading import parse_study, read_study
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SNAKEMAKE
 from tests.support.small_study import write_study
 
 README = (ROOT / "README.md").read_text()
@@ -31,7 +31,7 @@ TEXT = " ".join((SMOLLM2 / "README.md").read_text().split())
 def rule_graph():
     """Edges between rules of the default study with what it leaves out, without those that only draw and write."""
     more = ("shots=[0, 1]", "joint={heads: [5], ffns: [5]}", "transfer={tasks: [copa]}")
-    command = [sys.executable, "-m", "snakemake", "--rulegraph", "mermaid-js", "--config", *more]
+    command = [*SNAKEMAKE, "--rulegraph", "mermaid-js", "--config", *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", done.stdout))

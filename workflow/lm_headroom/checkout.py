@@ -14,6 +14,10 @@ VARIABLE = "LM_HEADROOM_CHECKOUT"
 """Names the workflow's folder to its jobs, which refuse to run from another checkout."""
 
 
+WARM = "LM_HEADROOM_WARM"
+"""Jobs share warm processes where this variable is 1, as it is unless the user sets another value."""
+
+
 def check_places(workflow: Path, working: Path) -> None:
     """Refuse folders whose names other tools would misread, and the package of another copy.
 
@@ -85,7 +89,8 @@ def job_environment(package_folder: Path, workflow: Path, scratch: Path) -> dict
         folder = scratch / "package"
         folder.mkdir()
         (folder / "lm_headroom").symlink_to(package_folder / "lm_headroom")
-    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", VARIABLE: str(folder)}
+    warm = {WARM: os.environ.get(WARM, "1")}
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", VARIABLE: str(folder), **warm}
 
 
 def check_job() -> None:

@@ -16,26 +16,12 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from lm_headroom.checkout import check_job
+from lm_headroom.command_names import ELSEWHERE, GROUPS
 from lm_headroom.errors import MORE_MEMORY, HeadroomError
-from lm_headroom.options import Command, as_typed, written
+from lm_headroom.options import Command, ModelSettings, as_typed, written
 from lm_headroom.places import check_writable
-
-GROUPS = {
-    "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
-    "Score": "score-heads score-head-knockouts score-ffns select-ffns score-induction aggregate-heads aggregate-ffns "
-    "average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
-    "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
-    "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
-    "Report": "figure table findings",
-    "Publish": "export-pruned push",
-    "Look": "task show verify",
-}
-"""Commands as the help groups them."""
-ELSEWHERE = {
-    **dict.fromkeys(("run", "plan", "task", "show", "verify", "push"), "commands"),
-    **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
-}
-"""Command to the module that declares it, where that is no step of the workflow."""
+from lm_headroom.warm import keeper
+from lm_headroom.warm.context import OFFLINE
 
 
 def function_of(command: str) -> str:
@@ -93,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for path, is_folder in written(function, bound.arguments):
                 check_writable(path, is_folder)
             settings = bound.arguments.get("settings")
-            if settings is not None:
-                _prepare_to_run(settings.device, settings.gpus)
+            if isinstance(settings, ModelSettings):
+                _prepare_to_run(settings)
         function(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         print(f"{name}: error: {_sentence(error)}", file=sys.stderr)
@@ -138,11 +124,17 @@ def _out_of_memory(error: BaseException) -> bool:
     return out_of_memory(error)
 
 
-def _prepare_to_run(device: str, gpus: int) -> None:
+def _prepare_to_run(settings: ModelSettings) -> None:
     """Settle what torch and transformers read when they are imported: no hub, and which GPUs there are."""
-    from lm_headroom.engine.gpus import claim
+    from lm_headroom.engine.gpus import claim, visible_gpus
 
     # Models and prompts are there; a library that looks for news of them would hang on a node without a network.
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    if device != "cpu":
-        claim(gpus)
+    os.environ.update(OFFLINE)
+    if settings.device != "cpu":
+        claim(settings.gpus)
+    # A fork of a process that uses a GPU cannot use it.
+    if keeper.connection is not None and (settings.device == "cpu" or not visible_gpus(os.environ)):
+        from lm_headroom.engine import keeping
+
+        model, dtype = settings.model, settings.dtype
+        keeper.hand_over(keeping.identity(model, dtype), lambda: keeping.keep(model, dtype, settings.device))

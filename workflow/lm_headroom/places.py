@@ -1,4 +1,4 @@
-"""Check that outputs can be written, before any work. Standard library only: the command line calls this first."""
+"""Folders: check that outputs can be written, and make private ones. Standard library only: every command uses this."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ def check_writable(path: Path, folder: bool = False) -> None:
     # Also asks the file system: on a read-only one, not even root may write.
     if not os.access(above, os.W_OK | os.X_OK):
         raise HeadroomError(f"{path} cannot be written: the folder {above} is read-only for you; write elsewhere")
+
+
+def private_folder(folder: Path) -> Path:
+    """Create a folder that only this user may enter, and return it.
+
+    Args:
+        folder: its place, in a folder that others can write to.
+
+    Raises:
+        HeadroomError: another user created it.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise HeadroomError(f"{folder}: this folder belongs to another user; remove it")
+    return folder

@@ -198,7 +198,7 @@ def test_a_folder_of_somebody_else_is_refused(host, tmp_path):
     host(TWO)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"lm-headroom-gpus-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    assert "this folder for GPU locks belongs to another user; remove it" in headroom().stderr
+    assert "this folder belongs to another user; remove it" in headroom().stderr
 
 
 def test_a_job_beside_others_has_no_hub():
@@ -209,7 +209,9 @@ def test_a_job_beside_others_has_no_hub():
     from lm_headroom.steps.score_induction import score_induction
 
     code = (
-        "import os; from lm_headroom import cli; cli._prepare_to_run('cpu', 1); from huggingface_hub import constants;"
+        "from lm_headroom.cli import _prepare_to_run; from lm_headroom.options import ModelSettings;"
+        "_prepare_to_run(ModelSettings(model='no.json', device='cpu'));"
+        "from huggingface_hub import constants;"
         "import datasets; print(constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)"
     )
     assert "settings" in inspect.signature(score_induction).parameters

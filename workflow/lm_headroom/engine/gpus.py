@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm_headroom.errors import HeadroomError
+from lm_headroom.places import private_folder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL = 1.0
@@ -122,11 +123,7 @@ def lock_folder() -> Path:
     Raises:
         HeadroomError: another user created it.
     """
-    folder = Path(tempfile.gettempdir()) / f"lm-headroom-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise HeadroomError(f"{folder}: this folder for GPU locks belongs to another user; remove it")
-    return folder
+    return private_folder(Path(tempfile.gettempdir()) / f"lm-headroom-gpus-{os.getuid()}")
 
 
 def _try_claim(devices: Sequence[Device], count: int, folder: Path) -> list[Device]:

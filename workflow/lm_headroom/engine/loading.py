@@ -29,6 +29,8 @@ from lm_headroom.models.resolve import check_agrees, check_checkpoint, check_rec
 from lm_headroom.models.sizes import model_from_config, read_config
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
+KEPT: dict[tuple[str, str], tuple[LoadedModel, str]] = {}
+"""Models that this process, a fork, found loaded: by record and number format, each with what loading it printed."""
 UNREADABLE = "transformers cannot load this checkpoint"
 
 
@@ -149,11 +151,21 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
     check_checkpoint(path, record["name"], allowed)
     # Before code of its own runs.
     check_record(Path(record_path), record, path)
-    trust = REMOTE_CODE in allowed
+    if kept_as(record_path, dtype) in KEPT:
+        loaded, printed = KEPT[kept_as(record_path, dtype)]
+        sys.stderr.write(printed)
+        return loaded
     if device == "cuda" and not torch.cuda.is_available():
         raise HeadroomError(
             "device cuda: PyTorch sees no GPU here; set device to auto or cpu, or install its CUDA build"
         )
+    return _open(Path(record_path), record, path, dtype, device)
+
+
+def _open(record_path: Path, record: dict[str, Any], path: Path, dtype: str, device: str) -> LoadedModel:
+    """Read tokenizer and shape of a checkpoint that was checked; the weights, when they are needed."""
+    allowed = [permission for permission in PERMISSIONS if record.get(permission)]
+    trust = REMOTE_CODE in allowed
     use_gpu = device != "cpu" and torch.cuda.is_available()
 
     def weights() -> Any:
@@ -183,8 +195,13 @@ def load(record_path: Path, dtype: str = "float32", device: str = "auto", thread
         skeleton = model_from_config(config, DTYPES[dtype], trust=trust)
     _check_tokenizer(tokenizer, path)
     shape = architectures.head_layout(skeleton)
-    check_agrees(Path(record_path), record, path, {"layers": shape.layers, "heads": shape.heads})
+    check_agrees(record_path, record, path, {"layers": shape.layers, "heads": shape.heads})
     return LoadedModel(tokenizer, record, skeleton, weights)
+
+
+def kept_as(record: Path, dtype: str) -> tuple[str, str]:
+    """Key of a model in :data:`KEPT`."""
+    return str(Path(record).resolve()), dtype
 
 
 def _check_tokenizer(tokenizer: Any, path: Path) -> None:

@@ -1,0 +1,250 @@
+"""Jobs in warm processes, beside the same jobs in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lm_headroom.checkout import WARM
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+KIND = "prompts"
+"""One that imports no torch."""
+JOB = """
+import json, os, resource, signal, sys, tempfile
+STREAMS = sys.stdin, sys.stdout, sys.stderr
+print(json.dumps({
+    "arguments": sys.argv[1:], "folder": os.getcwd(), "variable": os.environ.get("MINE"), "umask": os.umask(0o22),
+    "files": resource.getrlimit(resource.RLIMIT_NOFILE), "temporary": tempfile.gettempdir(), "input": sys.stdin.read(),
+    "nice": os.nice(0), "ignored": signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "encoding": sys.stdout.encoding,
+    "streams": [[text.line_buffering, text.write_through, text.isatty()] for text in STREAMS],
+    "path": sys.path,
+    "handlers": [signal.getsignal(n) is signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGCHLD)], "name": __name__,
+}))
+print("to the error stream", file=sys.stderr)
+sys.exit(int(sys.argv[1]))
+"""
+WAITING = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: (print("asked to stop", flush=True), sys.exit(7)))
+with open("runs", "a") as file:
+    print(os.getpid(), file=file)
+while not pathlib.Path("go").exists():
+    time.sleep(0.02)
+print("to the end")
+"""
+
+
+@pytest.fixture(scope="module")
+def sockets():
+    """A short folder for sockets; the warm processes end with it."""
+    with tempfile.TemporaryDirectory(prefix="warm-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start(sockets, tmp_path):
+    """Start a module of ``tmp_path`` in a warm process, or in one of its own."""
+
+    def starting(module, *arguments, warm=True, kind=KIND, prepare=None, **more):
+        command = [sys.executable, "-m", "lm_headroom.warm", kind, module, *arguments]
+        env = {**os.environ, "TMPDIR": str(sockets), "LANG": "C.UTF-8", WARM: "1" if warm else "0", **more}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(command, cwd=tmp_path, env=env, text=True, preexec_fn=prepare, **pipes)
+
+    return starting
+
+
+def warm_processes(sockets):
+    """The warm processes whose sockets are in a folder."""
+    return [
+        process for process in psutil.process_iter(["cmdline"])
+        if "lm_headroom.warm.server" in (process.info["cmdline"] or []) and str(sockets) in " ".join(process.cmdline())
+    ]  # fmt: skip
+
+
+def wait_for(what, seconds=60):
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (outcome := what()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return outcome
+
+
+def runs(tmp_path):
+    """Processes that have begun to run the waiting job."""
+    path = tmp_path / "runs"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def with_a_terminals_hangup_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def with_another_mask_and_limit():
+    os.umask(0o77)
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 4096))
+    os.nice(1)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("prepare", [None, with_a_terminals_hangup_ignored, with_another_mask_and_limit])
+def test_a_job_is_as_it_would_be_by_itself(start, sockets, tmp_path, prepare, unbuffered):
+    status = "3" if unbuffered else "0"
+    (tmp_path / "job.py").write_text(JOB)
+    outcomes = []
+    for warm in (False, True):
+        job = start("job", status, "two words", warm=warm, prepare=prepare, MINE="a value", PYTHONUNBUFFERED=unbuffered)
+        output, errors = job.communicate("from the input")
+        outcomes.append((json.loads(output), errors, job.returncode))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0]["arguments"] == [status, "two words"]
+    assert outcomes[0][2] == int(status)
+    assert warm_processes(sockets)
+
+
+def test_jobs_share_a_process_that_only_this_user_can_ask(start, sockets, tmp_path):
+    (tmp_path / "job.py").write_text("import os; print(os.getppid())")
+    parents = {start("job", PYTEST_CURRENT_TEST=str(n)).communicate()[0] for n in range(3)}
+    assert len(parents) == 1
+    folder = sockets / f"lm-headroom-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.glob("*.sock"))
+    other = start("job", ANOTHER="library may read this").communicate()[0]
+    assert other not in parents
+
+
+def test_a_changed_package_is_the_one_that_runs(start, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "job.py").write_text("import mine.code; print(mine.code.VALUE)")
+    for value in (1, 22):
+        (tmp_path / "mine" / "code.py").write_text(f"VALUE = {value}\n")
+        assert start("job").communicate()[0] == f"{value}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signals_reach_the_job(start, tmp_path, number):
+    """Asked to stop, it ends in its own way; who asked and is killed takes it along."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    assert pid != job.pid
+    job.send_signal(number)
+    output = job.communicate()[0]
+    assert (job.returncode, output) == ((7, "asked to stop\n") if number == signal.SIGTERM else (-9, ""))
+    wait_for(lambda: not psutil.pid_exists(pid))
+
+
+def test_a_killed_job_ends_as_a_killed_process_does(start, tmp_path):
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    os.kill(pid, signal.SIGKILL)
+    job.communicate()
+    assert job.returncode == -signal.SIGKILL
+
+
+def test_a_killed_warm_process_takes_its_jobs_along_and_they_run_by_themselves(start, sockets, tmp_path):
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    parent = psutil.Process(pid).ppid()
+    os.kill(parent, signal.SIGKILL)
+    wait_for(lambda: len(runs(tmp_path)) == 2)
+    assert not psutil.pid_exists(pid)
+    assert runs(tmp_path)[1] == job.pid
+    (tmp_path / "go").touch()
+    assert job.communicate()[0] == "to the end\n"
+    assert job.returncode == 0
+
+
+def test_it_ends_where_its_socket_is_gone(start, sockets, tmp_path):
+    (tmp_path / "job.py").write_text("import os; print(os.getppid())")
+    parent = int(start("job").communicate()[0])
+    for path in (sockets / f"lm-headroom-{os.getuid()}").glob("*.sock"):
+        path.unlink()
+    wait_for(lambda: not psutil.pid_exists(parent))
+
+
+@pytest.mark.parametrize("change", ["a folder of another kind", "a long path"])
+def test_without_a_socket_jobs_run_by_themselves(start, tmp_path, change):
+    (tmp_path / "job.py").write_text("import os; print(os.getpid())")
+    temporary = tmp_path / ("x" * 120)
+    temporary.mkdir()
+    if change == "a folder of another kind":
+        temporary = tmp_path / "t"
+        temporary.mkdir()
+        (temporary / f"lm-headroom-{os.getuid()}").write_text("")
+    job = start("job", TMPDIR=str(temporary))
+    assert job.communicate()[0] == f"{job.pid}\n"
+
+
+class TestKept:
+    """A model that is kept for the jobs of a study."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def record(tmp_path_factory, tokenizer):
+        from lm_headroom.models.resolve import resolve
+        from tests.support.tiny_models import tiny_model
+
+        folder = tmp_path_factory.mktemp("kept")
+        tiny_model("llama").save_pretrained(folder / "checkpoint")
+        tokenizer.save_pretrained(folder / "checkpoint")
+        resolve("tiny", str(folder / "checkpoint"), None, folder / "model.json")
+        return folder / "model.json"
+
+    @pytest.fixture
+    def score(self, record, sockets):
+        def scoring(out, warm=True, **more):
+            command = [sys.executable, "-m", "lm_headroom", "score-induction", "--model", record, "--device", "cpu",
+                       "--out", out, "--sequences", "2", "--threads", "2"]  # fmt: skip
+            env = {**os.environ, "TMPDIR": str(sockets), "PYTHONPATH": str(ROOT / "workflow"), WARM: str(int(warm))}
+            return subprocess.run(command, env=env | more, capture_output=True, text=True)
+
+        return scoring
+
+    def kept(self, sockets):
+        return {path.name for path in (sockets / f"lm-headroom-{os.getuid()}").glob("kept-*.sock")}
+
+    def test_scores_are_those_of_a_job_by_itself(self, score, sockets, tmp_path):
+        import pyarrow.parquet as pq
+
+        tables = []
+        for n, warm in enumerate((False, True, True)):
+            (tmp_path / str(n)).mkdir()
+            done = score(tmp_path / str(n), warm)
+            assert done.returncode == 0, done.stderr
+            tables.append(pq.read_table(tmp_path / str(n) / "prefix_matching.parquet").to_pydict())
+        assert tables[0] == tables[1] == tables[2]
+        assert len(self.kept(sockets)) == 1
+
+    def test_changed_weights_are_refused_as_by_a_job_by_itself(self, score, record, sockets, tmp_path):
+        assert score(tmp_path).returncode == 0
+        weights = record.parent / "checkpoint" / "model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        try:
+            warm, cold = score(tmp_path), score(tmp_path, warm=False)
+        finally:
+            weights.write_bytes(whole)
+        assert (warm.returncode, warm.stderr) == (cold.returncode, cold.stderr)
+        assert "digest" in warm.stderr
+
+    def test_a_killed_keeper_loses_nothing(self, score, sockets, tmp_path):
+        assert score(tmp_path).returncode == 0
+        for process in warm_processes(sockets):
+            process.kill()
+        assert score(tmp_path).returncode == 0
+        assert len(warm_processes(sockets)) == 2

@@ -1,0 +1,31 @@
+"""Names of the commands, and what is known of each before its module is imported. Nothing is imported here."""
+
+GROUPS = {
+    "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
+    "Score": "score-heads score-head-knockouts score-ffns select-ffns score-induction aggregate-heads aggregate-ffns "
+    "average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
+    "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
+    "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
+    "Report": "figure table findings",
+    "Publish": "export-pruned push",
+    "Look": "task show verify",
+}
+"""Commands as the help groups them."""
+ELSEWHERE = {
+    **dict.fromkeys(("run", "plan", "task", "show", "verify", "push"), "commands"),
+    **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
+}
+"""Command to the module that declares it, where that is no step of the workflow."""
+_WARM_GROUPS = {"Score": "model", "Evaluate": "model", "Analyse": "report", "Report": "report"}
+_WARM = {"render-prompts": "prompts", "resolve-model": "resolve", "export-pruned": "model"}
+
+
+def warm_kind(command: str) -> str | None:
+    """What a warm process imports for a command, a key of :data:`lm_headroom.warm.server.PRELOADS`; None for nothing.
+
+    Example:
+        >>> warm_kind("figure")
+        'report'
+    """
+    groups = (group for group, names in GROUPS.items() if command in names.split())
+    return _WARM.get(command) or _WARM_GROUPS.get(next(groups, ""))

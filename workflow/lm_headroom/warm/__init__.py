@@ -1,0 +1,1 @@
+"""Warm processes: imports and a loaded model that the jobs of a study share."""

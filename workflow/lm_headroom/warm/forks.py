@@ -1,0 +1,209 @@
+"""Fork a process for each job that asks, and let it run as the job would by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import io
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_headroom.checkout import WARM
+from lm_headroom.warm import context, sockets
+
+IDLE = 60.0
+"""Seconds without a job after which a warm process ends."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job that this process, a fork, is to run, with its streams and the connection to who asked."""
+
+    body: dict[str, Any]
+    streams: list[int]
+    connection: socket.socket
+
+
+def serve(listening: socket.socket, path: Path) -> Request | None:
+    """Fork a process for each request that arrives.
+
+    Args:
+        listening: the socket.
+        path: its place, which is removed in the end.
+
+    Returns:
+        In a forked process, its request; in this one None, after it was idle or its socket removed.
+    """
+    return _Server(listening, path).serve()
+
+
+class _Server:
+    def __init__(self, listening: socket.socket, path: Path) -> None:
+        self._listening, self._path = listening, path
+        self._inode = path.stat().st_ino
+        self._selector = selectors.DefaultSelector()
+        self._jobs: dict[int, socket.socket] = {}
+        self._running: set[int] = set()
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
+
+    def serve(self) -> Request | None:
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._listening, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        last = time.monotonic()
+        while self._running or (time.monotonic() - last < IDLE and self._is_here()):
+            for key, _ in self._selector.select(timeout=5.0):
+                last = time.monotonic()
+                if key.fileobj is self._listening:
+                    request = self._accept()
+                    if request is not None:
+                        return request
+                elif key.fileobj is self._woken:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4096)
+                else:
+                    self._hear(key.data, key.fileobj)
+            self._reap()
+        if self._is_here():
+            self._path.unlink(missing_ok=True)
+        return None
+
+    def _is_here(self) -> bool:
+        return self._path.exists() and self._path.stat().st_ino == self._inode
+
+    def _accept(self) -> Request | None:
+        connection, _ = self._listening.accept()
+        # Who asks has sent all at once; a process that hangs halfway does not hold up the others for long.
+        connection.settimeout(10.0)
+        try:
+            body, streams = sockets.receive_request(connection)
+        except (OSError, ValueError):
+            connection.close()
+            return None
+        connection.settimeout(None)
+        if "leave" in body or _is_closed(connection):
+            if "leave" in body and not self._running:
+                self._path.unlink(missing_ok=True)
+            connection.close()
+            for stream in streams:
+                os.close(stream)
+            return None
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._leave_to_the_parent()
+            _die_with(parent)
+            return Request(body, streams, connection)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        for stream in streams:
+            os.close(stream)
+        self._running.add(pid)
+        self._jobs[pid] = connection
+        self._selector.register(connection, selectors.EVENT_READ, data=pid)
+        sockets.send(connection, pid=pid)
+        return None
+
+    def _leave_to_the_parent(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self._selector.close()
+        for end in (self._listening, self._woken, self._waker, *self._jobs.values()):
+            end.close()
+
+    def _hear(self, pid: int, connection: Any) -> None:
+        """Pass on signals; who asked and is gone takes the job along."""
+        try:
+            received = connection.recv(4096)
+        except OSError:
+            received = b""
+        with contextlib.suppress(ProcessLookupError):
+            for message in sockets.messages(received):
+                os.kill(pid, int(message["signal"]))
+            if not received:
+                self._drop(pid)
+                os.killpg(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while self._running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            self._running.discard(pid)
+            if pid in self._jobs:
+                sockets.send(self._jobs[pid], status=status)
+                self._drop(pid)
+
+    def _drop(self, pid: int) -> None:
+        connection = self._jobs.pop(pid)
+        self._selector.unregister(connection)
+        connection.close()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies: a job without a warm process has no one to report to."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def become(request: Request) -> None:
+    """Take on a job's streams, folder, environment and import path, as if it had been started by who asked."""
+    for number, stream in enumerate(request.streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request.body["folder"])
+    os.environ.clear()
+    os.environ.update(request.body["environment"])
+    time.tzset()
+    sys.path[:] = request.body["path"]
+    importlib.invalidate_caches()
+    tempfile.tempdir = None
+    # Anew: the old ones believe that they write to a file.
+    unbuffered = bool(getattr(sys.stdout, "write_through", False))
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        old = getattr(sys, name)
+        raw = io.FileIO(old.fileno(), mode, closefd=False)
+        # As the interpreter does at its start.
+        lines = not unbuffered and (raw.isatty() or name == "stderr")
+        buffer: Any = io.BufferedReader(raw) if mode == "r" else raw if unbuffered else io.BufferedWriter(raw)
+        text = io.TextIOWrapper(buffer, old.encoding, old.errors, None, lines, unbuffered)
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run(request: Request) -> None:
+    """Run a job's module in this fresh fork; does not return."""
+    module = request.body["module"]
+    if module == context.PACKAGE.name:
+        # This process is the warm one.
+        os.environ[WARM] = "0"
+    sys.argv[1:] = request.body["arguments"]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit(0)

@@ -1,0 +1,65 @@
+"""Hand a job over to a warm process that keeps its model, loaded and proved."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.warm import forks, sockets
+
+connection: socket.socket | None = None
+"""In a job of a warm process that keeps no model: the connection to who asked for the job."""
+
+
+def hand_over(identity: str, load: Callable[[], None]) -> None:
+    """Send this job to the process that keeps its model, which this starts if there is none.
+
+    Returns where the job is to go on in this process: it was started cold, or keeps the model itself. Else this process
+    ends, and who asked for the job asks the other one.
+
+    Args:
+        identity: of code, model and number format.
+        load: loads the model, and keeps it for who asks for it in this process.
+    """
+    global connection
+    if connection is None:
+        return
+    path = sockets.folder() / f"kept-{identity}.sock"
+    with sockets.alone(path):
+        there = sockets.connect(path)
+        if there is None:
+            sockets.ask_to_leave(path.parent, "kept", 0)
+            listening = sockets.listen(path)
+            if os.fork() == 0:
+                caller, connection = connection, None
+                caller.close()
+                _keep(listening, path, load)
+                return
+    sockets.send(connection, elsewhere=str(path))
+    os._exit(0)
+
+
+def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> None:
+    """Load, and serve; returns in the processes that are forked for jobs, which then run them, and in no other."""
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    os.chdir("/")
+    try:
+        # A job that cannot load its model says so itself.
+        with contextlib.suppress(HeadroomError):
+            load()
+        request = forks.serve(listening, path)
+    except BaseException:
+        # Who waits sees the connection closed, and runs the job itself, with the message.
+        os._exit(1)
+    if request is None:
+        os._exit(0)
+    forks.become(request)
+    request.connection.close()
+    forks.run(request)

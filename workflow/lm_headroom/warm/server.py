@@ -1,0 +1,54 @@
+"""``python -m lm_headroom.warm.server``: a warm process. It imports libraries once and forks a process per job.
+
+It holds no module of this package but these, so that each job runs the code of its own checkout as it is now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lm_headroom.warm import context, forks, keeper
+
+_COMMON = ("cyclopts", "pydantic", "pyarrow.parquet", "numpy")
+_TRANSFORMERS = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama")
+PRELOADS: dict[str, Sequence[str]] = {
+    "model": (*_COMMON, *_TRANSFORMERS, "accelerate", "scipy.stats"),
+    "resolve": (*_COMMON, *_TRANSFORMERS),
+    "report": (*_COMMON, "matplotlib.pyplot", "seaborn", "scipy.stats", "pandas"),
+    "prompts": (*_COMMON, "lm_eval.tasks", "datasets"),
+    "snakemake": (*_COMMON, "snakemake.cli"),
+}
+"""Libraries that the jobs of each kind import."""
+
+
+def _forget_the_package() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_headroom"]:
+        del sys.modules[name]
+
+
+def main() -> None:
+    """Import the libraries of a kind of job and serve."""
+    kind, path, descriptor = sys.argv[1:]
+    if kind == "model":
+        # The hub's client reads these when it is imported; jobs that run models set them, too.
+        os.environ.update(context.OFFLINE)
+    for name in PRELOADS[kind]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    request = forks.serve(socket.socket(fileno=int(descriptor)), Path(path))
+    if request is None:
+        return
+    forks.become(request)
+    _forget_the_package()
+    vars(importlib.import_module(keeper.__name__))["connection"] = request.connection
+    forks.run(request)
+
+
+if __name__ == "__main__":
+    main()
