@@ -1,6 +1,6 @@
-"""``python -m lm_headroom.warm KIND MODULE ARGUMENT...``: run a module in a warm process of a kind, or here."""
+"""``python -m lm_headroom.warm KIND MODULE ARGUMENT...``: run a module in a warm process of a kind, or by itself."""
 
-import runpy
+import os
 import sys
 
 from lm_headroom.warm.client import run
@@ -9,6 +9,6 @@ if __name__ == "__main__":
     kind, module, *arguments = sys.argv[1:]
     status = run(kind, module, arguments)
     if status is None:
-        sys.argv[1:] = arguments
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        # A fresh interpreter: the module may be to import another copy of this package.
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     sys.exit(status)

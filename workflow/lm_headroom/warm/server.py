@@ -27,11 +27,6 @@ PRELOADS: dict[str, Sequence[str]] = {
 """Libraries that the jobs of each kind import."""
 
 
-def _forget_the_package() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_headroom"]:
-        del sys.modules[name]
-
-
 def main() -> None:
     """Import the libraries of a kind of job and serve."""
     kind, path, descriptor = sys.argv[1:]
@@ -45,8 +40,10 @@ def main() -> None:
     if request is None:
         return
     forks.become(request)
-    _forget_the_package()
-    vars(importlib.import_module(keeper.__name__))["connection"] = request.connection
+    for name in [name for name in sys.modules if name.partition(".")[0] == context.PACKAGE.name]:
+        del sys.modules[name]
+    if request.body["module"] == context.PACKAGE.name:
+        vars(importlib.import_module(keeper.__name__))["connection"] = request.connection
     forks.run(request)
 
 
