@@ -34,7 +34,11 @@ def alone(path: Path) -> Iterator[None]:
     """Hold the lock beside a socket, so that one process at a time makes it."""
     with open(path.with_suffix(".lock"), "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            # A process that was forked meanwhile has the file, too, and with it the lock.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def connect(path: Path) -> socket.socket | None:
