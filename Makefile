@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
 .PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
-.PHONY: notebooks
+.PHONY: notebooks tasks
 .PHONY: clean
 
 help:  ## list these targets
@@ -85,7 +85,7 @@ bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, 
 	snakemake $(MODEL)
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(call quoted,$(RECORDS)) --model $(MODEL)
 
-tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported and write docs/tasks.md: minutes
+tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported; write docs/tasks.md and the names of all: minutes
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.make
 
 test: lint types unit  ## run all checks: lint, types, tests
