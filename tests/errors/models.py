@@ -369,6 +369,11 @@ def _(bench):
     return bench.resolve(folder)
 
 
+@CASES.case("a model without a chat template")
+def _(bench):
+    return bench.resolve(bench.checkpoint(), None, "--chat-template")
+
+
 @CASES.case("a window too short for the induction sequences")
 def _(bench):
     return bench.resolve(bench.checkpoint(), None, "--sequences", "100")

@@ -35,6 +35,7 @@ STUDIES = {
     "a truth value that may be text": "add_bos: yes",
     "a model named like a number": "models: {125: {source: embedded}}",
     "a number beyond its bounds": f"threads: {10**30}",
+    "a task of a study that nothing defines": "tasks: [piqa, arc_eazy]",
     "a name with a line break": 'tasks: ["piqa\\n"]',
     "a source like an option": "models: {m: {source: -x}}",
     "a random order twice": "pruning: {controls: [random_1, random_01]}",

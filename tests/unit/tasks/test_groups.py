@@ -96,7 +96,14 @@ def test_members_that_change_a_task_make_the_group_none():
 
 
 @pytest.mark.parametrize(
-    "values", [{"tasks": 3}, {"tasks": [3]}, {"tasks": ["glue"], "task_folders": ["none"]}, {"unseen": None}]
+    "values",
+    [
+        {"tasks": 3},
+        {"tasks": [3]},
+        {"tasks": ["a b", "glue"]},
+        {"tasks": ["glue"], "task_folders": ["none"]},
+        {"unseen": None},
+    ],
 )
 def test_what_is_no_study_is_left_for_reading_to_refuse(values):
     assert with_subtasks(values) == values

@@ -22,6 +22,7 @@ from lm_headroom.study.choices import DEFAULT_PROMPTS
 from lm_headroom.study.config import Study
 from lm_headroom.study.reading import parse_study, read_file
 from lm_headroom.study.task_entry import expanded
+from lm_headroom.study.values import check_tasks
 from lm_headroom.tasks.digest import task_config
 from lm_headroom.tasks.files import TASK_FOLDERS, read_task_yaml, task_yamls
 
@@ -124,7 +125,7 @@ def with_subtasks(values: Mapping[str, Any], base: Path = Path()) -> dict[str, A
         for part in sections:
             section = section.get(part) if isinstance(section, dict) else None
         entries = section.get(last) if isinstance(section, dict) else None
-        if isinstance(entries, list) and all(isinstance(_name(entry), str) for entry in entries):
+        if isinstance(entries, list) and None not in map(_name, entries):
             section[last] = list(_entries(key, entries, names, listed["lm-eval"]))
     return expanded_values
 
@@ -134,23 +135,30 @@ def read_with_subtasks(path: Path, base: Path = Path()) -> Study:
     return parse_study(with_subtasks(read_file(path), base))
 
 
-def _name(entry: Any) -> Any:
-    return entry.get("name") if isinstance(entry, Mapping) else entry
+def _name(entry: Any) -> str | None:
+    """The name of an entry; None where it is none that a task can have."""
+    name = entry.get("name") if isinstance(entry, Mapping) else entry
+    try:
+        return check_tasks([name])[0] if isinstance(name, str) else None
+    except ValueError:
+        return None
 
 
 def _entries(key: str, entries: list[Any], names: TaskNames, release: str) -> Iterator[Any]:
     """Entries with tasks in place of groups; what is there twice as it was written stays so, and is refused later."""
-    written = [_name(entry) for entry in entries]
+    written = {name for name in map(_name, entries) if name is not None}
     for entry in entries:
+        name = _name(entry) or ""
         is_own = isinstance(entry, Mapping) and entry.get("file")
-        tasks = [_name(entry)] if is_own else list(names.expand(_name(entry)))
-        if tasks == [_name(entry)]:
+        tasks = [name] if is_own else list(names.expand(name))
+        if tasks == [name]:
             if not is_own:
-                _check_defined(key, tasks[0], names, release)
+                _check_defined(key, name, names, release)
             yield entry
-        for task in tasks if tasks != [_name(entry)] else ():
+            continue
+        for task in tasks:
             if task not in written:
-                written.append(task)
+                written.add(task)
                 yield {**entry, "name": task} if isinstance(entry, Mapping) else task
 
 
