@@ -6,6 +6,9 @@ Standard library only: the Snakefile imports this module at every parse.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from lm_headroom.errors import HeadroomError
@@ -14,6 +17,8 @@ VARIABLE = "LM_HEADROOM_CHECKOUT"
 """Names the workflow's folder to its jobs, which refuse to run from another checkout."""
 
 
+TARGET_JOBS = "--target-jobs"
+"""Snakemake's option for what a submitted job makes: one target, or several of a group."""
 WARM = "LM_HEADROOM_WARM"
 """Jobs share warm processes where this variable is 1, as it is unless the user sets another value."""
 
@@ -89,8 +94,24 @@ def job_environment(package_folder: Path, workflow: Path, scratch: Path) -> dict
         folder = scratch / "package"
         folder.mkdir()
         (folder / "lm_headroom").symlink_to(package_folder / "lm_headroom")
-    warm = {WARM: os.environ.get(WARM, "1")}
-    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", VARIABLE: str(folder), **warm}
+    warm = "0" if is_submitted_alone(sys.argv) else os.environ.get(WARM, "1")
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", VARIABLE: str(folder), WARM: warm}
+
+
+def is_submitted_alone(arguments: Sequence[str]) -> bool:
+    """Whether this Snakemake runs one job on a cluster's node, which then has no other to share anything with.
+
+    Args:
+        arguments: Snakemake's command line.
+
+    Example:
+        >>> is_submitted_alone(["snakemake", "--target-jobs", "score_heads:task=copa", "--mode", "remote"])
+        True
+    """
+    if TARGET_JOBS not in arguments:
+        return False
+    following = arguments[arguments.index(TARGET_JOBS) + 1 :]
+    return len(list(takewhile(lambda word: not word.startswith("--"), following))) == 1
 
 
 def check_job() -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from lm_headroom.audit.invocation import is_alone, makes_results
-from lm_headroom.checkout import VARIABLE, check_job, check_places, check_writable_for_snakemake, job_environment
+from lm_headroom.checkout import (
+    VARIABLE,
+    check_job,
+    check_places,
+    check_writable_for_snakemake,
+    is_submitted_alone,
+    job_environment,
+)
 from lm_headroom.errors import HeadroomError
 from tests.support.paths import ROOT
 
@@ -104,3 +111,16 @@ def test_a_folder_that_is_called_headroom_is_not_run(tmp_path):
     )
     assert "in-context learning" in done.stdout
     assert Path(environment[VARIABLE]) == WORKFLOW
+
+
+@pytest.mark.parametrize(
+    ("command", "alone"),
+    [
+        ("snakemake --cores 2 figures", False),
+        ("snakemake --snakefile x --target-jobs score_heads:task=copa --allowed-rules score_heads --mode remote", True),
+        ("snakemake --target-jobs score_heads:task=copa score_heads:task=piqa --allowed-rules score_heads", False),
+        ("snakemake --allowed-rules score_heads --target-jobs score_heads:task=copa", True),
+    ],
+)
+def test_a_job_of_a_cluster_has_none_to_share_a_process_with_unless_it_is_one_of_a_group(command, alone):
+    assert is_submitted_alone(command.split()) == alone
