@@ -22,6 +22,7 @@ from lm_headroom.report.findings.words import listed
 from lm_headroom.report.pages import write_page
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.method import describe_method
 
 IN_SHORT = "In short"
 """The first section, which `make demo` prints."""
@@ -48,7 +49,7 @@ def findings(matrix: ResultsMatrix) -> str:
         "5. Where the induction heads are, and whether pruning keeps them": induction_findings(matrix, chance),
     }
     sections = {IN_SHORT: in_short(sections.values()), **sections}
-    intro = f"The study's tasks are {listed(matrix.tasks)}. {INTRO}"
+    intro = f"The study's tasks are {listed(matrix.tasks)}. {describe_method(matrix)}{INTRO}"
     return "\n".join([intro, *(line for name, lines in sections.items() for line in ("", f"## {name}", *lines)), ""])
 
 
