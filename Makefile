@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
 .PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
-.PHONY: notebooks tasks
+.PHONY: notebooks tasks models
 .PHONY: clean
 
 help:  ## list these targets
@@ -87,6 +87,9 @@ bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, 
 
 tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported; write docs/tasks.md and the names of all: minutes
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.make
+
+models: $(VENV)/.dev  ## try all model types of transformers and write docs/models.md: minutes
+	PYTHONPATH=workflow $(BIN)/python -m tests.served.models
 
 test: lint types unit  ## run all checks: lint, types, tests
 

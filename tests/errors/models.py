@@ -110,7 +110,7 @@ def _(bench):
     return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map))
 
 
-@CASES.case("code of its own for a family that is not supported")
+@CASES.case("code of its own without a class for its configuration")
 def _(bench):
     auto_map = {"AutoModelForCausalLM": "modeling.Phi3SmallForCausalLM"}
     return bench.resolve(bench.checkpoint(model_type="phi3_small", auto_map=auto_map), None, "--trust-remote-code")

@@ -87,7 +87,7 @@ def test_noise_lowers_the_srcc_and_not_what_is_corrected_for_it():
 
 def test_each_head_is_as_likely_to_be_in_the_sample(monkeypatch):
     """1000 seeds: each of 12 heads is in 7 of 12 samples, give or take the binomial error."""
-    from lm_headroom.models.architectures import HeadLayout
+    from lm_headroom.models.architecture import HeadLayout
     from lm_headroom.scoring import knockout as oracle
 
     counts = np.zeros((3, 4))

@@ -23,7 +23,7 @@ ALLOWED = {
     name: frozenset(allowed.split())
     for name, allowed in {
         "cli": "warm commands steps planning audit report results scoring engine models tasks artifacts options study",
-        "commands": "options planning publishing audit results models tasks artifacts study",
+        "commands": "options planning publishing audit results engine models tasks artifacts study",
         "steps": "options report results pruned scoring engine models tasks artifacts analysis study",
         "planning": "options results scoring engine models tasks artifacts analysis study",
         "publishing": "audit artifacts",
@@ -44,7 +44,15 @@ ALLOWED = {
 }
 """What each package may import, highest first: no package imports one that stands before it."""
 
-IMPORT_TORCH = ("engine", "scoring", "pruned", "planning.plan", "steps.prepare_evaluation", "steps.prepare_scoring")
+IMPORT_TORCH = (
+    "engine",
+    "scoring",
+    "pruned",
+    "models.inference",
+    "planning.plan",
+    "steps.prepare_evaluation",
+    "steps.prepare_scoring",
+)
 """Packages and modules that import torch when they are imported; steps import the last two within functions."""
 
 

@@ -16,6 +16,7 @@ from benchmarks.pruned import pruned
 from benchmarks.report import page, stamp, write
 from benchmarks.rivals import Harness, released_importance
 from lm_headroom.engine.likelihood import encode
+from lm_headroom.models.architectures import architecture_of
 from lm_headroom.planning.plan import costs_of
 from tests.support.paths import ROOT
 from tests.support.tiny_models import count_operations, tiny_model
@@ -64,6 +65,8 @@ def test_counted_operations_are_those_that_the_others_make(bench, size):
     """torch counts the linear maps of what really runs, and the rotary embedding's small product."""
     ours, rival = bench.loaded(), Harness(bench.record, "float32")
     costs = costs_of(ours.model)
+    # Once per model, by a pass without weights, which is counted, too.
+    architecture_of(rival.model)
     asked = bench.pairs("copa", 0)
     documents = encode([row[:3] for row in asked], ours.tokenizer, ours.max_positions)
     linear = replace(costs, heads=0)

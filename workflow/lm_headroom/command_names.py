@@ -8,11 +8,11 @@ GROUPS = {
     "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
     "Report": "figure table findings",
     "Publish": "export-pruned push",
-    "Look": "task show verify",
+    "Look": "model task show verify",
 }
 """Commands as the help groups them."""
 ELSEWHERE = {
-    **dict.fromkeys(("run", "plan", "task", "show", "verify", "push"), "commands"),
+    **dict.fromkeys(("run", "plan", "model", "task", "show", "verify", "push"), "commands"),
     **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
 }
 """Command to the module that declares it, where that is no step of the workflow."""

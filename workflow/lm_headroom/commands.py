@@ -73,6 +73,26 @@ def plan(
     print(f"\n{format_power(read_with_subtasks(study), results)}")
 
 
+def model(source: str, /, *, revision: str | None = None, dtype: Dtype = "float32", explain: bool = False) -> None:
+    """Print whether a model is served, and where it has its heads and FFNs.
+
+    Args:
+        source: a checkpoint folder or a hub name.
+        revision: branch, tag or commit of a hub name.
+        dtype: number format of the proofs.
+        explain: also read its weights, and prove that heads and FFNs can be removed exactly.
+
+    Raises:
+        HeadroomError: the model is not served; says why.
+
+    Example:
+        lm-headroom model facebook/opt-125m --explain
+    """
+    from lm_headroom.engine.explanation import explain as explanation
+
+    print(explanation(source, revision, dtype, explain))
+
+
 def task(
     action: Literal["check"], name: str, /, *, study: Path = Path("config.yaml"), shots: Count | None = None
 ) -> None:

@@ -31,6 +31,7 @@ from lm_headroom.engine.ablation import ZERO
 from lm_headroom.engine.loading import gates_without, load, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.resolve import resolve
 from lm_headroom.options import EvaluationSettings
 from lm_headroom.pruned import export as writing
@@ -166,9 +167,9 @@ def test_transformers_own_loading_refuses_it(exported):
 
 def test_tied_embeddings_stay_tied(tmp_path):
     """As in OPT, whose output embedding is its input embedding and is stored once."""
-    prune_for_good(
-        tiny_model("opt").float(), Remainder.without(architectures.HeadLayout(3, 4, 4, 6), [(0, 1)])
-    ).save_pretrained(tmp_path)
+    prune_for_good(tiny_model("opt").float(), Remainder.without(HeadLayout(3, 4, 4, 6), [(0, 1)])).save_pretrained(
+        tmp_path
+    )
     model = load_pruned(tmp_path)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
@@ -176,7 +177,7 @@ def test_tied_embeddings_stay_tied(tmp_path):
 
 
 def test_number_formats_are_the_checkpoints_or_as_asked(tmp_path):
-    left = Remainder.without(architectures.HeadLayout(3, 4, 2, 6), [(0, 1)], [2])
+    left = Remainder.without(HeadLayout(3, 4, 2, 6), [(0, 1)], [2])
     prune_for_good(tiny_model("llama").bfloat16(), left).save_pretrained(tmp_path)
     assert load_pruned(tmp_path).dtype == torch.bfloat16
     assert load_pruned(tmp_path, dtype=torch.float32).dtype == torch.float32
@@ -184,9 +185,7 @@ def test_number_formats_are_the_checkpoints_or_as_asked(tmp_path):
 
 def test_beams_and_static_caches_work_without_heads_in_the_first_layer(tmp_path):
     heads, ffns = CASES["first layer without heads"]
-    model = prune_for_good(
-        tiny_model("llama").float(), Remainder.without(architectures.HeadLayout(3, 4, 2, 6), heads, ffns)
-    )
+    model = prune_for_good(tiny_model("llama").float(), Remainder.without(HeadLayout(3, 4, 2, 6), heads, ffns))
     options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
     greedy = model.generate(TOKENS, **options)
     assert torch.equal(model.generate(TOKENS, cache_implementation="static", **options), greedy)
@@ -529,7 +528,7 @@ def layer_weight(model):
     ],
 )
 def test_a_folder_that_is_no_whole_export_is_refused(tmp_path, spoil, message):
-    left = Remainder.without(architectures.HeadLayout(3, 4, 4, 6), [(0, 1)], [2])
+    left = Remainder.without(HeadLayout(3, 4, 4, 6), [(0, 1)], [2])
     prune_for_good(tiny_model("opt").float(), left).save_pretrained(tmp_path / "pruned")
     spoil(tmp_path / "pruned")
     with pytest.raises(HeadroomError, match=message):

@@ -18,7 +18,7 @@ from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.engine.resume_cache import ResumeCache
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import HeadLayout
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.knockout import gold_losses, head_oracle_columns, knock_out_heads, sample_heads
 from lm_headroom.scoring.oracle_scores import oracle_scores

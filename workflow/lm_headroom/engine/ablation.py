@@ -87,7 +87,9 @@ class _Measured(Ablation):
             # The last FFN at all columns, too.
             layout = replace(batch.layout(), needed=None)
             with interventions.layout(layout), interventions.capture() as heads, interventions.capture_ffns() as ffns:
-                loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+                architectures.body(loaded.model)(
+                    input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+                )
             return [heads[n].value.flatten(0, -3) for n in n_layers], [ffns[n].value.flatten(0, -2) for n in n_layers]
 
         for batch, (heads, ffns) in batches.each(run):

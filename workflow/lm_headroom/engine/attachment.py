@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,9 +13,18 @@ import torch
 from torch import Tensor
 
 from lm_headroom.engine import attention_adapters
-from lm_headroom.engine.interventions import IMPLEMENTATION, Interventions, Layout, TreeMask
-from lm_headroom.engine.rounding import TIMES_WRITTEN_OUT, Trace, agree, find_fault, measure_spread, trace_layers
-from lm_headroom.engine.unembedding import logits
+from lm_headroom.engine.interventions import IMPLEMENTATION, Capture, Interventions, Layout, TreeMask
+from lm_headroom.engine.rounding import (
+    TIMES_WRITTEN_OUT,
+    Trace,
+    agree,
+    find_fault,
+    measure_spread,
+    tolerance,
+    trace_layers,
+    unit_in_last_place,
+)
+from lm_headroom.engine.unembedding import FACTOR, find_factor, logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.settings import other_dtype
@@ -27,18 +38,21 @@ def attach(model: Any) -> Interventions:
             called exactly once per layer; open gates change the logits; closed heads or omitted FFNs do not; sequences
             packed into a tree differ from separate ones; or a restarted pass gives other logits.
     """
-    row = architectures.check_config(model.config.to_dict())
-    shape = architectures.head_layout(model)
+    architectures.check_config(model.config.to_dict())
+    row, shape = architectures.architecture_of(model), architectures.head_layout(model)
+    if model.dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
+        # The default multiplies experts' weights by a kernel that has no float64.
+        model.set_experts_implementation("eager")
     tokens = _probe_tokens(model)
-    with torch.no_grad(), trace_layers(model) as own:
-        before = model(input_ids=tokens, use_cache=False).logits
+    own, before, raw = _own_pass(model, tokens)
     if not torch.isfinite(before).all():
         raise HeadroomError(
             f"the model's logits are not finite in {str(before.dtype).removeprefix('torch.')}: its numbers overflow; "
             + other_dtype(str(before.dtype))
         )
+    setattr(model, FACTOR, find_factor(model, raw, before))
     norms = architectures.ffn_output_norms(model)
-    interventions = Interventions(shape, row.returns_tuple, norms_ffns=norms is not None)
+    interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results)
     for module in architectures.attention_modules(model):
         module.lm_headroom_interventions = interventions
     for number, layer in enumerate(architectures.layers(model)):
@@ -63,6 +77,23 @@ def attach(model: Any) -> Interventions:
     return interventions
 
 
+@torch.no_grad()
+def _own_pass(model: Any, tokens: Tensor) -> tuple[Trace, Tensor, Tensor]:
+    """Run the model as it is: the trace of its layers, its logits, and its output embedding of last hidden states."""
+    last: list[Tensor] = []
+    # Some models call only the decoder in their body; of two that are called, the outer one ends later.
+    bodies = (
+        architectures.body(model),
+        model.get_submodule(architectures.architecture_of(model).layers.rpartition(".")[0]),
+    )
+    hooks = [part.register_forward_hook(lambda _, arguments, out: last.append(out[0])) for part in bodies]
+    with trace_layers(model) as own:
+        values = model(input_ids=tokens, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return own, values, model.get_output_embeddings()(last[-1])
+
+
 def _probe_tokens(model: Any) -> Tensor:
     """Twelve tokens spread over the vocabulary, [1, 12]."""
     device = architectures.input_device(model)
@@ -73,13 +104,20 @@ def _probe_tokens(model: Any) -> Tensor:
 def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
     """Prove that interventions are exact for a model.
 
+    All passes but that of packed rows get the unmodified model's inputs of layers, so that proofs share them.
+
     Args:
         model, interventions: the model and its interventions, attached.
         tokens: the input of the proofs, [1, pos].
         own, before: trace of the unmodified model's layers, and its logits.
     """
     interventions.calls.clear()
-    with trace_layers(model) as opened, measure_spread(interventions, opened):
+    with (
+        trace_layers(model, own.inputs) as opened,
+        measure_spread(interventions, opened),
+        interventions.capture_ffns() as added,
+        _streams(model, opened) as streams,
+    ):
         values = model(input_ids=tokens, use_cache=False).logits
     if interventions.calls != Counter(range(interventions.shape.layers)):
         raise HeadroomError(
@@ -87,19 +125,17 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
             f"was called {dict(interventions.calls)} times for {interventions.shape.layers} layers; this model "
             f"cannot be pruned here"
         )
-    _prove_attention(model, interventions, tokens, replace(own, spread=opened.spread), before)
+    _prove_attention(model, opened, values, replace(own, spread=opened.spread), before)
     _prove_packing(model, interventions, tokens, opened)
-    _prove_gates(model, interventions, tokens, values)
+    _prove_gates(model, interventions, tokens, opened)
     _prove_restart(model, interventions, tokens, opened, values)
-    _prove_ffns(model, interventions, tokens, values)
+    _prove_ffns(model, interventions, tokens, opened, streams, added)
     interventions.calls.clear()
 
 
-def _prove_attention(model: Any, interventions: Interventions, tokens: Tensor, own: Trace, before: Tensor) -> None:
+def _prove_attention(model: Any, opened: Trace, values: Tensor, own: Trace, before: Tensor) -> None:
     """Compare the model with all gates open with the unmodified model."""
-    with trace_layers(model, own.inputs) as trace:
-        values = model(input_ids=tokens, use_cache=False).logits
-    why = find_fault(trace, own, TIMES_WRITTEN_OUT)
+    why = find_fault(opened, own, TIMES_WRITTEN_OUT)
     if not why and not agree(values, before):
         why = "given the same input, the last layer's output gives others"
     if why:
@@ -114,14 +150,14 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
     with trace_layers(model) as second, measure_spread(interventions, second):
-        model.base_model(input_ids=row, use_cache=False)
+        architectures.body(model)(input_ids=row, use_cache=False)
     expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)
     sees[:, n:] = torch.ones(own, own, dtype=torch.bool).tril()
     positions = torch.cat([torch.arange(n), torch.arange(shared, shared + own), torch.arange(5)]).to(tokens.device)
     trees = (TreeMask(n + own, n, sees.to(tokens.device)), TreeMask(5, 5))
     with interventions.layout(Layout(trees, positions=positions)), trace_layers(model, expected.inputs) as packed:
-        model.base_model(
+        architectures.body(model)(
             input_ids=torch.cat([tokens, row[:, shared:], tokens[:, :5]], dim=1),
             position_ids=positions[None],
             use_cache=False,
@@ -133,8 +169,8 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
         )
 
 
-def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opened: Tensor) -> None:
-    """Close every other head, then the rest: no output of theirs may reach the projections, and logits must change.
+def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opened: Trace) -> None:
+    """Close every other head, then the rest: no output of theirs may reach the projections, and layers must change.
 
     Some heads, or all heads of some layers, may write nothing, for example if another tool zeroed them; not all may.
     """
@@ -142,8 +178,9 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
     tells = False
     for rest in range(2):
         gates = (numbers % 2 != rest).to(tokens.device, torch.float32)
-        with interventions.gates(gates), trace_layers(model) as closed:
-            tells |= not torch.equal(model(input_ids=tokens, use_cache=False).logits, opened)
+        with interventions.gates(gates), trace_layers(model, opened.inputs) as closed:
+            model(input_ids=tokens, use_cache=False)
+        tells |= not all(map(torch.equal, closed.outputs, opened.outputs))
         for layer, outputs in enumerate(closed.heads):
             heard = outputs.unflatten(-1, (interventions.shape.heads, -1)).any(dim=-1)[0].any(dim=0)
             leaks = (heard & (gates[layer] == 0).to(heard.device)).nonzero().flatten().tolist()
@@ -157,16 +194,39 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
             f"family {model.config.model_type!r}: closing the first layer's heads changes nothing, nor does closing "
             "those of any other layer; this model's heads cannot be pruned here"
         )
+    _prove_projections(model, tokens, opened, closed, gates)
+
+
+def _prove_projections(model: Any, tokens: Tensor, opened: Trace, closed: Trace, gates: Tensor) -> None:
+    """Compare heads closed by gates with zeros in their places of the output projections' inputs, layer by layer."""
+    hooks = [
+        projection.register_forward_pre_hook(partial(_silence, open_heads=gates[layer]))
+        for layer, projection in enumerate(architectures.output_projections(model))
+    ]
+    with trace_layers(model, opened.inputs) as zeroed:
+        model(input_ids=tokens, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    if why := find_fault(closed, replace(zeroed, spread=opened.spread), TIMES_WRITTEN_OUT):
+        raise HeadroomError(
+            f"family {model.config.model_type!r}: closing heads is not the same as leaving out their part of the "
+            f"output projection's input ({why}); this model's heads cannot be pruned here"
+        )
+
+
+def _silence(_: Any, arguments: tuple[Tensor, ...], open_heads: Tensor) -> tuple[Tensor, ...]:
+    heads = arguments[0].unflatten(-1, (len(open_heads), -1)) * open_heads.to(arguments[0])[:, None]
+    return (heads.flatten(-2), *arguments[1:])
 
 
 def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
     """Check a pass restarted at the last layer, and logits computed from last hidden states."""
     last = interventions.shape.layers - 1
     with interventions.restart(last, kept.inputs[last]):
-        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         return
-    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         raise HeadroomError(
             f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
@@ -178,11 +238,58 @@ def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kep
     )
 
 
-def _prove_ffns(model: Any, interventions: Interventions, tokens: Tensor, opened: Tensor) -> None:
-    with interventions.without_ffns(range(interventions.shape.layers)):
-        without = model(input_ids=tokens, use_cache=False).logits
-    if torch.equal(without, opened):
+@contextmanager
+def _streams(model: Any, trace: Trace) -> Iterator[list[Tensor]]:
+    """The residual stream at the end of each layer: its output, or what a norm there takes."""
+    path = architectures.architecture_of(model).last_norm
+    if not path:
+        yield trace.outputs
+        return
+    kept: list[Tensor] = []
+    hooks = [
+        getattr(layer, path).register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0].clone()))
+        for layer in architectures.layers(model)
+    ]
+    yield kept
+    for hook in hooks:
+        hook.remove()
+
+
+def _prove_ffns(
+    model: Any,
+    interventions: Interventions,
+    tokens: Tensor,
+    opened: Trace,
+    streams: list[Tensor],
+    added: dict[int, Capture],
+) -> None:
+    """Check of each layer that leaving out its FFN takes from the residual stream a multiple of what the FFN adds.
+
+    Args:
+        model, interventions, tokens: see :func:`_prove`.
+        opened, streams, added: of the pass with all FFNs: trace, residual streams, and what FFNs add.
+    """
+    with (
+        interventions.without_ffns(range(interventions.shape.layers)),
+        trace_layers(model, opened.inputs) as trace,
+        _streams(model, trace) as rests,
+    ):
+        model(input_ids=tokens, use_cache=False)
+    if all(map(torch.equal, rests, streams)):
         raise HeadroomError(
             f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
             "this model's FFNs cannot be pruned here"
         )
+    for layer, (before, after) in enumerate(zip(streams, rests, strict=True)):
+        addition = added[layer].value.double().reshape(before.shape).to(before.device)
+        difference = before.double() - after.double()
+        rounding = 4 * unit_in_last_place(before.dtype) * torch.maximum(before.abs(), after.abs()).double()
+        # Channels thousands of times the others round by more than the FFN adds to them, and say little of the factor.
+        weights = 1 / (rounding.square() + torch.finfo(torch.float64).tiny)
+        factor = (weights * addition * difference).sum() / (weights * addition.square()).sum().clamp_min(1e-300)
+        far = ((difference - factor * addition).abs() - rounding).clamp_min(0).norm(dim=-1)
+        if not (far <= tolerance(before.dtype) * addition.norm(dim=-1) * factor.abs()).all():
+            raise HeadroomError(
+                f"family {model.config.model_type!r}: leaving out the FFN of layer {layer} does more than take what it "
+                "adds from the residual stream; this model's FFNs cannot be pruned here"
+            )

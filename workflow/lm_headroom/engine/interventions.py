@@ -25,10 +25,11 @@ from transformers.masking_utils import sdpa_mask
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import HeadLayout
 
 IMPLEMENTATION = "lm_headroom"
 TENSOR_MASK = "tensor"
-"""Value of :attr:`lm_headroom.models.architectures.Architecture.mask` if the mask must always be a tensor."""
+"""Value of :attr:`lm_headroom.models.architecture.Architecture.mask` if the mask must always be a tensor."""
 
 Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
 """Called with layer, q and k, each [batch, head, pos, d_head] (keys repeated for groups), and how they attend."""
@@ -112,9 +113,16 @@ class Interventions:
     Each context manager undoes its change when it ends.
     """
 
-    def __init__(self, shape: architectures.HeadLayout, returns_tuple: bool = False, norms_ffns: bool = False) -> None:
+    def __init__(
+        self,
+        shape: HeadLayout,
+        returns_tuple: bool = False,
+        norms_ffns: bool = False,
+        ffn_results: int = 0,
+    ) -> None:
         self.shape = shape
         self._returns_tuple = returns_tuple
+        self._ffn_results = ffn_results
         self._norms_ffns = norms_ffns
         self.calls: Counter[int] = Counter()
         self._gates: Tensor | None = None
@@ -292,7 +300,8 @@ class Interventions:
             outputs = _attend_by_layout(query, key, value, self._layout, attention_spec)
         else:
             outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
-        outputs = outputs[..., :d_head].transpose(1, 2)
+        # As transformers' own, contiguous: some families view the heads of a position as one vector.
+        outputs = outputs[..., :d_head].transpose(1, 2).contiguous()
         if self._gates is not None and self._closed[layer]:
             gates = self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
             outputs = outputs * gates
@@ -350,22 +359,35 @@ class Interventions:
         finally:
             self._layout = before
 
-    def run_ffn(self, layer: int, first: bool, last: bool, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+    def run_ffn(
+        self, layer: int, first: bool, last: bool, forward: Callable[..., Any], hidden: Tensor, *rest: Any, **named: Any
+    ) -> Any:
         """Run a module of an FFN; if it is left out, modules return their input, the last one zeros or replacements."""
         if layer in self._without_ffns:
-            if last and self._replacements is not None and not self._norms_ffns:
-                return self._replaced(self._replacements.ffns[layer], hidden)
-            return torch.zeros_like(hidden) if last else hidden
+            if not last:
+                return hidden
+            replaced = self._replacements is not None and not self._norms_ffns
+            if replaced:
+                return self._as_result(self._replaced(self._replacements.ffns[layer], hidden), None)  # type: ignore[union-attr]
+            return self._as_result(torch.zeros_like(hidden), None)
         layout = self._layout
-        if layout is None or layout.needed is None or layer != self.shape.layers - 1:
-            outputs = forward(hidden)
-        else:
-            needed = layout.needed.to(hidden.device)
-            outputs = forward(hidden.index_select(-2, needed) if first else hidden)
-            if last:
-                whole = outputs.new_zeros(*outputs.shape[:-2], layout.columns, outputs.shape[-1])
-                outputs = whole.index_copy(-2, needed, outputs)
-        return self._add_to_residual(layer, outputs) if last and not self._norms_ffns else outputs
+        only_needed = layout is not None and layout.needed is not None and layer == self.shape.layers - 1
+        if only_needed and first:
+            hidden = hidden.index_select(-2, layout.needed.to(hidden.device))  # type: ignore[union-attr]
+        result = forward(hidden, *rest, **named)
+        if not last:
+            return result
+        outputs: Tensor = result[0] if self._ffn_results else result
+        if only_needed:
+            whole = outputs.new_zeros(*outputs.shape[:-2], layout.columns, outputs.shape[-1])  # type: ignore[union-attr]
+            outputs = whole.index_copy(-2, layout.needed.to(outputs.device), outputs)  # type: ignore[union-attr]
+        return self._as_result(outputs if self._norms_ffns else self._add_to_residual(layer, outputs), result)
+
+    def _as_result(self, outputs: Tensor, result: Any) -> Any:
+        """What an FFN returns, with these outputs: also what else it says, such as of a router, if it was run."""
+        if not self._ffn_results:
+            return outputs
+        return (outputs, *((None,) * (self._ffn_results - 1) if result is None else result[1:]))
 
     def run_ffn_norm(self, layer: int, forward: Callable[..., Tensor], hidden: Tensor) -> Tensor:
         """Run the norm between an FFN and the residual; gate and probe follow it: it cancels factors of its input."""
@@ -429,9 +451,12 @@ def _attention_function(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls. OPT scales its queries itself and passes ``scaling`` 1."""
+    if s_aux is not None:
+        raise HeadroomError("its attention has sinks of its own (s_aux), which are not computed here")
     interventions: Interventions = module.lm_headroom_interventions
     return interventions.attend(
         module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window

@@ -22,6 +22,7 @@ from lm_headroom.engine.packing import Batch, Batches, Document, TokenSequence
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, digest
 from lm_headroom.engine.unembedding import logits as logits_of
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
 from lm_headroom.progress import Progress
 from lm_headroom.settings import AddBos, other_dtype
 
@@ -154,7 +155,7 @@ def predict(loaded: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute log p of each target token, [T], and whether it is the likeliest token there, bool [T]."""
     model = loaded.model
     with loaded.interventions.layout(batch.layout()):
-        hidden = model.base_model(
+        hidden = architectures.body(model)(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
         ).last_hidden_state
     needed = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
@@ -227,7 +228,7 @@ def check_finite(loaded: LoadedModel, batch: Batch, values: Tensor) -> None:
 def _locate_overflow(loaded: LoadedModel, batch: Batch, columns: slice) -> str:
     """Say where these columns' hidden states first become non-finite, by another pass that keeps all of them."""
     with loaded.interventions.layout(batch.layout()), loaded.interventions.layer_inputs() as inputs:
-        loaded.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+        architectures.body(loaded.model)(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
     overflowed = [layer for layer, hidden in sorted(inputs.items()) if not torch.isfinite(hidden[0, columns]).all()]
     if not overflowed:
         return f"the last layer, {loaded.shape.layers - 1}, or after it"

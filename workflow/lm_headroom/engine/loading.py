@@ -22,6 +22,7 @@ from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.packing import out_of_memory
 from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.chat import KEY as CHAT
 from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.location import PERMISSIONS, PICKLE, REMOTE_CODE, checkpoint_folder
@@ -55,6 +56,7 @@ class LoadedModel:
             HeadroomError: the model cannot be read, or a weight is missing or not finite.
         """
         model = self._read().eval().requires_grad_(False)
+        architectures.share(self.skeleton, model)
         layers = architectures.layers(model)
         waiting = sum(any(p.device.type == "meta" for p in layer.parameters()) for layer in layers)
         if waiting:
@@ -83,7 +85,7 @@ class LoadedModel:
             return attach(self.model)
 
     @cached_property
-    def shape(self) -> architectures.HeadLayout:
+    def shape(self) -> HeadLayout:
         """Head counts."""
         return architectures.head_layout(self.skeleton)
 
@@ -274,7 +276,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def gates_without(shape: architectures.HeadLayout, pruned: Iterable[tuple[int, int]]) -> Tensor:
+def gates_without(shape: HeadLayout, pruned: Iterable[tuple[int, int]]) -> Tensor:
     """Build gates [layer, head]: 0 for pruned heads, 1 for the others."""
     gates = torch.ones(shape.layers, shape.heads)
     for layer, head in pruned:

@@ -14,6 +14,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architecture import Architecture, HeadLayout
 
 if TYPE_CHECKING:
     # The command that resolves a model looks up its architecture without importing torch.
@@ -21,69 +22,19 @@ if TYPE_CHECKING:
 
 
 ANYTHING = object()
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Attribute paths of one architecture, and the layout of its weights.
-
-    Attributes:
-        layers: from the causal language model to the list of decoder layers.
-        attention: from a layer to its attention module.
-        output_projection: from the attention module to its output projection.
-        input_projections: from the attention module to its query, key and value projections, or to the fused one.
-        grouped: whether a fused projection's outputs are ordered by group (its queries, its key, its value); otherwise
-            they are all queries, all keys, all values.
-        joint_norms: whether one norm covers the queries of all heads, and one the keys, so that a head's rows cannot be
-            removed alone.
-        head_norms: from the attention module to the lists of norms per head, for queries and keys.
-        ffn: from a layer to the modules of its FFN, in order of their calls, each taking the output of the one before.
-        ffn_norms: from a layer to the norms of the FFN alone, if it has them; a norm shared with attention is not one.
-        attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by
-            the root mean square.
-        ffn_output_norm: from a layer to the norm between the FFN and the residual stream, if any.
-        residual_norm: config key, and its value if the FFN's norm acts on the residual stream and is therefore kept.
-        final_projection: from the causal language model to the map between last hidden state and unembedding.
-        softcap: config key of the logits' soft cap.
-        max_positions: config key of the largest number of input tokens.
-        default_max_positions: that number where the config has none.
-        reference_attention: the attention implementation of transformers to compare interventions with.
-        adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that routes its attention
-            through interventions; empty if transformers' interface does.
-        mask: ``tensor`` if the model's mask must always be a tensor; empty if it may be None.
-        returns_tuple: whether a layer returns a tuple whose first item is its hidden states.
-        unsupported: (config key, value, reason) of settings that are refused; ``ANYTHING`` for any value but null.
-    """
-
-    layers: str
-    attention: str = "self_attn"
-    output_projection: str = "o_proj"
-    input_projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
-    grouped: bool = False
-    joint_norms: bool = False
-    head_norms: tuple[str, ...] = ()
-    ffn: tuple[str, ...] = ("mlp",)
-    ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
-    attention_output_norm: str = ""
-    ffn_output_norm: str = ""
-    residual_norm: tuple[str, bool] | None = None
-    final_projection: str = ""
-    softcap: str = ""
-    max_positions: str = "max_position_embeddings"
-    default_max_positions: int = 0
-    reference_attention: str = "sdpa"
-    adapter: str = ""
-    mask: str = ""
-    returns_tuple: bool = False
-    unsupported: tuple[tuple[str, Any, str], ...] = ()
+INFERRED = "lm_headroom_architecture"
+"""The attribute of a model that holds what a pass without weights showed."""
 
 
 _AHEAD = "its tokens attend to later ones"
 _BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
-_AFTER_ATTENTION = "post_attention_layernorm"
-_AFTER_FFN = "post_feedforward_layernorm"
-_AFTER_BLOCKS = ("pre_feedforward_layernorm", _AFTER_FFN)
-
+ANYWHERE = (
+    *_BOTH_WAYS,
+    ("text_config.use_bidirectional_attention", True, _AHEAD),
+    ("add_cross_attention", True, "its layers attend to an encoder"),
+)
+"""Settings that are refused in families without a row."""
+_UNLISTED = Architecture(layers="")
 ARCHITECTURES = {
     "bloom": Architecture(
         layers="transformer.h",
@@ -113,41 +64,6 @@ ARCHITECTURES = {
         adapter="falcon",
         returns_tuple=True,
     ),
-    "gemma": Architecture(layers="model.layers", unsupported=_BOTH_WAYS),
-    "gemma2": Architecture(
-        layers="model.layers",
-        ffn_norms=_AFTER_BLOCKS,
-        attention_output_norm=_AFTER_ATTENTION,
-        ffn_output_norm=_AFTER_FFN,
-        softcap="final_logit_softcapping",
-        # SDPA has no soft cap of attention scores.
-        reference_attention="eager",
-        unsupported=_BOTH_WAYS,
-    ),
-    # Larger models include a vision tower, which is not used; their outer class does not cap logits.
-    "gemma3": Architecture(
-        layers="model.language_model.layers",
-        ffn_norms=_AFTER_BLOCKS,
-        attention_output_norm=_AFTER_ATTENTION,
-        ffn_output_norm=_AFTER_FFN,
-        unsupported=(("text_config.use_bidirectional_attention", True, _AHEAD),),
-    ),
-    "gemma3_text": Architecture(
-        layers="model.layers",
-        ffn_norms=_AFTER_BLOCKS,
-        attention_output_norm=_AFTER_ATTENTION,
-        ffn_output_norm=_AFTER_FFN,
-        softcap="final_logit_softcapping",
-        unsupported=_BOTH_WAYS,
-    ),
-    "gpt2": Architecture(
-        layers="transformer.h",
-        attention="attn",
-        output_projection="c_proj",
-        input_projections=("c_attn",),
-        ffn_norms=("ln_2",),
-        unsupported=(("add_cross_attention", True, "its layers attend to an encoder"),),
-    ),
     "gpt_neo": Architecture(
         layers="transformer.h",
         attention="attn.attention",
@@ -156,13 +72,6 @@ ARCHITECTURES = {
         reference_attention="eager",
         adapter="gpt_neo",
         returns_tuple=True,
-    ),
-    "gpt_neox": Architecture(
-        layers="gpt_neox.layers",
-        attention="attention",
-        output_projection="dense",
-        input_projections=("query_key_value",),
-        grouped=True,
     ),
     "gptj": Architecture(
         layers="transformer.h",
@@ -174,8 +83,6 @@ ARCHITECTURES = {
         adapter="gptj",
         returns_tuple=True,
     ),
-    "llama": Architecture(layers="model.layers"),
-    "mistral": Architecture(layers="model.layers"),
     "mpt": Architecture(
         layers="transformer.blocks",
         attention="attn",
@@ -201,52 +108,7 @@ ARCHITECTURES = {
             )
         ),
     ),
-    "olmo2": Architecture(
-        layers="model.layers",
-        joint_norms=True,
-        ffn_norms=(_AFTER_FFN,),
-        attention_output_norm=_AFTER_ATTENTION,
-        ffn_output_norm=_AFTER_FFN,
-    ),
-    # OPT's fc1 and fc2 sit on the layer itself; its 350m has norms after their blocks.
-    "opt": Architecture(
-        layers="model.decoder.layers",
-        output_projection="out_proj",
-        ffn=("fc1", "fc2"),
-        ffn_norms=("final_layer_norm",),
-        residual_norm=("do_layer_norm_before", False),
-        final_projection="model.decoder.project_out",
-    ),
-    "phi3": Architecture(layers="model.layers", input_projections=("qkv_proj",)),
-    "qwen2": Architecture(layers="model.layers"),
-    "qwen3": Architecture(layers="model.layers"),
-    "stablelm": Architecture(
-        layers="model.layers",
-        # Parallel blocks have no such norm; they share attention's.
-        ffn_norms=("post_attention_layernorm",),
-        head_norms=("q_layernorm.norms", "k_layernorm.norms"),
-    ),
 }
-
-
-@dataclass(frozen=True)
-class HeadLayout:
-    """Head counts of a model: layers, query heads and key-value heads per layer, and d_head."""
-
-    layers: int
-    heads: int
-    key_value_heads: int
-    d_head: int
-
-    @property
-    def total(self) -> int:
-        """Number of query heads of the model."""
-        return self.layers * self.heads
-
-    @property
-    def group(self) -> int:
-        """Number of query heads that share a key-value head."""
-        return self.heads // self.key_value_heads
 
 
 @dataclass(frozen=True)
@@ -280,23 +142,28 @@ class HeadRows:
 
 
 def architecture_of(model: Any) -> Architecture:
-    """Look up the architecture of a model.
+    """The architecture of a model: its row of the table, or what a pass without weights shows, once per model.
 
     Raises:
-        HeadroomError: the architecture is not supported.
+        HeadroomError: the architecture is not supported; says why.
     """
-    return lookup(model.config.model_type)
+    row = ARCHITECTURES.get(model.config.model_type)
+    if row is not None:
+        return row
+    if not hasattr(model, INFERRED):
+        # Imported here: a command that resolves a model of the table works without torch.
+        from lm_headroom.models.inference import infer
+
+        setattr(model, INFERRED, infer(model))
+    inferred: Architecture = getattr(model, INFERRED)
+    return inferred
 
 
-def lookup(name: str | None) -> Architecture:
-    """Look up the architecture of a model type.
-
-    Raises:
-        HeadroomError: it is not supported.
-    """
-    if name not in ARCHITECTURES:
-        raise HeadroomError(f"model family {name!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))}")
-    return ARCHITECTURES[name]
+def share(known: Any, model: Any) -> None:
+    """Let a model have the architecture of another of the same configuration, which may be known already."""
+    row = architecture_of(known)
+    if model.config.model_type not in ARCHITECTURES:
+        setattr(model, INFERRED, row)
 
 
 def text_config(model: Any) -> Any:
@@ -304,15 +171,15 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 
-def check_config(config: Mapping[str, Any]) -> Architecture:
-    """Look up the architecture of a configuration, and check its settings.
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check the settings of a configuration.
 
     Raises:
-        HeadroomError: the architecture is not supported, or not with these settings; says why.
+        HeadroomError: the architecture is not supported with these settings; says why.
     """
     name = config.get("model_type")
-    row = lookup(name)
-    for key, value, why in row.unsupported:
+    row = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    for key, value, why in row.unsupported if row else ANYWHERE:
         setting: Any = config
         for step in key.split("."):
             setting = setting.get(step) if isinstance(setting, Mapping) else None
@@ -321,24 +188,51 @@ def check_config(config: Mapping[str, Any]) -> Architecture:
                 f"model family {name!r} is not supported with {key} = {json.dumps(setting)}: {why}; supported: this "
                 "family without that setting"
             )
-    return row
 
 
-def attention_implementation(config: Any) -> str:
-    """The attention implementation of transformers to load a model with."""
+def is_known(name: str | None) -> bool:
+    """Whether transformers has a causal language model of this type."""
+    if name in ARCHITECTURES:
+        return True
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    return name in NAMES
+
+
+def attention_implementation(config: Any) -> str | None:
+    """The attention implementation of transformers to load a model with; None for transformers' choice."""
     row = ARCHITECTURES.get(config.model_type)
-    return row.reference_attention if row else "sdpa"
+    if row is not None:
+        return row.reference_attention
+    # SDPA, which transformers takes where a family has it, has no soft cap of attention scores.
+    return None if getattr(config.get_text_config(), "attn_logit_softcapping", None) is None else "eager"
 
 
 def max_positions(config: Any) -> int:
-    """Largest number of input tokens."""
-    row, text = lookup(config.model_type), config.get_text_config()
+    """Largest number of input tokens.
+
+    Raises:
+        HeadroomError: the configuration does not say it.
+    """
+    row, text = ARCHITECTURES.get(config.model_type, _UNLISTED), config.get_text_config()
     most = getattr(text, row.max_positions, None) or row.default_max_positions
+    if not most:
+        raise HeadroomError(
+            f"model family {config.model_type!r}: its configuration has no {row.max_positions}, the largest number of "
+            "input tokens; add it to config.json"
+        )
     rope = getattr(text, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         # Longer inputs have other rotations, and so would all inputs in the same batch.
         most = min(most, rope["original_max_position_embeddings"])
     return int(most)
+
+
+def body(model: Any) -> Any:
+    """The part of a model that gives its last hidden states: all but the output embedding."""
+    base = model.base_model
+    # Where the model is a part of a larger one, transformers looks for that one's body.
+    return base if base is not model else getattr(model, architecture_of(model).layers.split(".")[0])
 
 
 def layers(model: Any) -> list[nn.Module]:
@@ -388,10 +282,8 @@ def input_device(model: Any) -> Any:
 def projections(model: Any) -> list[list[nn.Module]]:
     """The linear maps of each layer's attention, the output projection last."""
     row = architecture_of(model)
-    return [
-        [_descend(attention, path) for path in (*row.input_projections, row.output_projection)]
-        for attention in attention_modules(model)
-    ]
+    paths = dict.fromkeys((*row.input_projections, row.output_projection))
+    return [[_descend(attention, path) for path in paths] for attention in attention_modules(model)]
 
 
 def output_projections(model: Any) -> list[nn.Module]:
@@ -423,6 +315,8 @@ def head_layout(model: Any) -> HeadLayout:
         HeadroomError: the architecture is not supported, or layers differ from each other.
     """
     row, config = architecture_of(model), text_config(model)
+    if row.shape is not None:
+        return row.shape
     modules = projections(model)
     counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in modules}
     query_heads = config.num_attention_heads
@@ -455,19 +349,23 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
     modules = [_descend(attention, path) for path in row.input_projections]
     queries, keys = torch.arange(shape.heads), torch.arange(shape.key_value_heads)
     if len(modules) > 1:
-        starts = (queries, keys, keys)
-    elif row.grouped:
-        stride = shape.group + 2
-        first = keys * stride + shape.group
-        starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
+        # A map's outputs are of the same width for each of its heads, which latent attention has wider than d_head.
+        query, key, value = (
+            Outputs(module, n[:, None] * (n_outputs(module) // len(n)) + torch.arange(n_outputs(module) // len(n)))
+            for module, n in zip(modules, (queries, keys, keys), strict=True)
+        )
+        if key.module is value.module:
+            key = Outputs(key.module, key.rows[:, :0])
     else:
-        starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
-    within = torch.arange(shape.d_head)
-    query, key, value = (
-        Outputs(modules[place % len(modules)], start[:, None] * shape.d_head + within)
-        for place, start in enumerate(starts)
-    )
-    columns = queries[:, None] * shape.d_head + within
+        if row.grouped:
+            stride = shape.group + 2
+            first = keys * stride + shape.group
+            starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
+        else:
+            starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
+        within = torch.arange(shape.d_head)
+        query, key, value = (Outputs(modules[0], start[:, None] * shape.d_head + within) for start in starts)
+    columns = queries[:, None] * shape.d_head + torch.arange(shape.d_head)
     return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 

@@ -14,7 +14,7 @@ from lm_headroom.artifacts.model_record import read_record, write_record
 from lm_headroom.artifacts.store import ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import ARCHITECTURES, check_config
+from lm_headroom.models.architectures import check_config, is_known
 from lm_headroom.models.chat import KEY as CHAT
 from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import (
@@ -399,6 +399,11 @@ def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[s
         if family is not None and not isinstance(family, str):
             raise HeadroomError(f"{path / CONFIG}: model_type is {type(family).__name__}, expected text")
     _check_code(path, name, family, allowed)
+    if not is_known(family) and not (REMOTE_CODE in allowed and _named_code(path / CONFIG)):
+        raise HeadroomError(
+            f"model {name!r}: its family {family!r} is no causal language model of the installed transformers; "
+            "docs/models.md lists those that are served"
+        )
     try:
         check_config(config)
     except HeadroomError as error:
@@ -434,11 +439,10 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
                 f"model {name!r}: its code is another repository's ({elsewhere}), which no digest of the checkpoint "
                 "covers; copy the code beside a local checkpoint and name it without the part before '--'"
             )
-    elif family not in ARCHITECTURES and (code := _named_code(path / CONFIG)):
+    elif (code := _named_code(path / CONFIG)) and not is_known(family):
         raise HeadroomError(
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
-            f"config.json), which is not run without {REMOTE_CODE}: true; lm-headroom does not support the "
-            f"family either; supported: {', '.join(sorted(ARCHITECTURES))}"
+            f"config.json), which is not run without {REMOTE_CODE}: true"
         )
 
 
@@ -464,8 +468,8 @@ def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
 
     try:
         return checkpoint_sizes(path, trust)
-    except HeadroomError:
-        raise
+    except HeadroomError as error:
+        raise HeadroomError(f"model {name!r}: {error}") from None
     # A checkpoint's own code may raise anything.
     except Exception as error:
         raise HeadroomError(f"model {name!r}: the configuration in {path} cannot be used: {error}") from error

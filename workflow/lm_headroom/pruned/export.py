@@ -23,6 +23,7 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.pruned.model import Remainder, check_architecture, load_pruned, prune_for_good
 from lm_headroom.settings import other_dtype
 
@@ -49,7 +50,7 @@ class Pruned:
     ffns: tuple[int, ...]
     means: Replacements | None = None
 
-    def left(self, shape: architectures.HeadLayout) -> Remainder:
+    def left(self, shape: HeadLayout) -> Remainder:
         """What remains of the model."""
         return Remainder.without(shape, self.heads, self.ffns, self.means is not None)
 

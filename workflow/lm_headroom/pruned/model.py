@@ -25,6 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.inference import WHOLE_CLASS
 
 MODEL_TYPE = "lm_headroom_pruned"
 """Model type of a pruned checkpoint. transformers does not know it, and so refuses to load it incorrectly."""
@@ -58,7 +60,7 @@ class Remainder:
     @classmethod
     def without(
         cls,
-        shape: architectures.HeadLayout,
+        shape: HeadLayout,
         heads: Iterable[tuple[int, int]] = (),
         ffns: Iterable[int] = (),
         keeps_biases: bool = False,
@@ -194,7 +196,7 @@ def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
 
 
 def _shrink_attention(
-    attention: nn.Module, weights: architectures.HeadRows, shape: architectures.HeadLayout, heads: tuple[int, ...]
+    attention: nn.Module, weights: architectures.HeadRows, shape: HeadLayout, heads: tuple[int, ...]
 ) -> None:
     read = [head // shape.group for head in heads]
     key_value_heads = sorted(set(read))
@@ -300,7 +302,7 @@ def pruned_class(base: type) -> Any:
     """Return the class of an architecture's pruned models, or of their configurations; always the same one."""
     if base not in _classes:
         extra = PrunedConfig if issubclass(base, transformers.PretrainedConfig) else PrunedModel
-        _classes[base] = type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__})
+        _classes[base] = type(_PREFIX + base.__name__, (extra, base), {"__module__": __name__, WHOLE_CLASS: base})
     return _classes[base]
 
 

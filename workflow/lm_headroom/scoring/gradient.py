@@ -27,7 +27,7 @@ from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
-from lm_headroom.models.architectures import HeadLayout
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
 from lm_headroom.study.choices import LastLayerTokens, Reduction

@@ -24,7 +24,7 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batch, Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, digest
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import HeadLayout
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.pruned_evaluation import Columns, Head, answer_key, by_choice, right_documents
 from lm_headroom.study.choices import KnockoutOutcome

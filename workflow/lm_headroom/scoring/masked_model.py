@@ -13,7 +13,9 @@ from lm_headroom.analysis.ranking import count_at
 from lm_headroom.engine import attachment
 from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.unembedding import FACTOR
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architectures import INFERRED
 from lm_headroom.scoring.ranking_like import order_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     RankingLike: TypeAlias = str | Path | pd.DataFrame | Iterable[Any]
 
-REPLACED = ("forward", "_old_forward", "_attn", "lm_headroom_interventions")
+REPLACED = ("forward", "_old_forward", "_attn", "lm_headroom_interventions", FACTOR, INFERRED)
 """Attributes of modules that attaching sets; they are in a module's own dictionary only where somebody set them."""
 IMPLEMENTATION_KEY = "_attn_implementation_internal"
 """Attribute of a configuration that names the attention function."""

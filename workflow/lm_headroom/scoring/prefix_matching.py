@@ -16,6 +16,7 @@ from lm_headroom.engine.interventions import Layout
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
 from lm_headroom.models.sequences import COPIES, most_sequences, sequence_length
 from lm_headroom.progress import Progress
 from lm_headroom.settings import other_dtype
@@ -139,7 +140,7 @@ def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | 
 def run(loaded: LoadedModel, ids: list[int]) -> None:
     """Run one pass of the model without its unembedding; an observer or capture reads what it needs."""
     positions = torch.arange(len(ids), device=loaded.device)[None]
-    loaded.model.base_model(
+    architectures.body(loaded.model)(
         input_ids=torch.tensor([ids], device=loaded.device), position_ids=positions, use_cache=False
     )
 

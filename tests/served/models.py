@@ -1,0 +1,106 @@
+"""Which of transformers' causal language models are served; ``python -m tests.served.models`` writes them.
+
+A tiny random model of each type is given to the code that a study meets. Takes minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architectures import ARCHITECTURES
+from tests.support.model_types import NotTinyError, model_types, tiny_of_type
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+BEGIN, END = "<!-- made by tests/served/models.py -->\n", "<!-- end -->\n"
+REASONS = {
+    r"does not go through transformers' attention interface": "its attention does not go through transformers' "
+    "attention interface",
+    r"calls the attention interface \d+ times": "a layer attends more than once",
+    r"have no attention": "some of its layers have no attention",
+    r"sinks of its own": "its attention has sinks of its own",
+    r"layers differ in": "its layers differ in heads or their width",
+    r"packed rows differ": "it takes positions from the order of tokens, so that rows cannot be packed",
+    r"more than the output embedding": "its logits are more than its output embedding",
+    r"closing heads is not the same": "a norm follows its heads, so that removing one changes the others",
+    r"which of a layer's modules": "what a layer adds beside attention is more than one FFN",
+    r"a pass without weights": "the pass without weights that shows its parts fails",
+    r"no single linear map takes": "no linear map takes the outputs of its heads",
+    r"add_cross_attention": "its layers attend to an encoder",
+}
+"""Pattern of a refusal to what the page says."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a type: how it is served (by row, or by inference), or why it is refused or was not tried."""
+
+    served: str = ""
+    refused: str = ""
+    untried: str = ""
+
+
+def verdict(name: str) -> Verdict:
+    """Try one type."""
+    from lm_headroom.engine.attachment import attach
+
+    try:
+        model = tiny_of_type(name)
+    except NotTinyError as error:
+        return Verdict(untried=str(error))
+    try:
+        attach(model)
+    except HeadroomError as error:
+        return Verdict(refused=next(reason for pattern, reason in REASONS.items() if re.search(pattern, str(error))))
+    # Code of the family that does not fit a pass of ours.
+    except Exception as error:
+        return Verdict(refused=f"a pass of ours fails in its code ({type(error).__name__})")
+    return Verdict(served="row" if name in ARCHITECTURES else "inference")
+
+
+def table(verdicts: dict[str, Verdict]) -> str:
+    """The part of the page."""
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(f"`{name}`" for name in names)
+
+    rows = [name for name, one in verdicts.items() if one.served == "row"]
+    inferred = [name for name, one in verdicts.items() if one.served == "inference"]
+    untried = [name for name, one in verdicts.items() if one.untried]
+    reasons: dict[str, list[str]] = {}
+    for name, one in verdicts.items():
+        if one.refused:
+            reasons.setdefault(one.refused, []).append(name)
+    lines = [
+        f"Of the {len(verdicts)} causal language model types in transformers {version('transformers')}, "
+        f"{len(rows) + len(inferred)} are served: {len(inferred)} by what a pass shows of them, {len(rows)} by a row. "
+        f"{sum(map(len, reasons.values()))} are refused. Of {len(untried)} no tiny model was made here; they are "
+        "served if they pass the proofs.",
+        "",
+        "| | model types |",
+        "|---|---|",
+        f"| served, by what a pass shows | {listed(inferred)} |",
+        f"| served, by a row | {listed(rows)} |",
+        *(
+            f"| refused: {reason} | {listed(names)} |"
+            for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        ),
+        f"| not tried | {listed(untried)} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Try all types and write the page."""
+    verdicts = {name: verdict(name) for name in model_types()}
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}{table(verdicts)}{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

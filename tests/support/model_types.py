@@ -1,0 +1,150 @@
+"""A tiny random model of each causal language model type of transformers."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+VOCABULARY, LAYERS, LARGEST = 101, 3, 20_000_000
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
+    "hidden_size": 32, "d_model": 32, "n_embd": 32, "intermediate_size": 48, "ffn_dim": 48, "n_inner": 48,
+    "num_hidden_layers": LAYERS, "n_layer": LAYERS, "num_layers": LAYERS, "decoder_layers": LAYERS,
+    "num_attention_heads": 4, "n_head": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    "decoder_attention_heads": 4, "decoder_ffn_dim": 48, "word_embed_proj_dim": 32, "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCABULARY, "moe_intermediate_size": 16, "num_experts": 4, "num_local_experts": 4,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    "shared_expert_intermediate_size": 16, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8, "v_head_dim": 8,
+}  # fmt: skip
+"""Settings of those configurations that have them."""
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16}
+_MIXED = ["full_attention", "sliding_attention", "full_attention"]
+PARTICULARS: dict[str, dict[str, Any]] = {
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]]},
+    # Factors that a forgotten one would show.
+    "cohere": {"logit_scale": 0.3},
+    "cohere2": {"logit_scale": 0.3},
+    "granite": {"logits_scaling": 4.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
+    "granitemoe": {"logits_scaling": 4.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
+    "minicpm3": {"dim_model_base": 8, "scale_emb": 3, "scale_depth": 1.4},
+    "granitemoehybrid": _MAMBA | {"layer_types": ["mamba", "attention", "mamba"]},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "ministral": {"head_dim": 8},
+    "nemotron": {"num_key_value_heads": 2},
+    "zaya": {"num_experts_per_tok": 1},
+    "dots1": {"layer_types": ["full_attention"] * LAYERS},
+    "gemma3n_text": {"activation_sparsity_pattern": [0.0] * LAYERS, "num_kv_shared_layers": 0, "layer_types": _MIXED},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
+    "cohere_compass_text": {"layer_types": _MIXED},
+}
+"""What configurations of a type need besides."""
+TRIES: tuple[dict[str, Any], ...] = (
+    {},
+    {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4},
+    {"head_dim": None},
+    {"num_key_value_heads": 4},
+    {"head_dim": 4, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4},
+)
+"""Changes that are tried in turn where a model cannot be made, or run; None leaves a setting out."""
+
+
+class NotTinyError(Exception):
+    """No tiny model of a type can be made from these settings."""
+
+
+def model_types() -> list[str]:
+    """All types."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    return sorted(NAMES)
+
+
+def tiny_of_type(name: str) -> Any:
+    """A random model of a type in float64, whose biases and norms are not at their neutral start.
+
+    Raises:
+        NotTinyError: none of the settings that are tried gives one that runs.
+    """
+    reason = ""
+    for more in TRIES:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _make(_configuration(name, more))
+        # A family's code may raise anything.
+        except Exception as error:
+            reason = reason or f"{type(error).__name__}: {' '.join(str(error).split())}"
+    raise NotTinyError(reason)
+
+
+def _make(config: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    if size > LARGEST:
+        raise NotTinyError(f"its other parts leave {size} parameters")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+        else:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.tie_weights()
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    with torch.no_grad():
+        out = model(input_ids=torch.linspace(1, VOCABULARY - 1, 12).long()[None], use_cache=False)
+    if not torch.isfinite(out.logits).all():
+        raise NotTinyError("its logits are not finite")
+    return model
+
+
+def _configuration(name: str, more: dict[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    cls = CONFIG_MAPPING[name]
+    own = PARTICULARS.get(name, {})
+    try:
+        default = cls()
+    except Exception:
+        return cls(**SIZES | own)
+    text = default.get_text_config()
+    values = {
+        key: value
+        for key, value in (SIZES | own | more).items()
+        if value is not None and (key in own or _is_set(text, key))
+    }
+    kinds = getattr(text, "layer_types", None)
+    if isinstance(kinds, list) and "layer_types" not in own:
+        several = list(dict.fromkeys(kinds))
+        values["layer_types"] = [several[number % len(several)] for number in range(LAYERS)]
+    if text is not default:
+        part = next(key for key in default.sub_configs if getattr(default, key, None) is text)
+        kept = {key: value for key, value in text.to_dict().items() if key not in ("layer_types", "per_layer_config")}
+        return cls(**{part: kept | values})
+    while True:
+        try:
+            return cls(**values)
+        except AttributeError as error:
+            # Some configurations derive what others hold.
+            derived = re.search(r"property '(\w+)'", str(error))
+            if derived is None or derived[1] not in values:
+                raise
+            del values[derived[1]]
+
+
+def _is_set(config: Any, key: str) -> bool:
+    try:
+        return getattr(config, key, None) is not None
+    # Of layers that differ.
+    except Exception:
+        return True

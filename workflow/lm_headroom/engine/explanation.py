@@ -1,0 +1,68 @@
+"""What was seen of a model, and what was proved of it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from lm_headroom.engine.loading import load
+from lm_headroom.models import architectures
+from lm_headroom.models.architecture import Architecture
+from lm_headroom.models.resolve import resolve
+
+PROOFS = (
+    "attention runs once in each layer, and with all heads open each layer gives what transformers' own gives",
+    "rows packed into one pass give the same values as separate rows",
+    "nothing of a closed head reaches the output projection, and closing heads changes the logits",
+    "zeros in heads' places of the output projections' inputs equal closed heads",
+    "a pass restarted at the last layer ends where the whole pass does, and logits follow from last hidden states",
+    "leaving out FFNs changes the logits, and takes from the residual stream a multiple of what each gives",
+)
+"""What attaching interventions proves (:func:`lm_headroom.engine.attachment.attach`)."""
+
+
+def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> str:
+    """Say where a model has its parts and, with its weights, prove that interventions on them are exact.
+
+    Args:
+        source: a checkpoint folder or a hub name.
+        revision: of a hub name.
+        dtype: number format of the proofs.
+        is_proved: whether to read the weights and prove it.
+
+    Raises:
+        HeadroomError: the model cannot be resolved or loaded, is not supported, or a proof fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / Path(source).name / "model.json"
+        resolve(Path(source).name, source, revision, record)
+        loaded = load(record, dtype=dtype)
+        row, shape = architectures.architecture_of(loaded.skeleton), loaded.shape
+        family = loaded.skeleton.config.model_type
+        lines = [
+            f"{family}: {shape.layers} layers of {shape.heads} heads of width {shape.d_head}, "
+            f"with {shape.key_value_heads} key-value heads",
+            f"Seen {'in a row of our own' if family in architectures.ARCHITECTURES else 'in a pass without weights'}:",
+            *(f"  {name:<26}{', '.join(parts)}" for name, parts in _parts(row) if any(parts)),
+        ]
+        if is_proved:
+            _ = loaded.interventions
+            lines += [f"Proved in {dtype} with its weights:", *(f"  - {proof}" for proof in PROOFS)]
+        return "\n".join(lines)
+
+
+def _parts(row: Architecture) -> list[tuple[str, tuple[str, ...]]]:
+    return [
+        ("layers", (row.layers,)),
+        ("attention", (row.attention,)),
+        ("queries, keys, values", row.input_projections),
+        ("output projection", (row.output_projection,)),
+        ("norm after attention", (row.attention_output_norm,)),
+        ("norms of each head", row.head_norms),
+        ("FFN", row.ffn),
+        ("norms of the FFN alone", row.ffn_norms),
+        ("norm after the FFN", (row.ffn_output_norm,)),
+        ("norm that ends a layer", (row.last_norm,)),
+        ("map before the embedding", (row.final_projection,)),
+        ("soft cap of logits", (row.softcap,)),
+    ]

@@ -1,0 +1,88 @@
+"""What is said of one architecture: the layout of its heads, and where it has attention, FFNs and norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Head counts of a model: layers, query heads and key-value heads per layer, and d_head."""
+
+    layers: int
+    heads: int
+    key_value_heads: int
+    d_head: int
+
+    @property
+    def total(self) -> int:
+        """Number of query heads of the model."""
+        return self.layers * self.heads
+
+    @property
+    def group(self) -> int:
+        """Number of query heads that share a key-value head."""
+        return self.heads // self.key_value_heads
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Attribute paths of one architecture, and the layout of its weights.
+
+    Attributes:
+        layers: from the causal language model to the list of decoder layers.
+        attention: from a layer to its attention module.
+        output_projection: from the attention module to its output projection.
+        input_projections: from the attention module to its query, key and value projections, or to the fused one. The
+            last two may be one map (latent attention).
+        grouped: whether a fused projection's outputs are ordered by group (its queries, its key, its value); otherwise
+            they are all queries, all keys, all values.
+        joint_norms: whether one norm covers the queries of all heads, and one the keys, so that a head's rows cannot be
+            removed alone.
+        head_norms: from the attention module to the lists of norms per head, for queries and keys.
+        ffn: from a layer to the modules of its FFN, in order of their calls, each taking the output of the one before.
+        ffn_norms: from a layer to the norms of the FFN alone, if it has them; a norm shared with attention is not one.
+        attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by
+            the root mean square.
+        ffn_output_norm: from a layer to the norm between the FFN and the residual stream, if any.
+        last_norm: from a layer to the norm that its residual stream leaves it through, if any.
+        residual_norm: config key, and its value if the FFN's norm acts on the residual stream and is therefore kept.
+        final_projection: from the causal language model to the map between last hidden state and unembedding.
+        softcap: config key of the logits' soft cap.
+        max_positions: config key of the largest number of input tokens.
+        default_max_positions: that number where the config has none.
+        reference_attention: the attention implementation of transformers to compare interventions with.
+        adapter: name of the function in :mod:`lm_headroom.engine.attention_adapters` that routes its attention
+            through interventions; empty if transformers' interface does.
+        mask: ``tensor`` if the model's mask must always be a tensor; empty if it may be None.
+        returns_tuple: whether a layer returns a tuple whose first item is its hidden states.
+        ffn_results: how many values an FFN returns, the first of which it adds; 0 where it returns that alone.
+        shape: head counts that a pass showed; None where the configuration is asked.
+        unsupported: (config key, value, reason) of settings that are refused; ``ANYTHING`` for any value but null.
+    """
+
+    layers: str
+    attention: str = "self_attn"
+    output_projection: str = "o_proj"
+    input_projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    grouped: bool = False
+    joint_norms: bool = False
+    head_norms: tuple[str, ...] = ()
+    ffn: tuple[str, ...] = ("mlp",)
+    ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    attention_output_norm: str = ""
+    ffn_output_norm: str = ""
+    last_norm: str = ""
+    residual_norm: tuple[str, bool] | None = None
+    final_projection: str = ""
+    softcap: str = ""
+    max_positions: str = "max_position_embeddings"
+    default_max_positions: int = 0
+    reference_attention: str = "sdpa"
+    adapter: str = ""
+    mask: str = ""
+    returns_tuple: bool = False
+    ffn_results: int = 0
+    shape: HeadLayout | None = None
+    unsupported: tuple[tuple[str, Any, str], ...] = ()

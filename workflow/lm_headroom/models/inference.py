@@ -1,0 +1,388 @@
+"""Where a model has its attention and FFNs, read from one pass without weights instead of from a table.
+
+The pass runs a copy of the model on the meta device, whose attention goes through a function of ours. What calls it is
+attention; what takes its result is the output projection; gradients say which maps feed queries, keys and values, and
+whether a norm is the FFN's alone. All of it is proved on the model itself when interventions are attached.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architecture import Architecture, HeadLayout
+
+PROBE = "lm-headroom-probe"
+N_TOKENS = 12
+WHOLE_CLASS = "lm_headroom_whole"
+"""The attribute of a model that holds the class to read, where its own class prunes whatever it builds."""
+SOFTCAP = "final_logit_softcapping"
+"""The configuration's key of the soft cap of logits, by the name that families use."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One call of the attention interface: who called it, with q, k and v [batch, head, pos, d], and its result."""
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """A call of a module: its first tensor, its first result of how many (0: no tuple), and attention calls so far."""
+
+    module: nn.Module
+    path: str
+    input: Tensor | None
+    output: Tensor
+    n_results: int
+    calls_before: int
+
+
+class Pass:
+    """What one pass showed: calls of attention and of all modules, in order."""
+
+    def __init__(self, model: Any) -> None:
+        self.attention: list[Attention] = []
+        self.modules: list[ModuleCall] = []
+        self.path_of = {module: path for path, module in model.named_modules()}
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+        """Stand in for attention: values that depend on queries, keys and values, of the shape that the model wants."""
+        groups = query.shape[1] // key.shape[1]
+        keys, values = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        scores = (query @ keys.transpose(-1, -2)).softmax(dim=-1)
+        outputs = (scores @ values).transpose(1, 2).contiguous()
+        self.attention.append(Attention(module, query, key, value, outputs))
+        return outputs, None
+
+    def record(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any], result: Any) -> None:
+        """Note the call of a module."""
+        output = _first_tensor([result])
+        if output is not None:
+            entry = _first_tensor([*arguments, *named.values()])
+            path, n_results = self.path_of[module], len(result) if isinstance(result, (tuple, list)) else 0
+            self.modules.append(ModuleCall(module, path, entry, output, n_results, len(self.attention)))
+
+    def path_of_output(self, model: Any) -> str:
+        """The path of the output embedding."""
+        embedding = model.get_output_embeddings()
+        return next(path for path, module in model.named_modules() if module is embedding)
+
+    def within(self, path: str) -> list[ModuleCall]:
+        """Calls of modules below a path."""
+        return [call for call in self.modules if call.path.startswith(f"{path}.")]
+
+
+@torch.enable_grad()
+def infer(model: Any) -> Architecture:
+    """Read the architecture of a model from a pass without weights.
+
+    Args:
+        model: a causal language model of transformers; only its class and configuration matter.
+
+    Raises:
+        HeadroomError: attention does not go through transformers' interface once in each layer, or what a layer
+            consists of cannot be told; says what was seen.
+    """
+    family = model.config.model_type
+    shown = _run(model)
+    try:
+        return _architecture(model, shown)
+    except HeadroomError as error:
+        raise HeadroomError(f"model family {family!r} is not supported: {error}") from None
+
+
+def _run(model: Any) -> Pass:
+    """Run the copy of a model that has no weights."""
+    family = model.config.model_type
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy = (
+                getattr(model, WHOLE_CLASS, type(model))
+                ._from_config(deepcopy(model.config), dtype=torch.float32)
+                .eval()
+            )
+            shown = Pass(copy)
+            with _routed(copy, shown):
+                ids = torch.zeros(1, N_TOKENS, dtype=torch.long)
+                # With a mask, transformers does not look for packed sequences, which would read positions.
+                copy(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    # A family's code may raise anything.
+    except Exception as error:
+        kinds = dict.fromkeys(getattr(model.config.get_text_config(), "layer_types", None) or ())
+        others = [kind for kind in kinds if "attention" not in kind or "linear" in kind]
+        if others:
+            raise HeadroomError(
+                f"model family {family!r} is not supported: some of its layers have no attention ({', '.join(others)})"
+            ) from error
+        raise HeadroomError(
+            f"model family {family!r} is not supported: a pass without weights, which shows where attention and FFNs "
+            f"are, fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from error
+    return shown
+
+
+@contextmanager
+def _routed(copy: Any, shown: Pass) -> Iterator[None]:
+    """Route attention and hooks of a copy to a pass; transformers' table has the probe for that long."""
+    AttentionInterface.register(PROBE, shown.attend)
+    AttentionMaskInterface.register(PROBE, lambda *_, **__: None)
+    copy.set_attn_implementation(PROBE)
+    if hasattr(copy, "set_experts_implementation"):
+        # The others look at the experts that tokens chose, which a pass without weights does not know.
+        copy.set_experts_implementation("batched_mm")
+    copy.requires_grad_(True)
+    for module in copy.modules():
+        module.register_forward_hook(shown.record, with_kwargs=True)
+    yield
+
+
+def _architecture(model: Any, shown: Pass) -> Architecture:
+    root, attention, numbers = _layers_of(model, shown)
+    first = shown.attention[0]
+    layer = f"{root}.{numbers[0]}"
+    within = f"{layer}.{attention}"
+    ffn = _ffn_of(shown, layer, within)
+    output = _output_projection(shown, first, within)
+    inputs, grouped = _input_projections(shown, first, within)
+    layout = HeadLayout(len(numbers), first.query.shape[1], first.key.shape[1], first.value.shape[-1])
+    norms = _norms_of(shown, first, layer, within, ffn)
+    (call,) = [call for call in shown.modules if call.path == layer]
+    return Architecture(
+        layers=root,
+        attention=attention,
+        output_projection=output,
+        input_projections=inputs,
+        grouped=grouped,
+        joint_norms=_has_joint_norms(shown, first, within),
+        head_norms=_head_norms(first),
+        ffn=tuple(part.path.removeprefix(f"{layer}.") for part in ffn),
+        **norms,
+        returns_tuple=call.n_results > 0,
+        ffn_results=ffn[-1].n_results,
+        shape=layout,
+        final_projection=_final_projection(model, shown),
+        softcap=SOFTCAP if getattr(model.config.get_text_config(), SOFTCAP, None) is not None else "",
+    )
+
+
+def _layers_of(model: Any, shown: Pass) -> tuple[str, str, list[int]]:
+    """The path of the layers, that of attention within one, and the numbers of layers that have attention."""
+    if not shown.attention:
+        raise HeadroomError("its attention does not go through transformers' attention interface")
+    paths = [shown.path_of[call.module] for call in shown.attention]
+    twice = [path for path, times in Counter(paths).items() if times > 1]
+    if twice:
+        raise HeadroomError(f"{twice[0]} calls the attention interface {Counter(paths)[twice[0]]} times in a pass")
+    steps = paths[0].split(".")
+    place = next((place for place, step in enumerate(steps) if step.isdigit()), None)
+    if place is None:
+        raise HeadroomError(f"{paths[0]}, which calls the attention interface, is in no list of layers")
+    root, attention = ".".join(steps[:place]), ".".join(steps[place + 1 :])
+    n_layers = len(model.get_submodule(root))
+    expected = [f"{root}.{number}.{attention}" for number in range(n_layers)]
+    if paths != expected:
+        missing = [path for path in expected if path not in paths]
+        others = [path for path in paths if path not in expected]
+        if missing and not others:
+            raise HeadroomError(
+                f"{len(missing)} of its {n_layers} layers have no attention ({missing[0]} does not call the interface)"
+            )
+        raise HeadroomError(f"attention is also at {', '.join(others) or 'other layers'}, not at {expected[0]} alone")
+    shapes = {(call.query.shape[1], call.key.shape[1], call.value.shape[-1]) for call in shown.attention}
+    if len(shapes) > 1:
+        raise HeadroomError(
+            "its layers differ in query heads, key-value heads or their width: " + ", ".join(map(str, sorted(shapes)))
+        )
+    return root, attention, list(range(n_layers))
+
+
+def _ffn_of(shown: Pass, layer: str, attention: str) -> list[ModuleCall]:
+    """The modules of a layer beside attention that have matrices: one, or two maps in sequence."""
+    tops: list[ModuleCall] = []
+    for call in reversed(shown.within(layer)):
+        is_attention = f"{call.path}.".startswith(f"{attention}.") or f"{attention}.".startswith(f"{call.path}.")
+        is_part = any(call.path.startswith(f"{top.path}.") for top in tops)
+        if not is_attention and not is_part and any(weight.dim() > 1 for weight in call.module.parameters()):
+            tops.append(call)
+    tops.reverse()
+    names = ", ".join(call.path.removeprefix(f"{layer}.") for call in tops) or "none"
+    if len(tops) == 2 and all(isinstance(call.module, nn.Linear) for call in tops):
+        is_chain = _depends(tops[1].output, tops[0].output)
+    else:
+        is_chain = len(tops) == 1
+    d_model = next(call.output.shape[-1] for call in shown.modules if call.path == layer)
+    if not is_chain or tops[-1].output.shape[-1] != d_model:
+        raise HeadroomError(f"which of a layer's modules beside attention are its FFN cannot be told: {names}")
+    return tops
+
+
+def _output_projection(shown: Pass, first: Attention, attention: str) -> str:
+    """The linear map that takes what the interface returned; or, with gates between, the one that takes its width."""
+    after = [call for call in shown.within(attention) if call.calls_before and _is_linear(call.module)]
+    width = first.outputs.shape[-1] * first.outputs.shape[-2]
+    same = [call for call in after if call.input is not None and _is_same(call.input, first.outputs)]
+    fitting = same or [
+        call
+        for call in after
+        if call.input is not None and call.input.shape[-1] == width and _depends(call.output, first.outputs)
+    ]
+    if len(fitting) != 1:
+        seen = ", ".join(call.path.removeprefix(f"{attention}.") for call in after) or "none"
+        raise HeadroomError(
+            f"no single linear map takes the outputs of its heads (linear maps after attention: {seen})"
+        )
+    return fitting[0].path.removeprefix(f"{attention}.")
+
+
+def _input_projections(shown: Pass, first: Attention, attention: str) -> tuple[tuple[str, ...], bool]:
+    """The last linear maps before queries, keys and values, and whether a fused one orders its outputs by group."""
+    before = [call for call in shown.within(attention) if not call.calls_before and _is_linear(call.module)]
+    chosen = []
+    for states in (first.query, first.key, first.value):
+        feeding = [call for call in before if _depends(states, call.output)]
+        if not feeding:
+            raise HeadroomError("no linear map of its attention feeds queries, keys or values")
+        chosen.append(feeding[-1])
+    paths = tuple(call.path.removeprefix(f"{attention}.") for call in chosen)
+    if len(set(paths)) == 1:
+        paths = paths[:1]
+    heads, groups, width = first.query.shape[1], first.key.shape[1], first.value.shape[-1]
+    fused = chosen[2]
+    # A view of the fused map's outputs shows where they lie; values are not rotated.
+    is_view = len(paths) == 1 and _is_same(first.value, fused.output)
+    grouped = is_view and groups > 1 and first.value.stride(1) == (heads // groups + 2) * width
+    return paths, grouped
+
+
+def _norms_of(shown: Pass, first: Attention, layer: str, attention: str, ffn: list[ModuleCall]) -> dict[str, Any]:
+    """The norms of a layer: those of the FFN alone, and those between attention or FFN and the residual."""
+    (own,), (whole,) = ([call for call in shown.modules if call.path == path] for path in (attention, layer))
+    alone, after_attention, after_ffn, last = [], "", "", ""
+    for call in shown.within(layer):
+        name = call.path.removeprefix(f"{layer}.")
+        if not _is_norm(call) or f"{call.path}.".startswith(f"{attention}.") or call.input is None:
+            continue
+        if any(call.path.startswith(f"{part.path}.") for part in ffn):
+            continue
+        if _is_same(call.output, whole.output):
+            last = name
+        elif _is_same(call.input, ffn[-1].output):
+            after_ffn = name
+            alone.append(name)
+        elif _is_same(call.input, own.output):
+            after_attention = name
+        elif (
+            ffn[0].input is not None
+            and _is_same(ffn[0].input, call.output)
+            and not _feeds(call, first)
+            # A norm on the residual stream also reaches the layer's output past the FFN.
+            and not _reaches(whole.output, call.output, past=ffn[-1].output)
+        ):
+            alone.append(name)
+    return {
+        "ffn_norms": tuple(alone),
+        "attention_output_norm": after_attention,
+        "ffn_output_norm": after_ffn,
+        "last_norm": last,
+    }
+
+
+def _final_projection(model: Any, shown: Pass) -> str:
+    """The linear map between the last hidden state and the output embedding; empty where there is none."""
+    unembedding = shown.path_of_output(model)
+    call = next((call for call in shown.modules if call.path == unembedding), None)
+    before = [one for one in shown.modules if call and call.input is not None and _is_same(one.output, call.input)]
+    return next((one.path for one in before if _is_linear(one.module)), "")
+
+
+def _feeds(call: ModuleCall, attention: Attention) -> bool:
+    return any(_depends(states, call.output) for states in (attention.query, attention.key, attention.value))
+
+
+def _has_joint_norms(shown: Pass, first: Attention, attention: str) -> bool:
+    """Whether a norm between a linear map and attention covers more than one head."""
+    before = [call for call in shown.within(attention) if not call.calls_before and call.input is not None]
+    # Latent attention has norms before its last maps, which are of no head.
+    entries = [call.input for call in before if call.input is not None and _is_linear(call.module)]
+    width = max(first.query.shape[-1], first.value.shape[-1])
+    return any(
+        weight.numel() > width and not any(_is_same(entry, call.output) for entry in entries)
+        for call in before
+        if _is_norm(call) and _feeds(call, first)
+        for weight in call.module.parameters(recurse=False)
+    )
+
+
+def _head_norms(first: Attention) -> tuple[str, ...]:
+    """Lists of norms that have one for each query head, or each key-value head."""
+    sizes = first.query.shape[1], first.key.shape[1]
+    lists = [(path, len(part)) for path, part in first.module.named_modules() if isinstance(part, nn.ModuleList)]
+    return tuple(path for path, size in lists if size in sizes)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or hasattr(module, "nf")
+
+
+def _is_norm(call: ModuleCall) -> bool:
+    """Whether a module keeps the shape of its input and has no more weights than that is wide."""
+    is_leaf = not any(True for _ in call.module.children())
+    return (
+        is_leaf
+        and not _is_linear(call.module)
+        and call.input is not None
+        and call.input.shape == call.output.shape
+        and "norm" in type(call.module).__name__.lower()
+    )
+
+
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are views of the same numbers."""
+    return first.untyped_storage()._cdata == second.untyped_storage()._cdata
+
+
+def _depends(result: Tensor, source: Tensor) -> bool:
+    """Whether a tensor was computed from another."""
+    if not (result.requires_grad and source.requires_grad):
+        return False
+    (gradient,) = torch.autograd.grad(result.sum(), source, allow_unused=True, retain_graph=True)
+    return gradient is not None
+
+
+def _reaches(result: Tensor, source: Tensor, past: Tensor) -> bool:
+    """Whether a tensor depends on another in a way that does not lead through a third."""
+    pending, seen = [result.grad_fn], {past.grad_fn, None}
+    while pending:
+        node = pending.pop()
+        if node is source.grad_fn and node is not None:
+            return True
+        if node not in seen:
+            seen.add(node)
+            pending += [before for before, _ in node.next_functions]
+    return False
+
+
+def _first_tensor(values: Iterable[Any]) -> Tensor | None:
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, (tuple, list)) and (inner := _first_tensor(value)) is not None:
+            return inner
+    return None
