@@ -43,7 +43,7 @@ def test_its_rankings_stand_beside_the_others(study):
         assert [row["rank"] for row in rows] == list(range(n_rows))
         assert [row["score"] for row in rows] == sorted(row["score"] for row in rows)
         assert {row["head"] for row in rows} == ({0, 1, 2, 3} if component == "heads" else {None})
-        options = {"passes": 2, "batch": 3, "learning_rate": 0.1, "mask_seed": 1, "add_bos": "auto"}
+        options = {"passes": 2, "batch": 3, "learning_rate": 0.1, "mask_seed": 1, "add_bos": False}
         assert provenance(path)["options"] == options
         assert study.result(f"{MODEL}/pruned_eval/{component}/{CELL}/learned.parquet").is_file()
     with study.result(f"{MODEL}/tables/gains-seed1234.csv").open() as file:
