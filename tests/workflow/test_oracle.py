@@ -56,6 +56,5 @@ def test_a_task_that_is_not_there_is_named(study):
     study.configure(head_oracle={"tasks": ["winogrand"]})
     done = study.snakemake("--dry-run", "--cores", "1")
     assert done.returncode == 1
-    assert "config key 'head_oracle.tasks': 'winogrand' is not in 'tasks' or 'unseen' (did you mean 'winogrande'?)" in (
-        done.stdout
-    )
+    assert "config key 'head_oracle.tasks': 'winogrand' is no task, group or tag of lm-eval" in done.stdout
+    assert "(did you mean 'winogrande'?)" in done.stdout
