@@ -7,6 +7,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.model_types import randomise
+
 LAYERS, HEADS, WIDTH, HIDDEN, WINDOW, VOCABULARY = 3, 4, 6, 24, 256, 523
 SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NARROW = 5
@@ -131,12 +133,7 @@ def model_of(case: Case) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(case.family, **SPECIAL | case.settings)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-        else:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    model.tie_weights()
+    randomise(model)
     return model.eval()
 
 

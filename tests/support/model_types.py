@@ -83,6 +83,18 @@ def tiny_of_type(name: str) -> Any:
     raise NotTinyError(reason)
 
 
+def randomise(model: Any) -> None:
+    """Give a model weights so large that each of its parts changes what it says."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+        else:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.tie_weights()
+
+
 def _make(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,12 +105,7 @@ def _make(config: Any) -> Any:
         raise NotTinyError(f"its other parts leave {size} parameters")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).double().eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-        else:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    model.tie_weights()
+    randomise(model)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     with torch.no_grad():

@@ -15,8 +15,6 @@ from lm_headroom.errors import HeadroomError
 
 VARIABLE = "LM_HEADROOM_CHECKOUT"
 """Names the workflow's folder to its jobs, which refuse to run from another checkout."""
-
-
 TARGET_JOBS = "--target-jobs"
 """Snakemake's option for what a submitted job makes: one target, or several of a group."""
 WARM = "LM_HEADROOM_WARM"

@@ -26,8 +26,7 @@ def identity(record: Path, dtype: str) -> str:
         HeadroomError: the record or the checkpoint is missing.
     """
     content, checkpoint = read_record(record), checkpoint_folder(record)
-    files = context.stamps(checkpoint) if checkpoint.is_dir() else []
-    model = [loading.kept_as(record, dtype), content, str(checkpoint), files]
+    model = [loading.kept_as(record, dtype), content, str(checkpoint), context.stamps(checkpoint)]
     return context.digest(context.key("model"), context.sources(), sys.path, model)
 
 

@@ -49,8 +49,7 @@ def run(kind: str | None, module: str, arguments: Sequence[str]) -> int | None:
         "path": sys.path,
     }
     try:
-        path: Path | None = sockets.folder() / f"{kind}-{context.key(kind)}.sock"
-        connection = _connect(kind, path) if path else None
+        connection = _connect(kind, sockets.folder() / f"{kind}-{context.key(kind)}.sock")
         while connection is not None:
             job = _Job(connection, request)
             status = job.wait()

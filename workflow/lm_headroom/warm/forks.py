@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lm_headroom.checkout import WARM
 from lm_headroom.warm import context, sockets
@@ -198,7 +198,7 @@ def become(request: Request) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(request: Request) -> None:
+def run(request: Request) -> NoReturn:
     """Run a job's module in this fresh fork; does not return."""
     module = request.body["module"]
     if module == context.PACKAGE.name:

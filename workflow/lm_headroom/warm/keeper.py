@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.warm import forks, sockets
@@ -30,21 +31,22 @@ def hand_over(identity: str, load: Callable[[], None]) -> None:
         return
     path = sockets.folder() / f"kept-{identity}.sock"
     with sockets.alone(path):
-        there = sockets.connect(path)
-        if there is None:
+        listener = sockets.connect(path)
+        if listener is not None:
+            listener.close()
+        else:
             sockets.ask_to_leave(path.parent, "kept", 0)
             listening = sockets.listen(path)
             if os.fork() == 0:
                 caller, connection = connection, None
                 caller.close()
                 _keep(listening, path, load)
-                return
     sockets.send(connection, elsewhere=str(path))
     os._exit(0)
 
 
-def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> None:
-    """Load, and serve; returns in the processes that are forked for jobs, which then run them, and in no other."""
+def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> NoReturn:
+    """Load, and serve; the processes that are forked for jobs run these."""
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
