@@ -37,7 +37,11 @@ def hand_over(identity: str, load: Callable[[], None]) -> None:
         else:
             sockets.ask_to_leave(path.parent, "kept", 0)
             listening = sockets.listen(path)
-            if os.fork() == 0:
+            pid = os.fork()
+            # Out of this job's group before who asked goes away, with whom the group is killed.
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
+            if pid == 0:
                 caller, connection = connection, None
                 caller.close()
                 _keep(listening, path, load)
@@ -47,7 +51,6 @@ def hand_over(identity: str, load: Callable[[], None]) -> None:
 
 def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> NoReturn:
     """Load, and serve; the processes that are forked for jobs run these."""
-    os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
