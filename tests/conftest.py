@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lm_headroom.checkout import WARM
+from lm_headroom.warm.context import OFFLINE
 from tests.support.paths import ASSETS, ROOT, one_at_a_time
 from tests.support.tiny_models import SENTENCES, tiny_model
 
@@ -64,6 +65,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             slow = False
         if slow or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True)
+def _variables() -> Iterator[None]:
+    """End with the test what a command sets for its own process: a later test may reach for a hub."""
+    before = {name: os.environ[name] for name in OFFLINE if name in os.environ}
+    yield
+    for name in OFFLINE:
+        os.environ.pop(name, None)
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
         "choice": 0,
         "context": "Question: Which is number 100?\nAnswer:",
         "continuation": " the 100",
+        "turns": [{"role": "user", "text": "Question: Which is number 100?\nAnswer:", "delimiter": ""}],
+        "reply": "the 100",
         "gold": True,
         "metric": "choice",
         "choice_length": 7,

@@ -248,6 +248,6 @@ class TestKept:
         for process in killed:
             process.kill()
         # One that is still dying would take the job, and the job would then run by itself.
-        psutil.wait_procs(killed, timeout=60)
+        psutil.wait_procs(killed, timeout=600)
         assert score(tmp_path).returncode == 0
         assert len(warm_processes(sockets)) == 2
