@@ -92,8 +92,8 @@ class TestWidthsOfTheirOwn:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("bloom", "config says 5 heads, 5 key-value heads of width 4, but the query_key_value of its layers have"),
-         ("gpt2", "a pass without weights, .*, fails .*num_heads: 5")],
+        [("bloom", "config says 5 heads, of width 4, but the query_key_value of its layers have"),
+         ("gpt2", "a pass without weights, which .* fails .*`num_heads`: 5")],
     )  # fmt: skip
     def test_a_config_that_contradicts_the_maps_is_refused(self, plain, name, message):
         model = plain(name)

@@ -24,7 +24,8 @@ STREAMS = sys.stdin, sys.stdout, sys.stderr
 print(json.dumps({
     "arguments": sys.argv[1:], "folder": os.getcwd(), "variable": os.environ.get("MINE"), "umask": os.umask(0o22),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE), "temporary": tempfile.gettempdir(), "input": sys.stdin.read(),
-    "nice": os.nice(0), "ignored": signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "encoding": sys.stdout.encoding,
+    "nice": os.nice(0), "scheduler": os.sched_getscheduler(0),
+    "ignored": signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "encoding": sys.stdout.encoding,
     "streams": [[text.line_buffering, text.write_through, text.isatty()] for text in STREAMS],
     "path": sys.path,
     "handlers": [signal.getsignal(n) is signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGCHLD)], "name": __name__,
@@ -96,6 +97,7 @@ def with_another_mask_and_limit():
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, 4096))
     os.nice(1)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

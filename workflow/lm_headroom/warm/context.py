@@ -71,6 +71,7 @@ def _limits() -> list[Any]:
     namespaces = [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     process = [Path(f"/proc/self/{name}").read_text(encoding="utf-8") for name in ("cgroup", "oom_score_adj")]
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    process += [line for line in status if line.startswith(("SigIgn", "SigBlk"))]
+    process += [line for line in status if line.startswith(("SigIgn", "SigBlk", "Cap", "NoNewPrivs", "Seccomp"))]
     user = [os.getresuid(), os.getresgid(), os.getgroups(), os.getpriority(os.PRIO_PROCESS, 0)]
-    return [mask, limits, namespaces, process, user, sorted(os.sched_getaffinity(0)), os.stat("/").st_ino]
+    scheduling = [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, sorted(os.sched_getaffinity(0))]
+    return [mask, limits, namespaces, process, user, scheduling, os.stat("/").st_ino]
