@@ -44,6 +44,26 @@ print("to the end")
 """
 
 
+ENDING = """
+import atexit, sys, threading, time
+atexit.register(print, "at exit")
+thread = threading.Thread(target=lambda: (time.sleep(0.3), print("from a thread")))
+thread.start()
+print("no end of line", end="")
+{}
+"""
+ENDS = {
+    "by itself": "",
+    "with a status": "sys.exit(7)",
+    "with a large status": "sys.exit(259)",
+    "with a text": "sys.exit('a text')",
+    "with an error": "raise ValueError('an error')",
+    "with an interrupt": "raise KeyboardInterrupt",
+    "with an error of its own kind": "class Mine(BaseException): pass\nraise Mine('mine')",
+    "with a closed stream": "import os; sys.stdout.flush(); os.close(1)",
+}
+
+
 @pytest.fixture(scope="module")
 def sockets():
     """A short folder for sockets; the warm processes end with it."""
@@ -114,6 +134,19 @@ def test_a_job_is_as_it_would_be_by_itself(start, sockets, tmp_path, prepare, un
     assert outcomes[0][0]["arguments"] == [status, "two words"]
     assert outcomes[0][2] == int(status)
     assert warm_processes(sockets)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_job_ends_as_it_would_by_itself(start, tmp_path, end):
+    """Threads are waited for, what is registered for the end runs, and all that was printed arrives."""
+    (tmp_path / "job.py").write_text(ENDING.format(ENDS[end]))
+    outcomes = []
+    for warm in (False, True):
+        job = start("job", warm=warm)
+        output, errors = job.communicate()
+        # The traceback above the last line has frames of the warm process, too.
+        outcomes.append((output, errors.splitlines()[-1:], job.returncode))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_jobs_share_a_process_that_only_this_user_can_ask(start, sockets, tmp_path):

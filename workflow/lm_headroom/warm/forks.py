@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import io
 import os
@@ -13,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +106,8 @@ class _Server:
                 os.close(stream)
             return None
         parent = os.getpid()
+        # Objects of this process are no garbage of its forks, which would copy all memory to look for some.
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             self._leave_to_the_parent()
@@ -205,5 +210,34 @@ def run(request: Request) -> NoReturn:
         # This process is the warm one.
         os.environ[WARM] = "0"
     sys.argv[1:] = request.body["arguments"]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    sys.exit(0)
+    status = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stopped:
+        status = _status(stopped.code)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    _end(status)
+
+
+def _status(code: object) -> int:
+    """The exit status of ``sys.exit(code)``, whose text goes to the error stream."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _end(status: int) -> NoReturn:
+    """End as the interpreter does, but leave the memory to the system: to free what libraries hold takes a second."""
+    vars(threading)["_shutdown"]()
+    vars(atexit)["_run_exitfuncs"]()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # The interpreter's own status for it.
+        status = status or 120
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status & 0xFF)

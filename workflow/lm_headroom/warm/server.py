@@ -15,14 +15,14 @@ from pathlib import Path
 
 from lm_headroom.warm import context, forks, keeper
 
-_COMMON = ("cyclopts", "pydantic", "pyarrow.parquet", "numpy")
+_COMMON = ("cyclopts", "pydantic", "pyarrow.parquet", "numpy", "pandas")
 _TRANSFORMERS = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama")
 PRELOADS: dict[str, Sequence[str]] = {
     "model": (*_COMMON, *_TRANSFORMERS, "accelerate", "scipy.stats"),
     "resolve": (*_COMMON, *_TRANSFORMERS),
-    "report": (*_COMMON, "matplotlib.pyplot", "seaborn", "scipy.stats", "pandas"),
+    "report": (*_COMMON, "matplotlib.backends.backend_pdf", "matplotlib.pyplot", "seaborn", "scipy.stats"),
     "prompts": (*_COMMON, "lm_eval.tasks", "datasets"),
-    "snakemake": (*_COMMON, "snakemake.cli"),
+    "snakemake": (*_COMMON, "snakemake.cli", "snakemake.report.html_reporter", "smart_open", "yte", "filelock"),
 }
 """Libraries that the jobs of each kind import."""
 
