@@ -1,0 +1,21 @@
+"""Which warm process a command is handed to, against what the command takes."""
+
+from typing import get_type_hints
+
+import pytest
+
+from lm_headroom.cli import _function
+from lm_headroom.command_names import GROUPS, warm_kind
+from lm_headroom.options import ModelSettings
+from lm_headroom.warm.server import PRELOADS
+
+
+@pytest.mark.parametrize("command", " ".join(GROUPS.values()).split())
+def test_a_command_that_runs_a_model_goes_where_its_libraries_are(command):
+    hints = get_type_hints(_function(command)).values()
+    runs_a_model = any(isinstance(hint, type) and issubclass(hint, ModelSettings) for hint in hints)
+    assert warm_kind(command) == "model" if runs_a_model else warm_kind(command) in (None, *PRELOADS)
+
+
+def test_commands_that_run_models_are_recognised():
+    assert issubclass(get_type_hints(_function("evaluate-pruned"))["settings"], ModelSettings)
