@@ -24,7 +24,7 @@ from tests.support.workflow_studies import same_artifacts
 
 KILLS = int(os.environ.get("LM_HEADROOM_KILLS", 2))
 LONG = "LM_HEADROOM_KILLS" in os.environ
-SECONDS = (5.0, 25.0)
+SECONDS = (3.0, 15.0)
 """When to kill: Snakemake and the imports of a job take the first seconds."""
 
 
