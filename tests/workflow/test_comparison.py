@@ -69,7 +69,7 @@ def test_every_comparison_has_its_artifact_and_its_figure(compared):
         table = read(path, kind)
         assert table.num_rows
         assert provenance(path)["options"]["models"] == names
-        for suffix in ("pdf", "png"):
+        for suffix in ("pdf", "svg", "png"):
             assert compared.result(f"comparison/figures/{what.replace('/', '-')}.{suffix}").stat().st_size > 10_000
     # The three have equally many layers and heads; a task and the aggregate.
     pairs = read(compared.result("comparison/rankings/seed1234.parquet"), COMPARED_RANKINGS).to_pylist()

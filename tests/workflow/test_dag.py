@@ -22,7 +22,13 @@ CURVE_FIGURES = {"draw_fig05", "draw_fig06", "draw_fig07", "draw_fig09", "draw_f
     f"write_{page}" for page in ("findings", "reference", "headroom", "losses", "criteria", "gains", "outcomes")
 }
 COMPARED = {"draw_prunable_share", "write_criteria"}
-ORACLE_PAGES = {"draw_oracle", "write_oracle", "write_linearity", "draw_criteria_agreement", "write_criteria_agreement"}
+ORACLE_PAGES = {
+    "draw_oracle_ffns",
+    "write_oracle",
+    "write_linearity",
+    "draw_criteria_agreement",
+    "write_criteria_agreement",
+}
 INDUCTION_FIGURES = {
     *("draw_fig10", "draw_fig11", "draw_fig18", "draw_fig19", "write_findings", "write_reference"),
     *("draw_criteria_agreement", "write_criteria_agreement"),
@@ -350,7 +356,7 @@ def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
     study.configure(head_oracle={"tasks": ["winogrande", "lambada_openai"], "heads": 5})
     plan = study.planned()
     assert work(plan) == {"score_head_knockouts": 4, "correlate_oracle": 1}
-    assert drawn(plan) == ORACLE_PAGES | {"write_findings"}
+    assert drawn(plan) == ORACLE_PAGES | {"draw_oracle_heads", "write_findings"}
 
 
 def test_a_control_by_the_oracle_removes_each_head_and_reads_it(study):

@@ -80,9 +80,9 @@ def test_every_figure_that_the_matrix_allows_is_drawn(finished):
     figures = sorted(path.name for path in finished.result("tiny/figures").iterdir())
     stems = [f"fig{name}" if name.startswith("10") else f"fig{name}-seed1234" for name in FIGURES]
     stems += [f"fig{n}-gold_probability-seed1234" for n in FIGURES if n.startswith(SHOW_EVALUATIONS)]
-    stems += ["oracle-seed1234", "criteria_agreement-seed1234"]
+    stems += ["oracle_ffns-seed1234", "criteria_agreement-seed1234"]
     stems += [f"prunable_share{outcome}-seed1234" for outcome in ("", "-gold_probability")]
-    assert figures == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png"))
+    assert figures == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "svg", "png"))
 
 
 def test_the_dense_accuracy_is_the_same_under_every_ranking(finished):

@@ -211,9 +211,12 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
     }  # fmt: skip
     assert rows["heads", "copa", 0]["measure"] == "loss_rise"
     options = ["--tasks", *study.tasks, "--shots", "0", "5", "--seed", "7", "--out", str(tmp_path / "f")]
-    assert main(["figure", "oracle", "--results", str(study.results), *options]) == 0
-    assert (tmp_path / "f.png").stat().st_size > 20_000
-    assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+    for component in ("ffns", "heads"):
+        assert main(["figure", f"oracle_{component}", "--results", str(study.results), *options]) == 0
+        assert (tmp_path / "f.png").stat().st_size > 20_000
+        assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+    titles = [ax.get_title() for ax in figure.draw.__wrapped__(study, "heads").axes if ax.get_title()]
+    assert [title.split("\n")[0] for title in titles] == ["heads, copa, 0-shot", "heads, copa, 5-shot"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
 def test_texts_name_the_outcome_that_ranks_ffns(study, tmp_path, metric, lost):
     rank_ffns_by(study, metric)
     assert f"with the {lost}" in oracle_sentences(study)[0]
-    (first, *_) = figure.draw.__wrapped__(study).axes
+    (first, *_) = figure.draw.__wrapped__(study, "ffns").axes
     assert first.get_ylabel().replace("\n", " ").startswith(f"{lost}")
     options = ["--results", str(study.results), "--seed", "7", "--out", str(tmp_path / "t")]
     assert main(["table", "oracle", *options]) == 0

@@ -63,7 +63,7 @@ def test_results_are_sound_wherever_they_lie(results):
     assert states(results) == {}
     assert verify.count(verify.verify(results)) == {
         # 4 prompts, 2 x 6 scores and rankings, correlations, 2 + 3 files of a figure and a table, the record, a list.
-        "sound": 24, "stale": 0, "missing inputs": 0, "unrecognised": 0, "damaged": 0,
+        "sound": 25, "stale": 0, "missing inputs": 0, "unrecognised": 0, "damaged": 0,
     }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_other_code_is_stale(results, monkeypatch):
         verify, "code_now", lambda step: "0123" if step == "report.figures.fig03" else code_digest(step)
     )
     judged = states(results)
-    assert set(judged) == {f"m/figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "png")}
+    assert set(judged) == {f"m/figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "svg", "png")}
     assert all(reasons[0].startswith("made by other code: report.figures.fig03 was ") for _, reasons in judged.values())
 
 
@@ -215,7 +215,7 @@ def flip(path, rng):
 @pytest.mark.parametrize(
     "suffix",
     [
-        *(f"figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "png")),
+        *(f"figures/fig03_head_importance-seed7.{suffix}" for suffix in ("pdf", "svg", "png")),
         *(f"tables/table1-seed7.{suffix}" for suffix in ("csv", "md", "html")),
         "model.json",
     ],
@@ -374,7 +374,7 @@ class TestLinks:
         (results / "m").rename(tmp_path / "disk")
         (results / "m").symlink_to(tmp_path / "disk")
         assert states(results) == {}
-        assert verify.count(verify.verify(results))["sound"] == 24
+        assert verify.count(verify.verify(results))["sound"] == 25
         truncate(results / SCORES)
         assert states(results)[SCORES][0] == "damaged"
 
@@ -469,7 +469,7 @@ class TestOddFiles:
         assert "\nresults: 1 files" not in printed
         assert "\x1b" not in printed
         assert main(["verify", str(results), "--json"]) == 1
-        assert len(json.loads(capsys.readouterr().out)["files"]) == 28
+        assert len(json.loads(capsys.readouterr().out)["files"]) == 29
 
     def test_a_huge_file_is_not_read(self, results):
         """Sparse: to read it would take hours, and fill the memory."""
@@ -633,7 +633,7 @@ def test_the_command_lists_and_fails(results, capsys):
     assert main(["verify", str(results)]) == 0
     assert capsys.readouterr().out == (
         "Not judged: report.html, Snakemake's report, which holds copies; make it again to be sure of it\n"
-        f"{results}: 24 files: 24 sound\n"
+        f"{results}: 25 files: 25 sound\n"
     )
     truncate(results / SCORES)
     assert main(["verify", str(results)]) == 1

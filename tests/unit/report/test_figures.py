@@ -1,5 +1,6 @@
 """The data behind each figure, from a study written with known values; and that each figure is drawn."""
 
+import re
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import fig03, fig04, fig05, fig07, fig08, fig09, fig10, fig11, fig12, fig18, style
+from lm_headroom.report.figures.layout import Layout
 from lm_headroom.report.findings.page import findings
 from lm_headroom.report.products import named
 from lm_headroom.report.tables import gains, losses
@@ -86,11 +88,17 @@ def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
 
 def test_figure_7_colours_span_the_intervals(study, tmp_path, monkeypatch):
     scales = []
-    monkeypatch.setattr(fig07.sns, "heatmap", lambda *_, vmin, vmax, **__: scales.append((vmin, vmax)))
+    heatmap = fig07.sns.heatmap
+    monkeypatch.setattr(
+        fig07.sns,
+        "heatmap",
+        lambda *a, vmin, vmax, **k: scales.append((vmin, vmax)) or heatmap(*a, vmin=vmin, vmax=vmax, **k),
+    )
     fig07.draw(study, tmp_path / "f")
-    for scale, grid in zip(scales, fig07.data(study).values(), strict=True):
-        assert scale == (100 * grid.band.low.min(), 100 * grid.band.high.max())
-        assert scale[0] < 100 * grid.mean.min() < 100 * grid.mean.max() < scale[1]
+    grids = fig07.data(study).values()
+    lowest, highest = min(g.band.low.min() for g in grids), max(g.band.high.max() for g in grids)
+    assert scales == [(100 * lowest, 100 * highest)] * 2, "one scale for all panels"
+    assert all(lowest < grid.mean.min() < grid.mean.max() < highest for grid in grids)
 
 
 def test_figures_8_and_15_are_symmetric_with_the_aggregate_last(study):
@@ -155,14 +163,15 @@ def test_tied_partners_are_one(values):
 
 
 @pytest.mark.parametrize(
-    ("module", "what"), [(fig04, {}), (fig05, {"component": "heads"}), (fig05, {"component": "ffns"})]
+    ("module", "what", "limits"),
+    [(fig04, {}, "interval"), (fig05, {"component": "heads"}, "band"), (fig05, {"component": "ffns"}, "band")],
 )
-def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what):
+def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what, limits):
     alone = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7))
     labels = legend(drawn(monkeypatch, module, alone, **what))[0]
-    assert labels == ["piqa, 95% band"]
+    assert labels == [f"piqa, 95% {limits}"]
     two = write_study(ResultsMatrix(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
-    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", "average, 95% band"]
+    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", f"average, 95% {limits}"]
 
 
 def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, monkeypatch):
@@ -229,9 +238,70 @@ def test_figures_18_and_19_have_a_curve_per_task_and_the_aggregate(study):
 
 
 def test_panels_wrap_into_rows():
-    figure, axes = style.panels(9, per_row=7)
-    assert len(axes) == 9
-    assert len({round(ax.get_subplotspec().get_position(figure).y0, 3) for ax in axes}) == 2
+    for layout, rows, inches in ((Layout("double"), 3, 6.30), (Layout("single"), 9, 3.03)):
+        with style.laid_out(layout):
+            figure, axes = style.panels(9, per_row=7)
+        assert len(axes) == 9
+        assert len({round(ax.get_subplotspec().get_position(figure).y0, 3) for ax in axes}) == rows
+        assert figure.get_figwidth() == pytest.approx(inches)
+        plt.close(figure)
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_files_fit_a_paper(study, tmp_path, width):
+    """Width and type at the size of print, fonts as TrueType in the PDF, and an SVG of the same size."""
+    fig05.draw(study, tmp_path / "f", layout=Layout(width, "none"), component="heads")
+    points = {"single": 3.03, "double": 6.30}[width] * 72
+    pdf = (tmp_path / "f.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    (box,) = re.findall(rb"/MediaBox *\[ *0 0 ([\d.]+)", pdf)
+    assert float(box) == pytest.approx(points, abs=0.5)
+    svg = (tmp_path / "f.svg").read_text()
+    assert float(re.search(r'<svg [^>]*width="([\d.]+)pt"', svg.replace("\n", " "))[1]) == pytest.approx(
+        points, abs=0.5
+    )
+    assert "<dc:date>" not in svg
+
+
+def test_a_figure_without_title_has_none_and_its_type_has_eight_points(study):
+    with style.laid_out(Layout(title="none")):
+        figure = fig05.draw.__wrapped__(study, "heads")
+    assert not figure.get_suptitle()
+    sizes = {text.get_fontsize() for ax in figure.axes for text in (ax.title, ax.xaxis.label, *ax.get_xticklabels())}
+    assert sizes == {8}
+    plt.close(figure)
+
+
+def test_cells_have_contrast():
+    for colour in plt.get_cmap("cividis")(np.linspace(0, 1, 200)):
+        light, dark = sorted([style.luminance(colour), style.luminance(style.ink_on(colour))], reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_cells_are_written_in_their_places(study):
+    figure = fig08.draw.__wrapped__(study)
+    shown = fig08.ceilings(study)[0]
+    written = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert written == {(j + 0.5, i + 0.5): shown.texts[i, j] for i, j in np.ndindex(shown.texts.shape)}
+    frames = figure.axes[0].patches
+    assert len(frames) == 4
+    assert not any(frame.get_clip_on() for frame in frames)
+    plt.close(figure)
+
+
+def test_scales_of_importance_and_capacity(study):
+    values = np.array([[0.1, 0.2], [5.0, 100.0]])
+    ranks, _ = style.heat_scale(values, "rank")
+    np.testing.assert_allclose(ranks, [[0, 100 / 3], [200 / 3, 100]])
+    _, look = style.heat_scale(values, "log")
+    assert (look["norm"].vmin, look["norm"].vmax) == (0.1, 100)
+    with style.laid_out(Layout(capacity_scale="difference")):
+        figure = fig18.draw.__wrapped__(study, "copying")
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "copa"]
+    curve = fig18.data(study, "copying")[0]["copa"]
+    np.testing.assert_allclose(line.get_ydata(), 100 * curve.retained - (100 - curve.percent))
+    assert figure.axes[0].get_ylabel().replace("\n", " ") == "copying score retained beyond chance (points)"
     plt.close(figure)
 
 
@@ -266,7 +336,7 @@ def test_random_orders_are_one_band_and_other_controls_a_line_each():
 
 def test_curves_of_ffns_have_the_controls_that_need_no_scores_of_heads(study):
     figure = fig05.draw.__wrapped__(replace(study, controls=("target", "random_1")), "ffns")
-    labels = [line.get_label() for line in figure.axes[0].lines]
+    labels = [line.get_label() for line in figure.axes[1].lines]
     plt.close(figure)
     assert "average, random order" in labels
     assert not any("target" in label for label in labels)
@@ -276,7 +346,7 @@ def test_curves_of_ffns_have_the_controls_that_need_no_scores_of_heads(study):
 def test_the_same_data_give_the_same_bytes(study, tmp_path, module):
     for name in "ab":
         module.draw(study, tmp_path / name)
-    for suffix in (".png", ".pdf"):
+    for suffix in (".png", ".pdf", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
@@ -287,17 +357,24 @@ def test_every_figure_of_the_paper_has_a_module():
 
 
 def test_sixteen_tasks_are_told_apart():
-    styles = list(style.task_styles([f"task{i}" for i in range(16)]).values())
-    assert len({s["marker"] for s in styles}) == 16
-    assert len({(str(s["color"]), s["linestyle"]) for s in styles}) == 16
+    known = style.task_styles(style.KNOWN_TASKS)
+    styles = [*known.values(), *style.task_styles([f"task{i}" for i in range(16)]).values()]
+    assert len({(str(s["color"]), s["marker"], s["linestyle"]) for s in styles}) == 32
+    assert len({s["marker"] for s in known.values()}) == 16
     greys = [s["color"] for s in styles if max(s["color"]) - min(s["color"]) < 0.1]
     assert not greys, "grey and black are of controls and averages"
+
+
+def test_a_task_looks_the_same_in_every_study():
+    for task in ("piqa", "capitals"):
+        looks = [style.task_styles(tasks)[task] for tasks in ([task], ["copa", task, "mine"], ["a", "b", task])]
+        assert looks[0] == looks[1] == looks[2]
 
 
 def test_titles_fit_the_figure():
     figure, _ = style.panels(1)
     style.headline(figure, "Rank correlation of head importance between tasks, SmolLM2-135M-Instruct")
-    assert max(map(len, figure.get_suptitle().splitlines())) <= 12 * figure.get_figwidth()
+    assert max(map(len, figure.get_suptitle().splitlines())) <= 14 * figure.get_figwidth()
     plt.close(figure)
 
 

@@ -11,7 +11,7 @@ from tests.support.small_study import small
     [
         (["table", "headroom", "--seeds", "7", "--unseen", "mathqa"], "copa.md", {"copa.md", "copa.csv", "copa.html"}),
         (["table", "headroom", "--seeds", "7"], "copa-v1.2", {"copa-v1.2.md", "copa-v1.2.csv", "copa-v1.2.html"}),
-        (["figure", "fig05"], "copa.png", {"copa.png", "copa.pdf"}),
+        (["figure", "fig05"], "copa.png", {"copa.png", "copa.pdf", "copa.svg"}),
     ],
 )
 def test_what_is_written_for_one_task_leaves_the_studys_alone(tmp_path, capfd, command, out, written):
@@ -29,4 +29,4 @@ def test_what_is_written_for_one_task_leaves_the_studys_alone(tmp_path, capfd, c
 def test_a_suffix_of_another_kind_is_refused(tmp_path, capfd):
     more = ["--tasks", "copa", "--shots", "0", "--seed", "7", "--results", str(small(tmp_path).results)]
     assert main(["figure", "fig05", *more, "--out", str(tmp_path / "copa.csv")]) != 0
-    assert "a figure is not written as .csv; expected .pdf, .png, or no suffix" in capfd.readouterr().err
+    assert "a figure is not written as .csv; expected .pdf, .svg, .png, or no suffix" in capfd.readouterr().err

@@ -71,12 +71,16 @@ def test_what_a_study_lacks_is_not_drawn():
     }
     assert {"fig03", "fig08", "fig13", "headroom", "findings"} <= names
     paths = products.named("figure")["fig03"].paths(without)
-    assert paths == [f"m/figures/fig03_head_importance-seed1234.{suffix}" for suffix in ("pdf", "png")]
+    assert paths == [f"m/figures/fig03_head_importance-seed1234.{suffix}" for suffix in ("pdf", "svg", "png")]
 
 
 def test_a_command_says_what_the_study_has():
     settings = study(pruning={"controls": ["target", "random_1"], "schedule": "iterative"}, margin=3)
     figure = products.named("figure")
-    assert figure["fig05"].command(settings).endswith("--controls random_1 target --iterative")
-    assert figure["fig06"].command(settings).endswith("--shots 0 5 --controls random_1")
+    assert (
+        figure["fig05"]
+        .command(settings)
+        .endswith("--controls random_1 target --iterative --width double --title above")
+    )
+    assert figure["fig06"].command(settings).endswith("--shots 0 5 --controls random_1 --width double --title above")
     assert "--outcomes accuracy=3 gold_probability=1" in products.named("findings")["findings"].command(settings)

@@ -1,8 +1,8 @@
 """What made a figure, page or table, kept where its format has room for it, with digests of what was written.
 
 A PNG has a text chunk for it, an HTML page a ``meta`` element. Each holds what made the file, a digest of the rest of
-it, and digests of the files that were written beside it: a figure's PDF, a page's Markdown and CSV, which stay as
-readers expect them. So a byte that has changed in any of them shows.
+it, and digests of the files that were written beside it: a figure's PDF and SVG, a page's Markdown and CSV, which stay
+as readers expect them. So a byte that has changed in any of them shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_d
 
 _NAME = "lm-headroom"
 AGAIN = "delete it and run the workflow again"
-VOUCHERS = {".pdf": ".png", ".md": ".html", ".csv": ".html"}
+VOUCHERS = {".pdf": ".png", ".svg": ".png", ".md": ".html", ".csv": ".html"}
 """Suffix of a file that says nothing of itself to that of the file beside it which does."""
 
 

@@ -20,7 +20,7 @@ from lm_headroom.artifacts.content import state_of
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.study.config import Study
 
-_SUFFIXES = (".parquet", ".png", ".pdf", ".html", ".md", ".csv")
+_SUFFIXES = (".parquet", ".png", ".pdf", ".svg", ".html", ".md", ".csv")
 
 
 class Outdated:

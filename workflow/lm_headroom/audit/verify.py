@@ -53,7 +53,7 @@ UNJUDGED = "report.html"
 CARD = "README.md"
 """The page of results that come from the hub, which describes them and is no result."""
 _LISTED = {path: name for name, path in LISTED.items()}
-_DRAWN = {".pdf", ".png", ".html", ".md", ".csv"}
+_DRAWN = {".pdf", ".svg", ".png", ".html", ".md", ".csv"}
 
 
 @dataclass

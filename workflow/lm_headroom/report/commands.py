@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,17 @@ from typing import Annotated, Any
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
 from lm_headroom.report.products import COMPARISONS, SUFFIXES, Product, named
-from lm_headroom.study.choices import ACCURACY, DEFAULT_MARGINS, Outcome, Sample, Statistic
+from lm_headroom.study.choices import (
+    ACCURACY,
+    DEFAULT_MARGINS,
+    CapacityScale,
+    FigureTitle,
+    FigureWidth,
+    ImportanceScale,
+    Outcome,
+    Sample,
+    Statistic,
+)
 from lm_headroom.study.judged import JudgedOutcome
 
 NEEDED = ("tasks", "shots", "seeds", "models")
@@ -55,13 +66,17 @@ def figure(
     outcome: Outcome = ACCURACY,
     margin: Points = None,
     without_induction: bool = False,
+    width: FigureWidth = "double",
+    title: FigureTitle = "above",
+    importance_scale: ImportanceScale = "linear",
+    capacity_scale: CapacityScale = "retained",
 ) -> None:
     """Draw a figure from artifacts.
 
     Args:
-        name: the figure, such as fig05, oracle or compare_rankings.
+        name: the figure, such as fig05, oracle_ffns or compare_rankings.
         results: the model's results folder; of a figure that compares models, the folder that holds theirs.
-        out: where it goes; .pdf and .png are written, whichever suffix is given.
+        out: where it goes; .pdf, .svg and .png are written, whichever suffix is given.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
         seed: seed of the few-shot sampler.
@@ -78,6 +93,10 @@ def figure(
         margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
             default of a study if not given, 2 points of accuracy.
         without_induction: heads have no induction scores.
+        width: of one column of a paper (77 mm) or of both (160 mm).
+        title: a title above the panels, or none.
+        importance_scale: of Figures 3 and 12 to 14, the scale of colours.
+        capacity_scale: of Figures 11, 18 and 19, the share retained or its difference to chance.
 
     Example:
         lm-headroom figure fig05 --results results/opt --tasks copa piqa --shots 0 5 --out fig05
@@ -263,6 +282,11 @@ def make(product: Product, values: dict[str, Any]) -> None:
     arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}
     if "sample" in arguments:
         arguments["same_documents"] = arguments.pop("sample") == "first"
+    if product.kind == "figure":
+        from lm_headroom.report.figures.layout import Layout
+
+        names = {field.name for field in fields(Layout)}
+        arguments["layout"] = Layout(**{name: options.pop(name) for name in names & options.keys()})
     if product.outcome != ACCURACY:
         options["outcome"] = product.outcome
     if "{seed}" in product.stem:

@@ -17,8 +17,8 @@ from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES
 
 _DOCS = Path(__file__).resolve().parents[3] / "docs"
 _OTHERS = (
-    ("{model}/figures/fig{NN}_*.{pdf,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
-    ("comparison/figures/*.{pdf,png}", "of two or more models: a figure per comparison"),
+    ("{model}/figures/fig{NN}_*.{pdf,svg,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
+    ("comparison/figures/*.{pdf,svg,png}", "of two or more models: a figure per comparison"),
     (f"{PRUNED}/", "a checkpoint without its least important heads and FFNs, if you ask for one"),
     (RECORD, "the model's record: its source and the digest of its checkpoint"),
 )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["figure", "table", "findings", "compare"]
 Paths = Callable[["Study"], list[str]]
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "figure": ("pdf", "png"),
+    "figure": ("pdf", "svg", "png"),
     "table": ("csv", "md", "html"),
     "findings": ("md", "html"),
     "compare": ("parquet",),
@@ -283,12 +283,24 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
         "iterative": study.pruning.is_iterative,
         "selection_bias": study.ffn.selection_bias,
         "without_induction": not study.has_induction,
+        **study.figures.model_dump(),
     }
 
 
 _MATRIX = ("tasks", "shots")
+LAYOUT = ("width", "title")
+"""Options of all figures."""
 _RANKINGS = ("controls", "custom_heads", "custom_ffns")
 _EVALUATED = (*_MATRIX, *_RANKINGS, "transfer", "unseen")
+
+
+def _laid_out(product: Product) -> Product:
+    """A figure with the options of its layout; any other product as it is."""
+    if product.kind != "figure":
+        return product
+    scales = {"fig03": "importance_scale", "fig12": "importance_scale", "fig11": "capacity_scale"}
+    scale = (scales | {"fig18": "capacity_scale"}).get(product.caption)
+    return replace(product, options=(*product.options, *LAYOUT, *([scale] if scale else ())))
 
 
 def _figure(
@@ -387,7 +399,7 @@ _CRITERIA = _together(_read("head_importance", task=_tasks), _read("prefix_match
 _COMPARED = _together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS)
 
 
-PRODUCTS: tuple[Product, ...] = (
+PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     _figure("03", "head_importance", "head importance", "aggregate head importance", "fig03", _AGGREGATE_SCORES),
     *_by_outcome(
         _figure("04", "ffn_importance", "FFN importance", "FFN importance", "fig04", _FFNS),
@@ -412,9 +424,12 @@ PRODUCTS: tuple[Product, ...] = (
     *(_figure(number, f"{score}_capacity", label=f"{score} capacity by task", reads=_CAPACITY,
               arguments={"score": score}, **_LEFT)
       for number, score in (("18", "prefix_matching"), ("19", "copying"))),
-    Product("figure", "oracle", "{model}/figures/oracle-seed{seed}", "correlation", "Gradient against oracle", "oracle",
-            "report.figures.oracle:draw", _together(_read("oracle_agreement"), _ORACLES), _MATRIX,
-            title="gradient scores compared with the oracles, as a figure"),
+    *(Product("figure", f"oracle_{component}", f"{{model}}/figures/oracle_{component}-seed{{seed}}", "correlation",
+              f"Gradient against oracle: {named}", "oracle", "report.figures.oracle:draw",
+              _together(_read("oracle_agreement"), _ORACLES), _MATRIX, arguments={"component": component}, has=has,
+              title=f"gradient scores of {named} compared with the oracle, as a figure")
+      for component, named, has in (("ffns", "FFNs", lambda study: True),
+                                    ("heads", "heads", lambda study: bool(study.oracle_tasks)))),
     *_by_outcome(Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
             "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
             _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION)),
@@ -490,7 +505,7 @@ PRODUCTS: tuple[Product, ...] = (
                       _ABLATION, _OTHER_FFNS),
             (*_EVALUATED, "outcomes", "joint", "iterative", "ablated", "selection_bias", "without_induction"),
             (*_MATRIX, "unseen"), title="the findings in words"),
-)  # fmt: skip
+)))  # fmt: skip
 """All figures and pages that a study may have."""
 
 

@@ -29,6 +29,10 @@ Outcome = Literal[KnockoutOutcome, "accuracy_norm"]
 Component = Literal["heads", "ffns"]
 """What can be pruned."""
 HeadOutput = Literal["attention", "value"]
+FigureWidth = Literal["single", "double"]
+FigureTitle = Literal["above", "none"]
+ImportanceScale = Literal["linear", "log", "rank"]
+CapacityScale = Literal["retained", "difference"]
 LEVELS = tuple(range(0, 100, 10))
 """Percents at which curves are measured, unless others are named."""
 OUTCOMES = get_args(Outcome)

@@ -25,10 +25,14 @@ from lm_headroom.study.choices import (
     AblationKind,
     AddBos,
     Aggregation,
+    CapacityScale,
     Component,
     Device,
     Dtype,
+    FigureTitle,
+    FigureWidth,
     HeadOutput,
+    ImportanceScale,
     KnockoutOutcome,
     LastLayerTokens,
     Metric,
@@ -424,6 +428,29 @@ class Copying(Section):
     )
 
 
+class Figures(Section):
+    """How figures are drawn: each as PDF, SVG and PNG, in 8 point type at the size of print."""
+
+    width: FigureWidth = Field(
+        default="double",
+        description="The width: `single` for one column of a paper (77 mm, as in the ACL's templates), `double` for "
+        "both (160 mm).",
+    )
+    title: FigureTitle = Field(
+        default="above", description="A title `above` the panels, or `none`, where a paper's caption says it."
+    )
+    importance_scale: ImportanceScale = Field(
+        default="linear",
+        description="The colours of head importance (Figures 3, 12 to 14): `linear`, as in the paper, `log`, or "
+        "`rank`, the percent of heads with a lower score. With the last two, no layer takes up the whole scale.",
+    )
+    capacity_scale: CapacityScale = Field(
+        default="retained",
+        description="Induction capacity (Figures 11, 18, 19) as the share `retained`, as in the paper, or as its "
+        "`difference` to what random pruning retains.",
+    )
+
+
 class CustomRanking(Section):
     """A ranking of heads or FFNs that is the user's own; a text alone is its source, and ranks heads."""
 
@@ -582,6 +609,7 @@ class Study(Section):
     )
     induction: Induction = Induction()
     copying: Copying = Copying()
+    figures: Figures = Figures()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Study:

@@ -26,7 +26,7 @@ def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
     models, values = comparison.read_models(compared), data(compared)
     place = comparison.axis(models)
-    figure, axes = style.panels(len(values), width=5.2, height=4.2)
+    figure, axes = style.panels(len(values), width=2.9, height=2.5)
     for ax, (score, rows) in zip(axes, values.items(), strict=True):
         for column, (label, dash) in LINES.items():
             shown = {name: row[column] for name, row in rows.items()}

@@ -48,7 +48,7 @@ def draw(compared: Comparison) -> Figure:
     models, values = comparison.read_models(compared), data(compared)
     looks = comparison.styles(models)
     shots = len(compared.shots)
-    figure, axes = style.panels(len(values), width=4.8, height=3.6, per_row=shots)
+    figure, axes = style.panels(len(values), width=2.6, height=2.2, per_row=shots)
     for ax, ((component, k), lines) in zip(axes, values.items(), strict=True):
         for model in models:
             # All of them, so that the legend is whole.
@@ -61,8 +61,8 @@ def draw(compared: Comparison) -> Figure:
             ax.set_ylim(bottom=0)
         else:
             ax.set_xlabel("relative depth (0: first layer, 1: last)")
-    axes[0].set_ylabel("importance, mean over layers = 1")
-    axes[shots].set_ylabel("accuracy lost without the FFN (points)")
+    style.label_left(axes[:shots], "importance, mean over layers = 1")
+    style.label_left(axes[shots:], "accuracy lost (points)")
     style.legend_below(figure, axes[0])
     style.headline(figure, "Importance by depth, aggregate over tasks")
     return figure

@@ -39,7 +39,7 @@ def draw(compared: Comparison) -> Figure:
     """Draw the figure."""
     models, values = comparison.read_models(compared), data(compared)
     place, colours = comparison.axis(models), comparison.group_colours(models)
-    figure, axes = style.panels(len(values), width=4.6, height=3.6, share_y=True, per_row=len(compared.shots))
+    figure, axes = style.panels(len(values), width=2.6, height=2.2, share_y=True, per_row=len(compared.shots))
     names_outcome = {outcome for _, outcome, _ in values} != {ACCURACY}
     for ax, ((component, outcome, shots), rows) in zip(axes, values.items(), strict=True):
         comparison.join(ax, models, place, {name: row["percent"] for name, row in rows.items()})
@@ -66,8 +66,7 @@ def draw(compared: Comparison) -> Figure:
         ax.set_yticks([BELOW, *range(0, 101, 20)], ["inconclusive", *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)
-    for ax in axes[:: len(compared.shots)]:
-        ax.set_ylabel("prunable (%)")
+    style.label_left(axes, "prunable (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)
     dash = Line2D([], [], color="black", marker="_", linestyle="", markersize=9)
@@ -77,12 +76,6 @@ def draw(compared: Comparison) -> Figure:
         f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)",
         "at least: more questions or levels could show more",
     ]
-    figure.legend(
-        [*handles, dash, open_part, arrow],
-        [*labels, *names],
-        loc="outside lower center",
-        ncols=max(1, min(len(labels) + 3, int(figure.get_figwidth() / 2.4))),
-        frameon=False,
-    )
+    style.legend_of(figure, dict(zip([*labels, *names], [*handles, dash, open_part, arrow], strict=True)))
     style.headline(figure, "Largest share prunable within the margin, own rankings")
     return figure

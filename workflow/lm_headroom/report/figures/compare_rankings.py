@@ -48,8 +48,8 @@ def draw(compared: Comparison) -> Figure:
         return figure
     statistic = compared.correlation or "spearman"
     titles = {STATISTICS[statistic]: LABELS[statistic], WITHIN: "mean SRCC inside a layer"}
-    size = max(3.4, 0.42 * len(names) + 1.8)
-    figure, axes = style.panels(len(matrices), width=size * 1.15, height=size, per_row=len(compared.shots))
+    size = max(2.4, 0.3 * len(names) + 1.6)
+    figure, axes = style.panels(len(matrices), width=size * 1.15, height=0.8 * size, per_row=len(compared.shots))
     for ax, ((column, shots), matrix) in zip(axes, matrices.items(), strict=True):
         ax.set_facecolor("0.9")
         sns.heatmap(
@@ -59,10 +59,6 @@ def draw(compared: Comparison) -> Figure:
             vmin=-1,
             vmax=1,
             cmap="vlag",
-            annot=True,
-            fmt=".2f",
-            annot_kws={"size": 7},
-            square=True,
             xticklabels=names,
             yticklabels=names,
             cbar_kws={"label": titles[column], "shrink": 0.8},
@@ -71,4 +67,5 @@ def draw(compared: Comparison) -> Figure:
         ax.set_xticks(ax.get_xticks(), names, rotation=60, ha="right", rotation_mode="anchor")
         ax.tick_params(axis="y", rotation=0)
     style.headline(figure, "Rank correlation of aggregate head importance between models (grey: itself, other shape)")
+    style.write_cells(figure, {ax: style.numbers(values) for ax, values in zip(axes, matrices.values(), strict=True)})
     return figure

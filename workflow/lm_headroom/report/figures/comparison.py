@@ -155,13 +155,13 @@ def styles(models: Sequence[PlacedModel]) -> dict[str, dict[str, Any]]:
 def group_colours(models: Sequence[PlacedModel]) -> dict[str, Any]:
     """A colour per group, those of tasks in other figures."""
     groups = list(by_group(models))
-    return {name: look["color"] for name, look in style.task_styles(groups).items()}
+    return {name: look["color"] for name, look in style.series_styles(groups).items()}
 
 
 def group_markers(models: Sequence[PlacedModel]) -> dict[str, Any]:
     """A marker per group."""
     groups = list(by_group(models))
-    return {name: look["marker"] for name, look in style.task_styles(groups).items()}
+    return {name: look["marker"] for name, look in style.series_styles(groups).items()}
 
 
 def join(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -33,29 +35,35 @@ def draw(matrix: ResultsMatrix) -> Figure:
         for shots in matrix.shots
     ]
     scatters = [group for group in scatters if group]
-    figure, axes = style.panels(len(panels) + len(scatters), width=5.4, height=4.6, per_row=2)
-    for ax, ((component, shots), pairs) in zip(axes, panels.items(), strict=False):
-        _draw_matrix(ax, pairs)
+    figure, axes = style.panels(2 * len(panels) + len(scatters), width=2.6, height=2.6, per_row=2)
+    grid: Any = axes[0].get_gridspec()
+    cells = {}
+    for i, ((component, shots), pairs) in enumerate(panels.items()):
+        # A matrix of criteria takes a row of its own.
+        place = grid[i, :] if grid.ncols == 2 else grid[2 * i : 2 * i + 2, 0]
+        for ax in axes[2 * i : 2 * i + 2]:
+            ax.remove()
+        ax = figure.add_subplot(place)
+        cells[ax] = _draw_matrix(ax, pairs)
         ax.set_title(f"SRCC of criteria of {COMPONENTS[component]}, {style.shot_title(shots)}")
-    for ax, group in zip(axes[len(panels) :], scatters, strict=True):
+    for ax, group in zip(axes[2 * len(panels) :], scatters, strict=True):
         _draw_scatter(ax, matrix, group)
     style.headline(figure, f"Why criteria differ, {matrix.model}")
+    style.write_cells(figure, cells, smallest=4)
     return figure
 
 
-def _draw_matrix(ax: Axes, pairs: list[AgreementRow]) -> None:
+def _draw_matrix(ax: Axes, pairs: list[AgreementRow]) -> np.ndarray[Any, Any]:
+    """The matrix without its numbers, which are returned: they are written once panels have their places."""
     names = list(dict.fromkeys(name for row in pairs for name in (row.a, row.b)))
     values = np.eye(len(names))
     for row in pairs:
         i, j = names.index(row.a), names.index(row.b)
         values[i, j] = values[j, i] = np.nan if row.srcc is None else row.srcc
     bar = {"label": "SRCC", "shrink": 0.8}
-    numbers = {"size": 5}
-    sns.heatmap(
-        values, ax=ax, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".1f", annot_kws=numbers, square=True,
-        xticklabels=names, yticklabels=names, cbar_kws=bar,
-    )  # fmt: skip
+    sns.heatmap(values, ax=ax, vmin=-1, vmax=1, cmap="vlag", xticklabels=names, yticklabels=names, cbar_kws=bar)
     ax.tick_params(labelsize=6, length=0)
+    return style.numbers(values, 1)
 
 
 def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates]) -> None:
@@ -76,9 +84,9 @@ def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates]) -> No
     limits = ax.get_xlim(), ax.get_ylim()
     # Inside the linear part, ticks of decades would overlap.
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_ticks([*-decades[::-1], 0, *decades])
+        axis.set_ticks([*-decades[::-2], 0, *decades[::-2]])
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.set(xlabel="first-order estimate (nats)", ylabel="rise of the loss (nats)")
     ax.set_title(f"Removing one of the {COMPONENTS[group[0].component]}, {style.shot_title(group[0].shots)}")
-    ax.legend(fontsize=6, frameon=False)
+    ax.legend(fontsize=6, frameon=False, loc="upper left")
     ax.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Figure 4: FFN importance by layer, a line per task, the average in black, a panel per shot; by any outcome."""
+"""Figure 4: FFN importance by layer, points per task, the average with its interval; a panel per shot; any outcome."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ def draw(matrix: ResultsMatrix) -> Figure:
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)
     values, shown = data(matrix), OUTCOMES[outcome].shown_loss
-    figure, axes = style.panels(len(values), width=4.8, height=4.2, share_y=True)
+    figure, axes = style.panels(len(values), width=2.9, height=2.4, share_y=True)
     for ax, (shots, importance) in zip(axes, values.items(), strict=True):
         numbers = np.arange(1, len(importance.average) + 1)
-        every = max(1, len(numbers) // 16)  # markers enough to follow a line
         ax.axhline(0, color="grey", linewidth=0.8)
-        for task in style.beside_average(matrix.tasks):
-            scores = shown(importance.tasks[task])
-            ax.plot(numbers, scores, label=task, markersize=3, markevery=every, linewidth=1, **styles[task])
-        limits = judged.shown_loss_limits(outcome, importance.band)
-        style.average_line(ax, numbers, shown(importance.average), limits, matrix.tasks)
-        ax.set(title=style.shot_title(shots), xlabel="layer", xlim=(0.5, len(numbers) + 0.5))
+        # Layers are apart, and no line leads from one to the next.
+        tasks = style.beside_average(matrix.tasks)
+        for task, aside in zip(tasks, np.linspace(-0.3, 0.3, len(tasks)), strict=True):
+            look = styles[task] | {"linestyle": ""}
+            ax.plot(numbers + aside, shown(importance.tasks[task]), label=task, markersize=3, alpha=0.8, **look)
+        limits, average = judged.shown_loss_limits(outcome, importance.band), shown(importance.average)
+        ax.vlines(numbers, limits.low, limits.high, color="black", linewidth=1.2)
+        name = style.name_of_average(matrix.tasks)
+        ax.plot(numbers, average, "_", color="black", markersize=5, label=f"{name}, 95% interval")
+        ax.set(title=style.shot_title(shots), xlabel="layer", xlim=(0.4, len(numbers) + 0.6))
         style.whole_numbers(ax.xaxis, 9)
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel(judged.loss_label(outcome, "without the FFN"))
+    style.label_left(axes, judged.loss_label(outcome, "without the FFN"))
     style.legend_below(figure, axes[0])
     style.headline(figure, title)
     metrics = {metric for importance in values.values() for metric in importance.metrics} - {outcome}

@@ -1,4 +1,4 @@
-"""Figures 5 and 6: an outcome against the share of heads (FFNs) pruned, a line per task, the average in black."""
+"""Figures 5 and 6: an outcome against the share of heads (FFNs) pruned, by task, and on average by ranking."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def draw_controls(
             # Hatched: a shade is of an interval.
             low, high = averages.min(axis=0), averages.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
-        axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=2, label=f"{whose}, {which}")
+        axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=1.5, label=f"{whose}, {which}")
     markers = cycle(CUSTOM_MARKERS)
     looks = {name: {"color": "0.15", "marker": next(markers), "linestyle": (0, (3, 1))} for name in custom}
     for name, look in (CONTROL_LOOKS | looks).items():
@@ -96,8 +96,8 @@ def draw_controls(
             axes.plot(
                 controls[name].percent,
                 shown(controls[name].average),
-                linewidth=1.4,
-                markersize=5,
+                linewidth=1,
+                markersize=3.5,
                 markerfacecolor="white",
                 label=f"{whose}, {name.replace('_', ' ')}",
                 **look,
@@ -109,7 +109,7 @@ def iterative_line(axes: Axes, curves: Curves, whose: str, outcome: Outcome) -> 
     style.band(axes, curves.percent, judged.shown_limits(outcome, curves.band), "crimson", alpha=0.12)
     look: dict[str, Any] = {
         "color": "crimson",
-        "linewidth": 2,
+        "linewidth": 1.5,
         "linestyle": (0, (5, 1.5)),
         "label": f"{whose}, iterative ranking",
     }
@@ -129,21 +129,30 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     custom = matrix.custom_heads if component == "heads" else matrix.custom_ffns
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
     whose = style.name_of_average(matrix.tasks)
-    figure, axes = style.panels(len(own), width=4.6, height=4.2, share_y=True)
-    for ax, (shots, curves) in zip(axes, own.items(), strict=True):
+    compares = bool(others or again)
+    figure, axes = style.panels(
+        len(own) * (1 + compares), width=2.6, height=2.3, share_y=True, per_row=2 if compares else None
+    )
+    for i, (shots, curves) in enumerate(own.items()):
+        first, *more = axes[i * (1 + compares) :][: 1 + compares]
         for task in style.beside_average(matrix.tasks):
             scores = shown(curves.tasks[task])
-            ax.plot(curves.percent, scores, label=task, markersize=4, linewidth=1, **styles[task])
-        limits = judged.shown_limits(outcome, curves.band)
-        style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
-        draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose, outcome, custom)
-        if again:
-            iterative_line(ax, again[shots], whose, outcome)
-        pruned = f"{COMPONENTS[component]} pruned (%)"
-        ax.set(title=style.shot_title(shots), xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel(judged.level_label(outcome))
-    style.legend_below(figure, axes[0])
+            first.plot(curves.percent, scores, label=task, markersize=3.5, linewidth=0.9, **styles[task])
+        for ax in (first, *more):
+            limits = judged.shown_limits(outcome, curves.band)
+            style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
+            pruned = f"{COMPONENTS[component]} pruned (%)"
+            ax.set(xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
+            ax.grid(alpha=0.3)
+        what = ", by task" if more else ""
+        first.set_title(f"{style.shot_title(shots)}{what}")
+        for ax in more:
+            draw_controls(ax, {name: by_shots[shots] for name, by_shots in others.items()}, whose, outcome, custom)
+            if again:
+                iterative_line(ax, again[shots], whose, outcome)
+            ax.set_title(f"{style.shot_title(shots)}, by ranking")
+    style.label_left(axes, judged.level_label(outcome))
+    style.legend_below(figure, *axes)
     style.headline(figure, title)
     judged.note(figure, outcome, left_out)
     return figure

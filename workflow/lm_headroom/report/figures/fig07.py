@@ -41,20 +41,20 @@ def draw(matrix: ResultsMatrix) -> Figure:
         return judged.draw_undefined(title, outcome, left_out)
     values = data(matrix)
     rows, columns = next(iter(values.values())).mean.shape
-    figure, axes = style.panels(len(values), width=max(3.6, 0.62 * columns + 1.4), height=max(3.4, 0.5 * rows + 1.2))
+    shown = [judged.shown_limits(outcome, grid.band) for grid in values.values()]
+    # From the lowest to the highest limit: noise alone shall not fill the scale, which is one for all panels.
+    lowest, highest = min(limits.low.min() for limits in shown), max(limits.high.max() for limits in shown)
+    figure, axes = style.panels(
+        len(values), width=max(2.6, 0.44 * columns + 1.2), height=max(2.2, 0.34 * rows + 0.8), per_row=2
+    )
     for ax, (shots, grid) in zip(axes, values.items(), strict=True):
-        limits = judged.shown_limits(outcome, grid.band)
         sns.heatmap(
             spec.shown(grid.mean),
             ax=ax,
             # Bright is better, whether that is more or less.
             cmap="cividis_r" if spec.is_cost else "cividis",
-            # From the lowest to the highest limit: noise alone shall not fill the scale.
-            vmin=limits.low.min(),
-            vmax=limits.high.max(),
-            annot=labels(grid, outcome),
-            fmt="",
-            annot_kws={"size": 7, "linespacing": 1.1},
+            vmin=lowest,
+            vmax=highest,
             xticklabels=grid.ffns,
             yticklabels=grid.heads,
             cbar_kws={"label": judged.level_label(outcome, "average", 32)},
@@ -63,6 +63,8 @@ def draw(matrix: ResultsMatrix) -> Figure:
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")
         ax.tick_params(axis="y", rotation=0)
-    style.headline(figure, f"{title}, {len(matrix.tasks)} tasks")
+    style.headline(figure, f"{title}, {len(matrix.tasks)} tasks; ± half the 95% interval")
     judged.note(figure, outcome, left_out)
+    texts = [labels(grid, outcome) for grid in values.values()]
+    style.write_cells(figure, dict(zip(axes, texts, strict=True)), largest=7)
     return figure

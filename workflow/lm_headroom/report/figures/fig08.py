@@ -127,21 +127,17 @@ def draw(matrix: ResultsMatrix) -> Figure:
     else:
         shown = {shots: (values, np.vectorize(_said)(values)) for shots, values in data(matrix).items()}
     names = [*matrix.tasks, AGGREGATE]
-    size = max(4.0, 0.5 * len(names) + 2)
-    figure, axes = style.panels(len(shown), width=size, height=size * 0.85)
-    for ax, (shots, (values, texts)) in zip(axes, shown.items(), strict=True):
-        # Grey shows where a heatmap leaves out what the data do not allow to say.
+    # Wider than high: a cell holds up to six characters in a line.
+    figure, axes = style.panels(len(shown), width=max(2.9, 0.36 * len(names) + 1.4), height=0.22 * len(names) + 1.2)
+    for ax, (shots, (values, _)) in zip(axes, shown.items(), strict=True):
+        # Grey shows where a heatmap leaves out what the data do not allow to say; the colours have none.
         ax.set_facecolor("0.88")
         sns.heatmap(
             values,
             ax=ax,
             vmin=min(0.0, float(np.nanmin(values, initial=0.0))),
             vmax=1,
-            cmap="cividis",
-            annot=texts,
-            fmt="",
-            annot_kws={"size": 8},
-            square=True,
+            cmap="viridis",
             xticklabels=names,
             yticklabels=names,
             cbar_kws={"label": LABELS[matrix.correlation], "shrink": 0.8},
@@ -150,21 +146,20 @@ def draw(matrix: ResultsMatrix) -> Figure:
         ax.axhline(len(matrix.tasks), color="white", linewidth=2)
         ax.axvline(len(matrix.tasks), color="white", linewidth=2)
         if with_ceilings:
-            _mark(ax, values, texts)
+            _frame_diagonal(ax, len(values))
         ax.set_title(style.shot_title(shots))
-        ax.tick_params(axis="x", rotation=60)
+        ax.tick_params(axis="x", rotation=90)
         ax.tick_params(axis="y", rotation=0)
     if with_ceilings:
-        # About 15 characters of 9 points per inch.
-        figure.supxlabel(textwrap.fill(KEY, int(15 * figure.get_figwidth())), fontsize=9)
+        # About 15 characters of 8 points per inch.
+        figure.supxlabel(textwrap.fill(KEY, int(15 * figure.get_figwidth())), fontsize=8)
     style.headline(figure, f"Rank correlation of head importance between tasks, {matrix.model}")
+    style.write_cells(figure, dict(zip(axes, (texts for _, texts in shown.values()), strict=True)))
     return figure
 
 
-def _mark(ax: Axes, values: Array, texts: np.ndarray[Any, Any]) -> None:
-    """Frame the diagonal, and write into the grey cells, which a heatmap leaves empty."""
-    for i in range(len(values)):
-        ax.add_patch(Rectangle((i + 0.04, i + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.2))
-        for j in range(len(values)):
-            if np.isnan(values[i, j]):
-                ax.text(j + 0.5, i + 0.5, texts[i, j], ha="center", va="center", size=8, color="0.3")
+def _frame_diagonal(ax: Axes, n: int) -> None:
+    for i in range(n):
+        place = (i + 0.06, i + 0.06)
+        # Not clipped: the frames of the first and last cell lie at the panel's edge.
+        ax.add_patch(Rectangle(place, 0.88, 0.88, fill=False, edgecolor="black", linewidth=1, clip_on=False))

@@ -44,19 +44,17 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     if not values:
         return judged.draw_undefined(title, outcome, left_out)
-    styles = style.task_styles([*NAMES])
+    styles = style.series_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
     dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
-    figure, axes = style.panels(len(values), width=4.2, height=3.6, per_row=PANELS_PER_ROW)
+    figure, axes = style.panels(len(values), width=2.0, height=2.3, per_row=PANELS_PER_ROW)
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():
             look = styles[name] | {"linestyle": dashes[name]}
-            ax.plot(
-                curve.percent, spec.shown(curve.mean), label=label(name, curve), markersize=4, linewidth=1.4, **look
-            )
+            ax.plot(curve.percent, spec.shown(curve.mean), label=label(name, curve), markersize=3, linewidth=1, **look)
             style.band(ax, curve.percent, judged.shown_limits(outcome, band(curve)), look["color"], alpha=0.1)
         name = f"{task} (unseen)" if task in matrix.unseen else task
-        ax.set(title=name, xlabel="heads pruned (%)", ylabel=judged.level_label(outcome))
+        ax.set(title=name, xlabel="heads pruned (%)")
         # Where all scores are the same, the limits would be a hair's breadth around it.
         low, high = ax.get_ylim()
         hundredth = spec.shown_loss(0.01)
@@ -64,7 +62,8 @@ def draw(matrix: ResultsMatrix) -> Figure:
             ax.set_ylim(low - 5 * hundredth, high + 5 * hundredth)
         ax.grid(alpha=0.3)
         # Below the panel: curves cross, so that no corner is free for sure.
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=1, frameon=False)
+    style.label_left(axes, judged.level_label(outcome))
     style.headline(figure, title)
     judged.note(figure, outcome, left_out)
     return figure

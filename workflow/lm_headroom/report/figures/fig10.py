@@ -18,8 +18,8 @@ def data(matrix: ResultsMatrix) -> dict[Score, Array]:
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     values = data(matrix)
-    figure, axes = style.panels(len(values), width=5.0, height=4.2)
+    figure, axes = style.panels(len(values), width=2.6, height=2.2)
     for ax, letter, (score, scores) in zip(axes, "ab", values.items(), strict=True):
-        style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score")
+        style.head_heatmap(ax, scores, f"({letter}) {SCORES[score]}", f"{SCORES[score]} score", from_zero=True)
     style.headline(figure, f"Induction heads, {matrix.model}")
     return figure

@@ -23,13 +23,13 @@ def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     values = data(matrix)
     names = {shots: style.shot_title(shots) for shots in matrix.shots}
-    styles = style.task_styles([*names.values()])
-    figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
+    styles = style.series_styles([*names.values()])
+    figure, axes = style.panels(len(values), width=2.6, height=2.3, share_y=True)
     for ax, (score, curves) in zip(axes, values.items(), strict=True):
         for shots, curve in curves.items():
             style.capacity_line(ax, curve.percent, curve.retained, label=names[shots], **styles[names[shots]])
         style.capacity_axes(ax, SCORES[score])
-    axes[0].set_ylabel("total score retained (%)")
+    style.label_left(axes, style.capacity_label("total score"))
     style.legend_below(figure, axes[0])
     style.headline(figure, f"Induction capacity retained, aggregate ranking, {matrix.model}")
     return figure

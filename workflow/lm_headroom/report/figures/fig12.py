@@ -8,7 +8,7 @@ from lm_headroom.report.figures import style
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.scores import HeadScores, read_tasks
 
-PANELS_PER_ROW = 7
+PANELS_PER_ROW = 3
 
 
 def data(matrix: ResultsMatrix) -> dict[str, HeadScores]:
@@ -24,8 +24,11 @@ def data(matrix: ResultsMatrix) -> dict[str, HeadScores]:
 def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     values = data(matrix)
-    figure, axes = style.panels(len(values), width=2.6, height=3.0, per_row=PANELS_PER_ROW)
+    figure, axes = style.panels(len(values), width=1.5, height=1.5, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
-        style.head_heatmap(ax, scores.score, task, f"importance ({scores.unit})")
+        style.head_heatmap(ax, scores.score, task, "")
+        ax.label_outer()
+    # Colours have one meaning in all panels, and each panel its own range.
+    figure.supxlabel(f"colours: {style.importance_label(next(iter(values.values())).unit)}", fontsize=8)
     style.headline(figure, f"Head importance by task, {matrix.model}, {style.shot_title(matrix.shots[0])}")
     return figure

@@ -20,15 +20,15 @@ def draw(matrix: ResultsMatrix, score: Score) -> Figure:
     """Draw the figure."""
     values = data(matrix, score)
     styles = style.task_styles(matrix.tasks) | {AGGREGATE: {"color": "black"}}
-    figure, axes = style.panels(len(values), width=4.6, height=4.2, share_y=True)
+    figure, axes = style.panels(len(values), width=2.6, height=2.3, share_y=True)
     for ax, (shots, curves) in zip(axes, values.items(), strict=True):
         # Of one task the aggregate is the same.
         for task in (*matrix.tasks, AGGREGATE) if len(matrix.tasks) > 1 else matrix.tasks:
             curve = curves[task]
-            width = 2.2 if task == AGGREGATE else 1
+            width = 1.6 if task == AGGREGATE else 0.9
             style.capacity_line(ax, curve.percent, curve.retained, label=task, linewidth=width, **styles[task])
         style.capacity_axes(ax, style.shot_title(shots))
-    axes[0].set_ylabel(f"total {SCORES[score]} score retained (%)")
+    style.label_left(axes, style.capacity_label(f"{SCORES[score]} score"))
     style.legend_below(figure, axes[0])
     style.headline(figure, f"{SCORES[score].capitalize()} capacity retained, each task's ranking, {matrix.model}")
     return figure

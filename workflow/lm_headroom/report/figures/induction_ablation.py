@@ -22,7 +22,7 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 
-AXIS = 28
+AXIS = 22
 """Characters of a vertical axis's label that fit a panel's height."""
 Shown = Callable[[Any], Any]
 
@@ -38,8 +38,13 @@ def draw(matrix: ResultsMatrix) -> Figure:
         return judged.draw_undefined(title, judged_by, left_out)
     all_effects = effects(matrix)
     columns = list(dict.fromkeys((effect.outcome, effect.shots) for effect in all_effects))
-    figure, axes = style.panels(len(SELECTIONS) * len(columns), width=3.1, height=2.9, per_row=len(columns))
-    colours = style.task_styles([*SELECTIONS])
+    if len({effect.cell.percent for effect in all_effects}) == 1:
+        figure = _draw_level(matrix, all_effects, columns)
+        style.headline(figure, title)
+        judged.note(figure, judged_by, left_out)
+        return figure
+    figure, axes = style.panels(len(SELECTIONS) * len(columns), width=1.55, height=1.9, per_row=len(columns))
+    colours = style.series_styles([*SELECTIONS])
     panels = {
         (selection, *column): ax
         for (selection, column), ax in zip(((s, c) for s in SELECTIONS for c in columns), axes, strict=True)
@@ -65,6 +70,37 @@ def draw(matrix: ResultsMatrix) -> Figure:
     return figure
 
 
+def _draw_level(matrix: ResultsMatrix, all_effects: Sequence[Effect], columns: Sequence[tuple[str, int]]) -> Figure:
+    """One level alone: a panel per column, points with 95% intervals, the whole model as a line."""
+    judged_by, spec = matrix.outcome, OUTCOMES[matrix.outcome]
+    figure, axes = style.panels(len(columns), width=1.9, height=1.5)
+    colours = style.series_styles([*SELECTIONS])
+    for ax, (outcome, shots) in zip(axes, columns, strict=True):
+        shown = spec.shown_loss if outcome == GAIN else spec.shown
+        cells = {cell.selection: e for cell, e in select(all_effects, outcome, shots).items()}
+        for place, (selection, effect) in enumerate(cells.items()):
+            colour = colours[selection]["color"]
+            ax.axvline(shown(effect.whole.value), color="black", linewidth=0.8, linestyle=":")
+            fill = colour if effect.beyond_controls else "white"
+            _interval(ax, place - 0.13, shown(np.array(effect.ablated)), colour, fill)
+            _interval(ax, place + 0.13, shown(np.array(effect.control)), "grey", "grey")
+        percent = next(iter(cells.values())).cell.percent
+        ax.set_yticks(range(len(cells)), [SELECTIONS[name] for name in cells] if ax is axes[0] else [])
+        gain = " gain" if outcome == GAIN else ""
+        ax.set(ylim=(len(cells) - 0.5, -0.5), title=f"{style.shot_title(shots)}{gain}, {percent}% ablated")
+        ax.set_xlabel(judged.gain_label(judged_by) if outcome == GAIN else judged.level_label(judged_by, width=AXIS))
+        ax.grid(axis="x", alpha=0.3)
+    _legend(figure)
+    return figure
+
+
+def _interval(ax: Axes, place: float, estimate: Any, colour: object, fill: object) -> None:
+    """A value with its limits, across."""
+    value, *limits = estimate
+    ax.hlines(place, *limits, color=colour, linewidth=1.2)
+    ax.plot(value, place, "o", color=colour, markerfacecolor=fill, markersize=4)
+
+
 def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour: object, shown: Shown) -> None:
     """A line from the whole model on and its band."""
     percent = [0, *(effect.cell.percent for effect in cells)]
@@ -78,7 +114,7 @@ def _markers(ax: Axes, cells: Sequence[Effect], colour: object, shown: Shown) ->
     for effect in cells:
         fill = colour if effect.beyond_controls else "white"
         point = effect.cell.percent, shown(effect.ablated.value)
-        ax.plot(*point, marker="o", markersize=6, markeredgecolor=colour, markerfacecolor=fill, linestyle="none")
+        ax.plot(*point, marker="o", markersize=4, markeredgecolor=colour, markerfacecolor=fill, linestyle="none")
 
 
 def _legend(figure: Figure) -> None:
@@ -90,8 +126,7 @@ def _legend(figure: Figure) -> None:
         "loses more than random heads": Line2D([], [], marker="o", linestyle="none", **dark),
         "not told to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
     }
-    columns = 4 if figure.get_figwidth() > 11 else 2
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+    style.legend_of(figure, handles)
 
 
 def _share_y(axes: Sequence[Axes]) -> None:

@@ -13,7 +13,7 @@ from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.report.figures import style
 from lm_headroom.study.choices import Outcome
 
-AXIS = 40
+AXIS = style.AXIS
 """Characters of a vertical axis's label that fit a panel's height."""
 
 
@@ -49,7 +49,7 @@ def _unit(outcome: Outcome, points: str) -> str:
 
 def _wrap(label: str, brackets: str, width: int) -> str:
     """Lines of at most so many characters, none of which ends within the brackets."""
-    text = textwrap.fill(f"{label} {brackets.replace(' ', chr(160))}".strip(), width)
+    text = textwrap.fill(f"{label} {brackets.replace(' ', chr(160))}".strip(), width, break_long_words=False)
     return text.replace(chr(160), " ")
 
 

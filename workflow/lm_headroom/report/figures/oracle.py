@@ -1,4 +1,4 @@
-"""Gradient scores against the oracle: FFNs with a panel per shot, then heads with a panel per task and shot."""
+"""Gradient scores against the oracle: of FFNs a panel per shot, of heads a panel per task and shot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_headroom.analysis.outcomes import MEASURES, OUTCOMES
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
 from lm_headroom.report.figures import judged, style
-from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.oracle import read_ffns, read_heads
 
 Row = dict[str, Any]
@@ -38,19 +38,20 @@ def _scores_across(ax: Axes) -> None:
 
 
 @style.drawing
-def draw(matrix: ResultsMatrix) -> Figure:
+def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     """Draw the figure."""
-    rows = data(matrix)
-    head_tasks = list(dict.fromkeys(task for component, task, _ in rows if component == "heads"))
-    n_shots = len(matrix.shots)
-    figure, axes = style.panels(n_shots * (1 + len(head_tasks)), width=4.8, height=4.2, per_row=n_shots)
-    for ax, shots in zip(axes, matrix.shots, strict=False):
-        _ffns(ax, matrix, shots, [rows["ffns", task, shots] for task in matrix.tasks])
-    cells = [(task, shots) for task in head_tasks for shots in matrix.shots]
-    for ax, (task, shots) in zip(axes[n_shots:], cells, strict=True):
-        _heads(ax, matrix, shots, task, rows["heads", task, shots])
-    style.legend_below(figure, axes[0])
-    style.headline(figure, f"Gradient scores against the oracle, {matrix.model}")
+    rows = {key: row for key, row in data(matrix).items() if key[0] == component}
+    if component == "ffns":
+        figure, axes = style.panels(len(matrix.shots), width=2.6, height=2.4)
+        for ax, shots in zip(axes, matrix.shots, strict=True):
+            _ffns(ax, matrix, shots, [rows["ffns", task, shots] for task in matrix.tasks])
+        style.legend_below(figure, axes[0])
+    else:
+        cells = [(task, shots) for task in dict.fromkeys(task for _, task, _ in rows) for shots in matrix.shots]
+        figure, axes = style.panels(len(cells), width=2.6, height=2.2)
+        for ax, (task, shots) in zip(axes, cells, strict=True):
+            _heads(ax, matrix, shots, task, rows["heads", task, shots])
+    style.headline(figure, f"Gradient scores of {COMPONENTS[component]} against the oracle, {matrix.model}")
     return figure
 
 
@@ -61,7 +62,7 @@ def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
         ffns = read_ffns(matrix, shots, task)
         ((measure, losses),) = ffns.outcomes.items()
         lost = OUTCOMES[MEASURES[measure]].shown_loss(losses.mean(axis=1))
-        ax.plot(ffns.gradient.score, lost, label=task, markersize=4, alpha=0.8, **look | {"linestyle": ""})
+        ax.plot(ffns.gradient.score, lost, label=task, markersize=3.5, alpha=0.8, **look | {"linestyle": ""})
     _scores_across(ax)
     ax.set_ylabel(judged.loss_label(MEASURES[measure], "without the FFN"))
     ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
@@ -77,23 +78,23 @@ def _heads(ax: Axes, matrix: ResultsMatrix, shots: int, task: str, row: Row) -> 
     ax.axhline(0, color="grey", linewidth=0.8)
     score = heads.gradient.score
     ax.errorbar(score, rise, error, fmt="none", ecolor="grey", elinewidth=0.6, alpha=0.4, zorder=1)
-    points = ax.scatter(score, rise, c=heads.layers + 1, cmap="viridis", s=12, zorder=2)
+    points = ax.scatter(score, rise, c=heads.layers + 1, cmap="viridis", s=6, zorder=2)
     # Most heads hardly matter and a few matter much: linear where the noise is, logarithmic beyond.
     least = float(np.median(error)) or 1e-6
     _scores_across(ax)
     ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
-    ax.set_ylabel("rise of the loss without the head (nats)")
+    ax.set_ylabel("rise of the loss (nats)")
     ax.set_title(f"heads, {task}, {style.shot_title(shots)}\n{_srcc(row)}")
     ax.grid(alpha=0.3)
     style.whole_numbers(ax.figure.colorbar(points, ax=ax, label="layer").ax.yaxis, 7)
 
 
 def _srcc(row: Row) -> str:
-    """``SRCC 0.62 (0.55 to 0.69), noise ceiling 0.95``."""
+    """``SRCC 0.62 (0.55 to 0.69), ceiling 0.95``."""
     if row["srcc"] is None:
         return "SRCC not defined"
     limits = "" if row["srcc_low"] is None else f" ({row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
-    return f"SRCC {row['srcc']:.2f}{limits}, noise ceiling {_maybe(row['noise_ceiling'])}"
+    return f"SRCC {row['srcc']:.2f}{limits}, ceiling {_maybe(row['noise_ceiling'])}"
 
 
 def _average(rows: list[Row]) -> str:

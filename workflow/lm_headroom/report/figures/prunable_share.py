@@ -42,7 +42,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     panels = data(matrix)
     most = max((len(compared) for _, compared in panels.values()), default=1)
     per_row = len(matrix.shots)
-    figure, axes = style.panels(max(1, len(panels)), width=4.6, height=1.4 + 0.26 * most, per_row=per_row)
+    figure, axes = style.panels(max(1, len(panels)), width=2.9, height=1.0 + 0.17 * most, per_row=per_row)
     for ax, ((component, shots), (group, compared)) in zip(axes, panels.items(), strict=False):
         _draw_panel(ax, compared)
         ax.set_title(f"{COMPONENTS[component]}, {style.shot_title(shots)}: {group}")
@@ -54,7 +54,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
         Line2D([], [], color="black", marker="x", linestyle="", markersize=5),
     ]
     labels = ["point estimate", between, "at least: more questions could show more", "inconclusive"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, per_row), frameon=False)
+    style.legend_of(figure, dict(zip(labels, handles, strict=True)))
     margin = f"within {margin_in_words(matrix)}"
     style.headline(figure, f"Largest share prunable {margin}, by criterion{in_title(matrix.outcome)}")
     return figure

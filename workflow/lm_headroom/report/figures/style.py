@@ -1,10 +1,13 @@
-"""What all figures share: look, task colours, heatmaps, saving."""
+"""What all figures share: size and type for print, looks of tasks, heatmaps, saving."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,87 +20,273 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import rankdata
 
 from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.artifacts.file_provenance import vouching
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import atomic, reads
 from lm_headroom.errors import HeadroomError
+from lm_headroom.report.figures.layout import DEFAULT, Layout
 from lm_headroom.results.matrix import ResultsMatrix
 
-PANEL = (4.2, 3.8)
-"""Width and height of a panel in inches."""
+PANEL = (2.0, 1.8)
+"""Least width of a panel in inches, and its height where it is as wide as that."""
+AXIS = 28
+"""Characters of a vertical axis's label that fit the height of a panel."""
+TALLEST = 2.9
+"""Height in inches that no panel exceeds because its figure has room in width."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _MARKERS = "osD^vP*Xd<>ph8H|"
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+KNOWN_TASKS = (
+    *("arc_easy", "piqa", "copa", "winogrande", "hellaswag", "openbookqa", "boolq", "arc_challenge"),
+    *("cb", "rte", "wic", "wsc", "record", "multirc", "mathqa", "lambada_openai"),
+)
+"""The paper's tasks: each has one look in all figures and studies, and no other task has it."""
+TYPE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 8,
+    "figure.titleweight": "bold",
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.5,
+    "legend.columnspacing": 1.0,
+    "legend.handlelength": 1.8,
+}
+"""Type and lines at the size of print, in points."""
+EMBEDDED = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lm-headroom"}
+"""TrueType fonts within the PDF, which publishers ask for; outlines in the SVG, which needs no font of its viewer."""
+_LAYOUT = ContextVar("layout", default=DEFAULT)
+"""How the figure that is drawn is laid out."""
+
+
+@contextmanager
+def laid_out(layout: Layout) -> Iterator[None]:
+    """Lay out what is drawn inside."""
+    before = _LAYOUT.set(layout)
+    try:
+        yield
+    finally:
+        _LAYOUT.reset(before)
+
+
+def layout() -> Layout:
+    """How the figure that is drawn is laid out."""
+    return _LAYOUT.get()
 
 
 def panels(
     n: int, width: float = PANEL[0], height: float = PANEL[1], share_y: bool = False, per_row: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``n`` panels, ``per_row`` of them (default all) in a row; ``width`` and ``height`` are a panel's."""
-    sns.set_theme(context="paper", style="ticks", font_scale=1.0)
-    columns = min(n, per_row or n)
+    """A figure of ``n`` panels that is as wide as its layout says, at most ``per_row`` of them (default all) in a row.
+
+    Args:
+        n: number of panels.
+        width: least width in inches at which a panel can be read; narrower ones go on to another row.
+        height: of a panel of that width; a wider one is higher, up to a limit.
+        share_y: whether all have one vertical scale.
+        per_row: the most panels in a row.
+    """
+    sns.set_theme(context="paper", style="ticks", rc=TYPE | EMBEDDED)
+    whole = layout().inches
+    columns = max(1, min(n, per_row or n, int(whole / width + 1e-6)))
     rows = -(-n // columns)
+    tall = max(height, min(TALLEST, height * whole / columns / width))
     figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, sharey=share_y, layout="constrained"
+        rows, columns, figsize=(whole, tall * rows), squeeze=False, sharey=share_y, layout="constrained"
     )
     for unused in axes.ravel()[n:]:
         unused.set_axis_off()
     return figure, list(axes.ravel()[:n])
 
 
-def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash per task: distinct without colour vision, and in print without colour.
+def label_left(axes: Sequence[Axes], text: str) -> None:
+    """Name the vertical scale, which all panels share, at the first of each row."""
+    for ax in axes:
+        place = ax.get_subplotspec()
+        if place is None or place.is_first_col():
+            ax.set_ylabel(text if "\n" in text else textwrap.fill(text, AXIS))
 
-    Sixteen tasks differ in marker, and in colour or dash. Black and grey are left to averages and controls.
-    """
+
+def _colours() -> list[Any]:
+    """Colours that differ without colour vision; black and grey are left to averages and controls."""
     palette = sns.color_palette("colorblind", 10)
     # Without its grey (7) and its yellow (8), which vanishes on white.
-    colours = [palette[i] for i in (0, 1, 2, 3, 4, 5, 9, 6)]
+    return [palette[i] for i in (0, 1, 2, 3, 4, 5, 9, 6)]
+
+
+def series_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dash by position: of shots, rankings and groups, which have an order. Sixteen differ."""
+    colours = _colours()
     return {
-        task: {
+        name: {
             "color": colours[i % len(colours)],
             "marker": _MARKERS[i % len(_MARKERS)],
             "linestyle": _DASHES[i // len(colours) % len(_DASHES)],
         }
-        for i, task in enumerate(tasks)
+        for i, name in enumerate(names)
     }
 
 
+def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dash per task, the same in every figure and study.
+
+    Those of the paper's tasks are fixed. Any other task's follow from its name, in dashes that no task of the paper
+    has; only where two of a study would be alike does the later one take the next look.
+    """
+    colours, known = _colours(), series_styles(KNOWN_TASKS)
+    styles: dict[str, dict[str, Any]] = {}
+    used: set[int] = set()
+    for task in tasks:
+        if task in known:
+            styles[task] = known[task]
+            continue
+        number = int.from_bytes(hashlib.sha256(task.encode()).digest()[:4], "big") % (len(_MARKERS) * len(colours))
+        while number in used and len(used) < len(_MARKERS) * len(colours):
+            number = (number + 1) % (len(_MARKERS) * len(colours))
+        used.add(number)
+        colour, marker = divmod(number, len(_MARKERS))
+        styles[task] = {"color": colours[colour], "marker": _MARKERS[marker], "linestyle": _DASHES[2 + number % 2]}
+    return styles
+
+
 def headline(figure: Figure, text: str) -> None:
-    """The figure's title, broken into lines that fit its width."""
-    figure.suptitle(textwrap.fill(text, int(12 * figure.get_figwidth())))  # about 12 characters of 12 points per inch
+    """The figure's title, broken into lines that fit its width, unless its layout has none."""
+    if layout().title != "none":
+        figure.suptitle(textwrap.fill(text, int(14 * figure.get_figwidth())))  # about 14 bold characters per inch
 
 
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels below them, in as many columns as fit the figure's width."""
-    handles, labels = axes.get_legend_handles_labels()
-    widest = 0.5 + 0.075 * max(map(len, labels))  # inches: the line, and about 0.075 per character of 9 points
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+def legend_below(figure: Figure, *axes: Axes) -> None:
+    """One legend for all panels below them, each label once, in as many columns as fit the figure's width."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    legend_of(figure, entries)
 
 
-def head_heatmap(axes: Axes, values: Array, title: str, label: str) -> None:
-    """Heads across, layers upward from layer 1 at the bottom; both count from 1 as in the paper."""
+def legend_of(figure: Figure, entries: Mapping[str, Any]) -> None:
+    """A legend below the panels, from label to handle; labels wider than the figure are broken."""
+    inches = figure.get_figwidth()
+    labels = [textwrap.fill(label, int((inches - 0.5) / 0.07)) for label in entries]
+    widest = 0.45 + 0.066 * max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), int(inches / widest)))
+    figure.legend(list(entries.values()), labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def importance_label(unit: str) -> str:
+    """What the colours of head importance are, on the layout's scale."""
+    return "rank (% of heads below)" if layout().importance_scale == "rank" else f"importance ({unit})"
+
+
+def heat_scale(values: Array, scale: str) -> tuple[Array, dict[str, Any]]:
+    """Scores as a heatmap shows them, and what arguments its image needs.
+
+    Args:
+        values: scores, [layer, head].
+        scale: ``linear``, ``log``, or ``rank`` in percent from the lowest to the highest.
+    """
+    if scale == "rank":
+        order = rankdata(values, method="average").reshape(values.shape)
+        return 100 * (order - 1) / max(values.size - 1, 1), {"vmin": 0, "vmax": 100}
+    positive = values[values > 0]
+    if scale == "log" and positive.size and positive.min() < positive.max():
+        # What is not positive has the colour of the lowest: a logarithm knows no other place for it.
+        return np.maximum(values, positive.min()), {"norm": LogNorm(positive.min(), positive.max())}
+    return values, {}
+
+
+def head_heatmap(axes: Axes, values: Array, title: str, label: str, from_zero: bool = False) -> None:
+    """Heads across, layers upward from layer 1 at the bottom; both count from 1 as in the paper.
+
+    Args:
+        axes: to draw on.
+        values: [layer, head].
+        title: of the panel.
+        label: of the colours; empty for none.
+        from_zero: whether the colours begin at 0, unless a score is negative; otherwise the layout says their scale.
+    """
     layers, heads = values.shape
+    shown, look = heat_scale(values, "linear" if from_zero else layout().importance_scale)
+    if from_zero:
+        look = {"vmin": min(0.0, float(values.min()))}
     image = axes.imshow(
-        values, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, heads + 0.5, 0.5, layers + 0.5)
+        shown, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, heads + 0.5, 0.5, layers + 0.5), **look
     )
     axes.set(title=title, xlabel="head", ylabel="layer")
-    whole_numbers(axes.xaxis, 6)  # numbers stand side by side, in panels as narrow as an inch
-    whole_numbers(axes.yaxis, 9)
+    whole_numbers(axes.xaxis, 5)  # numbers stand side by side, in panels as narrow as an inch
+    whole_numbers(axes.yaxis, 7)
     axes.figure.colorbar(image, ax=axes, label=label)
+
+
+def write_cells(
+    figure: Figure, cells: Mapping[Axes, np.ndarray[Any, Any]], largest: float = 8, smallest: float = 5
+) -> None:
+    """Write into the cells of seaborn's heatmaps what fits them, black or white, whichever stands out more.
+
+    Of black and white, one has a contrast of at least 4.5:1 with any colour (WCAG 2).
+
+    Args:
+        figure: with everything else on it, so that panels have their final places.
+        cells: panel with a heatmap to its texts, [row, column].
+        largest: size of type in points.
+        smallest: size below which nothing is written.
+    """
+    figure.draw_without_rendering()  # gives panels their places
+    for axes, texts in cells.items():
+        mesh: Any = axes.collections[0]
+        mesh.update_scalarmappable()
+        rows, columns = texts.shape
+        box = axes.get_window_extent()
+        width, height = box.width / columns * 72 / figure.dpi, box.height / rows * 72 / figure.dpi  # points
+        lines = [str(text).splitlines() or [""] for text in texts.ravel()]
+        longest, deepest = max(len(line) for cell in lines for line in cell), max(map(len, lines))
+        size = min(largest, 0.95 * width / (0.62 * max(longest, 1)), 0.95 * height / (1.15 * deepest))
+        if size < smallest:
+            continue
+        for (row, column), colour in zip(np.ndindex(rows, columns), mesh.get_facecolors(), strict=True):
+            ink = ink_on(colour if colour[3] else axes.get_facecolor())
+            place = (column + 0.5, row + 0.5)
+            text = axes.text(*place, str(texts[row, column]), ha="center", va="center", size=size, color=ink)
+            text.set(linespacing=1.1, in_layout=False)  # inside its cell: layout would measure each
+
+
+def numbers(values: Array, decimals: int = 2) -> np.ndarray[Any, Any]:
+    """Numbers as texts for cells; none where there is no value."""
+    return np.array([["" if np.isnan(x) else f"{x:.{decimals}f}" for x in row] for row in values], dtype=object)
+
+
+def luminance(colour: Any) -> float:
+    """Relative luminance of a colour (WCAG 2)."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever has more contrast with a colour."""
+    return "black" if (luminance(colour) + 0.05) / 0.05 > 1.05 / (luminance(colour) + 0.05) else "white"
 
 
 def average_line(axes: Axes, x: Any, values: Array, limits: Interval, tasks: Sequence[str]) -> None:
     """The average over tasks in black with its 95% band; a task alone is its own average, drawn once."""
     name = name_of_average(tasks)
     band(axes, x, limits, "black")
-    axes.plot(x, values, color="black", linewidth=2.2, label=f"{name}, 95% band")
+    axes.plot(x, values, color="black", linewidth=1.6, label=f"{name}, 95% band")
 
 
 def name_of_average(tasks: Sequence[str]) -> str:
@@ -116,16 +305,31 @@ def band(axes: Axes, x: Any, limits: Interval, color: Any, alpha: float = 0.18) 
 
 
 def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:
-    """A capacity-retained curve: a point per head, so that only a few carry the marker."""
-    every = max(1, len(percent) // 10)
-    axes.plot(percent, 100 * retained, **{"linewidth": 1.2, "markersize": 4, "markevery": every, **look})
+    """A capacity-retained curve: a point per head, of which a few carry the marker, elsewhere than the line before's.
+
+    So curves that coincide can be told apart. The figure's layout says whether what pruning at random retains is
+    subtracted.
+    """
+    every = max(1, len(percent) // 8)
+    start = len(axes.lines) * max(1, every // 4) % every
+    shown = 100 * retained - (100 - percent if layout().capacity_scale == "difference" else 0)
+    axes.plot(percent, shown, **{"linewidth": 1.0, "markersize": 3.5, "markevery": (start, every), **look})
 
 
 def capacity_axes(axes: Axes, title: str) -> None:
-    """Both axes from 0 to 100%, and in grey what pruning at random retains."""
-    axes.plot([0, 100], [100, 0], color="grey", linestyle="--", linewidth=1.2, label="at random")
-    axes.set(title=title, xlabel="heads pruned (%)", xlim=(-2, 102), ylim=(-2, 102))
+    """Percent pruned across, and in grey what pruning at random retains; retained shares from 0 to 100%."""
+    is_difference = layout().capacity_scale == "difference"
+    axes.plot([0, 100], [0, 0] if is_difference else [100, 0], color="grey", linestyle="--", label="at random")
+    axes.set(title=title, xlabel="heads pruned (%)", xlim=(-2, 102))
+    if not is_difference:
+        axes.set_ylim(-2, 102)
     axes.grid(alpha=0.3)
+
+
+def capacity_label(what: str) -> str:
+    """The vertical axis of capacity retained, such as that of ``total score``."""
+    is_difference = layout().capacity_scale == "difference"
+    return f"{what} retained beyond chance (points)" if is_difference else f"{what} retained (%)"
 
 
 def whole_numbers(axis: Axis, most: int) -> None:
@@ -159,23 +363,24 @@ class Shown(Protocol):
 
 
 def drawing(draw: Callable[..., Figure]) -> Callable[..., None]:
-    """Make of a function that draws a study one that writes ``out``.pdf and ``out``.png, with what made them.
+    """Make of a function that draws a study one that writes ``out``.pdf, .svg and .png, with what made them.
 
-    The artifacts that are read while it draws are the figure's inputs.
+    The artifacts that are read while it draws are the figure's inputs; the layout is recorded, too.
     """
 
     @wraps(draw)
-    def write(matrix: Shown, out: Path, **what: Any) -> None:
-        with reads() as read:
+    def write(matrix: Shown, out: Path, layout: Layout = DEFAULT, **what: Any) -> None:
+        with reads() as read, laid_out(layout):
             figure = draw(matrix, **what)
         step = draw.__module__.removeprefix("lm_headroom.")
-        save(figure, out, describe_drawn("figure", step, read, {**matrix.options, **what}, out))
+        options = {**matrix.options, **what, **layout.options}
+        save(figure, out, describe_drawn("figure", step, read, options, out))
 
     return write
 
 
 def save(figure: Figure, out: Path, provenance: Mapping[str, Any]) -> None:
-    """Write ``out``.pdf and ``out``.png; the same data give the same bytes.
+    """Write ``out``.pdf, ``out``.svg and ``out``.png; the same data give the same bytes.
 
     Args:
         figure: closed afterwards.
@@ -183,14 +388,15 @@ def save(figure: Figure, out: Path, provenance: Mapping[str, Any]) -> None:
         provenance: of what is written.
     """
     # What matplotlib would put there by itself: the time, and its version, which the provenance has.
-    unwanted = {".pdf": ("CreationDate", "Producer"), ".png": ("Software",)}
+    unwanted = {".pdf": ("CreationDate", "Producer"), ".svg": ("Date", "Creator"), ".png": ("Software",)}
     drawn = {}
     for suffix, names in unwanted.items():
         content = io.BytesIO()
-        figure.savefig(content, format=suffix[1:], dpi=200, metadata=dict.fromkeys(names))
+        with matplotlib.rc_context(EMBEDDED):
+            figure.savefig(content, format=suffix[1:], dpi=300, metadata=dict.fromkeys(names))
         drawn[suffix] = content.getvalue()
     plt.close(figure)
-    beside = {".pdf": drawn[".pdf"]}
+    beside = {suffix: drawn[suffix] for suffix in (".pdf", ".svg")}
     for suffix, written in {**beside, ".png": vouching(".png", drawn[".png"], provenance, beside)}.items():
         with atomic(out.with_name(out.name + suffix)) as partial:
             partial.write_bytes(written)
