@@ -307,7 +307,7 @@ def band(axes: Axes, x: Any, limits: Interval, color: Any, alpha: float = 0.18) 
 def capacity_line(axes: Axes, percent: Array, retained: Array, **look: Any) -> None:
     """A capacity-retained curve: a point per head, of which a few carry the marker, elsewhere than the line before's.
 
-    So curves that coincide can be told apart. The figure's layout says whether what pruning at random retains is
+    So curves that coincide can be distinguished. The figure's layout says whether what pruning at random retains is
     subtracted.
     """
     every = max(1, len(percent) // 8)
