@@ -47,7 +47,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     styles = style.series_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
     dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
-    figure, axes = style.panels(len(values), width=2.0, height=2.3, per_row=PANELS_PER_ROW)
+    figure, axes = style.panels(len(values), width=2.0, height=2.6, per_row=PANELS_PER_ROW)
     for ax, (task, curves) in zip(axes, values.items(), strict=True):
         for name, curve in curves.items():
             look = styles[name] | {"linestyle": dashes[name]}
@@ -62,7 +62,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
             ax.set_ylim(low - 5 * hundredth, high + 5 * hundredth)
         ax.grid(alpha=0.3)
         # Below the panel: curves cross, so that no corner is free for sure.
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=1, frameon=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4, frameon=False)
     style.label_left(axes, judged.level_label(outcome))
     style.headline(figure, title)
     judged.note(figure, outcome, left_out)
