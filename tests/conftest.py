@@ -12,6 +12,7 @@ import pytest
 
 from lm_headroom.checkout import WARM
 from lm_headroom.warm.context import OFFLINE
+from tests.support.browser import browser, open_page  # noqa: F401
 from tests.support.paths import ASSETS, ROOT, one_at_a_time
 from tests.support.tiny_models import SENTENCES, tiny_model
 
@@ -43,7 +44,7 @@ SLOW_FILES = (
     *("unit/report/test_figures.py", "unit/report/test_induction_ablation.py", "unit/results/test_comparison.py"),
     *("unit/report/test_headroom.py", "unit/report/test_reference.py", "unit/report/test_selection_bias.py"),
 )
-SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study"}
+SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study", "browser"}
 QUICK = {
     "unit/engine/test_packing.py": "",
     "unit/engine/test_interventions.py": "",

@@ -21,7 +21,7 @@ def test_it_adds_its_jobs_and_draws_what_shows_them(study):
     plan = study.planned()
     assert work(plan) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}
     compared = {"draw_prunable_share", "write_criteria"}
-    assert drawn(plan) == {"draw_fig05", "write_findings", "write_losses"} | compared
+    assert drawn(plan) == {"draw_fig05", "write_explorer", "write_findings", "write_losses"} | compared
     study.configure(pruning={**PRUNING, "step": 25})
     assert study.planned() == {}, "without the schedule, the step is no option of any job"
 
@@ -38,6 +38,7 @@ def test_a_study_with_it_runs_and_belongs_together(study):
         *(f"results/tiny/figures/prunable_share{outcome}-seed1234.png" for outcome in ("", "-gold_probability")),
         *(f"results/tiny/tables/criteria{outcome}-seed1234.csv" for outcome in ("", "-gold_probability")),
     ]
+    targets += [f"results/tiny/{page}.html" for page in ("explorer", "index")]
     study.run(*targets)
     cell = "winogrande/0shot-seed1234"
     path = study.result(f"tiny/ranking/heads_iterative/{cell}.parquet")

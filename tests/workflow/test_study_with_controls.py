@@ -177,7 +177,7 @@ def test_other_code_evaluates_its_own(study_with_controls: Study, tmp_path: Any)
     assert work(study.planned()) == {"ablate_induction": 4}
     study = study_with_controls.copy(tmp_path / "other")
     edit(study, "report/tables/selection_bias.py")
-    pages = ("write_selection_bias", "write_selection_bias_gold_probability", "write_findings")
+    pages = ("write_selection_bias", "write_selection_bias_gold_probability", "write_findings", "write_index")
     assert study.planned() == dict.fromkeys(pages, 1)
     study.configure(pruning={"levels": [0, 50], "controls": ["reversed", "random_1"]})
     assert work(study.planned())["select_ffns"] == 4

@@ -6,14 +6,14 @@ GROUPS = {
     "average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
     "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
     "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
-    "Report": "figure table findings",
+    "Report": "figure table page findings",
     "Publish": "export-pruned push",
-    "Look": "model task show verify",
+    "Look": "model task status show verify",
 }
 """Commands as the help groups them."""
 ELSEWHERE = {
-    **dict.fromkeys(("run", "plan", "model", "task", "show", "verify", "push"), "commands"),
-    **dict.fromkeys(("compare", "figure", "table", "findings"), "report.commands"),
+    **dict.fromkeys(("run", "plan", "model", "task", "status", "show", "verify", "push"), "commands"),
+    **dict.fromkeys(("compare", "figure", "table", "page", "findings"), "report.commands"),
 }
 """Command to the module that declares it, where that is no step of the workflow."""
 _WARM_GROUPS = {"Score": "model", "Evaluate": "model", "Analyse": "report", "Report": "report"}

@@ -161,6 +161,35 @@ def verify(results: Path, /, *, study: Path | None = None, json: bool = False) -
         raise HeadroomError(f"{results}: verification failed: {audit.summary(files)}")
 
 
+def status(results: Path = Path("results"), /, *, watch: bool = False, json: bool = False) -> None:
+    """Say how far the last run of a study has come: jobs done, running, left and failed, and the time left.
+
+    Args:
+        results: the results folder, in the folder where the study was run.
+        watch: say it again every five seconds, until the run ends.
+        json: print it as JSON, with --watch an object per line.
+
+    Raises:
+        HeadroomError: no run has left a log there.
+
+    Example:
+        lm-headroom status results --watch
+    """
+    import json as encoder
+    import time
+
+    from lm_headroom.audit.status import as_json, describe_status, read_status
+
+    while True:
+        now = read_status(results)
+        print(encoder.dumps(as_json(now), indent=None if watch else 1) if json else describe_status(now), flush=True)
+        if not watch or now.state != "running":
+            return
+        time.sleep(5)
+        if not json:
+            print()
+
+
 def push(folder: Path, repository: str, /, *, private: bool = False, dry_run: bool = False) -> None:
     """Upload a pruned checkpoint as a model, or results as a data set, to the hub.
 

@@ -11,8 +11,8 @@ from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.store import Source, place_of
 
 COMPUTING = ("torch", "transformers", "lm_eval", "numpy", "scipy", "pyarrow")
-FOLDERS = {"figure": "figures", "table": "tables", "findings": "findings"}
-"""Kind of what is drawn and written to its folder below a model's results."""
+FOLDERS = {"figure": "figures", "table": "tables", "findings": "findings", "page": ""}
+"""Kind of what is drawn and written to its folder below a model's results; empty for that folder itself."""
 DRAWING = ("matplotlib", "seaborn", "numpy", "pyarrow")
 WRITING = ("markdown-it-py", "numpy", "pyarrow")
 
@@ -75,7 +75,7 @@ def describe_drawn(
         out: path without suffix; its place in a results folder is recorded, if it has one.
     """
     inputs = {source.place or str(path): source for path, source in read.items()}
-    place = place_of(out, "{model}/" + FOLDERS[kind] + "/{name}")
+    place = place_of(out, "/".join(filter(None, ("{model}", FOLDERS[kind], "{name}"))))
     details = {"kind": kind, **({"place": place} if place else {})}
     return build_provenance(step, inputs, options, details, DRAWING if kind == "figure" else WRITING)
 

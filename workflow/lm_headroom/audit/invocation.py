@@ -67,3 +67,22 @@ def is_alone(folder: Path) -> bool:
     else:
         os.close(handle)
     return alone
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a live run works in a folder; this process does not begin to.
+
+    Args:
+        folder: Snakemake's, ``.snakemake`` in the working folder.
+    """
+    lock = folder / "lm_headroom.lock"
+    try:
+        handle = os.open(lock, os.O_RDWR)
+    except OSError:
+        return any(folder.glob("locks/*.lock"))
+    try:
+        return not lock_descriptor(handle, blocking=False)
+    except OSError:
+        return any(folder.glob("locks/*.lock"))
+    finally:
+        os.close(handle)

@@ -53,6 +53,7 @@ UNJUDGED = "report.html"
 CARD = "README.md"
 """The page of results that come from the hub, which describes them and is no result."""
 _LISTED = {path: name for name, path in LISTED.items()}
+_PAGES = {f"{product.base}.html" for product in PRODUCTS if product.kind == "page"}
 _DRAWN = {".pdf", ".svg", ".png", ".html", ".md", ".csv"}
 
 
@@ -175,7 +176,9 @@ def _read(file: File, results: Path) -> None:
     """Read a file as what its place says it is."""
     name, path = file.path, results / file.path
     kind = next((kind for kind in SCHEMAS if place_of(path, kind.place) == name), None)
-    drawn = name.count("/") == 2 and name.split("/")[1] in FOLDERS.values() and path.suffix in _DRAWN
+    parts = name.split("/")
+    in_folder = len(parts) == 3 and parts[1] in FOLDERS.values() and path.suffix in _DRAWN
+    drawn = in_folder or (len(parts) == 2 and parts[1] in _PAGES)
     try:
         if kind:
             file.provenance = made_by(read(path, kind))

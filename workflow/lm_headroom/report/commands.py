@@ -25,7 +25,7 @@ from lm_headroom.study.choices import (
 )
 from lm_headroom.study.judged import JudgedOutcome
 
-NEEDED = ("tasks", "shots", "seeds", "models")
+NEEDED = ("tasks", "shots", "seeds", "models", "products")
 """Options without which a product that has them shows nothing."""
 
 
@@ -42,6 +42,7 @@ def _name_among(names: Collection[str]) -> Any:
 
 FigureName = Annotated[str, _name_among({row.base for row in named("figure").values()})]
 TableName = Annotated[str, _name_among({row.base for row in named("table").values()})]
+PageName = Annotated[str, _name_among({row.base for row in named("page").values()})]
 ComparisonName = Annotated[str, _name_among([row.name for row in COMPARISONS])]
 
 
@@ -157,6 +158,47 @@ def table(
         lm-headroom table headroom --results results/opt --tasks copa piqa --shots 0 --seeds 1234 --out headroom
     """
     make(_judged("table", name, outcome), locals())
+
+
+def page(
+    name: PageName,
+    /,
+    *,
+    results: Path,
+    out: OutFile,
+    tasks: Names = (),
+    shots: Counts = (),
+    seeds: Counts = (),
+    controls: Controls = (),
+    custom_heads: Names = (),
+    custom_ffns: Names = (),
+    outcomes: Judged = (),
+    iterative: bool = False,
+    without_induction: bool = False,
+    products: Names = (),
+) -> None:
+    """Write a page that a browser shows without a server: a model's first page, or the explorer of its heads and FFNs.
+
+    Args:
+        name: the page, index or explorer.
+        results: the model's results folder.
+        out: where it goes; .html is written, whether or not the suffix is given.
+        tasks: tasks of the study, in its order.
+        shots: numbers of few-shot examples.
+        seeds: few-shot seeds; their variance needs two or more.
+        controls: control rankings evaluated beside the own one.
+        custom_heads: rankings of heads of your own that were evaluated.
+        custom_ffns: rankings of FFNs of your own.
+        outcomes: what evaluations are judged by, each with its margin, such as accuracy=2; accuracy by default.
+        iterative: heads were also pruned under the iterative ranking.
+        without_induction: heads have no induction scores.
+        products: of the first page, what it leads to: figures, tables, findings and pages, each as its path below the
+            model's results folder without suffix, `=`, and what it is called.
+
+    Example:
+        lm-headroom page explorer --results results/opt --tasks copa piqa --shots 0 --seeds 1234 --out explorer
+    """
+    make(named("page")[name], locals())
 
 
 def findings(
@@ -279,7 +321,7 @@ def make(product: Product, values: dict[str, Any]) -> None:
     options = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
     if "margin" in options:
         options["margin"] = options["margin"] or DEFAULT_MARGINS[product.outcome]
-    arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample") if name in options}
+    arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample", "products") if name in options}
     if "sample" in arguments:
         arguments["same_documents"] = arguments.pop("sample") == "first"
     if product.kind == "figure":

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm_headroom.artifacts.catalogue import ARTIFACTS, expand
+from lm_headroom.artifacts.catalogue import ARTIFACTS, expand, fill
 from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import ABLATED_OWN, AGGREGATE
@@ -23,16 +23,17 @@ from lm_headroom.study.ranking_names import ABLATED_OWN, AGGREGATE
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
 
-Kind = Literal["figure", "table", "findings", "compare"]
+Kind = Literal["figure", "table", "page", "findings", "compare"]
 Paths = Callable[["Study"], list[str]]
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "figure": ("pdf", "svg", "png"),
     "table": ("csv", "md", "html"),
+    "page": ("html",),
     "findings": ("md", "html"),
     "compare": ("parquet",),
 }
 """Files of a product of each kind; the report shows the last."""
-VERBS = {"figure": "draw", "table": "write", "findings": "write", "compare": "compare"}
+VERBS = {"figure": "draw", "table": "write", "page": "write", "findings": "write", "compare": "compare"}
 """How the names of their rules begin."""
 OWN_SHOTS = {"fig09": 0, "fig12": 0, "fig13": 1, "fig14": 5, "fig15": 5, "fig16": 1, "fig17": 5}
 """Figures that show one number of shots."""
@@ -123,7 +124,7 @@ class Product:
     """A row of the table.
 
     Attributes:
-        kind: figure, table, or findings.
+        kind: figure, table, page, or findings.
         name: what its command calls it, and in the workflow a figure's target.
         stem: its path below the results folder, without suffix.
         section: of the report; empty for the comparison of models.
@@ -248,6 +249,8 @@ class Product:
         if self.stem.endswith("tables/outcomes-seed{seed}"):
             # Also those that the study is not judged by.
             values |= {"outcomes": [str(JudgedOutcome(name, study.margin_of(name))) for name in OUTCOMES]}
+        if "products" in self.options:
+            values |= {"products": _entries(study)}
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "custom_heads": [], "iterative": False}
         if self.arguments.get("component") == "heads":
@@ -318,6 +321,35 @@ def _table(name: str, section: str, label: str, reads: Paths, title: str, seed: 
     stem = f"{{model}}/tables/{name}" + ("-seed{seed}" if seed else "")
     function = f"report.tables.{name}:{'write_table' if more.get('artifact') else 'write'}"
     return Product("table", name, stem, section, label, name, function, reads, title=title, **more)
+
+
+def _beside_index(study: Study) -> list[Product]:
+    """Products of one model that its first page leads to."""
+    return [
+        product for product in PRODUCTS if product.name != "index" and not product.compares and product.is_of(study)
+    ]
+
+
+def _led_to(study: Study) -> list[str]:
+    """Files that a model's first page is made from."""
+    return [
+        f"{stem}.{suffix}"
+        for product in _beside_index(study)
+        for stem in expand(product.stem, seed=study.seeds)
+        for suffix in product.suffixes
+    ]
+
+
+def _entries(study: Study) -> list[str]:
+    """The same as the page's command is given them: path without suffix below the model's folder, and label."""
+    entries = []
+    for product in _beside_index(study):
+        is_by_seed = "{seed}" in product.stem
+        for seed in study.seeds if is_by_seed else study.seeds[:1]:
+            stem = fill(product.stem, seed=seed).removeprefix("{model}/")
+            which = f", seed {seed}" if is_by_seed and len(study.seeds) > 1 else ""
+            entries.append(f"{stem}={product.label}{which}")
+    return entries
 
 
 def _comparison(what: str, label: str, *options: str, seed: bool = True, **more: Any) -> Product:
@@ -498,6 +530,15 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
            _each("seed", _ALL_SCORES, _OWN_HEADS),
            "of two or more few-shot seeds: how accuracy and head rankings vary with the seed", seed=False,
            options=(*_MATRIX, "seeds", "sample"), lists=(*_MATRIX, "seeds"), has=ARTIFACTS["seed_scores"].has),
+    Product("page", "explorer", "{model}/explorer", "pages", "Explorer of heads and FFNs", "explorer",
+            "report.explorer:write",
+            _together(_each("seed", _ALL_SCORES, _read("ffn_gradient", task=_tasks), _FFNS, _ALL_HEADS, _ALL_FFNS),
+                      _INDUCTION),
+            (*_MATRIX, "seeds", *_RANKINGS, "outcomes", "iterative", "without_induction"), (*_MATRIX, "seeds"),
+            title="a page on which heads and FFNs can be pointed at: scores, ranks and what pruning costs"),
+    Product("page", "index", "{model}/index", "pages", "First page", "index", "report.index:write", _led_to,
+            ("products",), (*_MATRIX, "seeds", "unseen"),
+            title="the first page: the answer in short, figures, tables to sort and filter, and links to all results"),
     Product("findings", "findings", "{model}/findings/seed{seed}", "findings", "Findings in words", "findings",
             "report.findings.page:write",
             _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,
