@@ -168,7 +168,7 @@ def test_all_heads_take_all_of_attention_but_the_output_biases(served, name, cas
     model = served(name).skeleton
     everything = [(layer, head) for layer in range(LAYERS) for head in range(case.heads)]
     biases = sum(m.bias.numel() for m in output_projections(model) if m.bias is not None)
-    attention = sum(p.numel() for m in architectures.attention_modules(model) for p in m.parameters())
+    attention = sum(p.numel() for m in architectures.attention_modules(model).values() for p in m.parameters())
     assert architectures.removed_parameters(model, everything) == attention - biases
 
 

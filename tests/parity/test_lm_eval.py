@@ -158,7 +158,7 @@ def test_masked_heads_equal_a_model_with_zeroed_projection_columns(smollm2, hflm
 
     rng = np.random.default_rng(0)
     pruned = [(layer, head) for layer in range(30) for head in range(9) if rng.random() < 0.33 or layer in (3, 17)]
-    projections = architectures.output_projections(hflm.model)
+    projections = list(architectures.output_projections(hflm.model).values())
     kept = [projection.weight.detach().clone() for projection in projections]
     d_head = smollm2.shape.d_head
     try:

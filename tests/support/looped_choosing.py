@@ -38,7 +38,7 @@ def looped_choosing(family, documents, right):
 
         return hook
 
-    for layer, projection in enumerate(architectures.output_projections(model)):
+    for layer, projection in architectures.output_projections(model).items():
         projection.register_forward_pre_hook(catch_heads(layer))
         architectures.ffn_modules(model)[layer][-1].register_forward_hook(catch_ffn(layer))
     products = {

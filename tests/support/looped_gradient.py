@@ -28,7 +28,7 @@ def looped(family, documents):
 
         return hook
 
-    for layer, projection in enumerate(projections):
+    for layer, projection in projections.items():
         projection.register_forward_pre_hook(catch(layer))
     absolute = np.zeros((len(documents), shape.layers, shape.heads))
     signed = np.zeros_like(absolute)

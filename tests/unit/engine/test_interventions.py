@@ -96,8 +96,8 @@ def test_parameters_removed_equal_those_of_the_slices(loaded, family):
     split = architectures.removed_parameters(loaded.model, [(1, 1), (1, 2)])
     assert split == 2 * (query + output) + (2 * key_value if family == "opt" else 0)
     everything = [(layer, head) for layer in range(3) for head in range(4)]
-    biases = sum(m.bias.numel() for m in architectures.output_projections(loaded.model) if m.bias is not None)
-    attention = sum(p.numel() for m in architectures.attention_modules(loaded.model) for p in m.parameters())
+    biases = sum(m.bias.numel() for m in architectures.output_projections(loaded.model).values() if m.bias is not None)
+    attention = sum(p.numel() for m in architectures.attention_modules(loaded.model).values() for p in m.parameters())
     assert architectures.removed_parameters(loaded.model, everything) == attention - biases
 
 
@@ -133,7 +133,7 @@ def test_a_layer_that_bypasses_the_attention_function_is_refused(family, monkeyp
 def test_heads_without_effect_are_refused(family):
     model = tiny_model(family)
     with torch.no_grad():
-        for projection in architectures.output_projections(model):
+        for projection in architectures.output_projections(model).values():
             projection.weight[:] = 0
     with pytest.raises(HeadroomError, match="closing the first layer's heads changes nothing"):
         attach(model)

@@ -188,7 +188,7 @@ def test_layers_that_another_tool_zeroed_are_served(family, tokenizer, layers, w
 def test_one_head_that_writes_is_enough(family, kept):
     model = tiny_model(family)
     with torch.no_grad():
-        for layer, projection in enumerate(architectures.output_projections(model)):
+        for layer, projection in architectures.output_projections(model).items():
             for head in range(4):
                 if (layer, head) != kept:
                     projection.weight[:, 6 * head : 6 * head + 6] = 0

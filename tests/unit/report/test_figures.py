@@ -45,7 +45,7 @@ def test_figure_3_shows_the_aggregate_with_layer_1_at_the_bottom(study):
     assert list(values) == [0, 5]
     np.testing.assert_allclose(values[5], (scores(100) + scores(101) + scores(102)) / 3)
     figure, axes = style.panels(1)
-    style.head_heatmap(axes[0], values[5], "5-shot", "importance")
+    style.head_heatmap(axes[0], values[5], range(len(values[5])), "5-shot", "importance")
     (image,) = axes[0].images
     np.testing.assert_array_equal(image.get_array(), values[5])
     assert image.origin == "lower"
@@ -193,7 +193,7 @@ def test_of_two_tasks_there_is_one_correlation(tmp_path):
 
 def test_figure_10_shows_the_means(study):
     values = fig10.data(study)
-    assert values["prefix_matching"][2, 3] == values["copying"][3, 0] == 2.0
+    assert values["prefix_matching"].scores[2, 3] == values["copying"].scores[3, 0] == 2.0
 
 
 def test_figure_11_has_a_curve_per_shot(study):

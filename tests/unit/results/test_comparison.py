@@ -255,7 +255,8 @@ def test_profiles_by_relative_depth(results):
             lost = [np.mean([task[i]["score"] for task in by_task]) for i in range(layers)]
             assert [r["importance"] for r in ffns] == pytest.approx(lost)
             assert {r["relative"] for r in ffns} == {None}
-    assert [r["relative"] for r in profile_rows("m", "heads", 0, [0.0, 0.0])] == [None, None], "no share of nothing"
+    nothing = profile_rows("m", "heads", 0, {0: 0.0, 1: 0.0}, 2)
+    assert [r["relative"] for r in nothing] == [None, None], "no share of nothing"
 
 
 def test_artifacts_say_which_models_they_compare(results):

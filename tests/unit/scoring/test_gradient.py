@@ -324,7 +324,7 @@ class TestOtherRankings:
         model = tiny_model(family)
         totals, tokens = np.zeros((loaded.shape.layers, loaded.shape.heads)), 0
         caught = {}
-        for layer, projection in enumerate(architectures.output_projections(model)):
+        for layer, projection in architectures.output_projections(model).items():
             projection.register_forward_pre_hook(lambda _, inputs, layer=layer: caught.update({layer: inputs[0]}))
         for document in chosen:
             model(input_ids=torch.tensor([document.sequences[0].inputs]), use_cache=False)

@@ -16,18 +16,20 @@ def retained(scores: Array, ranking: Sequence[tuple[int, int]]) -> Array:
     """Share of the total score left after the k least important heads go, [k], k = 0 to all.
 
     Args:
-        scores: induction scores, [layer, head].
+        scores: induction scores, [layer, head], a row per layer that has heads.
         ranking: (layer, head) pairs, least important first.
 
     Raises:
         HeadroomError: the ranking is of another number of heads, or the total is not above zero.
     """
-    if len(ranking) != scores.size or max(ranking) != (scores.shape[0] - 1, scores.shape[1] - 1):
+    numbers = {layer: row for row, layer in enumerate(sorted({layer for layer, _ in ranking}))}
+    ranked = [(numbers[layer], head) for layer, head in ranking]
+    if len(ranking) != scores.size or max(ranked) != (scores.shape[0] - 1, scores.shape[1] - 1):
         raise HeadroomError(
             f"scores of {scores.shape[0]} layers x {scores.shape[1]} heads cannot be pruned by a ranking of "
             f"{len(ranking)} heads that ends at layer {max(ranking)[0]}, head {max(ranking)[1]}"
         )
-    layers, heads = np.transpose(ranking)
+    layers, heads = np.transpose(ranked)
     # Summed from the most important head on, so that nothing is left exactly when all are gone.
     left = np.cumsum(np.append(scores[layers, heads], 0.0)[::-1])[::-1]
     if not left[0] > 0:

@@ -94,6 +94,6 @@ def _min_max(values: Array) -> Array:
 
 
 def depth(layers: int, heads: int = 1) -> Array:
-    """Number of layers above each component, [layer, head]."""
+    """Number of layers with such components above each component, [layer, head]."""
     above: Array = np.repeat(np.arange(layers - 1, -1, -1.0)[:, None], heads, axis=1)
     return above

@@ -18,7 +18,9 @@ WHOLE = "none"
 """What stands in a selection's place for the whole model."""
 
 
-def strongest(prefix_matching: Array, copying: Array, selection: Selection) -> list[Head]:
+def strongest(
+    prefix_matching: Array, copying: Array, selection: Selection, layers: Sequence[int] | None = None
+) -> list[Head]:
     """All heads, the strongest first; ties go by layer, then head.
 
     By ``both``, a head stands where the worse of its two ranks puts it: the first k heads are the k that are in the top
@@ -28,13 +30,15 @@ def strongest(prefix_matching: Array, copying: Array, selection: Selection) -> l
     Args:
         prefix_matching, copying: scores, [layer, head].
         selection: what counts.
+        layers: see :func:`lm_headroom.analysis.ranking.rank_heads`.
     """
     ranks = [_ranks(scores) for scores in (prefix_matching, copying)]
     worse = {"prefix_matching": ranks[0], "copying": ranks[1], "both": np.maximum(*ranks)}[selection]
     # Two heads may share a place by `both`; the one whose better rank is better goes first.
-    layers, heads = np.indices(worse.shape)
-    order = np.lexsort((heads.ravel(), layers.ravel(), np.minimum(*ranks).ravel(), worse.ravel()))
-    return [(int(i) // worse.shape[1], int(i) % worse.shape[1]) for i in order]
+    rows, heads = np.indices(worse.shape)
+    order = np.lexsort((heads.ravel(), rows.ravel(), np.minimum(*ranks).ravel(), worse.ravel()))
+    numbers = range(len(worse)) if layers is None else layers
+    return [(numbers[int(i) // worse.shape[1]], int(i) % worse.shape[1]) for i in order]
 
 
 def _ranks(scores: Array) -> Array:

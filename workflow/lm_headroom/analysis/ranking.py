@@ -13,21 +13,24 @@ from lm_headroom.study.choices import Aggregation
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def rank_heads(scores: Array) -> list[tuple[int, int]]:
+def rank_heads(scores: Array, layers: Sequence[int] | None = None) -> list[tuple[int, int]]:
     """(layer, head) pairs from the least to the most important; ties go by layer, then head.
 
     Args:
         scores: importance, [layer, head].
+        layers: number of each row's layer, where some layers have no heads and no row; None for 0, 1, ...
 
     Raises:
         HeadroomError: a score is not finite; names the head.
     """
     if not np.isfinite(scores).all():
-        layer, head = np.argwhere(~np.isfinite(scores))[0]
-        raise HeadroomError(f"layer {layer} head {head} has importance {scores[layer, head]}; nothing can be ranked")
-    layers, heads = np.indices(scores.shape)
-    order = np.lexsort((heads.ravel(), layers.ravel(), scores.ravel()))
-    return [(int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order]
+        row, head = np.argwhere(~np.isfinite(scores))[0]
+        layer = row if layers is None else layers[row]
+        raise HeadroomError(f"layer {layer} head {head} has importance {scores[row, head]}; nothing can be ranked")
+    rows, heads = np.indices(scores.shape)
+    order = np.lexsort((heads.ravel(), rows.ravel(), scores.ravel()))
+    numbers = range(len(scores)) if layers is None else layers
+    return [(numbers[int(i) // scores.shape[1]], int(i) % scores.shape[1]) for i in order]
 
 
 def rank_ffns(scores: Array) -> list[int]:
@@ -90,13 +93,16 @@ def aggregation_weight(values: Array, how: Aggregation) -> float:
     return 1 / float(np.abs(values).sum()) if how == "mean_normalised" else 1.0
 
 
-def as_columns(ranking: Sequence[tuple[int, int]], scores: Array) -> dict[str, list[Any]]:
-    """Columns of a ranking artifact."""
+def as_columns(
+    ranking: Sequence[tuple[int, int]], scores: Array, layers: Sequence[int] | None = None
+) -> dict[str, list[Any]]:
+    """Columns of a ranking artifact; see :func:`rank_heads`."""
+    rows = {layer: row for row, layer in enumerate(range(len(scores)) if layers is None else layers)}
     return {
         "rank": list(range(len(ranking))),
         "layer": [layer for layer, _ in ranking],
         "head": [head for _, head in ranking],
-        "score": [float(scores[layer, head]) for layer, head in ranking],
+        "score": [float(scores[rows[layer], head]) for layer, head in ranking],
     }
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact
 from lm_headroom.errors import HeadroomError
@@ -37,22 +35,23 @@ class Ranking(Generic[Component]):
         """The same, the last to be pruned first."""
         return replace(self, order=self.order[::-1])
 
-    def check_fits(self, shape: tuple[int, int]) -> None:
+    def check_fits(self, heads: tuple[int, int], n_ffns: int) -> None:
         """Refuse a ranking of other components than a model has.
 
         Args:
-            shape: layers of the model, and heads of each.
+            heads: layers of the model that have heads, and heads of each.
+            n_ffns: FFNs of the model.
 
         Raises:
             HeadroomError: says what the ranking has, and what the model.
         """
         path = self.artifact.path
         if self.component == "heads":
-            numbers = np.array(self.order).max(axis=0) + 1
-            check_shape(path, (int(numbers[0]), int(numbers[1])), shape)
-        elif len(self.order) != shape[0]:
+            layers, numbers = zip(*self.order, strict=True)
+            check_shape(path, (len(set(layers)), max(numbers) + 1), heads)
+        elif len(self.order) != n_ffns:
             raise HeadroomError(
-                f"{path}: ranks {len(self.order)} FFNs, the model has {shape[0]}; it is a ranking of another model"
+                f"{path}: ranks {len(self.order)} FFNs, the model has {n_ffns}; it is a ranking of another model"
             )
 
 
@@ -61,7 +60,7 @@ def check_shape(path: Path, shape: tuple[int, int], expected: tuple[int, int]) -
 
     Args:
         path: the artifact.
-        shape: its layers, and heads of each.
+        shape: its layers that have heads, and heads of each.
         expected: the model's.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from lm_headroom.artifacts.catalogue import template_of
 from lm_headroom.artifacts.json_object import parse_object
 from lm_headroom.errors import HeadroomError
 
+WITHOUT_HEADS = "without_heads"
+"""Key of a model's record: the layers that have no attention heads; only where there are some."""
 _KEY = b"lm_headroom"
 _RUN_KEY = b"lm_headroom_run"
 """What a run took, apart from what made the artifact: it differs from run to run."""
@@ -69,7 +71,7 @@ class ArtifactSchema:
         name: of the artifact in the catalogue; stored in the file and checked on read.
         columns: the contract; files may hold no others.
         grids: sets of columns that number the rows: each combination from 0 up is there once. Layers and heads are as
-            many as the provenance says of the model.
+            many as the provenance says of the model, whose layers without heads have no rows for them.
     """
 
     name: str
@@ -377,12 +379,14 @@ def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapp
     present = [max(column, default=-1) + 1 for column in columns]
     wanted = [model.get(f"{name}s") or size for name, size in zip(numbers, present, strict=True)]
     rows = set(zip(*columns, strict=True))
-    whole = present == wanted and len(rows) == table.num_rows == math.prod(wanted)
-    if not whole or not rows or min(map(min, rows)) < 0:
+    without = frozenset((model.get(WITHOUT_HEADS) or ()) if "head" in numbers else ())
+    expected = {row for row in product(*map(range, wanted)) if row[0] not in without}
+    if rows != expected or not rows or len(rows) != table.num_rows:
         sizes = " x ".join(f"{size} {name}s" for size, name in zip(wanted, numbers, strict=True))
         raise ArtifactError(
-            f"{path}: {table.num_rows} rows do not number {sizes} from 0, each once; delete the file and run the "
-            "workflow again"
+            f"{path}: {table.num_rows} rows do not number {sizes} from 0, each once"
+            + (f", but layers without heads ({', '.join(map(str, sorted(without)))})" if without else "")
+            + "; delete the file and run the workflow again"
         )
 
 

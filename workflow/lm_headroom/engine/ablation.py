@@ -80,7 +80,8 @@ class _Measured(Ablation):
 
     def _activations(self, batches: Batches) -> Iterator[tuple[Batch, list[Tensor], list[Tensor]]]:
         """Per batch and layer: A of all positions, [n, head, d_head], and what the FFN adds, [n, d_model]."""
-        loaded, n_layers = self._loaded, range(self._loaded.shape.layers)
+        loaded, shape = self._loaded, self._loaded.shape
+        n_layers = range(shape.layers)
         interventions = loaded.interventions
 
         def run(batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -90,7 +91,10 @@ class _Measured(Ablation):
                 architectures.body(loaded.model)(
                     input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
                 )
-            return [heads[n].value.flatten(0, -3) for n in n_layers], [ffns[n].value.flatten(0, -2) for n in n_layers]
+            added = [ffns[n].value.flatten(0, -2) for n in n_layers]
+            # Layers without heads have none to replace; zeros keep their place.
+            none = added[0].new_zeros(len(added[0]), shape.heads, shape.d_head)
+            return [heads[n].value.flatten(0, -3) if n in heads else none for n in n_layers], added
 
         for batch, (heads, ffns) in batches.each(run):
             if not all(torch.isfinite(values).all() for values in (*heads, *ffns)):
@@ -111,7 +115,7 @@ class MeanAblation(_Measured):
     def replacements(self) -> Replacements:
         """One row per layer."""
         shape = self._loaded.shape
-        d_model = architectures.n_outputs(architectures.output_projections(self._loaded.skeleton)[0])
+        d_model = architectures.n_outputs(next(iter(architectures.output_projections(self._loaded.skeleton).values())))
         n_heads = shape.heads * shape.d_head
         layout = {"means": ("f", (shape.layers, n_heads + d_model))}
         with self._cache.unit("-".join(self.key), [digest(*self.key)], layout) as unit:

@@ -53,11 +53,13 @@ def attach(model: Any) -> Interventions:
     setattr(model, FACTOR, find_factor(model, raw, before))
     norms = architectures.ffn_output_norms(model)
     interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results)
-    for module in architectures.attention_modules(model):
+    for module in architectures.attention_modules(model).values():
         module.lm_headroom_interventions = interventions
     for number, layer in enumerate(architectures.layers(model)):
         layer.forward = partial(interventions.run_layer, number, layer.forward)
-    for number, projections in enumerate(architectures.projections(model)):
+    for mixer in architectures.mixers(model).values():
+        mixer.forward = partial(interventions.run_mixer, mixer.forward)
+    for number, projections in architectures.projections(model).items():
         for projection in projections:
             last = projection is projections[-1]
             projection.forward = partial(interventions.run_projection, number, projection, last, projection.forward)
@@ -68,7 +70,7 @@ def attach(model: Any) -> Interventions:
     for number, norm in enumerate(norms or ()):
         norm.forward = partial(interventions.run_ffn_norm, number, norm.forward)
     if row.adapter:
-        attention_adapters.install(row.adapter, interventions, architectures.attention_modules(model))
+        attention_adapters.install(row.adapter, interventions, architectures.attention_modules(model).values())
         # Where transformers looks up who makes masks; it sets this only for families that look up attention there, too.
         model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
     else:
@@ -119,10 +121,10 @@ def _prove(model: Any, interventions: Interventions, tokens: Tensor, own: Trace,
         _streams(model, opened) as streams,
     ):
         values = model(input_ids=tokens, use_cache=False).logits
-    if interventions.calls != Counter(range(interventions.shape.layers)):
+    if interventions.calls != Counter(interventions.shape.attending):
         raise HeadroomError(
             f"family {model.config.model_type!r}: the attention function must be called once per layer, "
-            f"was called {dict(interventions.calls)} times for {interventions.shape.layers} layers; this model "
+            f"was called {dict(interventions.calls)} times for layers {interventions.shape.attending}; this model "
             f"cannot be pruned here"
         )
     _prove_attention(model, opened, values, replace(own, spread=opened.spread), before)
@@ -180,8 +182,8 @@ def _prove_gates(model: Any, interventions: Interventions, tokens: Tensor, opene
         gates = (numbers % 2 != rest).to(tokens.device, torch.float32)
         with interventions.gates(gates), trace_layers(model, opened.inputs) as closed:
             model(input_ids=tokens, use_cache=False)
-        tells |= not all(map(torch.equal, closed.outputs, opened.outputs))
-        for layer, outputs in enumerate(closed.heads):
+        tells |= not _are_equal(closed.outputs, opened.outputs)
+        for layer, outputs in closed.heads.items():
             heard = outputs.unflatten(-1, (interventions.shape.heads, -1)).any(dim=-1)[0].any(dim=0)
             leaks = (heard & (gates[layer] == 0).to(heard.device)).nonzero().flatten().tolist()
             if tells and leaks:
@@ -201,7 +203,7 @@ def _prove_projections(model: Any, tokens: Tensor, opened: Trace, closed: Trace,
     """Compare heads closed by gates with zeros in their places of the output projections' inputs, layer by layer."""
     hooks = [
         projection.register_forward_pre_hook(partial(_silence, open_heads=gates[layer]))
-        for layer, projection in enumerate(architectures.output_projections(model))
+        for layer, projection in architectures.output_projections(model).items()
     ]
     with trace_layers(model, opened.inputs) as zeroed:
         model(input_ids=tokens, use_cache=False)
@@ -238,17 +240,25 @@ def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kep
     )
 
 
+def _are_equal(first: dict[int, Tensor], second: dict[int, Tensor]) -> bool:
+    return all(torch.equal(first[layer], second[layer]) for layer in second)
+
+
 @contextmanager
-def _streams(model: Any, trace: Trace) -> Iterator[list[Tensor]]:
+def _streams(model: Any, trace: Trace) -> Iterator[dict[int, Tensor]]:
     """The residual stream at the end of each layer: its output, or what a norm there takes."""
     path = architectures.architecture_of(model).last_norm
     if not path:
         yield trace.outputs
         return
-    kept: list[Tensor] = []
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: int, arguments: tuple[Tensor, ...]) -> None:
+        kept[layer] = arguments[0].clone()
+
     hooks = [
-        getattr(layer, path).register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0].clone()))
-        for layer in architectures.layers(model)
+        getattr(layer, path).register_forward_pre_hook(lambda _, arguments, n=number: keep(n, arguments))
+        for number, layer in enumerate(architectures.layers(model))
     ]
     yield kept
     for hook in hooks:
@@ -260,7 +270,7 @@ def _prove_ffns(
     interventions: Interventions,
     tokens: Tensor,
     opened: Trace,
-    streams: list[Tensor],
+    streams: dict[int, Tensor],
     added: dict[int, Capture],
 ) -> None:
     """Check of each layer that leaving out its FFN takes from the residual stream a multiple of what the FFN adds.
@@ -275,12 +285,13 @@ def _prove_ffns(
         _streams(model, trace) as rests,
     ):
         model(input_ids=tokens, use_cache=False)
-    if all(map(torch.equal, rests, streams)):
+    if _are_equal(rests, streams):
         raise HeadroomError(
             f"family {model.config.model_type!r}: leaving out all FFNs changes nothing; "
             "this model's FFNs cannot be pruned here"
         )
-    for layer, (before, after) in enumerate(zip(streams, rests, strict=True)):
+    for layer, before in streams.items():
+        after = rests[layer]
         addition = added[layer].value.double().reshape(before.shape).to(before.device)
         difference = before.double() - after.double()
         rounding = 4 * unit_in_last_place(before.dtype) * torch.maximum(before.abs(), after.abs()).double()

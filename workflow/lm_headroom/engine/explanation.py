@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lm_headroom.engine.loading import load
 from lm_headroom.models import architectures
-from lm_headroom.models.architecture import Architecture
+from lm_headroom.models.architecture import Architecture, HeadLayout
 from lm_headroom.models.resolve import resolve
 
 PROOFS = (
@@ -42,6 +42,7 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
         lines = [
             f"{family}: {shape.layers} layers of {shape.heads} heads of width {shape.d_head}, "
             f"with {shape.key_value_heads} key-value heads",
+            *_without_heads(shape),
             f"Seen {'in a row of our own' if family in architectures.ARCHITECTURES else 'in a pass without weights'}:",
             *(f"  {name:<26}{', '.join(parts)}" for name, parts in _parts(row) if any(parts)),
         ]
@@ -51,12 +52,20 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
         return "\n".join(lines)
 
 
+def _without_heads(shape: HeadLayout) -> list[str]:
+    if not shape.without_heads:
+        return []
+    layers = ", ".join(map(str, shape.without_heads))
+    return [f"{len(shape.without_heads)} layers have no attention, and keep what mixes their tokens: {layers}"]
+
+
 def _parts(row: Architecture) -> list[tuple[str, tuple[str, ...]]]:
     return [
         ("layers", (row.layers,)),
         ("attention", (row.attention,)),
         ("queries, keys, values", row.input_projections),
         ("output projection", (row.output_projection,)),
+        ("mixes tokens without heads", row.mixers),
         ("norm after attention", (row.attention_output_norm,)),
         ("norms of each head", row.head_norms),
         ("FFN", row.ffn),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -72,6 +72,29 @@ class Layout:
     def columns(self) -> int:
         """Number of columns of all trees."""
         return sum(tree.columns for tree in self.trees)
+
+    @cached_property
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        """Sequences of the trees, for modules that go through tokens in order.
+
+        Returns:
+            Columns of each path from a tree's first column to a leaf, [path, longest], padded with column 0 at the end;
+            and where each column is among them, counted row by row, [n].
+        """
+        paths, start = [], 0
+        for tree in self.trees:
+            sees = torch.ones(tree.columns, tree.columns, dtype=torch.bool).tril()
+            if tree.branches is not None:
+                sees[tree.trunk :] = tree.branches.cpu()
+            # A leaf is a column that no other one attends to.
+            leaves = (sees.sum(dim=0) == 1).nonzero().flatten().tolist()
+            paths += [start + sees[leaf].nonzero().flatten() for leaf in leaves]
+            start += tree.columns
+        rows = torch.nn.utils.rnn.pad_sequence(paths, batch_first=True)
+        places = torch.empty(start, dtype=torch.long)
+        for number, path in enumerate(paths):
+            places[path] = number * rows.shape[1] + torch.arange(len(path))
+        return rows, places
 
     @classmethod
     def causal(cls, columns: int) -> Layout:
@@ -335,6 +358,22 @@ class Interventions:
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
         return x.new_zeros(*x.shape[:-1], architectures.n_outputs(module))
+
+    def run_mixer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run what mixes tokens in a layer without attention; of packed rows, each sequence apart.
+
+        A recurrent module takes a token's neighbour for the one before it. So each path of a tree, from its first token
+        to a leaf, is a row of its own; later tokens pad shorter rows, and reach none before them.
+        """
+        if self._layout is None or (len(self._layout.trees) == 1 and self._layout.trees[0].branches is None):
+            return forward(*args, **kwargs)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rows, places = self._layout.sequences
+        rows = hidden[0][rows.to(hidden.device)]
+        result = forward(rows, *args[1:], **kwargs) if args else forward(**kwargs | {"hidden_states": rows})
+        outputs = result[0] if isinstance(result, tuple) else result
+        outputs = outputs.flatten(0, 1)[places.to(outputs.device)][None]
+        return (outputs, *result[1:]) if isinstance(result, tuple) else outputs
 
     def run_layer(self, layer: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run a decoder layer unless it is skipped."""

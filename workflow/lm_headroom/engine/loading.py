@@ -277,8 +277,17 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def gates_without(shape: HeadLayout, pruned: Iterable[tuple[int, int]]) -> Tensor:
-    """Build gates [layer, head]: 0 for pruned heads, 1 for the others."""
+    """Build gates [layer, head]: 0 for pruned heads, 1 for the others.
+
+    Raises:
+        HeadroomError: a layer of these has no heads; names it.
+    """
     gates = torch.ones(shape.layers, shape.heads)
     for layer, head in pruned:
+        if layer in shape.without_heads:
+            raise HeadroomError(
+                f"layer {layer} has no attention heads, and so no head {head}; layers that have heads: "
+                + ", ".join(map(str, shape.attending))
+            )
         gates[layer, head] = 0
     return gates

@@ -10,7 +10,7 @@ two orders of computation may cause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,32 +36,35 @@ LEAST = 1e-4
 
 @dataclass
 class Trace:
-    """Activations of a model's layers; each list has one tensor per layer.
+    """Activations of a model's layers, by the number of the layer.
 
     Attributes:
         inputs: input of the layer, [batch, pos, d_model].
-        heads: A of all heads, as it enters the output projection, [batch, pos, head * d_head].
+        heads: A of all heads, as it enters the output projection, [batch, pos, head * d_head]; of layers that have
+            heads.
         outputs: output of the layer, [batch, pos, d_model].
-        spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; see :func:`measure_spread`.
+        spread: how far rounding may move A of each head, as a norm, [batch, pos, head]; likewise. See
+            :func:`measure_spread`.
     """
 
-    inputs: list[Tensor] = field(default_factory=list)
-    heads: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    spread: list[Tensor] = field(default_factory=list)
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    heads: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    spread: dict[int, Tensor] = field(default_factory=dict)
 
     def joined(self, other: Trace, join: Callable[[Tensor, Tensor], Tensor]) -> Trace:
         """Join the tensors of two traces."""
         both = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
-        return Trace(*([join(a, b) for a, b in zip(*each, strict=True)] for each in both))
+        return Trace(*({layer: join(mine[layer], theirs[layer]) for layer in mine} for mine, theirs in both))
 
     def at(self, positions: slice) -> Trace:
         """Select positions."""
-        return Trace(*([tensor[:, positions] for tensor in getattr(self, part.name)] for part in fields(self)))
+        parts = (getattr(self, part.name) for part in fields(self))
+        return Trace(*({layer: tensor[:, positions] for layer, tensor in part.items()} for part in parts))
 
 
 @contextmanager
-def trace_layers(model: Any, layer_inputs: Sequence[Tensor] | None = None) -> Iterator[Trace]:
+def trace_layers(model: Any, layer_inputs: Mapping[int, Tensor] | None = None) -> Iterator[Trace]:
     """Record the activations of all layers in one pass.
 
     Args:
@@ -75,15 +78,20 @@ def trace_layers(model: Any, layer_inputs: Sequence[Tensor] | None = None) -> It
     def enter(layer: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if layer_inputs is not None and layer:
             arguments = (layer_inputs[layer].to(arguments[0]), *arguments[1:])
-        trace.inputs.append(arguments[0].clone())
+        trace.inputs[layer] = arguments[0].clone()
         return arguments
+
+    def keep(values: dict[int, Tensor], layer: int, value: Tensor) -> None:
+        values[layer] = value.clone()
 
     for number, layer in enumerate(architectures.layers(model)):
         hooks.append(layer.register_forward_pre_hook(lambda _, arguments, number=number: enter(number, arguments)))
-        hooks.append(layer.register_forward_hook(lambda _, arguments, out: trace.outputs.append(_first(out).clone())))
-    for projection in architectures.output_projections(model):
         hooks.append(
-            projection.register_forward_pre_hook(lambda _, arguments: trace.heads.append(arguments[0].clone()))
+            layer.register_forward_hook(lambda _, arguments, out, n=number: keep(trace.outputs, n, _first(out)))
+        )
+    for number, projection in architectures.output_projections(model).items():
+        hooks.append(
+            projection.register_forward_pre_hook(lambda _, arguments, n=number: keep(trace.heads, n, arguments[0]))
         )
     try:
         yield trace
@@ -113,7 +121,7 @@ def measure_spread(interventions: Interventions, trace: Trace) -> Iterator[None]
             moved = attend(layer, *near, *rest, **named)
             squares += (moved.double() - outputs.double()).square().sum(dim=-1)
         interventions.calls[layer] -= DRAWS
-        trace.spread.append((squares / DRAWS).sqrt())
+        trace.spread[layer] = (squares / DRAWS).sqrt()
         return outputs
 
     interventions.attend = measured  # type: ignore[method-assign]
@@ -161,7 +169,14 @@ def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
     Returns:
         A clause for the sentence that refuses the model; empty where all is rounding.
     """
-    for layer, spread in enumerate(expected.spread):
+    for layer in expected.outputs:
+        spread = expected.spread.get(layer)
+        if spread is None:
+            # It has no heads: what else mixes its tokens rounds as linear maps do.
+            far, allowed = _output_distance(trace, expected, layer)
+            if not (far <= allowed).all():
+                return _clause(f"layer {layer}", far, allowed)
+            continue
         written = expected.heads[layer].double().unflatten(-1, (spread.shape[-1], -1))
         if trace.heads:
             far = (trace.heads[layer].to(written).unflatten(-1, (spread.shape[-1], -1)) - written).norm(dim=-1)
@@ -176,20 +191,21 @@ def find_fault(trace: Trace, expected: Trace, times: float = TIMES) -> str:
     return ""
 
 
-def _output_distance(trace: Trace, expected: Trace, layer: int, share: Tensor) -> tuple[Tensor, Tensor]:
+def _output_distance(trace: Trace, expected: Trace, layer: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Distance of a layer's outputs beyond the rounding of the residual, and its limit, [batch, pos].
 
     Args:
         trace, expected: see :func:`find_fault`.
         layer: number of the layer.
-        share: share of the heads' outputs that rounding may reach, [batch, pos].
+        share: share of the heads' outputs that rounding may reach, [batch, pos]; None for a layer without heads.
     """
     before, after = expected.inputs[layer].double(), expected.outputs[layer].double()
     before = before.to(after.device)
     # The rounding of channels thousands of times the others exceeds what a layer adds to the others.
     rounding = 2 * unit_in_last_place(expected.outputs[layer].dtype) * after.abs()
     far = ((trace.outputs[layer].to(after) - after).abs() - rounding).clamp_min(0).norm(dim=-1)
-    allowed = (tolerance(expected.outputs[layer].dtype) + share.to(far.device)) * (after - before).norm(dim=-1)
+    least = tolerance(expected.outputs[layer].dtype)
+    allowed = (least if share is None else least + share.to(far.device)) * (after - before).norm(dim=-1)
     return far, allowed
 
 

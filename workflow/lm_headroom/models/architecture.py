@@ -8,17 +8,37 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """Head counts of a model: layers, query heads and key-value heads per layer, and d_head."""
+    """Head counts of a model: layers, query heads and key-value heads per layer, and d_head.
+
+    Attributes:
+        without_heads: layers that have no attention: recurrent ones, linear attention, short convolutions.
+    """
 
     layers: int
     heads: int
     key_value_heads: int
     d_head: int
+    without_heads: tuple[int, ...] = ()
+
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """Numbers of the layers that have heads; arrays of head scores, [layer, head], have a row for each of them."""
+        return tuple(layer for layer in range(self.layers) if layer not in self.without_heads)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Shape of an array of head scores: layers that have heads, and heads of each."""
+        return self.layers - len(self.without_heads), self.heads
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(layer, head) of all query heads, in order."""
+        return [(layer, head) for layer in self.attending for head in range(self.heads)]
 
     @property
     def total(self) -> int:
         """Number of query heads of the model."""
-        return self.layers * self.heads
+        return self.grid[0] * self.heads
 
     @property
     def group(self) -> int:
@@ -46,6 +66,7 @@ class Architecture:
         attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by
             the root mean square.
         ffn_output_norm: from a layer to the norm between the FFN and the residual stream, if any.
+        mixers: from a layer without attention to the modules that mix its tokens instead; each layer has one of them.
         last_norm: from a layer to the norm that its residual stream leaves it through, if any.
         residual_norm: config key, and its value if the FFN's norm acts on the residual stream and is therefore kept.
         final_projection: from the causal language model to the map between last hidden state and unembedding.
@@ -73,6 +94,7 @@ class Architecture:
     ffn_norms: tuple[str, ...] = ("post_attention_layernorm",)
     attention_output_norm: str = ""
     ffn_output_norm: str = ""
+    mixers: tuple[str, ...] = ()
     last_norm: str = ""
     residual_norm: tuple[str, bool] | None = None
     final_projection: str = ""

@@ -240,10 +240,26 @@ def layers(model: Any) -> list[nn.Module]:
     return list(_descend(model, architecture_of(model).layers))
 
 
-def attention_modules(model: Any) -> list[nn.Module]:
-    """The attention module of each layer, in order."""
-    path = architecture_of(model).attention
-    return [_descend(layer, path) for layer in layers(model)]
+def attention_modules(model: Any) -> dict[int, nn.Module]:
+    """The attention module of each layer that has one, by the layer's number, in order."""
+    path, everywhere = architecture_of(model).attention, layers(model)
+    return {number: _descend(everywhere[number], path) for number in _attending(model, len(everywhere))}
+
+
+def _attending(model: Any, n_layers: int) -> Sequence[int]:
+    """Numbers of the layers that have heads; those of a row all have."""
+    shape = architecture_of(model).shape
+    return range(n_layers) if shape is None else shape.attending
+
+
+def mixers(model: Any) -> dict[int, nn.Module]:
+    """The module that mixes tokens in each layer that has no attention, by the layer's number."""
+    row, everywhere = architecture_of(model), layers(model)
+    without = () if row.shape is None else row.shape.without_heads
+    return {
+        number: next(found for path in row.mixers if (found := _descend(everywhere[number], path, None)) is not None)
+        for number in without
+    }
 
 
 def ffn_modules(model: Any) -> list[list[nn.Module]]:
@@ -266,10 +282,12 @@ def ffn_output_norms(model: Any) -> list[nn.Module] | None:
     return [_descend(layer, path) for layer in layers(model)] if path else None
 
 
-def attention_output_norms(model: Any) -> list[nn.Module | None]:
-    """The norm between each layer's attention and the residual, in order; None where there is none."""
-    path = architecture_of(model).attention_output_norm
-    return [_descend(layer, path) if path else None for layer in layers(model)]
+def attention_output_norms(model: Any) -> dict[int, nn.Module | None]:
+    """The norm between each layer's attention and the residual, by the layer's number; None where there is none."""
+    path, everywhere = architecture_of(model).attention_output_norm, layers(model)
+    return {
+        number: _descend(everywhere[number], path) if path else None for number in _attending(model, len(everywhere))
+    }
 
 
 def input_device(model: Any) -> Any:
@@ -279,17 +297,18 @@ def input_device(model: Any) -> Any:
     return embedding._hf_hook.execution_device if device.type == "meta" and hasattr(embedding, "_hf_hook") else device
 
 
-def projections(model: Any) -> list[list[nn.Module]]:
-    """The linear maps of each layer's attention, the output projection last."""
+def projections(model: Any) -> dict[int, list[nn.Module]]:
+    """The linear maps of each layer's attention, the output projection last, by the layer's number."""
     row = architecture_of(model)
     paths = dict.fromkeys((*row.input_projections, row.output_projection))
-    return [[_descend(attention, path) for path in paths] for attention in attention_modules(model)]
+    return {n: [_descend(attention, path) for path in paths] for n, attention in attention_modules(model).items()}
 
 
-def output_projections(model: Any) -> list[nn.Module]:
-    """The attention output projection of each layer: its input's h-th slice is head h's output A^h."""
+def output_projections(model: Any) -> dict[int, nn.Module]:
+    """The output projection of each layer's attention, by the layer's number: its input's h-th slice is head h's output
+    A^h."""
     row = architecture_of(model)
-    return [_descend(attention, row.output_projection) for attention in attention_modules(model)]
+    return {n: _descend(attention, row.output_projection) for n, attention in attention_modules(model).items()}
 
 
 def rows_first(linear: nn.Module) -> Tensor:
@@ -318,7 +337,7 @@ def head_layout(model: Any) -> HeadLayout:
     if row.shape is not None:
         return row.shape
     modules = projections(model)
-    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in modules}
+    counts = {tuple(n_outputs(module) for module in inputs) for *inputs, _ in modules.values()}
     query_heads = config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // query_heads
     if len(row.input_projections) == 1 and not hasattr(config, "num_key_value_heads"):
@@ -369,16 +388,18 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
     return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 
-def model_sizes(model: Any) -> dict[str, int]:
+def model_sizes(model: Any) -> dict[str, Any]:
     """Measure the sizes that determine costs and memory; a model on the meta device suffices.
 
     Returns:
         layers, heads, key_value_heads, d_head, d_model, d_mlp, vocabulary, max_positions (largest number of input
         tokens), parameters (of the whole model), attention and ffn (parameters of one layer's linear maps, on average,
-        which each token is multiplied by), unembedding (its parameters).
+        which each token is multiplied by; maps of what mixes tokens in layers without heads count as attention's),
+        unembedding (its parameters); and, where some layers have no heads, without_heads (their numbers).
     """
     layout, unembedding = head_layout(model), model.get_output_embeddings().weight
-    maps = [sum(p.weight.numel() for p in layer) for layer in projections(model)]
+    maps = [sum(p.weight.numel() for p in layer) for layer in projections(model).values()]
+    maps += [sum(p.numel() for p in mixer.parameters() if p.dim() > 1) for mixer in mixers(model).values()]
     modules = ffn_modules(model)
     ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
     return {
@@ -394,6 +415,7 @@ def model_sizes(model: Any) -> dict[str, int]:
         "attention": round(sum(maps) / len(maps)),
         "ffn": round(sum(ffns) / len(ffns)),
         "unembedding": unembedding.numel(),
+        **({"without_heads": list(layout.without_heads)} if layout.without_heads else {}),
     }
 
 
@@ -421,7 +443,7 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """
     row, shape = architecture_of(model), head_layout(model)
     total = 0
-    for layer, attention in enumerate(attention_modules(model)):
+    for layer, attention in attention_modules(model).items():
         heads = {head for at, head in pruned if at == layer}
         if heads:
             total += _removed_from_layer(row, shape, attention, heads)

@@ -122,15 +122,10 @@ def _run(model: Any) -> Pass:
             with _routed(copy, shown):
                 ids = torch.zeros(1, N_TOKENS, dtype=torch.long)
                 # With a mask, transformers does not look for packed sequences, which would read positions.
-                copy(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+                # Recurrent layers look whether it hides anything, which takes numbers.
+                copy(input_ids=ids, attention_mask=torch.ones_like(ids, device="cpu"), use_cache=False)
     # A family's code may raise anything.
     except Exception as error:
-        kinds = dict.fromkeys(getattr(model.config.get_text_config(), "layer_types", None) or ())
-        others = [kind for kind in kinds if "attention" not in kind or "linear" in kind]
-        if others:
-            raise HeadroomError(
-                f"model family {family!r} is not supported: some of its layers have no attention ({', '.join(others)})"
-            ) from error
         raise HeadroomError(
             f"model family {family!r} is not supported: a pass without weights, which shows where attention and FFNs "
             f"are, fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
@@ -161,9 +156,13 @@ def _architecture(model: Any, shown: Pass) -> Architecture:
     ffn = _ffn_of(shown, layer, within)
     output = _output_projection(shown, first, within)
     inputs, grouped = _input_projections(shown, first, within)
-    layout = HeadLayout(len(numbers), first.query.shape[1], first.key.shape[1], first.value.shape[-1])
     norms = _norms_of(shown, first, layer, within, ffn)
     (call,) = [call for call in shown.modules if call.path == layer]
+    n_layers = len(model.get_submodule(root))
+    others = tuple(number for number in range(n_layers) if number not in numbers)
+    names = tuple(part.path.removeprefix(f"{layer}.") for part in ffn)
+    mixers = dict.fromkeys(_mixer_of(shown, f"{root}.{number}", names, norms, call.n_results) for number in others)
+    layout = HeadLayout(n_layers, first.query.shape[1], first.key.shape[1], first.value.shape[-1], others)
     return Architecture(
         layers=root,
         attention=attention,
@@ -172,7 +171,8 @@ def _architecture(model: Any, shown: Pass) -> Architecture:
         grouped=grouped,
         joint_norms=_has_joint_norms(shown, first, within),
         head_norms=_head_norms(first),
-        ffn=tuple(part.path.removeprefix(f"{layer}.") for part in ffn),
+        ffn=names,
+        mixers=tuple(mixers),
         **norms,
         returns_tuple=call.n_results > 0,
         ffn_results=ffn[-1].n_results,
@@ -196,32 +196,23 @@ def _layers_of(model: Any, shown: Pass) -> tuple[str, str, list[int]]:
         raise HeadroomError(f"{paths[0]}, which calls the attention interface, is in no list of layers")
     root, attention = ".".join(steps[:place]), ".".join(steps[place + 1 :])
     n_layers = len(model.get_submodule(root))
-    expected = [f"{root}.{number}.{attention}" for number in range(n_layers)]
-    if paths != expected:
-        missing = [path for path in expected if path not in paths]
-        others = [path for path in paths if path not in expected]
-        if missing and not others:
-            raise HeadroomError(
-                f"{len(missing)} of its {n_layers} layers have no attention ({missing[0]} does not call the interface)"
-            )
-        raise HeadroomError(f"attention is also at {', '.join(others) or 'other layers'}, not at {expected[0]} alone")
+    numbers = {f"{root}.{number}.{attention}": number for number in range(n_layers)}
+    others = [path for path in paths if path not in numbers]
+    if others:
+        raise HeadroomError(f"attention is also at {', '.join(others)}, not at {paths[0]} alone")
+    if paths != sorted(paths, key=lambda path: numbers[path]):
+        raise HeadroomError(f"its layers attend in another order than they are listed: {', '.join(paths)}")
     shapes = {(call.query.shape[1], call.key.shape[1], call.value.shape[-1]) for call in shown.attention}
     if len(shapes) > 1:
         raise HeadroomError(
             "its layers differ in query heads, key-value heads or their width: " + ", ".join(map(str, sorted(shapes)))
         )
-    return root, attention, list(range(n_layers))
+    return root, attention, [numbers[path] for path in paths]
 
 
 def _ffn_of(shown: Pass, layer: str, attention: str) -> list[ModuleCall]:
     """The modules of a layer beside attention that have matrices: one, or two maps in sequence."""
-    tops: list[ModuleCall] = []
-    for call in reversed(shown.within(layer)):
-        is_attention = f"{call.path}.".startswith(f"{attention}.") or f"{attention}.".startswith(f"{call.path}.")
-        is_part = any(call.path.startswith(f"{top.path}.") for top in tops)
-        if not is_attention and not is_part and any(weight.dim() > 1 for weight in call.module.parameters()):
-            tops.append(call)
-    tops.reverse()
+    tops = _tops(shown, layer, attention)
     names = ", ".join(call.path.removeprefix(f"{layer}.") for call in tops) or "none"
     if len(tops) == 2 and all(isinstance(call.module, nn.Linear) for call in tops):
         is_chain = _depends(tops[1].output, tops[0].output)
@@ -231,6 +222,34 @@ def _ffn_of(shown: Pass, layer: str, attention: str) -> list[ModuleCall]:
     if not is_chain or tops[-1].output.shape[-1] != d_model:
         raise HeadroomError(f"which of a layer's modules beside attention are its FFN cannot be told: {names}")
     return tops
+
+
+def _tops(shown: Pass, layer: str, but: str) -> list[ModuleCall]:
+    """The outermost modules of a layer that have matrices, but one, in the order of their calls."""
+    tops: list[ModuleCall] = []
+    for call in reversed(shown.within(layer)):
+        is_other = f"{call.path}.".startswith(f"{but}.") or f"{but}.".startswith(f"{call.path}.")
+        is_part = any(call.path.startswith(f"{top.path}.") for top in tops)
+        if not is_other and not is_part and any(weight.dim() > 1 for weight in call.module.parameters()):
+            tops.append(call)
+    return tops[::-1]
+
+
+def _mixer_of(shown: Pass, layer: str, ffn: tuple[str, ...], norms: dict[str, Any], n_results: int) -> str:
+    """The module of a layer without attention that mixes its tokens: what has matrices beside the FFN."""
+    tops = [call for call in _tops(shown, layer, "") if call.path.removeprefix(f"{layer}.") not in ffn]
+    calls = [call for call in shown.modules if call.path == layer]
+    parts = {call.path.removeprefix(f"{layer}."): call for call in shown.within(layer)}
+    if len(tops) != 1 or len(calls) != 1 or not set(ffn) <= set(parts):
+        seen = ", ".join(call.path for call in tops) or "none"
+        raise HeadroomError(f"{layer} has no attention, and what mixes its tokens beside an FFN cannot be told: {seen}")
+    mixer, last = tops[0], parts[ffn[-1]]
+    here = _norms_of(shown, None, layer, mixer.path, [parts[name] for name in ffn])
+    if here | {"attention_output_norm": ""} != norms | {"attention_output_norm": ""}:
+        raise HeadroomError(f"{layer}, which has no attention, has norms in other places than layers with attention")
+    if calls[0].n_results != n_results or mixer.calls_before != last.calls_before:
+        raise HeadroomError(f"{layer}, which has no attention, returns other values than layers with attention")
+    return mixer.path.removeprefix(f"{layer}.")
 
 
 def _output_projection(shown: Pass, first: Attention, attention: str) -> str:
@@ -271,8 +290,10 @@ def _input_projections(shown: Pass, first: Attention, attention: str) -> tuple[t
     return paths, grouped
 
 
-def _norms_of(shown: Pass, first: Attention, layer: str, attention: str, ffn: list[ModuleCall]) -> dict[str, Any]:
-    """The norms of a layer: those of the FFN alone, and those between attention or FFN and the residual."""
+def _norms_of(
+    shown: Pass, first: Attention | None, layer: str, attention: str, ffn: list[ModuleCall]
+) -> dict[str, Any]:
+    """The norms of a layer: those of the FFN alone, and those between attention (or what is there) and the residual."""
     (own,), (whole,) = ([call for call in shown.modules if call.path == path] for path in (attention, layer))
     alone, after_attention, after_ffn, last = [], "", "", ""
     for call in shown.within(layer):
@@ -291,7 +312,7 @@ def _norms_of(shown: Pass, first: Attention, layer: str, attention: str, ffn: li
         elif (
             ffn[0].input is not None
             and _is_same(ffn[0].input, call.output)
-            and not _feeds(call, first)
+            and not (first is not None and _feeds(call, first))
             # A norm on the residual stream also reaches the layer's output past the FFN.
             and not _reaches(whole.output, call.output, past=ffn[-1].output)
         ):

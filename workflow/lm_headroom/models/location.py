@@ -173,7 +173,9 @@ def read_location(record: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     sizes = location.get("sizes", {})
-    whole = isinstance(sizes, dict) and all(type(size) is int for size in sizes.values())
+    # All are numbers but the list of layers without heads.
+    lists = ([*size] if isinstance(size, list) else [size] for size in sizes.values()) if isinstance(sizes, dict) else ()
+    whole = isinstance(sizes, dict) and all(type(number) is int for numbers in lists for number in numbers)
     return location if whole and isinstance(location.get("path"), str) else {}
 
 

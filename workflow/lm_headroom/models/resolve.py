@@ -11,7 +11,7 @@ from typing import Any
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
-from lm_headroom.artifacts.store import ArtifactError, write_json
+from lm_headroom.artifacts.store import WITHOUT_HEADS, ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import check_config, is_known
@@ -148,7 +148,7 @@ def _build_record(
     path: Path,
     name: str,
     config: dict[str, Any],
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     allowed: Collection[str],
     digests: Digests,
 ) -> dict[str, Any]:
@@ -162,6 +162,7 @@ def _build_record(
         "layers": sizes["layers"],
         "heads": sizes["heads"],
         "key_value_heads": sizes["key_value_heads"],
+        **{key: sizes[key] for key in (WITHOUT_HEADS,) if key in sizes},
         "digest": digest(path, REMOTE_CODE in used, digests),
         "origin": _read_origin(path, name),
         # Only permissions that the checkpoint uses: nothing depends on the others.
@@ -462,7 +463,7 @@ def _check_plain(config: dict[str, Any], name: str) -> None:
     )
 
 
-def _sizes(path: Path, name: str, trust: bool) -> dict[str, int]:
+def _sizes(path: Path, name: str, trust: bool) -> dict[str, Any]:
     # Imported here: everything else in this module works without torch.
     from lm_headroom.models.sizes import checkpoint_sizes
 

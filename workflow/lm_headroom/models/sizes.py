@@ -73,7 +73,7 @@ def with_layers(config: Any, n_layers: int) -> Any:
     return changed
 
 
-def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, int]:
+def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, Any]:
     """Sizes (:func:`lm_headroom.models.architectures.sizes`) of a checkpoint folder's model; trusted code may run.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lm_headroom.engine.batch_size import bytes_per_token, logit_bytes
 
@@ -39,6 +40,7 @@ class Costs:
 
     Attributes:
         layers, heads, d_head: L, H and d_h.
+        attending: number of layers that have heads.
         parameters: number of parameters of the model.
         attention, ffn: parameters of one layer's attention and FFN maps, which each token is multiplied by.
         unembedding: parameters of the unembedding.
@@ -48,6 +50,7 @@ class Costs:
     """
 
     layers: int
+    attending: int
     heads: int
     d_head: int
     parameters: int
@@ -59,13 +62,14 @@ class Costs:
     logit_bytes: int
 
     @classmethod
-    def from_sizes(cls, sizes: Mapping[str, int], item_size: int) -> Costs:
+    def from_sizes(cls, sizes: Mapping[str, Any], item_size: int) -> Costs:
         """Compute the costs of a model from its sizes (:func:`lm_headroom.models.architectures.sizes`), in numbers of
         ``item_size`` bytes."""
         batch = (sizes["d_model"], sizes["d_mlp"], sizes["layers"], item_size)
         names = ("layers", "heads", "d_head", "parameters", "attention", "ffn", "unembedding")
         return cls(
             **{name: sizes[name] for name in names},
+            attending=sizes["layers"] - len(sizes.get("without_heads", ())),
             item_size=item_size,
             token_bytes=(
                 bytes_per_token(*batch),
@@ -92,7 +96,7 @@ class Costs:
         linear = 2 * load.columns * (self.attention + ffns * self.ffn) * layers
         # The last layer's FFN is computed only where logits are needed.
         saved = 2 * (load.columns - load.logits) * self.ffn * ffns
-        attention = 4 * load.pairs * self.heads * self.d_head * layers
+        attention = 4 * load.pairs * self.heads * self.d_head * layers * self.attending / self.layers
         return linear - saved + attention + 2 * load.logits * self.unembedding
 
     def activations(self, load: Load) -> float:
@@ -101,7 +105,7 @@ class Costs:
 
     def backward(self, load: Load) -> float:
         """Compute the operations of one backward pass for gradients of activations."""
-        attention = 4 * load.pairs * self.heads * self.d_head * self.layers
+        attention = 4 * load.pairs * self.heads * self.d_head * self.attending
         linear = self.forward(load) - attention
         return BACKWARD_LINEAR * linear + BACKWARD_ATTENTION * attention
 
@@ -112,7 +116,7 @@ class Costs:
 
     def head_oracle(self, load: Load, n_heads: int | None) -> float:
         """Compute the operations of the head oracle: a whole pass, and one from its layer on per head (None: all)."""
-        total = self.layers * self.heads
+        total = self.attending * self.heads
         restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
         return self.forward(load) + restarts * min(n_heads or total, total) / self.layers
 
@@ -122,7 +126,7 @@ class Costs:
         for n in lengths:
             pairs = n * n / 2
             inside = self.heads * self.d_head
-            total += self.forward(Load(n, 2 * pairs, 0)) + 2 * pairs * inside * self.layers
+            total += self.forward(Load(n, 2 * pairs, 0)) + 2 * pairs * inside * self.attending
             # Copying: the attention's maps, each head's unembedding of the tokens, and three products per pair.
-            total += self.layers * (2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside)
+            total += self.attending * (2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside)
         return total

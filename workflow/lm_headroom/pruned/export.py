@@ -213,7 +213,7 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
             with trace_layers(model, expected.inputs) as trace:
                 output = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
             cache = output.past_key_values
-            why = find_fault(replace(trace, heads=[]), expected)
+            why = find_fault(replace(trace, heads={}), expected)
             if not why and not agree(output.logits.cpu(), reference.logits[:, part]):
                 why = "given the same input, the last layer's output gives others"
             if why:

@@ -170,7 +170,7 @@ def shrink(model: Any, left: Remainder) -> None:
     weights = [architectures.head_rows(model, number) for number in range(shape.layers)]
     ffn_outputs = architectures.ffn_output_maps(model)
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
-    modules = zip(architectures.layers(model), architectures.attention_modules(model), left.heads, strict=True)
+    modules = zip(architectures.layers(model), architectures.attention_modules(model).values(), left.heads, strict=True)
     for number, (layer, attention, heads) in enumerate(modules):
         if not heads:
             _replace(layer, row.attention, HeadlessAttention(row.output_projection, weights[number].output, number))

@@ -153,7 +153,9 @@ def ranking_rows(scores: Mapping[str, Mapping[str, TaskScores]], shots: int) -> 
     return rows
 
 
-def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequences: int) -> dict[str, Any]:
+def induction_row(
+    model: str, score: str, mean: Array, variance: Array, n_sequences: int, layers: Sequence[int] | None = None
+) -> dict[str, Any]:
     """A row of the artifact: one induction score of one model's heads.
 
     Args:
@@ -161,15 +163,16 @@ def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequen
         score: ``prefix_matching`` or ``copying``.
         mean, variance: over sequences, each [layer, head]; the variance NaN for one sequence.
         n_sequences: number of sequences.
+        layers: number of each row's layer; None for 0, 1, ...
     """
-    layer, head = (int(index) for index in np.unravel_index(int(np.argmax(mean)), mean.shape))
+    row, head = (int(index) for index in np.unravel_index(int(np.argmax(mean)), mean.shape))
     n_top = max(1, mean.size // 10)
-    spread = float(variance[layer, head])
+    spread = float(variance[row, head])
     return {
         "model": model,
         "score": score,
-        "maximum": float(mean[layer, head]),
-        "layer": layer,
+        "maximum": float(mean[row, head]),
+        "layer": row if layers is None else layers[row],
         "head": head,
         "stderr": None if np.isnan(spread) else float(np.sqrt(spread / n_sequences)),
         "top_mean": float(np.sort(mean, axis=None)[-n_top:].mean()),
@@ -179,16 +182,19 @@ def induction_row(model: str, score: str, mean: Array, variance: Array, n_sequen
     }
 
 
-def profile_rows(model: str, component: Component, shots: int, by_layer: Sequence[float]) -> list[dict[str, Any]]:
+def profile_rows(
+    model: str, component: Component, shots: int, by_layer: Mapping[int, float], n_layers: int
+) -> list[dict[str, Any]]:
     """Rows of the artifact: one model's importance by layer.
 
     Args:
         model: its name.
         component: ``heads`` (scores are not negative, and compared as shares of their mean) or ``ffns``.
         shots: number of few-shot examples.
-        by_layer: importance, [layer].
+        by_layer: importance by the layer's number; layers without heads have none.
+        n_layers: layers of the model.
     """
-    count, mean = len(by_layer), float(np.mean(by_layer))
+    mean = float(np.mean(list(by_layer.values())))
     has_share = component == "heads" and mean > 0
     return [
         {
@@ -196,9 +202,9 @@ def profile_rows(model: str, component: Component, shots: int, by_layer: Sequenc
             "component": component,
             "shots": shots,
             "layer": layer,
-            "depth": (layer + 0.5) / count,
+            "depth": (layer + 0.5) / n_layers,
             "importance": float(value),
             "relative": float(value) / mean if has_share else None,
         }
-        for layer, value in enumerate(by_layer)
+        for layer, value in by_layer.items()
     ]

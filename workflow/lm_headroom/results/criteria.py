@@ -68,7 +68,7 @@ def _head_oracles(matrix: ResultsMatrix, shots: int, task: str) -> dict[str, Arr
     by_outcome = {MEASURES[measure]: lost for measure, lost in heads.outcomes.items() if measure in MEASURES}
     losts = {name: by_outcome.get(CRITERIA[name].knockout or ACCURACY) for name in ORACLES}
     assert heads.layers is not None
-    n_layers = heads.layers.max() + 1
+    n_layers = len(np.unique(heads.layers))
     return {name: lost.mean(axis=1).reshape(n_layers, -1) for name, lost in losts.items() if lost is not None}
 
 
@@ -103,7 +103,8 @@ def read_estimates(matrix: ResultsMatrix, shots: int) -> Iterator[Estimates]:
         assert heads.layers is not None
         assert heads.heads is not None
         scores = read_criteria(matrix, shots, "heads", task)[ESTIMATE]
-        places = (heads.layers, heads.heads)
+        # Heads of all layers have scores, those of the oracle's sample may not be of all.
+        places = (heads.rows, heads.heads)
         yield _estimates("heads", task, shots, scores[places], heads.outcomes["loss_rise"], heads.layers)
     for task in matrix.tasks:
         path = matrix.path("ffn_importance", shots, task=task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from lm_headroom.artifacts.capacity import CAPACITY
 from lm_headroom.artifacts.copying import COPYING
-from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.heads import grid, layers_of
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.store import ArtifactError, read
 from lm_headroom.results.matrix import ResultsMatrix
@@ -31,11 +31,24 @@ class Capacity:
     retained: Array
 
 
-def read_induction(matrix: ResultsMatrix, score: Score) -> tuple[Array, int]:
-    """Mean scores of all heads [layer, head], and over how many sequences."""
-    path = matrix.path(score)
-    table = read(path, _KINDS[score], model=matrix.digest)
-    return grid(table, "mean"), table.column("n_sequences")[0].as_py()
+class Induction(NamedTuple):
+    """Induction scores of a model's heads.
+
+    Attributes:
+        scores: means over sequences, [layer, head], a row per layer that has heads.
+        n_sequences: number of sequences.
+        layers: number of each row's layer.
+    """
+
+    scores: Array
+    n_sequences: int
+    layers: list[int]
+
+
+def read_induction(matrix: ResultsMatrix, score: Score) -> Induction:
+    """Scores of all heads."""
+    table = read(matrix.path(score), _KINDS[score], model=matrix.digest)
+    return Induction(grid(table, "mean"), table.column("n_sequences")[0].as_py(), layers_of(table))
 
 
 def read_capacity(matrix: ResultsMatrix, shots: int, score: Score, *tasks: str) -> dict[str, Capacity]:

@@ -16,6 +16,7 @@ from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
+from lm_headroom.artifacts.heads import layers_of
 from lm_headroom.artifacts.store import ArtifactError, read, read_artifact
 from lm_headroom.results.curves import UndefinedOutcomeError, lost_by_question
 from lm_headroom.results.matrix import ResultsMatrix
@@ -34,6 +35,7 @@ class OracleScores:
         outcomes: measure of the oracle to what was lost without each, [component, question]; of FFNs the one that
             ranks them.
         layers, heads: of heads, [component]; None for FFNs.
+        rows: of the layers in arrays of scores, [component], which have none for layers without heads; likewise.
         blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
         sampled: whether they are a sample of the model's heads.
     """
@@ -43,6 +45,7 @@ class OracleScores:
     outcomes: dict[str, Array]
     layers: Array | None = None
     heads: Array | None = None
+    rows: Array | None = None
     blocks: Array | None = None
     sampled: bool = False
 
@@ -79,9 +82,11 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     rows = oracle.table.sort_by([("layer", "ascending"), ("head", "ascending")])
     places = tuple(rows.column(name).to_numpy() for name in ("layer", "head"))
     scores = read_scores(matrix.path("head_importance", shots, task=task), **matrix.expected(shots, task))
-    if any(numbers.max() >= size for numbers, size in zip(places, scores.score.shape, strict=True)):
+    known = layers_of(scores.artifact.table)
+    if not set(places[0].tolist()) <= set(known) or places[1].max() >= scores.score.shape[1]:
         raise ArtifactError(f"{oracle.path}: has heads that {scores.artifact.path} has not; run the workflow again")
-    gradient = Gradient(*(values[places] for values in (scores.score, scores.stderr, scores.even, scores.odd)))
+    at = np.searchsorted(known, places[0]), places[1]
+    gradient = Gradient(*(values[at] for values in (scores.score, scores.stderr, scores.even, scores.odd)))
     rises = np.array(rows.column("loss_rises").to_pylist(), dtype=float)
     outcomes = {
         "loss_rise": rises,
@@ -94,4 +99,4 @@ def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     groups, n_heads = key_value_groups(scores.provenance), scores.score.shape[1]
     blocks = groups * places[0] + places[1] * groups // n_heads
     sampled = len(places[0]) < scores.score.size
-    return OracleScores(oracle.provenance, gradient, outcomes, places[0], places[1], blocks, sampled)
+    return OracleScores(oracle.provenance, gradient, outcomes, places[0], places[1], at[0], blocks, sampled)

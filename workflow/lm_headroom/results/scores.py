@@ -11,7 +11,7 @@ import numpy as np
 
 from lm_headroom.analysis.correlation import TaskScores, key_value_groups
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from lm_headroom.artifacts.heads import computed, grid
+from lm_headroom.artifacts.heads import computed, grid, layers_of
 from lm_headroom.artifacts.store import ArtifactError, ArtifactFile, read_artifact
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.criteria import CRITERIA as ROWS
@@ -51,6 +51,11 @@ class HeadScores:
     def provenance(self) -> Mapping[str, Any]:
         """What made the artifact."""
         return self.artifact.provenance
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers that have heads: those of the rows."""
+        return layers_of(self.artifact.table)
 
     @property
     def unit(self) -> str:

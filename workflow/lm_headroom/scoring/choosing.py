@@ -69,8 +69,8 @@ def choosing_products(
     Raises:
         HeadroomError: a gradient or log-likelihood is not finite; names document and layer.
     """
-    n, layers, heads = len(documents), loaded.shape.layers, loaded.shape.heads
-    result = ChoosingProducts(np.zeros((n, layers, heads)), np.zeros((n, layers, 1)))
+    n, shape = len(documents), loaded.shape
+    result = ChoosingProducts(np.zeros((n, *shape.grid)), np.zeros((n, shape.layers, 1)))
 
     def differentiate(batch: Batch) -> ChoosingProducts:
         # The gates must also be in force when the backward pass recomputes layers.
@@ -104,13 +104,14 @@ def choosing_products(
 def _sums(loaded: LoadedModel, batch: Batch, right: Right, checkpointing: bool) -> ChoosingProducts:
     """The products of a batch's documents."""
     owners, advice = batch.owners(), other_dtype(str(loaded.model.dtype))
-    by_layer: list[list[Array]] = []
+    by_component: tuple[list[Array], list[Array]] = ([], [])
     passes = gate_products(loaded, batch, lambda log_p: choosing_loss(batch, log_p, right), checkpointing)
     for layer, (_, *both) in enumerate(passes):
-        by_layer.append([])
-        for values in both:
+        for values, layers in zip(both, by_component, strict=True):
+            if values is None:
+                continue
             empty = values.new_zeros(batch.n_documents, values.shape[1])
             sums = empty.index_add(0, owners.to(values.device), values).cpu().numpy()
             check_sums(batch, layer, sums, advice)
-            by_layer[-1].append(sums)
-    return ChoosingProducts(*(np.stack(sums, axis=1) for sums in zip(*by_layer, strict=True)))
+            layers.append(sums)
+    return ChoosingProducts(*(np.stack(sums, axis=1) for sums in by_component))

@@ -96,10 +96,11 @@ def copying_scores(
     """
     ids = input_ids(loaded, tokens, start)
     offset = len(ids) - len(tokens)
-    scores = np.zeros((loaded.shape.layers, loaded.shape.heads))
+    scores = dict.fromkeys(loaded.shape.attending, np.zeros(loaded.shape.heads))
     unembedding = unembedding_rows(loaded.model, ids)
     cap = partial(cap_logits, loaded.model)
-    reads = [Unembedding(unembedding, projection, cap) for projection in architectures.output_projections(loaded.model)]
+    projections = architectures.output_projections(loaded.model)
+    reads = {layer: Unembedding(unembedding, projection, cap) for layer, projection in projections.items()}
     attending: list[Attending] = []
 
     def observe(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
@@ -108,6 +109,8 @@ def copying_scores(
         ]
 
     def score_layer(layer: int) -> None:
+        if layer not in reads:
+            return
         v = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
         scores[layer] = _head_scores(attending[0], v, reads[layer], head_output, output_bias, offset)
 
@@ -124,7 +127,7 @@ def copying_scores(
             _embeddings_enter(architectures.layers(loaded.model), score_layer),
         ):
             run(loaded, ids)
-    return check_finite_scores(scores, "copying", loaded)
+    return check_finite_scores(np.stack(list(scores.values())), "copying", loaded)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def source_file(source: str) -> Path:
 
 
 def custom_scores(source: str, component: str, loaded: LoadedModel, documents: Sequence[Document]) -> Array:
-    """The scores of a source, [layer, head], or of FFNs [layer].
+    """The scores of a source, [layer, head], a row per layer that has heads; or of FFNs [layer].
 
     Args:
         source: a Parquet or CSV file, or ``module:function``.
@@ -50,18 +50,21 @@ def custom_scores(source: str, component: str, loaded: LoadedModel, documents: S
     Raises:
         HeadroomError: names the row, layer or head that is wrong, or what the function returned or raised.
     """
-    shape = (loaded.shape.layers, loaded.shape.heads)[: 2 if component == HEADS else 1]
+    shape = loaded.shape
     if FUNCTION.fullmatch(source):
-        return call_function(source, shape, loaded, documents)
-    return read_file(Path(source), shape)
+        return call_function(source, shape.grid if component == HEADS else (shape.layers,), loaded, documents)
+    if component == HEADS:
+        return read_file(Path(source), (shape.layers, shape.heads), shape.without_heads)
+    return read_file(Path(source), (shape.layers,))
 
 
-def read_file(path: Path, shape: tuple[int, ...]) -> Array:
+def read_file(path: Path, shape: tuple[int, ...], without_heads: Sequence[int] = ()) -> Array:
     """The scores of a file with a row per head (columns layer, head, score), or per FFN (layer, score).
 
     Args:
         path: Parquet or CSV.
         shape: layers of the model, and, of a ranking of heads, heads of each.
+        without_heads: layers that have no heads, and so no rows in the file or the result.
 
     Raises:
         HeadroomError: it cannot be read; a column is unknown or missing; or a row is wrong, there twice, or missing.
@@ -73,16 +76,20 @@ def read_file(path: Path, shape: tuple[int, ...]) -> Array:
     values = _scores(path, table)
     scores, rows = np.full(shape, np.nan), np.zeros(shape, dtype=int)
     for row, (place, value) in enumerate(zip(zip(*places, strict=True), values, strict=True), start=1):
+        if place[0] in without_heads:
+            raise HeadroomError(f"{path}: row {row} names layer {place[0]}, which has no attention heads")
         if rows[place]:
             raise HeadroomError(f"{path}: {_named(place)} is in rows {rows[place]} and {row}; keep one of them")
         scores[place], rows[place] = value, row
+    rows[list(without_heads)] = 1
     if not rows.all():
         first = tuple(np.argwhere(rows == 0)[0])
         raise HeadroomError(
             f"{path}: {_named(first)} is missing; the model has {' x '.join(map(str, shape))} {_components(shape)}, "
-            f"{rows.size} rows, and the file has {len(table)}"
+            f"{rows.size - len(without_heads) * rows[0].size} rows, and the file has {len(table)}"
         )
-    return scores
+    present: Array = np.delete(scores, list(without_heads), axis=0)
+    return present
 
 
 def call_function(source: str, shape: tuple[int, ...], loaded: LoadedModel, documents: Sequence[Document]) -> Array:
@@ -104,7 +111,7 @@ def call_function(source: str, shape: tuple[int, ...], loaded: LoadedModel, docu
     except (TypeError, ValueError) as error:
         raise HeadroomError(f"{source} returned {type(returned).__name__}; return an array of numbers") from error
     if scores.shape != shape:
-        wanted = "[layers, heads]" if len(shape) == 2 else "[layers]"
+        wanted = "[layers that have heads, heads]" if len(shape) == 2 else "[layers]"
         raise HeadroomError(
             f"{source} returned an array of shape {list(scores.shape)}; the ranking of {_components(shape)} needs "
             f"{list(shape)}, {wanted} of the model"

@@ -138,7 +138,7 @@ def contributions(
                 unit.add(
                     member.number,
                     **{
-                        name: np.stack([getattr(layer_sums, name)[place] for layer_sums in sums])[None]
+                        name: np.stack([values[place] for values in _by_layer(sums, name).values()])[None]
                         for name in DocumentSums._fields
                     },
                 )
@@ -161,12 +161,13 @@ def differentiated(batch: Batch, differentiate: Callable[[bool], Result]) -> Res
 
 def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> tuple[DocumentSums, Contributions]:
     """Allocate contributions of all documents, and their arrays as sums per document and layer."""
-    shape, heads = (len(documents), layout.layers), layout.heads
+    n = len(documents)
+    by_layer, by_head, by_ffn = (n, layout.grid[0]), (n, *layout.grid), (n, layout.layers)
     n_inputs = np.array([len(document.sequences[0].inputs) for document in documents], dtype=float)
     n_targets = np.array([document.sequences[0].n_target for document in documents], dtype=float)
     arrays = DocumentSums(
-        *(np.zeros(size) for size in ((*shape, heads), (*shape, heads), shape, *[(*shape, heads)] * 3)),
-        *(np.zeros(size) for size in ((*shape, 1), (*shape, 1), shape)),
+        *(np.zeros(size) for size in (by_head, by_head, by_layer, *[by_head] * 3)),
+        *(np.zeros(size) for size in ((*by_ffn, 1), (*by_ffn, 1), by_ffn)),
     )
     ffns = GradientProducts(arrays.ffn_absolute, arrays.ffn_signed, arrays.ffn_zeros, n_inputs, n_targets)
     return arrays, Contributions(
@@ -182,10 +183,15 @@ def _store(arrays: DocumentSums, batch: Batch, sums: Sequence[DocumentSums], adv
         HeadroomError: a sum is not finite; names document and layer, and gives ``advice``.
     """
     numbers = [member.number for member in batch.members]
-    for layer, layer_sums in enumerate(sums):
-        for array, values in zip(arrays, layer_sums, strict=True):
+    for name, array in arrays._asdict().items():
+        for row, (layer, values) in enumerate(_by_layer(sums, name).items()):
             check_sums(batch, layer, values, advice)
-            array[numbers, layer] = values
+            array[numbers, row] = values
+
+
+def _by_layer(sums: Sequence[DocumentSums], name: str) -> dict[int, Array]:
+    """One kind of sums by the number of the layer; of layers that have what it is of."""
+    return {layer: values for layer, each in enumerate(sums) if (values := getattr(each, name)) is not None}
 
 
 def check_sums(batch: Batch, layer: int, values: Array, advice: str) -> None:
@@ -206,15 +212,15 @@ class DocumentSums(NamedTuple):
 
     For one layer and the documents of a batch, or with both as leading axes: ``absolute``, ``signed``, ``written``,
     ``entropy`` and ``sink`` are [document, head], ``zeros`` is [document]; those of the layer's FFN are [document, 1]
-    and [document].
+    and [document]. A layer without heads has None for what heads have.
     """
 
-    absolute: Array
-    signed: Array
-    zeros: Array
-    written: Array
-    entropy: Array
-    sink: Array
+    absolute: Any
+    signed: Any
+    zeros: Any
+    written: Any
+    entropy: Any
+    sink: Any
     ffn_absolute: Array
     ffn_signed: Array
     ffn_zeros: Array
@@ -230,12 +236,14 @@ class LayerProducts(NamedTuple):
         entropy: of each head's attention, [column, head], nats.
         sink: attention to the first column of the column's tree, [column, head].
         ffn: F_t . dL/dF_t of the layer's FFN, [column, 1].
+
+    A layer without heads has None for what heads have.
     """
 
-    heads: Tensor
-    written: Tensor
-    entropy: Tensor
-    sink: Tensor
+    heads: Any
+    written: Any
+    entropy: Any
+    sink: Any
     ffn: Tensor
 
 
@@ -245,10 +253,17 @@ def _contributions(
     """Compute the sums over each document's tokens, one item per layer."""
     # Each document has a tree of its own.
     owners = batch.owners()
-    sums = []
+    sums, last_attending = [], loaded.shape.attending[-1]
     for layer, layer_products in enumerate(products(loaded, batch, n_targets, checkpointing)):
         # In the last layer, only columns that predict can reach the loss.
-        reached = batch.positions if layer == loaded.shape.layers - 1 else torch.arange(len(owners))
+        every, predicting = torch.arange(len(owners)), batch.positions
+        reached = predicting if layer == loaded.shape.layers - 1 else every
+        ffn_sums = _sums(layer_products.ffn, owners, reached, batch.n_documents)
+        if layer_products.heads is None:
+            sums.append(DocumentSums(None, None, None, None, None, None, *ffn_sums))
+            continue
+        # Of the last layer that has heads, these columns are looked at, whether or not others reach the loss.
+        reached = predicting if layer == last_attending else every
         written, entropy, sink = (
             values.new_zeros(batch.n_documents, values.shape[1])
             .index_add(0, owners.to(values.device), values)
@@ -256,9 +271,7 @@ def _contributions(
             .numpy()
             for values in (layer_products.written, layer_products.entropy, layer_products.sink)
         )
-        head_sums, ffn_sums = (
-            _sums(values, owners, reached, batch.n_documents) for values in (layer_products.heads, layer_products.ffn)
-        )
+        head_sums = _sums(layer_products.heads, owners, reached, batch.n_documents)
         sums.append(DocumentSums(*head_sums, written, entropy, sink, *ffn_sums))
     return sums
 
@@ -297,19 +310,22 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
     with loaded.interventions.observe(observer):
         by_layer = gate_products(loaded, batch, loss, checkpointing)
     layer_products = []
-    modules = zip(
-        architectures.output_projections(loaded.model), architectures.attention_output_norms(loaded.model), strict=True
-    )
-    for layer, ((projection, norm), (outputs, by_head, by_ffn)) in enumerate(zip(modules, by_layer, strict=True)):
-        layer_products.append(LayerProducts(by_head, _written(outputs, projection, norm), *attended[layer], by_ffn))
+    projections = architectures.output_projections(loaded.model)
+    norms = architectures.attention_output_norms(loaded.model)
+    for layer, (outputs, by_head, by_ffn) in enumerate(by_layer):
+        if outputs is None:
+            layer_products.append(LayerProducts(None, None, None, None, by_ffn))
+            continue
+        written = _written(outputs, projections[layer], norms[layer])
+        layer_products.append(LayerProducts(by_head, written, *attended[layer], by_ffn))
     return layer_products
 
 
 def gate_products(
     loaded: LoadedModel, batch: Batch, loss: Callable[[Tensor], Tensor], checkpointing: bool = False
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor]]:
     """Differentiate a loss; yield of each layer A, [column, head, d_head], and the products A_t . dL/dA_t and F_t .
-    dL/dF_t, [column, head] and [column, 1], in at least float32.
+    dL/dF_t, [column, head] and [column, 1], in at least float32. A layer without heads has None for the first two.
 
     Args:
         loaded: the model.
@@ -329,16 +345,18 @@ def gate_products(
     ):
         log_p = target_log_probabilities(loaded, batch)
         check_finite(loaded, batch, log_p.detach())
-        captures = [captured[layer] for captured in (heads, ffns) for layer in layers]
-        gradients = torch.autograd.grad(loss(log_p), [capture.probe for capture in captures])
+        captures = [*(heads[layer] for layer in loaded.shape.attending), *(ffns[layer] for layer in layers)]
+        gradients = iter(torch.autograd.grad(loss(log_p), [capture.probe for capture in captures]))
+    by_head = dict(zip(loaded.shape.attending, gradients, strict=False))
+    by_ffn = dict(zip(layers, gradients, strict=True))
     wide = torch.promote_types(captures[0].value.dtype, torch.float32)
 
-    def of_layer(layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        heads_index, ffn_index = layer, len(layers) + layer
-        outputs = captures[heads_index].value[0].to(wide)
-        by_head = (outputs * gradients[heads_index][0].to(wide)).sum(dim=-1)
-        by_ffn = (captures[ffn_index].value.to(wide) * gradients[ffn_index].to(wide)).sum(dim=-1).reshape(-1, 1)
-        return outputs, by_head, by_ffn
+    def of_layer(layer: int) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        ffn = (ffns[layer].value.to(wide) * by_ffn[layer].to(wide)).sum(dim=-1).reshape(-1, 1)
+        if layer not in by_head:
+            return None, None, ffn
+        outputs = heads[layer].value[0].to(wide)
+        return outputs, (outputs * by_head[layer][0].to(wide)).sum(dim=-1), ffn
 
     return map(of_layer, layers)
 
@@ -412,11 +430,11 @@ def magnitudes(loaded: LoadedModel, cache: ResumeCache = NO_CACHE) -> Array:
         loaded: the model; its weights are read unless the cache holds the norms.
         cache: holds the norms.
     """
-    layout = {"magnitude": ("f", (loaded.shape.layers, loaded.shape.heads))}
+    layout = {"magnitude": ("f", loaded.shape.grid)}
     with cache.unit("head-magnitudes", [digest("magnitude")], layout) as unit:
         if not unit.complete:
             norms = []
-            for projection in architectures.output_projections(loaded.model):
+            for projection in architectures.output_projections(loaded.model).values():
                 with align_module_device(projection):
                     slices = _slices(projection, loaded.shape.heads).flatten(1)
                     wide = torch.promote_types(slices.dtype, torch.float32)

@@ -71,7 +71,8 @@ def iterative_ranking(
         HeadroomError: see :func:`lm_headroom.scoring.gradient.contributions`.
     """
     ranking: list[RankedHead] = []
-    for percent, before, after in rounds(step, loaded.shape.layers * loaded.shape.heads):
+    layers = loaded.shape.attending
+    for percent, before, after in rounds(step, loaded.shape.total):
         pruned = {ranked.head for ranked in ranking}
         gates = gates_without(loaded.shape, pruned) if pruned else None
         if right is not None:
@@ -81,6 +82,9 @@ def iterative_ranking(
             products = contributions(loaded, documents, token_budget, progress, cache, gates)
             score = scores_by(products, criterion).score
         # Heads with a closed gate have no output; their score of zero would rank above a negative one.
-        remaining = [head for head in rank_heads(score) if head not in pruned]
-        ranking += [RankedHead(head, float(score[head]), percent) for head in remaining[: after - before]]
+        remaining = [head for head in rank_heads(score, layers) if head not in pruned]
+        ranking += [
+            RankedHead((layer, head), float(score[layers.index(layer), head]), percent)
+            for layer, head in remaining[: after - before]
+        ]
     return ranking

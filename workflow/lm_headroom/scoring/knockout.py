@@ -165,12 +165,17 @@ def sample_heads(shape: HeadLayout, n: int | None) -> list[Head]:
         n: size of the sample; None for all heads.
     """
     rng = np.random.default_rng(SAMPLE_SEED)
-    layers = rng.permutation(shape.layers)
-    orders = [rng.permutation(shape.heads) for _ in range(shape.layers)]
+    n_layers, _ = shape.grid
+    layers = rng.permutation(n_layers)
+    orders = [rng.permutation(shape.heads) for _ in range(n_layers)]
     n = shape.total if n is None else min(n, shape.total)
-    counts = np.full(shape.layers, n // shape.layers)
-    counts[layers[: n % shape.layers]] += 1
-    return [(layer, int(head)) for layer, order in enumerate(orders) for head in sorted(order[: counts[layer]])]
+    counts = np.full(n_layers, n // n_layers)
+    counts[layers[: n % n_layers]] += 1
+    return [
+        (layer, int(head))
+        for layer, order, count in zip(shape.attending, orders, counts, strict=True)
+        for head in sorted(order[:count])
+    ]
 
 
 def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:

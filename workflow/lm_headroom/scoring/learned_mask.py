@@ -105,17 +105,22 @@ def gate_gradient(
         loaded: the model.
         documents: with one sequence each, the gold continuation.
         token_budget: tokens per batch.
-        gates: of heads, [layer, head], or of FFNs, [layer].
+        gates: of heads, [layer, head], a row per layer that has heads; or of FFNs, [layer].
 
     Raises:
         HeadroomError: a loss is not finite; names the document and the layer.
     """
-    leaf = gates.detach().requires_grad_()
+    is_of_heads, leaf, places = gates.ndim == 2, gates.detach().clone(), list(range(len(gates)))
+    if is_of_heads and loaded.shape.without_heads:
+        places = list(loaded.shape.attending)
+        leaf = torch.ones(loaded.shape.layers, loaded.shape.heads, dtype=gates.dtype)
+        leaf[places] = gates.detach()
+    leaf.requires_grad_()
     n_targets = torch.tensor([document.sequences[0].n_target for document in documents])
     interventions = loaded.interventions
 
     def differentiate(batch: Batch) -> tuple[float, Tensor]:
-        with torch.enable_grad(), interventions.gates(leaf) if leaf.ndim == 2 else interventions.ffn_gates(leaf):
+        with torch.enable_grad(), interventions.gates(leaf) if is_of_heads else interventions.ffn_gates(leaf):
             log_p = target_log_probabilities(loaded, batch)
             check_finite(loaded, batch, log_p.detach())
             weights = 1 / n_targets[batch.sequence_ids.cpu()].to(log_p)
@@ -124,7 +129,7 @@ def gate_gradient(
 
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
     parts = [part for _, part in batches.each(differentiate)]
-    return sum(loss for loss, _ in parts), torch.stack([gradient for _, gradient in parts]).sum(dim=0)
+    return sum(loss for loss, _ in parts), torch.stack([gradient for _, gradient in parts]).sum(dim=0)[places]
 
 
 def learn_mask(
@@ -151,7 +156,7 @@ def learn_mask(
         HeadroomError: see :func:`gate_gradient`.
     """
     steps = training.steps(len(documents))
-    shape = (loaded.shape.layers, loaded.shape.heads)[: 2 if component == HEADS else 1]
+    shape = loaded.shape.grid if component == HEADS else (loaded.shape.layers,)
     state = _State(shape, training.learning_rate)
     layout = {**dict.fromkeys(state.arrays, ("f", shape)), "loss": ("f", ())}
     stamp = digest(training, component, [document.sequences for document in documents])

@@ -175,8 +175,8 @@ def mask(model: Any, ranking: RankingLike, percent: int) -> Iterator[Attachment]
     """
     with attached_for_a_block(model) as attached:
         shape = attached.interventions.shape
-        order = order_of(ranking, (shape.layers, shape.heads))
-        with attached.without(heads=_first(order, percent, shape.layers * shape.heads, "heads")):
+        order = order_of(ranking, (shape.layers, shape.heads), shape.without_heads)
+        with attached.without(heads=_first(order, percent, shape.total, "heads")):
             yield attached
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from lm_headroom.artifacts.heads import places
 from lm_headroom.engine.likelihood import tokenise
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.memory import token_budget
@@ -67,10 +66,12 @@ def score_heads(
         documents = tokenise([(number, *pair) for number, pair in enumerate(pairs)], loaded, add_bos)
         products = gradient.contributions(loaded, documents, lambda: token_budget(model, loaded.device, True))
         scores = gradient.scores_by(products, criterion)
-    layers, heads = np.indices(scores.score.shape)
     columns = {"score": scores.score, "stderr": scores.stderr, "score_even": scores.even, "score_odd": scores.odd}
     return pd.DataFrame(
-        {"layer": layers.ravel(), "head": heads.ravel(), **{name: values.ravel() for name, values in columns.items()}}
+        {
+            **places(loaded.shape.attending, loaded.shape.heads),
+            **{name: values.ravel() for name, values in columns.items()},
+        }
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm_headroom.artifacts.heads import places
 from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.interventions import Layout
 from lm_headroom.engine.loading import LoadedModel
@@ -125,7 +126,7 @@ def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | 
     offset = 0 if start is None else 1
     ids = input_ids(loaded, tokens * COPIES, start)
     queries, keys = _matches(length, offset)
-    scores = np.zeros((loaded.shape.layers, loaded.shape.heads))
+    scores = dict.fromkeys(loaded.shape.attending, np.zeros(loaded.shape.heads))
 
     def observer(layer: int, q: Tensor, k: Tensor, attention_spec: AttentionSpec) -> None:
         scores[layer] = _matched_attention(q[0], k[0], attention_spec, queries.to(q.device), keys.to(q.device)) / (
@@ -134,7 +135,7 @@ def prefix_matching_scores(loaded: LoadedModel, tokens: list[int], start: int | 
 
     with loaded.interventions.layout(Layout.causal(len(ids))), loaded.interventions.observe(observer):
         run(loaded, ids)
-    return check_finite_scores(scores, "prefix-matching", loaded)
+    return check_finite_scores(np.stack(list(scores.values())), "prefix-matching", loaded)
 
 
 def run(loaded: LoadedModel, ids: list[int]) -> None:
@@ -152,9 +153,10 @@ def check_finite_scores(scores: Array, name: str, loaded: LoadedModel) -> Array:
         HeadroomError: a score is not finite; names the head.
     """
     if not np.isfinite(scores).all():
-        layer, head = np.argwhere(~np.isfinite(scores))[0]
+        advice = other_dtype(str(loaded.model.dtype))
+        row, head = np.argwhere(~np.isfinite(scores))[0]
         raise HeadroomError(
-            f"the {name} score of layer {layer} head {head} is not finite; {other_dtype(str(loaded.model.dtype))}"
+            f"the {name} score of layer {loaded.shape.attending[row]} head {head} is not finite; {advice}"
         )
     return scores
 
@@ -229,7 +231,7 @@ def average_over_sequences(
     for seed, tokens in enumerate(sequences, start=1):
         loaded.check_tokens(f"induction sequence {seed}", tokens if start is None else [start, *tokens])
     progress = Progress(f"{label} {loaded.record.get('name', '')}".strip(), n_sequences, "sequences")
-    layout = {"scores": ("f", (loaded.shape.layers, loaded.shape.heads))}
+    layout = {"scores": ("f", loaded.shape.grid)}
     sequence_scores = []
     for tokens in sequences:
         with cache.unit(f"sequence-{len(tokens)}", [digest(tokens, start)], layout) as unit:
@@ -240,12 +242,11 @@ def average_over_sequences(
                 progress.advance()
             sequence_scores.append(unit.done[0]["scores"][0])
     scores = np.stack(sequence_scores)
-    layers, heads = np.indices(scores.shape[1:])
+    n_heads = loaded.shape.total
     columns = {
-        "layer": layers.ravel().tolist(),
-        "head": heads.ravel().tolist(),
+        **places(loaded.shape.attending, loaded.shape.heads),
         "mean": scores.mean(axis=0).ravel().tolist(),
-        "variance": scores.var(axis=0, ddof=1).ravel().tolist() if n_sequences > 1 else [None] * layers.size,
-        "n_sequences": [n_sequences] * layers.size,
+        "variance": scores.var(axis=0, ddof=1).ravel().tolist() if n_sequences > 1 else [None] * n_heads,
+        "n_sequences": [n_sequences] * n_heads,
     }
     return columns, {"vocabulary": order, "start_token": start_name}

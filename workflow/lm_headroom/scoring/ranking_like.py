@@ -28,13 +28,14 @@ READ = {
 """Artifacts that rank heads (2 numbers each) and FFNs (1)."""
 
 
-def order_of(ranking: Any, shape: tuple[int, ...]) -> list[Place]:
+def order_of(ranking: Any, shape: tuple[int, ...], without_heads: Sequence[int] = ()) -> list[Place]:
     """The heads or FFNs that a ranking lists, the least important first.
 
     Args:
         ranking: a file, a frame with columns layer, head (of heads) and rank or score, or a list of (layer, head), or
             of layers.
         shape: layers of the model and, of a ranking of heads, heads of each.
+        without_heads: layers of the model that have no heads.
 
     Raises:
         HeadroomError: it is none of these; a column is missing; or a row is twice there, or of no head of the model.
@@ -56,7 +57,7 @@ def order_of(ranking: Any, shape: tuple[int, ...]) -> list[Place]:
         raise HeadroomError(
             f"expected a ranking: a file, a pandas frame or a list of {_items(shape)}; got {type(ranking).__name__}"
         )
-    return _checked(name, order, shape)
+    return _checked(name, order, shape, without_heads)
 
 
 def _read(path: Path, n_numbers: int) -> pa.Table:
@@ -91,7 +92,7 @@ def _sorted(name: str, columns: dict[str, Sequence[Any]], n_numbers: int) -> lis
     return [row[1:] for row in rows]
 
 
-def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...]) -> list[Place]:
+def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...], without_heads: Sequence[int]) -> list[Place]:
     """The same as whole numbers of the model's, each once."""
     checked: dict[Place, None] = {}
     for row, item in enumerate(order, start=1):
@@ -108,6 +109,8 @@ def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...]) -> list[Pl
                     f"{name}, row {row}: {what} {number} is none of the model's, which are 0 to {size - 1}; it is a "
                     "ranking of another model"
                 )
+        if len(shape) == 2 and place[0] in without_heads:
+            raise HeadroomError(f"{name}, row {row}: layer {place[0]} of the model has no attention heads")
         if place in checked:
             raise HeadroomError(
                 f"{name}, row {row}: {', '.join(map(str, place))} is there twice; of a frame of several tasks, "

@@ -65,15 +65,15 @@ def ablate_induction(
     }
     scores = [grid(artifact.table, "mean") for artifact in artifacts.values()]
     for artifact, values in zip(artifacts.values(), scores, strict=True):
-        check_shape(artifact.path, values.shape, prepared.shape)
+        check_shape(artifact.path, values.shape, prepared.shape.grid)
     rows = [_row(prepared, WHOLE, 0, None, [], 0)]
     for name in SELECTIONS:
-        order = strongest(scores[0], scores[1], name)
+        order = strongest(scores[0], scores[1], name, prepared.shape.attending)
         for percent in percents:
             chosen = order[: count_at(percent, len(order))]
             rows.append(_row(prepared, name, percent, None, chosen, 0))
             for number in range(1, random + 1):
-                heads = control(chosen, name, prepared.shape[1], number)
+                heads = control(chosen, name, prepared.shape.heads, number)
                 rows.append(_row(prepared, name, percent, number, heads, len(set(heads) & set(chosen))))
     inputs = {"prompts": prepared.prompts.source, **{name: artifact.source for name, artifact in artifacts.items()}}
     record = build_provenance("steps.ablate_induction", inputs, options, prepared.provenance)

@@ -9,6 +9,7 @@ import numpy as np
 from lm_headroom.analysis.ranking import aggregate as aggregate_scores
 from lm_headroom.analysis.ranking import aggregation_weight, as_columns, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import places
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
@@ -53,10 +54,9 @@ def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -
     provenance = {**cell, "criterion": criterion, "shares": shares}
     inputs = {task: s.artifact.source for task, s in scores.items()}
     record = build_provenance("steps.aggregate_heads", inputs, options, provenance)
-    layers, heads = np.indices(mean.shape)
+    layers = next(iter(scores.values())).layers
     columns = {
-        "layer": layers.ravel(),
-        "head": heads.ravel(),
+        **places(layers, mean.shape[1]),
         "score": mean.ravel(),
         "stderr": stderr,
         "score_even": even.ravel(),
@@ -64,4 +64,4 @@ def aggregate_heads(*, cells: AggregatedCells, out: OutFile, ranking: OutFile) -
         **{name: others[name].ravel() if name in others else [None] * mean.size for name in CRITERIA},
     }
     write(out, HEAD_IMPORTANCE, columns, record)
-    write(ranking, RANKING, as_columns(rank_heads(mean), mean), record)
+    write(ranking, RANKING, as_columns(rank_heads(mean, layers), mean, layers), record)

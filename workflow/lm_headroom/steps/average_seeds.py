@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-
+from lm_headroom.artifacts.heads import places
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
 from lm_headroom.artifacts.seed_scores import SEED_SCORES
 from lm_headroom.artifacts.store import Source, write
@@ -53,11 +52,11 @@ def average_seeds(
     for k in shots:
         for task, by_seed in read_seeds(matrix, k, seeds).items():
             components = head_components([TaskScores(s.score, s.even, s.odd) for s in by_seed.values()])
-            layers, heads = np.indices(components.mean.shape)
-            columns["task"] += [task] * layers.size
-            columns["shots"] += [k] * layers.size
-            columns["layer"] += layers.ravel().tolist()
-            columns["head"] += heads.ravel().tolist()
+            numbers = places(by_seed[seeds[0]].layers, components.mean.shape[1])
+            columns["task"] += [task] * components.mean.size
+            columns["shots"] += [k] * components.mean.size
+            columns["layer"] += numbers["layer"]
+            columns["head"] += numbers["head"]
             columns["score"] += components.mean.ravel().tolist()
             columns["variance"] += components.total.ravel().tolist()
             columns["seed_variance"] += components.seed.ravel().tolist()

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_headroom.artifacts.comparison import COMPARED_INDUCTION
 from lm_headroom.artifacts.copying import COPYING
-from lm_headroom.artifacts.heads import grid
+from lm_headroom.artifacts.heads import grid, layers_of
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.store import read
 from lm_headroom.results.comparison import Comparison, induction_row
@@ -22,7 +22,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             scores = read(matrix.path(kind.name), kind, model=matrix.digest)
             n_sequences = scores.column("n_sequences")[0].as_py()
             means, variances = grid(scores, "mean"), grid(scores, "variance")
-            table.append(induction_row(model, kind.name, means, variances, n_sequences))
+            table.append(induction_row(model, kind.name, means, variances, n_sequences, layers_of(scores)))
     return table
 
 

@@ -18,8 +18,10 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     for model, matrix in comparison.matrices.items():
         for shots in comparison.shots:
             heads = read_aggregate(matrix, shots)
-            table += profile_rows(model, "heads", shots, heads.score.mean(axis=1).tolist())
-            table += profile_rows(model, "ffns", shots, read_ffns(matrix, shots).average.tolist())
+            by_layer = dict(zip(heads.layers, heads.score.mean(axis=1).tolist(), strict=True))
+            ffns = dict(enumerate(read_ffns(matrix, shots).average.tolist()))
+            table += profile_rows(model, "heads", shots, by_layer, len(ffns))
+            table += profile_rows(model, "ffns", shots, ffns, len(ffns))
     return table
 
 

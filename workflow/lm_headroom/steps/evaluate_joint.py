@@ -74,7 +74,7 @@ def evaluate_joint(
             pruned = read_ranking(curve_ranking)
         pruned.artifact.check_origin(**(prepared.expected(AGGREGATE) if curve.stem == AGGREGATE else either))
     for ranking in (heads, ffns, pruned):
-        ranking.check_fits(prepared.shape)
+        prepared.check_fits(ranking)
     if curve:
         _write_curve(curve, prepared, pruned, levels, recorded)
     options = {name: value for name, value in recorded.items() if name != "levels"}

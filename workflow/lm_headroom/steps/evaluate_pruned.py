@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from lm_headroom.analysis.ranking import random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
-from lm_headroom.artifacts.heads import check_computed, grid
+from lm_headroom.artifacts.heads import check_computed, grid, layers_of
 from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
 from lm_headroom.artifacts.ordered import Head, Ranking, read_ranking
 from lm_headroom.artifacts.provenance import build_provenance
@@ -78,7 +78,7 @@ def evaluate_pruned(
     orders = read_rankings(rankings, ranking_file, scores, oracle, prepared)
     for name in rankings:
         seed = drawn_with(name)
-        order = orders[name].order if seed is None else random_ranking(*prepared.shape, seed)
+        order = orders[name].order if seed is None else _draw(prepared, seed)
         inputs = {"prompts": prepared.prompts.source}
         if name in orders:
             kind = "scores" if name in CRITERIA else "oracle" if name in ORACLES else "ranking"
@@ -120,10 +120,11 @@ def read_rankings(
             continue
         if name in CRITERIA:
             check_computed(importances(), name)
-            orders[name] = Ranking("heads", tuple(rank_heads(grid(importances().table, name))), importances())
+            order = rank_heads(grid(importances().table, name), layers_of(importances().table))
+            orders[name] = Ranking("heads", tuple(order), importances())
         elif name in ORACLES:
-            lost = oracle_scores(knockouts(), ROWS[name].knockout or ACCURACY, prepared.shape)
-            orders[name] = Ranking("heads", tuple(rank_heads(lost)), knockouts())
+            lost = oracle_scores(knockouts(), ROWS[name].knockout or ACCURACY, prepared.shape.grid)
+            orders[name] = Ranking("heads", tuple(rank_heads(lost, prepared.shape.attending)), knockouts())
         else:
             read = ranked(ITERATIVE_RANKING if name == ITERATIVE else RANKING)
             expected = prepared.expected(*([AGGREGATE] if name == AGGREGATE else []))
@@ -131,8 +132,14 @@ def read_rankings(
                 expected = {"model": expected["model"]}
             read.artifact.check_origin(**expected)
             orders[name] = read.reversed() if name == REVERSED else read
-        orders[name].check_fits(prepared.shape)
+        prepared.check_fits(orders[name])
     return orders
+
+
+def _draw(prepared: Prepared, seed: int) -> list[Head]:
+    """All heads of a model in an order drawn at random."""
+    layers = prepared.shape.attending
+    return [(layers[row], head) for row, head in random_ranking(*prepared.shape.grid, seed)]
 
 
 def needed(name: str, path: Path | None, what: str) -> Path:

@@ -71,7 +71,7 @@ def evaluate_transfer(
         for partner in dict.fromkeys(partner for partner, _ in chosen.values())
     }
     for ranking in rankings.values():
-        ranking.check_fits(prepared.shape)
+        prepared.check_fits(ranking)
     prepared.expect(len(levels) * len(chosen))
     options = {name: value for name, value in recorded.items() if name != "tasks"}
     for name, (partner, value) in chosen.items():

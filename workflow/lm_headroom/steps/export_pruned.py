@@ -160,7 +160,7 @@ def _check_rankings(chosen: Rankings, loaded: LoadedModel) -> None:
     """Refuse rankings of another model."""
     for order, _ in chosen.values():
         order.artifact.check_origin(model=loaded.record["digest"])
-        order.check_fits((loaded.shape.layers, loaded.shape.heads))
+        order.check_fits(loaded.shape.grid, loaded.shape.layers)
 
 
 def _manifest(

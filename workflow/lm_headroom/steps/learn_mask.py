@@ -61,10 +61,11 @@ def learn_mask(
     )
     # By the score, then by the gate's log_alpha; numbered by layer and head.
     order = np.lexsort((mask.log_alpha.ravel(), mask.score.ravel()))
-    n_heads = scoring.loaded.shape.heads if component == HEADS else 1
+    n_heads, shape = scoring.loaded.shape.heads if component == HEADS else 1, scoring.loaded.shape
+    layers = np.array(shape.attending if component == HEADS else range(shape.layers))
     columns = {
         "rank": list(range(len(order))),
-        "layer": (order // n_heads).tolist(),
+        "layer": layers[order // n_heads].tolist(),
         "head": (order % n_heads).tolist() if component == HEADS else [None] * len(order),
         "score": mask.score.ravel()[order].tolist(),
         "log_alpha": mask.log_alpha.ravel()[order].tolist(),

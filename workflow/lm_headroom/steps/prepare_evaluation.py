@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lm_headroom.artifacts.ordered import Ranking
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import model_provenance
 from lm_headroom.engine.ablation import KINDS, ZERO, Ablation
@@ -16,6 +17,7 @@ from lm_headroom.engine.loading import LoadedModel, load
 from lm_headroom.engine.memory import peak_memory, token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.engine.resume_cache import ResumeCache, open_cache
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.options import EvaluationSettings, Settings
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.pruned_evaluation import Evaluation, group_choices
@@ -47,9 +49,17 @@ class Prepared:
         return self.evaluation.loaded
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Layers of the model, and heads of each."""
-        return self.loaded.shape.layers, self.loaded.shape.heads
+    def shape(self) -> HeadLayout:
+        """Head counts of the model."""
+        return self.loaded.shape
+
+    def check_fits(self, ranking: Ranking[Any]) -> None:
+        """Refuse a ranking of other heads or FFNs than the model has.
+
+        Raises:
+            HeadroomError: see :meth:`lm_headroom.artifacts.ordered.Ranking.check_fits`.
+        """
+        ranking.check_fits(self.shape.grid, self.shape.layers)
 
     @property
     def run_statistics(self) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def rank_custom(
     scoring = prepare_scoring(settings.model, prompts, settings)
     scores = custom_scores(source, component, scoring.loaded, scoring.documents)
     by_head = scores.reshape(len(scores), -1)
-    columns = as_columns(rank(by_head), by_head)
+    layers = range(len(scores)) if component == FFNS else scoring.loaded.shape.attending
+    columns = as_columns(rank(by_head, layers), by_head, layers)
     if component == FFNS:
         columns["head"] = [None] * len(scores)
     details = {**scoring.provenance, "ranking": name, "component": component, "custom": custom}

@@ -40,7 +40,7 @@ def rank_heads_iteratively(
     scoring = prepare_scoring(settings.model, prompts, settings)
     loaded = scoring.loaded
     documents, right = scoring.choices if criterion in CHOOSING else (scoring.documents, None)
-    n_rounds = len(rounds(pruning_step, loaded.shape.layers * loaded.shape.heads))
+    n_rounds = len(rounds(pruning_step, loaded.shape.total))
     ranking = iterative_ranking(
         loaded,
         documents,

@@ -12,6 +12,7 @@ from lm_headroom.analysis.criteria import signed_criteria
 from lm_headroom.analysis.ranking import as_columns, rank_heads
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import places
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
@@ -68,10 +69,9 @@ def score_heads(
     by_choice = _products_by_choice(scoring, progress) if choosing else (None, None)
     products = gradient.contributions(scoring.loaded, scoring.documents, scoring.token_budget, progress, scoring.cache)
     scores = _scores(products, by_choice[0], criterion)
-    layers, heads = np.indices(scores.score.shape)
+    layers = scoring.loaded.shape.attending
     columns = {
-        "layer": layers.ravel(),
-        "head": heads.ravel(),
+        **places(layers, scoring.loaded.shape.heads),
         **_score_columns(scores),
         **_criterion_columns(products, by_choice[0]),
         "magnitude": gradient.magnitudes(scoring.loaded, scoring.cache).ravel(),
@@ -84,7 +84,7 @@ def score_heads(
     record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
     write(out, HEAD_IMPORTANCE, columns, record, statistics)
     if ranking:
-        write(ranking, RANKING, as_columns(rank_heads(scores.score), scores.score), record, statistics)
+        write(ranking, RANKING, as_columns(rank_heads(scores.score, layers), scores.score, layers), record, statistics)
     if ffn_gradient:
         columns = _ffn_columns(products.ffns, by_choice[1], criterion if criterion in criteria_of(FFNS) else "token")
         write(ffn_gradient, FFN_GRADIENT, columns, record, statistics)

@@ -26,7 +26,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     figure, axes = style.panels(len(values), width=1.5, height=1.5, per_row=PANELS_PER_ROW)
     for ax, (task, scores) in zip(axes, values.items(), strict=True):
-        style.head_heatmap(ax, scores.score, task, "")
+        style.head_heatmap(ax, scores.score, scores.layers, task, "")
         ax.label_outer()
     # Colours have one meaning in all panels, and each panel its own range.
     figure.supxlabel(f"colours: {style.importance_label(next(iter(values.values())).unit)}", fontsize=8)

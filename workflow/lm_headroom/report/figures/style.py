@@ -210,22 +210,27 @@ def heat_scale(values: Array, scale: str) -> tuple[Array, dict[str, Any]]:
     return values, {}
 
 
-def head_heatmap(axes: Axes, values: Array, title: str, label: str, from_zero: bool = False) -> None:
+def head_heatmap(
+    axes: Axes, values: Array, layers: Sequence[int], title: str, label: str, from_zero: bool = False
+) -> None:
     """Heads across, layers upward from layer 1 at the bottom; both count from 1 as in the paper.
 
     Args:
         axes: to draw on.
-        values: [layer, head].
+        values: [layer, head], a row per layer that has heads; the others stay blank.
+        layers: number of each row's layer, from 0.
         title: of the panel.
         label: of the colours; empty for none.
         from_zero: whether the colours begin at 0, unless a score is negative; otherwise the layout says their scale.
     """
-    layers, heads = values.shape
+    top, heads = max(layers) + 1, values.shape[1]
     shown, look = heat_scale(values, "linear" if from_zero else layout().importance_scale)
     if from_zero:
         look = {"vmin": min(0.0, float(values.min()))}
+    rows = np.full((top, heads), np.nan)
+    rows[list(layers)] = shown
     image = axes.imshow(
-        shown, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, heads + 0.5, 0.5, layers + 0.5), **look
+        rows, origin="lower", aspect="auto", cmap="viridis", extent=(0.5, heads + 0.5, 0.5, top + 0.5), **look
     )
     axes.set(title=title, xlabel="head", ylabel="layer")
     whole_numbers(axes.xaxis, 5)  # numbers stand side by side, in panels as narrow as an inch

@@ -36,16 +36,16 @@ def induction_findings(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel])
 
 def induction_sentence(matrix: ResultsMatrix, score: Score) -> str:
     """Where induction heads are."""
-    scores, n_sequences = read_induction(matrix, score)
+    scores, n_sequences, layers = read_induction(matrix, score)
     name = SCORES[score].replace(" ", "-")
     if scores.max() <= 0:
         return f"- **No head has a {name} score above 0.** All were measured ({count(n_sequences, 'sequence')})."
-    layer, head = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    row, head = np.unravel_index(int(np.argmax(scores)), scores.shape)
     strong = int((scores >= scores.max() / 2).sum())
     share = np.sort(scores.ravel())[::-1][: max(1, scores.size // 10)].sum() / scores.sum()
     return (
-        f"- **Layer {layer + 1} head {head + 1} has the highest {name} score.** It scores {scores.max():.2f}, the "
-        f"median head {np.median(scores):.3f} ({count(n_sequences, 'sequence')}; layers and heads count from 1). Half "
+        f"- **Layer {layers[row] + 1} head {head + 1} has the highest {name} score.** It scores {scores.max():.2f}, "
+        f"the median head {np.median(scores):.3f} ({count(n_sequences, 'sequence')}; layers and heads count from 1). Half "
         f"of the highest score is reached by {count(strong, 'head')} of {scores.size}, and the top tenth of heads "
         f"holds {100 * share:.0f}% of the total."
     )

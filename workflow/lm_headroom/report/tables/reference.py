@@ -6,9 +6,9 @@ losses, correlations and layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.provenance import describe_drawn
-from lm_headroom.artifacts.store import read, reads
+from lm_headroom.artifacts.store import WITHOUT_HEADS, read, reads
 from lm_headroom.report.pages import size, write_table
 from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.headroom import average_prunable, share_in_words
@@ -74,11 +74,11 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
 
 def sizes(matrix: ResultsMatrix) -> list[PaperRow]:
     """Heads and parameters of the model."""
+    record = _record(matrix)
     if matrix.without_induction:
-        record = read_record(matrix.results / RECORD)
-        layers, heads = record["layers"], record["heads"]
+        layers, heads = record["layers"] - len(record.get(WITHOUT_HEADS, ())), record["heads"]
     else:
-        layers, heads = read_induction(matrix, "prefix_matching")[0].shape
+        layers, heads = read_induction(matrix, "prefix_matching").scores.shape
     table = [
         PaperRow("heads: layers x heads per layer", "64 x 72 = 4608", f"{layers} x {heads} = {layers * heads}", "")
     ]
@@ -89,7 +89,7 @@ def sizes(matrix: ResultsMatrix) -> list[PaperRow]:
     for component, (quantity, paper) in papers.items():
         curve = _average(matrix, matrix.shots[0], component)
         pruned, last = curve.percent[-1], curve.removed[-1]
-        total = {"heads": layers * heads, "ffns": layers}[component]
+        total = {"heads": layers * heads, "ffns": record.get("layers", layers)}[component]
         count = pruned * total // 100
         note = f"ours scaled up from the {count} of {total} {COMPONENTS[component]} that are pruned at {pruned}%"
         note += "; exact unless query heads share keys and values" if component == "heads" else ""
@@ -214,14 +214,17 @@ def induction_layers(matrix: ResultsMatrix) -> list[PaperRow]:
     )
     table = []
     for score, paper in papers.items():
-        scores, _ = read_induction(matrix, score)
+        scores, _, layers = read_induction(matrix, score)
         high = np.flatnonzero((scores >= scores.max() / 2).any(axis=1))
-        table.append(
-            PaperRow(
-                f"heads with high {SCORES[score]} scores from layer", paper, f"{high[0] + 1} of {len(scores)}", note
-            )
-        )
+        ours = f"{layers[high[0]] + 1} of {_record(matrix).get('layers', len(scores))}"
+        table.append(PaperRow(f"heads with high {SCORES[score]} scores from layer", paper, ours, note))
     return table
+
+
+def _record(matrix: ResultsMatrix) -> Mapping[str, Any]:
+    """The model's record; empty where results were copied without it."""
+    path = matrix.results / RECORD
+    return read_record(path) if matrix.without_induction or path.is_file() else {}
 
 
 def _average(matrix: ResultsMatrix, shots: int, component: Component) -> AverageCurve:
