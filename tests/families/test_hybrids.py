@@ -40,7 +40,7 @@ from tests.families.loops import mean_loss
 from tests.support.model_types import VOCABULARY, tiny_of_type
 
 FAMILIES = {"lfm2": (1,), "lfm3": (1, 2), "minimax": (0, 2), "qwen3_next": (1,)}
-"""The layers of each family's tiny model that have heads: with short convolutions, and two kinds of linear attention."""
+"""Layers of each tiny model that have heads; the others are short convolutions, or one of two linear attentions."""
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 RNG = np.random.default_rng(0)
 
@@ -79,7 +79,8 @@ def lfm2() -> LoadedModel:
 
 
 def ffns_of(model: Any) -> list[Any]:
-    return [modules[-1] for modules in architectures.ffn_modules(model)]
+    """What gives the tensor that each FFN adds to the residual: its last module, or the norm behind it."""
+    return architectures.ffn_output_norms(model) or [modules[-1] for modules in architectures.ffn_modules(model)]
 
 
 def _without_ffn(model: Any, layer: int) -> Any:
@@ -196,6 +197,28 @@ def test_importance_equals_the_loops(loaded, family):
     assert magnitudes(loaded).shape == loaded.shape.grid
 
 
+@pytest.mark.parametrize("name", ["qwen3_next", "afmoe"])
+@torch.no_grad()
+def test_what_heads_write_is_behind_gates_that_families_multiply_them_by(name):
+    loaded, model, kept = prepare(tiny_of_type(name).requires_grad_(False), None), tiny_of_type(name), {}
+    shape, norms = loaded.shape, architectures.attention_output_norms(model)
+    for layer, projection in architectures.output_projections(model).items():
+        projection.register_forward_pre_hook(lambda _, arguments, n=layer: kept.update({n: arguments[0][0]}))
+    sums = contributions(loaded, SINGLE, 200).written
+    for number, document in enumerate(SINGLE):
+        model(input_ids=torch.tensor([document.sequences[0].inputs]), use_cache=False)
+        for row, layer in enumerate(shape.attending):
+            weights = architectures.head_rows(model, layer)
+            parts = [
+                kept[layer][:, weights.columns[head]] @ weights.output.weight[:, weights.columns[head]].T
+                for head in range(shape.heads)
+            ]
+            whole = sum(parts)
+            factor = 1 if norms[layer] is None else norms[layer](whole) / whole
+            expected = [float((part * factor).norm(dim=-1).sum()) for part in parts]
+            np.testing.assert_allclose(sums[number, row], expected, rtol=1e-4)
+
+
 def test_products_by_choice_have_rows_of_layers_with_heads(loaded):
     products = choosing_products(loaded, DOCUMENTS, [[True, False]] * 3, 200)
     assert products.heads.shape == (3, *loaded.shape.grid)
@@ -243,7 +266,7 @@ def test_rankings_name_layers_by_their_numbers(tmp_path):
     assert sample_heads(HeadLayout(6, 2, 2, 8, (0, 2, 3, 5)), None) == [(1, 0), (1, 1), (4, 0), (4, 1)]
     columns = {"score": values.ravel(), "stderr": values.ravel(), "score_even": values.ravel()}
     columns |= {"score_odd": values.ravel()}
-    rest = {c.name: [None] * 4 for c in HEAD_IMPORTANCE.columns if c.name not in {*columns, "layer", "head"}}
+    rest = {c.name: values.ravel() for c in HEAD_IMPORTANCE.columns if c.name not in {*columns, "layer", "head"}}
     model = {"name": "m", "digest": "d", "layers": 6, "heads": 2, "without_heads": [0, 2, 3, 5]}
     for name, layers in (("right", [1, 4]), ("wrong", [0, 1])):
         path = tmp_path / f"{name}.parquet"

@@ -32,6 +32,8 @@ PARTICULARS: dict[str, dict[str, Any]] = {
     "granitemoe": {"logits_scaling": 4.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
     "minicpm3": {"dim_model_base": 8, "scale_emb": 3, "scale_depth": 1.4},
     "granitemoehybrid": _MAMBA | {"layer_types": ["mamba", "attention", "mamba"]},
+    "jamba": {"attn_layer_period": 3, "attn_layer_offset": 1},
+    "bamba": _MAMBA | {"attn_layer_indices": [1], "mamba_expand": 2},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
     "ministral": {"head_dim": 8},
@@ -144,9 +146,11 @@ def _configuration(name: str, more: dict[str, Any]) -> Any:
         except AttributeError as error:
             # Some configurations derive what others hold.
             derived = re.search(r"property '(\w+)'", str(error))
-            if derived is None or derived[1] not in values:
+            # An older name of the same.
+            name = derived and {"layers_block_type": "layer_types"}.get(derived[1], derived[1])
+            if name not in values:
                 raise
-            del values[derived[1]]
+            del values[name]
 
 
 def _is_set(config: Any, key: str) -> bool:

@@ -306,8 +306,7 @@ class Interventions:
         """
         self.calls[layer] += 1
         if self._is_empty(layer):
-            outputs = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
-            return outputs if self._replacements is None else self._replaced(self._replacements.heads[layer], outputs)
+            return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         if key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
@@ -326,12 +325,7 @@ class Interventions:
         # As transformers' own, contiguous: some families view the heads of a position as one vector.
         outputs = outputs[..., :d_head].transpose(1, 2).contiguous()
         if self._gates is not None and self._closed[layer]:
-            gates = self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
-            outputs = outputs * gates
-            if self._replacements is not None:
-                outputs = torch.where(gates == 0, self._replaced(self._replacements.heads[layer], outputs), outputs)
-        if self._captures is not None:
-            outputs = _probe(self._captures, layer, outputs)
+            outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         return outputs
 
     def at_positions(self, values: Tensor) -> Tensor:
@@ -354,10 +348,26 @@ class Interventions:
     ) -> Tensor:
         """Run an attention projection; if all heads of the layer are pruned, only the last one gives its bias."""
         if not self._is_empty(layer) or (last and self._replacements is not None):
-            return forward(x)
+            return forward(self._entering(layer, x) if last else x)
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
         return x.new_zeros(*x.shape[:-1], architectures.n_outputs(module))
+
+    def _entering(self, layer: int, x: Tensor) -> Tensor:
+        """A of a layer's heads as it enters the output projection, [..., head * d_head], with replacements and a probe.
+
+        Here rather than where attention ends, since some families multiply heads by gates of their own in between.
+        """
+        is_replaced = self._replacements is not None and self._gates is not None and self._closed[layer]
+        if self._captures is None and not is_replaced:
+            return x
+        heads = x.unflatten(-1, (self.shape.heads, -1))
+        if is_replaced:
+            closed = self._gates[layer].to(heads.device)[:, None] == 0  # type: ignore[index]
+            heads = torch.where(closed, self._replaced(self._replacements.heads[layer], heads), heads)  # type: ignore[union-attr]
+        if self._captures is not None:
+            heads = _probe(self._captures, layer, heads)
+        return heads.flatten(-2)
 
     def run_mixer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run what mixes tokens in a layer without attention; of packed rows, each sequence apart.
@@ -367,10 +377,14 @@ class Interventions:
         """
         if self._layout is None or (len(self._layout.trees) == 1 and self._layout.trees[0].branches is None):
             return forward(*args, **kwargs)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        rows, places = self._layout.sequences
-        rows = hidden[0][rows.to(hidden.device)]
-        result = forward(rows, *args[1:], **kwargs) if args else forward(**kwargs | {"hidden_states": rows})
+        (rows, places), columns = self._layout.sequences, self._layout.columns
+
+        def split(value: Any) -> Any:
+            """Hidden states, and positions where they are asked for: what has a value per column."""
+            has_columns = isinstance(value, Tensor) and value.shape[:2] == (1, columns)
+            return value[0][rows.to(value.device)] if has_columns else value
+
+        result = forward(*map(split, args), **{name: split(value) for name, value in kwargs.items()})
         outputs = result[0] if isinstance(result, tuple) else result
         outputs = outputs.flatten(0, 1)[places.to(outputs.device)][None]
         return (outputs, *result[1:]) if isinstance(result, tuple) else outputs

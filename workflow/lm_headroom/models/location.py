@@ -174,7 +174,9 @@ def read_location(record: Path) -> dict[str, Any]:
         return {}
     sizes = location.get("sizes", {})
     # All are numbers but the list of layers without heads.
-    lists = ([*size] if isinstance(size, list) else [size] for size in sizes.values()) if isinstance(sizes, dict) else ()
+    lists = (
+        ([*size] if isinstance(size, list) else [size] for size in sizes.values()) if isinstance(sizes, dict) else ()
+    )
     whole = isinstance(sizes, dict) and all(type(number) is int for numbers in lists for number in numbers)
     return location if whole and isinstance(location.get("path"), str) else {}
 

@@ -111,14 +111,15 @@ def copying_scores(
     def score_layer(layer: int) -> None:
         if layer not in reads:
             return
-        v = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
-        scores[layer] = _head_scores(attending[0], v, reads[layer], head_output, output_bias, offset)
+        a = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
+        scores[layer] = _head_scores(attending[0], a, reads[layer], output_bias, offset)
 
     # If each token attends only to itself, a head's output is its value: this gives v for any architecture.
     itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
+    alone = Layout((TreeMask(len(ids), 0, itself),))
     interventions = loaded.interventions
     with (
-        interventions.layout(Layout((TreeMask(len(ids), 0, itself),))),
+        interventions.layout(alone if head_output == "value" else Layout.causal(len(ids))),
         interventions.observe(observe),
         interventions.capture() as outputs,
     ):
@@ -174,12 +175,10 @@ class Unembedding:
     cap: Callable[[Tensor], Tensor]
 
 
-def _head_scores(
-    attending: Attending, v: Tensor, unembedding: Unembedding, head_output: HeadOutput, output_bias: bool, offset: int
-) -> Array:
-    """Compute the scores of one layer, [head]; v is [head, pos, d_head]."""
+def _head_scores(attending: Attending, a: Tensor, unembedding: Unembedding, output_bias: bool, offset: int) -> Array:
+    """Compute the scores of one layer, [head], from what its heads give at each position, [head, pos, d_head]."""
     q, k, attention_spec, projection = attending.q, attending.k, attending.attention_spec, unembedding.projection
-    heads, time, d_head = v.shape
+    heads, time, d_head = a.shape
     tokens = unembedding.tokens.to(q)
     with align_module_device(projection):
         reads = (tokens @ architectures.rows_first(projection).to(q)).unflatten(1, (heads, d_head)).transpose(0, 1)
@@ -190,8 +189,7 @@ def _head_scores(
         end = min(begin + BLOCK, time)
         unseen = attention_spec.masked_keys(begin, end, q.device)
         scores = attention_spec.cap(q[:, begin:end] @ k[:, :end].transpose(1, 2)).masked_fill_(unseen, float("-inf"))
-        outputs = scores.softmax(dim=-1) @ v[:, :end] if head_output == "attention" else v[:, begin:end]
-        logits = unembedding.cap(outputs @ reads[:, :end].transpose(1, 2) + bias[:end])
+        logits = unembedding.cap(a[:, begin:end] @ reads[:, :end].transpose(1, 2) + bias[:end])
         total += _copied(scores.argmax(dim=-1), logits, unseen).sum(dim=1)
     means: Array = (total / (time - offset)).double().cpu().numpy()
     return means

@@ -45,8 +45,8 @@ def induction_sentence(matrix: ResultsMatrix, score: Score) -> str:
     share = np.sort(scores.ravel())[::-1][: max(1, scores.size // 10)].sum() / scores.sum()
     return (
         f"- **Layer {layers[row] + 1} head {head + 1} has the highest {name} score.** It scores {scores.max():.2f}, "
-        f"the median head {np.median(scores):.3f} ({count(n_sequences, 'sequence')}; layers and heads count from 1). Half "
-        f"of the highest score is reached by {count(strong, 'head')} of {scores.size}, and the top tenth of heads "
+        f"the median head {np.median(scores):.3f} ({count(n_sequences, 'sequence')}; layers and heads count from 1). "
+        f"Half of the highest score is reached by {count(strong, 'head')} of {scores.size}, and the top tenth of heads "
         f"holds {100 * share:.0f}% of the total."
     )
 
