@@ -1,4 +1,4 @@
-"""Softmax attention with the options that models use: scaling, a soft cap, a sliding window and a bias per key."""
+"""Softmax attention with the options that models use: scaling, a soft cap, a sliding window, sinks, a bias per key."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ class AttentionSpec:
         scaling: factor of the products of queries and keys.
         softcap: scores s become softcap tanh(s / softcap); None leaves them.
         sliding_window: number of tokens that a token attends to at most, including itself; None for no limit.
+        sinks: a score of each head, [head], that takes part in the softmax and gives nothing; None for none.
     """
 
     scaling: float
     softcap: float | None = None
     sliding_window: int | None = None
+    sinks: Tensor | None = None
+
+    def normalisers(self, scores: Tensor) -> Tensor:
+        """Logarithm of what the softmax divides by, [..., head, query], of scores, [..., head, query, key]."""
+        own = scores.logsumexp(dim=-1)
+        return own if self.sinks is None else torch.logaddexp(own, self.sinks.to(own)[:, None])
 
     def cap(self, scores: Tensor) -> Tensor:
         """Apply the soft cap to scores."""
@@ -62,18 +69,18 @@ def soft_cap(values: Tensor, cap: float) -> Tensor:
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, attention_spec: AttentionSpec) -> Tensor:
     """Compute softmax attention, [batch, head, pos, d_head]; ``mask`` includes the window, and None means causal."""
     causal = mask is None and query.shape[2] > 1
-    if attention_spec.softcap is not None:
-        return _capped_attention(query, key, value, mask, causal, attention_spec)
+    if attention_spec.softcap is not None or attention_spec.sinks is not None:
+        return _written_out_attention(query, key, value, mask, causal, attention_spec)
     return scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, scale=attention_spec.scaling
     )
 
 
-def _capped_attention(
+def _written_out_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, attention_spec: AttentionSpec
 ) -> Tensor:
-    """Compute attention with capped scores in blocks of queries; torch's kernel has no cap."""
-    wide = torch.promote_types(query.dtype, torch.float32)
+    """Compute attention with capped scores, or with sinks, in blocks of queries; torch's kernel has neither."""
+    wide, has_sinks = torch.promote_types(query.dtype, torch.float32), attention_spec.sinks is not None
     outputs = []
     for begin in range(0, query.shape[2], BLOCK):
         end = min(begin + BLOCK, query.shape[2])
@@ -86,7 +93,8 @@ def _capped_attention(
         elif mask is not None:
             part = mask[..., begin:end, :]
             scores = scores.masked_fill(~part, torch.finfo(wide).min) if part.dtype == torch.bool else scores + part
-        outputs.append(scores.softmax(dim=-1).to(value.dtype) @ value[:, :, :keys])
+        shares = (scores - attention_spec.normalisers(scores)[..., None]).exp() if has_sinks else scores.softmax(dim=-1)
+        outputs.append(shares.to(value.dtype) @ value[:, :, :keys])
     return torch.cat(outputs, dim=2)
 
 

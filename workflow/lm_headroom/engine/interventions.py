@@ -291,6 +291,7 @@ class Interventions:
         softcap: float | None = None,
         sliding_window: int | None = None,
         key_bias: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Compute attention of one layer: A, [batch, pos, head, d_head].
 
@@ -302,6 +303,7 @@ class Interventions:
             scaling: factor of the products; None for one over the root of d_head.
             softcap: scores s become softcap tanh(s / softcap).
             sliding_window: number of tokens that a token attends to at most, including itself.
+            sinks: scores of each head's sink, [head].
             key_bias: ALiBi: added to the scores of each key after the scaling, [batch, head, pos].
         """
         self.calls[layer] += 1
@@ -311,7 +313,7 @@ class Interventions:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
         attention_spec = AttentionSpec(
-            scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, sliding_window
+            scaling if scaling is not None else query.shape[-1] ** -0.5, softcap, sliding_window, sinks
         )
         d_head = value.shape[-1]
         if key_bias is not None:
@@ -508,11 +510,9 @@ def _attention_function(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls. OPT scales its queries itself and passes ``scaling`` 1."""
-    if s_aux is not None:
-        raise HeadroomError("its attention has sinks of its own (s_aux), which are not computed here")
     interventions: Interventions = module.lm_headroom_interventions
     return interventions.attend(
-        module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window
+        module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window, sinks=s_aux
     ), None
 
 

@@ -463,6 +463,8 @@ def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Modu
     )
     if weights.separable:
         total += len(pruned) * _parameters_per_head(weights.query) + len(groups) * _parameters_per_head(weights.key)
+    # Scores of sinks.
+    total += len(pruned) * sum(p.shape == (shape.heads,) for p in attention.parameters(recurse=False))
     for path, members in zip(row.head_norms, (pruned, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:

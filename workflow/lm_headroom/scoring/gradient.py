@@ -367,6 +367,8 @@ def attention_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Entropy of each query's attention, nats, and what it pays to its tree's first column, each [column, head].
 
+    Sinks, where a model has some, take part in the softmax; the entropy is the sum over tokens alone.
+
     Args:
         q, k: [head, column, d_head].
         attention_spec: how the layer attends.
@@ -381,12 +383,15 @@ def attention_statistics(
             logits = attention_spec.cap(queries[:, begin:end] @ keys[:, :end].transpose(1, 2))
             # Finite, since a masked key's probability of 0 is multiplied by it.
             logits.masked_fill_(attention_spec.masked_keys(begin, end, q.device), torch.finfo(wide).min / 2)
-            # With the largest logit at 0, its probability is one over the normaliser, and nothing cancels.
-            logits -= logits.amax(dim=-1, keepdim=True)
-            attention = logits.softmax(dim=-1)
+            # With the largest logit at 0, the logarithm of the normaliser is small, and nothing cancels.
+            largest = logits.amax(dim=-1, keepdim=True)
+            logits -= largest
+            normalisers = logits.logsumexp(dim=-1)
+            if attention_spec.sinks is not None:
+                normalisers = torch.logaddexp(normalisers, attention_spec.sinks.to(logits)[:, None] - largest[..., 0])
+            attention = (logits - normalisers[..., None]).exp()
             sinks.append(attention[:, :, 0].clone())
-            largest = attention.amax(dim=-1)
-            entropies.append(-largest.log() - attention.mul_(logits).sum(dim=-1))
+            entropies.append(normalisers * attention.sum(dim=-1) - attention.mul_(logits).sum(dim=-1))
     return torch.cat(entropies, dim=1).transpose(0, 1), torch.cat(sinks, dim=1).transpose(0, 1)
 
 

@@ -185,7 +185,7 @@ def _matched_attention(q: Tensor, k: Tensor, attention_spec: AttentionSpec, quer
         end = min(begin + BLOCK, time)
         scores = attention_spec.cap(q[:, begin:end] @ k[:, :end].transpose(1, 2))
         unseen = attention_spec.masked_keys(begin, end, q.device)
-        normalisers[:, begin:end] = scores.masked_fill(unseen, float("-inf")).logsumexp(dim=-1)
+        normalisers[:, begin:end] = attention_spec.normalisers(scores.masked_fill(unseen, float("-inf")))
     matched = attention_spec.cap((q[:, queries] * k[:, keys]).sum(dim=-1)) - normalisers[:, queries]
     result: Array = matched.exp().sum(dim=1).double().cpu().numpy()
     return result
