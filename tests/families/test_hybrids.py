@@ -20,7 +20,7 @@ from lm_headroom.engine.ablation import MeanAblation
 from lm_headroom.engine.interventions import Layout, TreeMask
 from lm_headroom.engine.likelihood import likelihoods, log_likelihoods
 from lm_headroom.engine.loading import LoadedModel, gates_without, prepare
-from lm_headroom.engine.packing import Batches, Document, TokenSequence
+from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
@@ -35,27 +35,16 @@ from lm_headroom.scoring.knockout import knock_out_ffns, knock_out_heads, sample
 from lm_headroom.scoring.learned_mask import gate_gradient
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from lm_headroom.scoring.ranking_like import order_of
+from tests.families.documents import FEW_TOKENS as TOKENS
+from tests.families.documents import IN_FEW_TOKENS as DOCUMENTS
+from tests.families.documents import SINGLE_IN_FEW_TOKENS as SINGLE
 from tests.families.loops import log_likelihoods as one_by_one
 from tests.families.loops import mean_loss
-from tests.support.model_types import VOCABULARY, tiny_of_type
+from tests.support.model_types import tiny_of_type
 
 FAMILIES = {"lfm2": (1,), "lfm3": (1, 2), "minimax": (0, 2), "qwen3_next": (1,)}
 """Layers of each tiny model that have heads; the others are short convolutions, or one of two linear attentions."""
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-RNG = np.random.default_rng(0)
-
-
-def _documents(sizes: tuple[int, ...]) -> list[Document]:
-    """Documents whose sequences share their context, the first two of them most of it."""
-    shared, more, other = (RNG.integers(3, VOCABULARY, size).tolist() for size in (9, 3, 5))
-    return [
-        Document(n, tuple(TokenSequence((*c, *RNG.integers(3, VOCABULARY, k).tolist()), k) for k in sizes))
-        for n, c in enumerate((shared, shared + more, other))
-    ]
-
-
-DOCUMENTS, SINGLE = _documents((1, 3)), _documents((2,))
-TOKENS = RNG.permutation(np.arange(3, VOCABULARY))[:6].tolist()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

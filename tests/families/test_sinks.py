@@ -12,9 +12,11 @@ from lm_headroom.engine.packing import Batches
 from lm_headroom.models import architectures
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
+from tests.families.documents import FEW_TOKENS as TOKENS
+from tests.families.documents import IN_FEW_TOKENS as DOCUMENTS
+from tests.families.documents import SINGLE_IN_FEW_TOKENS as SINGLE
 from tests.families.loops import attention_sums, prefix_matching
 from tests.families.loops import log_likelihoods as one_by_one
-from tests.families.test_hybrids import DOCUMENTS, SINGLE, TOKENS
 from tests.support.model_types import tiny_of_type
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

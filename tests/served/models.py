@@ -76,9 +76,9 @@ def table(verdicts: dict[str, Verdict]) -> str:
             reasons.setdefault(one.refused, []).append(name)
     lines = [
         f"Of the {len(verdicts)} causal language model types in transformers {version('transformers')}, "
-        f"{len(rows) + len(inferred)} are served: {len(inferred)} by what a pass shows of them, {len(rows)} by a row. "
-        f"{sum(map(len, reasons.values()))} are refused. Of {len(untried)} no tiny model was made here; they are "
-        "served if they pass the proofs.",
+        f"{len(rows) + len(inferred)} are served: {len(inferred)} by what a pass shows of them, {len(rows)} by a row "
+        f"of our own. {sum(map(len, reasons.values()))} are refused. {len(untried)} could not be tried, since no tiny "
+        "model of theirs was made; they are served if they pass the proofs.",
         "",
         "| | model types |",
         "|---|---|",

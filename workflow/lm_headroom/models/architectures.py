@@ -257,7 +257,7 @@ def mixers(model: Any) -> dict[int, nn.Module]:
     row, everywhere = architecture_of(model), layers(model)
     without = () if row.shape is None else row.shape.without_heads
     return {
-        number: next(found for path in row.mixers if (found := _descend(everywhere[number], path, None)) is not None)
+        number: next(one for path in row.mixers if (one := _descend(everywhere[number], path, None)) is not None)
         for number in without
     }
 
