@@ -173,12 +173,14 @@ def read_location(record: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     sizes = location.get("sizes", {})
-    # All are numbers but the list of layers without heads.
-    lists = (
-        ([*size] if isinstance(size, list) else [size] for size in sizes.values()) if isinstance(sizes, dict) else ()
-    )
-    whole = isinstance(sizes, dict) and all(type(number) is int for numbers in lists for number in numbers)
+    whole = isinstance(sizes, dict) and all(map(_is_size, sizes, sizes.values()))
     return location if whole and isinstance(location.get("path"), str) else {}
+
+
+def _is_size(name: str, size: Any) -> bool:
+    """Whether this is a whole number; the layers without heads are a list of them."""
+    numbers = size if name == "without_heads" and isinstance(size, list) else [size]
+    return all(type(number) is int for number in numbers)
 
 
 def _folder(record: Path, place: dict[str, Any]) -> Path:

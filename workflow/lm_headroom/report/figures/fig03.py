@@ -20,6 +20,8 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     figure, axes = style.panels(len(values), width=2.2, height=2.0)
     for ax, (shots, scores) in zip(axes, values.items(), strict=True):
-        style.head_heatmap(ax, scores.score, scores.layers, style.shot_title(shots), style.importance_label(scores.unit))
+        style.head_heatmap(
+            ax, scores.score, scores.layers, style.shot_title(shots), style.importance_label(scores.unit)
+        )
     style.headline(figure, f"Aggregate head importance, {matrix.model}, {len(matrix.tasks)} tasks")
     return figure
