@@ -56,7 +56,7 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
     Raises:
         ArtifactError: an artifact is missing, or not the one expected.
     """
-    cells, groups, shape = {}, 1, (0, 0)
+    cells, groups, n_heads, numbers, n_layers = {}, 1, 0, [0], 0
     for shots in matrix.shots:
         for seed in seeds:
             part = matrix.changed(seed=seed)
@@ -65,20 +65,26 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
             columns = {
                 task: {OWN: s.score} | (dict(s.others) if keep_all <= MOST_SCORES else {}) for task, s in scores.items()
             }
-            groups, shape = key_value_groups(scores[AGGREGATE].provenance), scores[AGGREGATE].score.shape
+            groups, n_heads = key_value_groups(scores[AGGREGATE].provenance), scores[AGGREGATE].score.shape[1]
+            numbers, ffns = scores[AGGREGATE].layers, _ffn_scores(part, shots)
+            n_layers = max(len(values) for by in ffns.values() for values in by.values())
             cells[f"{shots}-shot, seed {seed}"] = {
                 "heads": {task: {name: _rounded(v.ravel()) for name, v in by.items()} for task, by in columns.items()},
-                "ffns": _ffn_scores(part, shots),
+                "ffns": ffns,
                 "units": {task: s.unit for task, s in scores.items()},
                 "curves": {"heads": _curves(part, shots, "heads"), "ffns": _curves(part, shots, "ffns")},
             }
     induction = (
-        {} if matrix.without_induction else {name: _rounded(read_induction(matrix, name)[0].ravel()) for name in SCORES}
+        {}
+        if matrix.without_induction
+        else {name: _rounded(read_induction(matrix, name).scores.ravel()) for name in SCORES}
     )
     return {
         "model": matrix.model,
-        "layers": shape[0],
-        "heads": shape[1],
+        "layers": n_layers,
+        "heads": n_heads,
+        # Of the layers that have them, from 1.
+        "rows": {"heads": [number + 1 for number in numbers], "ffns": list(range(1, n_layers + 1))},
         "groups": groups,
         "cells": cells,
         "induction": induction,

@@ -81,8 +81,9 @@ const named = name => name.replace(/_/g, " ");
 const isHeads = () => state.component === "heads";
 const cell = () => D.cells[state.cell];
 const columns = () => isHeads() ? D.heads : 1;
+const rows = () => D.rows[state.component];
 const scores = () => cell()[state.component][state.task][state.criterion];
-const place = i => isHeads() ? `layer ${Math.floor(i / D.heads) + 1}, head ${i % D.heads + 1}` : `layer ${i + 1}`;
+const place = i => isHeads() ? `layer ${rows()[Math.floor(i / D.heads)]}, head ${i % D.heads + 1}` : `layer ${i + 1}`;
 const group = i => Math.floor((i % D.heads) * D.groups / D.heads) + 1;
 function order(values) {
   // Ties go by layer, then head, as in the package.
@@ -104,7 +105,7 @@ function parameters() {
   const curves = cell().curves[state.component].own;
   const own = (curves[state.task] || curves.aggregate || {})[state.outcome];
   if (!own) return null;
-  const last = own.percent.length - 1, total = D.layers * columns();
+  const last = own.percent.length - 1, total = rows().length * columns();
   const count = Math.floor(own.percent[last] * total / 100);
   return count ? Math.round(own.removed[last] / count) : null;
 }
@@ -129,7 +130,7 @@ function fill() {
   options("score", Object.keys(D.induction));
   at("scatter-section").hidden = !isHeads() || !state.score;
   at("score").parentElement.hidden = at("scatter-section").hidden;
-  const total = D.layers * columns();
+  const total = rows().length * columns();
   state.percent = Math.max(0, Math.min(100, Math.round(Number(state.percent) || 0)));
   state.chosen = Math.max(0, Math.min(total - 1, Math.round(Number(state.chosen) || 0)));
   at("percent").value = state.percent;
@@ -160,15 +161,15 @@ function draw() {
   sorted.forEach((i, r) => { rank[i] = r; });
   const gone = Math.floor(state.percent * n / 100);
   const isGone = i => rank[i] < gone;
-  const grid = keep => Array.from({length: D.layers}, (_, l) => Array.from({length: columns()}, (_, h) =>
+  const grid = keep => Array.from({length: rows().length}, (_, l) => Array.from({length: columns()}, (_, h) =>
     keep(l * columns() + h) ? values[l * columns() + h] : null));
-  const texts = Array.from({length: D.layers}, (_, l) => Array.from({length: columns()}, (_, h) =>
+  const texts = Array.from({length: rows().length}, (_, l) => Array.from({length: columns()}, (_, h) =>
     text(l * columns() + h, rank).join("<br>")));
   const numbers = k => Array.from({length: k}, (_, i) => i + 1);
-  const map = {type: "heatmap", x: numbers(columns()), y: numbers(D.layers), text: texts, hoverinfo: "text",
+  const map = {type: "heatmap", x: numbers(columns()), y: rows(), text: texts, hoverinfo: "text",
     xgap: 1, ygap: 1};
   const known = values.filter(x => x !== null);
-  const mark = {x: [state.chosen % columns() + 1], y: [Math.floor(state.chosen / columns()) + 1], mode: "markers",
+  const mark = {x: [state.chosen % columns() + 1], y: [rows()[Math.floor(state.chosen / columns())]], mode: "markers",
     hoverinfo: "skip", marker: {symbol: "square-open", size: 16, color: css("--mark"), line: {width: 3}}};
   Plotly.react("map", [
     {...map, z: grid(i => !isGone(i)), colorscale: "Viridis", zmin: Math.min(...known), zmax: Math.max(...known),
@@ -178,7 +179,9 @@ function draw() {
   drawCurve();
   if (!at("scatter-section").hidden) drawScatter(values, rank, isGone);
   table(values, sorted, rank);
-  at("shape").textContent = `${D.layers} layers of ${D.heads} heads` +
+  const attending = D.rows.heads.length;
+  at("shape").textContent = (attending < D.layers ?
+    `${D.layers} layers, ${attending} of them with ${D.heads} heads` : `${D.layers} layers of ${D.heads} heads`) +
     (D.groups > 1 ? `, in ${D.groups} groups that share keys and values` : "") + ", and an FFN each.";
   at("map-title").textContent = `Score of ${isHeads() ? "heads" : "FFNs"}: ${named(state.criterion)}, ${state.task}`;
   at("pruned").textContent = `${gone} of ${n} ${isHeads() ? "heads" : "FFNs"} pruned (${state.percent}%).`;
@@ -233,7 +236,7 @@ function table(values, sorted, rank) {
     const row = document.createElement("tr");
     row.setAttribute("aria-selected", i === state.chosen);
     const head = isHeads() ? [i % columns() + 1] : [];
-    const cells = [rank[i] + 1, Math.floor(i / columns()) + 1, ...head, few(values[i]),
+    const cells = [rank[i] + 1, rows()[Math.floor(i / columns())], ...head, few(values[i]),
       ...(isHeads() ? Object.values(D.induction).map(v => few(v[i])) : [])];
     for (const value of cells) row.insertCell().textContent = value;
     const button = document.createElement("button");
@@ -259,7 +262,7 @@ function start() {
   at("map").onkeydown = event => {
     const step = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: columns(), ArrowDown: -columns()}[event.key];
     const next = Number(state.chosen) + (step || 0);
-    if (!step || next < 0 || next >= D.layers * columns()) return;
+    if (!step || next < 0 || next >= rows().length * columns()) return;
     event.preventDefault();
     state.chosen = next;
     draw();
