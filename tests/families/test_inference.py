@@ -98,6 +98,7 @@ def test_log_likelihoods_of_every_served_type_are_those_of_lm_eval(name, tokeniz
         ("bart", "the hidden states of packed rows differ"),
         ("bert", "which of a layer's modules beside attention are its FFN cannot be told: attention.output, "),
         ("modernbert-decoder", "logits are more than the output embedding"),
+        ("mamba", "its attention does not go through transformers' attention interface"),
         ("xlstm", "its attention does not go through transformers' attention interface"),
     ],
 )

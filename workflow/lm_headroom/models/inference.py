@@ -70,6 +70,11 @@ class Pass:
         self.attention.append(Attention(module, query, key, value, outputs))
         return outputs, None
 
+    def clear(self) -> None:
+        """Forget a pass that failed."""
+        self.attention.clear()
+        self.modules.clear()
+
     def record(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any], result: Any) -> None:
         """Note the call of a module."""
         output = _first_tensor([result])
@@ -122,8 +127,13 @@ def _run(model: Any) -> Pass:
             with _routed(copy, shown):
                 ids = torch.zeros(1, N_TOKENS, dtype=torch.long)
                 # With a mask, transformers does not look for packed sequences, which would read positions.
-                # Recurrent layers look whether it hides anything, which takes numbers.
-                copy(input_ids=ids, attention_mask=torch.ones_like(ids, device="cpu"), use_cache=False)
+                # Recurrent layers look whether it hides anything, which takes numbers; some models multiply by it, too.
+                numbers = torch.ones_like(ids, device="cpu")
+                try:
+                    copy(input_ids=ids, attention_mask=numbers, use_cache=False)
+                except RuntimeError:
+                    shown.clear()
+                    copy(input_ids=ids, attention_mask=numbers.to(ids), use_cache=False)
     # A family's code may raise anything.
     except Exception as error:
         raise HeadroomError(
