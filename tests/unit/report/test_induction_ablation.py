@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
+from lm_headroom.report.figures import induction_ablation as figure
 from lm_headroom.report.findings.induction import ablation_sentences
 from lm_headroom.report.findings.page import findings
 from lm_headroom.results.ablation import ACCURACY, AVERAGE, GAIN, Cell, effects, select
@@ -212,6 +214,23 @@ def test_the_figure_is_drawn(study: ResultsMatrix, tmp_path: Path, shots: str) -
     )
     assert (tmp_path / "f.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert (tmp_path / "f.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_one_level_alone_is_a_dot_plot(study: ResultsMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = [effect for effect in effects(study) if effect.cell.percent == 10]
+    monkeypatch.setattr(figure, "effects", lambda matrix: level)
+    drawn = figure.draw.__wrapped__(study)  # type: ignore[attr-defined]
+    drawn.draw_without_rendering()
+    for ax in drawn.axes:
+        assert ax.get_window_extent().height / drawn.dpi > 1, "inches, beside legend and title"
+    columns = dict.fromkeys((effect.outcome, effect.shots) for effect in level)
+    for ax, column in zip(drawn.axes, columns, strict=True):
+        shown = select(level, *column).values()
+        expected = [estimate.value for effect in shown for estimate in (effect.ablated, effect.control)]
+        points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+        np.testing.assert_allclose(points, 100 * np.array(expected), atol=1e-9)
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [*SELECTIONS.values()]
+    plt.close(drawn)
 
 
 class TestSentences:

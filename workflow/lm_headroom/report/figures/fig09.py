@@ -37,7 +37,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     outcome, spec = matrix.outcome, OUTCOMES[matrix.outcome]
     statistic = {"spearman": "SRCC", "argsort": "the argsort statistic"}[matrix.correlation]
     shots = style.shot_title(style.one_shot(matrix))
-    title = f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}"
+    title = f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}, 95% bands"
     title += in_title(outcome)
     # Other tasks have no panel.
     matrix, left_out = restrict(matrix.changed(tasks=()))

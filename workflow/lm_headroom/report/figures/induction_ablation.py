@@ -73,7 +73,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
 def _draw_level(matrix: ResultsMatrix, all_effects: Sequence[Effect], columns: Sequence[tuple[str, int]]) -> Figure:
     """One level alone: a panel per column, points with 95% intervals, the whole model as a line."""
     judged_by, spec = matrix.outcome, OUTCOMES[matrix.outcome]
-    figure, axes = style.panels(len(columns), width=1.9, height=1.5)
+    figure, axes = style.panels(len(columns), width=1.9, height=2.6)
     colours = style.series_styles([*SELECTIONS])
     for ax, (outcome, shots) in zip(axes, columns, strict=True):
         shown = spec.shown_loss if outcome == GAIN else spec.shown
@@ -122,7 +122,7 @@ def _legend(figure: Figure) -> None:
     dark: Any = {"color": "black", "markeredgecolor": "black"}
     handles = {
         "strongest heads": Line2D([], [], color="black"),
-        "random heads of the same layers, mean of draws": Line2D([], [], color="grey", linestyle="--"),
+        "random heads of the same layers": Line2D([], [], color="grey", linestyle="--"),
         "loses more than random heads": Line2D([], [], marker="o", linestyle="none", **dark),
         "not told to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
     }
