@@ -111,7 +111,7 @@ def call_function(source: str, shape: tuple[int, ...], loaded: LoadedModel, docu
     except (TypeError, ValueError) as error:
         raise HeadroomError(f"{source} returned {type(returned).__name__}; return an array of numbers") from error
     if scores.shape != shape:
-        wanted = "[layers that have heads, heads]" if len(shape) == 2 else "[layers]"
+        wanted = "[layers, heads]" if len(shape) == 2 else "[layers]"
         raise HeadroomError(
             f"{source} returned an array of shape {list(scores.shape)}; the ranking of {_components(shape)} needs "
             f"{list(shape)}, {wanted} of the model"
