@@ -151,8 +151,8 @@ def test_weights_are_frozen(family, tokenizer):
     assert not loaded.model.training
 
 
-def test_a_layer_without_heads_computes_none_of_its_maps(loaded):
-    """Counted by torch: of four maps, the output projection of one column is left, which gives the bias."""
+def test_what_only_removed_heads_need_is_not_computed(loaded):
+    """Counted by torch: maps of heads, keys and values of whole groups; of a layer without heads, the bias is left."""
     tokens = torch.arange(3, 20)[None]
 
     def operations(gates):
@@ -161,7 +161,11 @@ def test_a_layer_without_heads_computes_none_of_its_maps(loaded):
 
     gates = torch.ones(3, 4)
     gates[1, :3] = 0
-    whole = operations(None)
+    whole, shape = operations(None), loaded.shape
+    n_groups = 3 // shape.group
+    maps = 2 * 17 * shape.d_head * loaded.model.config.hidden_size
+    assert operations(gates) == whole - maps * 2 * (3 + n_groups)
+    gates[1, 0] = 0.5
     assert operations(gates) == whole
     gates[1] = 0
     *inner, output = architectures.projections(loaded.model)[1]

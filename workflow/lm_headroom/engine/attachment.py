@@ -52,7 +52,8 @@ def attach(model: Any) -> Interventions:
         )
     setattr(model, FACTOR, find_factor(model, raw, before))
     norms = architectures.ffn_output_norms(model)
-    interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results)
+    weights = {number: architectures.head_rows(model, number) for number in architectures.projections(model)}
+    interventions = Interventions(shape, row.returns_tuple, norms is not None, row.ffn_results, weights)
     for module in architectures.attention_modules(model).values():
         module.lm_headroom_interventions = interventions
     for number, layer in enumerate(architectures.layers(model)):

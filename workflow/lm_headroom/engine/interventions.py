@@ -10,7 +10,7 @@ modelling file is patched. Where transformers does not route an architecture's a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,9 +23,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
+from lm_headroom.engine.cut_maps import CutMap, cut_map, open_heads
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.architectures import HeadRows
 
 IMPLEMENTATION = "lm_headroom"
 TENSOR_MASK = "tensor"
@@ -142,8 +144,10 @@ class Interventions:
         returns_tuple: bool = False,
         norms_ffns: bool = False,
         ffn_results: int = 0,
+        weights: Mapping[int, HeadRows] | None = None,
     ) -> None:
         self.shape = shape
+        self._weights = weights or {}
         self._returns_tuple = returns_tuple
         self._ffn_results = ffn_results
         self._norms_ffns = norms_ffns
@@ -151,6 +155,8 @@ class Interventions:
         self._gates: Tensor | None = None
         self._closed: list[bool] = []
         self._empty: list[bool] = []
+        self._open: dict[int, Tensor] = {}
+        self._cut: dict[tuple[int, nn.Module], CutMap | None] = {}
         self._without_ffns: frozenset[int] = frozenset()
         self._ffn_gates: Tensor | None = None
         self._inputs: dict[int, Tensor] | None = None
@@ -176,10 +182,11 @@ class Interventions:
         learned = gates is not None and gates.requires_grad
         self._closed = [] if gates is None else ((gates != 1).any(dim=1) | learned).tolist()
         self._empty = [] if gates is None or learned else (gates == 0).all(dim=1).tolist()
+        self._open = {} if gates is None or learned else open_heads(gates)
         try:
             yield
         finally:
-            self._gates, self._closed, self._empty = None, [], []
+            self._gates, self._closed, self._empty, self._open, self._cut = None, [], [], {}, {}
 
     @contextmanager
     def replacing(self, replacements: Replacements | None) -> Iterator[None]:
@@ -309,7 +316,16 @@ class Interventions:
         self.calls[layer] += 1
         if self._is_empty(layer):
             return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
-        if key.shape[1] != query.shape[1]:
+        some = self._heads_left(layer)
+        if some is not None:
+            some = some.to(query.device)
+            groups = some // (query.shape[1] // key.shape[1])
+            query, key, value = query[:, some], key[:, groups], value[:, groups]
+            key_bias = None if key_bias is None else key_bias[:, some]
+            # Some masks differ by head.
+            mask = mask[:, some] if mask is not None and mask.shape[1] > 1 else mask
+            sinks = None if sinks is None else sinks[some]
+        elif key.shape[1] != query.shape[1]:
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
         attention_spec = AttentionSpec(
@@ -326,6 +342,9 @@ class Interventions:
             outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
         # As transformers' own, contiguous: some families view the heads of a position as one vector.
         outputs = outputs[..., :d_head].transpose(1, 2).contiguous()
+        if some is not None:
+            whole = outputs.new_zeros(*outputs.shape[:2], self.shape.heads, outputs.shape[-1])
+            outputs = whole.index_copy(2, some, outputs)
         if self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         return outputs
@@ -345,12 +364,27 @@ class Interventions:
         """Whether all heads of a layer are pruned and nothing reads them: then there is no attention to compute."""
         return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
 
+    def _heads_left(self, layer: int) -> Tensor | None:
+        """The heads of a layer that are computed while others are pruned; None: all, as where something reads them."""
+        return self._open.get(layer) if self._captures is None and self._observer is None else None
+
     def run_projection(
         self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
     ) -> Tensor:
-        """Run an attention projection; if all heads of the layer are pruned, only the last one gives its bias."""
-        if not self._is_empty(layer) or (last and self._replacements is not None):
-            return forward(self._entering(layer, x) if last else x)
+        """Run an attention projection without what only pruned heads need, which is cut from it once per gates.
+
+        If all heads of the layer are pruned, only the last projection gives its bias.
+        """
+        replaced = last and self._replacements is not None
+        if not self._is_empty(layer) or replaced:
+            x = self._entering(layer, x) if last else x
+            some = self._heads_left(layer)
+            if some is None or replaced or layer not in self._weights:
+                return forward(x)
+            if (layer, module) not in self._cut:
+                self._cut[layer, module] = cut_map(self._weights[layer], module, some, self.shape.group)
+            left = self._cut[layer, module]
+            return forward(x) if left is None else left(x)
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
         return x.new_zeros(*x.shape[:-1], architectures.n_outputs(module))

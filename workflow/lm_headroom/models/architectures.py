@@ -317,6 +317,13 @@ def rows_first(linear: nn.Module) -> Tensor:
     return weight.T if _is_transposed(linear) else weight
 
 
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a linear map multiplies by a matrix that lies in it as it is, and adds its bias."""
+    from torch.nn import Linear, Parameter
+
+    return (type(linear) is Linear or _is_transposed(linear)) and type(linear.weight) is Parameter
+
+
 def n_outputs(linear: nn.Module) -> int:
     """Number of outputs of a linear map, also without its weight."""
     return int(linear.nf if _is_transposed(linear) else linear.out_features)
