@@ -1,25 +1,66 @@
-"""A headless Chromium for tests of pages, which are skipped where there is none."""
+"""A headless Chromium for tests of pages: installed where apt allows, and they are skipped where it cannot be had."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+PACKAGE = "chromium"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 LONGEST = 600_000
 """Milliseconds that a page may take to be ready."""
 
 
+class Unavailable(Exception):
+    """There is no Chromium, and it cannot be had; the message says why."""
+
+
+def install(lock: Path) -> str:
+    """Path of Chromium, which is installed from the distribution's packages where it is not there.
+
+    Args:
+        lock: a file that the workers of one run share; one installs, and the others wait for it.
+
+    Raises:
+        Unavailable: this user may not install, there is no apt, or the package cannot be had.
+    """
+    with FileLock(lock):
+        if path := _program():
+            return path
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            raise Unavailable(f"Chromium is not installed, and only root with apt-get can install {PACKAGE} here")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        order = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", PACKAGE]
+        output = ""
+        for command in (order, ["apt-get", "update", "--quiet"], order):
+            output = subprocess.run(
+                command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ).stdout
+            if path := _program():
+                return path
+    raise Unavailable(f"{' '.join(order)} failed: {(output.strip().splitlines() or ['no output'])[-1]}")
+
+
+def _program() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One browser for all tests of a worker."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("there is no Chromium; apt-get install chromium")
+    try:
+        # Workers have folders of their own in the run's; a failed attempt of one does not stop another from trying.
+        path = install(tmp_path_factory.getbasetemp().parent / "chromium.lock")
+    except Unavailable as reason:
+        pytest.skip(str(reason))
     with playwright.sync_playwright() as started:
         running = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield running
