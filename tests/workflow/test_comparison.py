@@ -89,7 +89,7 @@ def test_every_comparison_has_its_artifact_and_its_figure(compared):
 def test_what_was_made_for_a_comparison_is_sound(compared):
     files = verify(compared.folder / "results", read_study(compared.config_path))
     assert {file.state for file in files} == {"sound"}, [(f.path, f.reasons) for f in files if f.state != "sound"]
-    assert sum(file.path.startswith("comparison/") for file in files) == 5 + 2 * 4
+    assert sum(file.path.startswith("comparison/") for file in files) == 5 + 3 * 4 + 1
 
 
 def test_progress_names_the_model(compared):
@@ -102,7 +102,10 @@ def test_a_label_changes_the_comparison_alone(compared, tmp_path):
     study.configure(models={**MODELS, "llama": {"source": "llama", "group": "opt", "step": 5}})
     plan = study.planned("comparison")
     assert plan == dict.fromkeys(
-        [f"compare_{what}" for what in ("models", *COMPARISONS)] + [f"draw_compare_{what}" for what in COMPARISONS], 1
+        [f"compare_{what}" for what in ("models", *COMPARISONS)]
+        + [f"draw_compare_{what}" for what in COMPARISONS]
+        + ["write_comparison"],
+        1,
     )
 
 
@@ -112,7 +115,7 @@ def test_a_model_that_leaves_runs_no_model(compared, tmp_path):
     plan = study.planned("comparison")
     assert set(plan) == {f"compare_{what}" for what in ("models", *COMPARISONS)} | {
         f"draw_compare_{what}" for what in COMPARISONS
-    }
+    } | {"write_comparison"}
 
 
 def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_path):
@@ -127,8 +130,8 @@ def test_another_checkpoint_in_a_models_place_is_compared_anew(compared, tmp_pat
     assert "stale" in files["comparison/induction.parquet"].state
 
 
-def test_editing_a_comparison_draws_that_one(compared, tmp_path):
+def test_editing_a_comparison_draws_that_one_and_the_page_with_it(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
     path = study.folder / "workflow" / "lm_headroom" / "report" / "figures" / "compare_rankings.py"
     path.write_text(path.read_text() + "\n\nADDED = 1\n")
-    assert study.planned("comparison") == {"draw_compare_rankings": 1}
+    assert study.planned("comparison") == {"draw_compare_rankings": 1, "write_comparison": 1}

@@ -53,7 +53,7 @@ UNJUDGED = "report.html"
 CARD = "README.md"
 """The page of results that come from the hub, which describes them and is no result."""
 _LISTED = {path: name for name, path in LISTED.items()}
-_PAGES = {f"{product.base}.html" for product in PRODUCTS if product.kind == "page"}
+_PAGES = {f"{Path(product.stem).name}.html" for product in PRODUCTS if product.kind == "page"}
 _DRAWN = {".pdf", ".svg", ".png", ".html", ".md", ".csv"}
 
 

@@ -172,16 +172,17 @@ def page(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
+    models: Models = (),
     outcomes: Judged = (),
     iterative: bool = False,
     without_induction: bool = False,
     products: Names = (),
 ) -> None:
-    """Write a page that a browser shows without a server: a model's first page, or the explorer of its heads and FFNs.
+    """Write a page for a browser: a model's first page, the explorer of its heads and FFNs, or a comparison of models.
 
     Args:
-        name: the page, index or explorer.
-        results: the model's results folder.
+        name: the page, index, explorer or comparison.
+        results: the model's results folder; of a comparison, the folder that holds theirs.
         out: where it goes; .html is written, whether or not the suffix is given.
         tasks: tasks of the study, in its order.
         shots: numbers of few-shot examples.
@@ -189,11 +190,13 @@ def page(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: rankings of FFNs of your own.
+        models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
         outcomes: what evaluations are judged by, each with its margin, such as accuracy=2; accuracy by default.
         iterative: heads were also pruned under the iterative ranking.
         without_induction: heads have no induction scores.
         products: of the first page, what it leads to: figures, tables, findings and pages, each as its path below the
-            model's results folder without suffix, `=`, and what it is called.
+            model's results folder without suffix, `=`, and what it is called; of a comparison, its artifacts and
+            figures, with paths below the folder `comparison`.
 
     Example:
         lm-headroom page explorer --results results/opt --tasks copa piqa --shots 0 --seeds 1234 --out explorer

@@ -5,8 +5,6 @@ The page is one file, which needs neither server nor network: it holds its numbe
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plotly.offline import get_plotlyjs
 
 from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.analysis.correlation import key_value_groups
@@ -26,6 +23,7 @@ from lm_headroom.artifacts.heads import computed
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import atomic, read, reads
 from lm_headroom.report.explorer_page import PAGE
+from lm_headroom.report.page_parts import fill, packed, packed_plotly
 from lm_headroom.results.curves import UndefinedOutcomeError, average, band, study_curves
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.induction import SCORES, read_induction
@@ -157,23 +155,15 @@ def _curve(curve: Any, mean: Any, limits: Interval, outcome: Outcome) -> dict[st
     }
 
 
-def packed(content: bytes) -> str:
-    """Bytes compressed, as text that a page may hold; equal bytes give equal text."""
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-
-
 def render(values: Mapping[str, Any]) -> str:
     """The page of :func:`data`."""
     numbers = json.dumps(values, separators=(",", ":")).encode()
     replaced = {
         "@MODEL@": html.escape(str(values["model"])),
         "@DATA@": packed(numbers),
-        "@PLOTLY@": packed(get_plotlyjs().encode()),
+        "@PLOTLY@": packed_plotly(),
     }
-    page = PAGE
-    for mark, text in replaced.items():
-        page = page.replace(mark, text)
-    return page
+    return fill(PAGE, replaced)
 
 
 def write(matrix: ResultsMatrix, out: Path, seeds: tuple[int, ...]) -> None:

@@ -71,10 +71,7 @@ const at = id => document.getElementById(id);
 const KEYS = ["component", "cell", "task", "criterion", "outcome", "score", "percent", "chosen", "theme"];
 const state = {};
 let D;
-async function unpack(id) {
-  const bytes = Uint8Array.from(atob(at(id).textContent), c => c.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-}
+@UNPACK@
 const few = x => x === null || x === undefined ? "not defined" : String(Number(x.toPrecision(3)));
 const fixed = (x, decimals) => x === null || x === undefined ? "not defined" : x.toFixed(decimals);
 const named = name => name.replace(/_/g, " ");

@@ -250,7 +250,7 @@ class Product:
             # Also those that the study is not judged by.
             values |= {"outcomes": [str(JudgedOutcome(name, study.margin_of(name))) for name in OUTCOMES]}
         if "products" in self.options:
-            values |= {"products": _entries(study)}
+            values |= {"products": _compared_entries(study) if self.compares else _entries(study)}
         if self.arguments.get("component") == "ffns":
             values |= {"controls": study.pruning.ffn_controls, "custom_heads": [], "iterative": False}
         if self.arguments.get("component") == "heads":
@@ -350,6 +350,26 @@ def _entries(study: Study) -> list[str]:
             which = f", seed {seed}" if is_by_seed and len(study.seeds) > 1 else ""
             entries.append(f"{stem}={product.label}{which}")
     return entries
+
+
+def _of_comparison(study: Study) -> dict[str, str]:
+    """Files that the page which compares models is made from, each with its label; pictures of figures as PNG."""
+    figures, models, *others = named("figure"), *COMPARISONS
+    artifacts = [row for row in (models, *others) if row.is_of(study)]
+    drawn = [figure for row in others if (figure := figures[f"compare_{row.name}"]).is_of(study)]
+    files = {}
+    for product in (*artifacts, *drawn):
+        for seed in study.seeds if "{seed}" in product.stem else study.seeds[:1]:
+            which = f", seed {seed}" if "{seed}" in product.stem and len(study.seeds) > 1 else ""
+            suffix = "png" if product.kind == "figure" else product.suffixes[-1]
+            files[f"{fill(product.stem, seed=seed)}.{suffix}"] = f"{product.label[0].upper()}{product.label[1:]}{which}"
+    return files
+
+
+def _compared_entries(study: Study) -> list[str]:
+    """The same as the page's command is given them: path without suffix below the folder of comparisons, and label."""
+    entries = _of_comparison(study).items()
+    return [f"{path.partition('/')[2].rpartition('.')[0]}={label}" for path, label in entries]
 
 
 def _comparison(what: str, label: str, *options: str, seed: bool = True, **more: Any) -> Product:
@@ -539,6 +559,11 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     Product("page", "index", "{model}/index", "pages", "First page", "index", "report.index:write", _led_to,
             ("products",), (*_MATRIX, "seeds", "unseen"),
             title="the first page: the answer in short, figures, tables to sort and filter, and links to all results"),
+    Product("page", "comparison", "comparison/index", "", "Comparison: all on one page", "comparison",
+            "report.comparison:write", lambda study: list(_of_comparison(study)), ("models", "products"),
+            ("models", "seeds"), has=ARTIFACTS["compared_models"].has,
+            title="of two or more models: a page with their verdicts side by side, their prunable shares on one axis, "
+            "and the comparisons' tables to sort and filter"),
     Product("findings", "findings", "{model}/findings/seed{seed}", "findings", "Findings in words", "findings",
             "report.findings.page:write",
             _together(_prompts("all_tasks"), _ALL_HEADS, _ALL_FFNS, _JOINT, _transfer("findings"), _FFNS,

@@ -315,10 +315,8 @@ def percent_at(curve: AverageCurve, level: int | None) -> int | None:
 
 def share_in_words(prunable: Prunable, curve: AverageCurve) -> str:
     """``at least 20% (point estimate 40%, upper bound 70%)``; empty where inconclusive."""
-    if prunable.verdict == ESTIMATE_ONLY:
-        return f"{ESTIMATE_ONLY}, {percent_at(curve, prunable.estimate)}%"
     levels = (prunable.level, prunable.estimate, prunable.below)
-    return _words(prunable.verdict, *(percent_at(curve, level) for level in levels))
+    return levels_in_words(prunable.verdict, *(percent_at(curve, level) for level in levels))
 
 
 def limits_in_words(prunable: Prunable, curve: AverageCurve) -> str:
@@ -331,7 +329,10 @@ def _limits(estimate: int | None, below: int | None) -> str:
     return f"point estimate {estimate}%, " + ("no upper bound" if below is None else f"upper bound {below}%")
 
 
-def _words(verdict: str, share: int | None, estimate: int | None, below: int | None) -> str:
+def levels_in_words(verdict: str, share: int | None, estimate: int | None, below: int | None) -> str:
+    """The same of levels in percent."""
+    if verdict == ESTIMATE_ONLY:
+        return f"{ESTIMATE_ONLY}, {estimate}%"
     return "" if share is None else f"{verdict} {share}% ({_limits(estimate, below)})"
 
 
@@ -362,7 +363,7 @@ def _verdict(row: PrunableRow) -> str:
     if row.verdict == PRUNABLE:
         return f"{_share(shares)} (point estimate {_share(estimates)})"
     share, estimate = (next(value for value in values if value is not None) for values in (shares, estimates))
-    return _words(row.verdict, share, estimate, row.below)
+    return levels_in_words(row.verdict, share, estimate, row.below)
 
 
 def _share(percents: tuple[int | None, int | None]) -> str:
