@@ -80,10 +80,12 @@ class Study:
         return self.folder / "results" / path
 
 
-def new_study(folder: Path) -> Study:
-    """A checkout of the workflow as it is in this working tree, without results."""
+def new_study(folder: Path, byte_code: bool = True) -> Study:
+    """A checkout of the workflow as it is in this working tree, without results; with byte code, it starts sooner."""
     folder.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    # What other processes are writing may be gone before it is copied.
+    being_written = ("*.pyc.*", "*.partial")
+    ignore = shutil.ignore_patterns("*.egg-info", *(being_written if byte_code else ["__pycache__"]))
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():

@@ -57,7 +57,7 @@ atexit.register(lambda: open(path, "a").write(json.dumps(counts) + chr(10)))
 def test_the_papers_study_is_at_most_305_jobs_and_planned_at_once_for_ten_models(tmp_path):
     """14 + 2 tasks, three numbers of shots, transfer and a control; ten models have nothing parsed ten times."""
     # A copy without byte code, none of which is written: what is parsed depends on no other process.
-    checkout = new_study(tmp_path / "checkout").folder
+    checkout = new_study(tmp_path / "checkout", byte_code=False).folder
     (tmp_path / "counting").mkdir()
     (tmp_path / "counting" / "sitecustomize.py").write_text(COUNTING)
     path = os.pathsep.join([str(tmp_path / "counting"), os.environ.get("PYTHONPATH", "")])

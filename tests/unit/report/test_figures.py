@@ -23,6 +23,7 @@ from lm_headroom.report.figures.layout import Layout
 from lm_headroom.report.findings.page import findings
 from lm_headroom.report.products import named
 from lm_headroom.report.tables import gains, losses
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import read_curve, read_grid
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import PERCENTS, induction, outcomes, scores, small, write_study
@@ -148,8 +149,8 @@ def test_a_partner_that_is_the_highest_and_the_lowest_is_drawn_once(tmp_path, mo
     panels = fig09.data(write_study(study))
     assert list(panels["copa"]) == ["own", "aggregate", "highest_and_lowest_srcc"]
     figure = drawn(monkeypatch, fig09, study)
-    assert legend(figure) == [["own", "aggregate", "highest and lowest: piqa (0.75)"]]
-    assert [len(ax.lines) for ax in figure.axes] == [3]
+    assert legend(figure) == [["own", "aggregate", "highest and lowest: piqa (0.75)", "chance"]]
+    assert [len(ax.lines) for ax in figure.axes] == [4]
     assert "piqa's (highest and lowest correlation, 0.75)" in findings(study)
     lost = {row.ranking for row in losses.rows(study)}
     assert "highest_and_lowest_srcc" in lost
@@ -169,9 +170,10 @@ def test_tied_partners_are_one(values):
 def test_a_task_alone_is_drawn_once(tmp_path, monkeypatch, module, what, limits):
     alone = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7))
     labels = legend(drawn(monkeypatch, module, alone, **what))[0]
-    assert labels == [f"piqa, 95% {limits}"]
+    chance = ["chance"] if module is fig05 else []
+    assert labels == [f"piqa, 95% {limits}", *chance]
     two = write_study(ResultsMatrix(tmp_path / "other" / "results" / "m", ("piqa", "copa"), (0,), 7))
-    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", f"average, 95% {limits}"]
+    assert legend(drawn(monkeypatch, module, two, **what))[0] == ["piqa", "copa", f"average, 95% {limits}", *chance]
 
 
 def test_a_task_alone_is_one_row_of_tables_and_one_curve_of_capacity(tmp_path, monkeypatch):
@@ -431,3 +433,15 @@ class TestReaders:
         write(tmp_path / "curve.parquet", PRUNED_EVAL, columns, {})
         with pytest.raises(ArtifactError, match=message):
             read_curve(tmp_path / "curve.parquet")
+
+
+@pytest.mark.parametrize("module", [fig05, fig09])
+def test_the_line_of_chance_is_the_prompts_level_where_an_outcome_has_one(study, monkeypatch, module):
+    what = {"component": "heads"} if module is fig05 else {}
+    shown = study.changed(unseen=()) if module is fig05 else study.changed(shots=(0,))
+    tasks = shown.tasks if module is fig05 else tuple(fig09.data(shown))[:1]
+    levels = read_chance_levels(shown.changed(tasks=tasks, unseen=())).values()
+    lines = [line for line in drawn(monkeypatch, module, shown, **what).axes[0].lines if line.get_label() == "chance"]
+    np.testing.assert_allclose([line.get_ydata() for line in lines], [[100 * np.mean([v.level for v in levels])] * 2])
+    costs = drawn(monkeypatch, module, shown.changed(outcome="loss"), **what)
+    assert not any("chance" in labels for labels in legend(costs))

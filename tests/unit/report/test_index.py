@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lm_headroom.artifacts.catalogue import fill
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.cli import main
-from lm_headroom.report.products import named
+from lm_headroom.errors import HeadroomError
+from lm_headroom.report.products import captions, named
 from lm_headroom.study.config import Study
 from tests.support.small_study import small
 
@@ -17,6 +19,8 @@ PRODUCTS = [
     "tables/losses-seed7=Accuracies and losses",
     "findings/seed7=Findings in words",
 ]
+
+PRODUCTS_OF_TABLE = list(named("figure").values())
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,30 @@ def test_the_page_opens_with_the_verdicts_and_their_figure(page_path, open_page)
     assert page.problems == []
     assert all(url.startswith(("file:", "data:")) for url in page.requested)
     assert page.pdf()[:5] == b"%PDF-"
+
+
+def test_figures_are_within_the_page_with_their_captions(page_path, open_page):
+    page = open_page(page_path)
+    sources = [image.get_attribute("src") for image in page.locator("figure img").all()]
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/png") for source in sources)
+    caption = page.locator("figcaption").first.inner_text()
+    assert "Figure 5 shows the accuracy of model with the least important heads pruned" in caption
+    assert "{{" not in page.inner_text("body")
+
+
+@pytest.mark.parametrize("product", PRODUCTS_OF_TABLE, ids=lambda product: product.name)
+def test_each_figure_has_a_caption_that_needs_no_study(product):
+    stem = fill(product.stem, model="model", seed=1234).partition("/")[2]
+    (text,) = captions([f"{stem}=a label"], "my-model").values()
+    assert text.strip()
+    assert ("my-model" in text) != product.compares
+    assert "{" not in text
+
+
+def test_a_figure_that_no_row_has_is_refused():
+    with pytest.raises(HeadroomError, match="--products figures/fig99-seed1: no figure of docs/artifacts.md"):
+        captions(["figures/fig99-seed1=Figure 99"], "model")
 
 
 def test_all_results_are_two_clicks_away(page_path, open_page):
@@ -89,6 +117,7 @@ def test_it_says_what_it_was_made_from(page_path):
     inputs = read_provenance(page_path)["inputs"]
     assert {
         "model/figures/fig05_heads_pruned-seed7.png",
+        "model/figures/fig10_induction.png",
         "model/findings/seed7.md",
         "model/tables/losses-seed7.csv",
     } == {source["path"] for source in inputs.values()}

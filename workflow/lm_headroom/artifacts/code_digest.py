@@ -159,6 +159,7 @@ def _that_runs(tree: ast.AST) -> Iterator[ast.AST]:
         yield node
 
 
+@cache
 def _module_path(module: str, root: Path) -> Path | None:
     base = root.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -167,8 +168,10 @@ def _module_path(module: str, root: Path) -> Path | None:
     return None
 
 
-def _imports(path: Path, module: str, root: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path, module: str, root: Path) -> tuple[str, ...]:
     """Modules of the package that a file imports, at any depth of nesting (lazy imports count)."""
+    modules = []
     for source, names in _parsed(_text(path)).imports:
         if source.startswith("."):
             raise ValueError(f"{path}: relative import in {module}; the digest follows absolute imports only")
@@ -176,11 +179,12 @@ def _imports(path: Path, module: str, root: Path) -> Iterator[str]:
             continue
         base = source.removeprefix(PACKAGE).removeprefix(".")
         if base:
-            yield base
+            modules.append(base)
         for alias in names:
             name = f"{base}.{alias}" if base else alias
             if _module_path(name, root):
-                yield name
+                modules.append(name)
+    return tuple(modules)
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -318,10 +318,14 @@ def rows_first(linear: nn.Module) -> Tensor:
 
 
 def is_plain(linear: nn.Module) -> bool:
-    """Whether a linear map multiplies by a matrix that lies in it as it is, and adds its bias."""
+    """Whether a linear map multiplies by a matrix that lies in it as it is, and adds its bias.
+
+    A quantised one does not, nor one whose weights accelerate fetches from memory or disk for each pass.
+    """
     from torch.nn import Linear, Parameter
 
-    return (type(linear) is Linear or _is_transposed(linear)) and type(linear.weight) is Parameter
+    is_known = type(linear) is Linear or _is_transposed(linear)
+    return is_known and type(linear.weight) is Parameter and not hasattr(linear, "_hf_hook")
 
 
 def n_outputs(linear: nn.Module) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
-from lm_headroom.report.products import COMPARISONS, SUFFIXES, Product, named
+from lm_headroom.report.products import COMPARISONS, SUFFIXES, Product, captions, named
 from lm_headroom.study.choices import (
     ACCURACY,
     DEFAULT_MARGINS,
@@ -325,6 +325,8 @@ def make(product: Product, values: dict[str, Any]) -> None:
     if "margin" in options:
         options["margin"] = options["margin"] or DEFAULT_MARGINS[product.outcome]
     arguments: dict[str, Any] = {name: options.pop(name) for name in ("seeds", "sample", "products") if name in options}
+    if "products" in arguments:
+        arguments["captions"] = captions(arguments["products"], values["results"].name)
     if "sample" in arguments:
         arguments["same_documents"] = arguments.pop("sample") == "first"
     if product.kind == "figure":

@@ -39,7 +39,7 @@ _PAGES = ("index", "explorer")
 """Pages of each model that the page leads to."""
 
 
-def write(comparison: Comparison, out: Path, products: Sequence[str]) -> None:
+def write(comparison: Comparison, out: Path, products: Sequence[str], captions: Mapping[str, str]) -> None:
     """Write the page that compares models to ``out``.html.
 
     Args:
@@ -47,6 +47,7 @@ def write(comparison: Comparison, out: Path, products: Sequence[str]) -> None:
         out: path without suffix.
         products: artifacts and figures that it shows, each as its path below the folder of comparisons without
             suffix, an equals sign and what it is called.
+        captions: of figures, by their paths, in Markdown.
 
     Raises:
         ArtifactError: one of them is missing, or of other models.
@@ -66,7 +67,7 @@ def write(comparison: Comparison, out: Path, products: Sequence[str]) -> None:
         {
             "@COUNT@": str(len(names)),
             "@TABLES@": "".join(table(stem, named[stem], _cells(part)) for stem, part in rows.items()),
-            "@FIGURES@": "".join(figure(s, named[s], files.embedded(f"{s}.png")) for s in figures),
+            "@FIGURES@": "".join(figure(s, named[s], files.embedded(f"{s}.png"), captions[s]) for s in figures),
             "@DATA@": packed(json.dumps(data(names, rows), separators=(",", ":")).encode()),
             "@PLOTLY@": packed_plotly(),
         },

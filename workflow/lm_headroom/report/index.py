@@ -18,10 +18,10 @@ from lm_headroom.report.page_parts import Files, figure, fill, table
 from lm_headroom.results.matrix import ResultsMatrix
 
 FIRST = ("figures/prunable_share-", "figures/fig05_heads_pruned-seed")
-"""Figures at the head of the page, which are within it; others are links."""
+"""Figures at the head of the page."""
 
 
-def write(matrix: ResultsMatrix, out: Path, products: Sequence[str]) -> None:
+def write(matrix: ResultsMatrix, out: Path, products: Sequence[str], captions: Mapping[str, str]) -> None:
     """Write a model's first page to ``out``.html.
 
     Args:
@@ -29,6 +29,7 @@ def write(matrix: ResultsMatrix, out: Path, products: Sequence[str]) -> None:
         out: path without suffix.
         products: figures, tables, findings and pages that it leads to, each as its path below the model's results
             folder without suffix, an equals sign and what it is called.
+        captions: of figures, by their paths, in Markdown.
 
     Raises:
         ArtifactError: a file of one of them is missing.
@@ -37,11 +38,15 @@ def write(matrix: ResultsMatrix, out: Path, products: Sequence[str]) -> None:
     files = Files(matrix.results)
     figures = [stem for stem in named if stem.startswith("figures/")]
     first = [stem for start in FIRST for stem in figures if stem.startswith(start)]
+
+    def shown(stem: str) -> str:
+        return figure(stem, named[stem], files.embedded(f"{stem}.png"), captions[stem])
+
     texts = {
         "@MODEL@": html.escape(matrix.model),
         "@VERDICTS@": "".join(_verdicts(files, stem) for stem in named if stem.startswith("findings/")),
-        "@FIRST@": "".join(figure(stem, named[stem], files.embedded(f"{stem}.png")) for stem in first),
-        "@FIGURES@": "".join(figure(s, named[s], f"{s}.svg") for s in figures if s not in first),
+        "@FIRST@": "".join(shown(stem) for stem in first),
+        "@FIGURES@": "".join(shown(stem) for stem in figures if stem not in first),
         "@PAGES@": _links({s: name for s, name in named.items() if not s.startswith(("figures/", "tables/"))}),
         "@TABLES@": _tables(files, {s: name for s, name in named.items() if s.startswith("tables/")}),
     }

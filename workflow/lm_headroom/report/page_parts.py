@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from markdown_it import MarkdownIt
 from plotly.offline import get_plotlyjs
 
 from lm_headroom.artifacts.file_provenance import AGAIN
@@ -131,12 +132,20 @@ class Files:
         return f"data:image/png;base64,{base64.b64encode(self.content(name)).decode()}"
 
 
-def figure(stem: str, name: str, source: str) -> str:
-    """A figure with its caption and links to its files, as HTML; ``stem`` is their path without suffix."""
+def figure(stem: str, name: str, source: str, caption: str) -> str:
+    """A figure with its caption and links to its files, as HTML.
+
+    Args:
+        stem: path of its files without suffix.
+        name: what the page calls it.
+        source: address of the picture.
+        caption: in Markdown.
+    """
     stem, name = html.escape(stem), html.escape(name)
     downloads = " ".join(f'<a href="{stem}.{suffix}">{suffix.upper()}</a>' for suffix in ("pdf", "svg", "png"))
-    image = f'<img src="{html.escape(source)}" alt="{name}" loading="lazy">'
-    return f"<figure>{image}<figcaption>{name}. {downloads}</figcaption></figure>\n"
+    image = f'<img src="{html.escape(source)}" alt="{name}">'
+    text = MarkdownIt("commonmark", {"html": False}).render(caption)
+    return f"<figure>{image}<figcaption><b>{name}</b> {downloads} {text}</figcaption></figure>\n"
 
 
 def table(stem: str, name: str, rows: Sequence[Sequence[str]], links: str = "") -> str:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS, expand, fill
+from lm_headroom.errors import HeadroomError
 from lm_headroom.study.choices import ACCURACY, OUTCOMES, Outcome
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import ABLATED_OWN, AGGREGATE
+from lm_headroom.workflow_files import WORKFLOW
 
 if TYPE_CHECKING:
     from lm_headroom.study.config import Study
 
+_CAPTIONS = WORKFLOW / "report"
 Kind = Literal["figure", "table", "page", "findings", "compare"]
 Paths = Callable[["Study"], list[str]]
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -51,6 +56,10 @@ def _read(artifact: str, **chosen: Any) -> Paths:
 
 def _together(*reads: Paths) -> Paths:
     return lambda study: list(dict.fromkeys(chain.from_iterable(paths(study) for paths in reads)))
+
+
+def _with_chance(name: str) -> Paths:
+    return _together(_prompts("all_tasks", _shots_of(name)), _transfer(name))
 
 
 def _each(dimension: str, *reads: Paths) -> Paths:
@@ -97,9 +106,9 @@ def _curves(component: str, *rankings: str) -> Paths:
     return _read("pruned_eval", component=component, task=_tasks, ranking=names)
 
 
-def _prompts(tasks: str) -> Paths:
+def _prompts(tasks: str, shots: Callable[[Study], Any] = lambda study: min(study.shots)) -> Paths:
     """Prompts, for chance levels, which do not depend on the number of shots: the shortest serve."""
-    return _read("prompts", task=lambda study: getattr(study, tasks), shot=lambda study: min(study.shots))
+    return _read("prompts", task=lambda study: getattr(study, tasks), shot=shots)
 
 
 _OWN_HEADS = _curves("heads", "own")
@@ -221,9 +230,15 @@ class Product:
 
     @property
     def caption_facts(self) -> dict[str, str]:
-        """What its caption needs to know."""
-        number = {"number": self.base.removeprefix("fig")} if self.is_of_paper else {}
-        return {**number, **self.arguments, "outcome": self.outcome}
+        """What its caption needs to know; of a page with captions, which texts those are."""
+        number = {"number": self.base.removeprefix("fig").lstrip("0")} if self.is_of_paper else {}
+        texts = {"captions": _digest_of_captions()} if "products" in self.options else {}
+        return {**number, **self.arguments, **texts, "outcome": self.outcome}
+
+    def is_at(self, stem: str) -> bool:
+        """Whether a path without suffix, below a model's folder or that of comparisons, is its own."""
+        parts = self.stem.partition("/")[2].split("{seed}")
+        return re.fullmatch(r"\d+".join(map(re.escape, parts)), stem) is not None
 
     def is_of(self, study: Study) -> bool:
         """Whether a study has it."""
@@ -456,8 +471,9 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     *_by_outcome(
         _figure("04", "ffn_importance", "FFN importance", "FFN importance", "fig04", _FFNS),
         _figure("05", "heads_pruned", label="accuracy with heads pruned",
-            reads=_curves("heads", "own", "controls", "iterative"), arguments={"component": "heads"}, **_CURVES),
-    _figure("06", "ffns_pruned", label="accuracy with ffns pruned", reads=_ALL_FFNS,
+            reads=_together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative")),
+            arguments={"component": "heads"}, **_CURVES),
+    _figure("06", "ffns_pruned", label="accuracy with FFNs pruned", reads=_together(_prompts("tasks"), _ALL_FFNS),
             arguments={"component": "ffns"}, **_CURVES),
     _figure("07", "joint", "pruned evaluation", "accuracy with heads and FFNs pruned", "fig07", _JOINT,
             has=lambda study: study.joint.has_grid),
@@ -465,7 +481,7 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     *(_figure(number, "task_correlation", reads=_read("cross_task", shot=_shots_of(f"fig{number}")), **_SRCC)
       for number in ("08", "15")),
     *_by_outcome(
-        *(_figure(number, "transfer", reads=_transfer(f"fig{number}"), **_TRANSFER) for number in ("09", "16", "17"))
+        *(_figure(number, "transfer", reads=_with_chance(f"fig{number}"), **_TRANSFER) for number in ("09", "16", "17"))
     ),
     _figure("10", "induction", "induction", "induction heads", "fig10", _INDUCTION, seed=False, options=(), lists=(),
             **_INDUCED),
@@ -612,6 +628,37 @@ def comparison_targets(study: Study) -> dict[str, list[str]]:
 def named(kind: str) -> dict[str, Product]:
     """Products of a kind by name."""
     return {product.name: product for product in PRODUCTS if product.kind == kind}
+
+
+def captions(products: Sequence[str], model: str) -> dict[str, str]:
+    """Captions of the figures among a page's products, by their paths without suffix below the page's folder.
+
+    Args:
+        products: entries of the page, as its command takes them.
+        model: whose results they are.
+
+    Raises:
+        HeadroomError: the table has no such figure.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, autoescape=False)
+    texts = {}
+    for stem in (entry.partition("=")[0] for entry in products):
+        if not stem.startswith("figures/"):
+            continue
+        product = next((known for known in named("figure").values() if known.is_at(stem)), None)
+        if product is None:
+            raise HeadroomError(f"--products {stem}: no figure of docs/artifacts.md lies there")
+        template = environment.from_string((_CAPTIONS / f"{product.caption}.rst").read_text(encoding="utf-8"))
+        shown = {"params": SimpleNamespace(**product.caption_facts), "wildcards": SimpleNamespace(model=model)}
+        texts[stem] = template.render(snakemake=SimpleNamespace(**shown))
+    return texts
+
+
+@cache
+def _digest_of_captions() -> str:
+    return sha256(b"".join(path.read_bytes() for path in sorted(_CAPTIONS.glob("*.rst")))).hexdigest()[:16]
 
 
 def of_study(study: Study) -> list[Product]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.report.figures import judged, style
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -125,6 +126,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)
     own, shown = data(matrix, component), OUTCOMES[outcome].shown
+    chance = read_chance_levels(matrix)
     others = {name: data(matrix, component, name) for name in matrix.beside_own(component)}
     custom = matrix.custom_heads if component == "heads" else matrix.custom_ffns
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
@@ -141,6 +143,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
         for ax in (first, *more):
             limits = judged.shown_limits(outcome, curves.band)
             style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
+            judged.chance_line(ax, chance.values(), outcome)
             pruned = f"{COMPONENTS[component]} pruned (%)"
             ax.set(xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
             ax.grid(alpha=0.3)

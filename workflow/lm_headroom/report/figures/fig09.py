@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.report.figures import judged, style
+from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import Curve, band, transfer_curves
 from lm_headroom.results.matrix import ONE_PARTNER, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -44,6 +45,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     values = data(matrix)
     if not values:
         return judged.draw_undefined(title, outcome, left_out)
+    chance = read_chance_levels(matrix.changed(tasks=tuple(values), unseen=()))
     styles = style.series_styles([*NAMES])
     # Curves may lie on each other: dashes show what is below.
     dashes = dict(zip(NAMES, ("-", "--", "-.", ":", "-."), strict=True))
@@ -53,6 +55,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
             look = styles[name] | {"linestyle": dashes[name]}
             ax.plot(curve.percent, spec.shown(curve.mean), label=label(name, curve), markersize=3, linewidth=1, **look)
             style.band(ax, curve.percent, judged.shown_limits(outcome, band(curve)), look["color"], alpha=0.1)
+        judged.chance_line(ax, [chance[task]], outcome)
         name = f"{task} (unseen)" if task in matrix.unseen else task
         ax.set(title=name, xlabel="heads pruned (%)")
         # Where all scores are the same, the limits would be a hair's breadth around it.

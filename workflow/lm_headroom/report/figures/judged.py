@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from lm_headroom.analysis.bootstrap import Interval
 from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.report.figures import style
-from lm_headroom.study.choices import Outcome
+from lm_headroom.results.chance import ChanceLevel
+from lm_headroom.study.choices import ACCURACY, Outcome
 
 AXIS = style.AXIS
 """Characters of a vertical axis's label that fit a panel's height."""
@@ -73,6 +76,17 @@ def shown_limits(outcome: Outcome, limits: Interval) -> Interval:
 def shown_loss_limits(outcome: Outcome, limits: Interval) -> Interval:
     """Limits of a loss as they are shown."""
     return Interval(*map(OUTCOMES[outcome].shown_loss, (limits.low, limits.high)))
+
+
+def chance_line(axes: Axes, chance: Iterable[ChanceLevel], outcome: Outcome) -> None:
+    """The score that needs no model, on average over tasks, where an outcome has one.
+
+    That is the chance level for accuracies, and an equal probability of all choices for that of the gold one.
+    """
+    spec = OUTCOMES[outcome]
+    if spec.is_share:
+        scores = [level.level if outcome.startswith(ACCURACY) else level.random_choice for level in chance]
+        axes.axhline(spec.shown(np.mean(scores)), color="0.6", linewidth=0.8, linestyle=(0, (6, 2)), label="chance")
 
 
 def note(figure: Figure, outcome: Outcome, left_out: Sequence[str], *more: str) -> None:
