@@ -13,8 +13,7 @@ from lm_headroom.artifacts.store import read
 from lm_headroom.cli import main
 from lm_headroom.report.products import named
 from lm_headroom.study.config import Study
-from tests.unit.results.test_comparison import LABELS, run
-from tests.unit.results.test_comparison import results as compared  # noqa: F401
+from tests.support.compared_study import LABELS, run, write_compared
 
 PRODUCTS = [
     "models=The models",
@@ -30,7 +29,12 @@ def write(folder, products=PRODUCTS, labels=LABELS):
 
 
 @pytest.fixture
-def page_path(compared):  # noqa: F811
+def compared(tmp_path):
+    return write_compared(tmp_path / "results")
+
+
+@pytest.fixture
+def page_path(compared):
     assert run(compared, "figure", "compare_prunable") == 0
     assert write(compared) == 0
     return compared / "comparison" / "index.html"
@@ -109,7 +113,7 @@ def test_it_says_what_it_was_made_from(page_path):
     assert provenance["options"]["models"] == ["early", "late", "deep"]
 
 
-def test_artifacts_of_other_models_and_missing_figures_are_refused(compared, capsys):  # noqa: F811
+def test_artifacts_of_other_models_and_missing_figures_are_refused(compared, capsys):
     assert write(compared, PRODUCTS[:3], LABELS[:2]) != 0
     assert "models" in capsys.readouterr().err
     assert write(compared) != 0

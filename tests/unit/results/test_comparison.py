@@ -19,7 +19,7 @@ from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
-from lm_headroom.artifacts.store import ArtifactError, provenance, read, write_json
+from lm_headroom.artifacts.store import ArtifactError, provenance, read
 from lm_headroom.cli import main
 from lm_headroom.report.figures import (
     compare_induction,
@@ -33,46 +33,14 @@ from lm_headroom.results.comparison import Comparison, induction_row, profile_ro
 from lm_headroom.results.curves import average, read_curve
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.compared import COMPARISONS, ComparedModel
-from tests.support.small_study import Values, leave_one_choice, write_study
-
-TASKS, SHOTS, SEED = ("piqa", "copa", "record"), (0, 5), 7
-# early and late have the same shape, deep another. Early is inconclusive: it is right as often as by chance.
-MODELS = {
-    "early": Values(right=lambda k, *key: [4, 4, 4, 4]),
-    # Questions enough to show a share.
-    "late": Values(offset=1000, repeat=40, selection="scoring"),
-    "deep": Values(shape=(7, 4), lost=lambda task: [1, 0, 2, 0, -1, 4, 0], offset=2000),
-}
-LABELS = (ComparedModel("early", "m", 0), ComparedModel("late", "m", 1000), ComparedModel("deep", "deep"))
-PARAMETERS = {"early": 10**6, "late": 10**6}
+from tests.support.compared_study import LABELS, MODELS, SEED, SHOTS, TASKS, run, write_compared
+from tests.support.small_study import leave_one_choice
 
 
 @pytest.fixture
 def results(tmp_path):
-    """The artifacts of three models and, by the command line, what compares them."""
-    folder = tmp_path / "results"
-    for name, values in MODELS.items():
-        write_study(ResultsMatrix(folder / name, TASKS, SHOTS, SEED), values)
-        layers, heads = values.shape
-        record = {"name": name, "family": "opt", "digest": f"{name:x>64}", "layers": layers, "heads": heads}
-        write_json(folder / name / "model.json", record)
-        if name in PARAMETERS:
-            place = {"path": "x", "source": "x", "sizes": {"parameters": PARAMETERS[name]}}
-            write_json(folder / name / ".model.json", place)
-    for what in ("models", *COMPARISONS):
-        assert run(folder, "compare", what) == 0
-    return folder
-
-
-def run(folder, command, what, labels=LABELS):
-    compared = what.removeprefix("compare_")
-    by_seed = compared not in ("models", "induction")
-    matrix = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", str(SEED)] if by_seed else []
-    matrix += ["--outcomes", "accuracy=2", "gold_probability=1"] if (command, what) == ("compare", "prunable") else []
-    path = folder / "comparison" / (f"{what}/seed{SEED}.parquet" if by_seed else f"{what}.parquet")
-    out = path if command == "compare" else folder / "comparison" / "figures" / compared
-    models = [str(label) for label in labels]
-    return main([command, what, "--results", str(folder), "--models", *models, *matrix, "--out", str(out)])
+    """The artifacts of three models and what compares them."""
+    return write_compared(tmp_path / "results")
 
 
 def study_of(folder, what):
