@@ -39,6 +39,7 @@ def run(folder, command, what, labels=LABELS):
     matrix = ["--tasks", *TASKS, "--shots", "0", "5", "--seed", str(SEED)] if by_seed else []
     matrix += ["--outcomes", "accuracy=2", "gold_probability=1"] if (command, what) == ("compare", "prunable") else []
     path = folder / "comparison" / (f"{what}/seed{SEED}.parquet" if by_seed else f"{what}.parquet")
-    out = path if command == "compare" else folder / "comparison" / "figures" / compared
+    figure = f"{compared}-seed{SEED}" if by_seed else compared
+    out = path if command == "compare" else folder / "comparison" / "figures" / figure
     models = [str(label) for label in labels]
     return main([command, what, "--results", str(folder), "--models", *models, *matrix, "--out", str(out)])

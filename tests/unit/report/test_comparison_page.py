@@ -19,7 +19,7 @@ PRODUCTS = [
     "models=The models",
     "prunable/seed7=How much of the models can be pruned",
     "induction=The induction <scores>",
-    "figures/prunable=Comparison: what can be pruned",
+    "figures/prunable-seed7=Comparison: what can be pruned",
 ]
 
 
@@ -108,7 +108,7 @@ def test_it_says_what_it_was_made_from(page_path):
     provenance = read_provenance(page_path)
     assert {source["path"] for source in provenance["inputs"].values()} == {
         f"comparison/{path}"
-        for path in ("models.parquet", "prunable/seed7.parquet", "induction.parquet", "figures/prunable.png")
+        for path in ("models.parquet", "prunable/seed7.parquet", "induction.parquet", "figures/prunable-seed7.png")
     }
     assert provenance["options"]["models"] == ["early", "late", "deep"]
 
@@ -117,7 +117,7 @@ def test_artifacts_of_other_models_and_missing_figures_are_refused(compared, cap
     assert write(compared, PRODUCTS[:3], LABELS[:2]) != 0
     assert "models" in capsys.readouterr().err
     assert write(compared) != 0
-    assert "figures/prunable.png: no such file, which the page shows" in capsys.readouterr().err
+    assert "figures/prunable-seed7.png: no such file, which the page shows" in capsys.readouterr().err
 
 
 def test_a_study_of_several_models_has_it():
