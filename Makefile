@@ -36,6 +36,7 @@ demo: $(VENV)/.runtime  ## run the default study, draw its figures and print its
 	snakemake
 	snakemake --report results/report.html
 	@sed -n '/^## In short/,/^## 1/{/^- /p;}' results/*/findings/*.md
+	@echo "First page: $$(ls results/*/index.html | paste -sd ' ')"
 	@echo "Figure 5: $$(ls results/*/figures/fig05_*.png | paste -sd ' ')"
 	@echo "Findings: $$(ls results/*/findings/*.md)"
 	@echo "Report:   results/report.html"

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from lm_headroom.audit.status import read_status
 from tests.slurm.cluster import GPU_TYPE, Cluster, Unavailable, install, table
 from tests.support.cluster_studies import ClusterStudy, end, wait_for
 from tests.support.paths import ROOT
@@ -71,7 +72,9 @@ def test_a_study_through_slurm(cluster, cluster_study):
     # Cancelled in the middle of jobs: none is left, and what the local rules made is.
     first = study.start(*SLURM)
     wait_for((study.notes / "calls").is_file, 1200, first)
+    assert read_status(study.result("")).state == "running"
     end(first, signal.SIGINT)
+    assert read_status(study.result("")).state in ("failed", "stopped")
     wait_for(lambda: not cluster.running(), 300)
     cancelled = cluster.history()
     assert cancelled
@@ -84,6 +87,8 @@ def test_a_study_through_slurm(cluster, cluster_study):
     process = study.start(*SLURM)
     printed = process.communicate(timeout=4200)[0]
     assert process.returncode == 0, printed
+    status = read_status(study.result(""))
+    assert (status.state, status.done, status.left) == ("finished", status.planned, 0)
     wait_for(lambda: not cluster.running(), 300)
     jobs = cluster.history()[len(cancelled) :]
     (ROOT / "build").mkdir(exist_ok=True)

@@ -86,6 +86,15 @@ def test_jobs_that_failed_are_named(results, capsys):
     assert (status["state"], status["failed"], status["left"]) == ("failed", {"score_heads": 1}, 1)
 
 
+def test_a_job_that_is_retried_is_at_work_again(results):
+    log = next(results.parent.glob(".snakemake/log/*140000*"))
+    log.write_text(f"{LOG}{FAILED}\n[Sun Nov 29 14:00:50 2026]\nJob 4: Once more.\n")
+    with FileLock(results.parent / ".snakemake" / "lm_headroom.lock"):
+        status = read_status(results, now=BEGAN + 60)
+    assert (status.state, status.failed) == ("running", {})
+    assert (4, "Once more.", 10) in [(job.job, job.what, job.seconds) for job in status.running]
+
+
 def test_without_a_log_it_says_what_is_expected(tmp_path, capsys):
     assert main(["status", str(tmp_path / "results")]) != 0
     assert "no run has left a log in" in capsys.readouterr().err

@@ -103,6 +103,8 @@ def _parse(lines: Iterable[str]) -> _Events:
         elif started := _STARTED.match(line):
             if started[1]:
                 events.starts[int(started[1])] = (now, started[2].split(" It asks for ")[0])
+                # A job that failed is at work again where the run retries it.
+                events.failed.pop(int(started[1]), None)
         elif ended := _FINISHED.match(line):
             events.ends[int(ended[1])] = (now, ended[2] or "")
         elif failed := _FAILED.match(line):
