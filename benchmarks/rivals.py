@@ -84,7 +84,7 @@ def released_importance(model: Any, documents: Sequence[Document]) -> np.ndarray
 
         return hook
 
-    handles = [m.register_forward_pre_hook(keep(n)) for n, m in enumerate(architectures.output_projections(model))]
+    handles = [m.register_forward_pre_hook(keep(n)) for n, m in architectures.output_projections(model).items()]
     model.requires_grad_(True)
     try:
         for document in documents:
