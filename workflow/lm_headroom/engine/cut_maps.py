@@ -76,9 +76,10 @@ def cut_map(weights: HeadRows, module: nn.Module, heads: Tensor, group: int) -> 
         return CutMap(left, rows_first(module)[:, left].contiguous(), module.bias, None)
     closed = torch.ones(weights.query.rows.shape[0], dtype=torch.bool)
     closed[heads] = False
+    closed_groups = closed.view(-1, group).all(dim=1)
     goes = torch.zeros(n_outputs(module), dtype=torch.bool)
-    parts = [(weights.query, closed), (weights.key, closed.view(-1, group).all(dim=1))] if weights.separable else []
-    for part, without in (*parts, (weights.value, closed.view(-1, group).all(dim=1))):
+    parts = [(weights.query, closed), (weights.key, closed_groups)] if weights.separable else []
+    for part, without in (*parts, (weights.value, closed_groups)):
         if part.module is module:
             goes[part.rows[without].flatten()] = True
     if not goes.any():

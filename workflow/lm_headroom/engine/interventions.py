@@ -361,11 +361,16 @@ class Interventions:
 
     def _is_empty(self, layer: int) -> bool:
         """Whether all heads of a layer are pruned and nothing reads them: then there is no attention to compute."""
-        return bool(self._empty) and self._empty[layer] and self._captures is None and self._observer is None
+        return bool(self._empty) and self._empty[layer] and not self._is_read
 
     def _heads_left(self, layer: int) -> Tensor | None:
         """The heads of a layer that are computed while others are pruned; None: all, as where something reads them."""
-        return self._open.get(layer) if self._captures is None and self._observer is None else None
+        return None if self._is_read else self._open.get(layer)
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether something reads the attention of pruned heads, too."""
+        return self._captures is not None or self._observer is not None
 
     def run_projection(
         self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor

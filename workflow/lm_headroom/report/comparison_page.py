@@ -79,22 +79,13 @@ function draw() {
     yaxis: {...axis, categoryorder: "array", categoryarray: [...y].reverse(), range: [-0.5, y.length - 0.5]}},
   {displaylogo: false, responsive: true});
 }
-(async () => {
-  try {
-    const script = document.createElement("script");
-    script.textContent = await unpack("bundle");
-    document.head.append(script);
-    D = JSON.parse(await unpack("data"));
-    for (const key of ["outcome", "component", "cell"]) {
-      for (const value of new Set(D.rows.map(row => row[key]))) at(key).add(new Option(D.names[value] ?? value, value));
-      at(key).onchange = draw;
-    }
-    draw();
-  } catch (error) {
-    at("note").textContent = `The page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
-    throw error;
+show(() => {
+  for (const key of ["outcome", "component", "cell"]) {
+    for (const value of new Set(D.rows.map(row => row[key]))) at(key).add(new Option(D.names[value] ?? value, value));
+    at(key).onchange = draw;
   }
-})();
+  draw();
+});
 </script>
 </body>
 </html>

@@ -271,18 +271,7 @@ function start() {
     if (event.points[0].curveNumber === 0) choose(event.points[0].pointNumber);
   });
 }
-(async () => {
-  try {
-    const script = document.createElement("script");
-    script.textContent = await unpack("bundle");
-    document.head.append(script);
-    D = JSON.parse(await unpack("data"));
-    start();
-  } catch (error) {
-    at("note").textContent = `The page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
-    throw error;
-  }
-})();
+show(start);
 </script>
 </body>
 </html>

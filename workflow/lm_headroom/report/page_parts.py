@@ -80,7 +80,20 @@ for (const part of document.querySelectorAll("details.table")) {
 _UNPACK = r"""async function unpack(id) {
   const bytes = Uint8Array.from(atob(at(id).textContent), c => c.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+async function show(begin) {
+  try {
+    const script = document.createElement("script");
+    script.textContent = await unpack("bundle");
+    document.head.append(script);
+    D = JSON.parse(await unpack("data"));
+    begin();
+  } catch (error) {
+    at("note").textContent = `The page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
+    throw error;
+  }
 }"""
+"""Plotly and the page's data, unpacked before its own ``begin`` runs."""
 
 
 def fill(page: str, texts: Mapping[str, str]) -> str:
