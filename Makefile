@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns bench install lock test lint crash slurm types unit lens options map check docs
+.PHONY: help demo adopt study study-ffns study-criteria bench install lock test lint crash slurm types unit lens options map check docs
 .PHONY: notebooks tasks models
 .PHONY: clean
 
@@ -81,6 +81,11 @@ study-ffns: $(VENV)/.runtime  ## run the SmolLM2 study of FFNs with controls, fo
 	mkdir -p studies/smollm2-ffns
 	snakemake --directory studies/smollm2-ffns --configfile workflow/studies/smollm2-ffns.yaml
 	$(call keep,studies/smollm2-ffns/$(SMOLLM2),smollm2/ffns,losses gains,fig05_heads_pruned fig06_ffns_pruned)
+
+study-criteria: $(VENV)/.runtime  ## run the SmolLM2 study of criteria; it goes on where it stopped: four hours
+	mkdir -p studies/smollm2-criteria
+	snakemake --directory studies/smollm2-criteria --configfile workflow/studies/smollm2-criteria.yaml \
+		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: two idle hours
 	snakemake $(MODEL)

@@ -55,7 +55,11 @@ WRONG = {
     },
     "an ablation that does not exist": {"ablation": "median"},
     "the own ranking under the study's ablation twice": {"ablation": "mean", "pruning": {"controls": ["own_mean"]}},
-    "an oracle that does not remove all heads": {"tasks": ["copa"], "pruning": {"controls": ["oracle_loss"]}},
+    "an oracle that does not remove all heads": {
+        "tasks": ["copa"],
+        "head_oracle": {"tasks": ["copa"], "heads": 9},
+        "pruning": {"controls": ["oracle_loss"]},
+    },
     "a ranking of your own under a criterion's name": {"rankings": {"fisher": "mine.csv"}},
     "a ranking of your own under a task's name": {"tasks": ["piqa"], "rankings": {"piqa": "mine.csv"}},
     "a ranking of your own that is neither file nor function": {"rankings": {"mine": "mine.txt"}},

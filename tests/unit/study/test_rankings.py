@@ -1,6 +1,7 @@
 """Rankings of the user's own in the typed study: what a study may name, what is refused, and which curves follow."""
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,6 +10,8 @@ import yaml
 from lm_headroom.artifacts.catalogue import ARTIFACTS
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import options_of_study
+from lm_headroom.report.products import _RANKINGS, values_of
+from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study import documentation
 from lm_headroom.tasks.sources import TaskSources
 from tests.support.typed_studies import study
@@ -106,7 +109,7 @@ ORACLE = {"pruning": {"controls": ["random_1", "oracle_loss"]}}
 
 @pytest.mark.parametrize(
     ("oracle", "task"),
-    [({}, "a"), ({"tasks": ["a", "b"]}, "c"), ({"tasks": ["a", "b", "c"], "heads": 9}, "a"),
+    [({"tasks": ["a", "b"]}, "c"), ({"tasks": ["a", "b", "c"], "heads": 9}, "a"),
      ({"tasks": ["a", "c"], "others": 9}, "b")],
     ids=str,
 )  # fmt: skip
@@ -116,6 +119,16 @@ def test_an_oracle_that_lacks_heads_of_a_task_is_refused_as_a_control(oracle, ta
     )
     with pytest.raises(HeadroomError, match=rf"{message}and name all tasks in head_oracle.tasks: \[a, b, c\]"):
         study(unseen=["c"], head_oracle=oracle, **ORACLE)
+
+
+def test_an_oracle_ranks_ffns_alone_where_no_head_is_removed_alone():
+    asked = study(unseen=["c"], **ORACLE)
+    assert not any("oracle_loss" in asked.head_rankings[task] for task in "abc")
+    assert all("oracle_loss" in asked.ffn_rankings[task] for task in "ab")
+    values = values_of(asked)
+    matrix = ResultsMatrix(Path("results/m"), ("a",), (0,), **{key: tuple(values[key]) for key in _RANKINGS})
+    assert matrix.beside_own("heads") == ["random_1"]
+    assert sorted(matrix.beside_own("ffns")) == ["oracle_loss", "random_1"]
 
 
 def test_an_oracle_of_all_heads_ranks_heads_and_ffns():

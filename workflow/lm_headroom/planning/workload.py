@@ -217,7 +217,7 @@ def _evaluation(rule: str, study: Study, costs: Costs, prompts: Prompts) -> floa
     ablate = study.induction.ablate
     passes = {
         "ablate_induction": 1 + len(SELECTIONS) * len(ablate.percents) * (1 + ablate.random),
-        "evaluate_own": 1 + len({study.importance.ranked_by, *study.pruning.head_controls}) * (len(levels) - 1),
+        "evaluate_own": 1 + len({study.importance.ranked_by, *study.head_controls}) * (len(levels) - 1),
         "evaluate_aggregate": len(levels),
         "evaluate_iterative": len(levels),
         "evaluate_custom": len(levels),

@@ -83,7 +83,7 @@ def figure(
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
-        custom_ffns: rankings of FFNs of your own.
+        custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -141,7 +141,7 @@ def table(
         seeds: few-shot seeds; their variance needs two or more.
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
-        custom_ffns: rankings of FFNs of your own.
+        custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -189,7 +189,7 @@ def page(
         seeds: few-shot seeds; their variance needs two or more.
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
-        custom_ffns: rankings of FFNs of your own.
+        custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
         outcomes: what evaluations are judged by, each with its margin, such as accuracy=2; accuracy by default.
         iterative: heads were also pruned under the iterative ranking.
@@ -233,7 +233,7 @@ def findings(
         seed: seed of the few-shot sampler.
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
-        custom_ffns: rankings of FFNs of your own.
+        custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

@@ -45,7 +45,8 @@ class ResultsMatrix:
         without_induction: whether heads have no induction scores.
         outcome: what evaluations are judged by.
         outcomes: the same where there are several; ``judges`` has a matrix of each.
-        custom_heads, custom_ffns: the user's own rankings of heads and of FFNs.
+        custom_heads, custom_ffns: further rankings of heads alone and of FFNs alone: the user's own, and oracles
+            that heads lack.
     """
 
     results: Path

@@ -242,7 +242,8 @@ class Pruning(Section):
         description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
         "`random_N` (drawn with seed N; figures show several as a band), `own_zero`, `own_mean` and `own_resample` "
         "(the own ranking under another `ablation`), and the criteria of docs/criteria.md, of heads, "
-        "FFNs or both. Oracles need all heads of each task in `head_oracle`, whose questions also judge them. "
+        "FFNs or both. Oracles rank FFNs, and heads too if `head_oracle` names tasks; then it must remove all heads "
+        "of each task, and the questions that rank heads also judge them. "
         "Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
     )
     schedule: Literal["one_shot", "iterative"] = Field(
@@ -274,11 +275,6 @@ class Pruning(Section):
     def oracles(self) -> list[str]:
         """The controls that rank by the oracles."""
         return [name for name in self.controls if name in ORACLES]
-
-    @property
-    def head_controls(self) -> list[str]:
-        """The control rankings that heads have."""
-        return head_controls(sorted(self.controls))
 
     @property
     def levels_with_zero(self) -> list[int]:
@@ -638,7 +634,7 @@ class Study(Section):
         _check_known("induction.ablate.tasks", ablated, everything, "is in neither 'tasks' nor 'unseen'")
         _check_known("head_oracle.tasks", self.head_oracle.tasks, everything, "is not in 'tasks' or 'unseen'")
         lacking = [task for task in everything if task not in self.oracle_tasks or self.oracle_heads(task) != "all"]
-        if self.pruning.oracles and lacking:
+        if self.pruning.oracles and self.oracle_tasks and lacking:
             raise HeadroomError(
                 f"config key 'pruning.controls': {self.pruning.oracles[0]!r} also ranks heads, which needs each "
                 f"removed alone on task {lacking[0]!r}; set head_oracle.heads to all, and name all tasks in "
@@ -756,7 +752,7 @@ class Study(Section):
 
     def kinds_beside_zero(self, rule: str) -> set[AblationKind]:
         """The kinds of ablation for which a job of a rule that evaluates needs activations of scoring documents."""
-        controls = {"evaluate_own": self.pruning.head_controls, "score_ffns": self.pruning.ffn_controls}.get(rule, [])
+        controls = {"evaluate_own": self.head_controls, "score_ffns": self.pruning.ffn_controls}.get(rule, [])
         return {self.ablation, *(ABLATED_OWN[name] for name in controls if name in ABLATED_OWN)} - {"zero"}
 
     def tasks_with_means(self, ranked: str) -> list[str]:
@@ -856,9 +852,19 @@ class Study(Section):
         return bool(self.choosing_criteria)
 
     @property
+    def ffn_oracles(self) -> list[str]:
+        """The controls that rank by the oracles of FFNs alone, since no head is removed alone."""
+        return [] if self.oracle_tasks else sorted(self.pruning.oracles)
+
+    @property
+    def head_controls(self) -> list[str]:
+        """The control rankings that heads have."""
+        return head_controls(sorted(set(self.pruning.controls) - set(self.ffn_oracles)))
+
+    @property
     def own_rankings(self) -> list[str]:
         """Rankings of heads that need no other task's scores: the own one and the controls."""
-        return [OWN, *self.pruning.head_controls]
+        return [OWN, *self.head_controls]
 
     @property
     def head_rankings(self) -> dict[str, list[str]]:
