@@ -4,6 +4,10 @@ import ast
 import subprocess
 import sys
 
+import pytest
+
+from lm_headroom.models.resolve import resolve
+from tests.support.checkpoints import checkpoint
 from tests.support.packages import PACKAGE
 from tests.support.paths import ROOT
 
@@ -40,17 +44,47 @@ def test_tests_take_their_helpers_from_support():
     assert imported == {("test_errors.py", "tests.errors.test_workflow_errors")}
 
 
-def test_looking_at_a_file_starts_without_what_it_does_not_need(tmp_path):
-    (tmp_path / "none.md").write_text("none")
+def imported_by(folder, *command):
+    """Which of the slow packages a command imports, run in a folder."""
     code = (
-        "import sys; from lm_headroom.cli import main; main(['show', 'none.md']);"
-        "print([name for name in ('torch', 'scipy', 'pandas', 'pydantic', 'matplotlib') if name in sys.modules])"
+        f"import sys; from lm_headroom.cli import main; main({list(command)!r});"
+        "slow = ('torch', 'transformers', 'scipy', 'pandas', 'pydantic', 'matplotlib');"
+        "print([name for name in slow if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env={"PYTHONPATH": str(PACKAGE.parent)},
     )
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+def test_looking_at_a_file_starts_without_what_it_does_not_need(tmp_path):
+    (tmp_path / "none.md").write_text("none")
+    assert imported_by(tmp_path, "show", "none.md") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["verify", "results"],
+        ["verify", "results", "--study", "study.yaml"],
+        ["push", "results", "my-name/my-study", "--dry-run"],
+        ["status", "results"],
+        # Before tokens are counted and the machine is timed.
+        ["plan", "--source", "checkpoint", "--study", "none.yaml"],
+        ["plan", "--source", "checkpoint", "--study", "study.yaml"],
+        ["plan", "--source", "checkpoint", "--study", "study.yaml", "--hardware", "none"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_commands_that_run_no_model_start_without_torch(tmp_path, command):
+    # Of a family without a row, about which only transformers knows more.
+    source = checkpoint(tmp_path / "checkpoint")
+    resolve("tiny", str(source), None, tmp_path / "results" / "tiny" / "model.json")
+    (tmp_path / "study.yaml").write_text("models: {tiny: {source: checkpoint}}\ntasks: [copa]\nshots: [0]\n")
+    assert set(imported_by(tmp_path, *command)) <= {"pydantic"}

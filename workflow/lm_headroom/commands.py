@@ -65,12 +65,19 @@ def plan(
     Example:
         lm-headroom plan --source facebook/opt-66b --study workflow/studies/opt-66b.yaml --hardware a100-80gb
     """
-    from lm_headroom.planning.plan import plan as estimate
-    from lm_headroom.planning.power import format_power
+    from lm_headroom.planning.workload import hardware_line, prompt_files
     from lm_headroom.tasks.groups import read_with_subtasks
 
-    print(estimate(source, study, results, hardware, dtype, gpus, threads, sample))
-    print(f"\n{format_power(read_with_subtasks(study), results)}")
+    settings = read_with_subtasks(study)
+    prompt_files(settings, results)
+    if hardware != "here":
+        hardware_line(hardware, settings.dtype)
+    # Imports torch, so after whatever is refused without it.
+    from lm_headroom.planning.plan import plan as estimate
+    from lm_headroom.planning.power import format_power
+
+    print(estimate(source, settings, results, hardware, dtype, gpus, threads, sample))
+    print(f"\n{format_power(settings, results)}")
 
 
 def model(source: str, /, *, revision: str | None = None, dtype: Dtype = "float32", explain: bool = False) -> None:

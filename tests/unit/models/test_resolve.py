@@ -9,10 +9,12 @@ import pytest
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models import resolve as resolve_module
 from lm_headroom.models.location import (
     checkpoint_folder,
     has_kept_content,
     has_other_source,
+    location_file,
     needs_resolving,
     read_location,
 )
@@ -428,6 +430,29 @@ class TestContent:
         assert {path: path.stat() for path in record.parent.iterdir()} == before
         folder.rename(folder.with_name("elsewhere"))
         assert changes_since(record) is None, "it is not on this machine"
+
+    def test_a_checkpoint_that_is_as_it_was_is_not_measured_again(self, resolved, monkeypatch):
+        measured = []
+        sizes_of = resolve_module._sizes
+
+        def measure(*arguments):
+            measured.append(arguments)
+            return sizes_of(*arguments)
+
+        monkeypatch.setattr(resolve_module, "_sizes", measure)
+        assert changes_since(resolved[1]) is None
+        assert not measured
+        monkeypatch.setattr(resolve_module, "versions", lambda names: dict.fromkeys(names, "0.1"))
+        assert changes_since(resolved[1]) is None
+        assert len(measured) == 1, "another transformers may find other sizes"
+
+    @pytest.mark.parametrize("key", ["layers", "d_mlp"])
+    def test_sizes_that_were_edited_are_noticed(self, resolved, key):
+        place = location_file(resolved[1])
+        content = json.loads(place.read_text())
+        content["sizes"][key] += 1
+        place.write_text(json.dumps(content))
+        assert "the sizes beside it are not those of" in changes_since(resolved[1])
 
     def test_a_checkpoint_that_is_damaged_since_is_said(self, resolved):
         folder, record = resolved

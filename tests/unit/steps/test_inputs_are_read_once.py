@@ -14,6 +14,7 @@ from lm_headroom.artifacts.store import write, write_json
 from lm_headroom.cli import main
 from lm_headroom.models.resolve import resolve
 from lm_headroom.planning.plan import plan
+from lm_headroom.tasks.groups import read_with_subtasks
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
 from tests.conftest import SENTENCES, tiny_model
 from tests.support.read_back import read_back
@@ -172,4 +173,4 @@ def test_the_plan(results, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text("models: {tiny: {source: checkpoint}}\ntasks: [copa, piqa]\nshots: [0]\nseeds: [7]\n")
     with inputs_opened_once(results):
-        plan(str(results.parent / "checkpoint"), study, results, "cpu", None, None, 1, 100)
+        plan(str(results.parent / "checkpoint"), read_with_subtasks(study), results, "cpu", None, None, 1, 100)

@@ -38,7 +38,7 @@ def build_provenance(
         "code": code_digest(step),
         "inputs": {name: {"path": source.place, "digest": source.digest} for name, source in inputs.items()},
         "options": dict(options),
-        "packages": _versions(packages),
+        "packages": versions(packages),
         **(details or {}),
     }
 
@@ -90,15 +90,16 @@ def code_now(step: str) -> str | None:
         return None
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    versions = {}
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of packages, as far as they are installed."""
+    installed = {}
     for package in packages:
         try:
-            versions[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             # Each family of rules may have an environment of its own; absent here means not used here.
             continue
-    return versions
+    return installed
 
 
 def model_provenance(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
+from lm_headroom.artifacts.provenance import versions
+from lm_headroom.artifacts.seal import is_unchanged, sealed
 from lm_headroom.artifacts.store import WITHOUT_HEADS, ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
@@ -53,6 +55,8 @@ SHORTEST_WINDOW = 12
 """Tokens of the inputs with which interventions are proved when a model is loaded."""
 ORIGIN = "lm_headroom.json"
 """File that lm-headroom writes beside a checkpoint it made, with its origin."""
+_MEASURING = ("torch", "transformers")
+"""Packages that the sizes of a checkpoint follow from, beside its files and the code here."""
 _PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
 _DEQUANTISE = {
     "bitsandbytes": ".dequantize() of the loaded model",
@@ -110,18 +114,18 @@ def resolve(
             f"on {SHORTEST_WINDOW} before it is measured; take a model with a longer context window"
         )
     check_window(name, sizes["max_positions"], sequences, bos)
-    if chat:
-        _check_chat(path, name, REMOTE_CODE in allowed, chat)
     record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
     if commit:
         # Only for the hub: the path of a folder does not identify its content.
         record |= {"source": source, "revision": commit}
     if chat:
+        _check_chat(path, name, REMOTE_CODE in allowed, chat)
         record[CHAT] = chat.record()
     if not _is_same(out, record):
         write_record(out, record)
     place = build_location(out, path, source, revision, code_digest("models.resolve"), allowed, record.get(CHAT))
-    write_json(location_file(out), {**place, "sizes": sizes})
+    place |= {"sizes": sizes, "content": record["digest"], "packages": versions(_MEASURING)}
+    write_json(location_file(out), sealed(place))
     digests.keep()
     return record
 
@@ -205,8 +209,8 @@ def check_agrees(out: Path, record: dict[str, Any], path: Path, checkpoint: dict
 def changes_since(out: Path) -> str | None:
     """Describe how a record differs from the checkpoint on this machine, in one sentence; None if they agree.
 
-    Reads the content of files that changed since the model was resolved, and writes nothing. Also returns None if the
-    checkpoint is not on this machine.
+    Reads the content of files that changed since the model was resolved, and writes nothing. Imports torch only where
+    files, code or packages are others than then. Also returns None if the checkpoint is not on this machine.
 
     Args:
         out: the record's file.
@@ -221,8 +225,11 @@ def changes_since(out: Path) -> str | None:
         return None
     try:
         allowed = [permission for permission in PERMISSIONS if record.get(permission)]
-        config = check_checkpoint(path, record["name"], allowed)
-        sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
+        if _is_as_resolved(record, place, path, digests_of(out)):
+            config, sizes = read_json(path / CONFIG), place["sizes"]
+        else:
+            config = check_checkpoint(path, record["name"], allowed)
+            sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
         rebuilt = _build_record(path, record["name"], config, sizes, allowed, digests_of(out))
     except HeadroomError as error:
         return str(error)
@@ -231,6 +238,16 @@ def changes_since(out: Path) -> str | None:
     if wrong:
         return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {comparable[wrong]}"
     return None if place.get("sizes", sizes) == sizes else f"the sizes beside it are not those of {path}"
+
+
+def _is_as_resolved(record: dict[str, Any], place: dict[str, Any], path: Path, digests: Digests) -> bool:
+    """Whether this code, with the packages that are installed, checked and measured a checkpoint of this content."""
+    by_this_code = place.get("code") == code_digest("models.resolve") and place.get("packages") == versions(_MEASURING)
+    return (
+        by_this_code
+        and is_unchanged(place)
+        and place.get("content") == record["digest"] == digest(path, bool(record.get(REMOTE_CODE)), digests)
+    )
 
 
 def _as_folder(source: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.engine.batch_size import MAX_TOKENS
 from lm_headroom.engine.likelihood import encode, predict
@@ -37,13 +36,13 @@ from lm_headroom.planning.workload import (
     hardware_line,
     hardware_of,
     jobs,
+    prompt_files,
     recorded_loads,
     request,
 )
 from lm_headroom.progress import duration
 from lm_headroom.scoring.gradient import products
 from lm_headroom.study.config import Study
-from lm_headroom.tasks.groups import read_with_subtasks
 from lm_headroom.tasks.prompt_set import first_gold, pairs
 from lm_headroom.tasks.prompt_set import read_prompts as read_prompt_set
 
@@ -162,25 +161,13 @@ def read_prompts(
         HeadroomError: prompts are missing; explains how to render them.
     """
     loads = []
-    for task, shots, path in _prompt_files(study, results):
+    for task, shots, path in prompt_files(study, results):
         prompts = read_prompt_set(path)
         scoring = prompts.rows(IMPORTANCE, chat)
         tables = [(first_gold(scoring), False), (scoring, True), (prompts.rows(EVALUATION, chat), True)]
         counted = [_sampled(table, tokenizer, max_positions, sample, study, share) for table, share in tables]
         loads.append(CountedPrompts(Prompts(task, shots, *counted), path, prompts.artifact.provenance))
     return loads
-
-
-def _prompt_files(study: Study, results: Path) -> Iterator[tuple[str, int, Path]]:
-    for task in study.all_tasks:
-        for shots in study.shots:
-            path = results / path_of("prompts", task=task, shot=shots, seed=study.seeds[0])
-            if not path.is_file():
-                raise HeadroomError(
-                    f"{path}: no such prompts; tokens are counted on them. Render them first, which needs no model: "
-                    "snakemake prompts --configfile STUDY"
-                )
-            yield task, shots, path
 
 
 def requests(study: Study, prompts: Mapping[Path, Mapping[str, Any]], costs: Costs) -> dict[str, Request]:
@@ -249,7 +236,7 @@ def format_plan(
 
 def plan(
     source: str,
-    study: Path,
+    study: Study,
     results: Path,
     hardware: str,
     dtype: str | None,
@@ -261,7 +248,7 @@ def plan(
 
     Args:
         source: a checkpoint folder (only its config and tokenizer are read) or a hub name.
-        study: the study file.
+        study: the typed study.
         results: the results folder with the prompts.
         hardware: an entry of ``workflow/hardware.yaml``, or ``here``.
         dtype: number format; None for the study's.
@@ -271,8 +258,7 @@ def plan(
     """
     from transformers import AutoTokenizer
 
-    settings = read_with_subtasks(study)
-    settings = settings.model_copy(update={"dtype": dtype or settings.dtype, "gpus": gpus or settings.gpus})
+    settings = study.model_copy(update={"dtype": dtype or study.dtype, "gpus": gpus or study.gpus})
     # Of a model on the hub, all but its weights.
     folder = source if Path(source).is_dir() else fetch(source, None, lambda *_: list(SMALL_FILES), lambda _: None)
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from lm_headroom.artifacts.catalogue import path_of
 from lm_headroom.engine.batch_size import ITEM_SIZES, fitting_tokens
 from lm_headroom.errors import HeadroomError, nearest
 from lm_headroom.models.location import location_file, read_location
@@ -365,6 +366,26 @@ def recorded_prompts(path: str, changed: int) -> Prompts:
     from lm_headroom.artifacts.store import provenance
 
     return recorded_loads(Path(path), provenance(Path(path)))
+
+
+def prompt_files(study: Study, results: Path) -> list[tuple[str, int, Path]]:
+    """List the prompts of a study: task, number of shots and file of each.
+
+    Raises:
+        HeadroomError: some are missing; explains how to render them.
+    """
+    files = [
+        (task, shots, results / path_of("prompts", task=task, shot=shots, seed=study.seeds[0]))
+        for task in study.all_tasks
+        for shots in study.shots
+    ]
+    missing = next((path for *_, path in files if not path.is_file()), None)
+    if missing is not None:
+        raise HeadroomError(
+            f"{missing}: no such prompts; tokens are counted on them. Render them first, which needs no model: "
+            "snakemake prompts --configfile STUDY"
+        )
+    return files
 
 
 def recorded_loads(path: Path, provenance: Mapping[str, Any]) -> Prompts:
