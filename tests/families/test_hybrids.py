@@ -24,6 +24,7 @@ from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.sizes import model_sizes
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.pruned.model import check_architecture
 from lm_headroom.scoring.choosing import choosing_products
@@ -283,7 +284,7 @@ def test_heads_of_layers_without_are_refused_by_name(tmp_path, lfm2):
 
 
 def test_costs_count_attention_where_there_is_some(lfm2):
-    sizes = architectures.model_sizes(lfm2.model)
+    sizes = model_sizes(lfm2.model)
     assert sizes["without_heads"] == [0, 2]
     load = Load(10, 50, 1)
     mixed, everywhere = (Costs.from_sizes(s, 4) for s in (sizes, sizes | {"without_heads": []}))

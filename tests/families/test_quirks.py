@@ -17,7 +17,7 @@ from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.engine.unembedding import logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
-from lm_headroom.models.sizes import model_from_config, with_layers
+from lm_headroom.models.sizes import model_from_config, model_sizes, with_layers
 from lm_headroom.planning.plan import measure_rates
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
@@ -315,7 +315,7 @@ class TestWindows:
 
     def test_all_are_found(self, served, name):
         assert served(name).max_positions == (2048 if name.startswith("bloom") else WINDOW)
-        assert architectures.model_sizes(served(name).skeleton)["max_positions"] == served(name).max_positions
+        assert model_sizes(served(name).skeleton)["max_positions"] == served(name).max_positions
 
 
 class TestPlans:

@@ -13,11 +13,11 @@ SENTENCES = [
 
 
 def tiny_config(family: str, vocabulary: int) -> Any:
-    """A model of three layers; LLaMA with grouped key-value heads, so that groups are tested everywhere.
+    """A model of three layers: OPT, OLMoE with four experts, or LLaMA, all but OPT with grouped key-value heads.
 
     ``opt-350m`` is OPT with the quirks of its 350m: norms after their blocks, embeddings of another width.
     """
-    from transformers import LlamaConfig, OPTConfig
+    from transformers import LlamaConfig, OlmoeConfig, OPTConfig
 
     if family in ("opt", "opt-350m"):
         quirks = family == "opt-350m"
@@ -25,6 +25,12 @@ def tiny_config(family: str, vocabulary: int) -> Any:
             vocab_size=vocabulary, hidden_size=24, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=256, word_embed_proj_dim=16 if quirks else 24, do_layer_norm_before=not quirks,
             init_std=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+    if family == "olmoe":
+        return OlmoeConfig(
+            vocab_size=vocabulary, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, num_experts=4,
+            num_experts_per_tok=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )  # fmt: skip
     return LlamaConfig(
         vocab_size=vocabulary, hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,

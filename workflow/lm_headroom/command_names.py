@@ -2,8 +2,8 @@
 
 GROUPS = {
     "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
-    "Score": "score-heads score-head-knockouts score-ffns select-ffns score-induction aggregate-heads aggregate-ffns "
-    "average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
+    "Score": "score-heads score-head-knockouts score-ffns select-ffns score-experts score-induction aggregate-heads "
+    "aggregate-ffns average-seeds rank-heads rank-heads-iteratively rank-custom learn-mask",
     "Evaluate": "evaluate-pruned evaluate-joint evaluate-transfer evaluate-custom ablate-induction",
     "Analyse": "correlate-tasks correlate-shots correlate-oracle retain-capacity compare",
     "Report": "figure table page findings",

@@ -18,9 +18,17 @@ from cyclopts import Parameter
 
 from lm_headroom.study.choices import AblationKind, AddBos, Aggregation, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
-from lm_headroom.study.criteria import task_criteria
+from lm_headroom.study.criteria import expert_criteria, task_criteria
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import NAMED_CONTROLS, REVERSED, drawn_with, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import (
+    EXPERT_CRITERIA,
+    NAMED_CONTROLS,
+    REVERSED,
+    drawn_with,
+    expert_controls,
+    ffn_controls,
+    head_controls,
+)
 
 Command = Callable[..., None]
 CONTROLS = f"reversed, random_N, {', '.join(NAMED_CONTROLS[:-1])} or {NAMED_CONTROLS[-1]}"
@@ -115,6 +123,19 @@ def _ffn_control(text: str) -> str:
     raise ValueError(f"{text!r} is no control ranking of FFNs; expected {REVERSED}, random_N or one of {known}")
 
 
+def _expert_criterion(text: str) -> str:
+    if text in expert_criteria():
+        return text
+    raise ValueError(f"{text!r}: expected one of {', '.join(expert_criteria())}")
+
+
+def _expert_control(text: str) -> str:
+    if expert_controls([text]):
+        return text
+    known = ", ".join(EXPERT_CRITERIA)
+    raise ValueError(f"{text!r} is no control ranking of experts; expected {REVERSED}, random_N or one of {known}")
+
+
 def _control(text: str) -> str:
     if text in (REVERSED, *NAMED_CONTROLS) or drawn_with(text) is not None:
         return text
@@ -173,6 +194,8 @@ TokenBudget = Annotated[int | None, converter(_whole(1, word="auto"))]
 RankingNames = Annotated[Sequence[str], converter(_ranking_name)]
 HeadCriterion = Annotated[str, converter(_head_criterion)]
 FfnControls = Annotated[Sequence[str], converter(_ffn_control), Parameter(consume_multiple=True)]
+ExpertCriterion = Annotated[str, converter(_expert_criterion)]
+ExpertControls = Annotated[Sequence[str], converter(_expert_control), Parameter(consume_multiple=True)]
 Controls = Annotated[Sequence[str], converter(_control), Parameter(consume_multiple=True)]
 Models = Annotated[Sequence[ComparedModel], converter(_compared), Parameter(accepts_keys=False, n_tokens=-1)]
 Points = Annotated[float | None, converter(_number_to(100, "percentage points"))]

@@ -88,6 +88,8 @@ class TestPaths:
         lacking = {row.name for row in CATALOGUE if not row.paths(without)}
         assert lacking == {
             *(
+                "expert_importance",
+                "expert_ranking",
                 "ffn_selection",
                 "head_oracle",
                 "iterative_ranking",

@@ -12,9 +12,9 @@ import pytest
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import provenance, write
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architectures import model_sizes
 from lm_headroom.models.location import location_file, read_location
 from lm_headroom.models.resolve import resolve
+from lm_headroom.models.sizes import model_sizes
 from lm_headroom.planning import plan, workload
 from lm_headroom.planning.costs import Costs
 from lm_headroom.tasks.prompt_sizes import prompt_sizes

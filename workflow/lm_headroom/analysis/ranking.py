@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,33 @@ def rank_ffns(scores: Array) -> list[int]:
         scores: importance, [layer].
     """
     return [layer for layer, _ in rank_heads(scores[:, None])]
+
+
+def in_pruning_order(order: Sequence[tuple[int, int]], kept: int, number: int) -> list[tuple[int, int]]:
+    """Experts in an order whose every part that prunes leaves each layer ``kept``; those that it must keep come last.
+
+    Args:
+        order: (layer, expert), the least important first.
+        kept: experts that each layer keeps at least: as many as it sends a token to.
+        number: experts of each layer.
+
+    Example:
+        >>> in_pruning_order([(0, 1), (0, 0), (1, 0), (1, 1)], kept=1, number=2)
+        [(0, 1), (1, 0), (0, 0), (1, 1)]
+    """
+    pruned: Counter[int] = Counter()
+    first: list[tuple[int, int]] = []
+    last: list[tuple[int, int]] = []
+    for layer, expert in order:
+        pruned[layer] += 1
+        (first if pruned[layer] <= number - kept else last).append((layer, expert))
+    return first + last
+
+
+def removable(grid: tuple[int, int], kept: int) -> int:
+    """How many experts can be pruned: all but those that each layer keeps; see :func:`in_pruning_order`."""
+    layers, number = grid
+    return layers * (number - kept)
 
 
 def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:

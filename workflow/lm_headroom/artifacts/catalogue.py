@@ -97,7 +97,9 @@ def _tasks(*lists: str, aggregate: bool = False) -> Cells:
 
 
 def _curves(study: Study) -> Iterator[Mapping[str, str]]:
-    for component, rankings in (("heads", study.head_rankings), ("ffns", study.ffn_rankings)):
+    experts = dict.fromkeys(study.expert_tasks, study.experts.rankings)
+    by_component = (("heads", study.head_rankings), ("ffns", study.ffn_rankings), ("experts", experts))
+    for component, rankings in by_component:
         for task, names in rankings.items():
             yield from ({"component": component, "task": task, "ranking": name} for name in names)
 
@@ -138,6 +140,9 @@ CATALOGUE = (
     Artifact("head_oracle", f"{{model}}/head_oracle/{{task}}/{CELL}.parquet", "score_head_knockouts", "importance",
              "for the tasks of `head_oracle`: loss, answers and log-likelihoods without each head alone",
              _tasks("oracle_tasks")),
+    Artifact("expert_importance", f"{{model}}/expert_importance/{{task}}/{CELL}.parquet", "score_experts", "importance",
+             "with `experts.levels`: importance of the experts of each layer, by every criterion",
+             _tasks("expert_tasks")),
     Artifact("ranking", f"{{model}}/ranking/heads/{{task}}/{CELL}.parquet", "score_heads", "importance",
              "heads, least important first; the task may be `aggregate`", _tasks("all_tasks", aggregate=True)),
     Artifact("iterative_ranking", f"{{model}}/ranking/heads_iterative/{{task}}/{CELL}.parquet",
@@ -146,6 +151,8 @@ CATALOGUE = (
              _tasks("iterative_tasks")),
     Artifact("ffn_ranking", f"{{model}}/ranking/ffns/{{task}}/{CELL}.parquet", "score_ffns", "importance",
              "FFNs, least important first; the task may be `aggregate`", _tasks("tasks", aggregate=True)),
+    Artifact("expert_ranking", f"{{model}}/ranking/experts/{{task}}/{CELL}.parquet", "score_experts", "importance",
+             "with `experts.levels`: experts in the order in which they are pruned", _tasks("expert_tasks")),
     Artifact("custom_ranking", f"{{model}}/ranking/{{component}}_custom/{{ranking}}/{{task}}/{CELL}.parquet",
              "rank_custom", "curves", "of each of `rankings`: heads or FFNs by scores of your own, least important "
              "first", _custom),
@@ -154,7 +161,7 @@ CATALOGUE = (
              "learned mask closes them", _learned),
     Artifact("pruned_eval", f"{{model}}/pruned_eval/{{component}}/{{task}}/{CELL}/{{ranking}}.parquet",
              "evaluate_pruned", "curves",
-             "answers and log-likelihoods per pruning level; components: `heads`, `ffns`; rankings: `own`, "
+             "answers and log-likelihoods per pruning level; components: `heads`, `ffns`, `experts`; rankings: `own`, "
              "`aggregate`, `iterative`, controls, `rankings`, `learned`, `highest_srcc`, `lowest_srcc`, "
              "`other_documents`",
              _curves),

@@ -1,4 +1,4 @@
-"""The ranking artifacts: heads, and FFNs, from least to most important."""
+"""The ranking artifacts: heads, FFNs, and experts, from least to most important."""
 
 import pyarrow as pa
 
@@ -23,4 +23,15 @@ FFN_RANKING = ArtifactSchema(
         Column("score", pa.float64(), "importance that the rank comes from"),
     ),
     grids=(("layer",), ("rank",)),
+)
+
+EXPERT_RANKING = ArtifactSchema(
+    "expert_ranking",
+    (
+        Column("rank", pa.int32(), "0 = pruned first: least important, and one that its layer can lose"),
+        Column("layer", pa.int32(), "layer, from 0"),
+        Column("expert", pa.int32(), "expert, from 0"),
+        Column("score", pa.float64(), "importance that the rank comes from"),
+    ),
+    grids=(("layer", "expert"), ("rank",)),
 )

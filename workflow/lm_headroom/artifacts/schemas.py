@@ -12,6 +12,7 @@ from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.cross_shot import CROSS_SHOT
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
+from lm_headroom.artifacts.expert_importance import EXPERT_IMPORTANCE
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
@@ -24,7 +25,7 @@ from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
-from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.seed_scores import SEED_SCORES
 
 SCHEMAS = (
@@ -35,6 +36,8 @@ SCHEMAS = (
     CROSS_SHOT,
     CROSS_TASK,
     CUSTOM_RANKING,
+    EXPERT_IMPORTANCE,
+    EXPERT_RANKING,
     FFN_GRADIENT,
     FFN_IMPORTANCE,
     FFN_RANKING,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lm_headroom.engine import attention_adapters
+from lm_headroom.engine.expert_interventions import attach_experts
 from lm_headroom.engine.interventions import IMPLEMENTATION, Capture, Interventions, Layout, TreeMask
 from lm_headroom.engine.rounding import (
     TIMES_WRITTEN_OUT,
@@ -68,6 +69,7 @@ def attach(model: Any) -> Interventions:
         for module in modules:
             first, last = module is modules[0], module is modules[-1]
             module.forward = partial(interventions.run_ffn, number, first, last, module.forward)
+    interventions.experts = attach_experts(model, model.config.model_type)
     for number, norm in enumerate(norms or ()):
         norm.forward = partial(interventions.run_ffn_norm, number, norm.forward)
     if row.adapter:

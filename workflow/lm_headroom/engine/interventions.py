@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
 from lm_headroom.engine.cut_maps import CutMap, cut_map, open_heads
+from lm_headroom.engine.expert_interventions import ExpertInterventions
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
@@ -152,6 +153,7 @@ class Interventions:
         self._ffn_results = ffn_results
         self._norms_ffns = norms_ffns
         self.calls: Counter[int] = Counter()
+        self.experts = ExpertInterventions("", {})
         self._gates: Tensor | None = None
         self._closed: list[bool] = []
         self._empty: list[bool] = []

@@ -288,8 +288,9 @@ def likelihoods(
     progress: Progress | None = None,
     cache: ResumeCache = NO_CACHE,
     ablation: Ablation = ZERO,
+    without_experts: Iterable[tuple[int, int]] = (),
 ) -> Likelihoods:
-    """Compute the log-likelihood of each continuation, with heads gated and the FFNs of some layers left out.
+    """Compute the log-likelihood of each continuation, with heads gated and FFNs or experts left out.
 
     Args:
         loaded: the model.
@@ -299,13 +300,14 @@ def likelihoods(
         progress: advanced by documents.
         cache: holds finished documents.
         ablation: what pruned heads and FFNs give.
+        without_experts: experts that the routers do not choose, as (layer, expert).
 
     Raises:
-        HeadroomError: a log-likelihood is not finite; names document and layer.
+        HeadroomError: a log-likelihood is not finite; names document and layer; or a layer would keep too few experts.
     """
     results = Likelihoods(batches.n_sequences)
-    ffns = sorted(set(without_ffns))
-    with open_unit(cache, batches, gates, ffns, ablation) as unit:
+    ffns, experts = sorted(set(without_ffns)), sorted(set(without_experts))
+    with open_unit(cache, batches, gates, ffns, ablation, experts) as unit:
         for number, entry in unit.done.items():
             results.restore(batches.sequence_slice(number), **entry)
         if progress:
@@ -318,6 +320,7 @@ def likelihoods(
             interventions.replacing(ablation.replacements),
             interventions.gates(gates),
             interventions.without_ffns(ffns),
+            interventions.experts.without(experts),
         ):
             for batch, values in batches.each(lambda batch: predict_checked(loaded, batch), done):
                 results.add(values)
@@ -335,13 +338,15 @@ def open_unit(
     gates: Tensor | None = None,
     without_ffns: Sequence[int] = (),
     ablation: Ablation = ZERO,
+    without_experts: Sequence[tuple[int, int]] = (),
 ) -> WorkUnit:
     """Open the work unit of an evaluation: one entry per document, see :meth:`Likelihoods.entry`.
 
     The whole model's is the same whatever pruned components would give.
     """
     key = [] if gates is None and not without_ffns else ablation.key
-    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns), *key)}"
+    experts = [list(without_experts)] if without_experts else []
+    name = f"likelihoods-{digest(None if gates is None else gates.tolist(), list(without_ffns), *experts, *key)}"
     return cache.unit(name, batches.keys, ENTRY, batches.sizes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lm_headroom.engine import batch_size
-from lm_headroom.models import architectures
+from lm_headroom.models.sizes import model_sizes
 
 MIB = 2**20
 _CGROUP = Path("/sys/fs/cgroup")
@@ -37,7 +37,7 @@ def _read_entry(path: Path, name: str) -> int:
 
 def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool = False) -> int:
     """Estimate the bytes of a token of a batch; see :func:`lm_headroom.engine.batch_size.bytes_per_token`."""
-    sizes = architectures.model_sizes(model)
+    sizes = model_sizes(model)
     return batch_size.bytes_per_token(
         sizes["d_model"], sizes["d_mlp"], sizes["layers"], _item_size(model), keeps_layers, differentiates
     )
@@ -45,7 +45,7 @@ def bytes_per_token(model: Any, keeps_layers: bool = False, differentiates: bool
 
 def logit_bytes(model: Any) -> int:
     """Bytes of the logits of one chunk of positions."""
-    return batch_size.logit_bytes(architectures.model_sizes(model)["vocabulary"], _item_size(model))
+    return batch_size.logit_bytes(model_sizes(model)["vocabulary"], _item_size(model))
 
 
 def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:

@@ -399,37 +399,6 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
     return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 
-def model_sizes(model: Any) -> dict[str, Any]:
-    """Measure the sizes that determine costs and memory; a model on the meta device suffices.
-
-    Returns:
-        layers, heads, key_value_heads, d_head, d_model, d_mlp, vocabulary, max_positions (largest number of input
-        tokens), parameters (of the whole model), attention and ffn (parameters of one layer's linear maps, on average,
-        which each token is multiplied by; maps of what mixes tokens in layers without heads count as attention's),
-        unembedding (its parameters); and, where some layers have no heads, without_heads (their numbers).
-    """
-    layout, unembedding = head_layout(model), model.get_output_embeddings().weight
-    maps = [sum(p.weight.numel() for p in layer) for layer in projections(model).values()]
-    maps += [sum(p.numel() for p in mixer.parameters() if p.dim() > 1) for mixer in mixers(model).values()]
-    modules = ffn_modules(model)
-    ffns = [sum(p.numel() for m in layer for p in m.parameters() if p.dim() > 1) for layer in modules]
-    return {
-        "layers": layout.layers,
-        "heads": layout.heads,
-        "key_value_heads": layout.key_value_heads,
-        "d_head": layout.d_head,
-        "d_model": text_config(model).hidden_size,
-        "d_mlp": max(p.shape[0] for m in modules[0] for p in m.parameters()),
-        "vocabulary": unembedding.shape[0],
-        "max_positions": max_positions(model.config),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "attention": round(sum(maps) / len(maps)),
-        "ffn": round(sum(ffns) / len(ffns)),
-        "unembedding": unembedding.numel(),
-        **({"without_heads": list(layout.without_heads)} if layout.without_heads else {}),
-    }
-
-
 def ffn_parameters(model: Any, layer: int) -> int:
     """Count the parameters removed with an FFN: its own, and its norms' unless they act on the residual stream."""
     row, block = architecture_of(model), layers(model)[layer]

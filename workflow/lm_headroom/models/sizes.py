@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from lm_headroom.models import architectures
+from lm_headroom.models.experts import ExpertBlock, expert_blocks
 
 NEUTRAL = {
     "output_attentions": False,
@@ -74,10 +76,62 @@ def with_layers(config: Any, n_layers: int) -> Any:
 
 
 def checkpoint_sizes(path: Path, trust: bool = False) -> dict[str, Any]:
-    """Sizes (:func:`lm_headroom.models.architectures.sizes`) of a checkpoint folder's model; trusted code may run.
+    """Sizes (:func:`model_sizes`) of a checkpoint folder's model; trusted code may run.
 
     Raises:
         HeadroomError: the architecture is not supported.
         OSError, ValueError: transformers cannot read the configuration.
     """
-    return architectures.model_sizes(model_from_config(read_config(path, trust), trust=trust))
+    return model_sizes(model_from_config(read_config(path, trust), trust=trust))
+
+
+def model_sizes(model: Any) -> dict[str, Any]:
+    """Measure the sizes that determine costs and memory; a model on the meta device suffices.
+
+    Returns:
+        layers, heads, key_value_heads, d_head, d_model, d_mlp, vocabulary, max_positions (largest number of input
+        tokens), parameters (of the whole model), attention and ffn (parameters of one layer's linear maps, on average,
+        which each token is multiplied by: of experts those that it is sent to; maps of what mixes tokens in layers
+        without heads count as attention's), unembedding (its parameters); where some layers have no heads,
+        without_heads (their numbers); where layers have experts, experts (their number over all layers).
+    """
+    layout, unembedding = architectures.head_layout(model), model.get_output_embeddings().weight
+    maps = [sum(p.weight.numel() for p in layer) for layer in architectures.projections(model).values()]
+    maps += [
+        sum(p.numel() for p in mixer.parameters() if p.dim() > 1) for mixer in architectures.mixers(model).values()
+    ]
+    blocks, modules = expert_blocks(model), architectures.ffn_modules(model)
+    widths = [_width(p, blocks.get(n)) for n, layer in enumerate(modules) for part in layer for p in part.parameters()]
+    ffns = [_ffn_maps(layer, blocks.get(number)) for number, layer in enumerate(modules)]
+    return {
+        "layers": layout.layers,
+        "heads": layout.heads,
+        "key_value_heads": layout.key_value_heads,
+        "d_head": layout.d_head,
+        "d_model": architectures.text_config(model).hidden_size,
+        "d_mlp": max(widths),
+        "vocabulary": unembedding.shape[0],
+        "max_positions": architectures.max_positions(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "attention": round(sum(maps) / len(maps)),
+        "ffn": round(sum(ffns) / len(ffns)),
+        "unembedding": unembedding.numel(),
+        **({"experts": sum(block.number for block in blocks.values())} if blocks else {}),
+        **({"without_heads": list(layout.without_heads)} if layout.without_heads else {}),
+    }
+
+
+def _ffn_maps(modules: Sequence[Any], block: ExpertBlock | None) -> int:
+    """Parameters of an FFN's linear maps that a token is multiplied by."""
+    total = sum(p.numel() for module in modules for p in module.parameters() if p.dim() > 1)
+    if block is None:
+        return total
+    stacked = sum(p.numel() for p in block.experts.parameters() if p.dim() > 1)
+    return total - stacked + stacked * block.top_k // block.number
+
+
+def _width(parameter: Any, block: ExpertBlock | None) -> int:
+    """Numbers that a linear map of an FFN gives per token, at most: of stacked experts, those that it is sent to."""
+    if block is not None and parameter.dim() == 3 and parameter.shape[0] == block.number:
+        return int(block.top_k * max(parameter.shape[1:]))
+    return int(parameter.shape[0])

@@ -47,6 +47,7 @@ class Costs:
         item_size: bytes of a number.
         token_bytes: a batch's bytes per token: in a pass, in the FFN oracle, in a backward pass.
         logit_bytes: bytes of one chunk of logits.
+        experts: number of experts of all layers.
     """
 
     layers: int
@@ -60,10 +61,11 @@ class Costs:
     item_size: int
     token_bytes: tuple[int, int, int]
     logit_bytes: int
+    experts: int = 0
 
     @classmethod
     def from_sizes(cls, sizes: Mapping[str, Any], item_size: int) -> Costs:
-        """Compute the costs of a model from its sizes (:func:`lm_headroom.models.architectures.sizes`), in numbers of
+        """Compute the costs of a model from its sizes (:func:`lm_headroom.models.sizes.model_sizes`), in numbers of
         ``item_size`` bytes."""
         batch = (sizes["d_model"], sizes["d_mlp"], sizes["layers"], item_size)
         names = ("layers", "heads", "d_head", "parameters", "attention", "ffn", "unembedding")
@@ -77,6 +79,7 @@ class Costs:
                 bytes_per_token(*batch, differentiates=True),
             ),
             logit_bytes=logit_bytes(sizes["vocabulary"], item_size),
+            experts=sizes.get("experts", 0),
         )
 
     @property
@@ -119,6 +122,11 @@ class Costs:
         total = self.attending * self.heads
         restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
         return self.forward(load) + restarts * min(n_heads or total, total) / self.layers
+
+    def expert_oracle(self, load: Load) -> float:
+        """Compute the operations of the oracle of experts: a whole pass, and one from its layer on per expert."""
+        restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
+        return self.forward(load) + restarts * self.experts / self.layers
 
     def induction(self, lengths: Sequence[int]) -> float:
         """Compute the operations of prefix matching and copying for sequences of ``lengths`` tokens."""

@@ -24,7 +24,7 @@ from lm_headroom.models import architectures
 from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import SMALL_FILES
 from lm_headroom.models.hub import fetch
-from lm_headroom.models.sizes import model_from_config, read_config, with_layers
+from lm_headroom.models.sizes import model_from_config, model_sizes, read_config, with_layers
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.planning.requests import gpus_of_job
 from lm_headroom.planning.workload import (
@@ -52,7 +52,7 @@ REPEATS = 5
 
 def costs_of(model: Any) -> Costs:
     """Compute the costs of a model; one on the meta device suffices."""
-    return Costs.from_sizes(architectures.model_sizes(model), model.get_output_embeddings().weight.element_size())
+    return Costs.from_sizes(model_sizes(model), model.get_output_embeddings().weight.element_size())
 
 
 def load_of(batches: Batches) -> Load:

@@ -23,7 +23,7 @@ from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
 from lm_headroom.study.criteria import CHOOSING
-from lm_headroom.study.ranking_names import LEARNED
+from lm_headroom.study.ranking_names import LEARNED, ORACLES
 from lm_headroom.workflow_files import WORKFLOW
 
 GIB = 2**30
@@ -46,7 +46,7 @@ DEFAULT_REQUEST = (32_000, 24 * 60)
 """MB and minutes if nothing is known about a job."""
 PASS, ORACLE, BACKWARD = range(3)
 MEMORY_PROFILES = {
-    **dict.fromkeys(("score_heads", "rank_heads_iteratively", "rank_custom", "learn_mask"), BACKWARD),
+    **dict.fromkeys(("score_heads", "score_experts", "rank_heads_iteratively", "rank_custom", "learn_mask"), BACKWARD),
     **dict.fromkeys(("score_ffns", "select_ffns", "score_head_knockouts"), ORACLE),
 }
 """Kind of pass that determines a job's memory, by rule; others are forward passes. See ``Costs.token_bytes``."""
@@ -185,6 +185,13 @@ def operations(rule: str, study: Study, costs: Costs, prompts: Prompts | None) -
     if rule == "learn_mask":
         passes = study.learned_mask.passes
         return passes * costs.forward(prompts.scoring), passes * costs.backward(prompts.scoring)
+    if rule == "score_experts":
+        levels, experts = len(study.experts.levels_with_zero) - 1, study.experts
+        ahead = costs.forward(prompts.scoring)
+        ahead += (1 + levels * len(experts.rankings)) * costs.forward(prompts.evaluation)
+        if set(experts.controls) & set(ORACLES):
+            ahead += costs.expert_oracle(prompts.scoring_choices)
+        return ahead, costs.backward(prompts.scoring)
     # `resample` keeps activations of a few scoring documents: at most the pass over all that `mean` takes.
     replaced = len(study.kinds_beside_zero(rule)) * costs.activations(prompts.scoring)
     return _evaluation(rule, study, costs, prompts) + replaced, 0.0
@@ -256,6 +263,7 @@ def jobs(study: Study, prompts: Sequence[Prompts], costs: Costs, hardware: Hardw
     tasks_of: dict[str, Sequence[str]] = {
         "score_heads": study.all_tasks,
         "score_ffns": study.tasks,
+        "score_experts": study.expert_tasks,
         "evaluate_own": study.all_tasks,
         "rank_heads_iteratively": study.iterative_tasks,
         "evaluate_iterative": study.iterative_tasks,

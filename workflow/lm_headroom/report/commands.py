@@ -58,6 +58,7 @@ def figure(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
+    experts: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -84,6 +85,7 @@ def figure(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
+        experts: rankings of experts that were evaluated, the own one first.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -118,6 +120,7 @@ def table(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
+    experts: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -142,6 +145,7 @@ def table(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
+        experts: rankings of experts that were evaluated, the own one first.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -190,6 +194,7 @@ def page(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
+        experts: rankings of experts that were evaluated, the own one first.
         models: models to compare, each as NAME, NAME,group=G or NAME,group=G,step=N.
         outcomes: what evaluations are judged by, each with its margin, such as accuracy=2; accuracy by default.
         iterative: heads were also pruned under the iterative ranking.
@@ -214,6 +219,7 @@ def findings(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
+    experts: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -234,6 +240,7 @@ def findings(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
+        experts: rankings of experts that were evaluated, the own one first.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

@@ -99,8 +99,12 @@ def _curves(component: str, *rankings: str) -> Paths:
     """Curves of the study's tasks; rankings that the study lacks are left out."""
 
     def names(study: Study) -> list[str]:
-        by_component = {"heads": study.own_rankings[1:], "ffns": study.pruning.ffn_controls}
-        controls = [*by_component[component], *study.custom_rankings(component)]
+        by_component = {
+            "heads": [*study.own_rankings[1:], *study.custom_rankings("heads")],
+            "ffns": [*study.pruning.ffn_controls, *study.custom_rankings("ffns")],
+            "experts": study.experts.rankings[1:],
+        }
+        controls = by_component[component]
         return [name for ranking in rankings for name in (controls if ranking == "controls" else [ranking])]
 
     return _read("pruned_eval", component=component, task=_tasks, ranking=names)
@@ -116,6 +120,7 @@ _AGGREGATE_HEADS = _curves("heads", AGGREGATE)
 _ALL_HEADS = _curves("heads", "own", "controls", AGGREGATE, "iterative")
 _OWN_FFNS = _curves("ffns", "own")
 _ALL_FFNS = _curves("ffns", "own", "controls")
+_ALL_EXPERTS = _curves("experts", "own", "controls")
 _OTHER_FFNS = _together(_read("ffn_selection"), _curves("ffns", "other_documents"))
 _FFNS = _read("ffn_importance", task=_tasks)
 _JOINT = _read("joint_eval")
@@ -290,6 +295,7 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
         "controls": sorted(set(study.pruning.controls) - set(study.ffn_oracles)),
         "custom_heads": study.custom_heads,
         "custom_ffns": [*study.ffn_oracles, *study.custom_ffns],
+        "experts": study.experts.rankings,
         "transfer": study.transfer_tasks,
         "unseen": study.unseen,
         "ablated": study.ablated_tasks,
@@ -430,8 +436,8 @@ _BY_TASK: dict[str, Any] = {
 _INDUCED: dict[str, Any] = {"has": ARTIFACTS["prefix_matching"].has}
 _LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
 _COMPARES: dict[str, Any] = {
-    "options": (*_MATRIX, *_RANKINGS, "margin", "iterative"),
-    "has": lambda study: study.compares_rankings,
+    "options": (*_MATRIX, *_RANKINGS, "experts", "margin", "iterative"),
+    "has": lambda study: study.compares_rankings or bool(study.expert_tasks),
 }
 _HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}
 
@@ -463,7 +469,9 @@ def _has_outcome(has: Callable[[Study], bool], outcome: Outcome, study: Study) -
 
 _TRUE_RISES = _together(_read("oracle_agreement"), _ORACLES)
 _CRITERIA = _together(_read("head_importance", task=_tasks), _read("prefix_matching"), _TRUE_RISES)
-_COMPARED = _together(_prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS)
+_COMPARED = _together(
+    _prompts("tasks"), _curves("heads", "own", "controls", "iterative"), _ALL_FFNS, _FFNS, _ALL_EXPERTS
+)
 
 
 PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
@@ -501,6 +509,11 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     *_by_outcome(Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
             "Figure: without induction heads", "induction_ablation", "report.figures.induction_ablation:draw",
             _ABLATION, (*_MATRIX, "ablated"), title="accuracy without induction heads, as a figure", **_HAS_ABLATION)),
+    *_by_outcome(Product("figure", "experts_pruned", "{model}/figures/experts_pruned-seed{seed}", "pruned evaluation",
+            "accuracy with experts pruned", "experts_pruned", "report.figures.fig05:draw",
+            _together(_prompts("tasks"), _ALL_EXPERTS), (*_MATRIX, "experts"), arguments={"component": "experts"},
+            has=lambda study: bool(study.expert_tasks),
+            title="with `experts.levels`: accuracy with the least important experts pruned")),
     *_by_outcome(Product("figure", "prunable_share", "{model}/figures/prunable_share-seed{seed}", "pruned evaluation",
             "Prunable share by criterion", "prunable_share", "report.figures.prunable_share:draw", _COMPARED,
             title="how much each criterion lets one prune, as a figure", **_COMPARES)),

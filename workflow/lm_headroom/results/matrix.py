@@ -17,7 +17,9 @@ from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import ABLATED_OWN, ffn_controls, head_controls
 
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
-"""What can be pruned, and what figures and findings call it."""
+"""What every decoder can lose, and what figures and findings call it."""
+NAMES: dict[Component, str] = {**COMPONENTS, "experts": "experts"}
+"""The same of all that can be pruned."""
 AVERAGE = "average"
 """What tables and figures have in a task's place for the average over tasks."""
 ONE_PARTNER = "highest_and_lowest_srcc"
@@ -47,6 +49,7 @@ class ResultsMatrix:
         outcomes: the same where there are several; ``judges`` has a matrix of each.
         custom_heads, custom_ffns: further rankings of heads alone and of FFNs alone: the user's own, and oracles
             that heads lack.
+        experts: rankings under which experts were evaluated, the own one first; empty where they were not.
     """
 
     results: Path
@@ -67,6 +70,12 @@ class ResultsMatrix:
     outcomes: tuple[JudgedOutcome, ...] = ()
     custom_heads: tuple[str, ...] = ()
     custom_ffns: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What was pruned."""
+        return (*COMPONENTS, "experts") if self.experts else tuple(COMPONENTS)
 
     @property
     def averages(self) -> tuple[str, ...]:
@@ -74,7 +83,9 @@ class ResultsMatrix:
         return (AVERAGE,) if len(self.tasks) > 1 else ()
 
     def beside_own(self, component: Component) -> list[str]:
-        """Rankings of heads, or FFNs, that were evaluated beside the own one: controls and the user's own."""
+        """Rankings of a component that were evaluated beside the own one: controls and the user's own."""
+        if component == "experts":
+            return list(self.experts[1:])
         if component == "heads":
             return [*head_controls(self.controls), *self.custom_heads]
         return [*ffn_controls(self.controls), *self.custom_ffns]

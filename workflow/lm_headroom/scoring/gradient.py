@@ -301,14 +301,8 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         if layer not in attended:
             attended[layer] = attention_statistics(q[0], k[0], attention_spec, [t.columns for t in batch.trees])
 
-    def loss(log_p: Tensor) -> Tensor:
-        weights = torch.as_tensor(
-            1 / n_targets[batch.sequence_ids.cpu().numpy()], device=log_p.device, dtype=log_p.dtype
-        )
-        return -(log_p * weights).sum()
-
     with loaded.interventions.observe(observer):
-        by_layer = gate_products(loaded, batch, loss, checkpointing)
+        by_layer = gate_products(loaded, batch, gold_loss(batch, n_targets), checkpointing)
     layer_products = []
     projections = architectures.output_projections(loaded.model)
     norms = architectures.attention_output_norms(loaded.model)
@@ -319,6 +313,23 @@ def products(loaded: LoadedModel, batch: Batch, n_targets: Array, checkpointing:
         written = _written(outputs, projections[layer], norms[layer])
         layer_products.append(LayerProducts(by_head, written, *attended[layer], by_ffn))
     return layer_products
+
+
+def gold_loss(batch: Batch, n_targets: Array) -> Callable[[Tensor], Tensor]:
+    """The sum over a batch's documents of L(y|x), eq. 9, as a function of the log p of each target token, [T].
+
+    Args:
+        batch: trees of one document each.
+        n_targets: target tokens of each sequence.
+    """
+
+    def loss(log_p: Tensor) -> Tensor:
+        weights = torch.as_tensor(
+            1 / n_targets[batch.sequence_ids.cpu().numpy()], device=log_p.device, dtype=log_p.dtype
+        )
+        return -(log_p * weights).sum()
+
+    return loss
 
 
 def gate_products(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +42,15 @@ class Knockouts:
     ablated: list[Likelihoods]
 
 
+class ExpertPlace(NamedTuple):
+    """An expert of a layer, both from 0."""
+
+    layer: int
+    expert: int
+
+
 Component = tuple[int, int | None]
-"""A component to remove: a head, (layer, head), or the FFN of a layer, (layer, None)."""
+"""A component to remove: a head, (layer, head), the FFN of a layer, (layer, None), or an :class:`ExpertPlace`."""
 
 
 def knock_out_ffns(
@@ -85,6 +92,40 @@ def knock_out_heads(
         ablation: what a removed head gives.
     """
     return _knock_out(loaded, batches, heads, "head-oracle", progress, cache, ablation)
+
+
+def knock_out_experts(
+    loaded: LoadedModel,
+    batches: Batches,
+    experts: Sequence[tuple[int, int]],
+    progress: Progress | None = None,
+    cache: ResumeCache = NO_CACHE,
+) -> Knockouts:
+    """Evaluate without each of some experts in turn; the router chooses among the others (:func:`_knock_out`).
+
+    Args:
+        loaded: the model.
+        batches: the documents.
+        experts: (layer, expert) to remove; ``ablated`` has their order.
+        progress: advanced by documents times experts.
+        cache: holds finished documents.
+    """
+    components: list[Component] = [ExpertPlace(*place) for place in experts]
+    return _knock_out(loaded, batches, components, "expert-oracle", progress, cache, ZERO)
+
+
+def component_losses(
+    documents: Sequence[Document], choices: Sequence[Choices], knockouts: Knockouts, metric: KnockoutOutcome
+) -> Array:
+    """What is lost of an outcome without each component, by question, [component, question]; above 0 where worse.
+
+    Raises:
+        HeadroomError: the documents do not define the outcome.
+    """
+    check_metric(documents, choices, metric)
+    scorer = _Scorer(documents, choices, metric)
+    whole = scorer.scores(knockouts.dense)
+    return np.stack([whole - scorer.scores(ablated) for ablated in knockouts.ablated])
 
 
 def ffn_importance_columns(
@@ -285,14 +326,16 @@ def _predict_without(
 ) -> list[TokenPredictions]:
     """Predict without each of the components of one layer, those at ``places``, from the layer's input."""
     predictions = []
-    for layer, head in (components[place] for place in places):
-        with loaded.interventions.restart(layer, hidden), _without(loaded, (layer, head)):
+    for component in (components[place] for place in places):
+        with loaded.interventions.restart(component[0], hidden), _without(loaded, component):
             predictions.append(predict_checked(loaded, batch))
     return predictions
 
 
 def _without(loaded: LoadedModel, component: Component) -> AbstractContextManager[None]:
     """Leave a component out of passes."""
+    if isinstance(component, ExpertPlace):
+        return loaded.interventions.experts.without([component])
     layer, head = component
     if head is None:
         return loaded.interventions.without_ffns([layer])

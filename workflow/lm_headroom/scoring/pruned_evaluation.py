@@ -19,9 +19,14 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.models import architectures
+from lm_headroom.models.experts import expert_parameters
 from lm_headroom.progress import Progress
 
 Head = tuple[int, int]
+Expert = tuple[int, int]
+"""Layer and expert, from 0."""
+Pruned = tuple[frozenset[Head], frozenset[int], frozenset[Expert]]
+"""Heads, layers of FFNs, and experts that are pruned."""
 Columns = dict[str, list[Any]]
 
 
@@ -90,7 +95,7 @@ def answer_key(documents: Sequence[Document], choices: Sequence[Choices]) -> Col
 
 
 class Evaluation:
-    """Evaluates documents under any set of pruned heads and FFNs, each set once."""
+    """Evaluates documents under any set of pruned heads, FFNs and experts, each set once."""
 
     def __init__(
         self,
@@ -104,7 +109,7 @@ class Evaluation:
     ) -> None:
         self.loaded, self.documents, self.choices = loaded, documents, choices
         self.batches, self.progress, self.cache, self.ablation = batches, progress, cache, ablation
-        self._outcomes: dict[tuple[frozenset[Head], frozenset[int]], dict[str, Any]] = {}
+        self._outcomes: dict[Pruned, dict[str, Any]] = {}
 
     def ablating(self, ablation: Ablation) -> Evaluation:
         """The evaluation of the same documents where pruned heads and FFNs give something else."""
@@ -117,9 +122,12 @@ class Evaluation:
         other._outcomes = {pruned: known for pruned, known in self._outcomes.items() if not any(pruned)}
         return other
 
-    def remember(self, results: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> None:
+    def remember(
+        self, results: Likelihoods, heads: Iterable[Head] = (), ffns: Iterable[int] = (), experts: Iterable[Expert] = ()
+    ) -> None:
         """Take the results of an evaluation on the same documents that was made elsewhere."""
-        self._outcomes[frozenset(heads), frozenset(ffns)] = outcomes(self.documents, self.choices, results)
+        pruned = frozenset(heads), frozenset(ffns), frozenset(experts)
+        self._outcomes[pruned] = outcomes(self.documents, self.choices, results)
 
     def keep_whole(self, results: Likelihoods) -> None:
         """Save the whole model's evaluation in the cache for the task's other jobs, which all begin with it."""
@@ -128,12 +136,16 @@ class Evaluation:
                 if number not in unit.done:
                     unit.add(number, **results.entry(self.batches.sequence_slice(number)))
 
-    def outcomes(self, heads: Iterable[Head] = (), ffns: Iterable[int] = ()) -> dict[str, Any]:
-        """Compute the columns of :func:`outcomes` with these heads and the FFNs of these layers pruned."""
-        key = (frozenset(heads), frozenset(ffns))
+    def outcomes(
+        self, heads: Iterable[Head] = (), ffns: Iterable[int] = (), experts: Iterable[Expert] = ()
+    ) -> dict[str, Any]:
+        """Compute the columns of :func:`outcomes` with these heads, FFNs of these layers and these experts pruned."""
+        key = (frozenset(heads), frozenset(ffns), frozenset(experts))
         if key not in self._outcomes:
             gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            results = likelihoods(self.loaded, self.batches, gates, key[1], self.progress, self.cache, self.ablation)
+            results = likelihoods(
+                self.loaded, self.batches, gates, key[1], self.progress, self.cache, self.ablation, key[2]
+            )
             self._outcomes[key] = outcomes(self.documents, self.choices, results)
         elif self.progress:
             self.progress.reuse(len(self.documents))
@@ -152,11 +164,18 @@ class Evaluation:
         """Build the same columns for FFNs; ``ranking`` holds all layers, the least important FFN first."""
         return by_column([self._level(percent, (), ranking) for percent in levels])
 
-    def _level(self, percent: int, heads: Sequence[Head], ffns: Sequence[int]) -> dict[str, Any]:
-        pruned = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
+    def expert_curve(self, ranking: Sequence[Expert], levels: Sequence[int]) -> Columns:
+        """Build the same columns for experts; ``ranking`` holds all of them, least important first."""
+        return by_column([self._level(percent, (), (), ranking) for percent in levels])
+
+    def _level(
+        self, percent: int, heads: Sequence[Head], ffns: Sequence[int], experts: Sequence[Expert] = ()
+    ) -> dict[str, Any]:
+        heads, ffns = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
+        pruned = heads, ffns, experts[: count_at(percent, len(experts))]
         return {
             "percent": percent,
-            "n_pruned": len(pruned[0]) + len(pruned[1]),
+            "n_pruned": sum(map(len, pruned)),
             "parameters_removed": self._parameters(*pruned),
             "partner": None,
             "correlation": None,
@@ -183,8 +202,7 @@ class Evaluation:
                 )
         return by_column(rows)
 
-    def _parameters(self, heads: Sequence[Head], ffns: Sequence[int]) -> int:
+    def _parameters(self, heads: Sequence[Head], ffns: Sequence[int], experts: Sequence[Expert] = ()) -> int:
         model = self.loaded.skeleton
-        return architectures.removed_parameters(model, heads) + sum(
-            architectures.ffn_parameters(model, layer) for layer in ffns
-        )
+        without_ffns = sum(architectures.ffn_parameters(model, layer) for layer in ffns)
+        return architectures.removed_parameters(model, heads) + without_ffns + expert_parameters(model, experts)

@@ -26,7 +26,9 @@ KnockoutOutcome = Literal[
 ]
 """Outcomes of knockouts of single components."""
 Outcome = Literal[KnockoutOutcome, "accuracy_norm"]
-Component = Literal["heads", "ffns"]
+CommonComponent = Literal["heads", "ffns"]
+"""What every decoder has and can lose."""
+Component = Literal[CommonComponent, "experts"]
 """What can be pruned."""
 HeadOutput = Literal["attention", "value"]
 FigureWidth = Literal["single", "double"]

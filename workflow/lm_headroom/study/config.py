@@ -26,7 +26,7 @@ from lm_headroom.study.choices import (
     AddBos,
     Aggregation,
     CapacityScale,
-    Component,
+    CommonComponent,
     Device,
     Dtype,
     FigureTitle,
@@ -70,6 +70,8 @@ from lm_headroom.study.values import (
     AsWritten,
     Controls,
     Count,
+    ExpertControls,
+    ExpertCriterion,
     Group,
     HeadCriterion,
     Margin,
@@ -287,11 +289,41 @@ class Pruning(Section):
         return ffn_controls(sorted(self.controls))
 
 
+class Experts(Section):
+    """The experts of models that have a mixture of them: their importance, and the evaluation with some pruned."""
+
+    levels: Percents = Field(
+        default=[],
+        description="The percents of all experts to prune; an empty list leaves experts out. A pruned expert does not "
+        "exist for its router. A layer keeps at least as many experts as it sends a token to.",
+    )
+    criterion: ExpertCriterion = Field(
+        default="token",
+        description="What ranks experts, least important first: a criterion of docs/criteria.md.",
+    )
+    controls: ExpertControls = Field(
+        default=["random_1"],
+        description="The rankings that are evaluated beside the task's own: `reversed`, `random_N`, and criteria of "
+        "experts. Oracles remove each expert alone on the scoring documents.",
+    )
+
+    @property
+    def levels_with_zero(self) -> list[int]:
+        """What is evaluated, ascending."""
+        return with_zero(self.levels)
+
+    @property
+    def rankings(self) -> list[str]:
+        """The rankings that are evaluated, the own one first; none where experts are left out."""
+        others = [name for name in sorted(self.controls) if name != self.criterion]
+        return [OWN, *others] if self.levels else []
+
+
 class LearnedMask(Section):
     """A mask of gates, trained on the scoring documents of each task along a path of sparsities, as the upper reference
     of cheap criteria. Its ranking, `learned`, is evaluated beside the others."""
 
-    components: list[Component] = Field(
+    components: list[CommonComponent] = Field(
         default=[],
         description="What is masked: `heads`, `ffns` or both, each by a training of its own; an empty list for none.",
     )
@@ -457,7 +489,7 @@ class CustomRanking(Section):
         "from 0; the lowest score is pruned first), or `module:function`, which computes the scores. A path may name "
         "`{model}`, `{task}`, `{shot}` and `{seed}`. Relative paths and modules are searched in the working folder."
     )
-    component: Component = Field(default="heads", description="What it ranks: `heads` or `ffns`.")
+    component: CommonComponent = Field(default="heads", description="What it ranks: `heads` or `ffns`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -570,6 +602,7 @@ class Study(Section):
     ffn: Ffn = Ffn()
     head_oracle: HeadOracle = HeadOracle()
     pruning: Pruning = Pruning()
+    experts: Experts = Experts()
     rankings: Annotated[dict[Name, CustomRanking], RankingNames] = Field(
         default={},
         json_schema_extra={"additionalProperties": False},
@@ -885,6 +918,11 @@ class Study(Section):
         """Task to the rankings under which its FFNs are pruned."""
         others = [OTHER_DOCUMENTS] if self.ffn.selection_bias else []
         return {task: [OWN, *self.pruning.ffn_controls, *self.custom_ffns, *others] for task in self.tasks}
+
+    @property
+    def expert_tasks(self) -> list[str]:
+        """Tasks on which experts are scored and pruned."""
+        return self.tasks if self.experts.levels else []
 
     @property
     def compared_models(self) -> list[ComparedModel]:

@@ -1,12 +1,12 @@
-"""The criteria by which heads and FFNs can be ranked, a row each: configuration, documentation, controls and artifacts
-take them from here.
+"""The criteria by which heads, FFNs and experts can be ranked, a row each: configuration, documentation, controls and
+artifacts take them from here.
 
-g_d is the product A . dL/dA of a head (or F . dL/dF of an FFN), summed over the tokens of document d: the derivative of
-the document's loss by a gate on its output. Removing the component closes the gate, so -g_d estimates the rise of the
-loss to first order. c_d is the same product of the loss of choosing, the cross entropy over the answer choices: -log of
-the sum of softmax(l)_k over the right choices k, with l_k the log-likelihood of choice k, summed over its tokens and
-not normalised by length, as `acc` compares them. Lower scores are pruned first. Standard library only: the Snakefile
-imports this module at every parse.
+g_d is the product A . dL/dA of a head (F . dL/dF of an FFN, or of what an expert adds to its FFN), summed over the
+tokens of document d: the derivative of the document's loss by a gate on its output. Removing the component closes the
+gate, so -g_d estimates the rise of the loss to first order. c_d is the same product of the loss of choosing, the cross
+entropy over the answer choices: -log of the sum of softmax(l)_k over the right choices k, with l_k the log-likelihood
+of choice k, summed over its tokens and not normalised by length, as `acc` compares them. Lower scores are pruned first.
+Standard library only: the Snakefile imports this module at every parse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from lm_headroom.study.choices import KnockoutOutcome
 
-HEADS, FFNS = "heads", "ffns"
+HEADS, FFNS, EXPERTS = "heads", "ffns", "experts"
+ALL = (HEADS, FFNS, EXPERTS)
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,9 @@ class Criterion:
 
 
 def _oracle(outcome: KnockoutOutcome, loss: str) -> Criterion:
-    passes = "half a forward pass per head (`head_oracle`) or FFN, shared by all oracles"
-    return Criterion(
-        f"{loss} without the component (eq. 7)", "see the outcome", "arXiv 2212.09095", passes, False, knockout=outcome
-    )
+    passes = "half a forward pass per head (`head_oracle`), FFN or expert, shared by all oracles"
+    formula = f"{loss} without the component (eq. 7)"
+    return Criterion(formula, "see the outcome", "arXiv 2212.09095", passes, False, ALL, outcome)
 
 
 def _of_choosing(name: str, formula: str, unit: str) -> Criterion:
@@ -64,9 +64,13 @@ _ONE = "one forward and one backward pass, shared by all criteria of gradients"
 _FORWARD = "one forward pass, shared with the gradients"
 CRITERIA: dict[str, Criterion] = {
     "token": Criterion(
-        "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens", "nats", "arXiv 2212.09095, its code", _ONE
+        "eq. 8-9 read per token: |A_t . dL/dA_t| over documents and tokens",
+        "nats",
+        "arXiv 2212.09095, its code",
+        _ONE,
+        components=ALL,
     ),
-    "example": Criterion("eq. 8 read literally: mean of |g_d|", "nats", "arXiv 2212.09095", _ONE),
+    "example": Criterion("eq. 8 read literally: mean of |g_d|", "nats", "arXiv 2212.09095", _ONE, components=ALL),
     "target": Criterion(
         "token, with the last layer divided by the target tokens alone",
         "nats",
@@ -74,25 +78,36 @@ CRITERIA: dict[str, Criterion] = {
         _ONE,
         components=(HEADS,),
     ),
-    "loss_rise": Criterion("-mean of g_d: first-order rise of the loss", "nats", "arXiv 1611.06440, signed", _ONE),
-    "fisher": Criterion("mean of g_d^2: empirical Fisher information of the gate", "nats^2", "arXiv 1801.05787", _ONE),
+    "loss_rise": Criterion(
+        "-mean of g_d: first-order rise of the loss", "nats", "arXiv 1611.06440, signed", _ONE, components=ALL
+    ),
+    "fisher": Criterion(
+        "mean of g_d^2: empirical Fisher information of the gate",
+        "nats^2",
+        "arXiv 1801.05787",
+        _ONE,
+        components=ALL,
+    ),
     "second_order": Criterion(
         "mean of -g_d + g_d^2 / 2: second-order rise of the loss, with the empirical Fisher in the Hessian's place",
         "nats",
         "arXiv 1801.05787, with the linear term",
         _ONE,
+        components=ALL,
     ),
     "trusted_loss_rise": Criterion(
         "loss_rise where example is at most its median, and example, which is larger, elsewhere",
         "nats",
         "this project: signs count where the step is small",
         _ONE,
+        components=ALL,
     ),
     "trusted_second_order": Criterion(
         "second_order where example is at most its median; elsewhere example, above all of these",
         "nats",
         "this project: signs count where the step is small",
         _ONE,
+        components=ALL,
     ),
     "choosing_loss_rise": _of_choosing(
         "loss_rise",
@@ -163,7 +178,15 @@ CRITERIA: dict[str, Criterion] = {
         (HEADS,),
     ),
     "depth": Criterion(
-        "number of layers above: upper layers are pruned first", "layers", "arXiv 2403.17887", "none", False
+        "number of layers above: upper layers are pruned first", "layers", "arXiv 2403.17887", "none", False, ALL
+    ),
+    "usage": Criterion(
+        "share of the scoring documents' tokens that the router sends to the expert",
+        "share",
+        "arXiv 2206.00277",
+        _FORWARD,
+        False,
+        (EXPERTS,),
     ),
     "oracle_accuracy": _oracle("accuracy", "accuracy lost"),
     "oracle_loss": _oracle("loss", "rise of the gold continuation's loss"),
@@ -176,13 +199,18 @@ CHOOSING = {name: row.choosing_form_of for name, row in CRITERIA.items() if row.
 
 
 def criteria_of(component: str) -> tuple[str, ...]:
-    """Names of the criteria that rank heads, or FFNs."""
+    """Names of the criteria that rank heads, FFNs or experts."""
     return tuple(name for name, criterion in CRITERIA.items() if component in criterion.components)
 
 
 def criterion_columns(component: str) -> dict[str, Criterion]:
-    """The criteria of heads, or FFNs, whose scores are columns of an artifact."""
+    """The criteria of heads, FFNs or experts whose scores are columns of an artifact."""
     return {name: row for name, row in CRITERIA.items() if component in row.components and row.knockout is None}
+
+
+def expert_criteria() -> tuple[str, ...]:
+    """Criteria by which a task's own ranking of experts can rank: those that the passes over its documents decide."""
+    return tuple(name for name, row in criterion_columns(EXPERTS).items() if row.passes != "none")
 
 
 def task_criteria() -> tuple[str, ...]:

@@ -17,15 +17,17 @@ from lm_headroom.study.criteria import CRITERIA
 _ROOT = Path(__file__).resolve().parents[3]
 SCHEMA, PAGE = _ROOT / "workflow" / "schemas" / "config.schema.json", _ROOT / "docs" / "options.md"
 CRITERIA_PAGE = _ROOT / "docs" / "criteria.md"
-_CRITERIA_HEAD = """# Criteria that rank heads and FFNs
+_CRITERIA_HEAD = """# Criteria that rank heads, FFNs and experts
 
-A criterion gives every head, or FFN, a score, and those of the lowest scores are pruned first. The paper ranks heads by
-`token` or `example` and FFNs by `oracle_accuracy`. Name any other in `pruning.controls` to evaluate it beside these;
-the table *Gains over random order* then compares them, questions paired. `importance.criterion` lets one rank in their
-place, and [own_ranking.md](own_ranking.md) adds a score of your own. `make options` writes this page from
+A criterion gives every head, FFN or expert a score, and those of the lowest scores are pruned first. The paper ranks
+heads by `token` or `example` and FFNs by `oracle_accuracy`. Name any other in `pruning.controls` to evaluate it beside
+these; the table *Gains over random order* then compares them, questions paired. `importance.criterion` lets one rank in
+their place, and [own_ranking.md](own_ranking.md) adds a score of your own. Experts of a mixture have
+`experts.criterion` and `experts.controls` instead. `make options` writes this page from
 `workflow/lm_headroom/study/criteria.py`.
 
-g_d is the product A . dL/dA of a head's output A (of an FFN its output F) and the gradient of the loss L of eq. 9,
+g_d is the product A . dL/dA of a head's output A (of an FFN its output F, of an expert its output
+times the router's weight) and the gradient of the loss L of eq. 9,
 summed over the tokens of document d. Removing a head changes the loss by -g_d to first order. No criterion wins
 everywhere: absolute products say how much a head matters, signed ones whether it helps, and a first-order sign fails
 where the step is large. The empirical Fisher information is not the Hessian's diagonal, but costs no further pass.

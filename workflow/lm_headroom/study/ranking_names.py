@@ -7,7 +7,7 @@ from typing import get_args
 
 from lm_headroom.study.choices import AblationKind, LastLayerTokens, Reduction
 from lm_headroom.study.criteria import CRITERIA as ROWS
-from lm_headroom.study.criteria import FFNS, HEADS, criteria_of, criterion_columns
+from lm_headroom.study.criteria import EXPERTS, FFNS, HEADS, criteria_of, criterion_columns
 
 OWN, AGGREGATE, ITERATIVE, LEARNED = "own", "aggregate", "iterative", "learned"
 """A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
@@ -29,7 +29,8 @@ CRITERIA = tuple(criterion_columns(HEADS))
 """Columns of the head-importance artifact by which heads can be ranked, and the names of these rankings."""
 HEAD_CRITERIA = criteria_of(HEADS)
 FFN_CRITERIA = criteria_of(FFNS)
-ALL_CRITERIA = tuple(ROWS)
+EXPERT_CRITERIA = criteria_of(EXPERTS)
+ALL_CRITERIA = tuple(name for name in ROWS if name in (*HEAD_CRITERIA, *FFN_CRITERIA))
 """All criteria by which heads or FFNs can be ranked: these columns and the oracles."""
 ORACLES = tuple(name for name, row in ROWS.items() if row.knockout)
 """The criteria that are losses without the component alone."""
@@ -48,6 +49,11 @@ def drawn_with(name: str) -> int | None:
     """The seed of a ranking in random order; None for any other ranking."""
     seed = name.removeprefix(RANDOM)
     return int(seed) if seed != name and seed.isdecimal() else None
+
+
+def expert_controls(controls: Iterable[str]) -> list[str]:
+    """Which of these control rankings experts have."""
+    return [name for name in controls if name in (REVERSED, *EXPERT_CRITERIA) or drawn_with(name) is not None]
 
 
 def head_controls(controls: Iterable[str]) -> list[str]:

@@ -11,10 +11,11 @@ from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WithJs
 
 from lm_headroom.errors import nearest
 from lm_headroom.study.choices import Outcome
-from lm_headroom.study.criteria import task_criteria
+from lm_headroom.study.criteria import expert_criteria, task_criteria
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     ALL_CRITERIA,
+    EXPERT_CRITERIA,
     HIGHEST,
     ITERATIVE,
     LEARNED,
@@ -43,7 +44,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" else name for name in RESERVED_TASKS))
 # Snakemake refuses such a wildcard as a loop of rules.
 _REPEATED = re.compile(r"(.+)\1{19}\Z")
-_CONTROL = rf"{REVERSED}|{RANDOM}(0|[1-9][0-9]{{0,8}})|{'|'.join(NAMED_CONTROLS)}"
+_DRAWN = rf"{RANDOM}(0|[1-9][0-9]{{0,8}})"
+_CONTROL = rf"{REVERSED}|{_DRAWN}|{'|'.join(NAMED_CONTROLS)}"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories: control characters, halves of characters, separators of lines and paragraphs."""
 
@@ -113,6 +115,26 @@ def _check_controls(names: list[str]) -> list[str]:
                 f"{_without_zeros(name)}"
             )
     return names
+
+
+def _check_expert_controls(names: list[str]) -> list[str]:
+    for name in names:
+        # The pattern, since a seed has no zeros before it.
+        if name not in (REVERSED, *EXPERT_CRITERIA) and not re.fullmatch(_DRAWN, name):
+            raise ValueError(
+                f"{shown(name)} is no control ranking of experts; expected {REVERSED}, {RANDOM}N with a number N of at "
+                f"most nine digits, {', '.join(EXPERT_CRITERIA[:-1])} or {EXPERT_CRITERIA[-1]}{_without_zeros(name)}"
+            )
+    return names
+
+
+def _check_expert_criterion(name: str) -> str:
+    if name not in expert_criteria():
+        known = expert_criteria()
+        raise ValueError(
+            f"{shown(name)} does not score experts{nearest(name, known)}; expected one of {', '.join(known)}"
+        )
+    return name
 
 
 def _check_criterion(name: str) -> str:
@@ -210,6 +232,15 @@ RankingSource = Annotated[str, AfterValidator(_check_source), _text_schema(rf"(?
 Controls = Annotated[
     list[Annotated[str, _text_schema(_CONTROL, LONGEST_NAME)]], AfterValidator(_check_controls), *_UNIQUE
 ]
+ExpertControls = Annotated[
+    list[Annotated[str, _text_schema(rf"{REVERSED}|{_DRAWN}|{'|'.join(EXPERT_CRITERIA)}", LONGEST_NAME)]],
+    AfterValidator(_check_expert_controls),
+    *_UNIQUE,
+]
+ExpertCriterion = Annotated[
+    str, AfterValidator(_check_expert_criterion), WithJsonSchema({"type": "string", "enum": list(expert_criteria())})
+]
+"""A criterion by which a task's own ranking ranks experts."""
 HeadCriterion = Annotated[
     str, AfterValidator(_check_criterion), WithJsonSchema({"type": "string", "enum": list(task_criteria())})
 ]

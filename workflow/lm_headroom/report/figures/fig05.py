@@ -1,4 +1,4 @@
-"""Figures 5 and 6: an outcome against the share of heads (FFNs) pruned, by task, and on average by ranking."""
+"""Figures 5 and 6: an outcome against the share of heads (FFNs, experts) pruned, by task, and on average by ranking."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import average, study_curves
-from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import ITERATIVE, RANDOM
+from lm_headroom.study.ranking_names import EXPERT_CRITERIA, ITERATIVE, RANDOM
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -121,14 +121,14 @@ def iterative_line(axes: Axes, curves: Curves, whose: str, outcome: Outcome) -> 
 def draw(matrix: ResultsMatrix, component: Component) -> Figure:
     """Draw the figure."""
     outcome, styles = matrix.outcome, style.task_styles(matrix.tasks)
-    title = f"{judged.subject(outcome)} with the least important {COMPONENTS[component]} pruned, {matrix.model}"
+    title = f"{judged.subject(outcome)} with the least important {NAMES[component]} pruned, {matrix.model}"
     matrix, left_out = restrict(matrix, component=component)
     if not matrix.tasks:
         return judged.draw_undefined(title, outcome, left_out)
     own, shown = data(matrix, component), OUTCOMES[outcome].shown
     chance = read_chance_levels(matrix)
     others = {name: data(matrix, component, name) for name in matrix.beside_own(component)}
-    custom = matrix.custom_heads if component == "heads" else matrix.custom_ffns
+    custom = {"heads": matrix.custom_heads, "ffns": matrix.custom_ffns, "experts": EXPERT_CRITERIA}[component]
     again = data(matrix, component, ITERATIVE) if component == "heads" and matrix.iterative else {}
     whose = style.name_of_average(matrix.tasks)
     compares = bool(others or again)
@@ -144,7 +144,7 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
             limits = judged.shown_limits(outcome, curves.band)
             style.average_line(ax, curves.percent, shown(curves.average), limits, matrix.tasks)
             judged.chance_line(ax, chance.values(), outcome)
-            pruned = f"{COMPONENTS[component]} pruned (%)"
+            pruned = f"{NAMES[component]} pruned (%)"
             ax.set(xlabel=pruned, xlim=(-2, max(curves.percent) + 2))
             ax.grid(alpha=0.3)
         what = ", by task" if more else ""

@@ -12,7 +12,7 @@ from lm_headroom.report.figures import style
 from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.margins import margin_in_words
-from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
 
@@ -29,7 +29,7 @@ def data(matrix: ResultsMatrix) -> dict[tuple[Component, int], tuple[str, dict[s
     defining, _ = restrict(matrix)
     chance = read_chance_levels(defining)
     panels: dict[tuple[Component, int], tuple[str, dict[str, Compared]]] = {}
-    for component in COMPONENTS:
+    for component in defining.components:
         for shots in defining.shots if defining.tasks else ():
             group, _, compared = compare_average(defining, shots, component, chance)
             panels[component, shots] = (group, compared)
@@ -45,7 +45,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     figure, axes = style.panels(max(1, len(panels)), width=2.9, height=1.0 + 0.17 * most, per_row=per_row)
     for ax, ((component, shots), (group, compared)) in zip(axes, panels.items(), strict=False):
         _draw_panel(ax, compared)
-        ax.set_title(f"{COMPONENTS[component]}, {style.shot_title(shots)}: {group}")
+        ax.set_title(f"{NAMES[component]}, {style.shot_title(shots)}: {group}")
     between = f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)"
     handles = [
         Line2D([], [], color="black", marker="|", linestyle="", markersize=9),

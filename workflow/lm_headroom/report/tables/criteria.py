@@ -19,7 +19,7 @@ from lm_headroom.report.tables.headroom import ABOVE_CHANCE, groups, percent_at,
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
 from lm_headroom.results.estimates import Estimate
-from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN, REVERSED
@@ -37,8 +37,8 @@ PAGE = (
     "p (Holm)",
 )
 NOTES = (
-    "*Ranking*: `own` is the criterion of the study (`importance`, `ffn.metric`), the paper's unless it is changed; "
-    "the others are in docs/criteria.md. *Prunable*: as in the table of headroom, with "
+    "*Ranking*: `own` is the criterion of the study (`importance`, `ffn.metric`, `experts.criterion`), the paper's "
+    "unless it is changed; the others are in docs/criteria.md. *Prunable*: as in the table of headroom, with "
     f"{100 * CONFIDENCE:.0f}% confidence for each row by itself.",
     "*Loss beyond the own ranking's*: by how much more, or with a minus sign less, a ranking loses than the own "
     "ranking at the same level and on the same questions, with its 95% interval by a paired t test corrected for skew. "
@@ -54,7 +54,7 @@ class CriterionRow(NamedTuple):
     """One ranking at one level, for one task or on average.
 
     Losses are in ``unit``; ``beyond_own`` is the loss less the own ranking's, ``mean_beyond_own`` its mean over levels,
-    and ``p_holm`` belongs to that mean. Percents are of all heads or FFNs; None where not defined.
+    and ``p_holm`` belongs to that mean. Percents are of all heads, FFNs or experts; None where not defined.
     """
 
     shots: int
@@ -231,7 +231,7 @@ def compare_all(matrix: ResultsMatrix) -> Iterator[tuple[Cell, Compared]]:
     """
     chance = read_chance_levels(matrix)
     for shots in matrix.shots if matrix.tasks else ():
-        for component in COMPONENTS:
+        for component in matrix.components:
             for task, (tasks, compared) in compare(matrix, shots, component, chance).items():
                 for name, row in compared.items():
                     yield Cell(shots, component, task, name, len(tasks)), row
@@ -285,7 +285,7 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
         compared = list(compare_all(defining))
     table = [line for cell, row in compared for line in _level_rows(matrix.outcome, cell, row)]
     page = [
-        (f"{cell.shots}-shot", COMPONENTS[cell.component], cell.task, cell.ranking, *_in_words(matrix, row))
+        (f"{cell.shots}-shot", NAMES[cell.component], cell.task, cell.ranking, *_in_words(matrix, row))
         for cell, row in compared
         if _is_shown(cell, defining)
     ]
