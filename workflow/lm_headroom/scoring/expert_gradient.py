@@ -86,8 +86,8 @@ def expert_products(
         cache: holds finished documents.
 
     Raises:
-        HeadroomError: the model has no experts that a router chooses among; or a gradient or loss is not finite, with the
-            document and the layer.
+        HeadroomError: the model has no experts that a router chooses among; or a gradient or loss is not finite (names
+            the document and the layer).
 
     Example:
         products = expert_products(loaded, documents, 4096)
