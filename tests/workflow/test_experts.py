@@ -19,6 +19,7 @@ SHOWN = (
     f"results/{MODEL}/tables/criteria-seed1234.csv",
     f"results/{MODEL}/figures/experts_pruned-seed1234.png",
     f"results/{MODEL}/figures/prunable_share-seed1234.png",
+    f"results/{MODEL}/explorer.html",
 )
 EXPERTS = {"levels": [25, 50], "controls": ["random_1", "usage", "oracle_loss"]}
 
@@ -63,6 +64,22 @@ def test_tables_and_figures_show_them_and_verify_finds_all_sound(study):
     assert {("heads", "own", "50"), ("ffns", "own", "50")} <= rows
     files = verify.verify(study.folder / "results", read_study(study.config_path))
     assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
+
+
+def test_the_explorer_prunes_experts_in_the_order_of_the_ranking(study, open_page):
+    page = open_page(study.result(f"{MODEL}/explorer.html"), "component=experts&percent=50", "body[data-ready]")
+    assert page.inner_text("#title") == "tiny: heads, FFNs and experts"
+    assert page.inner_text("#shape").endswith("and an FFN each, 3 of them with 4 experts.")
+    assert page.inner_text("#pruned") == "6 of 12 experts pruned (50%)."
+    ranked = read(study.result(f"{MODEL}/ranking/experts/{CELL}.parquet"), EXPERT_RANKING).to_pylist()
+    dimmed = page.evaluate("document.getElementById('map').data[1].z")
+    pruned = {(i, j) for i, row in enumerate(dimmed) for j, x in enumerate(row) if x is not None}
+    assert pruned == {(row["layer"], row["expert"]) for row in ranked if row["rank"] < 6}
+    rows = read(study.result(f"{MODEL}/pruned_eval/experts/{CELL}/own.parquet"), PRUNED_EVAL).to_pylist()
+    assert f"At 50%: accuracy {100 * rows[-1]['accuracy']:.1f} %" in page.inner_text("#value")
+    page.select_option("#criterion", "usage")
+    assert "expert" in page.inner_text("#columns")
+    assert page.problems == []
 
 
 def test_another_criterion_reruns_experts_alone(study, tmp_path):

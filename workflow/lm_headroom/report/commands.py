@@ -176,6 +176,7 @@ def page(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
+    experts: Names = (),
     models: Models = (),
     outcomes: Judged = (),
     iterative: bool = False,
@@ -219,7 +220,6 @@ def findings(
     controls: Controls = (),
     custom_heads: Names = (),
     custom_ffns: Names = (),
-    experts: Names = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -240,7 +240,6 @@ def findings(
         controls: control rankings evaluated beside the own one.
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
-        experts: rankings of experts that were evaluated, the own one first.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

@@ -1,4 +1,4 @@
-"""The explorer: one page on which a model's heads and FFNs can be pointed at, with their scores and pruning curves.
+"""The explorer: one page on which a model's heads, FFNs and experts can be pointed at, with scores and pruning curves.
 
 The page is one file, which needs neither server nor network: it holds its numbers, and plotly's bundle, compressed.
 """
@@ -25,6 +25,7 @@ from lm_headroom.artifacts.store import atomic, read, reads
 from lm_headroom.report.explorer_page import PAGE
 from lm_headroom.report.page_parts import fill, packed, packed_plotly
 from lm_headroom.results.curves import UndefinedOutcomeError, average, band, study_curves
+from lm_headroom.results.experts import ExpertScores, read_experts
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.induction import SCORES, read_induction
 from lm_headroom.results.matrix import Component, ResultsMatrix
@@ -48,13 +49,14 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
         seeds: few-shot seeds.
 
     Returns:
-        ``cells`` by number of shots and seed, each with scores of heads and FFNs by task and criterion and curves
-        by component, ranking, task and outcome; ``induction`` scores of heads; and the model's shape.
+        ``cells`` by number of shots and seed, each with scores of heads, FFNs and experts by task and criterion and
+        curves by component, ranking, task and outcome; ``induction`` scores of heads; and the model's shape.
 
     Raises:
         ArtifactError: an artifact is missing, or not the one expected.
     """
-    cells, groups, n_heads, numbers, n_layers = {}, 1, 0, [0], 0
+    cells: dict[str, dict[str, Any]] = {}
+    groups, n_heads, numbers, n_layers, experts = 1, 0, [0], 0, None
     for shots in matrix.shots:
         for seed in seeds:
             part = matrix.changed(seed=seed)
@@ -69,9 +71,11 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
             cells[f"{shots}-shot, seed {seed}"] = {
                 "heads": {task: {name: _rounded(v.ravel()) for name, v in by.items()} for task, by in columns.items()},
                 "ffns": ffns,
-                "units": {task: s.unit for task, s in scores.items()},
-                "curves": {"heads": _curves(part, shots, "heads"), "ffns": _curves(part, shots, "ffns")},
+                "units": {"heads": {task: s.unit for task, s in scores.items()}},
+                "curves": {component: _curves(part, shots, component) for component in matrix.components},
             }
+            if matrix.experts:
+                experts = _experts(cells[f"{shots}-shot, seed {seed}"], read_experts(part, shots))
     induction = (
         {}
         if matrix.without_induction
@@ -81,14 +85,31 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
         "model": matrix.model,
         "layers": n_layers,
         "heads": n_heads,
+        "experts": experts and experts.own.shape[1],
+        # A layer keeps at least as many.
+        "per_token": experts and experts.per_token,
         # Of the layers that have them, from 1.
-        "rows": {"heads": [number + 1 for number in numbers], "ffns": list(range(1, n_layers + 1))},
+        "rows": {
+            "heads": [number + 1 for number in numbers],
+            "ffns": list(range(1, n_layers + 1)),
+            "experts": [number + 1 for number in experts.layers] if experts else [],
+        },
         "groups": groups,
         "cells": cells,
         "induction": induction,
         "criteria": {name: {"unit": row.unit, "formula": row.formula} for name, row in ROWS.items()},
         "outcomes": {name: _described(name) for name in _outcomes(matrix)},
     }
+
+
+def _experts(cell: dict[str, Any], scores: Mapping[str, ExpertScores]) -> ExpertScores:
+    """Add the scores of experts to a cell; return those of some task, which say how many there are."""
+    cell["experts"] = {
+        task: {OWN: _rounded(s.own.ravel())} | {name: _rounded(v.ravel()) for name, v in s.by_criterion.items()}
+        for task, s in scores.items()
+    }
+    cell["units"]["experts"] = {task: s.unit for task, s in scores.items()}
+    return next(iter(scores.values()))
 
 
 def _described(outcome: Outcome) -> dict[str, Any]:

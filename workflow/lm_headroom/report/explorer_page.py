@@ -12,7 +12,7 @@ PAGE = r"""<!DOCTYPE html>
 :root { color-scheme: light; --back: #fff; --ink: #1a1a1a; --soft: #5a5a5a; --line: #ccc; --mark: #b3261e; }
 :root[data-theme="dark"] { color-scheme: dark; --back: #16181c; --ink: #eceef1; --soft: #a9b0b8; --line: #444b54;
  --mark: #ff8a80; }
-* { box-sizing: border-box; }
+* { box-sizing: border-box; } [hidden] { display: none !important; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1rem; color: var(--ink);
  background: var(--back); }
 h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1rem; margin: .2rem 0; }
@@ -34,11 +34,10 @@ tr[aria-selected=true] { outline: 2px solid var(--mark); } td button { padding: 
 </style>
 </head>
 <body>
-<h1>@MODEL@: heads and FFNs</h1>
+<h1 id="title">@MODEL@</h1>
 <p id="shape"></p>
 <form id="choices" aria-label="What is shown">
-<label>Component<select id="component"><option value="heads">heads</option><option value="ffns">FFNs</option></select>
-</label>
+<label>Component<select id="component"></select></label>
 <label>Shots<select id="cell"></select></label>
 <label>Task<select id="task"></select></label>
 <label>Criterion<select id="criterion"></select></label>
@@ -77,14 +76,23 @@ const fixed = (x, decimals) => x === null || x === undefined ? "not defined" : x
 const named = name => name.replace(/_/g, " ");
 const isHeads = () => state.component === "heads";
 const cell = () => D.cells[state.cell];
-const columns = () => isHeads() ? D.heads : 1;
+const PARTS = {heads: {many: "heads", one: "head"}, ffns: {many: "FFNs"}, experts: {many: "experts", one: "expert"}};
+const part = () => PARTS[state.component];
+const columns = () => part().one ? D[state.component] : 1;
 const rows = () => D.rows[state.component];
 const scores = () => cell()[state.component][state.task][state.criterion];
-const place = i => isHeads() ? `layer ${rows()[Math.floor(i / D.heads)]}, head ${i % D.heads + 1}` : `layer ${i + 1}`;
+const place = i => `layer ${rows()[Math.floor(i / columns())]}` +
+  (part().one ? `, ${part().one} ${i % columns() + 1}` : "");
 const group = i => Math.floor((i % D.heads) * D.groups / D.heads) + 1;
 function order(values) {
   // Ties go by layer, then head, as in the package.
-  return values.map((x, i) => i).sort((a, b) => values[a] - values[b] || a - b);
+  const sorted = values.map((x, i) => i).sort((a, b) => values[a] - values[b] || a - b);
+  if (state.component !== "experts") return sorted;
+  // The experts that a layer must keep come last.
+  const seen = {}, layer = i => Math.floor(i / columns());
+  const isKept = sorted.map(i => { seen[layer(i)] = (seen[layer(i)] || 0) + 1;
+    return seen[layer(i)] > D.experts - D.per_token; });
+  return [...sorted.filter((_, r) => !isKept[r]), ...sorted.filter((_, r) => isKept[r])];
 }
 function ranking() {
   // The curve's ranking: of the aggregate it is the aggregate's, the same for all tasks.
@@ -108,7 +116,7 @@ function parameters() {
 }
 function unit() {
   const known = D.criteria[state.criterion];
-  if (state.criterion === "own") return cell().units[state.task];
+  if (state.criterion === "own") return cell().units[state.component][state.task];
   return known ? known.unit : "";
 }
 function options(id, values, text = named) {
@@ -118,7 +126,7 @@ function options(id, values, text = named) {
   select.value = state[id];
 }
 function fill() {
-  options("component", ["heads", "ffns"], v => v === "ffns" ? "FFNs" : v);
+  options("component", Object.keys(PARTS).filter(name => D.rows[name].length), v => PARTS[v].many);
   options("cell", Object.keys(D.cells));
   const by = cell()[state.component];
   options("task", Object.keys(by).sort((a, b) => (b === "aggregate") - (a === "aggregate")));
@@ -172,16 +180,19 @@ function draw() {
     {...map, z: grid(i => !isGone(i)), colorscale: "Viridis", zmin: Math.min(...known), zmax: Math.max(...known),
       colorbar: {title: {text: unit(), side: "right"}, thickness: 12}},
     {...map, z: grid(isGone), showscale: false, colorscale: [[0, "#8a8a8a"], [1, "#8a8a8a"]], opacity: 0.45},
-    mark], layout(isHeads() ? "head" : "", "layer", {x: isHeads() ? {} : {showticklabels: false}}), CONFIG);
+    mark], layout(part().one || "", "layer", {x: part().one ? {} : {showticklabels: false},
+      y: rows().length > 12 ? {} : {dtick: 1}}), CONFIG);
   drawCurve();
   if (!at("scatter-section").hidden) drawScatter(values, rank, isGone);
   table(values, sorted, rank);
   const attending = D.rows.heads.length;
   at("shape").textContent = (attending < D.layers ?
     `${D.layers} layers, ${attending} of them with ${D.heads} heads` : `${D.layers} layers of ${D.heads} heads`) +
-    (D.groups > 1 ? `, in ${D.groups} groups that share keys and values` : "") + ", and an FFN each.";
-  at("map-title").textContent = `Score of ${isHeads() ? "heads" : "FFNs"}: ${named(state.criterion)}, ${state.task}`;
-  at("pruned").textContent = `${gone} of ${n} ${isHeads() ? "heads" : "FFNs"} pruned (${state.percent}%).`;
+    (D.groups > 1 ? `, in ${D.groups} groups that share keys and values` : "") + 
+    `, and an FFN each${D.experts ? `, ${D.rows.experts.length} of them with ${D.experts} experts` : ""}.`;
+  at("title").textContent = `${D.model}: ${D.experts ? "heads, FFNs and experts" : "heads and FFNs"}`;
+  at("map-title").textContent = `Score of ${part().many}: ${named(state.criterion)}, ${state.task}`;
+  at("pruned").textContent = `${gone} of ${n} ${part().many} pruned (${state.percent}%).`;
   at("chosen").textContent = text(state.chosen, rank).join("; ") + (isGone(state.chosen) ? "; pruned" : "");
   history.replaceState(null, "", "#" + new URLSearchParams(KEYS.map(k => [k, state[k]])));
   document.body.dataset.ready = "yes";
@@ -189,7 +200,7 @@ function draw() {
 function drawCurve() {
   const c = curve(), spec = D.outcomes[state.outcome];
   const label = `${spec.title} (${spec.unit})`;
-  at("note").textContent = c ? "" : `Nothing was evaluated with ${isHeads() ? "heads" : "FFNs"} pruned by ` +
+  at("note").textContent = c ? "" : `Nothing was evaluated with ${part().many} pruned by ` +
     `${named(state.criterion)} on ${state.task}: the map shows what would be pruned, and there is no curve.`;
   if (!c) {
     at("value").textContent = "";
@@ -224,7 +235,7 @@ function drawScatter(values, rank, isGone) {
     layout(`${named(state.criterion)} (${unit()})`, name), CONFIG);
 }
 function table(values, sorted, rank) {
-  const head = ["rank", "layer", ...(isHeads() ? ["head"] : []), "score",
+  const head = ["rank", "layer", ...(part().one ? [part().one] : []), "score",
     ...(isHeads() ? Object.keys(D.induction).map(named) : []), "show"];
   at("columns").replaceChildren(...head.map(name => {
     const th = document.createElement("th"); th.scope = "col"; th.textContent = name; return th;
@@ -232,7 +243,7 @@ function table(values, sorted, rank) {
   at("top").replaceChildren(...[...sorted].reverse().slice(0, 20).map(i => {
     const row = document.createElement("tr");
     row.setAttribute("aria-selected", i === state.chosen);
-    const head = isHeads() ? [i % columns() + 1] : [];
+    const head = part().one ? [i % columns() + 1] : [];
     const cells = [rank[i] + 1, rows()[Math.floor(i / columns())], ...head, few(values[i]),
       ...(isHeads() ? Object.values(D.induction).map(v => few(v[i])) : [])];
     for (const value of cells) row.insertCell().textContent = value;
@@ -266,7 +277,7 @@ function start() {
   };
   draw();
   const choose = i => { state.chosen = i; draw(); };
-  at("map").on("plotly_click", event => choose((event.points[0].y - 1) * columns() + event.points[0].x - 1));
+  at("map").on("plotly_click", event => choose(rows().indexOf(event.points[0].y) * columns() + event.points[0].x - 1));
   at("scatter").on && at("scatter").on("plotly_click", event => {
     if (event.points[0].curveNumber === 0) choose(event.points[0].pointNumber);
   });

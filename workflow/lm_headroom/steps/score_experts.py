@@ -88,7 +88,8 @@ def score_experts(
     ranked = {name: in_pruning_order(rank_heads(values, layers), top_k, number) for name, values in scores.items()}
     own = ranked[criterion]
     inputs = {"prompts": scoring.prompts.source}
-    record = build_provenance("steps.score_experts", inputs, _without(options, "levels"), scoring.provenance)
+    provenance = {**scoring.provenance, "experts_per_token": top_k}
+    record = build_provenance("steps.score_experts", inputs, _without(options, "levels"), provenance)
     columns = _importance_columns(products, scores, criterion)
     write(out, EXPERT_IMPORTANCE, columns, record, scoring.run_statistics)
     write(ranking, EXPERT_RANKING, _ranking_columns(own, scores[criterion], layers), record, scoring.run_statistics)
