@@ -89,6 +89,16 @@ def test_choices_change_verdicts_and_shares(page_path, open_page):
     assert page.pdf()[:5] == b"%PDF-"
 
 
+def test_an_address_brings_back_what_was_chosen(page_path, open_page):
+    page = open_page(page_path, "component=ffns&outcome=gold_probability&cell=nowhere", "#shares .main-svg")
+    assert (page.input_value("#component"), page.input_value("#outcome")) == ("ffns", "gold_probability")
+    assert page.input_value("#cell").endswith("seed 7"), "a cell that is not there changes nothing"
+    page.select_option("#component", "heads")
+    assert "component=heads&outcome" in page.url or "outcome=gold_probability&component=heads" in page.url
+    assert page.locator("#verdicts a").first.inner_text() == "all results"
+    assert page.problems == []
+
+
 def test_tables_are_the_artifacts_and_sort(page_path, open_page):
     page = open_page(page_path, ready="#shares .main-svg")
     part = page.locator("details#induction")

@@ -43,7 +43,8 @@ point is inconclusive, or has an estimate only.</p>
 const at = id => document.getElementById(id);
 @UNPACK@
 let D;
-const chosen = () => D.rows.filter(row => ["outcome", "component", "cell"].every(key => row[key] === at(key).value));
+const KEYS = ["outcome", "component", "cell"];
+const chosen = () => D.rows.filter(row => KEYS.every(key => row[key] === at(key).value));
 function verdict(row) {
   const line = document.createElement("tr"), name = document.createElement("th");
   const strong = document.createElement("strong");
@@ -57,7 +58,7 @@ function verdict(row) {
   for (const [label, page] of Object.entries(D.pages[row.model])) {
     const link = document.createElement("a");
     link.href = page;
-    link.textContent = label;
+    link.textContent = {index: "all results"}[label] ?? label;
     pages.append(link, " ");
   }
   return line;
@@ -78,12 +79,20 @@ function draw() {
     legend: {orientation: "h", y: 1.12}, xaxis: {...axis, title: {text: "prunable (%)"}, range: [-2, 102]},
     yaxis: {...axis, categoryorder: "array", categoryarray: [...y].reverse(), range: [-0.5, y.length - 0.5]}},
   {displaylogo: false, responsive: true});
+  history.replaceState(null, "", "#" + new URLSearchParams(KEYS.map(key => [key, at(key).value])));
+}
+function read() {
+  // What an address names and the study lacks changes nothing.
+  for (const [key, value] of new URLSearchParams(location.hash.slice(1)))
+    if (KEYS.includes(key) && [...at(key).options].some(option => option.value === value)) at(key).value = value;
 }
 show(() => {
-  for (const key of ["outcome", "component", "cell"]) {
+  for (const key of KEYS) {
     for (const value of new Set(D.rows.map(row => row[key]))) at(key).add(new Option(D.names[value] ?? value, value));
     at(key).onchange = draw;
   }
+  addEventListener("hashchange", () => { read(); draw(); });
+  read();
   draw();
 });
 </script>

@@ -185,6 +185,10 @@ def legend_of(figure: Figure, entries: Mapping[str, Any]) -> None:
     labels = [textwrap.fill(label, int((inches - 0.5) / 0.07)) for label in entries]
     widest = 0.45 + 0.066 * max(len(line) for label in labels for line in label.splitlines())
     columns = max(1, min(len(labels), int(inches / widest)))
+    half = int((inches / 2 - 0.45) / 0.066)
+    if columns == 1 and len(labels) > 4 and all(len(word) <= half for label in labels for word in label.split()):
+        # Two columns of broken labels take less height than one of whole ones.
+        labels, columns = [textwrap.fill(label, half) for label in entries], 2
     figure.legend(list(entries.values()), labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
