@@ -16,6 +16,15 @@ if not workflow.overwrite_configfiles:
 report: "workflow/report/workflow.rst"
 
 
+# Of jobs that a profile submits together, one runs the model at a time.
+resource_scopes:
+    model_jobs="local",
+
+
+if not workflow.is_main_process:
+    workflow.register_resource("model_jobs", 1)
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/prompts.smk"

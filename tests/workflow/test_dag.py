@@ -510,9 +510,24 @@ def test_each_rule_runs_beside_snakemake_or_asks_for_memory_and_time():
     looped = [body for body in re.findall(r"^    rule:\n(.*?)(?=^ {0,3}\S|\Z)", text, re.M | re.S) if "shell:" in body]
     assert len(looped) == 2
     assert all(("localrule: True" in body) != ("mem_mb=get_cpu_memory" in body) for body in looped)
-    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
-    listed = re.search(r"model_rules:\n((?:    - \w+\n)+)", profile)[1].split()[1::2]
-    assert set(listed) == running
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["__variables__"]
+    listed = [*profile["single_rules"], *(rule for rules in profile["groups_of_rules"].values() for rule in rules)]
+    assert sorted(listed) == sorted(running)
+
+
+@pytest.mark.parametrize(("chains", "groups"), [(100, 6), (1, 18), (0, 0)])
+def test_jobs_of_a_model_and_task_are_submitted_together(chains, groups, study):
+    """Three tasks have two submissions each, or one for each chain of jobs."""
+    profile = study.folder / "profiles" / "slurm" / "config.yaml"
+    text = profile.read_text()
+    assert "chains_per_submission: 100\n" in text
+    profile.write_text(text.replace("chains_per_submission: 100\n", f"chains_per_submission: {chains}\n"))
+    done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
+    assert done.returncode == 0, done.stdout
+    submitted = re.findall(r"Group job (score|evaluate)_tiny_(\w+) ", done.stdout)
+    assert len(submitted) == groups
+    if chains == 100:
+        assert len(set(submitted)) == groups, "one of each kind for a task"
 
 
 def test_a_model_of_unknown_size_keeps_no_run_from_starting(study):

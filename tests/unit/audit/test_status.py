@@ -42,6 +42,27 @@ Error in rule score_heads:
     message: None
     jobid: 4
 """
+SUBMITTED_TOGETHER = """[Sun Nov 29 14:00:45 2026] Group job score_m_copa (jobs in lexicogr. order):
+    [Sun Nov 29 14:00:45 2026]
+    Job 4: Score the heads of m on piqa.
+    [Sun Nov 29 14:00:45 2026]
+    Job 5: Prune the heads of m on piqa.
+"""
+FAILED_TOGETHER = """[Sun Nov 29 14:00:50 2026]
+    jobs:
+        rule score_heads:
+            jobid: 4
+        rule evaluate_own:
+            jobid: 5
+    [Sun Nov 29 14:00:50 2026]
+    Error in rule score_heads:
+        message: None
+        jobid: 4
+    [Sun Nov 29 14:00:50 2026]
+    Error in rule evaluate_own:
+        message: None
+        jobid: 5
+"""
 BEGAN = time.mktime(time.strptime("Sun Nov 29 14:00:00 2026"))
 
 
@@ -93,6 +114,17 @@ def test_a_job_that_is_retried_is_at_work_again(results):
         status = read_status(results, now=BEGAN + 60)
     assert (status.state, status.failed) == ("running", {})
     assert (4, "Once more.", 10) in [(job.job, job.what, job.seconds) for job in status.running]
+
+
+def test_jobs_that_were_submitted_together_are_counted_one_by_one(results):
+    log = next(results.parent.glob(".snakemake/log/*140000*"))
+    log.write_text(LOG + SUBMITTED_TOGETHER)
+    with FileLock(results.parent / ".snakemake" / "lm_headroom.lock"):
+        assert [job.job for job in read_status(results, now=BEGAN + 60).running] == [4, 5]
+        log.write_text(LOG + SUBMITTED_TOGETHER + FAILED_TOGETHER)
+        assert read_status(results, now=BEGAN + 60).failed == {"score_heads": 1, "evaluate_own": 1}
+        log.write_text(LOG + SUBMITTED_TOGETHER + FAILED_TOGETHER + SUBMITTED_TOGETHER)
+        assert read_status(results, now=BEGAN + 60).failed == {}
 
 
 def test_without_a_log_it_says_what_is_expected(tmp_path, capsys):

@@ -23,9 +23,9 @@ LOGS = ".snakemake/log/*.snakemake.log"
 _TIME = re.compile(r"\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\]")
 _PLANNED = re.compile(r"(\w+) +(\d+)")
 _STARTED = re.compile(r"Job (\d+): (.*)|rule (\w+):|localrule (\w+):")
-_JOB_ID = re.compile(r"    jobid: (\d+)")
+_JOB_ID = re.compile(r"jobid: (\d+)")
 _FINISHED = re.compile(r"Finished jobid: (\d+)(?: \(Rule: (\w+)\))?")
-_FAILED = re.compile(r"Error in (?:rule|group) (\S+):")
+_FAILED = re.compile(r"Error in rule (\S+):")
 State = Literal["running", "finished", "failed", "stopped"]
 
 
@@ -90,7 +90,8 @@ def _parse(lines: Iterable[str]) -> _Events:
     """
     events = _Events()
     in_plan, now, failing = False, 0.0, ""
-    for line in map(str.rstrip, lines):
+    # Jobs that were submitted together are indented below their group.
+    for line in map(str.strip, lines):
         if moment := _TIME.match(line):
             now = time.mktime(time.strptime(moment[1]))
             events.first, events.last = events.first or now, now

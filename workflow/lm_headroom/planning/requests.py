@@ -56,6 +56,8 @@ def resources_of(rule: str, study: Study, warn: Callable[[str], object]) -> dict
         "gpu": gpus,
         # The same once more, because a limit of GPUs in all, such as the default profile's, lowers `gpu` to itself.
         "gpus_per_job": gpus,
+        # Jobs of one submission to a cluster run one after the other (the Snakefile's resource scope).
+        "model_jobs": 1,
         "device": study.device,
         "token_budget": study.token_budget,
         "mem_mb": memory,
