@@ -222,8 +222,8 @@ def format_plan(
         "",
         f"{sum(job.count for job in planned)} jobs that run the model, {together} one after the other. The last column "
         "is what the longest of them asks a cluster for, by the study's device and hardware: memory of the host, time. "
-        f"Each asks for {gpus_of_job(study)} GPUs and {study.threads} CPU cores, too. Jobs that a profile submits together "
-        "ask for the memory and GPUs of the largest, and for the time of all.",
+        f"Each asks for {gpus_of_job(study)} GPUs and {study.threads} CPU cores, too. Jobs that a profile submits "
+        "together ask for the memory and GPUs of the largest, and for the time of all.",
     ]
     if costs.weight_bytes > hardware.total:
         enough = math.ceil(1.2 * need / hardware.memory)
