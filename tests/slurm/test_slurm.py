@@ -17,8 +17,8 @@ from tests.support.workflow_studies import same_artifacts
 
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 # Jobs of a model and task in one submission, whose name Snakemake makes of the group and its rules.
-SCORED, EVALUATED = "score_tiny_arc_easy_evaluate_own_score_ffns_score_heads", "evaluate_tiny_arc_easy_evaluate_joint"
-MODEL_RULES = {SCORED, EVALUATED, "score_induction"}
+SCORING, EVALUATING = "score_tiny_arc_easy_evaluate_own_score_ffns_score_heads", "evaluate_tiny_arc_easy_evaluate_joint"
+MODEL_RULES = {SCORING, EVALUATING, "score_induction"}
 CPU_RULES = {"aggregate_heads", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
 FAULTS = """\
 case "$3" in
@@ -111,7 +111,7 @@ def test_a_study_through_slurm(cluster, cluster_study):
     failed = {entry.rule: entry for entry in jobs if entry.state != "COMPLETED"}
     again = {rule: next(e for e in done if e.rule == rule and int(e.job) > int(failed[rule].job)) for rule in failed}
     assert {rule: entry.state for rule, entry in failed.items()} == {
-        SCORED: "FAILED",
+        SCORING: "FAILED",
         "score_induction": "TIMEOUT",
         "retain_capacity": "FAILED",
     }
@@ -120,7 +120,7 @@ def test_a_study_through_slurm(cluster, cluster_study):
     for rule, entry in failed.items():
         assert megabytes(again[rule].memory) == pytest.approx(1.5 * megabytes(entry.memory), rel=0.01), rule
     # The times of its three jobs, each in whole minutes.
-    assert minutes(again[SCORED].limit) == pytest.approx(2 * minutes(failed[SCORED].limit), abs=4)
+    assert minutes(again[SCORING].limit) == pytest.approx(2 * minutes(failed[SCORING].limit), abs=4)
     assert (failed["score_induction"].limit, again["score_induction"].limit) == ("00:01:00", "00:02:00")
 
     # Nodes had no network, and jobs that run the model a GPU.
