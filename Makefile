@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns study-criteria bench install lock test lint crash slurm types unit lens options map check docs
+.PHONY: help demo adopt study study-ffns study-criteria study-trained train bench install lock test lint crash slurm types unit lens options map check docs
 .PHONY: notebooks tasks models
 .PHONY: clean
 
@@ -86,6 +86,13 @@ study-criteria: $(VENV)/.runtime  ## run the SmolLM2 study of criteria; it goes 
 	mkdir -p studies/smollm2-criteria
 	snakemake --directory studies/smollm2-criteria --configfile workflow/studies/smollm2-criteria.yaml \
 		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
+
+train: $(VENV)/.runtime  ## train a model of 3.1 million parameters and keep eight checkpoints: an hour
+	PYTHONPATH=workflow $(BIN)/python -m benchmarks.train --out studies/trained
+
+study-trained: train  ## run the study of these checkpoints: an hour
+	mkdir -p studies/trained-here
+	snakemake --directory studies/trained-here --configfile workflow/studies/trained-here.yaml
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: two idle hours
 	snakemake $(MODEL)
