@@ -1,6 +1,11 @@
 """How much of a language model does in-context learning need? docs/python.md has what this package offers in Python."""
 
-from importlib import import_module
+import sys
+from collections.abc import Sequence
+from importlib import import_module, util
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,3 +33,36 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+_AUTO = "transformers.models.auto.configuration_auto"
+
+
+class _WithAutoClasses(MetaPathFinder):
+    """Lets transformers' Auto classes load pruned checkpoints once they are imported, which takes seconds by itself."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if fullname != _AUTO:
+            return None
+        sys.meta_path.remove(self)
+        spec = util.find_spec(fullname)
+        if spec is not None:
+            _register_after(spec)
+        return spec
+
+
+def _register_after(spec: ModuleSpec) -> None:
+    loader: Any = spec.loader
+    execute = loader.exec_module
+
+    def execute_and_register(module: ModuleType) -> None:
+        execute(module)
+        import_module(f"{__name__}.pruned.auto_classes")
+
+    loader.exec_module = execute_and_register
+
+
+if _AUTO in sys.modules:
+    import_module(f"{__name__}.pruned.auto_classes")
+else:
+    sys.meta_path.insert(0, _WithAutoClasses())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,62 @@ def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:
 def random_ffns(layers: int, seed: int) -> list[int]:
     """The same for the FFNs of all layers."""
     return [layer for layer, _ in random_ranking(layers, 1, seed)]
+
+
+def even_rounds(heads: int, group: int) -> list[int]:
+    """How many heads of a layer each round of :func:`even_ranking` removes.
+
+    Args:
+        heads: query heads of a layer.
+        group: query heads that share a key-value head.
+
+    Example:
+        >>> even_rounds(6, 3)
+        [2, 2, 1, 1]
+    """
+    groups = heads // group
+    return [groups] * (group - 1) + [1] * groups
+
+
+def even_ranking(ranking: Sequence[tuple[int, int]], group: int) -> list[tuple[int, int]]:
+    """The heads of a ranking in rounds that leave all layers with as many heads and key-value heads.
+
+    As long as groups have several heads, a round removes the first-ranked remaining head of each group of each layer,
+    then the first-ranked remaining head of each layer, and with it the last of its group. Within a round, heads keep
+    the order of the ranking.
+
+    Args:
+        ranking: (layer, head) pairs of all heads, the first to be pruned first.
+        group: query heads that share a key-value head, one after another.
+
+    Example:
+        >>> even_ranking([(0, 0), (0, 1), (1, 1), (1, 0)], 1)
+        [(0, 0), (1, 1), (0, 1), (1, 0)]
+    """
+    removed: Counter[tuple[int, int]] = Counter()
+    last: Counter[int] = Counter()
+    rounds: list[list[tuple[int, int]]] = [[] for _ in range(len(ranking) + group)]
+    for layer, head in ranking:
+        place = (layer, head // group)
+        removed[place] += 1
+        if removed[place] < group:
+            rounds[removed[place] - 1].append((layer, head))
+        else:
+            last[layer] += 1
+            rounds[group - 2 + last[layer]].append((layer, head))
+    return [head for heads in rounds for head in heads]
+
+
+def even_count(count: int, layers: int, heads: int, group: int) -> int:
+    """The most heads up to ``count`` that whole rounds of :func:`even_ranking` remove.
+
+    Args:
+        count: heads that may be removed.
+        layers: layers that have heads.
+        heads, group: of each layer; see :func:`even_rounds`.
+    """
+    totals = accumulate((layers * removed for removed in even_rounds(heads, group)), initial=0)
+    return max(total for total in totals if total <= count)
 
 
 def count_at(percent: int, total: int) -> int:

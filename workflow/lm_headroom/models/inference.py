@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -125,15 +125,7 @@ def _run(model: Any) -> Pass:
             )
             shown = Pass(copy)
             with _routed(copy, shown):
-                ids = torch.zeros(1, N_TOKENS, dtype=torch.long)
-                # With a mask, transformers does not look for packed sequences, which would read positions.
-                # Recurrent layers look whether it hides anything, which takes numbers; some models multiply by it, too.
-                numbers = torch.ones_like(ids, device="cpu")
-                try:
-                    copy(input_ids=ids, attention_mask=numbers, use_cache=False)
-                except RuntimeError:
-                    shown.clear()
-                    copy(input_ids=ids, attention_mask=numbers.to(ids), use_cache=False)
+                run_without_weights(copy, shown.clear)
     # A family's code may raise anything.
     except Exception as error:
         raise HeadroomError(
@@ -141,6 +133,24 @@ def _run(model: Any) -> Pass:
             f"are, fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         ) from error
     return shown
+
+
+def run_without_weights(model: Any, clear: Callable[[], object] = lambda: None) -> None:
+    """Run a model whose weights are on the meta device, and whose masks are None, on a few tokens.
+
+    Args:
+        model: the model.
+        clear: called before a second try.
+    """
+    ids = torch.zeros(1, N_TOKENS, dtype=torch.long, device="meta")
+    # With a mask, transformers does not look for packed sequences, which would read positions.
+    # Recurrent layers look whether it hides anything, which takes numbers; some models multiply by it, too.
+    numbers = torch.ones_like(ids, device="cpu")
+    try:
+        model(input_ids=ids, attention_mask=numbers, use_cache=False)
+    except RuntimeError:
+        clear()
+        model(input_ids=ids, attention_mask=numbers.to(ids), use_cache=False)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.model_record import read_record, write_record
 from lm_headroom.artifacts.provenance import versions
+from lm_headroom.artifacts.pruned_checkpoint import KIND
 from lm_headroom.artifacts.seal import is_unchanged, sealed
 from lm_headroom.artifacts.store import WITHOUT_HEADS, ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
@@ -291,6 +292,9 @@ def _read_origin(path: Path, name: str) -> dict[str, Any] | None:
         return None
     with _naming_model(name, path):
         origin = read_json(file)
+    if origin.get("kind") == KIND:
+        # An export that transformers loads: the manifest says more, and its digest is part of the checkpoint's.
+        return {"kind": KIND, "pruned_from": str((origin.get("model") or {}).get("digest"))}
     wrong = next((key for key, value in origin.items() if not isinstance(value, str)), None)
     if wrong is not None:
         raise HeadroomError(

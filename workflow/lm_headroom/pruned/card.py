@@ -25,7 +25,7 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
         # The hub links it: only what came from there.
         **({"base_model": model["source"]} if model.get("source") else {}),
         **({"license": licence.lower()} if licence else {}),
-        "library_name": "lm-headroom",
+        "library_name": "transformers" if manifest["plain"] else "lm-headroom",
         "pipeline_tag": "text-generation",
         "tags": ["lm-headroom", "pruned"],
         "lm-headroom": {
@@ -56,13 +56,7 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "In their place, biases hold what they give on average over the scoring documents."
         yield ""
     yield f"Parameters: {before:,} before, {after:,} after ({(before - after) / before:.1%} removed)."
-    yield from ("", "## Load", "", "```python", "import lm_headroom", "from transformers import AutoTokenizer", "")
-    yield 'model = lm_headroom.load_pruned("FOLDER")  # forward, generate, save_pretrained as any transformers model'
-    yield from ('tokenizer = AutoTokenizer.from_pretrained("FOLDER")', "```", "")
-    yield (
-        "transformers' own `AutoModelForCausalLM.from_pretrained` does not know the model type "
-        "`lm_headroom_pruned` and refuses the folder: layers have different numbers of heads."
-    )
+    yield from _how_to_load(manifest["plain"])
     origin = manifest["made_by"]
     commit = f", commit `{origin['commit']}`" if origin["commit"] else ""
     yield from ("", "## Provenance", "")
@@ -71,3 +65,22 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
     for place, source in manifest["lineage"].items():
         step = f"{source['step']} `{source['code']}`" if "step" in source else "missing or changed since"
         yield f"| {place} | `{source['digest'][:16]}` | {step} |"
+
+
+def _how_to_load(plain: bool) -> Iterator[str]:
+    model = "AutoModelForCausalLM.from_pretrained" if plain else "lm_headroom.load_pruned"
+    imports = (
+        ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+        if plain
+        else ["import lm_headroom", "from transformers import AutoTokenizer"]
+    )
+    yield from ("", "## Load", "", "```python", *imports, "")
+    yield f'model = {model}("FOLDER")  # forward, generate, save_pretrained as any transformers model'
+    yield from ('tokenizer = AutoTokenizer.from_pretrained("FOLDER")', "```", "")
+    if plain:
+        yield "All layers have the same numbers of heads, so that lm-headroom is not needed to load it."
+    else:
+        yield (
+            "`AutoModelForCausalLM.from_pretrained` of transformers loads it only after `import lm_headroom`: layers "
+            "have different numbers of heads, or no FFN, which the model type `lm_headroom_pruned` stands for."
+        )

@@ -24,7 +24,9 @@ from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
-from lm_headroom.pruned.model import Remainder, check_architecture, load_pruned, prune_for_good
+from lm_headroom.models.sizes import read_config
+from lm_headroom.pruned.forms import Form, make_plain
+from lm_headroom.pruned.model import Remainder, load_pruned, prune_for_good
 from lm_headroom.settings import other_dtype
 
 SHARD = "5GB"
@@ -107,7 +109,7 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
     return Reference(tokens, logits.cpu(), trace, model.dtype, loaded.device)
 
 
-def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
+def write_weights(checkpoint: Path, pruned: Pruned, form: Form, out: Path) -> None:
     """Write configuration, weights and tokenizer of the pruned model, in the checkpoint's own number format.
 
     The weights are read again, on the CPU, since the masked model may have run in another format. Layers shrink one by
@@ -116,19 +118,22 @@ def write_weights(checkpoint: Path, pruned: Pruned, out: Path) -> None:
     Args:
         checkpoint: the whole model's folder.
         pruned: what to remove.
+        form: which classes the written checkpoint is of.
         out: an empty folder.
 
     Raises:
-        HeadroomError: its architecture cannot be exported, or its tokenizer differs when loaded from ``out``.
+        HeadroomError: its tokenizer differs when loaded from ``out``.
     """
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
     )
-    check_architecture(model)
     fold_means(model, pruned)
-    smaller = prune_for_good(model, pruned.left(architectures.head_layout(model)))
-    # Under the names of the weights in memory: those of GPT-NeoX's files are understood for its own model type alone.
-    smaller.save_pretrained(out, max_shard_size=SHARD, save_original_format=False)
+    left = pruned.left(architectures.head_layout(model))
+    if form.plain:
+        make_plain(model, left, form.plain).save_pretrained(out, max_shard_size=SHARD)
+    else:
+        # Under the names of the weights in memory: those of a family's files are understood for its own type alone.
+        prune_for_good(model, left).save_pretrained(out, max_shard_size=SHARD, save_original_format=False)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     tokenizer.save_pretrained(out)
     again = AutoTokenizer.from_pretrained(out, local_files_only=True, trust_remote_code=False)
@@ -182,13 +187,14 @@ def _set_bias(linear: Any, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_export(folder: Path, reference: Reference, parameters: int) -> float:
+def check_export(folder: Path, reference: Reference, parameters: int, form: Form) -> float:
     """Load the export and compare it with the masked model.
 
     Args:
         folder: the export.
         reference: outputs of the masked model.
         parameters: number of parameters that the export must have.
+        form: how it was written; a plain checkpoint is loaded by transformers' own classes.
 
     Returns:
         The largest difference between their logits.
@@ -197,7 +203,8 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
         HeadroomError: sizes or logits differ, or outputs with a key-value cache differ from those without.
     """
     placing = {"device_map": "auto"} if reference.device.type == "cuda" else {}
-    model = load_pruned(folder, dtype=reference.dtype, **placing)
+    options = {"dtype": reference.dtype, **placing}
+    model = _load_plain(folder, options) if form.plain else load_pruned(folder, **options)
     n_parameters = model.num_parameters()
     if n_parameters != parameters:
         raise HeadroomError(
@@ -222,6 +229,28 @@ def check_export(folder: Path, reference: Reference, parameters: int) -> float:
                     f"{(natural - reference.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
                 )
     return float((natural.float() - reference.logits.float()).abs().max())
+
+
+def _load_plain(folder: Path, options: dict[str, Any]) -> Any:
+    """Load a plain checkpoint, and refuse one whose weights are not those of the class that loads it."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            attn_implementation=architectures.attention_implementation(read_config(folder)),
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    # transformers and its dependencies raise arbitrary errors.
+    except Exception as error:
+        raise HeadroomError(
+            f"transformers does not load what it wrote of this model ({type(error).__name__}: {error}); it cannot be "
+            "exported"
+        ) from error
+    wrong = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
+    if wrong:
+        raise HeadroomError(f"the family's own class does not have the weight {wrong[0]}; it cannot be exported")
+    return model.eval()
 
 
 @contextmanager

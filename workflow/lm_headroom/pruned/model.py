@@ -27,12 +27,9 @@ from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.inference import WHOLE_CLASS
+from lm_headroom.pruned.auto_classes import MODEL_TYPE
 
-MODEL_TYPE = "lm_headroom_pruned"
-"""Model type of a pruned checkpoint. transformers does not know it, and so refuses to load it incorrectly."""
 IMPLEMENTATION = "lm_headroom_pruned"
-ARCHITECTURES = ("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
-"""Architectures whose attention takes the number of heads from the shapes of its maps, and from the next two tables."""
 HEAD_COUNTS = {"opt": "num_heads"}
 """Attribute of the attention module with the number of heads."""
 HEAD_WIDTHS = {"gpt2": "split_size"}
@@ -144,41 +141,26 @@ class ZeroFFN(nn.Module):
         return torch.zeros_like(hidden)
 
 
-def check_architecture(model: Any) -> None:
-    """Refuse a model whose attention cannot have fewer heads in some layers.
-
-    Raises:
-        HeadroomError: pruned checkpoints of its architecture are not supported.
-    """
-    family = model.config.model_type
-    if family not in ARCHITECTURES:
-        raise HeadroomError(
-            f"model family {family!r} cannot be exported without its pruned heads, since its attention expects as many "
-            f"heads in each layer; families that can: {', '.join(ARCHITECTURES)}"
-        )
-
-
 def shrink(model: Any, left: Remainder) -> None:
     """Remove everything but ``left`` from a model, in place; its weights may be on the meta device.
 
-    Raises:
-        HeadroomError: its architecture is not supported.
+    Whether the family's code works with what is left, :mod:`lm_headroom.pruned.forms` finds out.
     """
-    check_architecture(model)
     row, shape = architectures.architecture_of(model), architectures.head_layout(model)
+    modules = architectures.attention_modules(model)
     # Read while all layers are still equal.
-    weights = [architectures.head_rows(model, number) for number in range(shape.layers)]
+    weights = {number: architectures.head_rows(model, number) for number in modules}
     ffn_outputs = architectures.ffn_output_maps(model)
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
-    modules = zip(architectures.layers(model), architectures.attention_modules(model).values(), left.heads, strict=True)
-    for number, (layer, attention, heads) in enumerate(modules):
-        if not heads:
+    for number, layer in enumerate(architectures.layers(model)):
+        heads = left.heads[number]
+        if number in modules and not heads:
             _replace(layer, row.attention, HeadlessAttention(row.output_projection, weights[number].output, number))
-        elif len(heads) < shape.heads:
-            _shrink_attention(attention, weights[number], shape, heads)
+        elif number in modules and len(heads) < shape.heads:
+            _shrink_attention(modules[number], weights[number], shape, heads)
             for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head)):
                 if model.config.model_type in names:
-                    setattr(attention, names[model.config.model_type], size)
+                    setattr(modules[number], names[model.config.model_type], size)
         if number not in left.ffns:
             for path in row.ffn[:-1]:
                 _replace(layer, path, nn.Identity())
@@ -209,6 +191,11 @@ def _shrink_attention(
         # Sorted, so that a fused projection keeps its layout.
         _select(module, torch.cat(indices).sort().values, outputs=True)
     _select(weights.output, weights.columns[list(heads)].flatten(), outputs=False)
+    for name, values in list(attention.named_parameters(recurse=False)):
+        # Scores of sinks.
+        if values.shape == (shape.heads,):
+            index = torch.tensor(heads, device=values.device)
+            setattr(attention, name, nn.Parameter(values.detach()[index], values.requires_grad))
     if shape.group > 1:
         even = len(heads) // len(key_value_heads)
         if read == [head for head in key_value_heads for _ in range(even)]:
@@ -239,7 +226,7 @@ def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), name, module)
 
 
-def _attention_function(
+def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """The function that transformers calls: it gathers key-value heads for transformers' own."""
@@ -251,7 +238,7 @@ def _attention_function(
     return outputs
 
 
-AttentionInterface.register(IMPLEMENTATION, _attention_function)
+AttentionInterface.register(IMPLEMENTATION, attend)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
@@ -293,6 +280,8 @@ class PrunedModel:
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         shrink(self, config.left)
+        # Whatever was asked for: no other function takes uneven groups.
+        self.set_attn_implementation(IMPLEMENTATION)  # type: ignore[attr-defined]
 
 
 _classes: dict[type, Any] = {}
@@ -314,9 +303,15 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def pruned_config(base: Any, left: Remainder) -> Any:
-    """Build the configuration of a model pruned to ``left`` from the whole model's configuration ``base``."""
-    return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": left.content})
+def pruned_config(base: Any, left: Remainder, **options: Any) -> Any:
+    """Build the configuration of a model pruned to ``left`` from the whole model's configuration ``base``.
+
+    Args:
+        base: the whole model's.
+        left: what remains.
+        options: as ``from_dict`` of configurations takes them.
+    """
+    return pruned_class(type(base)).from_dict({**base.to_dict(), "lm_headroom_pruned": left.content}, **options)
 
 
 def prune_for_good(model: Any, left: Remainder) -> Any:
@@ -353,8 +348,7 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
             "lm-headroom's own function takes; leave it out"
         )
     config = read_config(folder)
-    (base,) = (base_class for base_class in type(config).__bases__ if base_class is not PrunedConfig)
-    model_class = pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[base])
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     returns_info = options.pop("output_loading_info", False)
     try:
         model, info = model_class.from_pretrained(
@@ -399,13 +393,33 @@ def read_config(folder: Path) -> Any:
             f"{folder}: this is no pruned checkpoint (model type {model_type!r}); load it with transformers' own "
             "AutoModelForCausalLM.from_pretrained"
         )
+    return parse_config(content, folder)
+
+
+def parse_config(content: Mapping[str, Any], where: Path | str, **options: Any) -> Any:
+    """The configuration that a pruned checkpoint's ``config.json`` holds; transformers' Auto classes know its model.
+
+    Args:
+        content: of the file.
+        where: the checkpoint, for messages.
+        options: as ``from_dict`` of configurations takes them, some of which change what it returns.
+
+    Raises:
+        HeadroomError: another version wrote it, or it does not say what is left.
+    """
     if content.get("format") not in _FORMATS:
         raise HeadroomError(
-            f"{folder}: format {content.get('format')!r} of pruned checkpoints is not known here (only "
+            f"{where}: format {content.get('format')!r} of pruned checkpoints is not known here (only "
             f"{' and '.join(map(str, _FORMATS))}); another version of lm-headroom made it: load it with that one"
         )
     try:
         base = AutoConfig.for_model(content["base_model_type"], **content["base"])
-        return pruned_config(base, Remainder.parse(content))
+        config = pruned_config(base, Remainder.parse(content), **options)
     except (KeyError, TypeError, ValueError) as error:
-        raise HeadroomError(f"{path} does not say what is left of the model ({error}); export it again") from error
+        raise HeadroomError(
+            f"{where}: config.json does not say what is left of the model ({error}); export it again"
+        ) from error
+    kind = pruned_class(type(base))
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        MODEL_FOR_CAUSAL_LM_MAPPING.register(kind, pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[type(base)]))
+    return config

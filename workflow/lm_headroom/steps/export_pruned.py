@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_headroom.analysis.ranking import count_at
+from lm_headroom.analysis.ranking import count_at, even_count, even_ranking, even_rounds
 from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ordered import Ranking, order_ffns, order_heads
@@ -28,7 +28,9 @@ from lm_headroom.tasks.prompt_set import PromptSet, read_prompts
 
 if TYPE_CHECKING:
     from lm_headroom.engine.loading import LoadedModel
+    from lm_headroom.models.architecture import HeadLayout
     from lm_headroom.pruned.export import Pruned
+    from lm_headroom.pruned.forms import Form
 
 _KEPT = ("step", "code", "options", "definition", "definition_digest", "data")
 """What is taken over of the provenance of the files that an export comes from."""
@@ -39,6 +41,7 @@ def export_pruned(
     settings: EvaluationSettings,
     ranking: Sequence[Path],
     percent: Percents,
+    even: bool = False,
     prompts: Sequence[Path] = (),
     out: OutFolder,
 ) -> None:
@@ -48,6 +51,8 @@ def export_pruned(
         settings: how to run the masked model that the export is held against.
         ranking: ranking artifact of heads, of FFNs, or one of each.
         percent: percent of them to prune, a number per ranking, as many as in a curve.
+        even: prune as many heads in each layer, the least important there, and no more than that percent, so that
+            transformers loads the checkpoint without lm-headroom.
         prompts: of mean ablation, prompts artifacts, whose scoring documents have the means.
         out: the checkpoint's folder: new, empty, or an older export, which is replaced once the new one has proved
             right.
@@ -62,38 +67,82 @@ def export_pruned(
     from lm_headroom.engine.loading import load
     from lm_headroom.pruned.card import build_card
     from lm_headroom.pruned.export import Pruned, check_export, check_room, new_folder, record_reference, write_weights
-    from lm_headroom.pruned.model import check_architecture
+    from lm_headroom.pruned.forms import choose_form
 
     options = recorded_options(export_pruned, locals())
     scored = _read_scored(settings.ablation, prompts)
     check_target(out)
     chosen = _by_component(ranking, percent)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
-    check_architecture(loaded.skeleton)
     _check_rankings(chosen, loaded)
-    first = {name: order.order[: count_at(share, len(order.order))] for name, (order, share) in chosen.items()}
-    pruned = _with_means(loaded, Pruned(first.get("heads", ()), first.get("ffns", ())), scored, settings)
+    chosen, first = _first(chosen, loaded.shape, even)
+    pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
+    form = choose_form(loaded.skeleton, pruned.left(loaded.shape))
+    pruned = _with_means(loaded, pruned, scored, settings)
     before = loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
     checkpoint, record = checkpoint_folder(settings.model), loaded.record
-    weights = sum(path.stat().st_size for path in checkpoint.iterdir() if path.suffix in _WEIGHTS)
-    check_room(out, int(weights * parameters["after"] / before))
+    check_room(out, int(_weight_bytes(checkpoint) * parameters["after"] / before))
     reference = record_reference(loaded, pruned)
     # The masked model is a ring of modules and methods, which nothing else lets go of.
     del loaded
     gc.collect()
     with new_folder(out) as folder:
-        write_weights(checkpoint, pruned, folder)
-        far = check_export(folder, reference, parameters["after"])
+        write_weights(checkpoint, pruned, form, folder)
+        far = check_export(folder, reference, parameters["after"], form)
         model = {**model_provenance(record, settings.dtype), "parameters": parameters}
         manifest = _manifest(out, chosen, first, model, options, [each.source for each in scored])
+        manifest |= {"plain": form.plain is not None, "even": even}
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
     print(
         f"{out}: {before / 1e6:.1f} M parameters have become {parameters['after'] / 1e6:.1f} M; logits are the masked "
-        f"model's to {far:.1g}",
+        f"model's to {far:.1g}; {_how_to_load(form)}",
         file=sys.stderr,
     )
+
+
+def _how_to_load(form: Form) -> str:
+    """What loads an export."""
+    if form.plain:
+        return (
+            f"a plain checkpoint of {form.plain.heads} heads and {form.plain.key_value_heads} key-value heads per "
+            "layer: AutoModelForCausalLM of transformers loads it"
+        )
+    return f"lm_headroom.load_pruned loads it, and transformers after 'import lm_headroom', since {form.why_not}"
+
+
+def _first(chosen: Rankings, shape: HeadLayout, even: bool) -> tuple[Rankings, dict[str, tuple[Any, ...]]]:
+    """Rankings as they are pruned, and what is pruned of each: where that is ``even``, as many heads in each layer.
+
+    Raises:
+        HeadroomError: heads are to be even, and none are pruned.
+    """
+    counts = {name: count_at(percent, len(ranking.order)) for name, (ranking, percent) in chosen.items()}
+    if even and "heads" not in chosen:
+        raise HeadroomError("--even is of heads, and --ranking names no ranking of heads; leave it out")
+    if even:
+        ranking, percent = chosen["heads"]
+        rounds = replace(ranking, order=tuple(even_ranking(ranking.order, shape.group)))
+        chosen, counts = {**chosen, "heads": (rounds, percent)}, {**counts, "heads": _even_count(percent, shape)}
+    return chosen, {name: ranking.order[: counts[name]] for name, (ranking, _) in chosen.items()}
+
+
+def _even_count(percent: int, shape: HeadLayout) -> int:
+    """How many heads are pruned, as many in each layer.
+
+    Raises:
+        HeadroomError: fewer than a round; says what is enough.
+    """
+    count = count_at(percent, shape.total)
+    even = even_count(count, shape.grid[0], shape.heads, shape.group)
+    if count and not even:
+        least = shape.grid[0] * even_rounds(shape.heads, shape.group)[0]
+        raise HeadroomError(
+            f"--even: {percent}% of {shape.total} heads are {count}, fewer than the {least} that one round removes, as "
+            f"many in each of {shape.grid[0]} layers; give --percent {-(-100 * least // shape.total)} or more"
+        )
+    return even
 
 
 def _read_scored(kind: AblationKind, prompts: Sequence[Path]) -> list[PromptSet]:
@@ -206,7 +255,8 @@ def _manifest(
     return build_provenance("steps.export_pruned", inputs, options, manifest)
 
 
-_WEIGHTS = (".safetensors", ".bin")
+def _weight_bytes(checkpoint: Path) -> int:
+    return sum(path.stat().st_size for path in checkpoint.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
 def lineage(rankings: Sequence[ArtifactFile]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,232 @@
+"""Exports that transformers loads by itself: as many heads in each layer, in the family's own configuration."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lm_headroom.analysis.ranking import even_count, even_ranking, even_rounds, random_ranking
+from lm_headroom.artifacts.model_record import read_record
+from lm_headroom.engine.loading import gates_without, load, prepare
+from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
+from lm_headroom.models.resolve import resolve
+from lm_headroom.pruned.export import Pruned, check_export, record_reference
+from lm_headroom.pruned.forms import Counts, Form, choose_form, make_plain
+from lm_headroom.pruned.model import Remainder, load_pruned, prune_for_good
+from tests.support.model_types import tiny_of_type
+from tests.support.paths import ROOT
+from tests.unit.pruned.test_export import TOKENS, Place
+
+PLAIN = (
+    "cohere2", "deepseek_v3", "gemma", "gemma2", "glm4", "gpt_oss", "granite", "lfm2", "llama", "mistral", "mixtral",
+    "nemotron", "olmo", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "starcoder2",
+)  # fmt: skip
+OWN = ("gpt2", "gpt_neox", "opt")
+"""Families whose configuration has no place for the width of a head, but whose code works with any number of them."""
+
+
+def every_other(shape):
+    """Half of the heads of each layer, of all groups."""
+    return tuple(
+        (layer, head) for layer in shape.attending for head in range(shape.heads) if head % max(2, shape.group) == 0
+    )
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *OWN])
+def test_an_export_of_as_many_heads_in_each_layer_is_plain_where_the_family_can_say_so(name, tmp_path):
+    model = tiny_of_type(name).float()
+    shape = architectures.head_layout(model)
+    pruned = Pruned(every_other(shape), ())
+    left = pruned.left(shape)
+    form = choose_form(model, left)
+    reference = record_reference(prepare(copy.deepcopy(model), None), pruned)
+    parameters = model.num_parameters() - pruned.parameters(model)
+    if name in OWN:
+        assert form.plain is None
+        assert "its configuration" in form.why_not
+        prune_for_good(model, left).save_pretrained(tmp_path, save_original_format=False)
+    else:
+        groups = shape.key_value_heads if shape.group > 1 else shape.heads // 2
+        assert form.plain == Counts(shape.heads // 2, groups)
+        make_plain(model, left, form.plain).save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert config["model_type"] == model.config.model_type
+        assert config["num_attention_heads"] == shape.heads // 2
+        assert "head_dim" in config
+        assert "auto_map" not in config
+    check_export(tmp_path, reference, parameters, form)
+
+
+def test_layers_that_differ_lack_an_ffn_or_have_no_head_need_classes_of_their_own():
+    model = tiny_of_type("llama")
+    shape = architectures.head_layout(model)
+    for heads, ffns, why_not in (
+        ([(0, 0)], [], "layers keep different numbers of heads or key-value heads"),
+        ([], [1], "FFNs are removed"),
+        (shape.places, [], "no head is left"),
+        # One group keeps two heads, the other one.
+        ([(layer, 0) for layer in range(3)], [], "key-value heads are read by different numbers of heads"),
+        # As many heads, but of one group in the last layer.
+        (
+            [(0, 0), (0, 2), (1, 1), (1, 3), (2, 0), (2, 1)],
+            [],
+            "layers keep different numbers of heads or key-value heads",
+        ),
+    ):
+        assert choose_form(model, Remainder.without(shape, heads, ffns)) == Form(None, why_not)
+
+
+@pytest.mark.parametrize("name", ["olmo2", "bloom", "stablelm"])
+def test_a_family_that_can_be_neither_is_refused_by_name(name):
+    model = tiny_of_type(name)
+    shape = architectures.head_layout(model)
+    with pytest.raises(HeadroomError, match=f"model family '{name}' cannot be exported without these heads and FFNs"):
+        choose_form(model, Remainder.without(shape, every_other(shape)))
+
+
+@pytest.fixture
+def llama(tmp_path, tokenizer):
+    return Place(tmp_path, "llama", tokenizer)
+
+
+def test_stock_classes_load_an_even_export_in_a_process_without_this_package(llama, capsys):
+    """Half of the heads, one of each group of two, as the ranking orders them there."""
+    options = ("--ranking", llama.ranking("heads"), "--percent", 55, "--even")
+    assert llama.export(*options) == 0
+    printed = capsys.readouterr().err
+    assert "a plain checkpoint of 2 heads and 2 key-value heads per layer: AutoModelForCausalLM" in printed
+    first = {}
+    for layer, head in llama.orders["heads"]:
+        first.setdefault((layer, head // 2), (layer, head))
+    loaded = load(llama.record, device="cpu")
+    with torch.no_grad(), loaded.interventions.gates(gates_without(loaded.shape, first.values())):
+        expected = loaded.model(input_ids=TOKENS, use_cache=False).logits
+    torch.save(TOKENS, llama.folder / "tokens.pt")
+    code = f"""
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+tokens = torch.load("tokens.pt")
+for loader in (AutoModelForCausalLM, LlamaForCausalLM):
+    model, info = loader.from_pretrained({str(llama.out)!r}, output_loading_info=True)
+    assert type(model) is LlamaForCausalLM
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+torch.save(model(input_ids=tokens).logits.detach(), "logits.pt")
+options = {{"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}}
+assert torch.equal(model.generate(tokens, **options), model.generate(tokens, use_cache=False, **options))
+print(AutoTokenizer.from_pretrained({str(llama.out)!r})("The fox")["input_ids"], "lm_headroom" in sys.modules)
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=llama.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{loaded.tokenizer('The fox')['input_ids']} False\n"
+    torch.testing.assert_close(torch.load(llama.folder / "logits.pt"), expected, atol=1e-5, rtol=0)
+    config = json.loads((llama.out / "config.json").read_text())
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (2, 2, 6)
+    manifest = json.loads((llama.out / "lm_headroom.json").read_text())
+    assert (manifest["plain"], manifest["even"], manifest["pruned"]["heads"]["count"]) == (True, True, 6)
+    card = (llama.out / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "AutoModelForCausalLM.from_pretrained" in card
+    assert "load_pruned" not in card
+    with pytest.raises(HeadroomError, match="no pruned checkpoint .* load it with transformers' own"):
+        load_pruned(llama.out)
+
+
+def test_an_even_export_is_a_model_for_a_study(llama, tmp_path):
+    assert llama.export("--ranking", llama.ranking("heads"), "--percent", 50, "--even") == 0
+    record = tmp_path / "again" / "model.json"
+    resolve("again", str(llama.out), None, record)
+    content = read_record(record)
+    assert (content["heads"], content["key_value_heads"]) == (2, 2)
+    assert content["origin"] == {"kind": "pruned_checkpoint", "pruned_from": read_record(llama.record)["digest"]}
+    again = load(record, device="cpu")
+    stock = AutoModelForCausalLM.from_pretrained(llama.out)
+    with torch.no_grad():
+        expected = stock(input_ids=TOKENS, use_cache=False).logits
+        assert again.interventions.shape.heads == 2
+        torch.testing.assert_close(again.model(input_ids=TOKENS, use_cache=False).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("heads", 10), "--even: 10% of 12 heads are 1, fewer than the 6 that one round removes, as many in each of 3 layers; give --percent 50 or more"),  # noqa: E501
+        (("ffns", 50), "--even is of heads, and --ranking names no ranking of heads; leave it out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_even_is_refused(llama, capsys, options, message):
+    component, percent = options
+    assert llama.export("--ranking", llama.ranking(component), "--percent", percent, "--even") == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not llama.out.exists()
+
+
+def test_with_uneven_layers_the_command_says_what_loads_the_export(llama, capsys):
+    assert llama.export("--ranking", llama.ranking("heads"), "--percent", 9) == 0
+    assert (
+        "lm_headroom.load_pruned loads it, and transformers after 'import lm_headroom', since layers keep different "
+        "numbers of heads" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import lm_headroom, transformers", "from transformers import AutoModelForCausalLM; import lm_headroom"],
+)
+def test_auto_classes_load_uneven_exports_once_the_package_is_imported(imports, tmp_path):
+    model = tiny_of_type("llama").float()
+    left = Remainder.without(architectures.head_layout(model), [(0, 1), (1, 0), (1, 1)], [2])
+    prune_for_good(model, left).save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(input_ids=TOKENS % 101).logits
+    torch.save(TOKENS % 101, tmp_path / "tokens.pt")
+    code = f"""
+{imports}
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}, local_files_only=True)
+assert isinstance(lm_headroom.load_pruned({str(tmp_path)!r}), type(model))
+torch.save(model(input_ids=torch.load("tokens.pt")).logits.detach(), "logits.pt")
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-6, rtol=0)
+    without = "from transformers import AutoModelForCausalLM; AutoModelForCausalLM.from_pretrained('.')"
+    refused = subprocess.run([sys.executable, "-I", "-c", without], cwd=tmp_path, capture_output=True, text=True)
+    assert "model type `lm_headroom_pruned` but Transformers does not recognize" in refused.stderr
+
+
+class TestRounds:
+    @pytest.mark.parametrize(("heads", "group"), [(4, 1), (6, 3), (9, 3), (8, 8), (4, 2)])
+    def test_after_each_round_layers_are_equal_and_groups_are(self, heads, group):
+        order = random_ranking(5, heads, 3)
+        even = even_ranking(order, group)
+        assert sorted(even) == sorted(order)
+        removed = 0
+        for in_layer in even_rounds(heads, group):
+            removed += 5 * in_layer
+            left = [[h for h in range(heads) if (layer, h) not in even[:removed]] for layer in range(5)]
+            groups = [[h // group for h in kept] for kept in left]
+            assert len({len(kept) for kept in left}) == 1
+            assert len({len(set(kept)) for kept in groups}) == 1
+            assert len({kept.count(g) for kept in groups for g in set(kept)}) <= 1
+            assert even_count(removed, 5, heads, group) == removed
+            assert even_count(removed - 1, 5, heads, group) < removed
+        assert removed == len(order)
+
+    def test_a_round_takes_the_first_ranked_of_each_place_in_the_rankings_order(self):
+        scores = np.array([[3.0, 1.0, 2.0, 4.0], [0.5, 9.0, 7.0, 8.0]])
+        order = [(int(i) // 4, int(i) % 4) for i in scores.ravel().argsort()]
+        assert even_ranking(order, 1)[:4] == [(1, 0), (0, 1), (0, 2), (1, 2)]
+        # Groups of two: (0, 1), (2, 3) of each layer.
+        assert even_ranking(order, 2)[:4] == [(1, 0), (0, 1), (0, 2), (1, 2)]
+        assert even_ranking(order, 2)[4:] == [(0, 0), (1, 3), (0, 3), (1, 1)]
