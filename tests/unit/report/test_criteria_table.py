@@ -166,6 +166,26 @@ def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path
     assert f"it loses {100 * row:.1f} points (" in finding
 
 
+def test_what_even_layers_cost_has_a_finding_of_its_own_and_is_no_criterion(tmp_path):
+    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=("own_even",))
+
+    def right(k, component, task, ranking):
+        known = RIGHT[k].get((component, task, ranking), DEFAULT)
+        own = RIGHT[k].get((component, task, "own"), DEFAULT)
+        return {"own": [own[0], 8, 8, 8], "own_even": [own[0], 3, 3, 3]}.get(ranking, known)
+
+    write_study(study, Values(right=right, repeat=40, selection="scoring"))
+    (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
+    assert finding.startswith("- **Pruning as many heads in each layer costs more than the free choice with 5-shot")
+    (row,) = {
+        row.mean_beyond_own
+        for row in criteria.rows(study)
+        if (row.ranking, row.shots, row.task) == ("own_even", 5, "average")
+    }
+    assert f"`own_even` loses {100 * row:.1f} points (" in finding
+    assert not [row for row in criteria.rows(study) if (row.component, row.ranking) == ("ffns", "own_even")]
+
+
 def test_no_finding_where_only_orders_were_evaluated(controlled):
     chance = read_chance_levels(controlled)
     matrix = replace(controlled, controls=("reversed", "random_1", "own_mean"))

@@ -170,6 +170,9 @@ def _plain_fault(model: Any, left: Remainder, counts: Counts) -> str:
 
 def _own_fault(model: Any, left: Remainder) -> str:
     """Why the family's code does not run with fewer heads in some layers; empty where it does."""
+    if model.config.get_text_config() is not model.config:
+        # Its own class would not stop at the sentence that it reads for the number of layers.
+        return "its language model is part of a larger one"
     smaller = _without_weights(model)
     try:
         shrink(smaller, left)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from lm_headroom.analysis.ranking import random_ranking, rank_heads
+from lm_headroom.analysis.ranking import even_ranking, random_ranking, rank_heads
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.heads import check_computed, grid, layers_of
@@ -26,6 +27,7 @@ from lm_headroom.study.ranking_names import (
     ABLATED_OWN,
     AGGREGATE,
     CRITERIA,
+    EVEN,
     ITERATIVE,
     ORACLES,
     REVERSED,
@@ -55,9 +57,10 @@ def evaluate_pruned(
         settings: how to run the model.
         prompts: prompts artifact.
         rankings: names of rankings: own, aggregate or iterative (the ranking file as it is), reversed (the file's most
-            important heads first), random_N (an order drawn with seed N), own_zero, own_mean or own_resample (the file
-            as it is, under that ablation), or a criterion of docs/criteria.md.
-        ranking_file: the ranking artifact for own, aggregate, iterative and reversed.
+            important heads first), own_even (the file's heads in rounds that prune as many in each layer), random_N
+            (an order drawn with seed N), own_zero, own_mean or own_resample (the file as it is, under that ablation),
+            or a criterion of docs/criteria.md.
+        ranking_file: the ranking artifact for own, own_even, aggregate, iterative and reversed.
         scores: the task's head-importance artifact, for rankings by its columns.
         oracle: the task's head-oracle artifact of all heads, for rankings by the oracles.
         levels: percents of heads pruned; 0 is always evaluated.
@@ -132,6 +135,8 @@ def read_rankings(
                 expected = {"model": expected["model"]}
             read.artifact.check_origin(**expected)
             orders[name] = read.reversed() if name == REVERSED else read
+            if name == EVEN:
+                orders[name] = replace(read, order=tuple(even_ranking(read.order, prepared.shape.group)))
         prepared.check_fits(orders[name])
     return orders
 

@@ -243,7 +243,8 @@ class Pruning(Section):
         default=["random_1"],
         description="The control rankings that are evaluated beside the task's own: `reversed` (most important first), "
         "`random_N` (drawn with seed N; figures show several as a band), `own_zero`, `own_mean` and `own_resample` "
-        "(the own ranking under another `ablation`), and the criteria of docs/criteria.md, of heads, "
+        "(the own ranking under another `ablation`), `own_even` (the own ranking of heads in rounds that prune as many "
+        "in each layer, as `export-pruned --even` does), and the criteria of docs/criteria.md, of heads, "
         "FFNs or both. Oracles rank FFNs, and heads too if `head_oracle` names tasks; then it must remove all heads "
         "of each task, and the questions that rank heads also judge them. "
         "Each costs a curve of evaluations, except the criterion that `importance` ranks by.",

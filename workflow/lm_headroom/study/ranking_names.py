@@ -36,7 +36,9 @@ ORACLES = tuple(name for name, row in ROWS.items() if row.knockout)
 """The criteria that are losses without the component alone."""
 ABLATED_OWN: dict[str, AblationKind] = {f"{OWN}_{kind}": kind for kind in get_args(AblationKind)}
 """The own ranking where removed components give something else than in the rest of the study."""
-NAMED_CONTROLS = (*ALL_CRITERIA, *ABLATED_OWN)
+EVEN = f"{OWN}_even"
+"""The own ranking in rounds that prune as many heads in each layer."""
+NAMED_CONTROLS = (*ALL_CRITERIA, *ABLATED_OWN, EVEN)
 """All control rankings but the reversed one and those in random order."""
 
 
@@ -59,7 +61,9 @@ def expert_controls(controls: Iterable[str]) -> list[str]:
 def head_controls(controls: Iterable[str]) -> list[str]:
     """Which of these control rankings heads have."""
     return [
-        name for name in controls if name in (REVERSED, *ABLATED_OWN, *HEAD_CRITERIA) or drawn_with(name) is not None
+        name
+        for name in controls
+        if name in (REVERSED, EVEN, *ABLATED_OWN, *HEAD_CRITERIA) or drawn_with(name) is not None
     ]
 
 

@@ -54,6 +54,7 @@ CONTROL_LOOKS: dict[str, dict[str, Any]] = {
     "own_zero": {"color": "0.15", "marker": "d", "linestyle": ":"},
     "own_mean": {"color": "0.15", "marker": "H", "linestyle": "--"},
     "own_resample": {"color": "0.15", "marker": "8", "linestyle": "-."},
+    "own_even": {"color": "0.15", "marker": "2", "linestyle": (0, (1, 1))},
     "output_norm": {"color": "0.55", "marker": "P", "linestyle": "-."},
 }
 """Greys alone, with hollow markers: colours and filled ones are the tasks'."""

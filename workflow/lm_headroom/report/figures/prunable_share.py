@@ -14,7 +14,7 @@ from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.margins import margin_in_words
 from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import OWN, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import EVEN, OWN, REVERSED, drawn_with
 
 INCONCLUSIVE_AT = -7.0
 """Where rankings without a tested share are marked, in percent."""
@@ -64,8 +64,8 @@ def _draw_panel(ax: Axes, compared: dict[str, Compared]) -> None:
     """Rankings from top to bottom, the study's own first and bold."""
     names = list(compared)
     for place, (name, row) in enumerate(compared.items()):
-        # Orders that no criterion makes are references.
-        is_reference = name == REVERSED or drawn_with(name) is not None
+        # Orders that no criterion makes by itself are references.
+        is_reference = name in (REVERSED, EVEN) or drawn_with(name) is not None
         colour = "C0" if name == OWN else "grey" if is_reference else "black"
         percent, prunable = row.curve.percent, row.prunable
         if prunable.estimate is not None:

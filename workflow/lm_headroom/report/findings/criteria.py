@@ -10,7 +10,7 @@ from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
-from lm_headroom.study.ranking_names import LEARNED, OWN, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import EVEN, LEARNED, OWN, REVERSED, drawn_with
 
 
 def criterion_sentence(
@@ -31,6 +31,8 @@ def criterion_sentence(
     others = {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
     if LEARNED in compared:
         yield from _learned_sentence(matrix, compared[LEARNED], f"{COMPONENTS[component]} {at(shots)}")
+    if EVEN in compared:
+        yield from _even_sentence(matrix, compared[EVEN], at(shots))
     if not others:
         return
     name, best = min(others.items(), key=lambda item: item[1].mean_beyond_own or (0.0, 0.0, 0.0))
@@ -65,9 +67,21 @@ def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str) -> It
         )
 
 
+def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str) -> Iterator[str]:
+    """What equal numbers of heads in each layer cost."""
+    beyond = even.mean_beyond_own
+    if beyond is not None:
+        verdict = "costs more" if beyond[1] > 0 else "does not cost significantly more"
+        yield (
+            f"- **Pruning as many heads in each layer {verdict} than the free choice {when}.** {by(matrix.outcome)}, "
+            f"`{EVEN}` loses {loss_in_words(beyond, matrix.outcome)} beyond the own ranking, averaged over levels. "
+            f"Prunable: {_share(even)} under `{EVEN}`, which `export-pruned --even` follows."
+        )
+
+
 def _is_other_criterion(name: str, row: Compared) -> bool:
     """Whether a ranking is by another criterion, not the own one under its name, and validly tested."""
-    is_order = name in (REVERSED, LEARNED) or drawn_with(name) is not None
+    is_order = name in (REVERSED, LEARNED, EVEN) or drawn_with(name) is not None
     return row.p_holm is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
 
 
