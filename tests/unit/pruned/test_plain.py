@@ -20,9 +20,9 @@ from lm_headroom.models.resolve import resolve
 from lm_headroom.pruned.export import Pruned, check_export, record_reference
 from lm_headroom.pruned.forms import Counts, Form, choose_form, make_plain
 from lm_headroom.pruned.model import Remainder, load_pruned, prune_for_good
+from tests.support.exports import TOKENS, Place
 from tests.support.model_types import tiny_of_type
 from tests.support.paths import ROOT
-from tests.unit.pruned.test_export import TOKENS, Place
 
 PLAIN = (
     "cohere2", "deepseek_v3", "gemma", "gemma2", "glm4", "gpt_oss", "granite", "lfm2", "llama", "mistral", "mixtral",

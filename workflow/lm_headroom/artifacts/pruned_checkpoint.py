@@ -13,6 +13,8 @@ from lm_headroom.errors import HeadroomError
 
 KIND = "pruned_checkpoint"
 MANIFEST = "lm_headroom.json"
+MODEL_TYPE = "lm_headroom_pruned"
+"""Model type of one that is no plain checkpoint. Without lm-headroom transformers does not know and refuses it."""
 
 
 def visible_files(folder: Path) -> list[str]:

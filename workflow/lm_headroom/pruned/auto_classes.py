@@ -9,8 +9,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-MODEL_TYPE = "lm_headroom_pruned"
-"""Model type of a pruned checkpoint. Without lm-headroom transformers does not know it, and refuses to load it."""
+from lm_headroom.artifacts.pruned_checkpoint import MODEL_TYPE
 
 
 class AutoPrunedConfig(PreTrainedConfig):

@@ -23,11 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
+from lm_headroom.artifacts.pruned_checkpoint import MODEL_TYPE
 from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.inference import WHOLE_CLASS
-from lm_headroom.pruned.auto_classes import MODEL_TYPE
 
 IMPLEMENTATION = "lm_headroom_pruned"
 HEAD_COUNTS = {"opt": "num_heads"}

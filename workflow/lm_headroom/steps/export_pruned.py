@@ -79,9 +79,8 @@ def export_pruned(
     pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
     form = choose_form(loaded.skeleton, pruned.left(loaded.shape))
     pruned = _with_means(loaded, pruned, scored, settings)
-    before = loaded.skeleton.num_parameters()
+    checkpoint, record, before = checkpoint_folder(settings.model), loaded.record, loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
-    checkpoint, record = checkpoint_folder(settings.model), loaded.record
     check_room(out, int(_weight_bytes(checkpoint) * parameters["after"] / before))
     reference = record_reference(loaded, pruned)
     # The masked model is a ring of modules and methods, which nothing else lets go of.
@@ -95,10 +94,15 @@ def export_pruned(
         manifest |= {"plain": form.plain is not None, "even": even}
         (folder / "README.md").write_text(build_card(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, sealed({**manifest, "files": digests(folder)}))
-    print(
-        f"{out}: {before / 1e6:.1f} M parameters have become {parameters['after'] / 1e6:.1f} M; logits are the masked "
-        f"model's to {far:.1g}; {_how_to_load(form)}",
-        file=sys.stderr,
+    print(f"{out}: {_summary(parameters, far, form)}", file=sys.stderr)
+
+
+def _summary(parameters: Mapping[str, int], far: float, form: Form) -> str:
+    """What became of the model, and what loads it."""
+    before, after = (parameters[name] / 1e6 for name in ("before", "after"))
+    return (
+        f"{before:.1f} M parameters have become {after:.1f} M; logits are the masked model's to {far:.1g}; "
+        + _how_to_load(form)
     )
 
 
