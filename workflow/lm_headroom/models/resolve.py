@@ -59,6 +59,8 @@ ORIGIN = "lm_headroom.json"
 _MEASURING = ("torch", "transformers")
 """Packages that the sizes of a checkpoint follow from, beside its files and the code here."""
 _PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
+GGUF = ".gguf"
+_FROM_GGUF = "make a folder of plain weights by the lines of docs/gguf.md, and name that folder"
 _DEQUANTISE = {
     "bitsandbytes": ".dequantize() of the loaded model",
     "higgs": ".dequantize() of the loaded model",
@@ -138,6 +140,8 @@ def _locate(
     folder = _as_folder(source)
     if folder:
         return folder.resolve(), None
+    if source.endswith(GGUF):
+        raise HeadroomError(f"model {name!r}: {source!r} is a GGUF file; {_FROM_GGUF}")
     _check_hub_name(source, name)
     path = fetch(
         source,
@@ -348,8 +352,10 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
         weights = find_weights(names, config, path)
         check_tokenizer(path)
     if not weights:
+        has_gguf = any(file.endswith(GGUF) for file in names)
         raise HeadroomError(
             f"model {name!r}: {path} holds no weights that transformers loads ({' or '.join(DEFAULTS)})"
+            + (f"; of its GGUF file, {_FROM_GGUF}" if has_gguf else "")
         )
     _check_pickles(weights, path, name, allowed)
     missing = [file for file in weights.files if file not in names]

@@ -1,0 +1,106 @@
+"""GGUF files: the page's lines turn one into a checkpoint that gives transformers' log-likelihoods of it."""
+
+import json
+import re
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
+
+from lm_headroom.engine.loading import load
+from lm_headroom.models.resolve import resolve
+from tests.support.model_types import randomise
+from tests.support.paths import ROOT
+
+(LINES,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "gguf.md").read_text(), flags=re.DOTALL)
+NAMES = 'folder, file, out = "models", "qwen2.5-0.5b-instruct-q8_0.gguf", "qwen2.5-0.5b-q8"\n'
+Q8 = gguf.GGMLQuantizationType.Q8_0
+PARTS = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+HEADS = {"q_proj": 4, "k_proj": 2}
+
+
+def stored_name(name):
+    """A weight's name in GGUF files."""
+    rest, kind = name.rsplit(".", 1)
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    layer = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", rest)
+    return f"blk.{layer[1]}.{PARTS[layer[2]]}.{kind}" if layer else f"{top[rest]}.{kind}"
+
+
+def rotated(values, heads):
+    """Rows of queries or keys in the order of LLaMA's GGUF files, whose rotary pairs are neighbours."""
+    return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def write_gguf(path, model, tokenizer):
+    """A model in 8 bits, with its tokenizer."""
+    config, family = model.config, model.config.model_type
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    content = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2" if family == "qwen2" else "llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if number in tokenizer.all_special_ids else 1 for number in range(len(tokens))])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]])
+    for name in ("bos", "eos", "unk"):
+        getattr(writer, f"add_{name}_token_id")(getattr(tokenizer, f"{name}_token_id") or 0)
+    for name, weight in model.state_dict().items():
+        values = weight.numpy()
+        heads = next((count for part, count in HEADS.items() if part in name and family == "llama"), None)
+        values = rotated(values, heads) if heads else values
+        if values.ndim == 2:
+            writer.add_tensor(stored_name(name), gguf.quants.quantize(values, Q8), raw_dtype=Q8)
+        else:
+            writer.add_tensor(stored_name(name), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
+def test_the_pages_lines_make_a_checkpoint_with_the_files_log_likelihoods(kind, tmp_path, tokenizer):
+    torch.manual_seed(0)
+    config = kind(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, rms_norm_eps=1e-5,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    randomise(model)
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
+    assert NAMES in LINES
+    chosen = f"folder, file, out = {str(tmp_path)!r}, 'tiny.gguf', {str(tmp_path / 'plain')!r}\n"
+    exec(LINES.replace(NAMES, chosen), {})
+    record = tmp_path / "results" / "model.json"
+    assert resolve("tiny", str(tmp_path / "plain"), None, record)["family"] == config.model_type
+    loaded = load(record, device="cpu")
+    file = {"gguf_file": "tiny.gguf"}
+    witness = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, **file).eval()
+    ids = AutoTokenizer.from_pretrained(tmp_path, **file)("Water boils at one hundred degrees.").input_ids
+    assert loaded.tokenizer("Water boils at one hundred degrees.").input_ids == ids
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        # Attached: the proofs at load have passed.
+        assert loaded.interventions.shape.heads == 4
+        values = [
+            one(input_ids=tokens, use_cache=False).logits.log_softmax(-1) for one in (loaded.model, witness, model)
+        ]
+    np.testing.assert_allclose(values[0].numpy(), values[1].numpy(), atol=1e-4)
+    # 8 bits: near the model that was quantised, and not the same.
+    assert 1e-4 < (values[0] - values[2]).abs().max() < 1
