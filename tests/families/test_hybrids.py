@@ -208,6 +208,30 @@ def test_what_heads_write_is_behind_gates_that_families_multiply_them_by(name):
             np.testing.assert_allclose(sums[number, row], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["qwen3_next", "afmoe"])
+@torch.no_grad()
+def test_mean_ablation_is_behind_these_gates_too(name):
+    loaded, model, entering = prepare(tiny_of_type(name).requires_grad_(False), None), tiny_of_type(name), []
+    layer, head = loaded.shape.attending[-1], 1
+    columns = architectures.head_rows(model, layer).columns[head]
+    projection = architectures.output_projections(model)[layer]
+    hook = projection.register_forward_pre_hook(lambda _, arguments: entering.append(arguments[0][0][:, columns]))
+    for document in SINGLE:
+        model(input_ids=torch.tensor([document.sequences[0].inputs]), use_cache=False)
+    hook.remove()
+    mean = torch.cat(entering).mean(dim=0)
+
+    def replace(_, arguments):
+        changed = arguments[0].clone()
+        changed[..., columns] = mean
+        return (changed,)
+
+    projection.register_forward_pre_hook(replace)
+    gates = gates_without(loaded.shape, [(layer, head)])
+    values = likelihoods(loaded, Batches(DOCUMENTS, 200), gates, ablation=MeanAblation(loaded, SINGLE, 40)).values
+    np.testing.assert_allclose(values, one_by_one(model, DOCUMENTS), rtol=1e-4, atol=1e-5)
+
+
 def test_products_by_choice_have_rows_of_layers_with_heads(loaded):
     products = choosing_products(loaded, DOCUMENTS, [[True, False]] * 3, 200)
     assert products.heads.shape == (3, *loaded.shape.grid)
