@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from lm_headroom.engine.memory import MIB, peak_memory
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.options import AggregatedCells, EvaluationSettings
-from lm_headroom.pruned.model import MODEL_TYPE, load_pruned
+from lm_headroom.pruned.model import load_pruned
 from lm_headroom.steps.aggregate_ffns import aggregate_ffns
 from lm_headroom.steps.aggregate_heads import aggregate_heads
 from lm_headroom.steps.export_pruned import export_pruned
@@ -69,7 +68,8 @@ def pruned(bench: Bench, levels: Sequence[int] = HEADS, ffn_levels: Sequence[int
                 out = folder / "export"
                 percents = [percent_heads, percent_ffns]
                 export_pruned(settings=settings, ranking=list(rankings.values()), percent=percents, out=out)
-                model = load_pruned(out, dtype=torch.float32)
+                # Plain checkpoints, too: where nothing is pruned, the export is one.
+                model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
                 both = {"pruned": model, "whole": dense}
                 prefill = contest({key: partial(_prefill, m, tokens) for key, m in both.items()}, bench.rounds)
                 decode = contest({key: partial(_decode, m, tokens[:, :SHORT]) for key, m in both.items()}, bench.rounds)
@@ -168,9 +168,7 @@ def _memory(folder: Path) -> int:
 def _measure(folder: Path) -> int:
     """The same for this process."""
     before = peak_memory()["peak_memory_mib"]
-    is_pruned = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == MODEL_TYPE
-    load = load_pruned if is_pruned else AutoModelForCausalLM.from_pretrained
-    model = load(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokens = torch.arange(10, 10 + PROMPT)[None] % model.config.vocab_size
     _prefill(model, tokens)
     _decode(model, tokens[:, :SHORT])
