@@ -52,14 +52,19 @@ def test_edges_of_the_grid_are_the_curves(evaluation):
 def test_a_set_is_evaluated_once(evaluation, monkeypatch):
     from lm_headroom.scoring import pruned_evaluation
 
-    calls = []
-    inner = pruned_evaluation.likelihoods
-    monkeypatch.setattr(pruned_evaluation, "likelihoods", lambda *a, **k: calls.append(a) or inner(*a, **k))
+    evaluated = []
+    inner = pruned_evaluation.likelihoods_of
+
+    def evaluate(loaded, batches, removals, *rest):
+        evaluated.extend(removals)
+        return inner(loaded, batches, removals, *rest)
+
+    monkeypatch.setattr(pruned_evaluation, "likelihoods_of", evaluate)
     heads = random_ranking(3, 4, 1)
     # 1% of 12 heads is none, as is 0%.
     evaluation.curve(heads, [0, 1, 50])
     evaluation.grid(heads, [0, 1, 2], [0, 50], [0, 10, 40])
-    assert len(calls) == 4
+    assert len(evaluated) == 4
 
 
 def test_a_cell_counts_the_parameters_of_both(evaluation):

@@ -10,7 +10,7 @@ modelling file is patched. Where transformers does not route an architecture's a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -162,6 +162,7 @@ class Interventions:
         self._without_ffns: frozenset[int] = frozenset()
         self._ffn_gates: Tensor | None = None
         self._inputs: dict[int, Tensor] | None = None
+        self._kept_layers: Container[int] | None = None
         self._restart: tuple[int, Tensor] | None = None
         self._layout: Layout | None = None
         self._replacements: Replacements | None = None
@@ -222,13 +223,17 @@ class Interventions:
             self._ffn_gates = None
 
     @contextmanager
-    def layer_inputs(self) -> Iterator[dict[int, Tensor]]:
-        """Keep the input of each layer, [batch, pos, d_model], in the yielded dictionary."""
-        self._inputs = {}
+    def layer_inputs(self, layers: Container[int] | None = None) -> Iterator[dict[int, Tensor]]:
+        """Keep the input of each layer, [batch, pos, d_model], in the yielded dictionary.
+
+        Args:
+            layers: those whose input is kept; None for all.
+        """
+        self._inputs, self._kept_layers = {}, layers
         try:
             yield self._inputs
         finally:
-            self._inputs = None
+            self._inputs, self._kept_layers = None, None
 
     @contextmanager
     def restart(self, layer: int, hidden: Tensor) -> Iterator[None]:
@@ -439,7 +444,7 @@ class Interventions:
                 return (hidden, None) if self._returns_tuple else hidden
             if layer == start:
                 hidden = kept
-        if self._inputs is not None:
+        if self._inputs is not None and (self._kept_layers is None or layer in self._kept_layers):
             self._inputs[layer] = hidden
         if self._checkpointing:
             run = partial(self._as_laid_out, self._layout, forward)

@@ -14,7 +14,7 @@ from lm_headroom.analysis.metrics import Choices, by_question, correct, correct_
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.artifacts.prompts import GREEDY
 from lm_headroom.engine.ablation import ZERO, Ablation
-from lm_headroom.engine.likelihood import Likelihoods, likelihoods, open_unit, sequence_slices
+from lm_headroom.engine.likelihood import Likelihoods, Removal, likelihoods_of, open_unit, sequence_slices
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.packing import Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
@@ -140,16 +140,30 @@ class Evaluation:
         self, heads: Iterable[Head] = (), ffns: Iterable[int] = (), experts: Iterable[Expert] = ()
     ) -> dict[str, Any]:
         """Compute the columns of :func:`outcomes` with these heads, FFNs of these layers and these experts pruned."""
-        key = (frozenset(heads), frozenset(ffns), frozenset(experts))
-        if key not in self._outcomes:
-            gates = gates_without(self.loaded.shape, key[0]) if key[0] else None
-            results = likelihoods(
-                self.loaded, self.batches, gates, key[1], self.progress, self.cache, self.ablation, key[2]
-            )
-            self._outcomes[key] = outcomes(self.documents, self.choices, results)
-        elif self.progress:
-            self.progress.reuse(len(self.documents))
-        return self._outcomes[key]
+        return self._outcomes_of([(heads, ffns, experts)])[0]
+
+    def _outcomes_of(
+        self, pruned: Iterable[tuple[Iterable[Head], Iterable[int], Iterable[Expert]]]
+    ) -> list[dict[str, Any]]:
+        """The same of several sets of heads, FFNs and experts. In the order of their levels they cost the least."""
+        keys = [(frozenset(heads), frozenset(ffns), frozenset(experts)) for heads, ffns, experts in pruned]
+        new = [key for key in dict.fromkeys(keys) if key not in self._outcomes]
+        if self.progress:
+            self.progress.reuse((len(keys) - len(new)) * len(self.documents))
+        if new:
+            removals = [
+                Removal(
+                    gates_without(self.loaded.shape, heads) if heads else None,
+                    tuple(sorted(ffns)),
+                    tuple(sorted(experts)),
+                )
+                for heads, ffns, experts in new
+            ]
+            each = likelihoods_of(self.loaded, self.batches, removals, self.progress, self.cache, self.ablation)
+            self._outcomes |= {
+                key: outcomes(self.documents, self.choices, results) for key, results in zip(new, each, strict=True)
+            }
+        return [self._outcomes[key] for key in keys]
 
     def curve(self, ranking: Sequence[Head], levels: Sequence[int]) -> Columns:
         """Build the columns of a pruned-evaluation artifact: each row prunes the first heads of ``ranking``.
@@ -158,29 +172,32 @@ class Evaluation:
             ranking: all heads, least important first.
             levels: percent of all heads, each from 0 to 100.
         """
-        return by_column([self._level(percent, ranking, ()) for percent in levels])
+        return by_column(self._levels(levels, ranking, ()))
 
     def ffn_curve(self, ranking: Sequence[int], levels: Sequence[int]) -> Columns:
         """Build the same columns for FFNs; ``ranking`` holds all layers, the least important FFN first."""
-        return by_column([self._level(percent, (), ranking) for percent in levels])
+        return by_column(self._levels(levels, (), ranking))
 
     def expert_curve(self, ranking: Sequence[Expert], levels: Sequence[int]) -> Columns:
         """Build the same columns for experts; ``ranking`` holds all of them, least important first."""
-        return by_column([self._level(percent, (), (), ranking) for percent in levels])
+        return by_column(self._levels(levels, (), (), ranking))
 
-    def _level(
-        self, percent: int, heads: Sequence[Head], ffns: Sequence[int], experts: Sequence[Expert] = ()
-    ) -> dict[str, Any]:
-        heads, ffns = heads[: count_at(percent, len(heads))], ffns[: count_at(percent, len(ffns))]
-        pruned = heads, ffns, experts[: count_at(percent, len(experts))]
-        return {
-            "percent": percent,
-            "n_pruned": sum(map(len, pruned)),
-            "parameters_removed": self._parameters(*pruned),
-            "partner": None,
-            "correlation": None,
-            **self.outcomes(*pruned),
-        }
+    def _levels(
+        self, levels: Sequence[int], heads: Sequence[Head], ffns: Sequence[int], experts: Sequence[Expert] = ()
+    ) -> list[dict[str, Any]]:
+        """Rows of a curve of heads, FFNs or experts; the other rankings are empty."""
+        pruned = [(_first(heads, percent), _first(ffns, percent), _first(experts, percent)) for percent in levels]
+        return [
+            {
+                "percent": percent,
+                "n_pruned": sum(map(len, removed)),
+                "parameters_removed": self._parameters(*removed),
+                "partner": None,
+                "correlation": None,
+                **evaluated,
+            }
+            for percent, removed, evaluated in zip(levels, pruned, self._outcomes_of(pruned), strict=True)
+        ]
 
     def grid(
         self, heads: Sequence[Head], ffns: Sequence[int], head_levels: Sequence[int], ffn_levels: Sequence[int]
@@ -188,16 +205,16 @@ class Evaluation:
         """Build the columns of a joint-evaluation artifact: one row per pair of levels (Figure 7)."""
         rows = []
         for percent_heads in head_levels:
-            for percent_ffns in ffn_levels:
-                pruned = heads[: count_at(percent_heads, len(heads))], ffns[: count_at(percent_ffns, len(ffns))]
+            pruned = [(_first(heads, percent_heads), _first(ffns, percent), ()) for percent in ffn_levels]
+            for percent_ffns, removed, evaluated in zip(ffn_levels, pruned, self._outcomes_of(pruned), strict=True):
                 rows.append(
                     {
                         "percent_heads": percent_heads,
                         "percent_ffns": percent_ffns,
-                        "n_heads": len(pruned[0]),
-                        "n_ffns": len(pruned[1]),
-                        "parameters_removed": self._parameters(*pruned),
-                        **self.outcomes(*pruned),
+                        "n_heads": len(removed[0]),
+                        "n_ffns": len(removed[1]),
+                        "parameters_removed": self._parameters(*removed),
+                        **evaluated,
                     }
                 )
         return by_column(rows)
@@ -206,3 +223,8 @@ class Evaluation:
         model = self.loaded.skeleton
         without_ffns = sum(architectures.ffn_parameters(model, layer) for layer in ffns)
         return architectures.removed_parameters(model, heads) + without_ffns + expert_parameters(model, experts)
+
+
+def _first(ranking: Sequence[Any], percent: int) -> Sequence[Any]:
+    """What a level prunes of a ranking."""
+    return ranking[: count_at(percent, len(ranking))]

@@ -1,0 +1,103 @@
+"""Several removals in one go, each from the first layer that differs: equal to whole passes, with fewer layers."""
+
+import numpy as np
+import pytest
+
+from lm_headroom.engine import likelihood
+from lm_headroom.engine.ablation import ZERO, MeanAblation, ResampleAblation
+from lm_headroom.engine.likelihood import Removal, likelihoods, likelihoods_of
+from lm_headroom.engine.loading import gates_without
+from lm_headroom.engine.packing import Batches
+from lm_headroom.engine.resume_cache import ResumeCache
+from lm_headroom.progress import Progress
+from tests.support.documents import documents as gold_alone
+from tests.support.documents import random_documents
+
+FROM_ABOVE = [(), ((2, 1),), ((2, 1), (2, 0)), ((2, 1), (2, 0), (1, 3)), ((2, 1), (2, 0), (1, 3), (1, 0), (0, 2))]
+"""Nested sets of heads that begin in the last of three layers, with the first layers that differ: 2, 2, 1, 0."""
+
+
+def removals_of(shape, heads=FROM_ABOVE, ffns=()):
+    return [Removal(gates_without(shape, pruned) if pruned else None, tuple(ffns)) for pruned in heads]
+
+
+def check_equal(actual, loaded, batches, removals, ablation=ZERO):
+    for removal, results in zip(removals, actual, strict=True):
+        whole = likelihoods(loaded, batches, removal.gates, removal.ffns, ablation=ablation)
+        np.testing.assert_array_equal(results.values, whole.values)
+        np.testing.assert_array_equal(results.greedy, whole.greedy)
+
+
+@pytest.mark.parametrize("budget", [70, 100_000])
+@pytest.mark.parametrize("seed", range(3))
+def test_they_equal_whole_passes_bit_for_bit(loaded, budget, seed):
+    """Sets of heads and FFNs in any order, nested or not."""
+    rng = np.random.default_rng(seed)
+    batches = Batches(random_documents(rng), budget)
+    removals = [
+        Removal(
+            gates_without(loaded.shape, {tuple(rng.integers((3, 4)).tolist()) for _ in range(size)}) if size else None,
+            tuple(sorted({int(layer) for layer in rng.integers(0, 3, size // 2)})),
+        )
+        for size in rng.permutation(6).tolist()
+    ]
+    check_equal(likelihoods_of(loaded, batches, removals), loaded, batches, removals)
+
+
+@pytest.mark.parametrize("kind", [MeanAblation, ResampleAblation])
+def test_so_they_do_where_something_replaces_what_is_removed(loaded, kind):
+    ablation = kind(loaded, gold_alone(5, seed=3), 64)
+    batches = Batches(random_documents(np.random.default_rng(3)), 70, share=not kind.by_document)
+    removals = removals_of(loaded.shape, ffns=[1])
+    check_equal(likelihoods_of(loaded, batches, removals, ablation=ablation), loaded, batches, removals, ablation)
+
+
+def test_layers_below_the_first_difference_are_not_computed(loaded):
+    batches = Batches(random_documents(np.random.default_rng(4), n=3), 100_000)
+    assert len(batches) == 1
+    loaded.interventions.calls.clear()
+    progress = Progress("x", 15, "y")
+    likelihoods_of(loaded, batches, removals_of(loaded.shape), progress)
+    assert [loaded.interventions.calls[layer] for layer in range(3)] == [2, 3, 5]
+    assert progress.done == 15
+
+
+def test_what_is_known_is_not_computed_and_what_follows_it_starts_anew(loaded, tmp_path, monkeypatch):
+    """The whole model's evaluation and the third level are known, of half of the documents the second, too."""
+    batches = Batches(random_documents(np.random.default_rng(5), n=8), 100_000)
+    removals = removals_of(loaded.shape)
+    cache = ResumeCache(tmp_path, "stamp")
+    likelihoods_of(loaded, batches, [removals[0], removals[2]], cache=cache)
+    with likelihood.open_unit(cache, batches, removals[1].gates) as unit:
+        whole = likelihoods(loaded, batches, removals[1].gates)
+        for number in range(4):
+            unit.add(number, **whole.entry(batches.sequence_slice(number)))
+    loaded.interventions.calls.clear()
+    progress = Progress("x", 40, "y")
+    actual = likelihoods_of(loaded, batches, removals, progress, cache)
+    assert [loaded.interventions.calls[layer] for layer in range(3)] == [2, 3, 3]
+    assert progress.done == 40
+    check_equal(actual, loaded, batches, removals)
+    monkeypatch.setattr(likelihood, "predict", lambda *arguments: pytest.fail("everything is known"))
+    for results, again in zip(actual, likelihoods_of(loaded, batches, removals, cache=cache), strict=True):
+        np.testing.assert_array_equal(results.values, again.values)
+
+
+def test_memory_that_runs_out_between_levels_counts_nothing_twice(loaded, monkeypatch):
+    removals = removals_of(loaded.shape)
+    documents = random_documents(np.random.default_rng(6), n=8)
+    predict, passes = likelihood.predict, []
+
+    def scarce(loaded, batch):
+        passes.append(batch.columns)
+        if len(passes) == 3:
+            raise MemoryError
+        return predict(loaded, batch)
+
+    monkeypatch.setattr(likelihood, "predict", scarce)
+    batches = Batches(documents, 100_000)
+    actual = likelihoods_of(loaded, batches, removals)
+    monkeypatch.setattr(likelihood, "predict", predict)
+    for removal, results in zip(removals, actual, strict=True):
+        whole = likelihoods(loaded, Batches(documents, 100_000), removal.gates)
+        np.testing.assert_allclose(results.values, whole.values, rtol=1e-9)
