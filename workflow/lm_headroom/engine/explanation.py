@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from lm_headroom.engine.loading import load
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import Architecture, HeadLayout
+from lm_headroom.models.experts import expert_blocks
 from lm_headroom.models.resolve import resolve
 
 PROOFS = (
@@ -43,6 +45,7 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
             f"{family}: {shape.layers} layers of {shape.heads} heads of width {shape.d_head}, "
             f"with {shape.key_value_heads} key-value heads",
             *_without_heads(shape),
+            *_experts(loaded.skeleton),
             f"Seen {'in a row of our own' if family in architectures.ARCHITECTURES else 'in a pass without weights'}:",
             *(f"  {name:<26}{', '.join(parts)}" for name, parts in _parts(row) if any(parts)),
         ]
@@ -57,6 +60,15 @@ def _without_heads(shape: HeadLayout) -> list[str]:
         return []
     layers = ", ".join(map(str, shape.without_heads))
     return [f"{len(shape.without_heads)} layers have no attention, and keep what mixes their tokens: {layers}"]
+
+
+def _experts(model: Any) -> list[str]:
+    blocks = expert_blocks(model)
+    kinds = {(block.number, block.top_k) for block in blocks.values()}
+    if not blocks:
+        return []
+    each = " or ".join(f"{number} experts, {top_k} for each token" for number, top_k in sorted(kinds))
+    return [f"{len(blocks)} layers have a mixture of experts: {each}"]
 
 
 def _parts(row: Architecture) -> list[tuple[str, tuple[str, ...]]]:
