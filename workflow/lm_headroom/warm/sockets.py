@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,15 @@ def listen(path: Path) -> socket.socket:
     return listening
 
 
-def send_request(connection: socket.socket, request: dict[str, Any]) -> None:
-    """Send a request with this process's input, output and error streams.
+def send_request(connection: socket.socket, request: dict[str, Any], streams: Sequence[int] = _STREAMS) -> None:
+    """Send a request with this process's input, output and error streams, or with others.
 
     Raises:
         OSError: the other side is gone, or a stream is closed.
     """
     body = json.dumps(request).encode()
-    streams = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", _STREAMS))]
-    connection.sendmsg([_LENGTH.pack(len(body))], streams)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+    connection.sendmsg([_LENGTH.pack(len(body))], rights)
     connection.sendall(body)
 
 
@@ -126,5 +126,6 @@ def ask_to_leave(folder: Path, kind: str, most: int) -> None:
         if connection is None:
             path.unlink(missing_ok=True)
             continue
-        with connection, contextlib.suppress(OSError):
-            send_request(connection, {"leave": True})
+        # A process that is busy or stopped holds what it is sent, so that who reads our output would wait for it.
+        with connection, open(os.devnull, "r+b") as nowhere, contextlib.suppress(OSError):
+            send_request(connection, {"leave": True}, [nowhere.fileno()] * len(_STREAMS))

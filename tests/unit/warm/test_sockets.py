@@ -1,0 +1,27 @@
+"""What processes send each other through sockets."""
+
+import subprocess
+import sys
+
+from lm_headroom.warm import sockets
+from tests.support.paths import ROOT
+
+ASK = """
+import pathlib
+from lm_headroom.warm.sockets import ask_to_leave
+ask_to_leave(pathlib.Path("."), "kept", 0)
+print("asked")
+"""
+
+
+def test_a_process_that_does_not_answer_holds_no_output_of_who_asks_it_to_leave(tmp_path):
+    """Such as one that is stopped, or loads a model: who reads our output would wait for it to end."""
+    listening = sockets.listen(tmp_path / "kept-busy.sock")
+    command, environment = [sys.executable, "-c", ASK], {"PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=600)
+    assert done.stdout == b"asked\n", done.stderr
+    connection, _ = listening.accept()
+    request, streams = sockets.receive_request(connection)
+    assert request == {"leave": True}
+    assert len(streams) == 3
+    listening.close()
