@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE
 from lm_headroom.report.findings.words import at, by, count, levels_in_words, loss_in_words
+from lm_headroom.report.tables.by_outcome import p_in_words
 from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
@@ -46,7 +47,7 @@ def criterion_sentence(
     yield (
         f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, {_place(len(others))}, loses "
         f"{loss_in_words(best.mean_beyond_own, matrix.outcome)} beyond the own ranking, averaged over "
-        f"{levels_in_words(levels)}{over} (p = {best.p_holm:.2g}, corrected for the number of rankings). "
+        f"{levels_in_words(levels)}{over} (p {p_in_words(best.p_holm)}, corrected for the number of rankings). "
         f"Prunable: {_share(compared[OWN])} under the own ranking, {_share(best)} under `{name}`."
     )
 

@@ -39,6 +39,16 @@ def with_interval(outcome: Outcome, value: float, low: float | None, high: float
     return "{} ({} to {})".format(*in_unit(outcome, value, low, high))
 
 
+def p_in_words(p: float) -> str:
+    """``= 0.021`` or ``< 0.0001``: smaller ones say more of the approximation than of the evidence.
+
+    Example:
+        >>> p_in_words(0.0212), p_in_words(3e-9)
+        ('= 0.021', '< 0.0001')
+    """
+    return "< 0.0001" if p < 0.0001 else f"= {p:.2g}"
+
+
 def notes_on(matrix: ResultsMatrix, left_out: Sequence[str] = (), is_tested: bool = False) -> list[str]:
     """Notes on a table's outcome and on tasks that do not define it.
 

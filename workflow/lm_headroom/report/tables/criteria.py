@@ -14,7 +14,7 @@ from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import notes_on, unit_of, with_interval
+from lm_headroom.report.tables.by_outcome import notes_on, p_in_words, unit_of, with_interval
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, groups, percent_at, prunable_of, share_in_words, whole_of
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
 from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
@@ -275,7 +275,7 @@ def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
         f"{percent}%: {with_interval(matrix.outcome, *map(float, values))}" for percent, *values in by_level if percent
     )
     yield with_interval(matrix.outcome, *row.mean_beyond_own)
-    yield "" if row.p_holm is None else f"{row.p_holm:.2g}"
+    yield "" if row.p_holm is None else p_in_words(row.p_holm).removeprefix("= ")
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:
