@@ -143,11 +143,16 @@ class TestModels:
     def test_is_planned_for_without_its_weights(self, site, tmp_path):
         site.hub.add("models/acme/gated", tiny(tmp_path), gated=True)
         study = site.folder / "study.yaml"
-        study.write_text("models: {tiny: {source: acme/gated}}\ntasks: [copa]\n")
-        refused(site.run("plan", "--source", "acme/gated", "--study", study), "model 'acme/gated' is gated on the hub")
+        study.write_text("models: {tiny: {source: acme/gated}}\ntasks: [copa]\nshots: [0]\n")
+        # Prompts are looked for first.
+        prompts = site.folder / "results" / "prompts" / "copa" / "0shot-seed1234.parquet"
+        prompts.parent.mkdir(parents=True)
+        prompts.touch()
+        asked = ("plan", "--source", "acme/gated", "--study", study, "--results", site.folder / "results")
+        refused(site.run(*asked), "model 'acme/gated' is gated on the hub")
         site.hub.tokens["key"] = {"models/acme/gated"}
-        done = site.run("plan", "--source", "acme/gated", "--study", study, HF_TOKEN="key")
-        assert "gated" not in done.err
+        # The repository is only made up.
+        refused(site.run(*asked, HF_TOKEN="key"), "model 'acme/gated': no configuration or tokenizer there")
         assert not site.hub.asked(STORED)
 
 

@@ -265,8 +265,10 @@ def plan(
     try:
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({error})") from error
+    # transformers raises arbitrary errors of files that it cannot read.
+    except Exception as error:
+        what = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({what})") from error
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
     counted = read_prompts(
