@@ -147,41 +147,39 @@ def test_the_finding_names_the_best_other_criterion_beside_the_own(controlled):
     assert "`target`, the only other criterion, loses" in finding
 
 
-def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path):
-    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=(), custom_heads=("learned",))
+def finding_where(study, **levels):
+    """The finding at 5 shots where some rankings have these right answers of ten at each level that prunes."""
 
     def right(k, component, task, ranking):
+        whole = RIGHT[k].get((component, task, "own"), DEFAULT)[0]
         known = RIGHT[k].get((component, task, ranking), DEFAULT)
-        own = RIGHT[k].get((component, task, "own"), DEFAULT)
-        return {"own": [own[0], 3, 3, 3], "learned": [own[0], 8, 8, 8]}.get(ranking, known)
+        return [whole, *levels[ranking]] if ranking in levels else known
 
     write_study(study, Values(right=right, repeat=40, selection="scoring"))
     (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
+    return finding
+
+
+def mean_beyond_own(study, ranking):
+    """What a ranking loses beyond the own one at 5 shots, on average over tasks and levels."""
+    cell = (ranking, 5, "average")
+    (mean,) = {row.mean_beyond_own for row in criteria.rows(study) if (row.ranking, row.shots, row.task) == cell}
+    return mean
+
+
+def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path):
+    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=(), custom_heads=("learned",))
+    finding = finding_where(study, own=[3, 3, 3], learned=[8, 8, 8])
     assert finding.startswith("- **A learned mask of heads with 5-shot prompts loses less than the own ranking.**")
-    (row,) = {
-        row.mean_beyond_own
-        for row in criteria.rows(study)
-        if (row.ranking, row.shots, row.task) == ("learned", 5, "average")
-    }
+    row = mean_beyond_own(study, "learned")
     assert f"it loses {100 * row:.1f} points (" in finding
 
 
 def test_what_even_layers_cost_has_a_finding_of_its_own_and_is_no_criterion(tmp_path):
     study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=("own_even",))
-
-    def right(k, component, task, ranking):
-        known = RIGHT[k].get((component, task, ranking), DEFAULT)
-        own = RIGHT[k].get((component, task, "own"), DEFAULT)
-        return {"own": [own[0], 8, 8, 8], "own_even": [own[0], 3, 3, 3]}.get(ranking, known)
-
-    write_study(study, Values(right=right, repeat=40, selection="scoring"))
-    (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
+    finding = finding_where(study, own=[8, 8, 8], own_even=[3, 3, 3])
     assert finding.startswith("- **Pruning as many heads in each layer costs more than the free choice with 5-shot")
-    (row,) = {
-        row.mean_beyond_own
-        for row in criteria.rows(study)
-        if (row.ranking, row.shots, row.task) == ("own_even", 5, "average")
-    }
+    row = mean_beyond_own(study, "own_even")
     assert f"`own_even` loses {100 * row:.1f} points (" in finding
     assert not [row for row in criteria.rows(study) if (row.component, row.ranking) == ("ffns", "own_even")]
 

@@ -19,7 +19,7 @@ from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.progress import Progress
-from lm_headroom.scoring.gradient import check_sums, differentiated, gate_products
+from lm_headroom.scoring.gradient import check_sums, differentiated, gate_products, sum_by_document
 from lm_headroom.settings import other_dtype
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -83,22 +83,7 @@ def choosing_products(
     unit_name = "choosing-gradients" if gates is None else f"choosing-gradients-{digest(gates.tolist())}"
     layout = {name: ("f", values.shape[1:]) for name, values in result._asdict().items()}
     with cache.unit(unit_name, keys, layout) as unit:
-        for number, entry in unit.done.items():
-            for name, values in result._asdict().items():
-                values[number] = entry[name][0]
-        if progress:
-            progress.reuse(len(unit.done))
-        if unit.complete:
-            return result
-        for batch, sums in batches.each(differentiate, frozenset(unit.done)):
-            for place, member in enumerate(batch.members):
-                for values, added in zip(result, sums, strict=True):
-                    values[member.number] = added[place]
-                unit.add(member.number, **{name: added[place][None] for name, added in sums._asdict().items()})
-            unit.save_if_due()
-            if progress:
-                progress.advance(batch.n_documents)
-    return result
+        return sum_by_document(unit, batches, result, differentiate, progress)
 
 
 def _sums(loaded: LoadedModel, batch: Batch, right: Right, checkpointing: bool) -> ChoosingProducts:

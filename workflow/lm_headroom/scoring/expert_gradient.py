@@ -32,6 +32,7 @@ from lm_headroom.scoring.gradient import (
     gold_loss,
     scores,
     scores_by,
+    sum_by_document,
 )
 from lm_headroom.settings import other_dtype
 
@@ -100,25 +101,9 @@ def expert_products(
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
     layout = {name: ("f", values.shape[1:]) for name, values in result._asdict().items()}
+    sums_of = partial(_sums, loaded, layers, number, n_targets)
     with cache.unit("expert-gradients", batches.keys, layout) as unit:
-        for place, entry in unit.done.items():
-            for name, values in result._asdict().items():
-                values[place] = entry[name][0]
-        if progress:
-            progress.reuse(len(unit.done))
-        if not unit.complete:
-            differentiate = partial(_sums, loaded, layers, number, n_targets)
-            passes = batches.each(
-                lambda batch: differentiated(batch, partial(differentiate, batch)), frozenset(unit.done)
-            )
-            for batch, sums in passes:
-                for place, member in enumerate(batch.members):
-                    for values, added in zip(result, sums, strict=True):
-                        values[member.number] = added[place]
-                    unit.add(member.number, **{name: added[place][None] for name, added in sums._asdict().items()})
-                unit.save_if_due()
-                if progress:
-                    progress.advance(batch.n_documents)
+        sum_by_document(unit, batches, result, lambda batch: differentiated(batch, partial(sums_of, batch)), progress)
     zeros = np.zeros((len(documents), len(layers)))
     return ExpertProducts(result.absolute, result.signed, zeros, n_inputs, n_targets, result.routed, layers)
 

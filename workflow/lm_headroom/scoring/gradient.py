@@ -24,7 +24,7 @@ from lm_headroom.engine.attention import AttentionSpec
 from lm_headroom.engine.likelihood import check_finite, target_log_probabilities
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document, out_of_memory
-from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
+from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, WorkUnit, digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
@@ -39,6 +39,8 @@ _PARTS = (slice(None), slice(0, None, 2), slice(1, None, 2))
 """All documents, and those at even and odd places."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Result = TypeVar("Result")
+Sums = TypeVar("Sums", bound=Any)
+"""A named tuple of arrays."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ class Scores:
     stderr: Array
     even: Array
     odd: Array
+
+    @property
+    def columns(self) -> dict[str, Array]:
+        """The columns that artifacts have of them, in the order of heads."""
+        return {
+            "score": self.score.ravel(),
+            "stderr": self.stderr.ravel(),
+            "score_even": self.even.ravel(),
+            "score_odd": self.odd.ravel(),
+        }
 
 
 def contributions(
@@ -145,6 +157,40 @@ def contributions(
             unit.save_if_due()
             if progress:
                 progress.advance(batch.n_documents)
+    return result
+
+
+def sum_by_document(
+    unit: WorkUnit,
+    batches: Batches,
+    result: Sums,
+    differentiate: Callable[[Batch], Sums],
+    progress: Progress | None = None,
+) -> Sums:
+    """Fill arrays of all documents with what a work unit has, and compute and keep what it lacks.
+
+    Args:
+        unit: keeps the arrays of finished documents, under their names.
+        batches: the documents.
+        result: a named tuple of arrays, each [document, ...], which are filled.
+        differentiate: gives the same of a batch's documents.
+        progress: advanced by documents.
+    """
+    for number, entry in unit.done.items():
+        for name, values in result._asdict().items():
+            values[number] = entry[name][0]
+    if progress:
+        progress.reuse(len(unit.done))
+    if unit.complete:
+        return result
+    for batch, sums in batches.each(differentiate, frozenset(unit.done)):
+        for place, member in enumerate(batch.members):
+            for values, added in zip(result, sums, strict=True):
+                values[member.number] = added[place]
+            unit.add(member.number, **{name: added[place][None] for name, added in sums._asdict().items()})
+        unit.save_if_due()
+        if progress:
+            progress.advance(batch.n_documents)
     return result
 
 

@@ -5,14 +5,14 @@ One step, as for FFNs: the curves need the ranking alone, and controls by other 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from lm_headroom.analysis.criteria import depth
-from lm_headroom.analysis.ranking import in_pruning_order, random_ranking, rank_heads, removable
+from lm_headroom.analysis.ranking import as_columns, in_pruning_order, random_ranking, rank_heads, removable
 from lm_headroom.artifacts.expert_importance import EXPERT_IMPORTANCE
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
@@ -81,31 +81,27 @@ def score_experts(
     options = recorded_options(score_experts, locals())
     scoring = prepare_scoring(settings.model, prompts, settings)
     layers, number, top_k = expert_grid(scoring.loaded.skeleton)
-    grid = len(layers), number
-    _check_levels(levels, grid, top_k)
+    _check_levels(levels, (len(layers), number), top_k)
     products = _measure(scoring)
     scores = _scores_of(scoring, products, [name for name in controls if name in ORACLES])
-    ranked = {name: in_pruning_order(rank_heads(values, layers), top_k, number) for name, values in scores.items()}
-    own = ranked[criterion]
+    orders = _orders(scores, criterion, controls, layers, partial(in_pruning_order, kept=top_k, number=number))
     inputs = {"prompts": scoring.prompts.source}
     provenance = {**scoring.provenance, "experts_per_token": top_k}
-    record = build_provenance("steps.score_experts", inputs, _without(options, "levels"), provenance)
+    scored_by = {name: value for name, value in options.items() if name != "levels"}
+    record = build_provenance("steps.score_experts", inputs, scored_by, provenance)
     columns = _importance_columns(products, scores, criterion)
     write(out, EXPERT_IMPORTANCE, columns, record, scoring.run_statistics)
-    write(ranking, EXPERT_RANKING, _ranking_columns(own, scores[criterion], layers), record, scoring.run_statistics)
+    columns = as_columns(orders[OWN], scores[criterion], layers)
+    columns["expert"] = columns.pop("head")
+    write(ranking, EXPERT_RANKING, columns, record, scoring.run_statistics)
     evaluating = EvaluationSettings(**vars(settings))
     judged = prepare_documents(STEP, scoring.loaded, scoring.prompts, EVALUATION, evaluating)
     judged.expect(1 + (len(levels) - 1) * (1 + len(controls)))
-    for name in (OWN, *controls):
-        order = own if name == OWN else _control(name, own, ranked, grid, layers, top_k)
+    for name, order in orders.items():
         provenance = {**judged.provenance, "ranking": name}
         record = build_provenance("steps.score_experts", inputs, options, provenance)
         path = curve if name == OWN else curve.with_stem(name)
         write(path, PRUNED_EVAL, judged.evaluation.expert_curve(order, levels), record, judged.run_statistics)
-
-
-def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in names}
 
 
 def _check_levels(levels: Sequence[int], grid: tuple[int, int], top_k: int) -> None:
@@ -132,7 +128,7 @@ def _scores_of(scoring: Scoring, products: ExpertProducts, oracles: Sequence[str
     """Scores [layer, expert] by every criterion that the passes decide, and by some oracles."""
     from lm_headroom.scoring.gradient import criterion_scores
 
-    scores = criterion_scores(products) | {"usage": products.usage, "depth": depth(*products.usage.shape)}
+    scores = criterion_scores(products) | {"usage": products.usage}
     by_oracle = _knock_out(scoring, products, oracles) if oracles else {}
     return {name: values for name, values in scores.items() if name in criteria_of(EXPERTS)} | by_oracle
 
@@ -158,44 +154,35 @@ def _knock_out(scoring: Scoring, products: ExpertProducts, oracles: Sequence[str
     return scores
 
 
-def _control(
-    name: str,
-    own: Sequence[Expert],
-    ranked: Mapping[str, list[Expert]],
-    grid: tuple[int, int],
+def _orders(
+    scores: Mapping[str, Array],
+    criterion: str,
+    controls: Sequence[str],
     layers: Sequence[int],
-    top_k: int,
-) -> list[Expert]:
-    """The experts as a control ranking prunes them."""
-    seed = drawn_with(name)
-    if seed is None and name != REVERSED:
-        return ranked[name]
-    order = own[::-1] if seed is None else [(layers[row], expert) for row, expert in random_ranking(*grid, seed)]
-    return in_pruning_order(order, top_k, grid[1])
+    keeping: Callable[[list[Expert]], list[Expert]],
+) -> dict[str, list[Expert]]:
+    """Ranking to all experts, the first to be pruned first; ``keeping`` puts those last that layers must keep."""
+    own = keeping(rank_heads(scores[criterion], layers))
+    orders = {OWN: own}
+    for name in controls:
+        seed = drawn_with(name)
+        if seed is not None:
+            drawn = random_ranking(len(layers), scores[criterion].shape[1], seed)
+            order = [(layers[row], expert) for row, expert in drawn]
+        else:
+            order = own[::-1] if name == REVERSED else rank_heads(scores[name], layers)
+        orders[name] = keeping(order)
+    return orders
 
 
 def _importance_columns(products: ExpertProducts, scores: Mapping[str, Array], criterion: str) -> dict[str, Any]:
     from lm_headroom.scoring.expert_gradient import score_experts_by
 
-    own = score_experts_by(products, criterion)
     number = products.usage.shape[1]
     missing = [None] * products.usage.size
     return {
         "layer": np.repeat(products.layers, number),
         "expert": np.tile(np.arange(number), len(products.layers)),
-        "score": own.score.ravel(),
-        "stderr": own.stderr.ravel(),
-        "score_even": own.even.ravel(),
-        "score_odd": own.odd.ravel(),
+        **score_experts_by(products, criterion).columns,
         **{name: scores[name].ravel() if name in scores else missing for name in criteria_of(EXPERTS)},
-    }
-
-
-def _ranking_columns(order: Sequence[Expert], scores: Array, layers: Sequence[int]) -> dict[str, Any]:
-    rows = {layer: row for row, layer in enumerate(layers)}
-    return {
-        "rank": list(range(len(order))),
-        "layer": [layer for layer, _ in order],
-        "expert": [expert for _, expert in order],
-        "score": [float(scores[rows[layer], expert]) for layer, expert in order],
     }

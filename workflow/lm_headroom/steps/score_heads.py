@@ -72,7 +72,7 @@ def score_heads(
     layers = scoring.loaded.shape.attending
     columns = {
         **places(layers, scoring.loaded.shape.heads),
-        **_score_columns(scores),
+        **scores.columns,
         **_criterion_columns(products, by_choice[0]),
         "magnitude": gradient.magnitudes(scoring.loaded, scoring.cache).ravel(),
     }
@@ -100,7 +100,7 @@ def _products_by_choice(scoring: Scoring, progress: Progress) -> tuple[Array, Ar
 def _ffn_columns(products: gradient.GradientProducts, by_choice: Array | None, criterion: str) -> dict[str, Any]:
     scores, by_criterion = _scores(products, by_choice, criterion), _criterion_columns(products, by_choice)
     columns = {name: by_criterion[name] for name in criterion_columns(FFNS)}
-    return {"layer": np.arange(len(scores.score)), **_score_columns(scores), **columns}
+    return {"layer": np.arange(len(scores.score)), **scores.columns, **columns}
 
 
 def _scores(products: gradient.GradientProducts, by_choice: Array | None, criterion: str) -> gradient.Scores:
@@ -121,15 +121,6 @@ def _criterion_columns(products: gradient.GradientProducts, by_choice: Array | N
         return columns | dict.fromkeys(CHOOSING, [None] * products.signed[0].size)
     scored = signed_criteria(by_choice)
     return columns | {name: scored[form].ravel() for name, form in CHOOSING.items()}
-
-
-def _score_columns(scores: gradient.Scores) -> dict[str, np.ndarray[Any, Any]]:
-    return {
-        "score": scores.score.ravel(),
-        "stderr": scores.stderr.ravel(),
-        "score_even": scores.even.ravel(),
-        "score_odd": scores.odd.ravel(),
-    }
 
 
 def _warn_of_underflow(label: str, zeros: np.ndarray[Any, Any]) -> None:
