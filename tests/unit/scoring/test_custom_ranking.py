@@ -129,12 +129,14 @@ def module(tmp_path, monkeypatch):
     """A module in a package of the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    before = dict(sys.modules)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "scores.py").write_text(MODULE)
     yield "mine.scores"
-    # What the module imported, such as torch, stays: it cannot be imported twice.
     for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
         del sys.modules[name]
+    # Modules whose names the tests' own took. What these imported, such as torch, stays: it cannot be imported twice.
+    sys.modules.update(before)
 
 
 def test_a_function_is_given_the_model_and_the_documents(module):
