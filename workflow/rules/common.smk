@@ -146,7 +146,7 @@ FFN_CONTROL_SCORES = (
     [place("ffn_gradient")] if STUDY.pruning.ranks_ffns_by_gradients else []
 )
 CONTROL_SCORES = [place("head_importance")] if STUDY.pruning.ranks_by_scores else []
-CONTROL_ORACLES = [place("head_oracle")] if set(STUDY.pruning.oracles) - set(STUDY.ffn_oracles) else []
+CONTROL_ORACLES = [place("head_oracle")] if STUDY.ranks_heads_by_oracles else []
 HEAD_CURVES = os.path.dirname(place("pruned_eval", component="heads"))
 RANKINGS = os.path.dirname(os.path.dirname(place("ranking")))
 JOINT_RANKING = {"task": AGGREGATE} if STUDY.joint.ranking == "aggregate" else {}

@@ -896,6 +896,11 @@ class Study(Section):
         return head_controls(sorted(set(self.pruning.controls) - set(self.ffn_oracles)))
 
     @property
+    def ranks_heads_by_oracles(self) -> bool:
+        """Whether an oracle in ``pruning.controls`` ranks heads."""
+        return not set(self.pruning.oracles) <= set(self.ffn_oracles)
+
+    @property
     def own_rankings(self) -> list[str]:
         """Rankings of heads that need no other task's scores: the own one and the controls."""
         return [OWN, *self.head_controls]
