@@ -35,7 +35,7 @@ from transformers.trainer_utils import get_last_checkpoint
 PACKAGES = ("torch", "transformers", "scipy", "numpy", "pandas", "matplotlib", "snakemake", "datasets", "accelerate")
 """Distributions whose docstrings are read; the lock files say which versions."""
 VOCABULARY, CONTEXT, END = 4096, 256, "<|end|>"
-KEPT = (0, 32, 64, 128, 256, 512, 1000, 2000)
+KEPT = (0, 32, 64, 128, 256, 512, 1000)
 """Training steps whose checkpoints are kept."""
 
 
@@ -118,8 +118,9 @@ def config(vocabulary: int) -> LlamaConfig:
 
 
 def train(
-    out: Path, texts: Sequence[str], kept: Sequence[int] = KEPT, batch: int = 16, context: int = CONTEXT, seed: int = 1
-) -> None:
+    out: Path, texts: Sequence[str], kept: Sequence[int] = KEPT, batch: int = 16, context: int = CONTEXT, seed: int = 1,
+    bf16: bool = False,
+) -> None:  # fmt: skip
     """Train, and keep ``out``/checkpoint-STEP for each step.
 
     Args:
@@ -129,6 +130,7 @@ def train(
         batch: blocks of a step.
         context: tokens of a block.
         seed: of the initial weights and of the order of texts.
+        bf16: whether products are computed in bfloat16, which takes half the time on processors with AMX.
     """
     set_seed(seed)
     tokenizer = make_tokenizer(texts)
@@ -140,6 +142,7 @@ def train(
         str(out), max_steps=max(kept), per_device_train_batch_size=batch, learning_rate=2e-3,
         warmup_steps=max(kept) // 20, lr_scheduler_type="cosine", weight_decay=0.1, adam_beta2=0.95, max_grad_norm=1.0,
         logging_steps=50, save_strategy="no", report_to=[], seed=seed, use_cpu=not torch.cuda.is_available(),
+        bf16=bf16,
     )  # fmt: skip
     trainer = Trainer(
         model, arguments, train_dataset=Blocks(texts, tokenizer, context, seed), processing_class=tokenizer,
@@ -158,11 +161,12 @@ def main() -> None:
     p.add_argument("--steps", type=int, nargs="+", default=KEPT, help="steps to keep; the last one ends training")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--bf16", action="store_true", help="compute products in bfloat16")
     o = p.parse_args()
     torch.set_num_threads(o.threads)
     texts = list(docstrings(PACKAGES))
     print(f"{len(texts)} docstrings, {sum(map(len, texts)) / 1e6:.1f} million characters", flush=True)
-    train(o.out, texts, o.steps, seed=o.seed)
+    train(o.out, texts, o.steps, seed=o.seed, bf16=o.bf16)
 
 
 if __name__ == "__main__":
