@@ -39,7 +39,7 @@ rule score_ffns:
         scores=place("ffn_importance"),
         ranking=place("ffn_ranking"),
         curve=curves("ffns", OWN),
-        controls=curves("ffns", *STUDY.pruning.ffn_controls),
+        controls=curves("ffns", *STUDY.pruning.of_ffns),
     log:
         f"logs/{{model}}/score_ffns/{{task}}/{CELL}.log",
     conda:
@@ -51,7 +51,7 @@ rule score_ffns:
         cache=CACHE,
         code=code_digest("steps.score_ffns"),
         options=options("score_ffns"),
-        controls=STUDY.pruning.ffn_controls,
+        controls=STUDY.pruning.of_ffns,
         gradients=[f"--gradients={path}" for path in FFN_CONTROL_SCORES],
     message:
         "Score and prune the FFNs of {wildcards.model} on {wildcards.task}, {wildcards.shot}-shot."

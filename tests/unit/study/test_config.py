@@ -255,7 +255,7 @@ class TestValues:
         assert (study.joint.heads_with_zero, study.joint.ffns_with_zero) == ([0, 10, 50], [0])
         assert (study.pruning.levels_with_zero, study.transfer.levels_with_zero) == ([0, 5, 50], [0, 30])
         assert study.pruning.is_iterative
-        assert study.pruning.ffn_controls == ["random_0", "reversed", "token"]
+        assert study.pruning.of_ffns == ["random_0", "reversed", "token"]
         assert (study.importance.ranked_by, study.ffn.other_selection) == ("target", "scoring")
 
     def test_a_number_stays_as_it_is_written(self):

@@ -10,7 +10,7 @@ import yaml
 from lm_headroom.artifacts.catalogue import ARTIFACTS
 from lm_headroom.errors import HeadroomError
 from lm_headroom.options import options_of_study
-from lm_headroom.report.products import _RANKINGS, values_of
+from lm_headroom.report.products import _RANKINGS, PRODUCTS, values_of
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study import documentation
 from lm_headroom.tasks.sources import TaskSources
@@ -129,6 +129,39 @@ def test_an_oracle_ranks_ffns_alone_where_no_head_is_removed_alone():
     matrix = ResultsMatrix(Path("results/m"), ("a",), (0,), **{key: tuple(values[key]) for key in _RANKINGS})
     assert matrix.beside_own("heads") == ["random_1"]
     assert sorted(matrix.beside_own("ffns")) == ["oracle_loss", "random_1"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "ffns"),
+    [
+        (["random_1", "example", "hies"], ["oracle_loss", "random_1"]),
+        (["random_2", "own_mean", "token"], []),
+        (["fisher"], ["depth", "fisher"]),
+    ],
+)
+def test_ffns_may_have_controls_of_their_own(heads, ffns):
+    asked = study(pruning={"controls": heads, "ffn_controls": ffns})
+    assert all(asked.ffn_rankings[task] == ["own", *sorted(ffns)] for task in "ab")
+    assert all(set(heads) <= {*asked.head_rankings[task], asked.importance.criterion} for task in "ab")
+    for product in PRODUCTS:
+        values = product.values(asked)
+        if product.kind == "table" and "controls" in values and "custom_ffns" in values:
+            chosen = {key: tuple(values[key]) for key in _RANKINGS if key in values}
+            matrix = ResultsMatrix(Path("results/m"), ("a",), (0,), **chosen)
+            assert (sorted(matrix.beside_own("heads")), sorted(matrix.beside_own("ffns"))) == (sorted(heads), ffns)
+    for name, key in (("fig05", "heads"), ("fig06", "ffns")):
+        (values,) = (product.values(asked) for product in PRODUCTS if product.name == name)
+        shown = (values["controls"], values["custom_heads"], values["custom_ffns"])
+        assert shown == (sorted({"heads": heads, "ffns": ffns}[key]), [], [])
+
+
+def test_a_control_of_heads_is_refused_for_ffns():
+    with pytest.raises(HeadroomError, match="'pruning.ffn_controls': 'hies' ranks heads alone; name it in pruning.con"):
+        study(pruning={"ffn_controls": ["random_1", "hies"]})
+    with pytest.raises(HeadroomError, match="'pruning.ffn_controls': 'own_mean' is the own ranking once more"):
+        study(ablation="mean", pruning={"controls": [], "ffn_controls": ["own_mean"]})
+    with pytest.raises(HeadroomError, match="'pruning.controls': 'oracle_loss' also ranks heads"):
+        study(pruning={"controls": ["oracle_loss"], "ffn_controls": []})
 
 
 def test_an_oracle_of_all_heads_ranks_heads_and_ffns():

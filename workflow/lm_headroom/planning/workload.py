@@ -214,7 +214,7 @@ def _evaluation(rule: str, study: Study, costs: Costs, prompts: Prompts) -> floa
         on_evaluation = study.ffn.selection == ("evaluation" if rule == "score_ffns" else "scoring")
         judged = load if on_evaluation else prompts.scoring_choices
         curve = sum(costs.forward(load, ffns=remaining(level)) for level in levels if level)
-        curves = 1 + (len(study.pruning.ffn_controls) if rule == "score_ffns" else 0)
+        curves = 1 + (len(study.pruning.of_ffns) if rule == "score_ffns" else 0)
         return costs.oracle(judged) + curves * curve
     if rule == "evaluate_joint":
         heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero

@@ -101,7 +101,7 @@ def _curves(component: str, *rankings: str) -> Paths:
     def names(study: Study) -> list[str]:
         by_component = {
             "heads": [*study.own_rankings[1:], *study.custom_rankings("heads")],
-            "ffns": [*study.pruning.ffn_controls, *study.custom_rankings("ffns")],
+            "ffns": [*study.pruning.of_ffns, *study.custom_rankings("ffns")],
             "experts": study.experts.rankings[1:],
         }
         controls = by_component[component]
@@ -272,9 +272,11 @@ class Product:
         if "products" in self.options:
             values |= {"products": _compared_entries(study) if self.compares else _entries(study)}
         if self.arguments.get("component") == "ffns":
-            values |= {"controls": study.pruning.ffn_controls, "custom_heads": [], "iterative": False}
+            own = {"controls": study.pruning.of_ffns, "custom_ffns": study.custom_ffns}
+            values |= {**own, "custom_heads": [], "iterative": False}
         if self.arguments.get("component") == "heads":
-            values |= {"custom_ffns": []}
+            own = {"controls": study.head_controls, "custom_heads": study.custom_heads}
+            values |= {**own, "custom_ffns": []}
         return {name: values[name] for name in self.options}
 
     def _words(self, study: Study) -> Iterator[list[str]]:
@@ -288,13 +290,14 @@ class Product:
 
 def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
     """A study's values of the options that products have, by name."""
+    common = study.common_controls
     return {
         "tasks": study.tasks,
         "shots": study.shots,
         "seeds": sorted(study.seeds),
-        "controls": sorted(set(study.pruning.controls) - set(study.ffn_oracles)),
-        "custom_heads": study.custom_heads,
-        "custom_ffns": [*study.ffn_oracles, *study.custom_ffns],
+        "controls": common,
+        "custom_heads": [*(name for name in study.head_controls if name not in common), *study.custom_heads],
+        "custom_ffns": [*(name for name in study.pruning.of_ffns if name not in common), *study.custom_ffns],
         "experts": study.experts.rankings,
         "transfer": study.transfer_tasks,
         "unseen": study.unseen,
@@ -548,7 +551,7 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
            _together(_curves("heads", "own", *ABLATED_OWN), _curves("ffns", "own", *ABLATED_OWN)),
            "with `own_zero`, `own_mean` or `own_resample` in `pruning.controls`: what is lost by what removed heads "
            "and FFNs give, with paired intervals", options=(*_MATRIX, "controls"),
-           has=lambda study: bool(set(ABLATED_OWN) & set(study.pruning.controls))),
+           has=lambda study: any(name in ABLATED_OWN for _, name in study.pruning.named)),
     _table("selection_bias", "FFN importance", "Table: selection bias of FFN rankings",
            _together(_OTHER_FFNS, _FFNS, _OWN_FFNS),
            "with `ffn.selection_bias`: what FFN curves gain from being measured on the documents that ranked the FFNs",

@@ -249,6 +249,11 @@ class Pruning(Section):
         "of each task, and the questions that rank heads also judge them. "
         "Each costs a curve of evaluations, except the criterion that `importance` ranks by.",
     )
+    ffn_controls: Controls | None = Field(
+        default=None,
+        description="The control rankings of FFNs, where they are others than those of heads; `controls` are those of "
+        "heads then. `null` takes those of `controls` that FFNs have.",
+    )
     schedule: Literal["one_shot", "iterative"] = Field(
         default="one_shot",
         description="`one_shot` scores heads once, in the whole model. `iterative` also evaluates a ranking that is "
@@ -267,7 +272,7 @@ class Pruning(Section):
     @property
     def ranks_ffns_by_gradients(self) -> bool:
         """Whether a control ranks FFNs by a column of their gradient scores."""
-        return bool(set(criterion_columns(FFNS)) & set(self.controls))
+        return bool(set(criterion_columns(FFNS)) & set(self.of_ffns))
 
     @property
     def ranks_by_scores(self) -> bool:
@@ -285,9 +290,14 @@ class Pruning(Section):
         return with_zero(self.levels)
 
     @property
-    def ffn_controls(self) -> list[str]:
-        """The control rankings that FFNs have, too."""
-        return ffn_controls(sorted(self.controls))
+    def of_ffns(self) -> list[str]:
+        """The control rankings of FFNs."""
+        return ffn_controls(sorted(self.controls if self.ffn_controls is None else self.ffn_controls))
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """The controls, each with the key that names it."""
+        return [(f"pruning.{key}", name) for key in ("controls", "ffn_controls") for name in getattr(self, key) or ()]
 
 
 class Experts(Section):
@@ -668,16 +678,22 @@ class Study(Section):
         _check_known("induction.ablate.tasks", ablated, everything, "is in neither 'tasks' nor 'unseen'")
         _check_known("head_oracle.tasks", self.head_oracle.tasks, everything, "is not in 'tasks' or 'unseen'")
         lacking = [task for task in everything if task not in self.oracle_tasks or self.oracle_heads(task) != "all"]
-        if self.pruning.oracles and self.oracle_tasks and lacking:
+        # Without tasks of the head oracle, oracles rank FFNs alone.
+        if self.pruning.oracles and lacking and (self.oracle_tasks or self.pruning.ffn_controls is not None):
             raise HeadroomError(
                 f"config key 'pruning.controls': {self.pruning.oracles[0]!r} also ranks heads, which needs each "
                 f"removed alone on task {lacking[0]!r}; set head_oracle.heads to all, and name all tasks in "
                 f"head_oracle.tasks: [{', '.join(everything)}]"
             )
-        for name in self.pruning.controls:
+        for name in self.pruning.ffn_controls or ():
+            if name not in self.pruning.of_ffns:
+                raise HeadroomError(
+                    f"config key 'pruning.ffn_controls': {name!r} ranks heads alone; name it in pruning.controls"
+                )
+        for key, name in self.pruning.named:
             if ABLATED_OWN.get(name) == self.ablation:
                 raise HeadroomError(
-                    f"config key 'pruning.controls': {name!r} is the own ranking once more, since ablation is "
+                    f"config key {key!r}: {name!r} is the own ranking once more, since ablation is "
                     f"{self.ablation}; leave it out"
                 )
         for name in self.rankings:
@@ -786,7 +802,7 @@ class Study(Section):
 
     def kinds_beside_zero(self, rule: str) -> set[AblationKind]:
         """The kinds of ablation for which a job of a rule that evaluates needs activations of scoring documents."""
-        controls = {"evaluate_own": self.head_controls, "score_ffns": self.pruning.ffn_controls}.get(rule, [])
+        controls = {"evaluate_own": self.head_controls, "score_ffns": self.pruning.of_ffns}.get(rule, [])
         return {self.ablation, *(ABLATED_OWN[name] for name in controls if name in ABLATED_OWN)} - {"zero"}
 
     def tasks_with_means(self, ranked: str) -> list[str]:
@@ -865,19 +881,18 @@ class Study(Section):
     @property
     def has_random_order(self) -> bool:
         """Whether rankings can be compared with random order."""
-        return any(drawn_with(name) is not None for name in self.pruning.controls)
+        return any(drawn_with(name) is not None for _, name in self.pruning.named)
 
     @property
     def compares_rankings(self) -> bool:
         """Whether rankings in another order than the own one, which is not random, are evaluated beside it."""
-        controls = [name for name in self.pruning.controls if drawn_with(name) is None and name not in ABLATED_OWN]
+        controls = [name for _, name in self.pruning.named if drawn_with(name) is None and name not in ABLATED_OWN]
         return bool(controls or self.rankings or self.learned_mask.components or self.pruning.is_iterative)
 
     @property
     def choosing_criteria(self) -> list[tuple[str, str]]:
         """Keys that name a criterion by the loss of choosing, each with its name."""
-        controls = [("pruning.controls", name) for name in self.pruning.controls]
-        named = [("importance.criterion", self.importance.ranked_by), *controls]
+        named = [("importance.criterion", self.importance.ranked_by), *self.pruning.named]
         return [(key, name) for key, name in named if name in CHOOSING]
 
     @property
@@ -886,19 +901,25 @@ class Study(Section):
         return bool(self.choosing_criteria)
 
     @property
-    def ffn_oracles(self) -> list[str]:
-        """The controls that rank by the oracles of FFNs alone, since no head is removed alone."""
-        return [] if self.oracle_tasks else sorted(self.pruning.oracles)
+    def head_controls(self) -> list[str]:
+        """The control rankings of heads: oracles only where heads are removed alone."""
+        oracles = [] if self.oracle_tasks else self.pruning.oracles
+        return head_controls(sorted(set(self.pruning.controls) - set(oracles)))
 
     @property
-    def head_controls(self) -> list[str]:
-        """The control rankings that heads have."""
-        return head_controls(sorted(set(self.pruning.controls) - set(self.ffn_oracles)))
+    def common_controls(self) -> list[str]:
+        """The control rankings that stand for each component that can have them."""
+        heads, ffns = self.head_controls, self.pruning.of_ffns
+        return [
+            name
+            for name in sorted({*heads, *ffns})
+            if (name in heads or not head_controls([name])) and (name in ffns or not ffn_controls([name]))
+        ]
 
     @property
     def ranks_heads_by_oracles(self) -> bool:
         """Whether an oracle in ``pruning.controls`` ranks heads."""
-        return not set(self.pruning.oracles) <= set(self.ffn_oracles)
+        return bool(set(self.pruning.oracles) & set(self.head_controls))
 
     @property
     def own_rankings(self) -> list[str]:
@@ -923,7 +944,7 @@ class Study(Section):
     def ffn_rankings(self) -> dict[str, list[str]]:
         """Task to the rankings under which its FFNs are pruned."""
         others = [OTHER_DOCUMENTS] if self.ffn.selection_bias else []
-        return {task: [OWN, *self.pruning.ffn_controls, *self.custom_ffns, *others] for task in self.tasks}
+        return {task: [OWN, *self.pruning.of_ffns, *self.custom_ffns, *others] for task in self.tasks}
 
     @property
     def expert_tasks(self) -> list[str]:
