@@ -15,6 +15,7 @@ from torch import Tensor
 from lm_headroom.engine import attention_adapters
 from lm_headroom.engine.expert_interventions import attach_experts
 from lm_headroom.engine.interventions import IMPLEMENTATION, Capture, Interventions, Layout, TreeMask
+from lm_headroom.engine.kept_proofs import KeptProofs, outcome_of
 from lm_headroom.engine.rounding import (
     TIMES_WRITTEN_OUT,
     Trace,
@@ -31,8 +32,12 @@ from lm_headroom.models import architectures
 from lm_headroom.settings import other_dtype
 
 
-def attach(model: Any) -> Interventions:
+def attach(model: Any, kept: KeptProofs | None = None) -> Interventions:
     """Route a model's attention through :class:`Interventions` and prove that they are exact.
+
+    Args:
+        model: the model with its weights.
+        kept: what was proved of its checkpoint; None proves it in any case, and keeps nothing.
 
     Raises:
         HeadroomError: the architecture or a setting of it is not supported; logits are not finite; attention is not
@@ -78,7 +83,11 @@ def attach(model: Any) -> Interventions:
         model.config._attn_implementation = "-".join(filter(None, (IMPLEMENTATION, row.mask)))
     else:
         model.set_attn_implementation(IMPLEMENTATION)
-    _prove(model, interventions, tokens, own, before)
+    outcome = _outcome(model, interventions, tokens, before) if kept else ""
+    if kept is None or not kept.holds(outcome):
+        _prove(model, interventions, tokens, own, before)
+        if kept is not None:
+            kept.add(outcome)
     return interventions
 
 
@@ -103,6 +112,16 @@ def _probe_tokens(model: Any) -> Tensor:
     """Twelve tokens spread over the vocabulary, [1, 12]."""
     device = architectures.input_device(model)
     return torch.linspace(1, architectures.text_config(model).vocab_size - 1, 12, device=device).long()[None]
+
+
+@torch.no_grad()
+def _outcome(model: Any, interventions: Interventions, tokens: Tensor, before: Tensor) -> str:
+    """Digest of what a pass with open gates gives, and of what the unmodified model gave (``before``, its logits)."""
+    interventions.calls.clear()
+    opened = model(input_ids=tokens, use_cache=False).logits
+    calls = sorted(interventions.calls.items())
+    interventions.calls.clear()
+    return outcome_of(before, opened, calls, getattr(model, FACTOR))
 
 
 @torch.no_grad()

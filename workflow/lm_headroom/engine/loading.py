@@ -19,6 +19,7 @@ from lm_headroom import settings
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.engine.attachment import attach
 from lm_headroom.engine.interventions import Interventions
+from lm_headroom.engine.kept_proofs import KeptProofs
 from lm_headroom.engine.packing import out_of_memory
 from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from lm_headroom.models import architectures
@@ -44,9 +45,23 @@ class LoadedModel:
         skeleton: the model, possibly without weights, for its shape and parameter sizes.
     """
 
-    def __init__(self, tokenizer: Any, record: dict[str, Any], skeleton: Any, read: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        record: dict[str, Any],
+        skeleton: Any,
+        read: Callable[[], Any],
+        record_path: Path | None = None,
+    ) -> None:
+        """Take what a model is read from.
+
+        Args:
+            tokenizer, record, skeleton: the attributes.
+            read: reads the model with its weights.
+            record_path: the record's file, beside which proofs are kept; None keeps none.
+        """
         self.tokenizer, self.record, self.skeleton = tokenizer, record, skeleton
-        self._read = read
+        self._read, self._record_path = read, record_path
 
     @cached_property
     def model(self) -> Any:
@@ -82,7 +97,8 @@ class LoadedModel:
                 the device.
         """
         with _explained(f"model {self.record.get('name')}", _name(self.model.dtype)):
-            return attach(self.model)
+            path = self._record_path
+            return attach(self.model, KeptProofs(path, self.record["digest"], self.model) if path else None)
 
     @cached_property
     def shape(self) -> HeadLayout:
@@ -198,7 +214,7 @@ def _open(record_path: Path, record: dict[str, Any], path: Path, dtype: str, dev
     _check_tokenizer(tokenizer, path)
     shape = architectures.head_layout(skeleton)
     check_agrees(record_path, record, path, {"layers": shape.layers, "heads": shape.heads})
-    return LoadedModel(tokenizer, record, skeleton, weights)
+    return LoadedModel(tokenizer, record, skeleton, weights, record_path)
 
 
 def kept_as(record: Path, dtype: str) -> tuple[str, str]:
