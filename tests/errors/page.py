@@ -74,6 +74,9 @@ def check(situation: str, outcome: Outcome) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
-    """The bytes of every file below a folder, hidden ones too, but not Python's byte code of imported modules."""
+    """The bytes of every file below a folder, hidden ones too, but for two that hold whatever goes wrong later.
+
+    They are Python's byte code of imported modules, and what a loaded model proved.
+    """
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
-    return {str(path): path.read_bytes() for path in paths}
+    return {str(path): path.read_bytes() for path in paths if path.name != ".model.proofs.json"}
