@@ -252,7 +252,7 @@ def _(bench):
 
 @CASES.case("a number format that the device cannot compute")
 def _(bench):
-    def refuse(model):
+    def refuse(model, kept):
         raise RuntimeError("\"addmm\" not implemented for 'Half'")
 
     bench.patch.setattr(loading, "attach", refuse)
@@ -315,8 +315,8 @@ def overflow_after_loading(bench, layer):
     """A model whose weights of one layer's FFN become NaN once it has been proved."""
     attach = loading.attach
 
-    def spoiled(model):
-        interventions = attach(model)
+    def spoiled(model, kept):
+        interventions = attach(model, kept)
         architectures.ffn_modules(model)[layer][0].weight[:] = float("nan")
         return interventions
 
