@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
-.PHONY: help demo adopt study study-ffns study-criteria study-trained train bench install lock test lint crash slurm types unit lens options map check docs
+.PHONY: help demo adopt study study-trained train bench install lock test lint crash slurm types unit lens options map check docs
 .PHONY: notebooks tasks models
 .PHONY: clean
 
@@ -59,40 +59,35 @@ WORKERS ?= 2
 RECORDS ?= ../shared/data
 MODEL := results/SmolLM2-135M-Instruct/model.json
 
-# Copies results of the studies of SmolLM2 to docs: results of the model, folder below docs, tables, figures.
+# Keeps what a study made, in docs/studies: folder of its results, folder below docs/studies, figures.
 define keep
-	mkdir -p docs/$(2)
-	cp $(1)/findings/seed1234.md docs/$(2)/findings.md
-	cp $(1)/tables/headroom.md docs/$(2)/headroom.md
-	for name in $(3); do cp $(1)/tables/$$name-seed1234.md docs/$(2)/$$name.md || exit 1; done
-	for name in $(4); do cp $(1)/figures/$$name-seed1234.png docs/$(2)/$$name.png || exit 1; done
+	mkdir -p docs/studies/$(2)
+	cp $(1)/explorer.html $(1)/tables/*.csv $(1)/tables/*.md docs/studies/$(2)
+	cp $(1)/findings/seed1234.md docs/studies/$(2)/findings.md
+	for name in $(3); do cp $(1)/figures/$$name-seed1234.png docs/studies/$(2)/$$name.png || exit 1; done
 endef
-SMOLLM2 := results/SmolLM2-135M-Instruct
 
-study: $(VENV)/.runtime  ## run the SmolLM2 study with all controls and copy its results to docs/smollm2: two hours
+study: $(VENV)/.runtime  ## run, or go on with, the SmolLM2 study, and copy its results to docs/studies: three hours
 	mkdir -p studies/smollm2
-	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-statistics.yaml \
+	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-criteria.yaml \
 		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
-	$(call keep,studies/smollm2/$(SMOLLM2),smollm2,losses gains oracle selection_bias induction_ablation reference, \
-		fig05_heads_pruned fig06_ffns_pruned fig07_joint fig08_task_correlation fig15_task_correlation oracle \
-		induction_ablation)
-
-study-ffns: $(VENV)/.runtime  ## run the SmolLM2 study of FFNs with controls, for docs/smollm2/ffns: an hour
-	mkdir -p studies/smollm2-ffns
-	snakemake --directory studies/smollm2-ffns --configfile workflow/studies/smollm2-ffns.yaml
-	$(call keep,studies/smollm2-ffns/$(SMOLLM2),smollm2/ffns,losses gains,fig05_heads_pruned fig06_ffns_pruned)
-
-study-criteria: $(VENV)/.runtime  ## run the SmolLM2 study of criteria; it goes on where it stopped: four hours
-	mkdir -p studies/smollm2-criteria
-	snakemake --directory studies/smollm2-criteria --configfile workflow/studies/smollm2-criteria.yaml \
-		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
+	$(call keep,studies/smollm2/results/SmolLM2-135M-Instruct,smollm2,fig05_heads_pruned fig06_ffns_pruned \
+		fig07_joint fig08_task_correlation fig15_task_correlation prunable_share prunable_share-gold_bits_per_byte \
+		criteria_agreement induction_ablation)
 
 train: $(VENV)/.runtime  ## train a model of 3.1 million parameters and keep seven checkpoints: half an hour
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks.train --bf16 --out studies/trained
 
-study-trained: train  ## run the study of these checkpoints: half an hour
-	mkdir -p studies/trained-here
-	snakemake --directory studies/trained-here --configfile workflow/studies/trained-here.yaml
+STEPS := 0 32 64 128 256 512 1000
+TABLES := headroom.csv headroom-gold_bits_per_byte.csv losses-gold_bits_per_byte-seed1234.csv
+study-trained: train  ## run the study of these checkpoints and copy its results to docs/studies: half an hour
+	mkdir -p studies/trained-here docs/studies/training
+	snakemake comparison $(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) \
+		--directory studies/trained-here --configfile workflow/studies/trained-here.yaml
+	cp studies/trained/losses.json studies/trained-here/results/comparison/figures/*.png docs/studies/training
+	cp studies/trained-here/results/comparison/index.html docs/studies/training
+	cd studies/trained-here/results && for step in $(STEPS); do for name in $(TABLES); do \
+		cp step$$step/tables/$$name ../../../docs/studies/training/step$$step-$$name || exit 1; done; done
 
 bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: two idle hours
 	snakemake $(MODEL)

@@ -23,9 +23,14 @@ from tests.support.small_study import write_study
 
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("artifacts", "results", "statistics", "studies")}
-EVERY_PAGE = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-SMOLLM2 = ROOT / "docs" / "smollm2"
-TEXT = " ".join((SMOLLM2 / "README.md").read_text().split())
+EVERY_PAGE = [
+    "README.md",
+    *(
+        str(path.relative_to(ROOT))
+        for pages in ("*.md", "studies/**/README.md")
+        for path in sorted((ROOT / "docs").glob(pages))
+    ),
+]
 
 
 def rule_graph():
@@ -141,14 +146,6 @@ def test_the_pandas_examples_read_a_finished_study(tmp_path, monkeypatch, capsys
         assert text in capsys.readouterr().out
 
 
-def test_the_quoted_findings_are_those_of_the_committed_runs():
-    committed = {line for name in (".", "ffns") for line in (SMOLLM2 / name / "findings.md").read_text().splitlines()}
-    lines = (SMOLLM2 / "README.md").read_text().splitlines()
-    quoted = [line for line in lines if re.match(r"- (\d-shot|Between \d|Layer \d)", line)]
-    assert len(quoted) >= 5
-    assert set(quoted) <= committed
-
-
 def test_every_statistical_rule_has_a_simulation_and_says_how_large():
     _, outcomes, *sections = PAGES["statistics"].split("\n## ")
     assert outcomes.startswith("Outcomes\n"), "definitions, which lm-eval witnesses"
@@ -165,127 +162,6 @@ def test_every_statistical_rule_has_a_simulation_and_says_how_large():
         criterion = re.search(r"Criterion: (.*)", description, re.DOTALL)
         assert criterion, title
         assert re.search(r"at most|at least|within|more than|as likely|unbiased", " ".join(criterion[1].split())), title
-
-
-def cells_of(line):
-    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
-
-
-def rows_of(name, **cells):
-    """Rows of a table of the committed studies; ``cells`` are values of columns, spaces written as underscores."""
-    head, _, *lines = [cells_of(line) for line in (SMOLLM2 / f"{name}.md").read_text().splitlines() if line[:1] == "|"]
-    rows = [dict(zip(head, line, strict=True)) for line in lines]
-    return [row for row in rows if all(row[column.replace("_", " ")] == value for column, value in cells.items())]
-
-
-def with_limits(row, column, scale=1):
-    """A value in points with its interval, as the README prints it."""
-    return "{:.1f} points ({:.1f} to {:.1f})".format(*(scale * float(row[column + x]) for x in ("", " low", " high")))
-
-
-def significant(row, column):
-    return float(row[f"{column} low"]) * float(row[f"{column} high"]) > 0
-
-
-def test_the_number_of_heads_is_that_of_the_committed_study():
-    zero, five = (
-        row["certified to go"]
-        for row in rows_of("headroom", task="average")
-        if row["component, ranking"] == "heads, own"
-    )
-    least, estimate, above = re.findall(r"(\d+) %", zero)
-    whole, pruned, guessing = re.search(
-        r"0-shot: average accuracy .*? is (\S+ ± \S+) with all heads and (\S+ ± \S+) with 70 % .*?guessing: (\S+)\)",
-        (SMOLLM2 / "findings.md").read_text(),
-    ).groups()
-    power = re.search("power ([0-9.]+)", five)[1]
-    assert (
-        f"**At least {least}% of heads can be pruned** at 0 shots while losing no more than 2 points (point estimate "
-        f"{estimate}%, upper bound {above}%, 95% confidence). Average accuracy is {whole} with all heads and {pruned} "
-        f"with 70% pruned; random guessing scores {guessing}. At 5 shots the test is inconclusive: too few questions "
-        f"(power {power} at the lowest pruning level)."
-    ) in TEXT
-    assert f"lose at most 2 points? | at least {least}% (point estimate {estimate}%, upper bound {above}%) |" in README
-
-
-def test_the_number_of_ffns_is_that_of_the_committed_studies():
-    powers = [
-        re.search("too few questions: power ([0-9.]+)", row["certified to go"])[1]
-        for row in rows_of("headroom", task="average")
-        if row["component, ranking"] == "FFNs, own"
-    ]
-    (gain,) = rows_of("ffns/worth", component="ffns", task="average", ranking="own")
-    assert not significant(gain, "worth")
-    assert (
-        f"**How many FFNs can be pruned is inconclusive**: too few questions (power {powers[0]} at 0 shots and "
-        f"{powers[1]} at 5). In a second study, of three tasks, ranking FFNs by the oracle gains "
-        f"{with_limits(gain, 'worth')} over random order, which is not significant."
-    ) in TEXT
-    assert f"FFNs? | inconclusive: too few questions (power {powers[0]}) |" in README
-
-
-def test_the_gain_of_the_gradient_ranking_is_that_of_the_committed_study():
-    zero, five = rows_of("worth", task="average", ranking="own")
-    assert [significant(row, "worth") for row in (zero, five)] == [True, False]
-    assert (
-        f"**The gradient ranking is better than random order at 0 shots**, by {with_limits(zero, 'worth')} averaged "
-        f"over 0 to 70% pruned. At 5 shots the gain is not significant, {with_limits(five, 'worth')}."
-    ) in TEXT
-    assert f"random order? | yes, by {with_limits(zero, 'worth')} over 0 to 70% pruned |" in README
-
-
-def test_the_correlation_of_tasks_is_that_of_the_committed_study():
-    zero, five = re.findall(
-        r"importances of two tasks is (\S+) on average \((\S+ to \S+) over 10 pairs\).*?; (10 of 10) pairs agree more",
-        (SMOLLM2 / "findings.md").read_text(),
-    )
-    assert (
-        f"importances is {zero[0]} on average ({zero[1]}) at 0 shots and {five[0]} ({five[1]}) at 5. All 10 pairs "
-        "agree beyond a shared layer-wise trend."
-    ) in TEXT
-    assert f"the same heads? | yes: the rank correlation of two tasks is {zero[0]} ({zero[1]}) |" in README
-
-
-def test_the_effect_of_induction_heads_is_that_of_the_committed_study():
-    (row,) = rows_of("induction_ablation", outcome="few-shot gain", task="average", selection="prefix_matching")
-    extra = with_limits(row | {"extra": row["extra lost"]}, "extra", 100)
-    assert not significant(row, "extra")
-    assert (
-        f"Without the strongest {row['percent']}% by prefix matching, the few-shot gain of "
-        f"{100 * float(row['whole']):.1f} points falls by {with_limits(row, 'lost', 100)}, "
-        f"{extra} more than without random heads."
-    ) in TEXT
-    assert f"than other heads? | not significantly: {extra}, at 5 shots |" in README
-
-
-def test_the_agreement_of_gradient_and_oracle_is_a_summary_of_all_rows():
-    def summary(measure, n_heads, n_rows):
-        srcc = [float(row["SRCC"]) for row in rows_of("oracle", oracle=measure, components=n_heads)]
-        assert len(srcc) == n_rows
-        return f"{sum(srcc) / n_rows:.2f} ({min(srcc):.2f} to {max(srcc):.2f})"
-
-    rise, change = "rise of the loss", "change of the loss, up or down"
-    assert (
-        f"it has an SRCC of {summary(change, '270', 4)} with the size of the change in loss and of "
-        f"{summary(rise, '270', 4)} with the rise in loss, on average over both tasks and numbers of shots. On samples "
-        f"of 30 heads of the other tasks these are {summary(change, '30', 6)} and {summary(rise, '30', 6)}."
-    ) in TEXT
-
-
-def test_the_readings_of_the_study_are_those_of_its_table_of_worth():
-    worth = {(row["shots"], row["task"]): row for row in rows_of("worth", ranking="example")}
-    lines = (SMOLLM2 / "README.md").read_text().splitlines()
-    start = lines.index("| shots | average | hellaswag | piqa | arc_easy | winogrande | copa |")
-    tasks = cells_of(lines[start])[1:]
-    for shots, line in zip("05", lines[start + 2 : start + 4], strict=True):
-        values = [[float(worth[shots, task][f"over own{limit}"]) for limit in ("", " low", " high")] for task in tasks]
-        assert cells_of(line) == [f"{shots}-shot", *("{:+.1f} ({:+.1f} to {:+.1f})".format(*v) for v in values)]
-
-
-def test_the_reversed_ranking_of_ffns_is_worth_what_the_page_says():
-    (row,) = rows_of("ffns/worth", component="ffns", task="average", ranking="reversed")
-    less, low, high = (-float(row[f"over own{limit}"]) for limit in ("", " high", " low"))
-    assert f"worth {less:.1f} points less ({low:.1f} to {high:.1f})" in (SMOLLM2 / "README.md").read_text()
 
 
 def test_the_speed_is_the_benchmarks():

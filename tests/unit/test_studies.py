@@ -1,0 +1,99 @@
+"""Numbers of the study pages and of the README are those of the tables and findings beside them."""
+
+import csv
+import json
+import re
+from functools import cache
+
+import pytest
+
+from tests.support.paths import ROOT
+
+STUDIES = ROOT / "docs" / "studies"
+RESULTS = ("## What came out", "## Your own model")
+"""Headings of the README between which results stand."""
+NUMBER = r"[-−]?\d+(?:\.\d+)?"
+QUOTED = re.compile(rf"({NUMBER})(%?[a-z /%*]*)\(({NUMBER}) to ({NUMBER})\)")
+"""A value with its interval, such as ``3.2 points (0.7 to 5.8)``."""
+VERDICT = re.compile(r"(?:at least|up to) \d+%(?: \((?:point )?estimate \d+%[^)]*\))?")
+
+
+def pages():
+    """Name and text of each page that quotes results."""
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(STUDIES.glob("*/README.md"))}
+    readme = (ROOT / "README.md").read_text()
+    return texts | {"README.md": readme[readme.index(RESULTS[0]) : readme.index(RESULTS[1])]}
+
+
+@cache
+def rows():
+    """Numbers of each row of each committed table, in the order of columns."""
+    read = []
+    for path in sorted(STUDIES.glob("*/*.csv")):
+        with path.open(newline="") as file:
+            for row in csv.reader(file):
+                numbers = [float(cell) for cell in row if re.fullmatch(rf"{NUMBER}(?:e-?\d+)?", cell)]
+                read.append(numbers)
+    return read
+
+
+@cache
+def prose():
+    """The committed findings and Markdown tables, spaces made one."""
+    return " ".join(
+        " ".join(path.read_text() for path in sorted(STUDIES.glob("*/*.md")) if path.name != "README.md").split()
+    )
+
+
+def is_row(value, low, high):
+    """Whether a row has these three in neighbouring columns, as they are, with the other sign, or as a share."""
+    texts = [text.replace("−", "-") for text in (value, low, high)]
+    wanted, digits = [float(text) for text in texts], [len(text.partition(".")[2]) for text in texts]
+    for numbers in rows():
+        for three in zip(numbers, numbers[1:], numbers[2:], strict=False):
+            for v, a, b in (three, (-three[0], -three[2], -three[1])):
+                for scale in (1, 100):
+                    if all(
+                        abs(scale * x - w) <= 0.5000001 * 10**-d
+                        for x, w, d in zip((v, a, b), wanted, digits, strict=True)
+                    ):
+                        return True
+    return False
+
+
+@pytest.mark.parametrize("name", pages())
+def test_intervals_are_those_of_a_row_or_of_the_findings(name):
+    quoted = QUOTED.findall(" ".join(pages()[name].replace("**", "").split()))
+    assert quoted or name.endswith("replication/README.md")
+    wrong = [
+        f"{value}{unit}({low} to {high})"
+        for value, unit, low, high in quoted
+        if f"{value}{unit}({low} to {high})" not in prose() and not is_row(value, low, high)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", pages())
+def test_verdicts_are_those_of_a_table(name):
+    quoted = set(VERDICT.findall(pages()[name]))
+    assert {
+        text for text in quoted if text.replace("point estimate", "estimate").split(",")[0].rstrip(")") not in prose()
+    } == set()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_quoted_findings_are_findings(name):
+    quoted = [line for line in pages()[name].splitlines() if line.startswith("> ")]
+    assert {line for line in quoted if line[2:].lstrip("- ") not in prose()} == set()
+
+
+def test_an_interval_that_no_table_has_is_noticed():
+    assert not is_row("123.4", "120.1", "125.9")
+
+
+def test_losses_of_training_are_those_of_the_run():
+    losses = json.loads((STUDIES / "training" / "losses.json").read_text())
+    text = (STUDIES / "training" / "README.md").read_text()
+    last = max(losses, key=lambda row: row["step"])
+    assert f"{last['loss']:.2f}" in text
+    assert f"step {last['step']}" in text.lower()
