@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from lm_headroom.study.choices import AblationKind, AddBos, Aggregation, Device, Dtype, with_zero
+from lm_headroom.study.choices import AblationKind, AddBos, Aggregation, Component, Device, Dtype, with_zero
 from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import expert_criteria, task_criteria
 from lm_headroom.study.judged import JudgedOutcome
@@ -203,6 +203,7 @@ Rate = Annotated[float, converter(_number_to(10, "a learning rate"))]
 Judged = Annotated[Sequence[JudgedOutcome], converter(_judged), Parameter(accepts_keys=False, n_tokens=-1)]
 Paths = Annotated[Sequence[Path], Parameter(consume_multiple=True)]
 Names = Annotated[Sequence[str], Parameter(consume_multiple=True)]
+Shown = Annotated[Sequence[Component], Parameter(consume_multiple=True)]
 """Of tasks, of which there may be none."""
 
 

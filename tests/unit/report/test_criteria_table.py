@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lm_headroom.cli import main
+from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import prunable_share
 from lm_headroom.report.findings.criteria import criterion_sentence
 from lm_headroom.report.tables import criteria, headroom
@@ -201,3 +203,14 @@ def test_the_finding_says_that_a_criterion_is_better_where_it_is(tmp_path):
     write_study(study, Values(right=right, repeat=40, selection="scoring"))
     (finding,) = criterion_sentence(study, 5, "heads", read_chance_levels(study))
     assert finding.startswith("- **`fisher` loses less than the own ranking of heads with 5-shot prompts.**")
+
+
+def test_heads_alone_can_be_shown_where_no_curve_of_ffns_is(controlled, table, tmp_path):
+    shutil.copytree(controlled.results.parent, tmp_path / "results")
+    results = tmp_path / "results" / controlled.results.name
+    shutil.rmtree(results / "pruned_eval" / "ffns")
+    heads = replace(controlled, results=results, only=("heads",))
+    assert list(criteria.rows(heads)) == chosen(table, component="heads")
+    assert len(prunable_share.draw.__wrapped__(heads).axes) == len(heads.shots)
+    with pytest.raises(HeadroomError, match="ffns"):
+        list(criteria.rows(replace(heads, only=())))

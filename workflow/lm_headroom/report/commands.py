@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, command_of, converter
+from lm_headroom.options import Controls, Counts, Judged, Models, Names, OutFile, Points, Shown, command_of, converter
 from lm_headroom.report.products import COMPARISONS, SUFFIXES, Product, captions, named
 from lm_headroom.study.choices import (
     ACCURACY,
@@ -59,6 +59,7 @@ def figure(
     custom_heads: Names = (),
     custom_ffns: Names = (),
     experts: Names = (),
+    only: Shown = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -86,6 +87,7 @@ def figure(
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         experts: rankings of experts that were evaluated, the own one first.
+        only: of the comparison of criteria, what was pruned: heads, ffns or experts; all by default.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.
@@ -121,6 +123,7 @@ def table(
     custom_heads: Names = (),
     custom_ffns: Names = (),
     experts: Names = (),
+    only: Shown = (),
     unseen: Names = (),
     transfer: Names = (),
     ablated: Names = (),
@@ -146,6 +149,7 @@ def table(
         custom_heads: rankings of heads of your own that were evaluated.
         custom_ffns: further rankings of FFNs alone: your own, and oracles that heads lack.
         experts: rankings of experts that were evaluated, the own one first.
+        only: of the comparison of criteria, what was pruned: heads, ffns or experts; all by default.
         unseen: tasks that are no part of the aggregate.
         transfer: tasks evaluated under other tasks' rankings.
         ablated: tasks evaluated without induction heads.

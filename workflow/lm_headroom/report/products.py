@@ -299,6 +299,8 @@ def values_of(study: Study, outcome: Outcome = ACCURACY) -> dict[str, Any]:
         "custom_heads": [*(name for name in study.head_controls if name not in common), *study.custom_heads],
         "custom_ffns": [*(name for name in study.pruning.of_ffns if name not in common), *study.custom_ffns],
         "experts": study.experts.rankings,
+        # A study shows all that it has pruned.
+        "only": [],
         "transfer": study.transfer_tasks,
         "unseen": study.unseen,
         "ablated": study.ablated_tasks,
@@ -439,7 +441,7 @@ _BY_TASK: dict[str, Any] = {
 _INDUCED: dict[str, Any] = {"has": ARTIFACTS["prefix_matching"].has}
 _LEFT: dict[str, Any] = {"section": "induction capacity", "module": "fig18", **_INDUCED}
 _COMPARES: dict[str, Any] = {
-    "options": (*_MATRIX, *_RANKINGS, "experts", "margin", "iterative"),
+    "options": (*_MATRIX, *_RANKINGS, "experts", "margin", "iterative", "only"),
     "has": lambda study: study.compares_rankings or bool(study.expert_tasks),
 }
 _HAS_ABLATION: dict[str, Any] = {"lists": (*_MATRIX, "unseen"), "has": lambda study: bool(study.ablated_tasks)}

@@ -50,6 +50,7 @@ class ResultsMatrix:
         custom_heads, custom_ffns: further rankings of heads alone and of FFNs alone: the user's own, and oracles
             that heads lack.
         experts: rankings under which experts were evaluated, the own one first; empty where they were not.
+        only: components to show; empty for all that were pruned.
     """
 
     results: Path
@@ -71,11 +72,13 @@ class ResultsMatrix:
     custom_heads: tuple[str, ...] = ()
     custom_ffns: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
+    only: tuple[Component, ...] = ()
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What was pruned."""
-        return (*COMPONENTS, "experts") if self.experts else tuple(COMPONENTS)
+        """What was pruned, and is to be shown."""
+        pruned: tuple[Component, ...] = (*COMPONENTS, "experts") if self.experts else tuple(COMPONENTS)
+        return tuple(component for component in pruned if not self.only or component in self.only)
 
     @property
     def averages(self) -> tuple[str, ...]:
