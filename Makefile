@@ -84,8 +84,8 @@ study-trained: train  ## run the study of these checkpoints and copy its results
 	mkdir -p studies/trained-here docs/studies/training
 	snakemake comparison $(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) \
 		--directory studies/trained-here --configfile workflow/studies/trained-here.yaml
-	cp studies/trained/losses.json studies/trained-here/results/comparison/figures/*.png docs/studies/training
-	cp studies/trained-here/results/comparison/index.html docs/studies/training
+	cp studies/trained/losses.json studies/trained-here/results/comparison/figures/induction.png \
+		studies/trained-here/results/comparison/figures/profiles-seed1234.png docs/studies/training
 	cd studies/trained-here/results && for step in $(STEPS); do for name in $(TABLES); do \
 		cp step$$step/tables/$$name ../../../docs/studies/training/step$$step-$$name || exit 1; done; done
 

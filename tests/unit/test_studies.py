@@ -27,13 +27,21 @@ def pages():
 
 @cache
 def rows():
-    """Numbers of each row of each committed table, in the order of columns."""
+    """Of each row of each committed table with an interval: its numbers, and the ends of its intervals."""
     read = []
     for path in sorted(STUDIES.glob("*/*.csv")):
         with path.open(newline="") as file:
-            for row in csv.reader(file):
-                numbers = [float(cell) for cell in row if re.fullmatch(rf"{NUMBER}(?:e-?\d+)?", cell)]
-                read.append(numbers)
+            for row in csv.DictReader(file):
+                numbers = {
+                    name: float(cell) for name, cell in row.items() if re.fullmatch(rf"{NUMBER}(?:e-?\d+)?", cell)
+                }
+                ends = [
+                    (numbers[name], numbers[other])
+                    for name in numbers
+                    if name.endswith("low") and (other := f"{name.removesuffix('low')}high") in numbers
+                ]
+                if ends:
+                    read.append((set(numbers.values()), ends))
     return read
 
 
@@ -45,19 +53,20 @@ def prose():
     )
 
 
-def is_row(value, low, high):
-    """Whether a row has these three in neighbouring columns, as they are, with the other sign, or as a share."""
-    texts = [text.replace("−", "-") for text in (value, low, high)]
+def is_row(*quoted):
+    """Whether a row has this value and this interval: as they are, with the other sign, or as shares of 1."""
+    texts = [text.replace("−", "-") for text in quoted]
     wanted, digits = [float(text) for text in texts], [len(text.partition(".")[2]) for text in texts]
-    for numbers in rows():
-        for three in zip(numbers, numbers[1:], numbers[2:], strict=False):
-            for v, a, b in (three, (-three[0], -three[2], -three[1])):
-                for scale in (1, 100):
-                    if all(
-                        abs(scale * x - w) <= 0.5000001 * 10**-d
-                        for x, w, d in zip((v, a, b), wanted, digits, strict=True)
-                    ):
-                        return True
+
+    def match(number, place):
+        return abs(number - wanted[place]) <= 0.5000001 * 10 ** -digits[place]
+
+    for numbers, ends in rows():
+        for scale in (1, -1, 100, -100):
+            for pair in ends:
+                low, high = sorted(scale * end for end in pair)
+                if match(low, 1) and match(high, 2) and any(match(scale * number, 0) for number in numbers):
+                    return True
     return False
 
 
