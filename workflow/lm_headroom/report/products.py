@@ -552,7 +552,7 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
     _table("ablation_kinds", "pruned evaluation", "Table: kinds of ablation",
            _together(_curves("heads", "own", *ABLATED_OWN), _curves("ffns", "own", *ABLATED_OWN)),
            "with `own_zero`, `own_mean` or `own_resample` in `pruning.controls`: what is lost by what removed heads "
-           "and FFNs give, with paired intervals", options=(*_MATRIX, "controls"),
+           "and FFNs give, with paired intervals", options=(*_MATRIX, *_RANKINGS),
            has=lambda study: any(name in ABLATED_OWN for _, name in study.pruning.named)),
     _table("selection_bias", "FFN importance", "Table: selection bias of FFN rankings",
            _together(_OTHER_FFNS, _FFNS, _OWN_FFNS),
