@@ -95,8 +95,7 @@ def figure(
         correlation: the statistic by which tasks are compared.
         iterative: heads were also pruned under the iterative ranking.
         outcome: what evaluations are judged by.
-        margin: loss of the outcome that counts as none, in points, percent of the whole model's or nats per byte; the
-            default of a study if not given, 2 points of accuracy.
+        margin: loss that counts as none, in points, percent of the whole model's or nats per byte; 2 points by default.
         without_induction: heads have no induction scores.
         width: of one column of a paper (77 mm) or of both (160 mm).
         title: a title above the panels, or none.
