@@ -57,7 +57,7 @@ def texts():
     texts = {}
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if not DATA.match(name) and path.is_file() and path.suffix not in (".safetensors", ".png", ".parquet"):
+        if not DATA.match(name) and path.is_file() and path.suffix not in (".safetensors", ".png", ".parquet", ".xz"):
             texts[name] = path.read_text(errors="replace")
     return texts
 
