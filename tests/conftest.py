@@ -151,9 +151,10 @@ def packages() -> dict[str, Path]:
 def smollm2_record(packages: dict[str, Path]) -> Path:
     """``model.json`` of the embedded model."""
     from lm_headroom.artifacts.code_digest import code_digest
+    from lm_headroom.models.checkpoint_files import ORIGIN
     from lm_headroom.models.embedded import prepare_model
     from lm_headroom.models.location import needs_resolving
-    from lm_headroom.models.resolve import ORIGIN, resolve
+    from lm_headroom.models.resolve import resolve
 
     folder = ASSETS / f"model-{code_digest('models.embedded')}"
     checkpoint, record = folder / "checkpoint", folder / "model.json"

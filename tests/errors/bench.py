@@ -77,7 +77,7 @@ class Bench:
         out = out or self.older("m.json")
         return self.headroom("resolve-model", "--name", "mine", "--source", folder, "--out", out, *options)
 
-    def resolve_at_hub(self, source, *faults, token="", **options):
+    def resolve_at_hub(self, source, *faults, token="", file=None, **options):
         """The same of a model on a hub on loopback, for the hub's real client, which reads variables at its start."""
         out, checkpoint = self.older("m.json"), self.checkpoint()
         before = snapshot(self.folder)
@@ -92,7 +92,8 @@ class Bench:
                 "HF_HUB_OFFLINE": "",
                 WARM: "0",
             }
-            command = ["resolve-model", "--name", "mine", "--source", source, "--out", out]
+            named = f"{source}/{file}" if file else source
+            command = ["resolve-model", "--name", "mine", "--source", named, "--out", out]
             done = subprocess.run(
                 [sys.executable, "-m", "lm_headroom", *command],
                 env={**os.environ, **variables}, capture_output=True, text=True,
@@ -104,6 +105,13 @@ class Bench:
         out = self.folder / "results" / "model.json"
         assert self.resolve(folder or self.checkpoint(), out, *options).status == 0
         return out
+
+    def save(self, model):
+        """A checkpoint of another model, in float32, with the same tokenizer."""
+        folder = self.folder / "other"
+        model.float().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return folder
 
     def spoil(self, change):
         """A record of a checkpoint whose weights ``change`` alters in place, by name."""
@@ -160,10 +168,10 @@ class Bench:
             *(options or ("--rankings", "random_1")),
         )  # fmt: skip
 
-    def export(self, *options, out="export"):
+    def export(self, *options, out="export", record=None):
         """A smaller checkpoint of the tiny model."""
         return self.headroom(
-            "export-pruned", "--model", self.record(), "--device", "cpu", "--out", self.folder / out, *options
+            "export-pruned", "--model", record or self.record(), "--device", "cpu", "--out", self.folder / out, *options
         )
 
     def render(self, task="piqa", data=None, shots=0, task_folder=None):

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import torch
 
 from lm_headroom.engine import loading
 from lm_headroom.models import architectures
 from lm_headroom.scoring import gradient
 from tests.errors.page import Cases
+from tests.support.gguf_models import tiny_packed
 from tests.support.hub import Fault
 from tests.support.tiny_models import SENTENCES
 
@@ -178,6 +180,58 @@ def _(bench):
     weights["model.decoder.layers.1.fc1.weight"] = weights["model.decoder.layers.1.fc1.weight"].to(torch.int8)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return bench.resolve(folder)
+
+
+@CASES.case("a GGUF file that is not there")
+def _(bench):
+    (bench.folder / "other.gguf").write_bytes(b"GGUF")
+    return bench.resolve(bench.folder / "mine.gguf")
+
+
+@CASES.case("GGUF files without a name")
+def _(bench):
+    folder = bench.checkpoint()
+    (folder / "model.safetensors").rename(folder / "q8.gguf")
+    return bench.resolve(folder)
+
+
+@CASES.case("a GGUF file that its repository does not have")
+def _(bench):
+    return bench.resolve_at_hub("acme/tiny", file="q8.gguf")
+
+
+@CASES.case("a part of a GGUF file")
+def _(bench):
+    return bench.resolve(bench.folder / "mine-00001-of-00003.gguf")
+
+
+@CASES.case("a GGUF file cut short")
+def _(bench):
+    (bench.folder / "mine.gguf").write_bytes(b"GGUF")
+    return bench.resolve(bench.folder / "mine.gguf")
+
+
+def packed(bench, change):
+    """A GGUF file of a tiny model that ``change`` alters before it is written."""
+    path = bench.folder / "mine.gguf"
+    tiny_packed(path, bench.tokenizer, change=change)
+    return path
+
+
+@CASES.case("numbers in a GGUF file that transformers cannot read")
+def _(bench):
+    def as_integers(writer, tensors):
+        tensors["output_norm.weight"] = (np.ones(32, np.int32), None)
+
+    return bench.resolve(packed(bench, as_integers))
+
+
+@CASES.case("a GGUF file of a family that transformers does not read")
+def _(bench):
+    def rename(writer, tensors):
+        writer.kv_data[0]["general.architecture"].value = "plamo"
+
+    return bench.resolve(packed(bench, rename))
 
 
 @CASES.case("weights in pickles")

@@ -29,7 +29,7 @@ import yaml
 
 PAGE = 3
 """Files on a page of a tree, so that clients have to follow the next one; the real hub gives 1000."""
-LARGE = (".safetensors", ".bin", ".parquet")
+LARGE = (".safetensors", ".bin", ".parquet", ".gguf")
 Files = Mapping[str, bytes]
 
 

@@ -53,7 +53,7 @@ def plan(
     """Estimate memory, operations and hours of a study's jobs, and from its results how many documents it needs.
 
     Args:
-        source: a checkpoint folder (no weights needed) or a hub name.
+        source: a checkpoint folder (no weights needed), a hub name, or a GGUF file.
         study: the study file.
         results: the folder with the study's prompts, and with its results if there are any.
         hardware: a line of workflow/hardware.yaml, or `here`: this machine, measured.
@@ -84,7 +84,7 @@ def model(source: str, /, *, revision: str | None = None, dtype: Dtype = "float3
     """Print whether a model is served, and where it has its heads and FFNs.
 
     Args:
-        source: a checkpoint folder or a hub name.
+        source: a checkpoint folder, a hub name, or a GGUF file.
         revision: branch, tag or commit of a hub name.
         dtype: number format of the proofs.
         explain: also read its weights, and prove that heads and FFNs can be removed exactly.

@@ -17,6 +17,7 @@ from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.models.location import checkpoint_folder, needs_resolving
 from lm_headroom.models.resolve import digest
 from tests.support.checkpoints import checkpoint
+from tests.support.gguf_models import tiny_packed
 from tests.support.hub import Fault, Site, files_of, run_commands, serve, sha256
 
 STORED = "GET /[0-9a-f]{64}$"
@@ -154,6 +155,52 @@ class TestModels:
         # The repository is only made up.
         refused(site.run(*asked, HF_TOKEN="key"), "model 'acme/gated': no configuration or tokenizer there")
         assert not site.hub.asked(STORED)
+
+
+class TestGguf:
+    """A GGUF file of a repository."""
+
+    @pytest.fixture
+    def packed(self, tmp_path, tokenizer):
+        """Content of two files, by name; configuration and weights are not beside them."""
+        for seed, name in enumerate(("q8.gguf", "other.gguf")):
+            tiny_packed(tmp_path / name, tokenizer, seed=seed)
+        return {name: (tmp_path / name).read_bytes() for name in ("q8.gguf", "other.gguf")} | {"README.md": b"tiny"}
+
+    def test_is_fetched_alone_and_recorded_with_its_commit(self, site, packed):
+        commit = site.hub.add(f"models/{NAME}", packed)
+        done = site.resolve(source=f"{NAME}/q8.gguf")
+        assert done.status == 0, done.err
+        record = json.loads(site.record.read_text())
+        assert (record["source"], record["revision"], record["gguf_file"]) == (NAME, commit, "q8.gguf")
+        assert record["origin"]["sha256"] == sha256(packed["q8.gguf"])
+        assert len(site.hub.asked(STORED)) == 1
+        assert not needs_resolving(site.record, f"{NAME}/q8.gguf", None, code_digest("models.resolve"))
+        # Without a network, from the cache: the same record.
+        before = site.record.read_bytes()
+        assert site.resolve(source=f"{NAME}/q8.gguf", HF_HUB_OFFLINE="1").status == 0
+        assert site.record.read_bytes() == before
+        refused(site.resolve(source=f"{NAME}/other.gguf", HF_HUB_OFFLINE="1"), "nor is it in the hub's cache here")
+
+    def test_is_the_one_of_its_revision_and_folder(self, site, packed):
+        first = site.hub.add(f"models/{NAME}", {"q8/a.gguf": packed["q8.gguf"]}, "v1")
+        site.hub.add(f"models/{NAME}", {"q8/a.gguf": packed["other.gguf"]})
+        assert site.resolve("--revision", "v1", source=f"{NAME}/q8/a.gguf").status == 0
+        record = json.loads(site.record.read_text())
+        assert (record["revision"], record["gguf_file"]) == (first, "q8/a.gguf")
+        assert record["origin"]["sha256"] == sha256(packed["q8.gguf"])
+
+    def test_is_refused_by_name_before_anything_is_fetched(self, site, packed):
+        commit = site.hub.add(f"models/{NAME}", packed)
+        there = "other.gguf, q8.gguf"
+        refused(site.resolve(source=f"{NAME}/q4.gguf"), f"has no file 'q4.gguf' at commit {commit}; it has {there}: ")
+        unnamed = rf"GGUF files \({there}\); name one of them, as in 'gguf_file: other.gguf'"
+        refused(site.resolve(), f"its repository holds no weights .*, but {unnamed}")
+        site.hub.add("models/acme/both", packed | {"config.json": b'{"model_type": "opt"}'})
+        refused(site.resolve(source="acme/both"), f"acme/both holds no weights .*, but {unnamed}")
+        refused(site.resolve(source=f"{NAME}/q8-00001-of-00002.gguf"), "is one of 2 parts of a GGUF file")
+        assert not site.hub.asked(STORED)
+        assert not site.record.exists()
 
 
 class TestBrokenDownloads:

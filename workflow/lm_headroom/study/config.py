@@ -72,6 +72,7 @@ from lm_headroom.study.values import (
     Count,
     ExpertControls,
     ExpertCriterion,
+    GgufFile,
     Group,
     HeadCriterion,
     Margin,
@@ -100,7 +101,14 @@ _STEP = re.compile(r"(?:^|[-_/])step[-_]?(\d{1,12})(?=$|[-_])")
 class Model(Section):
     """One model."""
 
-    source: Text = Field(description="The checkpoint: `embedded`, a hub name, or a local folder.")
+    source: Text = Field(
+        description="The checkpoint: `embedded`, a hub name, a local folder, or a local GGUF file (docs/gguf.md)."
+    )
+    gguf_file: GgufFile | None = Field(
+        default=None,
+        description="The GGUF file of the hub's repository, or of the local folder, that is the checkpoint; null means "
+        "that its plain weights are.",
+    )
     revision: Text | None = Field(
         default=None,
         description="A branch, tag or commit on the hub, such as a training checkpoint's; null means the default "
@@ -137,6 +145,17 @@ class Model(Section):
         default=None,
         description="The training step of the checkpoint; null takes it from a revision such as `step1000`.",
     )
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint as the resolving command is given it: a GGUF file below its repository or folder."""
+        return self.source if self.gguf_file is None else f"{self.source.rstrip('/')}/{self.gguf_file}"
+
+    @model_validator(mode="after")
+    def _check_gguf(self) -> Model:
+        if self.gguf_file is not None and (self.source == EMBEDDED or self.source.endswith(".gguf")):
+            raise ValueError(f"gguf_file names a file of a folder or repository, and source is {self.source!r}")
+        return self
 
     @model_validator(mode="after")
     def _check_chat(self) -> Model:
@@ -976,10 +995,10 @@ class Study(Section):
 
 
 def _check_source(model: str, source: str, base: Path) -> None:
-    """Refuse what is neither a folder nor can be a name on the hub."""
+    """Refuse what is neither a folder or file nor can be a name on the hub."""
     key = f"models.{model}.source"
-    is_folder = os.path.isdir(base / expanded(key, source))
-    if not is_folder and re.fullmatch(r"[^/~.][^/]*(/[^/]+)?", source) and re.search(r"--|\.\.", source):
+    is_there = os.path.exists(base / expanded(key, source))
+    if not is_there and re.fullmatch(r"[^/~.][^/]*(/[^/]+)?", source) and re.search(r"--|\.\.", source):
         raise HeadroomError(
             f"config key {key!r}: {source!r} is no folder here, and no name on the hub has '--' or '..' in it"
         )

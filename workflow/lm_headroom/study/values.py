@@ -44,6 +44,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" else name for name in RESERVED_TASKS))
 # Snakemake refuses such a wildcard as a loop of rules.
 _REPEATED = re.compile(r"(.+)\1{19}\Z")
+_CHARACTER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
+_GGUF_FILE = rf"(?![-/])(?!(?:.*/)?\.\./){_CHARACTER}+\.gguf"
 _DRAWN = rf"{RANDOM}(0|[1-9][0-9]{{0,8}})"
 _CONTROL = rf"{REVERSED}|{_DRAWN}|{'|'.join(NAMED_CONTROLS)}"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
@@ -167,6 +169,14 @@ def _check_text(text: str) -> str:
     return text
 
 
+def _check_gguf_file(file: str) -> str:
+    if not re.fullmatch(_GGUF_FILE, _check_text(file)):
+        raise ValueError(
+            f"{shown(file)} names no GGUF file in a folder or repository; expected a name such as model-q8_0.gguf"
+        )
+    return file
+
+
 def _check_prose(text: str) -> str:
     if not text.strip():
         raise ValueError(f"{text!r} should be non-empty")
@@ -212,13 +222,14 @@ def _text_schema(pattern: str, longest: int) -> WithJsonSchema:
 
 
 _UNIQUE = (AfterValidator(check_unique), Field(json_schema_extra={"uniqueItems": True}))
-_CHARACTER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 NAME_KEYS = _text_keys(_NAME, LONGEST_NAME)
 """What a schema says of a text that is a name."""
 Name = Annotated[str, _text_schema(_NAME, LONGEST_NAME)]
 """A key or an item; what holds it checks it, and is named where it is refused."""
 Text = Annotated[str, AfterValidator(_check_text), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
 """A path, a revision: one line that does not begin with a dash."""
+GgufFile = Annotated[str, AfterValidator(_check_gguf_file), _text_schema(_GGUF_FILE, LONGEST_TEXT)]
+"""A GGUF file below a folder or repository."""
 Prose = Annotated[str, AfterValidator(_check_prose), Field(max_length=LONGEST_PROSE)]
 """Lines of text for a model to read."""
 Group = Annotated[str, AfterValidator(_named("group")), _text_schema(_NAME, LONGEST_NAME)]
