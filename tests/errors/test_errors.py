@@ -7,13 +7,14 @@ import pytest
 
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import provenance, read
-from tests.errors import artifacts, handled, models, places, rankings, records
+from tests.errors import artifacts, experts, exports, handled, models, places, rankings, records
 from tests.errors.bench import Bench
 from tests.errors.page import check, rows
 from tests.support.small_study import small
 from tests.support.tiny_models import tiny_model
 
-CASES = {**records.CASES, **models.CASES, **artifacts.CASES, **places.CASES, **rankings.CASES, **handled.CASES}
+MODULES = (records, models, experts, artifacts, exports, places, rankings, handled)
+CASES = {situation: case for module in MODULES for situation, case in module.CASES.items()}
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,8 @@ WRONG = {
         "unseen": ["lambada_openai"],
         "pruning": {"controls": ["choosing_second_order"]},
     },
+    "a criterion that scores no experts": {"experts": {"criterion": "magnitude"}},
+    "a control ranking of experts that does not exist": {"experts": {"controls": ["copying"]}},
     "an ablation that does not exist": {"ablation": "median"},
     "the own ranking under the study's ablation twice": {"ablation": "mean", "pruning": {"controls": ["own_mean"]}},
     "an oracle that does not remove all heads": {

@@ -64,6 +64,18 @@ def test_an_export_of_as_many_heads_in_each_layer_is_plain_where_the_family_can_
     check_export(tmp_path, reference, parameters, form)
 
 
+@pytest.mark.parametrize("name", ["flint", "granite_swa", "granitemoe_swa"])
+def test_attention_with_sinks_can_be_plain_alone(name):
+    """lm-headroom's own attention has none, and is of all exports that are not plain."""
+    model = tiny_of_type(name)
+    shape = architectures.head_layout(model)
+    assert choose_form(model, Pruned(every_other(shape), ()).left(shape)).plain
+    for heads, ffns in ([(0, 0)], []), ([], [1]):
+        message = f"'{name}' cannot be exported without .* SDPA takes no scores of attention sinks.; measure it with"
+        with pytest.raises(HeadroomError, match=message):
+            choose_form(model, Remainder.without(shape, heads, ffns))
+
+
 def test_layers_that_differ_lack_an_ffn_or_have_no_head_need_classes_of_their_own():
     model = tiny_of_type("llama")
     shape = architectures.head_layout(model)

@@ -61,7 +61,7 @@ def expert_grid(model: Any) -> tuple[list[int], int, int]:
     if not blocks:
         raise HeadroomError(
             f"family {name!r}: no layer has a router and stacked experts, so that there are no experts to score or "
-            "prune; leave `experts.levels` empty for this model"
+            "prune; leave config key 'experts.levels' empty for this model"
         )
     shapes = {(block.number, block.top_k) for block in blocks.values()}
     if len(shapes) > 1:

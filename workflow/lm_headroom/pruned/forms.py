@@ -205,7 +205,7 @@ def _pass_fault(model: Any, attention: str) -> str:
             run_without_weights(model)
     # A family's code may raise anything.
     except Exception as error:
-        return f"its code does not run with other numbers of heads ({_short(error)})"
+        return f"a pass of the smaller model fails ({_short(error)})"
     return ""
 
 

@@ -229,11 +229,18 @@ def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls: it gathers key-value heads for transformers' own."""
+    """The function that transformers calls: it gathers key-value heads for transformers' own.
+
+    Raises:
+        ValueError: attention has what SDPA lacks: sinks, or a soft cap of its scores.
+    """
     groups: Groups | None = getattr(module, "lm_headroom_groups", None)
     if groups is not None:
         index = groups.on(key.device)
         key, value = key.index_select(1, index), value.index_select(1, index)
+    if kwargs.get("s_aux") is not None:
+        # It would leave them out without a word.
+        raise ValueError("SDPA takes no scores of attention sinks")
     outputs: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return outputs
 
