@@ -131,7 +131,7 @@ def test_shipped_studies_are_valid(path):
         ({"models": {"m": {"sorce": "x"}}}, r"config key 'models.m.sorce' is unknown \(did you mean 'source'\?\)"),
         (
             {"pruning": {"level": []}},
-            r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: controls, levels",
+            r"'pruning.level' is unknown \(did you mean 'levels'\?\); known here: controls, ffn_controls, levels",
         ),
         ({"zzz": 1}, r"config key 'zzz' is unknown; known here: ablation, add_bos, "),
     ],
