@@ -78,7 +78,8 @@ study: $(VENV)/.runtime  ## run, or go on with, the SmolLM2 study, and copy its 
 train: $(VENV)/.runtime  ## train a model of 3.1 million parameters and keep seven checkpoints: half an hour
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks.train --bf16 --out studies/trained
 
-STEPS := 0 32 64 128 256 512 1000
+# The checkpoints that the study names.
+STEPS = $(shell sed -n 's/^  step\([0-9]*\):.*/\1/p' workflow/studies/trained-here.yaml)
 TABLES := headroom.csv headroom-gold_bits_per_byte.csv losses-gold_bits_per_byte-seed1234.csv
 study-trained: train  ## run the study of these checkpoints and copy its results to docs/studies: half an hour
 	mkdir -p studies/trained-here docs/studies/training

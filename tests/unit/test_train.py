@@ -7,8 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.train import docstrings, train
+from benchmarks.train import KEPT, docstrings, train
 from lm_headroom.engine.loading import prepare
+from lm_headroom.study.reading import read_study
+from tests.support.paths import ROOT
 
 TEXTS = [f"Number {i} comes before {i + 1}, and after {i - 1}. " * 4 for i in range(60)]
 
@@ -47,3 +49,9 @@ def test_docstrings_are_of_the_pinned_packages():
     texts = list(docstrings(["packaging"]))
     assert len(texts) == len(set(texts))
     assert any("version" in text.lower() for text in texts)
+
+
+def test_the_study_reads_the_checkpoints_that_are_kept():
+    models = read_study(ROOT / "workflow" / "studies" / "trained-here.yaml").models
+    assert [model.step for model in models.values()] == list(KEPT)
+    assert all(model.source == f"../trained/checkpoint-{model.step}" for model in models.values())

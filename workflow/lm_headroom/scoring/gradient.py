@@ -127,36 +127,18 @@ def contributions(
     """
     arrays, result = _empty_contributions(documents, loaded.shape)
 
-    def differentiate(batch: Batch) -> list[DocumentSums]:
+    def differentiate(batch: Batch) -> DocumentSums:
         # The gates must also be in force when the backward pass recomputes layers.
         with loaded.interventions.gates(gates):
-            return differentiated(batch, partial(_contributions, loaded, batch, result.n_targets))
+            sums = differentiated(batch, partial(_contributions, loaded, batch, result.n_targets))
+        return _stacked(batch, sums, other_dtype(str(loaded.model.dtype)))
 
     # Every document has its own gradient, so none shares a tree.
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
     unit_name = "head-gradients" if gates is None else f"head-gradients-{digest(gates.tolist())}"
     layout = {name: ("f", values.shape[1:]) for name, values in arrays._asdict().items()}
     with cache.unit(unit_name, batches.keys, layout) as unit:
-        for number, entry in unit.done.items():
-            for name, values in arrays._asdict().items():
-                values[number] = entry[name][0]
-        if progress:
-            progress.reuse(len(unit.done))
-        if unit.complete:
-            return result
-        for batch, sums in batches.each(differentiate, frozenset(unit.done)):
-            _store(arrays, batch, sums, other_dtype(str(loaded.model.dtype)))
-            for place, member in enumerate(batch.members):
-                unit.add(
-                    member.number,
-                    **{
-                        name: np.stack([values[place] for values in _by_layer(sums, name).values()])[None]
-                        for name in DocumentSums._fields
-                    },
-                )
-            unit.save_if_due()
-            if progress:
-                progress.advance(batch.n_documents)
+        sum_by_document(unit, batches, arrays, differentiate, progress)
     return result
 
 
@@ -222,17 +204,17 @@ def _empty_contributions(documents: Sequence[Document], layout: HeadLayout) -> t
     )
 
 
-def _store(arrays: DocumentSums, batch: Batch, sums: Sequence[DocumentSums], advice: str) -> None:
-    """Copy the sums of a batch, one item per layer, into the arrays of all documents.
+def _stacked(batch: Batch, sums: Sequence[DocumentSums], advice: str) -> DocumentSums:
+    """Put the sums of a batch, one item per layer, into one array per kind, [document, layer, ...].
 
     Raises:
         HeadroomError: a sum is not finite; names document and layer, and gives ``advice``.
     """
-    numbers = [member.number for member in batch.members]
-    for name, array in arrays._asdict().items():
-        for row, (layer, values) in enumerate(_by_layer(sums, name).items()):
+    kinds = {name: _by_layer(sums, name) for name in DocumentSums._fields}
+    for layers in kinds.values():
+        for layer, values in layers.items():
             check_sums(batch, layer, values, advice)
-            array[numbers, row] = values
+    return DocumentSums(**{name: np.stack(list(layers.values()), axis=1) for name, layers in kinds.items()})
 
 
 def _by_layer(sums: Sequence[DocumentSums], name: str) -> dict[int, Array]:
