@@ -101,7 +101,7 @@ def test_the_figure_has_a_matrix_and_a_scatter_per_component_and_shots(study):
     figure = figure_of_agreement.draw.__wrapped__(study)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert sum(title.startswith("SRCC") for title in titles) == 4
-    assert sum(title.startswith("Removing one of the") for title in titles) == 4
+    assert sum(title.startswith("Single ") for title in titles) == 4
 
 
 def test_pairs_that_differ_have_each_criterions_own_heads_in_its_columns():

@@ -26,6 +26,7 @@ from lm_headroom.report.tables import gains, losses
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import read_curve, read_grid
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.ranking_names import NAMED_CONTROLS, REVERSED
 from tests.support.small_study import PERCENTS, induction, outcomes, scores, small, write_study
 
 TASKS = ["piqa", "copa", "record"]
@@ -334,6 +335,33 @@ def test_random_orders_are_one_band_and_other_controls_a_line_each():
     edge = band.get_paths()[0].vertices
     assert (edge[edge[:, 0] == 50][:, 1].min(), edge[edge[:, 0] == 50][:, 1].max()) == pytest.approx((50, 70))
     assert len({(line.get_marker(), line.get_linestyle()) for line in axes.lines}) == 3
+
+
+def test_every_ranking_that_a_study_may_name_is_drawn_and_looks_like_no_other():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    custom = ["learned", "mine"]
+    names = [REVERSED, *NAMED_CONTROLS, *custom]
+    curves = fig05.Curves([0, 50], {}, np.array([0.8, 0.5]), np.zeros(2))
+    fig05.draw_controls(axes, dict.fromkeys(names, curves), custom=custom)
+    assert [line.get_label() for line in axes.lines] == [f"average, {name.replace('_', ' ')}" for name in names]
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}) == len(names)
+
+
+def test_a_long_legend_makes_a_figure_higher_and_leaves_its_panels_as_they_are():
+    heights, panel_heights = [], []
+    for labels in (3, 30):
+        figure, (axes,) = style.panels(1)
+        for i in range(labels):
+            axes.plot([0, 1], [0, i], label=f"average, ranking {i}")
+        style.legend_below(figure, axes)
+        figure.draw_without_rendering()
+        heights.append(figure.get_figheight())
+        panel_heights.append(axes.get_window_extent().height / figure.dpi)
+        plt.close(figure)
+    assert heights[1] > heights[0] + 1
+    assert panel_heights[1] > 0.9 * panel_heights[0]
 
 
 def test_curves_of_ffns_have_the_controls_that_need_no_scores_of_heads(study):

@@ -227,7 +227,7 @@ def test_one_level_alone_is_a_dot_plot(study: ResultsMatrix, monkeypatch: pytest
     for ax, column in zip(drawn.axes, columns, strict=True):
         shown = select(level, *column).values()
         expected = [estimate.value for effect in shown for estimate in (effect.ablated, effect.control)]
-        points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+        points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("o", "|")]
         np.testing.assert_allclose(points, 100 * np.array(expected), atol=1e-9)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [*SELECTIONS.values()]
     plt.close(drawn)

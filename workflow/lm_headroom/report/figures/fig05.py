@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import EXPERT_CRITERIA, ITERATIVE, RANDOM
+from lm_headroom.study.ranking_names import EXPERT_CRITERIA, ITERATIVE, NAMED_CONTROLS, RANDOM, REVERSED
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -45,23 +45,28 @@ def data(matrix: ResultsMatrix, component: Component = "heads", ranking: str = "
     return by_shots
 
 
-CONTROL_LOOKS: dict[str, dict[str, Any]] = {
-    "reversed": {"color": "0.55", "marker": "v", "linestyle": (0, (1, 1))},
-    "token": {"color": "0.35", "marker": "o", "linestyle": ":"},
-    "example": {"color": "0.35", "marker": "^", "linestyle": "--"},
-    "target": {"color": "0.35", "marker": "s", "linestyle": "-."},
-    "magnitude": {"color": "0.55", "marker": "D", "linestyle": "--"},
-    "own_zero": {"color": "0.15", "marker": "d", "linestyle": ":"},
-    "own_mean": {"color": "0.15", "marker": "H", "linestyle": "--"},
-    "own_resample": {"color": "0.15", "marker": "8", "linestyle": "-."},
-    "own_even": {"color": "0.15", "marker": "2", "linestyle": (0, (1, 1))},
-    "output_norm": {"color": "0.55", "marker": "P", "linestyle": "-."},
-}
-"""Greys alone, with hollow markers: colours and filled ones are the tasks'."""
+MARKERS = ("o", "^", "s", "D", "v", "d", "H", "8", "P", "<", ">")
+DASHES: tuple[Any, ...] = (":", "--", "-.", (0, (3, 1)), (0, (1, 1)))
+"""Of control rankings, whose markers are hollow; filled ones on solid lines are the tasks'."""
 
 
-CUSTOM_MARKERS = ("X", "*", "p", "h", "<", ">")
-"""Of the user's own rankings, repeated in their order."""
+def control_looks(custom: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, hollow marker and dash of each ranking but those in random order, the same in all figures of a study.
+
+    Args:
+        custom: the user's own rankings.
+    """
+    names = dict.fromkeys([REVERSED, *NAMED_CONTROLS, *EXPERT_CRITERIA, *custom])
+    colours = [*sns.color_palette("flare", 3), *sns.color_palette("crest", 4)]
+    # 7 colours, 11 markers and 5 dashes: no two of 385 rankings look alike.
+    return {
+        name: {
+            "color": colours[i % len(colours)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": DASHES[i % len(DASHES)],
+        }
+        for i, name in enumerate(names)
+    }
 
 
 def draw_controls(
@@ -91,18 +96,17 @@ def draw_controls(
             low, high = averages.min(axis=0), averages.max(axis=0)
             axes.fill_between(percent, low, high, facecolor="none", edgecolor="0.65", hatch="/////", linewidth=0.6)
         axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=1.5, label=f"{whose}, {which}")
-    markers = cycle(CUSTOM_MARKERS)
-    looks = {name: {"color": "0.15", "marker": next(markers), "linestyle": (0, (3, 1))} for name in custom}
-    for name, look in (CONTROL_LOOKS | looks).items():
-        if name in controls:
+    looks = control_looks(custom)
+    for name, curves in controls.items():
+        if not name.startswith(RANDOM):
             axes.plot(
-                controls[name].percent,
-                shown(controls[name].average),
+                curves.percent,
+                shown(curves.average),
                 linewidth=1,
                 markersize=3.5,
                 markerfacecolor="white",
                 label=f"{whose}, {name.replace('_', ' ')}",
-                **look,
+                **looks[name],
             )
 
 

@@ -5,7 +5,7 @@ A row of panels per choice of heads, so that at most two bands lie over each oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,8 @@ def _draw_level(matrix: ResultsMatrix, all_effects: Sequence[Effect], columns: S
             colour = colours[selection]["color"]
             ax.axvline(shown(effect.whole.value), color="black", linewidth=0.8, linestyle=":")
             fill = colour if effect.beyond_controls else "white"
-            _interval(ax, place - 0.13, shown(np.array(effect.ablated)), colour, fill)
-            _interval(ax, place + 0.13, shown(np.array(effect.control)), "grey", "grey")
+            _interval(ax, place - 0.13, shown(np.array(effect.ablated)), {"color": colour, "markerfacecolor": fill})
+            _interval(ax, place + 0.13, shown(np.array(effect.control)), {"color": "grey", "marker": "|"}, "--")
         percent = next(iter(cells.values())).cell.percent
         ax.set_yticks(range(len(cells)), [SELECTIONS[name] for name in cells] if ax is axes[0] else [])
         gain = " gain" if outcome == GAIN else ""
@@ -94,11 +94,12 @@ def _draw_level(matrix: ResultsMatrix, all_effects: Sequence[Effect], columns: S
     return figure
 
 
-def _interval(ax: Axes, place: float, estimate: Any, colour: object, fill: object) -> None:
+def _interval(ax: Axes, place: float, estimate: Any, point: Mapping[str, Any], dashes: str = "-") -> None:
     """A value with its limits, across."""
-    value, *limits = estimate
-    ax.hlines(place, *limits, color=colour, linewidth=1.2)
-    ax.plot(value, place, "o", color=colour, markerfacecolor=fill, markersize=4)
+    value, low, high = estimate
+    ax.hlines(place, low, high, color=point["color"], linewidth=1.2, linestyles=dashes)
+    look: dict[str, Any] = {"marker": "o", "markersize": 4, **point}
+    ax.plot(value, place, **look)
 
 
 def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour: object, shown: Shown) -> None:
@@ -110,7 +111,7 @@ def _band(ax: Axes, cells: Sequence[Effect], values: Sequence[Estimate], colour:
 
 
 def _markers(ax: Axes, cells: Sequence[Effect], colour: object, shown: Shown) -> None:
-    """Filled where more is lost than without random heads, hollow where that is not told."""
+    """Filled where more is lost than without random heads, hollow where that is not shown."""
     for effect in cells:
         fill = colour if effect.beyond_controls else "white"
         point = effect.cell.percent, shown(effect.ablated.value)
@@ -124,7 +125,7 @@ def _legend(figure: Figure) -> None:
         "strongest heads": Line2D([], [], color="black"),
         "random heads of the same layers": Line2D([], [], color="grey", linestyle="--"),
         "loses more than random heads": Line2D([], [], marker="o", linestyle="none", **dark),
-        "not told to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
+        "not shown to lose more": Line2D([], [], marker="o", linestyle="none", markerfacecolor="white", **dark),
     }
     style.legend_of(figure, handles)
 

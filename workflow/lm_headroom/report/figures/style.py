@@ -179,6 +179,10 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     legend_of(figure, entries)
 
 
+LEGEND_LINE, LEGEND_LINES = 0.17, 3
+"""Height of a line of a legend in inches, and how many lines the height of panels allows for."""
+
+
 def legend_of(figure: Figure, entries: Mapping[str, Any]) -> None:
     """A legend below the panels, from label to handle; labels wider than the figure are broken."""
     inches = figure.get_figwidth()
@@ -189,6 +193,10 @@ def legend_of(figure: Figure, entries: Mapping[str, Any]) -> None:
     if columns == 1 and len(labels) > 4 and all(len(word) <= half for label in labels for word in label.split()):
         # Two columns of broken labels take less height than one of whole ones.
         labels, columns = [textwrap.fill(label, half) for label in entries], 2
+    # A long legend makes the figure higher, not its panels lower.
+    rows = -(-len(labels) // columns)
+    lines = max(sum(label.count("\n") + 1 for label in labels[i : i + rows]) for i in range(0, len(labels), rows))
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(0, lines - LEGEND_LINES))
     figure.legend(list(entries.values()), labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
