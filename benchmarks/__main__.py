@@ -17,6 +17,7 @@ from benchmarks import measures
 from benchmarks.answers import answers
 from benchmarks.bench import TASKS, Bench, Row
 from benchmarks.contest import say
+from benchmarks.floor import floors
 from benchmarks.operations import with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
@@ -32,6 +33,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "h": pruned,
     "i": answers,
     "j": measures.attention_statistics,
+    "k": floors,
 }
 
 

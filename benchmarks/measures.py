@@ -44,7 +44,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
             best = {dtype: best_batch(rival, pairs, bench.batches) for dtype, rival in rivals.items()}
             contestants: dict[str, Callable[[], Any]] = {}
             for dtype in models:
-                contestants[f"ours {dtype}"] = partial(_evaluate, models[dtype], pairs)
+                contestants[f"ours {dtype}"] = partial(evaluate, models[dtype], pairs)
                 contestants[f"HFLM {dtype}"] = partial(rivals[dtype].log_likelihoods, pairs, best[dtype])
             times = contest(contestants, bench.rounds)
             documents = encode(pairs, models["float32"].tokenizer, models["float32"].max_positions)
@@ -80,20 +80,10 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
         layers = np.linspace(0, n_layers - 1, timed).round().astype(int).tolist()
         pairs = [row[:3] for row in bench.pairs(task, shots, n=n)]
         best = best_batch(rival, pairs, bench.batches)
-
-        def by_layer(pairs: Any = pairs, best: int = best, layers: Any = layers) -> list[np.ndarray]:
-            results = []
-            for layer in layers:
-                with rival.without(ffns=[layer]):
-                    results.append(rival.log_likelihoods(pairs, best))
-            return results
-
-        def by_restarts(pairs: Any = pairs) -> Any:
-            documents = encode(pairs, ours.tokenizer, ours.max_positions)
-            budget = token_budget(ours.model, ours.device, keeps_layers=True)
-            return knock_out_ffns(ours, Batches(documents, budget))
-
-        times = contest({"ours": by_restarts, "HFLM": by_layer}, bench.rounds)
+        times = contest(
+            {"ours": partial(knock_out, ours, pairs), "HFLM": partial(rival.knock_out, pairs, best, layers)},
+            bench.rounds,
+        )
         documents = encode(pairs, ours.tokenizer, ours.max_positions)
         knocked = times["ours"].result.ablated
         far = max(
@@ -313,10 +303,17 @@ def _process(arguments: Sequence[str]) -> None:
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
-def _evaluate(loaded: LoadedModel, pairs: Any) -> np.ndarray:
+def evaluate(loaded: LoadedModel, pairs: Any) -> np.ndarray:
+    """Log-likelihoods of (doc_id, context, continuation) as jobs compute them, nats."""
     documents = encode(pairs, loaded.tokenizer, loaded.max_positions)
     values: np.ndarray = likelihoods(loaded, Batches(documents, token_budget(loaded.model, loaded.device))).values
     return values
+
+
+def knock_out(loaded: LoadedModel, pairs: Any) -> Any:
+    """Log-likelihoods without each FFN in turn, as jobs compute them."""
+    documents = encode(pairs, loaded.tokenizer, loaded.max_positions)
+    return knock_out_ffns(loaded, Batches(documents, token_budget(loaded.model, loaded.device, keeps_layers=True)))
 
 
 def _right(documents: Any, rows: Any, values: np.ndarray) -> np.ndarray:

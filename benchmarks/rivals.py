@@ -42,6 +42,14 @@ class Harness:
         ]
         return np.array([value for value, _ in self.hflm.loglikelihood(requests, disable_tqdm=True)])
 
+    def knock_out(self, pairs: Pairs, batch: int, layers: Iterable[int]) -> list[np.ndarray]:
+        """The same without the FFN of each of these layers in turn."""
+        results = []
+        for layer in layers:
+            with self.without(ffns=[layer]):
+                results.append(self.log_likelihoods(pairs, batch))
+        return results
+
     @contextmanager
     def without(self, heads: Iterable[tuple[int, int]] = (), ffns: Iterable[int] = ()) -> Iterator[None]:
         """Heads zeroed before the output projection, FFNs' outputs zeroed: what hooks can do from outside."""

@@ -11,6 +11,7 @@ from benchmarks import measures
 from benchmarks.answers import answers
 from benchmarks.bench import Bench
 from benchmarks.contest import Timed, contest, ratio
+from benchmarks.floor import floors
 from benchmarks.operations import harness, released, with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import page, stamp, write
@@ -54,8 +55,11 @@ def test_goals_are_held_against_means_and_against_the_slowest_task():
                 "shots": 5, "ratio": value, "spread": [value, value], "equal": True} | stamp(2)  # fmt: skip
 
     lines = page([row("copa", 0.8), row("piqa", 7.2)]).splitlines()
-    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |  |" in lines
-    assert "| evaluation, 5-shot, the slowest task (a) | 1.0 | 0.80 | **no** |  |" in lines
+    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |  |  |" in lines
+    assert "| evaluation, 5-shot, the slowest task (a) | 1.0 | 0.80 | **no** |  |  |" in lines
+    floor = row("copa", 2.5) | {"measure": "k", "what": "evaluation: HFLM against these products alone"}
+    lines = page([row("copa", 0.8), row("piqa", 7.2), floor]).splitlines()
+    assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |  | 2.50 |" in lines
     # What was not measured has no row.
     assert not any(line.startswith(("| evaluation, 0-shot", "| copying")) for line in lines)
 
@@ -106,8 +110,9 @@ def test_rows_of_the_same_precision_have_a_count(bench):
         (lambda bench: pruned(bench, (0, 90), (0, 34)), 4),
         (answers, 1),
         (lambda bench: measures.attention_statistics(bench, (0,)), 1),
+        (lambda bench: floors(bench, 0), 4),
     ],
-    ids=list("abcdehij"),
+    ids=list("abcdehijk"),
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")
