@@ -35,7 +35,7 @@ CASES = [
 ]
 """What a model is run on: the tasks whose prompts and labels are right in lm-eval, some with shots."""
 N = 8
-"""Documents of each; of long prompts, with shots, half."""
+"""Documents of each; of long prompts, with shots, a quarter."""
 NEAR = 2e-3
 """Nats: how far ours may be from HFLM, and how near two choices may be for the accuracy not to be compared."""
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def ours(
     smollm2: Any, task: str, shots: int, records: Path, gates: Any = None
 ) -> tuple[Any, Likelihoods, list[Document], list[Choices]]:
     """Evaluation rows of lm-eval's prompts as we render them, their likelihoods, documents and choices."""
-    n = N // 2 if shots else N
+    n = N // 4 if shots else N
     columns, _ = prompts.render(task, shots, 1234, str(records), 2, n, folders=[TASK_FOLDERS / "harness"])
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +360,20 @@ def leave_one_choice(study: ResultsMatrix, *tasks: str) -> None:
 
 def small(folder: Path, repeat: int = 1, selection: str = "evaluation") -> ResultsMatrix:
     """Three tasks, one unseen, two shots, one transfer task, 4 x 5 heads; each question ``repeat`` times."""
+    shutil.copytree(_written_once(repeat, selection), folder, dirs_exist_ok=True)
+    return _small(folder)
+
+
+def _small(folder: Path) -> ResultsMatrix:
     tasks, unseen, transfer = ("piqa", "copa", "record"), ("mathqa",), ("copa",)
     results = folder / "results" / "model"
-    study = ResultsMatrix(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
-    return write_study(study, Values(repeat=repeat, selection=selection))
+    return ResultsMatrix(results, tasks, (0, 5), 7, "spearman", ("random_1",), unseen, transfer, joint=True)
+
+
+@cache
+def _written_once(repeat: int, selection: str) -> Path:
+    """A folder with the study, which is copied: writing it takes a second, and hundreds of tests begin with it."""
+    folder = Path(tempfile.mkdtemp(prefix="small-study-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_study(_small(folder), Values(repeat=repeat, selection=selection))
+    return folder

@@ -107,7 +107,7 @@ def test_rows_of_the_same_precision_have_a_count(bench):
         (lambda bench: measures.head_importance(bench, (0,)), 1),
         (measures.induction, 2),
         (lambda bench: measures.pair(bench, shots=0), 9),
-        (lambda bench: pruned(bench, (0, 90), (0, 34)), 4),
+        (lambda bench: pruned(bench, (90,), (0, 34)), 2),
         (answers, 1),
         (lambda bench: measures.attention_statistics(bench, (0,)), 1),
         (lambda bench: floors(bench, 0), 4),
