@@ -52,8 +52,8 @@ adopt: $(VENV)/.runtime  ## verify results that lost their file times and mark t
 	PYTHONPATH=workflow python -m lm_headroom verify $(call quoted,$(DIRECTORY)/results) --study $(call quoted,$(STUDY))
 	snakemake --touch --forceall --directory $(call quoted,$(DIRECTORY)) --configfile $(call quoted,$(STUDY))
 
-# The number of test files that run at once.
-WORKERS ?= 2
+# The number of test files that run at once: one more than two cores, since tests wait for programs that they start.
+WORKERS ?= 3
 
 # The folder of records of all 14 tasks, {task}/{split}.parquet, in the columns of lm-eval's data sets.
 RECORDS ?= ../shared/data
