@@ -205,6 +205,26 @@ def test_the_finding_says_that_a_criterion_is_better_where_it_is(tmp_path):
     assert finding.startswith("- **`fisher` loses less than the own ranking of heads with 5-shot prompts.**")
 
 
+def test_other_outcomes_stand_at_the_end_with_a_best_criterion_of_their_own(tmp_path):
+    study = replace(
+        small(tmp_path, repeat=40, selection="scoring"), controls=("fisher", "example"), custom_heads=("learned",)
+    )
+    write_study(study, Values(repeat=40, selection="scoring"))
+    other = study.changed(outcome="gold_probability")
+    chance = read_chance_levels(study)
+    learned, finding = criterion_sentence(study, 0, "heads", chance, [other])
+    alone = list(criterion_sentence(study, 0, "heads", chance))
+    expected = criteria.compare_average(other, 0, "heads", chance)[2]
+    points = {
+        name: f"{100 * expected[name].mean_beyond_own[0]:.1f} points (" for name in ("learned", "fisher", "example")
+    }
+    assert learned.startswith(alone[0])
+    assert learned[len(alone[0]) :].startswith(f" By gold probability: {points['learned']}")
+    assert finding.startswith(alone[1])
+    best = min(("fisher", "example"), key=lambda name: expected[name].mean_beyond_own)
+    assert finding[len(alone[1]) :].startswith(f" By gold probability, the best is `{best}`: {points[best]}")
+
+
 def test_heads_alone_can_be_shown_where_no_curve_of_ffns_is(controlled, table, tmp_path):
     shutil.copytree(controlled.results.parent, tmp_path / "results")
     results = tmp_path / "results" / controlled.results.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE
 from lm_headroom.report.findings.words import at, by, count, levels_in_words, loss_in_words
@@ -11,11 +11,16 @@ from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import EVEN, LEARNED, OWN, REVERSED, drawn_with
 
 
 def criterion_sentence(
-    matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
+    matrix: ResultsMatrix,
+    shots: int,
+    component: Component,
+    chance: Mapping[str, ChanceLevel],
+    beside: Sequence[ResultsMatrix] = (),
 ) -> Iterator[str]:
     """Whether another criterion loses less than the study's own, and how far both are from a learned mask.
 
@@ -27,16 +32,19 @@ def criterion_sentence(
         shots: number of few-shot examples.
         component: what is pruned.
         chance: chance levels by task.
+        beside: the same judged by other outcomes, whose values stand at the end of each sentence.
     """
     group, tasks, compared = compare_average(matrix, shots, component, chance)
-    others = {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
+    by_others = [(other.outcome, compare_average(other, shots, component, chance)[2]) for other in beside]
     if LEARNED in compared:
-        yield from _learned_sentence(matrix, compared[LEARNED], f"{COMPONENTS[component]} {at(shots)}")
+        what = f"{COMPONENTS[component]} {at(shots)}"
+        yield from _learned_sentence(matrix, compared[LEARNED], what, _in_short(by_others, LEARNED))
     if EVEN in compared:
-        yield from _even_sentence(matrix, compared[EVEN], at(shots))
+        yield from _even_sentence(matrix, compared[EVEN], at(shots), _in_short(by_others, EVEN))
+    others = _other_criteria(compared)
     if not others:
         return
-    name, best = min(others.items(), key=lambda item: item[1].mean_beyond_own or (0.0, 0.0, 0.0))
+    name, best = _best(others)
     assert best.mean_beyond_own is not None
     assert best.p_holm is not None
     is_better = best.p_holm < 1 - CONFIDENCE and best.mean_beyond_own[0] < 0
@@ -49,6 +57,7 @@ def criterion_sentence(
         f"{loss_in_words(best.mean_beyond_own, matrix.outcome)} beyond the own ranking, averaged over "
         f"{levels_in_words(levels)}{over} (p {p_in_words(best.p_holm)}, corrected for the number of rankings). "
         f"Prunable: {_share(compared[OWN])} under the own ranking, {_share(best)} under `{name}`."
+        + "".join(_best_in_short(outcome, _other_criteria(rows)) for outcome, rows in by_others)
     )
 
 
@@ -56,7 +65,35 @@ def _place(n_others: int) -> str:
     return "the only other criterion" if n_others == 1 else f"the best of {n_others} criteria"
 
 
-def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str) -> Iterator[str]:
+def _in_short(by_others: Sequence[tuple[Outcome, Mapping[str, Compared]]], name: str) -> str:
+    """What a ranking loses beyond the own one by other outcomes."""
+    return "".join(
+        f" {by(outcome)}: {loss_in_words(beyond, outcome)} beyond it."
+        for outcome, rows in by_others
+        if name in rows and (beyond := rows[name].mean_beyond_own) is not None
+    )
+
+
+def _best_in_short(outcome: Outcome, others: Mapping[str, Compared]) -> str:
+    """The best criterion by another outcome, which may be another one."""
+    if not others:
+        return ""
+    name, best = _best(others)
+    assert best.mean_beyond_own is not None
+    assert best.p_holm is not None
+    beyond = loss_in_words(best.mean_beyond_own, outcome)
+    return f" {by(outcome)}, the best is `{name}`: {beyond} beyond the own ranking (p {p_in_words(best.p_holm)})."
+
+
+def _other_criteria(compared: Mapping[str, Compared]) -> dict[str, Compared]:
+    return {name: row for name, row in compared.items() if _is_other_criterion(name, row)}
+
+
+def _best(others: Mapping[str, Compared]) -> tuple[str, Compared]:
+    return min(others.items(), key=lambda item: item[1].mean_beyond_own or (0.0, 0.0, 0.0))
+
+
+def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str, beside: str) -> Iterator[str]:
     """What a learned mask loses beside the own ranking."""
     beyond = learned.mean_beyond_own
     if beyond is not None:
@@ -64,11 +101,11 @@ def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str) -> It
         yield (
             f"- **A learned mask of {what} loses {verdict} than the own ranking.** {by(matrix.outcome)}, it loses "
             f"{loss_in_words(beyond, matrix.outcome)} beyond the own ranking, averaged over levels: what gates trained "
-            f"on the scoring documents show to be within reach. Prunable: {_share(learned)} under the mask."
+            f"on the scoring documents show to be within reach. Prunable: {_share(learned)} under the mask.{beside}"
         )
 
 
-def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str) -> Iterator[str]:
+def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str, beside: str) -> Iterator[str]:
     """What equal numbers of heads in each layer cost."""
     beyond = even.mean_beyond_own
     if beyond is not None:
@@ -76,7 +113,7 @@ def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str) -> Iterator
         yield (
             f"- **Pruning as many heads in each layer {verdict} than the free choice {when}.** {by(matrix.outcome)}, "
             f"`{EVEN}` loses {loss_in_words(beyond, matrix.outcome)} beyond the own ranking, averaged over levels. "
-            f"Prunable: {_share(even)} under `{EVEN}`, which `export-pruned --even` follows."
+            f"Prunable: {_share(even)} under `{EVEN}`, which `export-pruned --even` follows.{beside}"
         )
 
 

@@ -139,7 +139,8 @@ def pruning_findings(matrix: ResultsMatrix, component: Component, chance: Mappin
     for shots, judges in by_shots.items():
         text = pruning_sentence(matrix, judges, shots, component, chance)
         yield text + control_sentences(matrix.by_accuracy, shots, component)
-        yield from criterion_sentence(judges[0].matrix, shots, component, chance)
+        sharpest, *others = (judge.matrix for judge in judges)
+        yield from criterion_sentence(sharpest, shots, component, chance, others)
     for shots, judges in by_shots.items():
         for text in gain_sentence(judges[0].matrix, shots, component):
             yield text + "".join(_gain_in_short(judge.matrix, shots, component) for judge in judges[1:])
