@@ -282,12 +282,13 @@ def texts(tmp_path_factory):
     return [findings(study) for study in _studies(tmp_path_factory.mktemp("studies"))]
 
 
+@pytest.fixture
+def enough(tmp_path):
+    return small(tmp_path / "outcomes", repeat=40, selection="scoring")
+
+
 class TestOutcomes:
     """Accuracy beside others: a right answer has a gold probability of 0.731, a wrong one of 0.269."""
-
-    @pytest.fixture(scope="class")
-    def enough(self, tmp_path_factory):
-        return small(tmp_path_factory.mktemp("outcomes"), repeat=40, selection="scoring")
 
     def judged(self, study, *outcomes):
         return replace(study, outcomes=tuple(map(JudgedOutcome.parse, outcomes)))
