@@ -23,3 +23,8 @@ def _(bench):
 @CASES.case("more experts pruned than layers can lose")
 def _(bench):
     return score(bench, 75, bench.record(bench.save(tiny_model("olmoe"))))
+
+
+@CASES.case("experts pruned behind a router over groups")
+def _(bench):
+    return score(bench, 25, bench.record(bench.save(tiny_model("deepseek_v3"))))

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from lm_headroom.analysis.ranking import ffn_columns, rank_ffns
-from lm_headroom.artifacts.ranking import FFN_RANKING
+from lm_headroom.analysis.ranking import as_columns, ffn_columns, in_pruning_order, rank_ffns, rank_heads
+from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING
 from lm_headroom.artifacts.store import write
 from tests.errors.page import Cases
 from tests.support.model_types import tiny_of_type
@@ -26,6 +26,26 @@ def _(bench):
     record, path, scores = bench.record(), bench.folder / "ffns.parquet", np.arange(3.0)
     write(path, FFN_RANKING, ffn_columns(rank_ffns(scores), scores), bench.origin(record))
     return bench.export("--ranking", path, "--percent", 34, "--even", record=record)
+
+
+def export_experts(bench, model, percent):
+    """An export by a ranking of twelve experts."""
+    record, path = bench.record(bench.save(model)), bench.folder / "experts.parquet"
+    scores = np.arange(12.0).reshape(3, 4)
+    columns = as_columns(in_pruning_order(rank_heads(scores), 2, 4), scores)
+    columns["expert"] = columns.pop("head")
+    write(path, EXPERT_RANKING, columns, bench.origin(record))
+    return bench.export("--ranking", path, "--percent", percent, record=record)
+
+
+@CASES.case("an export without more experts than layers can lose")
+def _(bench):
+    return export_experts(bench, tiny_model("olmoe"), 60)
+
+
+@CASES.case("an export without experts of a model that has none")
+def _(bench):
+    return export_experts(bench, tiny_model("opt"), 25)
 
 
 @CASES.case("an even export of less than a round")

@@ -25,6 +25,7 @@ from tests.families.documents import IN_FEW_TOKENS as DOCUMENTS
 from tests.families.documents import SINGLE_IN_FEW_TOKENS as SINGLE
 from tests.families.loops import log_likelihoods, mean_loss
 from tests.support.model_types import tiny_of_type
+from tests.support.tiny_models import tiny_model
 
 FAMILIES = (
     "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3", "glm4_moe", "ernie4_5_moe", "afmoe",
@@ -94,8 +95,13 @@ def test_pruned_experts_are_as_if_the_model_never_had_them(loaded, family):
 
 
 def test_products_are_derivatives_by_a_gate_on_the_experts_output(loaded, family):
+    check_products(loaded, tiny_of_type(family))
+
+
+def check_products(loaded: LoadedModel, plain: Any) -> None:
+    """Hold the products against finite differences of the stock model."""
     products = expert_products(loaded, SINGLE, 200)
-    plain, eps = tiny_of_type(family).requires_grad_(False), 2e-3
+    plain, eps = plain.requires_grad_(False), 2e-3
     rng = np.random.default_rng(1)
     for document in (0, 2):
         row = SINGLE[document].sequences[0]
@@ -183,12 +189,25 @@ def test_too_few_experts_and_unknown_ones_are_refused():
         expert_grid(tiny_of_type("llama"))
 
 
-def test_routers_that_choose_among_groups_are_refused():
-    model = tiny_of_type("deepseek_v3")
-    for block in expert_blocks(model).values():
-        block.router.num_group = 2
-    with (
-        pytest.raises(HeadroomError, match="'deepseek_v3': its router chooses among 2 groups of experts"),
-        prepare(model, None).interventions.experts.without([(1, 0)]),
-    ):
-        pass
+def test_experts_behind_a_router_over_groups_are_scored_and_not_pruned():
+    loaded = prepare(tiny_model("deepseek_v3").requires_grad_(False), None)
+    plain = tiny_model("deepseek_v3")
+    plain.set_experts_implementation("eager")
+    check_products(loaded, plain)
+    for removed in ([(1, 0)], [(1, 0), (1, 2)]):
+        with (
+            pytest.raises(HeadroomError, match="'deepseek_v3': its router chooses among 2 groups of experts"),
+            loaded.interventions.experts.without(removed),
+        ):
+            pass
+
+
+def test_a_router_that_gives_something_else_is_refused_by_name():
+    loaded = prepare(tiny_of_type("mixtral"), None)
+    experts = loaded.interventions.experts
+    message = "'mixtral': the router of layer 0 gives other than logits, weights and experts of each token"
+    with experts.without([(0, 1)]):
+        router, kept = experts._smaller[0]
+        experts._smaller[0] = (lambda *args: router(*args)[:2]), kept
+        with pytest.raises(HeadroomError, match=message):
+            loaded.model(input_ids=torch.tensor([[3, 4, 5]]))

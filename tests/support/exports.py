@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
-from lm_headroom.analysis.ranking import as_columns, ffn_columns, rank_ffns, rank_heads
+from lm_headroom.analysis.ranking import as_columns, ffn_columns, in_pruning_order, rank_ffns, rank_heads
 from lm_headroom.artifacts.code_digest import code_digest
-from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import write
 from lm_headroom.cli import main
+from lm_headroom.models.experts import expert_blocks
 from lm_headroom.models.resolve import resolve
 from tests.families import cases as families
 from tests.support.tiny_models import tiny_model
@@ -19,11 +20,12 @@ TOKENS = torch.randint(3, 520, (3, 20), generator=torch.Generator().manual_seed(
 
 def tiny(family):
     """A tiny model in float32."""
-    return tiny_model(family).float() if family in ARCHITECTURES else families.model_of(families.CASES[family]).float()
+    is_ours = family in (*ARCHITECTURES, "olmoe")
+    return (tiny_model(family) if is_ours else families.model_of(families.CASES[family])).float()
 
 
 class Place:
-    """A results folder with the record and rankings of a tiny model."""
+    """A results folder with the record and rankings of a tiny model: of heads, FFNs, and experts if it has any."""
 
     def __init__(self, folder, family, tokenizer):
         self.folder, self.model = folder, tiny(family)
@@ -45,6 +47,14 @@ class Place:
             metadata = {**provenance, "model": record, "task": "aggregate", "shots": 0, "seed": 7, "inputs": source}
             write(self.ranking(name, cell), kind, columns, metadata)
             self.orders[name] = order
+        if blocks := expert_blocks(self.model):
+            scores = rng.random((len(blocks), blocks[0].number))
+            order = in_pruning_order(rank_heads(scores), blocks[0].top_k, blocks[0].number)
+            columns = as_columns(order, scores)
+            columns["expert"] = columns.pop("head")
+            metadata |= {"step": "steps.score_experts", "code": code_digest("steps.score_experts"), "task": "copa"}
+            write(self.ranking("experts"), EXPERT_RANKING, columns, metadata)
+            self.orders["experts"] = order
 
     def ranking(self, component, cell="aggregate/0shot-seed7.parquet"):
         return self.results / "tiny" / "ranking" / component / cell

@@ -201,7 +201,7 @@ def test_one_head_that_writes_is_enough(family, kept):
 def test_an_export_of_24_layers_is_sound_in_each_format(times, dtype, tmp_path):
     model = massive_model("llama", times, dtype)
     pruned = writing.Pruned(((0, 1), (5, 0), (5, 1), (13, 2), *((20, head) for head in range(4))), (3, 20))
-    left = pruned.left(architectures.head_layout(model))
+    left = pruned.left(model)
     prune_for_good(copy.deepcopy(model), left).save_pretrained(tmp_path)
     parameters = model.num_parameters() - pruned.parameters(model)
     reference = writing.record_reference(prepare(model, None), pruned)

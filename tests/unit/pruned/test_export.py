@@ -467,7 +467,7 @@ def layer_weight(model):
             lambda folder: change(folder, model_type="llama"),
             "this is no pruned checkpoint \\(model type 'llama'\\); load it with transformers' own",
         ),
-        (lambda folder: change(folder, format=3), "format 3 of pruned checkpoints is not known here"),
+        (lambda folder: change(folder, format=4), "format 4 of pruned checkpoints is not known here"),
         (lambda folder: change(folder, heads_left=None), "does not say what is left of the model"),
         (lambda folder: change(folder, ffns_left=[0, 1, 2]), "has no weights for model.decoder.layers"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),

@@ -44,7 +44,7 @@ def test_an_export_of_as_many_heads_in_each_layer_is_plain_where_the_family_can_
     model = tiny_of_type(name).float()
     shape = architectures.head_layout(model)
     pruned = Pruned(every_other(shape), ())
-    left = pruned.left(shape)
+    left = pruned.left(model)
     form = choose_form(model, left)
     reference = record_reference(prepare(copy.deepcopy(model), None), pruned)
     parameters = model.num_parameters() - pruned.parameters(model)
@@ -69,7 +69,7 @@ def test_attention_with_sinks_can_be_plain_alone(name):
     """lm-headroom's own attention has none, and is of all exports that are not plain."""
     model = tiny_of_type(name)
     shape = architectures.head_layout(model)
-    assert choose_form(model, Pruned(every_other(shape), ()).left(shape)).plain
+    assert choose_form(model, Pruned(every_other(shape), ()).left(model)).plain
     for heads, ffns in ([(0, 0)], []), ([], [1]):
         message = f"'{name}' cannot be exported without .* SDPA takes no scores of attention sinks.; measure it with"
         with pytest.raises(HeadroomError, match=message):
@@ -171,7 +171,7 @@ def test_an_even_export_is_a_model_for_a_study(llama, tmp_path):
     ("options", "message"),
     [
         (("heads", 10), "--even: 10% of 12 heads are 1, fewer than the 6 that one round removes, as many in each of 3 layers; give --percent 50 or more"),  # noqa: E501
-        (("ffns", 50), "--even is of heads, and --ranking names no ranking of heads; leave it out"),
+        (("ffns", 50), "--even is of heads and experts, and --ranking names no ranking of either; leave it out"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_even_is_refused(llama, capsys, options, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -69,6 +69,27 @@ def removable(grid: tuple[int, int], kept: int) -> int:
     """How many experts can be pruned: all but those that each layer keeps; see :func:`in_pruning_order`."""
     layers, number = grid
     return layers * (number - kept)
+
+
+def check_removable(what: str, percents: Iterable[int], grid: tuple[int, int], kept: int) -> None:
+    """Refuse a percent of experts that no order of them can reach.
+
+    Args:
+        what: asks for it, for the message.
+        percents: of all experts.
+        grid: layers that have experts, and experts of each.
+        kept: experts that each layer keeps at least.
+
+    Raises:
+        HeadroomError: names the percent and the highest that is possible.
+    """
+    total, most = grid[0] * grid[1], removable(grid, kept)
+    for percent in percents:
+        if count_at(percent, total) > most:
+            raise HeadroomError(
+                f"{what}: {percent}% of {total} experts cannot be pruned, since each of {grid[0]} layers keeps at "
+                f"least {kept} of {grid[1]}, to which a token is sent; at most {100 * most // total}%"
+            )
 
 
 def random_ranking(layers: int, heads: int, seed: int) -> list[tuple[int, int]]:

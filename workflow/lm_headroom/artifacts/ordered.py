@@ -1,12 +1,13 @@
-"""Rankings as they are read: heads or FFNs in the order in which they are pruned, and the artifact that says so."""
+"""Rankings as they are read: heads, FFNs or experts in pruning order, and the artifact that says so."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, read_artifact
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study import choices
@@ -14,16 +15,16 @@ from lm_headroom.study import choices
 Head = tuple[int, int]
 """Layer and head, from 0."""
 Component = TypeVar("Component", Head, int)
-"""A head, or the layer of an FFN."""
+"""A head or an expert (layer and number, from 0), or the layer of an FFN."""
 
 
 @dataclass(frozen=True)
 class Ranking(Generic[Component]):
-    """All heads or FFNs of a model, the first to be pruned first.
+    """All heads, FFNs or experts of a model, the first to be pruned first.
 
     Attributes:
         component: what is ranked.
-        order: heads as (layer, head), or the layers of FFNs.
+        order: heads as (layer, head), experts as (layer, expert), or the layers of FFNs.
         artifact: the file that the order was read from.
     """
 
@@ -35,12 +36,13 @@ class Ranking(Generic[Component]):
         """The same, the last to be pruned first."""
         return replace(self, order=self.order[::-1])
 
-    def check_fits(self, heads: tuple[int, int], n_ffns: int) -> None:
+    def check_fits(self, heads: tuple[int, int], n_ffns: int, experts: tuple[Sequence[int], int] = ((), 0)) -> None:
         """Refuse a ranking of other components than a model has.
 
         Args:
             heads: layers of the model that have heads, and heads of each.
             n_ffns: FFNs of the model.
+            experts: numbers of the layers that have experts, and experts of each.
 
         Raises:
             HeadroomError: says what the ranking has, and what the model.
@@ -49,6 +51,13 @@ class Ranking(Generic[Component]):
         if self.component == "heads":
             layers, numbers = zip(*self.order, strict=True)
             check_shape(path, (len(set(layers)), max(numbers) + 1), heads)
+        elif self.component == "experts":
+            places, number = experts
+            if sorted(self.order) != [(layer, expert) for layer in sorted(places) for expert in range(number)]:
+                raise HeadroomError(
+                    f"{path}: ranks {len(self.order)} experts, the model has {number} in each of {len(places)} layers; "
+                    "it is a ranking of another model"
+                )
         elif len(self.order) != n_ffns:
             raise HeadroomError(
                 f"{path}: ranks {len(self.order)} FFNs, the model has {n_ffns}; it is a ranking of another model"
@@ -89,9 +98,25 @@ def read_ranking(path: Path, kind: ArtifactSchema = RANKING, **expected: Any) ->
 
 def order_heads(artifact: ArtifactFile) -> Ranking[Head]:
     """The ranking that an artifact of heads holds."""
-    columns = (artifact.table.column(name).to_pylist() for name in ("rank", "layer", "head"))
-    rows = sorted(zip(*columns, strict=True))
-    return Ranking("heads", tuple((layer, head) for _, layer, head in rows), artifact)
+    return Ranking("heads", _pairs(artifact, "head"), artifact)
+
+
+def order_experts(artifact: ArtifactFile) -> Ranking[Head]:
+    """The ranking that an artifact of experts holds."""
+    return Ranking("experts", _pairs(artifact, "expert"), artifact)
+
+
+def _pairs(artifact: ArtifactFile, column: str) -> tuple[tuple[int, int], ...]:
+    """Layers and the numbers of another column, by rank."""
+    columns = (artifact.table.column(name).to_pylist() for name in ("rank", "layer", column))
+    return tuple((layer, number) for _, layer, number in sorted(zip(*columns, strict=True)))
+
+
+def order_of(artifact: ArtifactFile) -> Ranking[Any]:
+    """The ranking that an artifact of heads, FFNs or experts holds, by its kind."""
+    readers: dict[str, Callable[[ArtifactFile], Ranking[Any]]]
+    readers = {RANKING.name: order_heads, FFN_RANKING.name: order_ffns, EXPERT_RANKING.name: order_experts}
+    return readers[artifact.provenance["kind"]](artifact)
 
 
 def read_ffn_ranking(path: Path, **expected: Any) -> Ranking[int]:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -380,7 +380,11 @@ def _check_grid(path: Path, table: pa.Table, numbers: Sequence[str], model: Mapp
     wanted = [model.get(f"{name}s") or size for name, size in zip(numbers, present, strict=True)]
     rows = set(zip(*columns, strict=True))
     without = frozenset((model.get(WITHOUT_HEADS) or ()) if "head" in numbers else ())
-    expected = {row for row in product(*map(range, wanted)) if row[0] not in without}
+    ranges: list[Iterable[int]] = [range(size) for size in wanted]
+    if "expert" in numbers:
+        # Dense layers have none, and records do not say which those are.
+        ranges[numbers.index("layer")] = set(columns[numbers.index("layer")])
+    expected = {row for row in product(*ranges) if row[0] not in without}
     if rows != expected or not rows or len(rows) != table.num_rows:
         sizes = " x ".join(f"{size} {name}s" for size, name in zip(wanted, numbers, strict=True))
         raise ArtifactError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.experts import ExpertBlock, expert_blocks
+from lm_headroom.models.experts import COUNTS, ExpertBlock, check_prunable, expert_blocks, expert_rows
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,14 @@ class ExpertInterventions:
         router, kept = self._smaller[layer]
         # Of what else it is given, such as a bias of the choice, the rows of these experts, too.
         others = [_rows(value, self.blocks[layer].number, kept, self._family) for value in args[1:]]
-        logits, weights, experts = router(*args[:1], *others, **kwargs)
+        result = router(*args[:1], *others, **kwargs)
+        if not isinstance(result, tuple) or len(result) != 3 or result[0].shape[-1] != len(kept):
+            raise HeadroomError(
+                f"family {self._family!r}: the router of layer {layer} gives other than logits, weights and experts of "
+                "each token, so that its experts cannot be pruned; leave config key 'experts.levels' empty for this "
+                "model"
+            )
+        logits, weights, experts = result
         kept = kept.to(experts.device)
         whole = logits.new_full((*logits.shape[:-1], self.blocks[layer].number), -torch.inf)
         return whole.index_copy(-1, kept, logits), weights, kept[experts]
@@ -111,6 +118,7 @@ class ExpertInterventions:
                 f"layer {layer} has no experts; layers with experts: {', '.join(map(str, self.blocks))}"
             )
         block = self.blocks[layer]
+        check_prunable(self._family, [block])
         unknown = sorted(expert for expert in pruned if not 0 <= expert < block.number)
         if unknown:
             raise HeadroomError(f"layer {layer} has no expert {unknown[0]}; its experts are 0 to {block.number - 1}")
@@ -137,13 +145,8 @@ def _without_rows(router: nn.Module, number: int, kept: Tensor, family: str) -> 
     """A copy of a router with the rows of some experts alone, in each tensor that has a row per expert.
 
     Raises:
-        HeadroomError: it chooses among groups of experts first, or its weights are not in memory.
+        HeadroomError: its weights are not in memory.
     """
-    if (getattr(router, "num_group", 1) or 1) > 1:
-        raise HeadroomError(
-            f"family {family!r}: its router chooses among {router.num_group} groups of experts, whose sizes must stay "
-            "equal; experts of such models cannot be pruned one by one"
-        )
     smaller = copy.copy(router)
     # The copy runs as its class says: without the hooks and the wrapper of the original.
     smaller.__dict__.pop("forward", None)
@@ -153,7 +156,7 @@ def _without_rows(router: nn.Module, number: int, kept: Tensor, family: str) -> 
     smaller.__dict__["_modules"] = {
         name: _without_rows(module, number, kept, family) for name, module in router.named_children()
     }
-    for name in ("num_experts", "out_features"):
+    for name in COUNTS:
         if getattr(smaller, name, None) == number:
             smaller.__dict__[name] = len(kept)
     return smaller
@@ -166,8 +169,5 @@ def _rows(tensor: Any, number: int, kept: Tensor, family: str) -> Any:
         raise HeadroomError(
             f"family {family!r}: its router's weights are not in memory; experts can be pruned where the model fits"
         )
-    axes = [axis for axis, size in enumerate(tensor.shape) if size == number]
-    if not axes:
-        return tensor
-    rows = tensor.detach().index_select(axes[0], kept.to(tensor.device))
+    rows = expert_rows(tensor, number, kept)
     return nn.Parameter(rows, requires_grad=False) if isinstance(tensor, nn.Parameter) else rows

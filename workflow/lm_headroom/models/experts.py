@@ -6,7 +6,7 @@ hidden states, the experts of each token and their weights; a router gives the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,12 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architectures import ffn_modules
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+COUNTS = "num_experts", "out_features"
+"""Attributes of routers, of their maps, and of stacks, with the number of experts."""
+GROUPS = "num_group", "n_group"
+"""Attributes of a router, or of what holds it, with the number of groups that it chooses among first."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class ExpertBlock:
         number: of experts E.
         top_k: experts that each token is sent to, k.
         parameters_each: parameters that go with an expert: its own and its rows of the router and of biases.
+        around: modules that hold the stack, and may hold a bias of the choice beside the router.
+        groups: groups of experts among which the router chooses first; 1 where it chooses among single experts.
     """
 
     router: nn.Module
@@ -34,6 +41,8 @@ class ExpertBlock:
     number: int
     top_k: int
     parameters_each: int
+    around: tuple[nn.Module, ...]
+    groups: int
 
 
 def expert_blocks(model: Any) -> Mapping[int, ExpertBlock]:
@@ -70,6 +79,48 @@ def expert_grid(model: Any) -> tuple[list[int], int, int]:
     return list(blocks), number, top_k
 
 
+def check_prunable(family: str, blocks: Iterable[ExpertBlock]) -> None:
+    """Refuse a model of whose experts none can be pruned alone.
+
+    Args:
+        family: of the model, for the message.
+        blocks: of its layers.
+
+    Raises:
+        HeadroomError: a router chooses among groups of experts first; says what can be done.
+    """
+    groups = max((block.groups for block in blocks), default=1)
+    if groups > 1:
+        raise HeadroomError(
+            f"family {family!r}: its router chooses among {groups} groups of experts, whose sizes must stay equal, so "
+            "that experts cannot be pruned one by one; score and rank them alone (config keys 'experts.levels': [0], "
+            "and 'experts.controls' without oracles)"
+        )
+
+
+def experts_left(
+    blocks: Mapping[int, ExpertBlock], pruned: Iterable[tuple[int, int]]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Each layer that has experts with those that are left of it, without some of them, as (layer, expert)."""
+    removed = set(pruned)
+    return tuple(
+        (layer, tuple(expert for expert in range(block.number) if (layer, expert) not in removed))
+        for layer, block in blocks.items()
+    )
+
+
+def expert_rows(tensor: Tensor, number: int, kept: Tensor) -> Tensor:
+    """The rows of some experts of a tensor that has one for each; another tensor as it is.
+
+    Args:
+        tensor: of a router or a stack of experts.
+        number: of all experts.
+        kept: which to keep, ascending.
+    """
+    axis = next((axis for axis, size in enumerate(tensor.shape) if size == number), None)
+    return tensor if axis is None else tensor.detach().index_select(axis, kept.to(tensor.device))
+
+
 def expert_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """Count the parameters removed with experts, as (layer, expert)."""
     blocks = expert_blocks(model) if pruned else {}
@@ -99,7 +150,8 @@ def _block(parts: list[nn.Module]) -> ExpertBlock | None:
     around = [part for part in parts if part not in (router, experts) and experts in list(part.children())]
     routing += [weight for part in around for weight in part.parameters(recurse=False) if weight.shape == (number,)]
     total = sum(weight.numel() for weight in (*experts.parameters(), *routing))
-    return ExpertBlock(router, experts, number, _top_k(router), total // number)
+    groups = max(getattr(part, name, 1) or 1 for part in (router, *around) for name in GROUPS)
+    return ExpertBlock(router, experts, number, _top_k(router), total // number, tuple(around), groups)
 
 
 def _is_stack(module: nn.Module) -> bool:

@@ -45,14 +45,14 @@ def _page(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{model['name']} ({model.get('family')}, checkpoint digest `{model['digest'][:16]}`) with its least "
-        "important attention heads or feed-forward networks (FFNs) permanently removed, including their weights."
+        "important attention heads, feed-forward networks (FFNs) or experts permanently removed, with their weights."
     )
     yield from ("", "| | pruned | of | percent | ranking |", "|---|---|---|---|---|")
     for what, part in manifest["pruned"].items():
         yield f"| {what} | {part['count']} | {part['of']} | {part['percent']} | `{part['ranking']}` |"
     before, after = parameters["before"], parameters["after"]
     yield ""
-    if manifest["options"]["ablation"] == "mean":
+    if manifest["options"]["ablation"] == "mean" and {"heads", "ffns"} & set(manifest["pruned"]):
         yield "In their place, biases hold what they give on average over the scoring documents."
         yield ""
     yield f"Parameters: {before:,} before, {after:,} after ({(before - after) / before:.1%} removed)."
@@ -78,9 +78,9 @@ def _how_to_load(plain: bool) -> Iterator[str]:
     yield f'model = {model}("FOLDER")  # forward, generate, save_pretrained as any transformers model'
     yield from ('tokenizer = AutoTokenizer.from_pretrained("FOLDER")', "```", "")
     if plain:
-        yield "All layers have the same numbers of heads, so that lm-headroom is not needed to load it."
+        yield "All layers have the same numbers of heads and experts, so that lm-headroom is not needed to load it."
     else:
         yield (
             "`AutoModelForCausalLM.from_pretrained` of transformers loads it only after `import lm_headroom`: layers "
-            "have different numbers of heads, or no FFN, which the model type `lm_headroom_pruned` stands for."
+            "differ in heads or experts, or have no FFN, for which the model type `lm_headroom_pruned` stands."
         )

@@ -1,4 +1,4 @@
-"""Write a checkpoint without its pruned heads and FFNs, and compare it with the masked model before it is kept."""
+"""Write a checkpoint without pruned heads, FFNs and experts, and compare it with the masked model before it is kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
-from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.experts import expert_blocks, expert_parameters, experts_left
 from lm_headroom.models.sizes import read_config
 from lm_headroom.pruned.forms import Form, make_plain
 from lm_headroom.pruned.model import Remainder, load_pruned, prune_for_good
@@ -40,28 +40,39 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Pruned:
-    """Heads and FFNs to prune from a model.
+    """Heads, FFNs and experts to prune from a model.
 
     Attributes:
         heads: (layer, head) pairs, from 0.
         ffns: layers whose FFN is pruned.
-        means: what they give instead of zeros, the same at all positions; None for zeros.
+        means: what heads and FFNs give instead of zeros, the same at all positions; None for zeros.
+        experts: (layer, expert) pairs, from 0; those of a layer whose FFN is pruned go with it.
     """
 
     heads: tuple[tuple[int, int], ...]
     ffns: tuple[int, ...]
     means: Replacements | None = None
+    experts: tuple[tuple[int, int], ...] = ()
 
-    def left(self, shape: HeadLayout) -> Remainder:
-        """What remains of the model."""
-        return Remainder.without(shape, self.heads, self.ffns, self.means is not None)
+    @property
+    def lone_experts(self) -> list[tuple[int, int]]:
+        """Experts of layers whose FFN stays."""
+        return [(layer, expert) for layer, expert in self.experts if layer not in self.ffns]
+
+    def left(self, model: Any) -> Remainder:
+        """What remains of a model; one on the meta device suffices."""
+        experts = experts_left(expert_blocks(model), self.lone_experts) if self.lone_experts else ()
+        return Remainder.without(
+            architectures.head_layout(model), self.heads, self.ffns, self.means is not None, experts
+        )
 
     def parameters(self, model: Any) -> int:
         """Count the removed parameters; a model on the meta device suffices."""
         ffns = sum(architectures.ffn_parameters(model, layer) for layer in self.ffns)
         if self.means is not None:
             ffns -= sum(architectures.ffn_output_maps(model)[layer].bias.numel() for layer in self.ffns)
-        return architectures.removed_parameters(model, list(self.heads)) + ffns
+        experts = expert_parameters(model, self.lone_experts)
+        return architectures.removed_parameters(model, list(self.heads)) + ffns + experts
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class Reference:
 
 @torch.no_grad()
 def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
-    """Run the model with closed gates and omitted FFNs on random tokens, and record its outputs."""
+    """Run the model with closed gates and without FFNs and experts on random tokens, and record its outputs."""
     model = loaded.model
     # Torch's own generator, so that tokens are the same on all machines.
     tokens = torch.randint(
@@ -97,13 +108,14 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
         interventions.replacing(pruned.means),
         interventions.gates(gates),
         interventions.without_ffns(pruned.ffns),
+        interventions.experts.without(pruned.lone_experts),
         trace_layers(model) as trace,
         measure_spread(interventions, trace),
     ):
         logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise HeadroomError(
-            "with these heads and FFNs pruned, the model's logits are not finite in this number format; "
+            "with these parts pruned, the model's logits are not finite in this number format; "
             + other_dtype(str(model.dtype))
         )
     return Reference(tokens, logits.cpu(), trace, model.dtype, loaded.device)
@@ -128,7 +140,7 @@ def write_weights(checkpoint: Path, pruned: Pruned, form: Form, out: Path) -> No
         checkpoint, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     fold_means(model, pruned)
-    left = pruned.left(architectures.head_layout(model))
+    left = pruned.left(model)
     if form.plain:
         make_plain(model, left, form.plain).save_pretrained(out, max_shard_size=SHARD)
     else:

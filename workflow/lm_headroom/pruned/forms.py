@@ -1,6 +1,6 @@
 """The form of an export: a plain checkpoint of its family, or one that takes lm-headroom's own classes.
 
-Where all layers keep as many heads and groups, a family's own class may be built from other numbers in its
+Where all layers keep as many heads, groups and experts, a family's own class may be built from other numbers in its
 configuration. Neither form is listed by family: the smaller model is built without weights and run. That its logits are
 the masked model's is shown by the written export itself (:func:`lm_headroom.pruned.export.check_export`).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.experts import expert_blocks
 from lm_headroom.models.inference import run_without_weights
 from lm_headroom.models.sizes import model_from_config
 from lm_headroom.pruned.model import Remainder, attend, shrink
@@ -40,10 +41,18 @@ for _name, _function in ((_ANY, _shaped), (_OWN, attend)):
 
 @dataclass(frozen=True)
 class Counts:
-    """Query heads and key-value heads of each layer of a plain checkpoint."""
+    """Query heads and key-value heads of each layer of a plain checkpoint, and its experts.
+
+    Attributes:
+        heads, key_value_heads: of each layer that has heads.
+        experts: of each layer that has experts; None where all are left.
+        experts_key: the key of the family's configuration that says so.
+    """
 
     heads: int
     key_value_heads: int
+    experts: int | None = None
+    experts_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Form:
     """How an export is written.
 
     Attributes:
-        plain: of a plain checkpoint, the head counts that its configuration names; None for lm-headroom's own classes.
+        plain: of a plain checkpoint, the counts that its configuration names; None for lm-headroom's own classes.
         why_not: of the latter, why it cannot be plain.
     """
 
@@ -73,20 +82,21 @@ def choose_form(model: Any, left: Remainder) -> Form:
     fault = _separation_fault(model, shape, left)
     if not fault:
         counts = even_counts(shape, left)
-        why_not = counts if isinstance(counts, str) else _plain_fault(model, left, counts)
-        if not isinstance(counts, str) and not why_not:
-            return Form(counts)
+        plain = counts if isinstance(counts, str) else _plain_counts(model, left, counts)
+        if not isinstance(plain, str):
+            return Form(plain)
         fault = _own_fault(model, left)
         if not fault:
-            return Form(None, why_not)
+            return Form(None, plain)
+    parts = "heads, FFNs and experts" if left.experts else "heads and FFNs"
     raise HeadroomError(
-        f"model family {model.config.model_type!r} cannot be exported without these heads and FFNs: {fault}; "
+        f"model family {model.config.model_type!r} cannot be exported without these {parts}: {fault}; "
         "measure it with masks instead (lm_headroom.mask)"
     )
 
 
 def even_counts(shape: HeadLayout, left: Remainder) -> Counts | str:
-    """The head counts that all layers share, or why no single ones describe them."""
+    """The counts that all layers share, or why no single ones describe them."""
     if len(left.ffns) < shape.layers:
         return "FFNs are removed"
     kept = [left.heads[layer] for layer in shape.attending]
@@ -100,7 +110,10 @@ def even_counts(shape: HeadLayout, left: Remainder) -> Counts | str:
     each = count.heads // count.key_value_heads
     if any(groups != [group for group in sorted(set(groups)) for _ in range(each)] for groups in read):
         return "key-value heads are read by different numbers of heads"
-    return count
+    experts = {len(kept) for _, kept in left.experts}
+    if len(experts) > 1:
+        return "layers keep different numbers of experts"
+    return replace(count, experts=max(experts, default=None))
 
 
 def plain_config(whole: Any, counts: Counts, d_head: int) -> Any:
@@ -108,7 +121,7 @@ def plain_config(whole: Any, counts: Counts, d_head: int) -> Any:
 
     Args:
         whole: the whole model's.
-        counts: heads of each layer.
+        counts: of each layer.
         d_head: width of a head, which other families than those that name it would work out from the number of heads.
 
     Raises:
@@ -121,11 +134,13 @@ def plain_config(whole: Any, counts: Counts, d_head: int) -> Any:
         text.num_key_value_heads = counts.key_value_heads
     if getattr(text, "head_dim", None) is None:
         text.head_dim = d_head
+    if counts.experts is not None:
+        setattr(text, counts.experts_key, counts.experts)
     return config
 
 
 def make_plain(model: Any, left: Remainder, counts: Counts) -> Any:
-    """Remove everything but ``left`` from a model, and put its weights into the family's class with fewer heads."""
+    """Remove everything but ``left`` from a model, and put its weights into the family's class with fewer of them."""
     config = plain_config(model.config, counts, architectures.head_layout(model).d_head)
     shrink(model, left)
     with torch.device("meta"):
@@ -151,6 +166,25 @@ def _is_matrix(linear: Any) -> bool:
     return architectures.is_plain(linear) and linear.weight.dim() == 2
 
 
+def _plain_counts(model: Any, left: Remainder, counts: Counts) -> Counts | str:
+    """The counts with which the family's class is the smaller model, or why it is with none."""
+    if counts.experts is None:
+        return _plain_fault(model, left, counts) or counts
+    text = model.config.get_text_config()
+    number = next(iter(expert_blocks(model).values())).number
+    keys = [key for key, value in text.to_dict().items() if type(value) is int and value == number]
+    # Names of old stand for others; and the likeliest is tried first, since each costs a model.
+    keys = sorted(set(keys) - set(text.attribute_map), key=lambda key: ("expert" not in key, key))
+    faults = []
+    for key in keys:
+        named = replace(counts, experts_key=key)
+        fault = _plain_fault(model, left, named)
+        if not fault:
+            return named
+        faults.append(fault)
+    return faults[0] if faults else "its configuration has no key with the number of experts"
+
+
 def _plain_fault(model: Any, left: Remainder, counts: Counts) -> str:
     """Why the family's class, built with other head counts, is not the smaller model; empty where it is."""
     try:
@@ -158,7 +192,8 @@ def _plain_fault(model: Any, left: Remainder, counts: Counts) -> str:
         plain = model_from_config(config)
     # A configuration may refuse numbers in any way.
     except Exception as error:
-        return f"its configuration cannot say how many heads are left ({_short(error)})"
+        what = "experts" if counts.experts_key else "heads"
+        return f"its configuration cannot say how many {what} are left ({_short(error)})"
     smaller = _without_weights(model)
     shrink(smaller, left)
     shapes, expected = _shapes(plain.state_dict()), _shapes(smaller.state_dict())

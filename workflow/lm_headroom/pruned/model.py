@@ -1,10 +1,11 @@
-"""Models without their pruned heads and FFNs: smaller projections, no FFN modules, and a configuration of both.
+"""Models without their pruned heads, FFNs and experts: smaller maps, no FFN modules, and a configuration of them.
 
 A pruned model is the architecture's own class with fewer rows and columns. Pruning a query head removes its rows of the
 query projection and its columns of the output projection; a key-value head is removed with the last query head that
 reads it. A layer without heads keeps its output bias. An FFN is removed with its norm, unless that acts on the residual
-stream. :func:`lm_headroom.models.architectures.removed_parameters` and
-:func:`lm_headroom.models.architectures.ffn_parameters` count what is removed.
+stream. An expert is removed with its rows of the router. :func:`lm_headroom.models.architectures.removed_parameters`,
+:func:`lm_headroom.models.architectures.ffn_parameters` and :func:`lm_headroom.models.experts.expert_parameters` count
+what is removed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lm_headroom.artifacts.pruned_checkpoint import MODEL_TYPE
 from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.experts import COUNTS, ExpertBlock, expert_blocks, expert_rows
 from lm_headroom.models.inference import WHOLE_CLASS
 
 IMPLEMENTATION = "lm_headroom_pruned"
@@ -35,8 +37,8 @@ HEAD_COUNTS = {"opt": "num_heads"}
 HEAD_WIDTHS = {"gpt2": "split_size"}
 """Attribute of the attention module with the total width of its heads."""
 _PREFIX = "Pruned"
-_FORMATS = 1, 2
-"""Of checkpoints whose removed FFNs leave nothing, and of those that keep biases."""
+_FORMATS = 1, 2, 3
+"""Of checkpoints whose removed FFNs leave nothing, of those that keep biases, and of those without some experts."""
 _HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
 
 
@@ -48,11 +50,13 @@ class Remainder:
         heads: the remaining query heads by layer, in order.
         ffns: the layers whose FFN remains, in order.
         keeps_biases: whether removed FFNs leave the bias of their last map, which then holds their mean.
+        experts: if any are removed, each layer that has experts with those that remain, in order; else empty.
     """
 
     heads: tuple[tuple[int, ...], ...]
     ffns: tuple[int, ...]
     keeps_biases: bool = False
+    experts: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @classmethod
     def without(
@@ -61,8 +65,9 @@ class Remainder:
         heads: Iterable[tuple[int, int]] = (),
         ffns: Iterable[int] = (),
         keeps_biases: bool = False,
+        experts: Iterable[tuple[int, tuple[int, ...]]] = (),
     ) -> Remainder:
-        """Remove these (layer, head) pairs and the FFNs of these layers."""
+        """Remove these (layer, head) pairs, the FFNs of these layers, and all but these experts."""
         pruned_heads, pruned_ffns = set(heads), set(ffns)
         return cls(
             tuple(
@@ -71,20 +76,30 @@ class Remainder:
             ),
             tuple(layer for layer in range(shape.layers) if layer not in pruned_ffns),
             keeps_biases,
+            tuple((layer, kept) for layer, kept in experts if layer not in pruned_ffns),
         )
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Remainder:
         """Read what :attr:`content` gave, from a configuration."""
         return cls(
-            tuple(map(tuple, content["heads_left"])), tuple(content["ffns_left"]), content.get("keeps_biases", False)
+            tuple(map(tuple, content["heads_left"])),
+            tuple(content["ffns_left"]),
+            content.get("keeps_biases", False),
+            tuple((layer, tuple(kept)) for layer, kept in content.get("experts_left", ())),
         )
 
     @property
     def content(self) -> dict[str, Any]:
         """The part of a configuration that says it."""
         biases = {"keeps_biases": True} if self.keeps_biases else {}
-        return {"heads_left": [list(heads) for heads in self.heads], "ffns_left": list(self.ffns), **biases}
+        experts = {"experts_left": [[layer, list(kept)] for layer, kept in self.experts]} if self.experts else {}
+        return {"heads_left": [list(heads) for heads in self.heads], "ffns_left": list(self.ffns), **biases, **experts}
+
+    @property
+    def format(self) -> int:
+        """The format of a checkpoint that says it, the oldest that can."""
+        return 3 if self.experts else 2 if self.keeps_biases else 1
 
 
 class Groups:
@@ -152,6 +167,9 @@ def shrink(model: Any, left: Remainder) -> None:
     weights = {number: architectures.head_rows(model, number) for number in modules}
     ffn_outputs = architectures.ffn_output_maps(model)
     norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
+    blocks = expert_blocks(model) if left.experts else {}
+    for number, kept in left.experts:
+        _shrink_experts(blocks[number], kept)
     for number, layer in enumerate(architectures.layers(model)):
         heads = left.heads[number]
         if number in modules and not heads:
@@ -204,6 +222,23 @@ def _shrink_attention(
             # One to one after the function below has gathered them; no other function handles uneven groups.
             attention.num_key_value_groups = 1
             attention.lm_headroom_groups = Groups(key_value_heads.index(head) for head in read)
+
+
+def _shrink_experts(block: ExpertBlock, kept: tuple[int, ...]) -> None:
+    """Keep some experts, with their rows of the router and of biases of the choice, in place."""
+    if len(kept) == block.number:
+        return
+    index = torch.tensor(kept)
+    for module in (*block.router.modules(), block.experts, *block.around):
+        for name, values in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            # Of what holds router and experts, a bias of the choice alone is of single experts.
+            if module in block.around and values.numel() != block.number:
+                continue
+            rows = expert_rows(values, block.number, index)
+            setattr(module, name, nn.Parameter(rows, values.requires_grad) if name in module._parameters else rows)
+        for name in COUNTS:
+            if getattr(module, name, None) == block.number:
+                setattr(module, name, len(kept))
 
 
 def _select(linear: Any, index: Tensor, outputs: bool) -> None:
@@ -272,7 +307,7 @@ class PrunedConfig:
             # An architecture's own class, if used instead of AutoModelForCausalLM, fails at this value.
             "num_hidden_layers": _HINT,
             self.attribute_map.get("num_hidden_layers", "num_hidden_layers"): _HINT,
-            "format": _FORMATS[self.left.keeps_biases],
+            "format": self.left.format,
             **pruned,
             # Not within ``base``, where transformers would look for a configuration of that type.
             "base_model_type": base.pop("model_type"),
@@ -417,7 +452,7 @@ def parse_config(content: Mapping[str, Any], where: Path | str, **options: Any) 
     if content.get("format") not in _FORMATS:
         raise HeadroomError(
             f"{where}: format {content.get('format')!r} of pruned checkpoints is not known here (only "
-            f"{' and '.join(map(str, _FORMATS))}); another version of lm-headroom made it: load it with that one"
+            f"{', '.join(map(str, _FORMATS))}); another version of lm-headroom made it: load it with that one"
         )
     try:
         base = AutoConfig.for_model(content["base_model_type"], **content["base"])

@@ -1,4 +1,4 @@
-"""Step: a smaller checkpoint without the heads and FFNs that rankings put first."""
+"""Step: a smaller checkpoint without the heads, FFNs and experts that rankings put first."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import gc
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_headroom.analysis.ranking import count_at, even_count, even_ranking, even_rounds
+from lm_headroom.analysis.ranking import check_removable, count_at, even_count, even_ranking, even_rounds
 from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
-from lm_headroom.artifacts.ordered import Ranking, order_ffns, order_heads
+from lm_headroom.artifacts.ordered import Ranking, order_of
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target, digests
-from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
 from lm_headroom.artifacts.store import ArtifactFile, Source, identify, place_of, read_artifact, write_json
 from lm_headroom.errors import HeadroomError
@@ -28,7 +28,6 @@ from lm_headroom.tasks.prompt_set import PromptSet, read_prompts
 
 if TYPE_CHECKING:
     from lm_headroom.engine.loading import LoadedModel
-    from lm_headroom.models.architecture import HeadLayout
     from lm_headroom.pruned.export import Pruned
     from lm_headroom.pruned.forms import Form
 
@@ -45,21 +44,22 @@ def export_pruned(
     prompts: Sequence[Path] = (),
     out: OutFolder,
 ) -> None:
-    """Write a smaller checkpoint without the least important heads, FFNs, or both.
+    """Write a smaller checkpoint without the least important heads, FFNs, experts, or several of these.
 
     Args:
         settings: how to run the masked model that the export is held against.
-        ranking: ranking artifact of heads, of FFNs, or one of each.
+        ranking: ranking artifacts of heads, of FFNs and of experts, one of each at most.
         percent: percent of them to prune, a number per ranking, as many as in a curve.
-        even: prune as many heads in each layer, the least important there, and no more than that percent, so that
-            transformers loads the checkpoint without lm-headroom.
+        even: prune as many heads and as many experts in each layer, the least important there, and no more than that
+            percent, so that transformers loads the checkpoint without lm-headroom.
         prompts: of mean ablation, prompts artifacts, whose scoring documents have the means.
         out: the checkpoint's folder: new, empty, or an older export, which is replaced once the new one has proved
             right.
 
     Raises:
         HeadroomError: a ranking is of another model, or there are two of a kind; the ablation cannot be exported
-            (with this model); the folder may not be replaced or has no room; or the export is not the masked model.
+            (with this model); layers would keep fewer experts than a token is sent to; the folder may not be replaced
+            or has no room; or the export is not the masked model.
 
     Example:
         lm-headroom export-pruned --model results/opt/model.json --ranking ranking.parquet --percent 30 --out smaller
@@ -70,14 +70,14 @@ def export_pruned(
     from lm_headroom.pruned.forms import choose_form
 
     options = recorded_options(export_pruned, locals())
-    scored = _read_scored(settings.ablation, prompts)
     check_target(out)
     chosen = _by_component(ranking, percent)
+    scored = _read_scored(settings.ablation, prompts, chosen)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
-    _check_rankings(chosen, loaded)
-    chosen, first = _first(chosen, loaded.shape, even)
-    pruned = Pruned(first.get("heads", ()), first.get("ffns", ()))
-    form = choose_form(loaded.skeleton, pruned.left(loaded.shape))
+    grids = _check_rankings(chosen, loaded)
+    chosen, first = _first(chosen, grids, even)
+    pruned = Pruned(first.get("heads", ()), first.get("ffns", ()), experts=first.get("experts", ()))
+    form = choose_form(loaded.skeleton, pruned.left(loaded.skeleton))
     pruned = _with_means(loaded, pruned, scored, settings)
     checkpoint, record, before = checkpoint_folder(settings.model), loaded.record, loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
@@ -109,52 +109,71 @@ def _summary(parameters: Mapping[str, int], far: float, form: Form) -> str:
 def _how_to_load(form: Form) -> str:
     """What loads an export."""
     if form.plain:
+        counts = [f"{form.plain.heads} heads", f"{form.plain.key_value_heads} key-value heads"]
+        counts += [f"{form.plain.experts} experts"] if form.plain.experts else []
         return (
-            f"a plain checkpoint of {form.plain.heads} heads and {form.plain.key_value_heads} key-value heads per "
-            "layer: AutoModelForCausalLM of transformers loads it"
+            f"a plain checkpoint of {', '.join(counts[:-1])} and {counts[-1]} per layer: AutoModelForCausalLM of "
+            "transformers loads it"
         )
     return f"lm_headroom.load_pruned loads it, and transformers after 'import lm_headroom', since {form.why_not}"
 
 
-def _first(chosen: Rankings, shape: HeadLayout, even: bool) -> tuple[Rankings, dict[str, tuple[Any, ...]]]:
-    """Rankings as they are pruned, and what is pruned of each: where that is ``even``, as many heads in each layer.
+@dataclass(frozen=True)
+class _Grid:
+    """Layers that have heads or experts, how many each has, and how many of a layer are pruned together."""
+
+    layers: int
+    number: int
+    group: int = 1
+
+    @property
+    def total(self) -> int:
+        return self.layers * self.number
+
+
+def _first(chosen: Rankings, grids: Mapping[str, _Grid], even: bool) -> tuple[Rankings, dict[str, tuple[Any, ...]]]:
+    """Rankings as they are pruned, and what is pruned of each: where that is ``even``, as much in each layer.
 
     Raises:
-        HeadroomError: heads are to be even, and none are pruned.
+        HeadroomError: heads or experts are to be even, and none are pruned.
     """
     counts = {name: count_at(percent, len(ranking.order)) for name, (ranking, percent) in chosen.items()}
-    if even and "heads" not in chosen:
-        raise HeadroomError("--even is of heads, and --ranking names no ranking of heads; leave it out")
-    if even:
-        ranking, percent = chosen["heads"]
-        rounds = replace(ranking, order=tuple(even_ranking(ranking.order, shape.group)))
-        chosen, counts = {**chosen, "heads": (rounds, percent)}, {**counts, "heads": _even_count(percent, shape)}
+    in_layers = [name for name in chosen if name in grids]
+    if even and not in_layers:
+        raise HeadroomError("--even is of heads and experts, and --ranking names no ranking of either; leave it out")
+    for name in in_layers if even else ():
+        ranking, percent = chosen[name]
+        rounds = replace(ranking, order=tuple(even_ranking(ranking.order, grids[name].group)))
+        chosen, counts = {**chosen, name: (rounds, percent)}, {**counts, name: _even_count(name, percent, grids[name])}
     return chosen, {name: ranking.order[: counts[name]] for name, (ranking, _) in chosen.items()}
 
 
-def _even_count(percent: int, shape: HeadLayout) -> int:
-    """How many heads are pruned, as many in each layer.
+def _even_count(name: str, percent: int, grid: _Grid) -> int:
+    """How many heads or experts are pruned, as many in each layer.
 
     Raises:
         HeadroomError: fewer than a round; says what is enough.
     """
-    count = count_at(percent, shape.total)
-    even = even_count(count, shape.grid[0], shape.heads, shape.group)
+    count = count_at(percent, grid.total)
+    even = even_count(count, grid.layers, grid.number, grid.group)
     if count and not even:
-        least = shape.grid[0] * even_rounds(shape.heads, shape.group)[0]
+        least = grid.layers * even_rounds(grid.number, grid.group)[0]
         raise HeadroomError(
-            f"--even: {percent}% of {shape.total} heads are {count}, fewer than the {least} that one round removes, as "
-            f"many in each of {shape.grid[0]} layers; give --percent {-(-100 * least // shape.total)} or more"
+            f"--even: {percent}% of {grid.total} {name} are {count}, fewer than the {least} that one round removes, as "
+            f"many in each of {grid.layers} layers; give --percent {-(-100 * least // grid.total)} or more"
         )
     return even
 
 
-def _read_scored(kind: AblationKind, prompts: Sequence[Path]) -> list[PromptSet]:
+def _read_scored(kind: AblationKind, prompts: Sequence[Path], chosen: Rankings) -> list[PromptSet]:
     """The prompts whose scoring documents have means; none where zeros take the place of what is pruned.
 
     Raises:
         HeadroomError: says which can be exported, and what it needs.
     """
+    if not {"heads", "ffns"} & set(chosen):
+        # A pruned expert has no place that something else could take.
+        return []
     if kind == "resample":
         raise HeadroomError(
             "ablation resample gives other values for each document, which no checkpoint can hold; export with "
@@ -200,20 +219,34 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
         )
     chosen: Rankings = {}
     for path, percent in zip(rankings, percents, strict=True):
-        artifact = read_artifact(path, RANKING, FFN_RANKING)
-        is_of_heads = artifact.provenance["kind"] == RANKING.name
-        ranking: Ranking[Any] = order_heads(artifact) if is_of_heads else order_ffns(artifact)
+        ranking = order_of(read_artifact(path, RANKING, FFN_RANKING, EXPERT_RANKING))
         if ranking.component in chosen:
             raise HeadroomError(f"--ranking names two rankings of {ranking.component}; give one of each at most")
         chosen[ranking.component] = ranking, percent
     return chosen
 
 
-def _check_rankings(chosen: Rankings, loaded: LoadedModel) -> None:
-    """Refuse rankings of another model."""
-    for order, _ in chosen.values():
+def _check_rankings(chosen: Rankings, loaded: LoadedModel) -> dict[str, _Grid]:
+    """The grids of heads and experts, of which layers may keep as many.
+
+    Raises:
+        HeadroomError: a ranking is of another model, or more experts are to be pruned than layers can lose.
+    """
+    from lm_headroom.models.experts import check_prunable, expert_blocks, expert_grid
+
+    shape, skeleton = loaded.shape, loaded.skeleton
+    grids = {"heads": _Grid(*shape.grid, shape.group)} if "heads" in chosen else {}
+    layers: list[int] = []
+    if "experts" in chosen:
+        layers, number, top_k = expert_grid(skeleton)
+        grids["experts"] = _Grid(len(layers), number)
+    for order, percent in chosen.values():
         order.artifact.check_origin(model=loaded.record["digest"])
-        order.check_fits(loaded.shape.grid, loaded.shape.layers)
+        order.check_fits(shape.grid, shape.layers, (layers, number) if layers else ((), 0))
+        if order.component == "experts" and percent:
+            check_prunable(skeleton.config.model_type, expert_blocks(skeleton).values())
+            check_removable("--percent", [percent], (len(layers), number), top_k)
+    return grids
 
 
 def _manifest(

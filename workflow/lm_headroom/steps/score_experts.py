@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from lm_headroom.analysis.ranking import as_columns, in_pruning_order, random_ranking, rank_heads, removable
+from lm_headroom.analysis.ranking import as_columns, check_removable, in_pruning_order, random_ranking, rank_heads
 from lm_headroom.artifacts.expert_importance import EXPERT_IMPORTANCE
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import EXPERT_RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.errors import HeadroomError
 from lm_headroom.options import (
     EvaluationSettings,
     ExpertControls,
@@ -68,20 +67,19 @@ def score_experts(
         curve: the curve under that ranking.
 
     Raises:
-        HeadroomError: the model has no experts, or a level prunes more than its layers can lose.
+        HeadroomError: the model has no experts, a level prunes more than its layers can lose, or its routers choose
+            among groups of experts, which can be scored, but not pruned.
 
     Example:
         lm-headroom score-experts --model results/olmoe/model.json --prompts results/prompts/copa/0shot-seed1234.parquet
         --levels 0 25 50 --controls random_1 usage --out scores.parquet --ranking ranking.parquet --curve own.parquet
     """
-    from lm_headroom.models.experts import expert_grid
     from lm_headroom.steps.prepare_evaluation import prepare_documents
     from lm_headroom.steps.prepare_scoring import prepare_scoring
 
     options = recorded_options(score_experts, locals())
     scoring = prepare_scoring(settings.model, prompts, settings)
-    layers, number, top_k = expert_grid(scoring.loaded.skeleton)
-    _check_levels(levels, (len(layers), number), top_k)
+    layers, number, top_k = _check_prunable(scoring.loaded.skeleton, levels, controls)
     products = _measure(scoring)
     scores = _scores_of(scoring, products, [name for name in controls if name in ORACLES])
     orders = _orders(scores, criterion, controls, layers, partial(in_pruning_order, kept=top_k, number=number))
@@ -104,15 +102,19 @@ def score_experts(
         write(path, PRUNED_EVAL, judged.evaluation.expert_curve(order, levels), record, judged.run_statistics)
 
 
-def _check_levels(levels: Sequence[int], grid: tuple[int, int], top_k: int) -> None:
-    """Refuse a level that no order of experts can reach, before anything is computed."""
-    total, most = grid[0] * grid[1], removable(grid, top_k)
-    for percent in levels:
-        if percent * total // 100 > most:
-            raise HeadroomError(
-                f"experts.levels: {percent}% of {total} experts cannot be pruned, since each of {grid[0]} layers keeps "
-                f"at least {top_k} of {grid[1]}, to which a token is sent; at most {100 * most // total}%"
-            )
+def _check_prunable(model: Any, levels: Sequence[int], controls: Sequence[str]) -> tuple[list[int], int, int]:
+    """The model's grid of experts (see ``expert_grid``), once all levels and oracles are known to be possible.
+
+    Raises:
+        HeadroomError: see :func:`score_experts`.
+    """
+    from lm_headroom.models.experts import check_prunable, expert_blocks, expert_grid
+
+    layers, number, top_k = expert_grid(model)
+    check_removable("experts.levels", levels, (len(layers), number), top_k)
+    if any(levels) or set(controls) & set(ORACLES):
+        check_prunable(model.config.model_type, expert_blocks(model).values())
+    return layers, number, top_k
 
 
 def _measure(scoring: Scoring) -> ExpertProducts:
