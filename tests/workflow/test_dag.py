@@ -554,17 +554,26 @@ EXPORT = "results/tiny/pruned/{}/1shot-seed1234"
 
 
 @pytest.mark.parametrize(
-    "levels", ["aggregate/heads50-ffns34", "winogrande/heads0-ffns100", "lambada_openai/heads90-ffns0"]
-)
+    "levels",
+    [
+        "aggregate/heads50-ffns34", "winogrande/heads0-ffns100", "lambada_openai/heads90-ffns0",
+        "aggregate/heads50-ffns0-even", "winogrande/heads50-ffns34-even",
+    ],
+)  # fmt: skip
 def test_a_pruned_checkpoint_is_one_job(finished, levels):
     assert finished.planned(EXPORT.format(levels)) == {"export_pruned": 1}
 
 
 @pytest.mark.parametrize(
-    "levels", ["aggregate/heads101-ffns0", "aggregate/heads050-ffns0", "piqa/heads50-ffns0", "aggregate/heads50"]
-)
+    "levels",
+    [
+        "aggregate/heads101-ffns0", "aggregate/heads050-ffns0", "piqa/heads50-ffns0", "aggregate/heads50",
+        "aggregate/heads50-ffns0-odd", "aggregate/heads50-even", "winogrande/heads50-ffns0-experts0",
+        "winogrande/heads50-ffns0-experts25", "aggregate/heads50-ffns0-even-experts25",
+    ],
+)  # fmt: skip
 def test_a_pruned_checkpoint_that_cannot_be_is_no_target(finished, levels):
-    """Above 100%, the same by another name, of no task of the study, or half a name."""
+    """Above 100%, the same by another name, of no task or no experts of the study, or half a name."""
     done = finished.snakemake("--dry-run", "--cores", "1", EXPORT.format(levels))
     assert done.returncode == 1
     assert "MissingRuleException" in done.stdout or "MissingInputException" in done.stdout
@@ -575,6 +584,18 @@ def test_a_pruned_checkpoint_needs_the_rankings_that_prune_it_and_no_other(study
         shutil.rmtree(study.result(f"tiny/ranking/{component}"))
     assert study.planned(EXPORT.format("winogrande/heads50-ffns0")) == {"score_heads": 1, "export_pruned": 1}
     assert study.planned(EXPORT.format("winogrande/heads0-ffns50")) == {"score_ffns": 1, "export_pruned": 1}
+
+
+def test_an_even_checkpoint_is_another_target_and_prunes_as_many_in_each_layer(study):
+    target = EXPORT.format("aggregate/heads60-ffns0-even")
+    study.run(target)
+    manifest = json.loads((study.folder / target / "lm_headroom.json").read_text())
+    # Of three layers of four heads, whole rounds: 60% are 7, of which 6 are pruned.
+    assert (manifest["even"], manifest["pruned"]["heads"]["count"]) == (True, 6)
+    left = json.loads((study.folder / target / "config.json").read_text())["heads_left"]
+    assert [len(heads) for heads in left] == [2, 2, 2]
+    assert study.planned(target) == {}
+    assert study.planned(EXPORT.format("aggregate/heads60-ffns0")) == {"export_pruned": 1}
 
 
 def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(study):

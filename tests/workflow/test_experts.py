@@ -1,8 +1,10 @@
 """Experts in the workflow: their importance, rankings and curves, what shows them, and what a changed option reruns."""
 
 import csv
+import json
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from lm_headroom.artifacts.expert_importance import EXPERT_IMPORTANCE
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
@@ -80,6 +82,23 @@ def test_the_explorer_prunes_experts_in_the_order_of_the_ranking(study, open_pag
     page.select_option("#criterion", "usage")
     assert "expert" in page.inner_text("#columns")
     assert page.problems == []
+
+
+def test_an_export_without_experts_is_a_target(study, tmp_path):
+    """Where layers keep as many, AutoModelForCausalLM loads it, and verify finds it sound."""
+    copy = study.copy(tmp_path / "study")
+    target = f"results/{MODEL}/pruned/arc_easy/heads0-ffns0-experts25-even/0shot-seed1234"
+    assert work(copy.planned(target)) == {"export_pruned": 1}
+    copy.run(target)
+    out = copy.folder / target
+    manifest = json.loads((out / "lm_headroom.json").read_text())
+    assert (manifest["plain"], manifest["even"]) == (True, True)
+    assert {name: part["count"] for name, part in manifest["pruned"].items()} == {"experts": 3}
+    config = AutoModelForCausalLM.from_pretrained(out).config
+    assert (config.model_type, config.num_attention_heads, config.num_experts) == ("olmoe", 4, 3)
+    files = verify.verify(copy.folder / "results", read_study(copy.config_path))
+    assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
+    assert any(file.path.endswith("-even/0shot-seed1234/model.safetensors") for file in files)
 
 
 def test_another_criterion_reruns_experts_alone(study, tmp_path):

@@ -108,8 +108,7 @@ wildcard_constraints:
     seed=alternatives(SEEDS),
     package="model|data",
     ranked=alternatives([*STUDY.all_tasks, AGGREGATE]),
-    heads="100|[1-9]?[0-9]",
-    ffns="100|[1-9]?[0-9]",
+    pruned=catalogue.PRUNED_PARTS,
     component="heads|ffns",
     ranking=alternatives(STUDY.rankings),
 

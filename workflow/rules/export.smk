@@ -23,10 +23,12 @@ rule export_pruned:
         options=options("export_pruned"),
         prompts=lambda wildcards, input: [f"--prompts={path}" for path in input.scored],
         percents=lambda wildcards: list(catalogue.pruned_by(**wildcards).values()),
+        even=lambda wildcards: ["--even"] * catalogue.is_even(wildcards.pruned),
     message:
-        "Export {wildcards.model} without {wildcards.heads}% of heads, {wildcards.ffns}% of FFNs ({wildcards.ranked})."
+        "Export {wildcards.model} without {wildcards.pruned}, in percent ({wildcards.ranked})."
     shell:
         model_step(
-            "export-pruned --ranking {input.rankings:q} --percent {params.percents:q} {params.prompts:q} --out {output:q}",
+            "export-pruned --ranking {input.rankings:q} --percent {params.percents:q} {params.even:q} {params.prompts:q} "
+            "--out {output:q}",
             "",
         )

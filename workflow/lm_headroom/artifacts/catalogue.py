@@ -201,8 +201,11 @@ CATALOGUE = (
 ARTIFACTS = {artifact.name: artifact for artifact in CATALOGUE}
 RECORD = "{model}/model.json"
 """Path of a model's record below the results folder."""
-PRUNED = f"{{model}}/pruned/{{ranked}}/heads{{heads}}-ffns{{ffns}}/{CELL}"
-"""Path of a pruned checkpoint below the results folder; no target asks for one."""
+PRUNED = f"{{model}}/pruned/{{ranked}}/{{pruned}}/{CELL}"
+"""Path of a pruned checkpoint below the results folder, where ``pruned`` says what it lacks; no target asks for one."""
+_PERCENT = "100|[1-9]?[0-9]"
+PRUNED_PARTS = f"heads(?:{_PERCENT})-ffns(?:{_PERCENT})(?:-experts(?:100|[1-9][0-9]?))?(?:-even)?"
+"""Pattern of what such a path says: percents of heads, FFNs and experts, and whether layers keep as many."""
 
 
 def template_of(name: str) -> str:
@@ -228,10 +231,24 @@ def file_of(results: Path, name: str, **values: object) -> Path:
     return (results if inside != template else results.parent) / fill(inside, **values)
 
 
-def pruned_by(heads: str, ffns: str, **others: str) -> dict[str, int]:
-    """Rankings that a pruned checkpoint is made by, with their percents; nothing pruned needs no FFN scores."""
-    percents = {"ranking": int(heads), "ffn_ranking": int(ffns)}
+def pruned_by(pruned: str, **others: str) -> dict[str, int]:
+    """Rankings that a pruned checkpoint is made by, with their percents; nothing pruned needs no FFN scores.
+
+    Args:
+        pruned: the part of its path that says what it lacks, of :data:`PRUNED_PARTS`.
+        others: of its path, which change nothing.
+
+    Example:
+        pruned_by("heads50-ffns0-experts25-even")  # {"ranking": 50, "expert_ranking": 25}
+    """
+    rankings = {"heads": "ranking", "ffns": "ffn_ranking", "experts": "expert_ranking"}
+    percents = {rankings[name]: int(percent) for name, percent in re.findall(r"([a-z]+)(\d+)", pruned)}
     return {name: percent for name, percent in percents.items() if percent} or {"ranking": 0}
+
+
+def is_even(pruned: str) -> bool:
+    """Whether layers of a pruned checkpoint keep as many; see :func:`pruned_by`."""
+    return pruned.endswith("-even")
 
 
 def targets(study: Study) -> dict[str, list[str]]:

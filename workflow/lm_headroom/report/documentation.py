@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lm_headroom.analysis.outcomes import OUTCOMES
-from lm_headroom.artifacts.catalogue import CATALOGUE, PRUNED, RECORD
+from lm_headroom.artifacts.catalogue import CATALOGUE, PRUNED, RECORD, fill
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.choices import DEFAULT_MARGINS, RELATIVE_OUTCOMES
@@ -19,7 +19,10 @@ _DOCS = Path(__file__).resolve().parents[3] / "docs"
 _OTHERS = (
     ("{model}/figures/fig{NN}_*.{pdf,svg,png}", "Figures 3 to 19 of the paper, if the study has what they show"),
     ("comparison/figures/*.{pdf,svg,png}", "of two or more models: a figure per comparison"),
-    (f"{PRUNED}/", "a checkpoint without its least important heads and FFNs, if you ask for one"),
+    (
+        fill(f"{PRUNED}/", pruned="heads{heads}-ffns{ffns}[-experts{experts}][-even]"),
+        "a checkpoint without its least important heads, FFNs and experts, if you ask for one",
+    ),
     (RECORD, "the model's record: its source and the digest of its checkpoint"),
 )
 
