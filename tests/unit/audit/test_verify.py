@@ -607,6 +607,19 @@ def test_results_of_a_study_have_its_options(results, study):
     assert judged["prompts/copa/1shot-seed7.parquet"][1] == ["made with data hub; the study has embedded"]
 
 
+def test_all_documents_are_another_limit_than_a_number_of_them(results, study):
+    """Null is a value of the study: artifacts record it as such, and not as an option that they lack."""
+    name = "prompts/copa/0shot-seed7.parquet"
+    change_facts(results / name, options={"limit_importance": None, "limit_evaluation": None, "sample": "first"})
+    assert states(results, study(limits={"importance": None, "evaluation": None})).get(name) is None
+    assert states(results, study(limits={"importance": None, "evaluation": 8}))[name] == (
+        "stale",
+        ["made with limit_evaluation null; the study has 8"],
+    )
+    change_facts(results / name, options={"sample": "first"})
+    assert states(results, study()).get(name) is None, "an older file may lack an option"
+
+
 def test_what_the_study_has_no_more_is_judged_by_itself(results, study):
     assert states(results, study(shots=[1], limits={"importance": 4, "evaluation": 8}, tasks=list(TASKS))) == {
         "m/correlation/cross_shot/seed7.parquet": ("stale", ["made with shots [0, 1]; the study has [1]"]),

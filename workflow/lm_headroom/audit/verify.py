@@ -393,8 +393,15 @@ def _check_study(file: File, results: Path, study: Study | None) -> None:
         if file.provenance.get("kind") in FOLDERS and option not in _COMMON and value is None:
             # Figures and pages record what they show, and not what they do not.
             value = type(wanted)()
-        if value is not None and value != wanted:
-            file.flag("stale", f"made with {option} {value}; the study has {wanted}")
+        elif option not in recorded:
+            continue
+        if value != wanted:
+            file.flag("stale", f"made with {option} {_in_yaml(value)}; the study has {_in_yaml(wanted)}")
+
+
+def _in_yaml(value: Any) -> Any:
+    """A value for a message: null, such as of a limit, as studies write it."""
+    return "null" if value is None else value
 
 
 _COMMON = ("dtype", "tasks", "grid ranking")
