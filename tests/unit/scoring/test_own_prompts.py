@@ -5,7 +5,7 @@ import torch
 
 import lm_headroom
 from lm_headroom.engine.likelihood import tokenise
-from lm_headroom.engine.loading import prepare
+from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.scoring import gradient
 from tests.support.tiny_models import SENTENCES, tiny_model
@@ -38,6 +38,26 @@ def test_scoring_leaves_the_model_as_it_was_and_ranks_for_a_mask(family, tokeniz
             masked = model(input_ids=ids).logits
         with lm_headroom.mask(model, order, 50):
             assert torch.equal(model(input_ids=ids).logits, masked)
+
+
+def test_in_a_mask_the_masked_model_is_scored_and_stays_masked(family, tokenizer):
+    """Heads that are pruned contribute nothing, and the others what they do where these are closed."""
+    model, ids, order = tiny_model(family), torch.tensor([[5, 17, 100]]), [(0, 1), (0, 2), (2, 3), (1, 0)]
+    loaded = prepare(tiny_model(family), tokenizer)
+    documents = tokenise([(number, *pair) for number, pair in enumerate(PAIRS)], loaded, False)
+    gates = gates_without(loaded.shape, order)
+    expected = gradient.scores_by(gradient.contributions(loaded, documents, 256, gates=gates), "token").score
+    with torch.no_grad(), lm_headroom.mask(model, order, 34):
+        before = model(input_ids=ids).logits
+        frame = lm_headroom.score_heads(model, tokenizer, PAIRS)
+        assert torch.equal(model(input_ids=ids).logits, before), "the mask is in force"
+        with lm_headroom.without_ffns(model, [1]):
+            fewer = model(input_ids=ids).logits
+            with pytest.raises(HeadroomError, match="without_ffns leaves out FFNs here"):
+                lm_headroom.score_heads(model, tokenizer, PAIRS)
+            assert torch.equal(model(input_ids=ids).logits, fewer)
+    assert frame["score"].to_numpy() == pytest.approx(expected.ravel(), rel=1e-9)
+    assert [expected[place] for place in order] == [0] * 4
 
 
 @pytest.mark.parametrize(

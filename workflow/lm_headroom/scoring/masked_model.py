@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from lm_headroom.analysis.ranking import count_at
 from lm_headroom.engine import attachment
@@ -76,12 +76,24 @@ class Attachment:
             del self.pruned[len(self.pruned) - 1 - self.pruned[::-1].index(added)]
             self._renew()
 
+    @contextmanager
+    def lending_gates(self) -> Iterator[Tensor | None]:
+        """The gates of all blocks, None without any, for passes that set gates of their own, which ends these."""
+        try:
+            yield self._gates()
+        finally:
+            self._renew()
+
+    def _gates(self) -> Tensor | None:
+        heads = frozenset().union(*(heads for heads, _ in self.pruned))
+        return gates_without(self.interventions.shape, heads) if heads else None
+
     def _renew(self) -> None:
         self._in_force.close()
-        heads = frozenset().union(*(heads for heads, _ in self.pruned))
         ffns = frozenset().union(*(ffns for _, ffns in self.pruned))
-        if heads:
-            self._in_force.enter_context(self.interventions.gates(gates_without(self.interventions.shape, heads)))
+        gates = self._gates()
+        if gates is not None:
+            self._in_force.enter_context(self.interventions.gates(gates))
         if ffns:
             self._in_force.enter_context(self.interventions.without_ffns(ffns))
 
