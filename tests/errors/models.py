@@ -166,6 +166,11 @@ def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "gptq", "bits": 4}))
 
 
+@CASES.case("quantised weights of torchao")
+def _(bench):
+    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "torchao", "quant_type": "int8"}))
+
+
 @CASES.case("quantised weights that transformers can turn back")
 def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))

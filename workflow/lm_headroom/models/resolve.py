@@ -508,6 +508,8 @@ def _check_plain(config: dict[str, Any], name: str) -> None:
     kind = str(quantised.get("quant_method", "of no known method")) if isinstance(quantised, dict) else str(quantised)
     by = _DEQUANTISE.get(kind)
     back = f", or let transformers turn it back ({by}) and save that into a folder" if by else ""
+    if kind == "torchao":
+        back = ", or write it as plain weights by torchao itself (docs/gguf.md)"
     raise HeadroomError(
         f"model {name!r}: its weights are quantised ({kind}, quantization_config in config.json); "
         f"{_PLAIN_WEIGHTS}{back}"
