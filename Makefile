@@ -99,6 +99,7 @@ tasks: $(VENV)/.dev  ## check which of lm-eval's tasks are supported; write docs
 
 models: $(VENV)/.dev  ## try all model types of transformers and write docs/models.md: minutes
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.models
+	PYTHONPATH=workflow $(BIN)/python -m tests.served.exports
 
 test: lint types unit  ## run all checks: lint, types, tests
 
