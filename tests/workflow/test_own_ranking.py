@@ -1,7 +1,9 @@
 """Rankings of the user's own in the workflow: the page's example runs, and a changed file reruns its own curves."""
 
 import csv
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -75,6 +77,18 @@ def test_a_changed_file_reruns_its_own_curves_and_what_shows_them(example, tmp_p
     assert {file.path.removeprefix(f"{MODEL}/"): file.reasons[0] for file in files if file.path.endswith(place)} == {
         place: "made from another middle_first.csv than is there now"
     }
+
+
+def test_a_file_that_is_older_than_the_results_is_another_all_the_same(example, tmp_path):
+    """As where scores that lay elsewhere are moved to its name, which keeps their time."""
+    study = example.copy(tmp_path / "study")
+    path = study.folder / "middle_first.csv"
+    time = path.stat().st_mtime_ns
+    path.write_text(path.read_text().replace("0,0,1.5", "0,0,9"))
+    os.utime(path, ns=(time, time))
+    assert work(study.planned("curves")) == {"rank_custom": 1, "evaluate_custom": 1}
+    shutil.rmtree(study.folder / ".snakemake")
+    assert work(study.planned("curves")) == {"rank_custom": 1, "evaluate_custom": 1}
 
 
 def test_a_changed_function_or_source_reruns_its_own_curves(example, tmp_path):

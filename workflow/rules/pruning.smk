@@ -127,6 +127,8 @@ rule rank_custom:
         cache=CACHE,
         code=code_digest("steps.rank_custom"),
         source=lambda wildcards: STUDY.rankings[wildcards.ranking].located(**wildcards),
+        # A file that is moved to this name keeps its time, which may be older than the results.
+        content=lambda wildcards, input: f"content {DIGESTS.digest_file(Path(input.source))}",
         options=options("rank_custom"),
     message:
         "Rank the {wildcards.component} of {wildcards.model} by {wildcards.ranking} for {wildcards.task}, "

@@ -166,6 +166,8 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
                 _check_code(file)
                 _check_definition(file, results, study)
                 _check_study(file, results, study)
+                if file.provenance.get("ranking") in study.rankings:
+                    _check_custom(file, results, study)
         except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
             continue
         if file.problems:
