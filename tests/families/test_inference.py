@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
 
 from lm_headroom.engine import attachment
 from lm_headroom.engine.likelihood import log_likelihoods
@@ -20,7 +22,7 @@ from lm_headroom.models.architecture import Architecture, HeadLayout
 from lm_headroom.models.inference import infer
 from tests.families.cases import CASES, model_of
 from tests.served.models import PAGE
-from tests.support.model_types import VOCABULARY, tiny_of_type
+from tests.support.model_types import VOCABULARY, randomise, tiny_of_type
 
 GEMMA = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 AFTER = {"attention_output_norm": "post_attention_layernorm", "ffn_output_norm": "post_feedforward_layernorm"}
@@ -78,7 +80,7 @@ DOCUMENTS = [
 @torch.no_grad()
 def test_log_likelihoods_of_every_served_type_are_those_of_lm_eval(name, tokenizer):
     model = tiny_of_type(name)
-    hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
+    hflm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, backend="causal")
     sequences = [sequence for document in DOCUMENTS for sequence in document.sequences]
     asked = [(("", ""), list(one.tokens[: -one.n_target]), list(one.tokens[-one.n_target :])) for one in sequences]
     expected = [value for value, _ in hflm._loglikelihood_tokens(asked, disable_tqdm=True)]
@@ -100,6 +102,7 @@ def test_log_likelihoods_of_every_served_type_are_those_of_lm_eval(name, tokeniz
         ("modernbert-decoder", "logits are more than the output embedding"),
         ("mamba", "its attention does not go through transformers' attention interface"),
         ("xlstm", "its attention does not go through transformers' attention interface"),
+        ("llama4_text", "not supported with attn_temperature_tuning = true: it scales queries by their place"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(name, reason):
@@ -125,6 +128,38 @@ def test_a_wrong_reading_does_not_pass_the_proofs(name, wrong, reason):
     model.lm_headroom_architecture = replace(infer(model), **wrong)
     with pytest.raises((HeadroomError, RuntimeError), match=reason):
         attachment.attach(model)
+
+
+@pytest.mark.parametrize(
+    "name, settings, narrow",
+    [
+        ("llama4_text", {"attn_temperature_tuning": False}, {"attention_chunk_size": 16}),
+        (
+            "minimax_m3_vl_text",
+            {"layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"], "index_n_heads": 2},
+            {"index_block_size": 4, "index_topk_blocks": 4, "index_local_blocks": 1},
+        ),
+    ],
+    ids=["chunks", "chosen blocks"],
+)
+@torch.no_grad()
+def test_rows_are_no_longer_than_attention_is_whole(name, settings, narrow):
+    """Up to there a model that attends to chunks, or to blocks of its choice, is the one that attends to all."""
+    config = deepcopy(tiny_of_type(name).config)
+    config.update(settings)
+    whole = AutoModelForCausalLM.from_config(config).double().eval()
+    randomise(whole)
+    config = deepcopy(config)
+    config.update(narrow)
+    assert architectures.max_positions(config) == 16 < architectures.max_positions(whole.config)
+    parted = AutoModelForCausalLM.from_config(config).double().eval()
+    parted.load_state_dict(whole.state_dict())
+    ids = torch.tensor([TOKENS[:17]])
+    expected, actual = (model(input_ids=ids, use_cache=False).logits for model in (whole, parted))
+    torch.testing.assert_close(actual[:, :16], expected[:, :16])
+    assert not torch.allclose(actual[:, 16], expected[:, 16], atol=1e-3)
+    attachment.attach(parted)
+    torch.testing.assert_close(parted(input_ids=ids[:, :16], use_cache=False).logits, expected[:, :16])
 
 
 @pytest.mark.parametrize("name", ["granite", "cohere", "minicpm3"])

@@ -29,6 +29,7 @@ REASONS = {
     r"which of a layer's modules": "what a layer adds beside attention is not one FFN",
     r"a pass without weights": "the pass without weights that shows its parts fails",
     r"no single linear map takes": "no linear map takes the outputs of its heads",
+    r"attn_temperature_tuning": "it scales queries by their place in a row of tokens, so that rows cannot be packed",
     r"add_cross_attention": "its layers attend to an encoder",
 }
 """Pattern of a refusal to what the page says."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import warnings
+from copy import deepcopy
+from itertools import product
 from typing import Any
 
 VOCABULARY, LAYERS, LARGEST = 101, 3, 20_000_000
@@ -16,7 +17,10 @@ SIZES: dict[str, Any] = {
     "vocab_size_per_layer_input": VOCABULARY, "moe_intermediate_size": 16, "num_experts": 4, "num_local_experts": 4,
     "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
     "shared_expert_intermediate_size": 16, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8, "v_head_dim": 8,
+    "qk_nope_head_dim": 8, "v_head_dim": 8, "is_decoder": True, "n_shared_experts": 1,
+    "sliding_window": 5, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8,
+    "indexer_budget": 4, "indexer_compress_ratio": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "encoder_hash_byte_group_vocab": VOCABULARY,
 }  # fmt: skip
 """Settings of those configurations that have them."""
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16}
@@ -39,13 +43,20 @@ PARTICULARS: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2},
     "zaya": {"num_experts_per_tok": 1},
-    "dots1": {"layer_types": ["full_attention"] * LAYERS},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 4.0}, "ffn_config": {"moe_top_k": 2}},
+    "mamba2": {"num_heads": 8, "n_groups": 2, "state_size": 16},
+    "zamba": {"layers_block_type": ["hybrid", "linear_attention", "hybrid"]},
+    "xmod": {"default_language": "en_XX"},
     "gemma3n_text": {"activation_sparsity_pattern": [0.0] * LAYERS, "num_kv_shared_layers": 0, "layer_types": _MIXED},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    # So wide that all tokens of a test reach its loss.
+    "lfm3": {"sliding_window": 256},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
-    "cohere_compass_text": {"layer_types": _MIXED},
+    "cohere_compass_text": {"layer_types": _MIXED, "rope_parameters": {kind: {"rope_theta": 1e4} for kind in _MIXED}},
 }
 """What configurations of a type need besides."""
+DERIVED = ("layer_types", "per_layer_config")
+"""Settings of the default parts of a model that hold for as many layers as these have."""
 TRIES: tuple[dict[str, Any], ...] = (
     {},
     {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4},
@@ -68,17 +79,21 @@ def model_types() -> list[str]:
 
 
 def tiny_of_type(name: str) -> Any:
-    """A random model of a type in float64, whose biases and norms are not at their neutral start.
+    """A random model of a type, whose biases and norms are not at their neutral start.
+
+    It is in float64; in float32 where the family's code holds numbers of that type only.
 
     Raises:
         NotTinyError: none of the settings that are tried gives one that runs.
     """
+    import torch
+
     reason = ""
-    for more in TRIES:
+    for dtype, is_filled, more in product((torch.float64, torch.float32), (False, True), TRIES):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _make(_configuration(name, more))
+                return _make(_configuration(name, more, is_filled), dtype)
         # A family's code may raise anything.
         except Exception as error:
             reason = reason or f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -97,7 +112,7 @@ def randomise(model: Any) -> None:
     model.tie_weights()
 
 
-def _make(config: Any) -> Any:
+def _make(config: Any, dtype: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -106,7 +121,7 @@ def _make(config: Any) -> Any:
     if size > LARGEST:
         raise NotTinyError(f"its other parts leave {size} parameters")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).double().eval()
+    model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
     randomise(model)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
@@ -117,7 +132,7 @@ def _make(config: Any) -> Any:
     return model
 
 
-def _configuration(name: str, more: dict[str, Any]) -> Any:
+def _configuration(name: str, more: dict[str, Any], is_filled: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[name]
@@ -126,36 +141,56 @@ def _configuration(name: str, more: dict[str, Any]) -> Any:
         default = cls()
     except Exception:
         return cls(**SIZES | own)
-    text = default.get_text_config()
+    return cls(**_settings(default, own, more, is_filled))
+
+
+def _settings(config: Any, own: dict[str, Any], more: dict[str, Any], is_filled: bool) -> dict[str, Any]:
+    """Settings that make the model of a configuration tiny, those of its parts among them.
+
+    Args:
+        config: the defaults of a type, or of a part of it.
+        own: what a type needs besides; of a part, under the part's key.
+        more: the changes of this try.
+        is_filled: whether sizes that the defaults leave open are set, too.
+    """
     values = {
         key: value
-        for key, value in (SIZES | own | more).items()
-        if value is not None and (key in own or _is_set(text, key))
+        for key, value in (SIZES | more).items()
+        if value is not None and _has(config, key, is_filled) and _takes(config, key, value)
     }
-    kinds = getattr(text, "layer_types", None)
-    if isinstance(kinds, list) and "layer_types" not in own:
-        several = list(dict.fromkeys(kinds))
-        values["layer_types"] = [several[number % len(several)] for number in range(LAYERS)]
-    if text is not default:
-        part = next(key for key in default.sub_configs if getattr(default, key, None) is text)
-        kept = {key: value for key, value in text.to_dict().items() if key not in ("layer_types", "per_layer_config")}
-        return cls(**{part: kept | values})
-    while True:
-        try:
-            return cls(**values)
-        except AttributeError as error:
-            # Some configurations derive what others hold.
-            derived = re.search(r"property '(\w+)'", str(error))
-            # An older name of the same.
-            name = derived and {"layers_block_type": "layer_types"}.get(derived[1], derived[1])
-            if name not in values:
-                raise
-            del values[name]
+    values |= _lists_by_layer(config)
+    for key in config.sub_configs:
+        part = getattr(config, key, None)
+        if part is not None:
+            kept = {k: v for k, v in part.to_dict().items() if k not in DERIVED}
+            values[key] = kept | _settings(part, own.get(key, {}), more, is_filled)
+    return values | {key: value for key, value in own.items() if key not in config.sub_configs}
 
 
-def _is_set(config: Any, key: str) -> bool:
+def _lists_by_layer(config: Any) -> dict[str, list[Any]]:
+    """Lists with an item for each layer, as long as there are layers now; all kinds of layers among the first."""
+    n_layers = getattr(config, "num_hidden_layers", None)
+    lists = {}
+    for key, value in config.to_dict().items():
+        if isinstance(value, (list, tuple)) and len(value) == n_layers:
+            several = [item for number, item in enumerate(value) if item not in value[:number]]
+            lists[key] = [several[number % len(several)] for number in range(LAYERS)]
+    return {key: value for key, value in lists.items() if _takes(config, key, value)}
+
+
+def _has(config: Any, key: str, is_filled: bool) -> bool:
+    """Whether a configuration has a setting, if only one that it leaves open."""
     try:
-        return getattr(config, key, None) is not None
+        return hasattr(config, key) if is_filled else getattr(config, key, None) is not None
     # Of layers that differ.
     except Exception:
         return True
+
+
+def _takes(config: Any, key: str, value: Any) -> bool:
+    """Whether a setting can be set; some are derived from others, and some refuse."""
+    try:
+        setattr(deepcopy(config), key, value)
+    except Exception:
+        return False
+    return True

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from lm_headroom.errors import HeadroomError
@@ -28,12 +29,20 @@ INFERRED = "lm_headroom_architecture"
 
 _AHEAD = "its tokens attend to later ones"
 _BOTH_WAYS = (("use_bidirectional_attention", True, _AHEAD),)
+_BY_COLUMN = "it scales queries by their place in a row of tokens, and packed rows have theirs elsewhere"
 ANYWHERE = (
     *_BOTH_WAYS,
     ("text_config.use_bidirectional_attention", True, _AHEAD),
     ("add_cross_attention", True, "its layers attend to an encoder"),
+    # Llama 4; no scale changes within the few tokens of a proof.
+    ("attn_temperature_tuning", True, _BY_COLUMN),
+    ("text_config.attn_temperature_tuning", True, _BY_COLUMN),
 )
 """Settings that are refused in families without a row."""
+_BLOCKS = ("index_block_size", "index_topk_blocks")
+WHOLE_UP_TO = (("attention_chunk_size",), ("index_topk",), ("indexer_budget",), _BLOCKS)
+"""Settings whose product is the number of tokens that attention sees whole: in a longer row it leaves some out, by
+chunks or by a choice of its own, which neither packed rows nor proofs on a few tokens do."""
 _UNLISTED = Architecture(layers="")
 ARCHITECTURES = {
     "bloom": Architecture(
@@ -209,7 +218,7 @@ def attention_implementation(config: Any) -> str | None:
 
 
 def max_positions(config: Any) -> int:
-    """Largest number of input tokens.
+    """Largest number of input tokens; where attention is whole for fewer than positions there are, these.
 
     Raises:
         HeadroomError: the configuration does not say it.
@@ -225,6 +234,9 @@ def max_positions(config: Any) -> int:
     if rope.get("rope_type") == "longrope":
         # Longer inputs have other rotations, and so would all inputs in the same batch.
         most = min(most, rope["original_max_position_embeddings"])
+    for names in WHOLE_UP_TO:
+        factors = [getattr(text, name, None) or 0 for name in names]
+        most = min(most, prod(factors) or most)
     return int(most)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as fx_config
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from lm_headroom.errors import HeadroomError
@@ -112,6 +114,19 @@ def infer(model: Any) -> Architecture:
         raise HeadroomError(f"model family {family!r} is not supported: {error}") from None
 
 
+class _FirstItems(TorchFunctionMode):
+    """Let a number without a value, by which a module picks an item, be 0; with all tokens being each expert's."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__ and _has_no_value(args[1]):
+            args = (args[0], 0)
+        return func(*args, **(kwargs or {}))
+
+
+def _has_no_value(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.is_meta and index.dim() == 0
+
+
 def _run(model: Any) -> Pass:
     """Run the copy of a model that has no weights."""
     family = model.config.model_type
@@ -124,7 +139,7 @@ def _run(model: Any) -> Pass:
                 .eval()
             )
             shown = Pass(copy)
-            with _routed(copy, shown):
+            with _routed(copy, shown), _FirstItems(), fx_config.patch(meta_nonzero_assume_all_nonzero=True):
                 run_without_weights(copy, shown.clear)
     # A family's code may raise anything.
     except Exception as error:
