@@ -67,11 +67,12 @@ define keep
 	for name in $(3); do cp $(1)/figures/$$name-seed1234.png docs/studies/$(2)/$$name.png || exit 1; done
 endef
 
-study: $(VENV)/.runtime  ## run, or go on with, the SmolLM2 study, and copy its results to docs/studies: three hours
+study: $(VENV)/.runtime  ## run, or go on with, the SmolLM2 study, and copy its results to docs/studies: six hours
 	mkdir -p studies/smollm2
 	snakemake --directory studies/smollm2 --configfile workflow/studies/smollm2-criteria.yaml \
 		--config "data={source: mirror, mirror: $$(realpath -- $(call quoted,$(RECORDS)))}"
-	$(call keep,studies/smollm2/results/SmolLM2-135M-Instruct,smollm2,fig05_heads_pruned fig06_ffns_pruned \
+	$(call keep,studies/smollm2/results/SmolLM2-135M-Instruct,smollm2,fig05_heads_pruned \
+		fig05_heads_pruned-gold_bits_per_byte fig06_ffns_pruned \
 		fig07_joint fig08_task_correlation fig15_task_correlation prunable_share prunable_share-gold_bits_per_byte \
 		criteria_agreement induction_ablation)
 
