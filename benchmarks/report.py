@@ -113,8 +113,9 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _goals(rows: Sequence[Row]) -> list[str]:
-    """What was asked for beside what was found."""
+    """What was asked for beside what was found; the floor where it was measured."""
     lines: list[str] = []
+    shows_floor = any(row["measure"] == "k" for row in rows)
     for goal in GOALS:
         held = [
             row
@@ -129,9 +130,9 @@ def _goals(rows: Sequence[Row]) -> list[str]:
                 row["ratio"] for row in rows
                 if goal.floor and row["measure"] == "k" and row["what"].startswith(goal.floor)
             ]  # fmt: skip
-            floor = f"{goal.summary(floors):.2f}" if floors else ""
+            floor = f" {goal.summary(floors):.2f} |" if floors else "  |" * shows_floor
             met = _yes(outcome >= goal.asked)
-            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {outcome:.2f} | {met} | {count} | {floor} |")
+            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {outcome:.2f} | {met} | {count} |{floor}")
     if not lines:
         return []
     return [
@@ -143,11 +144,17 @@ def _goals(rows: Sequence[Row]) -> list[str]:
         "both computed at one rate and nothing else took time. A higher ratio means that the other wastes more",
         "(batches of one, padding, stored gradients). A lower ratio means that other work than matrix products",
         "(softmax, norms, rotary embeddings, and in e the start-up of each job) weighs more on lm-headroom, which",
-        "has fewer of them. *Products alone* is the ratio if lm-headroom's matrix products took all of its time,",
-        "measured in turns with the others (k): no code with these products gets beyond it.",
+        *(
+            [
+                "has fewer of them. *Products alone* is the ratio if lm-headroom's matrix products took all of its time,",
+                "measured in turns with the others (k): no code with these products gets beyond it.",
+            ]
+            if shows_floor
+            else ["has fewer of them."]
+        ),
         "",
-        "| goal | asked | measured | met | by count | products alone |",
-        "|---|---|---|---|---|---|",
+        "| goal | asked | measured | met | by count |" + " products alone |" * shows_floor,
+        "|---|---|---|---|---|" + "---|" * shows_floor,
         *lines,
         "",
     ]

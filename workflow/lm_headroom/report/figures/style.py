@@ -179,7 +179,7 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     legend_of(figure, entries)
 
 
-LEGEND_LINE, LEGEND_LINES = 0.17, 3
+LEGEND_LINE, LEGEND_LINES = 0.18, 3
 """Height of a line of a legend in inches, and how many lines the height of panels allows for."""
 
 
