@@ -144,14 +144,9 @@ def _goals(rows: Sequence[Row]) -> list[str]:
         "both computed at one rate and nothing else took time. A higher ratio means that the other wastes more",
         "(batches of one, padding, stored gradients). A lower ratio means that other work than matrix products",
         "(softmax, norms, rotary embeddings, and in e the start-up of each job) weighs more on lm-headroom, which",
-        *(
-            [
-                "has fewer of them. *Products alone* is the ratio if lm-headroom's matrix products took all of its time,",
-                "measured in turns with the others (k): no code with these products gets beyond it.",
-            ]
-            if shows_floor
-            else ["has fewer of them."]
-        ),
+        "has fewer of them.",
+        *["*Products alone* is the ratio if lm-headroom's matrix products took all of its time,"] * shows_floor,
+        *["measured in turns with the others (k): no code with these products gets beyond it."] * shows_floor,
         "",
         "| goal | asked | measured | met | by count |" + " products alone |" * shows_floor,
         "|---|---|---|---|---|" + "---|" * shows_floor,
