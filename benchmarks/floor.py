@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench import Bench, Row, best_batch
 from benchmarks.contest import contest, ratio
-from benchmarks.measures import evaluate, knock_out, oracle_documents
+from benchmarks.measures import evaluate, knock_out, oracle_documents, timed_layers
 from benchmarks.rivals import Harness
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu")
@@ -63,14 +63,14 @@ def floors(bench: Bench, shots: int = 5) -> Iterator[Row]:
         pairs = [row[:3] for row in bench.pairs(task, shots)]
         timed, n = oracle_documents(bench, task, shots)
         few = [row[:3] for row in bench.pairs(task, shots, n=n)]
-        layers = range(0, ours.shape.layers, ours.shape.layers // timed)[:timed]
+        layers = timed_layers(ours.shape.layers, timed)
         theirs = partial(rival.log_likelihoods, pairs, best_batch(rival, pairs, bench.batches))
         theirs_by_layer = partial(rival.knock_out, few, best_batch(rival, few, bench.batches), layers)
-        kinds: dict[str, tuple[Callable[[], Any], Callable[[], Any], float]] = {
-            "evaluation": (partial(evaluate, ours, pairs), theirs, 1.0),
-            "FFN oracle": (partial(knock_out, ours, few), theirs_by_layer, ours.shape.layers / timed),
+        kinds: dict[str, tuple[Any, Callable[[], Any], Callable[[], Any], float]] = {
+            "evaluation": (pairs, partial(evaluate, ours, pairs), theirs, 1.0),
+            "FFN oracle": (few, partial(knock_out, ours, few), theirs_by_layer, ours.shape.layers / timed),
         }
-        for what, (run, other, times) in kinds.items():
+        for what, (asked, run, other, times) in kinds.items():
             with Recorder() as recorder, FlopCounterMode(display=False) as whole:
                 run()
             with FlopCounterMode(display=False) as products:
@@ -86,6 +86,6 @@ def floors(bench: Bench, shots: int = 5) -> Iterator[Row]:
                     "task": task,
                     "shots": shots,
                     **row,
-                    "documents": len({row[0] for row in (pairs if what == "evaluation" else few)}),
+                    "documents": len({doc_id for doc_id, *_ in asked}),
                     "equal": products.get_total_flops() == whole.get_total_flops() > 0,
                 }

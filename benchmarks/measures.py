@@ -77,7 +77,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
     n_layers = ours.shape.layers
     for task in bench.tasks:
         timed, n = oracle_documents(bench, task, shots, sampled)
-        layers = np.linspace(0, n_layers - 1, timed).round().astype(int).tolist()
+        layers = timed_layers(n_layers, timed)
         pairs = [row[:3] for row in bench.pairs(task, shots, n=n)]
         best = best_batch(rival, pairs, bench.batches)
         times = contest(
@@ -100,6 +100,12 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             "documents": len(documents),
             "equal": bool(far < NEAR),
         }
+
+
+def timed_layers(n_layers: int, timed: int) -> list[int]:
+    """The layers whose FFN HFLM goes without, spread over all."""
+    layers: list[int] = np.linspace(0, n_layers - 1, timed).round().astype(int).tolist()
+    return layers
 
 
 def oracle_documents(bench: Bench, task: str, shots: int, sampled: int = 3) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from lm_headroom.models.experts import check_prunable, expert_blocks
 from lm_headroom.models.sizes import model_from_config
 from lm_headroom.pruned.export import Pruned
 from lm_headroom.pruned.forms import choose_form
-from tests.served.models import END, PAGE
+from tests.served.models import PAGE, write_part
 from tests.support.model_types import tiny_of_type
 
 BEGIN = "<!-- made by tests/served/exports.py -->\n"
@@ -117,10 +117,7 @@ def served() -> list[str]:
 
 def main() -> None:
     """Try all served types and write the page."""
-    by_type = {name: exports(name) for name in served()}
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table(by_type)}{END}{after}", encoding="utf-8")
+    write_part(BEGIN, table({name: exports(name) for name in served()}))
 
 
 if __name__ == "__main__":

@@ -95,12 +95,16 @@ def table(verdicts: dict[str, Verdict]) -> str:
     return "\n".join(lines)
 
 
+def write_part(begin: str, text: str) -> None:
+    """Put a text in the place of what the page has from a line that begins a part to the next end."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{begin}{text}{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Try all types and write the page."""
-    verdicts = {name: verdict(name) for name in model_types()}
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table(verdicts)}{END}{after}", encoding="utf-8")
+    write_part(BEGIN, table({name: verdict(name) for name in model_types()}))
 
 
 if __name__ == "__main__":
