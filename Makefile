@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
 .PHONY: help demo adopt study study-trained train bench install lock test lint crash slurm types unit lens options map check docs
-.PHONY: notebooks tasks models
+.PHONY: notebooks tasks models torchao
 .PHONY: clean
 
 help:  ## list these targets
@@ -139,12 +139,15 @@ types: $(VENV)/.dev  ## run mypy
 
 unit: $(VENV)/.dev  ## run unit, parity, DAG and end-to-end tests
 	@$(MAKE) --no-print-directory lens || echo "TransformerLens cannot be installed here: tests that need it are skipped"
+	@$(MAKE) --no-print-directory torchao || echo "torchao cannot be installed here: tests that need it are skipped"
 	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lens: $(VENV)/lens  ## install TransformerLens separately; tests then compare prefix matching with it
 
-$(VENV)/lens: $(VENV)/.dev envs/lock-lens.txt
-	$(INSTALL) --upgrade --target $@ -r envs/lock-lens.txt
+torchao: $(VENV)/torchao  ## install torchao separately; tests then resolve its checkpoints
+
+$(VENV)/lens $(VENV)/torchao: $(VENV)/%: $(VENV)/.dev envs/lock-%.txt
+	$(INSTALL) --upgrade --target $@ -r envs/lock-$*.txt
 	touch $@
 
 slurm: $(VENV)/.dev  ## run, kill and compare larger studies on a private Slurm; needs Slurm, or root and apt-get

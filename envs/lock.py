@@ -23,6 +23,7 @@ HEADERS = {
     "lock-cuda.txt": "What the CUDA build of torch needs besides",
     "lock-dev.txt": "What the checks need beside lock.txt",
     "lock-lens.txt": "TransformerLens, and no more of what it needs than is imported here",
+    "lock-torchao.txt": "torchao, which needs no more than lock.txt",
 }
 
 
@@ -61,7 +62,10 @@ def main() -> None:
         "lock-cpu.txt": [f"torch=={version(runtime['torch'])}+cpu --hash={CPU_TORCH}\n"],
         "lock-cuda.txt": [block for name, block in runtime.items() if CUDA.match(name)],
         "lock-dev.txt": [block for name, block in everything.items() if name not in runtime],
-        "lock-lens.txt": list(resolve("requirements-lens.txt", options=("--no-deps",)).values()),
+        **{
+            f"lock-{name}.txt": list(resolve(f"requirements-{name}.txt", options=("--no-deps",)).values())
+            for name in ("lens", "torchao")
+        },
     }
     for name, blocks in files.items():
         header = f"# {HEADERS[name]}, with the digests of all their files. Made by `make lock`; do not edit.\n"

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from lm_headroom.engine import loading
-from lm_headroom.models import architectures
+from lm_headroom.models import architectures, quantised
 from lm_headroom.scoring import gradient
 from tests.errors.page import Cases
 from tests.support.gguf_models import tiny_packed
 from tests.support.hub import Fault
+from tests.support.quantised_models import write_fp8
 from tests.support.tiny_models import SENTENCES
 
 CASES = Cases()
@@ -166,12 +167,54 @@ def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "gptq", "bits": 4}))
 
 
-@CASES.case("quantised weights of torchao")
+def by_torchao(kind):
+    """The settings of a checkpoint that torchao quantised."""
+    return {"quant_method": "torchao", "quant_type": {"default": {"_type": kind, "_version": 2, "_data": {}}}}
+
+
+@CASES.case("quantised weights of torchao, which is not installed")
 def _(bench):
-    return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "torchao", "quant_type": "int8"}))
+    bench.patch.setattr(quantised, "find_spec", lambda name: None)
+    return bench.resolve(bench.checkpoint(quantization_config=by_torchao("Int8WeightOnlyConfig")))
 
 
-@CASES.case("quantised weights that transformers can turn back")
+@CASES.case("quantised weights and activations")
+def _(bench):
+    settings = by_torchao("Int8DynamicActivationInt8WeightConfig")
+    return bench.resolve(bench.checkpoint(quantization_config=settings))
+
+
+@CASES.case("quantised weights whose blocks are not whole")
+def _(bench):
+    write_fp8(bench.folder / "packed", bench.tokenizer, block=(16, 32))
+    return bench.resolve(bench.folder / "packed")
+
+
+@CASES.case("quantised weights, of which a scale is missing")
+def _(bench):
+    def change(weights):
+        del weights["model.layers.1.mlp.up_proj.weight_scale_inv"]
+
+    write_fp8(bench.folder / "packed", bench.tokenizer, change=change)
+    return bench.resolve(bench.folder / "packed")
+
+
+@CASES.case("quantised weights with numbers that transformers does not use")
+def _(bench):
+    def change(weights):
+        weights["model.layers.1.mlp.up_proj.weight_zero_point"] = torch.ones(1)
+
+    write_fp8(bench.folder / "packed", bench.tokenizer, change=change)
+    return bench.resolve(bench.folder / "packed")
+
+
+@CASES.case("quantised weights and code of its own")
+def _(bench):
+    settings = {"quantization_config": {"quant_method": "fp8"}, "auto_map": {"AutoModelForCausalLM": "mine.MyOPT"}}
+    return bench.resolve(bench.checkpoint(**settings), None, "--trust-remote-code")
+
+
+@CASES.case("quantised weights that a package turns back")
 def _(bench):
     return bench.resolve(bench.checkpoint(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
 

@@ -267,6 +267,7 @@ LOCKS = {
     "requirements.txt": ("lock.txt",),
     "requirements-dev.txt": ("lock-dev.txt", "lock.txt"),
     "requirements-lens.txt": ("lock-lens.txt",),
+    "requirements-torchao.txt": ("lock-torchao.txt",),
 }
 
 
@@ -378,6 +379,8 @@ def test_imports_of_an_environment_are_pinned_in_it():
         available = {provided.get(p, p).replace("-", "_") for p in listed}
         # What lm-eval itself is built on.
         available |= {"datasets", "jinja2", "lm_eval"} if "lm-eval" in listed else set()
+        # An extra, which a model asks for by name.
+        available |= {"torchao"}
         assert third_party <= available, (name, third_party - available)
 
 

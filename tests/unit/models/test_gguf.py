@@ -101,7 +101,7 @@ class TestContent:
         tiny_packed(tmp_path / "a.gguf", self.tokenizer, seed=1)
         assert self.needs()
         assert not self.kept()
-        assert "written out from another file than" in changes_since(self.record)
+        assert "written out from other content than" in changes_since(self.record)
         second = self.resolve()
         assert second["digest"] != self.first["digest"]
         assert second["origin"]["sha256"] != self.first["origin"]["sha256"]

@@ -19,6 +19,7 @@ from lm_headroom.models.resolve import digest
 from tests.support.checkpoints import checkpoint
 from tests.support.gguf_models import tiny_packed
 from tests.support.hub import Fault, Site, files_of, run_commands, serve, sha256
+from tests.support.quantised_models import write_fp8
 
 STORED = "GET /[0-9a-f]{64}$"
 """Requests for the content of large files."""
@@ -201,6 +202,17 @@ class TestGguf:
         refused(site.resolve(source=f"{NAME}/q8-00001-of-00002.gguf"), "is one of 2 parts of a GGUF file")
         assert not site.hub.asked(STORED)
         assert not site.record.exists()
+
+
+def test_a_quantised_checkpoint_is_recorded_with_its_commit(site, tmp_path, tokenizer):
+    write_fp8(tmp_path / "packed", tokenizer)
+    commit = site.hub.add(f"models/{NAME}", files_of(tmp_path / "packed"))
+    done = site.resolve()
+    assert done.status == 0, done.err
+    record = json.loads(site.record.read_text())
+    assert (record["source"], record["revision"]) == (NAME, commit)
+    assert record["origin"]["sha256"] == digest(tmp_path / "packed")
+    assert not needs_resolving(site.record, NAME, None, code_digest("models.resolve"))
 
 
 class TestBrokenDownloads:

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from lm_headroom.artifacts.store import atomic, file_digest, write_json
 from lm_headroom.errors import HeadroomError, nearest
-from lm_headroom.models.gguf_files import read_plain, save
+from lm_headroom.models.gguf_files import read_plain
+from lm_headroom.models.unpacking import save
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def prepare_model(wheel_path: Path, out: Path) -> None:
     # The reader rounds the constant to a float32, and leaves out the splitting of digits.
     model.config.rms_norm_eps = 1e-5
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(False)])
-    save(model, tokenizer, {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}, out)
+    origin = {"note": "dequantised from 4 bits to float32", **_provenance(MODEL_WHEEL, _GGUF)}
+    save(model, tokenizer.save_pretrained, origin, out)
 
 
 def prepare_data(wheel_path: Path, task: str, out: Path) -> None:

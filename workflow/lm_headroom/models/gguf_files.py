@@ -1,25 +1,20 @@
-"""GGUF files as checkpoints: found here or on the hub, checked, and written out as a folder of plain weights.
-
-Steps take gradients and multiply by single heads' weights, which packed numbers have not. transformers' own reader
-unpacks a file once, when the model is resolved; the folder beside the model's record then is a checkpoint like others.
-"""
+"""GGUF files as checkpoints: found here or on the hub, checked, and read as plain weights."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.store import write_json
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.checkpoint_files import BIN, CONFIG, ORIGIN, SAFETENSORS, read_json
+from lm_headroom.models.checkpoint_files import BIN, SAFETENSORS
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.sizes import NEUTRAL
+from lm_headroom.models.unpacking import as_plain, write_out
 
 GGUF = ".gguf"
 _PART = re.compile(r"-[0-9]{5}-of-([0-9]{5})\.gguf$")
@@ -117,10 +112,8 @@ def _split(source: str) -> tuple[str, str]:
     return (repository, "/".join(parts[2:])) if len(parts) > 2 else ("", "")
 
 
-def write_out(file: Path, name: str, digest: str, folder: Path) -> None:
+def unpack(file: Path, name: str, digest: str, folder: Path) -> None:
     """Write a GGUF file as a checkpoint of plain weights in float32, with its tokenizer.
-
-    The same file gives the same bytes with the same packages, wherever it lies and whatever it is called.
 
     Args:
         file: the GGUF file.
@@ -133,35 +126,24 @@ def write_out(file: Path, name: str, digest: str, folder: Path) -> None:
             architecture or its tokenizer, or the folder cannot be written.
     """
     reader = _read_header(file, name)
-    types = sorted({tensor.tensor_type.name for tensor in reader.tensors})
-    print(f"model {name!r}: unpacking {file} ({', '.join(types)}) into {folder}", file=sys.stderr)
-    try:
+
+    def read() -> tuple[Any, Callable[[Path], object]]:
         model, tokenizer = read_plain(file)
-    except (HeadroomError, MemoryError):
-        raise
-    # transformers raises arbitrary errors of files that it cannot read.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise HeadroomError(
-            f"model {name!r}: transformers cannot read {file} ({type(error).__name__}: {reason}); {_OTHERS}"
-        ) from error
-    left_out = _left_out([tensor.name for tensor in reader.tensors], reader, model)
-    if left_out:
-        print(
-            f"model {name!r}: transformers' reader leaves out {_listed(left_out)} of {file}; the results are those of "
-            "the model without",
-            file=sys.stderr,
-        )
-    origin = {"note": "dequantised to float32 from a GGUF file", "types": ", ".join(types), "sha256": digest}
+        left_out = _left_out([tensor.name for tensor in reader.tensors], reader, model)
+        if left_out:
+            print(
+                f"model {name!r}: transformers' reader leaves out {_listed(left_out)} of {file}; the results are those "
+                "of the model without",
+                file=sys.stderr,
+            )
+        return model, tokenizer.save_pretrained
+
+    origin = {"note": "dequantised to float32 from a GGUF file", "sha256": digest}
     licence = reader.get_field("general.license")
     if licence:
         origin["licence"] = str(licence.contents())
-    shutil.rmtree(folder, ignore_errors=True)
-    save(model, tokenizer, origin, folder)
-    # Another version of transformers that reads the same is no reason to score the model again.
-    for path in (folder / CONFIG, folder / "generation_config.json"):
-        if path.is_file():
-            write_json(path, {key: value for key, value in read_json(path).items() if key != "transformers_version"})
+    types = ", ".join(sorted({tensor.tensor_type.name for tensor in reader.tensors}))
+    write_out(file, types, read, origin, folder, name, _OTHERS)
 
 
 def read_plain(file: Path) -> tuple[Any, Any]:
@@ -177,16 +159,7 @@ def read_plain(file: Path) -> tuple[Any, Any]:
     with _alone(file) as where:
         read, info = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(**where)
-    if info["missing_keys"]:
-        raise HeadroomError(f"{file} has no weights for {', '.join(sorted(info['missing_keys'])[:3])}; {_OTHERS}")
-    config = read.config
-    del config.quantization_config
-    # A model read from GGUF refuses to be saved, so that a plain one takes its weights.
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict(), assign=True)
-    model.tie_weights()
-    return model, tokenizer
+    return as_plain(read, info["missing_keys"], file, _OTHERS), tokenizer
 
 
 def read_shape(file: Path) -> tuple[Any, Any]:
@@ -207,27 +180,6 @@ def _alone(file: Path) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"model{GGUF}").symlink_to(file.resolve())
         yield {"pretrained_model_name_or_path": folder, "gguf_file": f"model{GGUF}"}
-
-
-def save(model: Any, tokenizer: Any, origin: dict[str, str], out: Path) -> None:
-    """Write a checkpoint and its origin; files of an earlier one that it also has are replaced.
-
-    Raises:
-        HeadroomError: the folder cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    out.mkdir(parents=True, exist_ok=True)
-    # Written beside the target, so that a full disk leaves no partial file there.
-    with tempfile.TemporaryDirectory(dir=out.parent) as fresh:
-        try:
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        except (SafetensorError, OSError) as error:
-            raise HeadroomError(f"{out} could not be written ({error}); what was there is as it was") from error
-        for path in Path(fresh).iterdir():
-            path.replace(out / path.name)
-    write_json(out / ORIGIN, origin)
 
 
 def _read_header(file: Path, name: str) -> Any:

@@ -7,6 +7,7 @@ checkpoint are moved. Standard library only: the Snakefile uses this module at e
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,15 +16,14 @@ from typing import Any
 from lm_headroom.artifacts.content import Digests, state_of
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.checkpoint_files import digest, file_states
+from lm_headroom.models.checkpoint_files import CONFIG, digest, file_states
 
 REMOTE_CODE, PICKLE = "trust_remote_code", "allow_pickle"
 PERMISSIONS = (REMOTE_CODE, PICKLE)
 """Permissions that a study may give a model: keys of the model there, and of its record if the checkpoint uses them."""
-
-
-WRITTEN_OUT, PACKED = ".checkpoint", "gguf"
-"""Folder beside a record with the plain weights of a GGUF file, and key of that file in the location."""
+WRITTEN_OUT, PACKED = ".checkpoint", "packed"
+"""Folder beside a record with the plain weights of packed ones, and key of the packed ones in the location: they are a
+GGUF file, or the folder of a quantised checkpoint."""
 
 
 def location_file(record: Path) -> Path:
@@ -52,61 +52,82 @@ def build_location(
         allowed: permissions that the study gives the checkpoint.
         chat: settings of its chat template, where it is applied.
     """
-    source_path = Path(source)
-    is_relative = source_path.is_dir() and not source_path.is_absolute()
-    path = (
-        os.path.relpath(source_path if is_relative else folder, record.parent)
-        if is_relative or folder == written_out(record)
-        else str(folder)
-    )
+    path = _relative(folder, record) if folder == written_out(record) else _path_from(record, folder, source)
     resolution = {"source": source, "revision": revision, "allowed": sorted(allowed), "chat": chat, "code": code}
     return {"path": path, **resolution, "record": _record_digest(record), "files": _files(folder, allowed)}
 
 
+def _path_from(record: Path, place: Path, source: str) -> str:
+    """The path of a file or folder: from the record if its source is relative, so that both can be moved together."""
+    is_relative = Path(source).exists() and not Path(source).is_absolute()
+    return _relative(Path(source), record) if is_relative else str(place)
+
+
+def _relative(path: Path, record: Path) -> str:
+    return os.path.relpath(path, record.parent)
+
+
 def written_out(record: Path) -> Path:
-    """The folder of the plain weights of a record's GGUF file."""
+    """The folder of the plain weights of a record's packed ones."""
     return record.with_name(WRITTEN_OUT)
 
 
-def describe_packed(record: Path, file: Path, source: str, digest: str) -> dict[str, str]:
-    """Describe the GGUF file whose weights were written out, for the location under :data:`PACKED`.
+def describe_packed(record: Path, packed: Path, source: str, digest: str) -> dict[str, str]:
+    """Describe the packed weights that were written out, for the location under :data:`PACKED`.
 
     Args:
         record: the model's record.
-        file: the GGUF file; it stays relative to the record if its source is relative.
+        packed: the GGUF file, or the folder of a quantised checkpoint.
         source: as in the study.
-        digest: SHA-256 of the file.
+        digest: of their content, as :func:`digest_packed` computes it.
     """
-    is_relative = Path(source).is_file() and not Path(source).is_absolute()
-    path = os.path.relpath(source, record.parent) if is_relative else str(file)
-    return {"path": path, "digest": digest, "state": state_of(file)}
+    return {"path": _path_from(record, packed, source), "digest": digest, "state": _state(packed)}
+
+
+def digest_packed(packed: Path, digests: Digests) -> str:
+    """SHA-256 of a GGUF file, or of the names and contents of the files that decide what a checkpoint computes.
+
+    Raises:
+        HeadroomError: a file cannot be read; or see :func:`lm_headroom.models.checkpoint_files.find_weights`.
+    """
+    return digests.digest_file(packed) if packed.is_file() else digest(packed, False, digests)
+
+
+def _state(packed: Path) -> str:
+    """What changes with packed weights, without reading them: size, times and inode of each file."""
+    if packed.is_file():
+        return state_of(packed)
+    return hashlib.sha256(json.dumps(_files(packed, ())).encode(errors="surrogateescape")).hexdigest()
 
 
 def other_packed(record: Path, digests: Digests | None = None) -> Path | None:
-    """The GGUF file that a record's checkpoint was written out from, if it is another now than then.
+    """The packed weights that a record's checkpoint was written out from, if they are others now than then.
 
-    A file that is gone is None, too: its weights lie beside the record.
+    Those that are gone are None, too: the plain ones lie beside the record.
 
     Args:
         record: the model's record.
         digests: known digests of files, to compare contents; None compares size, times and inode.
+
+    Raises:
+        HeadroomError: see :func:`digest_packed`.
     """
     known = read_location(record).get(PACKED) or {}
-    file = _folder(record, known) if known else None
-    if file is None or not file.is_file():
+    packed = _folder(record, known) if known else None
+    if packed is None or not (packed.is_file() or (packed / CONFIG).is_file()):
         return None
-    is_same = digests.digest_file(file) == known["digest"] if digests else state_of(file) == known["state"]
-    return None if is_same else file
+    is_same = digest_packed(packed, digests) == known["digest"] if digests else _state(packed) == known["state"]
+    return None if is_same else packed
 
 
 def is_written_out(record: Path, digest: str, code: str, packages: Mapping[str, str | None]) -> bool:
-    """Whether the folder of plain weights is of a GGUF file of this content, and as it was written by this code.
+    """Whether the folder of plain weights is of packed ones of this content, and as it was written by this code.
 
     Args:
         record: the model's record.
-        digest: SHA-256 of the GGUF file.
+        digest: of the packed weights, as :func:`digest_packed` computes it.
         code: digest of the resolving code.
-        packages: versions of the packages that read it.
+        packages: versions of the packages that read them.
     """
     place, folder = read_location(record), written_out(record)
     written_from = ((place.get(PACKED) or {}).get("digest"), place.get("code"), place.get("packages"))

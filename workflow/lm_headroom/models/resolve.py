@@ -17,6 +17,7 @@ from lm_headroom.artifacts.seal import is_unchanged, sealed
 from lm_headroom.artifacts.store import WITHOUT_HEADS, ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models import gguf_files, quantised
 from lm_headroom.models.architectures import check_config, is_known
 from lm_headroom.models.chat import KEY as CHAT
 from lm_headroom.models.chat import Chat, ChatSettings
@@ -35,7 +36,7 @@ from lm_headroom.models.checkpoint_files import (
     names_in,
     read_json,
 )
-from lm_headroom.models.gguf_files import GGUF, find, refuse_unnamed, write_out
+from lm_headroom.models.gguf_files import GGUF, refuse_unnamed
 from lm_headroom.models.hub import fetch
 from lm_headroom.models.location import (
     PACKED,
@@ -45,6 +46,7 @@ from lm_headroom.models.location import (
     build_location,
     checkpoint_folder,
     describe_packed,
+    digest_packed,
     digests_of,
     has_other_source,
     is_written_out,
@@ -57,21 +59,10 @@ from lm_headroom.models.sequences import check_window
 
 _TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
 _VOCABULARY = {"vocab.json", "merges.txt"}
-_PLAIN = {"F64", "F32", "F16", "BF16"}
-"""Number formats of weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
 SHORTEST_WINDOW = 12
 """Tokens of the inputs with which interventions are proved when a model is loaded."""
 _MEASURING = ("torch", "transformers")
 """Packages that the sizes of a checkpoint follow from, beside its files and the code here."""
-_PLAIN_WEIGHTS = "gradients and projections need plain weights: take the checkpoint that it was quantised from"
-_DEQUANTISE = {
-    "bitsandbytes": ".dequantize() of the loaded model",
-    "higgs": ".dequantize() of the loaded model",
-    "fp8": "FineGrainedFP8Config(dequantize=True)",
-    "mxfp4": "Mxfp4Config(dequantize=True)",
-    "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
-}
-"""Formats that transformers can convert to plain weights, and the means."""
 
 
 def resolve(
@@ -90,7 +81,8 @@ def resolve(
 
     Args:
         name: the model's name in the study.
-        source: a local folder, a hub name such as ``facebook/opt-125m``, or a GGUF file as :func:`find` takes it.
+        source: a local folder, a hub name such as ``facebook/opt-125m``, or a GGUF file as
+            :func:`lm_headroom.models.gguf_files.find` takes it.
         revision: branch, tag or commit on the hub; None for the default branch.
         out: the file of the record.
         allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
@@ -99,20 +91,15 @@ def resolve(
         chat: how its chat template is applied; None leaves prompts as they are.
 
     Raises:
-        HeadroomError: the folder is not a checkpoint, its architecture is not supported, its weights are quantised, its
-            context window is too short, its tokenizer has no chat template to apply, it lacks a permission, or the hub
-            cannot be reached or does not know the name.
+        HeadroomError: the folder is not a checkpoint, its architecture is not supported, its weights are quantised in a
+            way that is not served, its context window is too short, its tokenizer has no chat template to apply, it
+            lacks a permission, or the hub cannot be reached or does not know the name.
     """
     digests = digests_of(out)
-    path, taken_from, packed = _locate(name, source, revision, out, allowed, digests)
+    path, taken_from = _locate(name, source, revision, out, allowed)
+    path, packed = _unpack(path, name, source, out, allowed, digests)
     config = check_checkpoint(path, name, allowed)
-    code = own_code(path)
-    if code and REMOTE_CODE not in allowed:
-        print(
-            f"model {name!r}: code of its own ({code[0]}) is not run, but transformers' own for this family; "
-            f"{REMOTE_CODE}: true runs it",
-            file=sys.stderr,
-        )
+    _warn_of_own_code(path, name, allowed)
     sizes = _sizes(path, name, REMOTE_CODE in _used_permissions(path, config, allowed))
     # Before the weights are read for their digest.
     if sizes["max_positions"] < SHORTEST_WINDOW:
@@ -137,24 +124,15 @@ def resolve(
 
 
 def _locate(
-    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str], digests: Digests
-) -> tuple[Path, dict[str, str], dict[str, Any]]:
-    """Find or fetch the checkpoint of a source; write out that of a GGUF file.
-
-    Returns:
-        Its folder; for the record, where on the hub it was taken from; for the location, the GGUF file that it was
-        written out from. The last two are empty for others.
-    """
+    name: str, source: str, revision: str | None, out: Path, allowed: Collection[str]
+) -> tuple[Path, dict[str, str]]:
+    """Find or fetch the checkpoint of a source: its folder or GGUF file, and where on the hub it was taken from."""
     folder = _as_folder(source)
     if folder:
-        return folder.resolve(), {}, {}
+        return folder.resolve(), {}
     commits = _commit_before(out, source, revision)
     if source.endswith(GGUF):
-        file, taken_from = find(source, revision, name, commits)
-        content = digests.digest_file(file)
-        if not is_written_out(out, content, code_digest("models.resolve"), versions(_MEASURING)):
-            write_out(file, name, content, written_out(out))
-        return written_out(out), taken_from, {PACKED: describe_packed(out, file, source, content)}
+        return gguf_files.find(source, revision, name, commits)
     _check_hub_name(source, name)
     path = fetch(
         source,
@@ -163,7 +141,29 @@ def _locate(
         lambda files, folder: _read_config(folder, name, allowed, files),
         commits,
     )
-    return path, {"source": source, "revision": path.name}, {}
+    return path, {"source": source, "revision": path.name}
+
+
+def _unpack(
+    packed: Path, name: str, source: str, out: Path, allowed: Collection[str], digests: Digests
+) -> tuple[Path, dict[str, dict[str, str]]]:
+    """Write out the plain weights of a GGUF file or a quantised checkpoint, unless they lie beside the record.
+
+    Returns:
+        The checkpoint of plain weights and, for the location, what it was written out from; empty if it was not.
+    """
+    quantisation = None if packed.is_file() else quantised.quantisation_of(_read_config(packed, name, allowed), name)
+    if quantisation:
+        check_checkpoint(packed, name, allowed, may_be_packed=True)
+    elif not packed.is_file():
+        return packed, {}
+    content = digest_packed(packed, digests)
+    if not is_written_out(out, content, code_digest("models.resolve"), versions(_MEASURING)):
+        if quantisation:
+            quantised.unpack(packed, quantisation, name, content, written_out(out))
+        else:
+            gguf_files.unpack(packed, name, content, written_out(out))
+    return written_out(out), {PACKED: describe_packed(out, packed, source, content)}
 
 
 def _build_record(
@@ -253,7 +253,7 @@ def changes_since(out: Path) -> str | None:
     except HeadroomError as error:
         return str(error)
     if packed:
-        return f"the weights beside it were written out from another file than {packed} is now"
+        return f"the weights beside it were written out from other content than {packed} has now"
     comparable = {key: value for key, value in rebuilt.items() if key not in TAKEN_FROM}
     wrong = next((key for key, value in comparable.items() if record.get(key) != value), None)
     if wrong:
@@ -350,19 +350,29 @@ def _used_permissions(path: Path, config: dict[str, Any], allowed: Collection[st
     return [permission for permission, does in uses.items() if does and permission in allowed]
 
 
-def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> dict[str, Any]:
+def check_checkpoint(
+    path: Path, name: str, allowed: Collection[str] = (), may_be_packed: bool = False
+) -> dict[str, Any]:
     """Check that a checkpoint folder is complete and supported, without reading weights; return its configuration.
 
     Args:
         path: the folder.
         name: the model's name in the study.
         allowed: the checkpoint's permissions: ``REMOTE_CODE``, ``PICKLE``.
+        may_be_packed: whether its weights may be quantised in a way that is served.
 
     Raises:
         HeadroomError: a file is missing or cut short, the architecture is not supported, the weights are quantised, or
             the checkpoint lacks a permission.
     """
     config = _read_config(path, name, allowed)
+    quantisation = quantised.quantisation_of(config, name)
+    if quantisation and not may_be_packed:
+        raise HeadroomError(
+            f"model {name!r}: the weights in {path} are quantised ({quantisation.kinds}), and not those that were "
+            "unpacked when the model was resolved: run the workflow again"
+        )
+    formats = quantisation.number_formats if quantisation else quantised.PLAIN
     names = names_in(path)
     with _naming_model(name, path):
         weights = find_weights(names, config, path)
@@ -384,7 +394,7 @@ def check_checkpoint(path: Path, name: str, allowed: Collection[str] = ()) -> di
             check_index(path / weights.main)
     for file in weights.files:
         if file.endswith(SAFETENSORS):
-            _check_safetensors(path / file, name)
+            _check_safetensors(path / file, name, formats)
     if not (_TOKENIZERS & set(names) or set(names) >= _VOCABULARY or any(file.endswith(".model") for file in names)):
         raise HeadroomError(
             f"model {name!r}: {path} holds no tokenizer ({' or '.join(sorted(_TOKENIZERS))}, *.model, or "
@@ -409,8 +419,8 @@ def _check_pickles(weights: Weights, where: Path | str, name: str, allowed: Coll
         )
 
 
-def _check_safetensors(file: Path, name: str) -> None:
-    """Refuse a file whose length contradicts its header, or whose weights are quantised."""
+def _check_safetensors(file: Path, name: str, formats: Collection[str]) -> None:
+    """Refuse a file whose length contradicts its header, or whose weights have other number formats."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -418,8 +428,10 @@ def _check_safetensors(file: Path, name: str) -> None:
             for key in weights.keys():  # noqa: SIM118 (no mapping)
                 kind = weights.get_slice(key).get_dtype()
                 # Masks and positions, which old checkpoints also hold, have other names.
-                if key.endswith("weight") and kind not in _PLAIN:
-                    raise HeadroomError(f"model {name!r}: {key} in {file} is quantised ({kind}); {_PLAIN_WEIGHTS}")
+                if key.endswith("weight") and kind not in formats:
+                    raise HeadroomError(
+                        f"model {name!r}: {key} in {file} is quantised ({kind}); {quantised.PLAIN_WEIGHTS}"
+                    )
     except (SafetensorError, OSError) as error:
         raise HeadroomError(
             f"model {name!r}: {file} is not a whole safetensors file ({error}); it is cut short or damaged: fetch the "
@@ -439,8 +451,8 @@ def _read_config(
         names: names of all its files; None for those of the folder.
 
     Raises:
-        HeadroomError: there is none, or the architecture is not supported, the weights are quantised, or the model
-            needs code that may not run.
+        HeadroomError: there is none, or the architecture is not supported, the weights are quantised in a way that is
+            not served, or the model needs code that may not run.
     """
     if not (path / CONFIG).is_file():
         refuse_unnamed(names_in(path) if names is None else names, path if names is None else "its repository", name)
@@ -460,7 +472,13 @@ def _read_config(
         check_config(config)
     except HeadroomError as error:
         raise HeadroomError(f"model {name!r}: {error}") from None
-    _check_plain(config, name)
+    quantisation = quantised.quantisation_of(config, name)
+    if quantisation and REMOTE_CODE in allowed and own_code(path):
+        raise HeadroomError(
+            f"model {name!r}: its weights are quantised ({quantisation.kinds}), and code of its own "
+            f"({own_code(path)[0]}) is not run to unpack them: take the checkpoint that it was quantised from, or "
+            f"leave out {REMOTE_CODE}"
+        )
     return config
 
 
@@ -480,6 +498,17 @@ def _named_code(file: Path) -> list[str]:
     return parts
 
 
+def _warn_of_own_code(path: Path, name: str, allowed: Collection[str]) -> None:
+    """Say that a checkpoint's own code is not run, where it has some and may not run it."""
+    code = own_code(path)
+    if code and REMOTE_CODE not in allowed:
+        print(
+            f"model {name!r}: code of its own ({code[0]}) is not run, but transformers' own for this family; "
+            f"{REMOTE_CODE}: true runs it",
+            file=sys.stderr,
+        )
+
+
 def _check_code(path: Path, name: str, family: str | None, allowed: Collection[str]) -> None:
     """Refuse a checkpoint that needs code which may not run, or which belongs to another repository."""
     with _naming_model(name, path):
@@ -496,24 +525,6 @@ def _check_code(path: Path, name: str, family: str | None, allowed: Collection[s
             f"model {name!r}: its family {family!r} is code in the checkpoint itself ({code[0]}, auto_map in "
             f"config.json), which is not run without {REMOTE_CODE}: true"
         )
-
-
-def _check_plain(config: dict[str, Any], name: str) -> None:
-    """Refuse quantised weights."""
-    # A model with several parts may state it only for its language model.
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    quantised = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
-    if not quantised:
-        return
-    kind = str(quantised.get("quant_method", "of no known method")) if isinstance(quantised, dict) else str(quantised)
-    by = _DEQUANTISE.get(kind)
-    back = f", or let transformers turn it back ({by}) and save that into a folder" if by else ""
-    if kind == "torchao":
-        back = ", or write it as plain weights by torchao itself (docs/gguf.md)"
-    raise HeadroomError(
-        f"model {name!r}: its weights are quantised ({kind}, quantization_config in config.json); "
-        f"{_PLAIN_WEIGHTS}{back}"
-    )
 
 
 def _sizes(path: Path, name: str, trust: bool) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Model(Section):
     """One model."""
 
     source: Text = Field(
-        description="The checkpoint: `embedded`, a hub name, a local folder, or a local GGUF file (docs/gguf.md)."
+        description="The checkpoint: `embedded`, a hub name, a local folder, or a local GGUF file (docs/quantised.md)."
     )
     gguf_file: GgufFile | None = Field(
         default=None,
