@@ -22,14 +22,22 @@ class Case:
     Attributes:
         family: transformers' model type.
         settings: of its configuration, beside special tokens and vocabulary.
-        heads, groups, width: query heads, key-value heads, and how wide they are.
+        heads, groups, width: query heads, key-value heads, and how wide they are; of each layer where these differ.
     """
 
     family: str
     settings: dict[str, Any] = field(default_factory=dict)
     heads: int = HEADS
-    groups: int = HEADS
-    width: int = WIDTH
+    groups: int | tuple[int, ...] = HEADS
+    width: int | tuple[int, ...] = WIDTH
+
+    def width_of(self, layer: int) -> int:
+        """How wide the heads of a layer are."""
+        return self.width if isinstance(self.width, int) else self.width[layer]
+
+    def groups_of(self, layer: int) -> int:
+        """Key-value heads of a layer."""
+        return self.groups if isinstance(self.groups, int) else self.groups[layer]
 
 
 class Places(NamedTuple):
@@ -70,6 +78,13 @@ _SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_atte
 _NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}
 _EYES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8}
 _EYES |= {"patch_size": 4}
+# A layer with narrow heads, and two with wide ones, the last of which reads the keys and values of the one before.
+_GEMMA4 = _GEMMA | {
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"], "sliding_window": NARROW,
+    "global_head_dim": 16,
+}  # fmt: skip
+_PER_LAYER = {"hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": VOCABULARY}
+_WITHOUT = {"hidden_size_per_layer_input": 0}
 _CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 
 CASES = {
@@ -101,6 +116,19 @@ CASES = {
         },
         groups=2,
         width=8,
+    ),
+    "gemma4_text": Case(
+        "gemma4_text",
+        _GEMMA4 | _PER_LAYER | {"num_kv_shared_layers": 1, "use_double_wide_mlp": True, "final_logit_softcapping": 3.0},
+        groups=2,
+        width=(8, 16, 16),
+    ),
+    # Its keys are its values, too, in layers with wide heads.
+    "gemma4_text-dense": Case(
+        "gemma4_text",
+        _GEMMA4 | _WITHOUT | {"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+        groups=(2, 1, 1),
+        width=(8, 16, 16),
     ),
     "stablelm": Case("stablelm", _STABLE | {"use_qkv_bias": True}, groups=2),
     "stablelm-parallel": Case("stablelm", _STABLE | {"use_parallel_residual": True, "qk_layernorm": True}, groups=2),

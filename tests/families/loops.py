@@ -17,15 +17,16 @@ def rows_first(linear: Any) -> Any:
     return linear.weight.T if type(linear).__name__ == "Conv1D" else linear.weight
 
 
-def part(case: Case, head: int) -> slice:
+def part(case: Case, layer: int, head: int) -> slice:
     """A head's place among the inputs of the output projection."""
-    return slice(head * case.width, (head + 1) * case.width)
+    width = case.width_of(layer)
+    return slice(head * width, (head + 1) * width)
 
 
 def close(model: Any, case: Case, pruned: Sequence[tuple[int, int]]) -> Any:
     """The model with heads' columns of the output projection zeroed."""
     for layer, head in pruned:
-        rows_first(output_projections(model)[layer])[:, part(case, head)] = 0
+        rows_first(output_projections(model)[layer])[:, part(case, layer, head)] = 0
     return model
 
 
@@ -77,7 +78,7 @@ def replaced(
             entering = inputs[0].clone()
             rows = by[0][layer][[p % len(by[0][layer]) for p in range(entering.shape[-2])]]
             for head in (head for at, head in heads if at == layer):
-                entering[..., part(case, head)] = rows[:, part(case, head)]
+                entering[..., part(case, layer, head)] = rows[:, part(case, layer, head)]
             return (entering,)
 
         return hook
@@ -120,7 +121,7 @@ def importance(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[A
         loss.backward()
         for layer in range(len(handles)):
             for head in range(case.heads):
-                a, g = (x[0, :, part(case, head)] for x in (caught[layer].detach(), caught[layer].grad))
+                a, g = (x[0, :, part(case, layer, head)] for x in (caught[layer].detach(), caught[layer].grad))
                 scores[number, layer, head] = sum(abs(float(a[t] @ g[t])) for t in range(len(a)))
     for handle in handles:
         handle.remove()
@@ -148,7 +149,7 @@ def written(model: Any, case: Case, documents: Sequence[Any]) -> np.ndarray[Any,
         model(input_ids=torch.tensor([document.sequences[0].tokens[:-1]]), use_cache=False)
         for layer, module in enumerate(projections):
             for head in range(case.heads):
-                here = part(case, head)
+                here = part(case, layer, head)
                 parts = caught[layer][:, here] @ rows_first(module)[:, here].T
                 totals[number, layer, head] = float((parts * factors.get(layer, 1)).norm(dim=-1).sum())
     for handle in handles:
@@ -252,8 +253,8 @@ def copying(
     scores = np.zeros((len(projections), case.heads))
     for layer, projection in enumerate(projections):
         for head in range(case.heads):
-            weight = rows_first(projection)[:, part(case, head)]
-            written = outputs[layer][:, part(case, head)] @ weight.T
+            weight = rows_first(projection)[:, part(case, layer, head)]
+            written = outputs[layer][:, part(case, layer, head)] @ weight.T
             if output_bias and projection.bias is not None:
                 written = written + projection.bias
             probabilities = vocabulary_logits(model, written).softmax(-1)

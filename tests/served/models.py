@@ -22,7 +22,7 @@ REASONS = {
     r"calls the attention interface \d+ times": "a layer attends more than once",
     r"has no attention, and what mixes": "a layer without attention has not one FFN and one module that mixes tokens",
     r"norms in other places": "its layers without attention have norms in other places than those with it",
-    r"layers differ in": "its layers differ in heads or their width",
+    r"layers differ in": "its layers differ in the number of query heads",
     r"packed rows differ": "it takes positions from the order of tokens, so that rows cannot be packed",
     r"more than the output embedding": "its logits are more than its output embedding",
     r"closing heads is not the same": "a norm follows its heads, so that removing one changes the others",

@@ -25,6 +25,10 @@ SIZES: dict[str, Any] = {
 """Settings of those configurations that have them."""
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16}
 _MIXED = ["full_attention", "sliding_attention", "full_attention"]
+_GEMMA4 = {
+    "sliding_window": 256, "global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True,
+    "num_kv_shared_layers": 1,
+}  # fmt: skip
 PARTICULARS: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
@@ -46,6 +50,10 @@ PARTICULARS: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 4.0}, "ffn_config": {"moe_top_k": 2}},
     "mamba2": {"num_heads": 8, "n_groups": 2, "state_size": 16},
     "zamba": {"layers_block_type": ["hybrid", "linear_attention", "hybrid"]},
+    "gemma4": {"text_config": _GEMMA4},
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified": {"text_config": _GEMMA4},
+    "gemma4_unified_text": _GEMMA4,
     "xmod": {"default_language": "en_XX"},
     "gemma3n_text": {"activation_sparsity_pattern": [0.0] * LAYERS, "num_kv_shared_layers": 0, "layer_types": _MIXED},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},

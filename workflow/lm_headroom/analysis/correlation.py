@@ -47,14 +47,15 @@ class TaskScores:
 def key_value_groups(provenance: Mapping[str, Any]) -> int:
     """Into how many groups a layer's heads fall that share keys and values, which makes their scores alike.
 
-    1 where each head has its own keys and values, or all share the same: then nothing inside a layer is grouped.
+    1 where each head has its own keys and values, or all share the same: then nothing inside a layer is grouped. Where
+    layers differ, as many as are inside the groups of all of them.
 
     Args:
         provenance: of the model's head scores. Heads of a group have successive numbers.
     """
     model = provenance.get("model") or {}
     heads, groups = model.get("heads") or 1, model.get("key_value_heads") or 1
-    return int(groups) if groups < heads else 1
+    return lcm(*(count for count in (groups if isinstance(groups, list) else [groups]) if count < heads))
 
 
 def srcc(a: Array, b: Array) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lm_headroom.engine.interventions import Layout, Replacements
 from lm_headroom.engine.loading import LoadedModel
@@ -93,7 +94,7 @@ class _Measured(Ablation):
                 )
             added = [ffns[n].value.flatten(0, -2) for n in n_layers]
             # Layers without heads have none to replace; zeros keep their place.
-            none = added[0].new_zeros(len(added[0]), shape.heads, shape.d_head)
+            none = added[0].new_zeros(len(added[0]), shape.heads, shape.widest)
             return [heads[n].value.flatten(0, -3) if n in heads else none for n in n_layers], added
 
         for batch, (heads, ffns) in batches.each(run):
@@ -116,23 +117,32 @@ class MeanAblation(_Measured):
         """One row per layer."""
         shape = self._loaded.shape
         d_model = architectures.n_outputs(next(iter(architectures.output_projections(self._loaded.skeleton).values())))
-        n_heads = shape.heads * shape.d_head
+        n_heads = shape.heads * shape.widest
         layout = {"means": ("f", (shape.layers, n_heads + d_model))}
         with self._cache.unit("-".join(self.key), [digest(*self.key)], layout) as unit:
             if not unit.complete:
                 unit.add(0, means=self._measure()[None])
             means = torch.from_numpy(unit.done[0]["means"][0])
-        heads, ffns = means[:, None, :n_heads].unflatten(-1, (shape.heads, shape.d_head)), means[:, None, n_heads:]
-        return Replacements(heads.unbind(), ffns.unbind())
+        heads = [
+            row[: shape.heads * width].unflatten(0, (shape.heads, width))[None]
+            for row, width in zip(means, map(self._width_of, range(shape.layers)), strict=True)
+        ]
+        return Replacements(heads, means[:, None, n_heads:].unbind())
+
+    def _width_of(self, layer: int) -> int:
+        """Width of a layer's heads; that of the widest where it has none, whose place zeros keep."""
+        shape = self._loaded.shape
+        return shape.d_head_of(layer) if layer in shape.attending else shape.widest
 
     def _measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Means of each layer's heads and FFN, [layer, head * d_head + d_model]."""
-        total = torch.zeros(())
+        """Means of each layer's heads and FFN, [layer, head * widest d_head + d_model], zeros behind narrow heads."""
+        total, shape = torch.zeros(()), self._loaded.shape
         for _, heads, ffns in self._activations(self._batches):
-            layers = zip(heads, ffns, strict=True)
-            total = total + torch.stack(
-                [torch.cat([a.flatten(1), f], dim=1).double().sum(dim=0).cpu() for a, f in layers]
-            )
+            layers = [
+                (functional.pad(a.flatten(1), (0, shape.heads * shape.widest - a[0].numel())), f)
+                for a, f in zip(heads, ffns, strict=True)
+            ]
+            total = total + torch.stack([torch.cat(both, dim=1).double().sum(dim=0).cpu() for both in layers])
         means: np.ndarray[Any, np.dtype[np.float64]] = (total / self._batches.columns).numpy()
         return means
 

@@ -245,7 +245,7 @@ def _silence(_: Any, arguments: tuple[Tensor, ...], open_heads: Tensor) -> tuple
 
 def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kept: Trace, opened: Tensor) -> None:
     """Check a pass restarted at the last layer, and logits computed from last hidden states."""
-    last = interventions.shape.layers - 1
+    last = interventions.shape.restart_at(interventions.shape.layers - 1)
     with interventions.restart(last, kept.inputs[last]):
         hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
@@ -253,7 +253,7 @@ def _prove_restart(model: Any, interventions: Interventions, tokens: Tensor, kep
     hidden = architectures.body(model)(input_ids=tokens, use_cache=False).last_hidden_state
     if agree(logits(model, hidden).to(opened.dtype), opened):
         raise HeadroomError(
-            f"family {model.config.model_type!r}: a pass restarted at the last layer does not give the model's logits; "
+            f"family {model.config.model_type!r}: a pass restarted at layer {last} does not give the model's logits; "
             "this model's FFNs cannot be scored here"
         )
     raise HeadroomError(
@@ -268,8 +268,9 @@ def _are_equal(first: dict[int, Tensor], second: dict[int, Tensor]) -> bool:
 
 @contextmanager
 def _streams(model: Any, trace: Trace) -> Iterator[dict[int, Tensor]]:
-    """The residual stream at the end of each layer: its output, or what a norm there takes."""
-    path = architectures.architecture_of(model).last_norm
+    """The residual stream after each layer's FFN: the layer's output, or what a norm there or the next module takes."""
+    row = architectures.architecture_of(model)
+    path = row.last_norm or row.after_ffn
     if not path:
         yield trace.outputs
         return
@@ -279,7 +280,7 @@ def _streams(model: Any, trace: Trace) -> Iterator[dict[int, Tensor]]:
         kept[layer] = arguments[0].clone()
 
     hooks = [
-        getattr(layer, path).register_forward_pre_hook(lambda _, arguments, n=number: keep(n, arguments))
+        layer.get_submodule(path).register_forward_pre_hook(lambda _, arguments, n=number: keep(n, arguments))
         for number, layer in enumerate(architectures.layers(model))
     ]
     yield kept

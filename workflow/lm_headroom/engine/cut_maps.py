@@ -80,7 +80,7 @@ def cut_map(weights: HeadRows, module: nn.Module, heads: Tensor, group: int) -> 
     goes = torch.zeros(n_outputs(module), dtype=torch.bool)
     parts = [(weights.query, closed), (weights.key, closed_groups)] if weights.separable else []
     for part, without in (*parts, (weights.value, closed_groups)):
-        if part.module is module:
+        if part is not None and part.module is module:
             goes[part.rows[without].flatten()] = True
     if not goes.any():
         return None

@@ -42,9 +42,10 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
         row, shape = architectures.architecture_of(loaded.skeleton), loaded.shape
         family = loaded.skeleton.config.model_type
         lines = [
-            f"{family}: {shape.layers} layers of {shape.heads} heads of width {shape.d_head}, "
-            f"with {shape.key_value_heads} key-value heads",
+            f"{family}: {shape.layers} layers of {shape.heads} heads of width {_numbers(shape.d_head)}, "
+            f"with {_numbers(shape.key_value_heads)} key-value heads",
             *_without_heads(shape),
+            *(f"Layer {layer} reads the keys and values of layer {source}" for layer, source in shape.shared),
             *_experts(loaded.skeleton),
             f"Seen {'in a row of our own' if family in architectures.ARCHITECTURES else 'in a pass without weights'}:",
             *(f"  {name:<26}{', '.join(parts)}" for name, parts in _parts(row) if any(parts)),
@@ -53,6 +54,10 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
             _ = loaded.interventions
             lines += [f"Proved in {dtype} with its weights:", *(f"  - {proof}" for proof in PROOFS)]
         return "\n".join(lines)
+
+
+def _numbers(numbers: int | tuple[int, ...]) -> str:
+    return str(numbers) if isinstance(numbers, int) else f"{', '.join(map(str, numbers))} (by layer)"
 
 
 def _without_heads(shape: HeadLayout) -> list[str]:
@@ -84,6 +89,7 @@ def _parts(row: Architecture) -> list[tuple[str, tuple[str, ...]]]:
         ("norms of the FFN alone", row.ffn_norms),
         ("norm after the FFN", (row.ffn_output_norm,)),
         ("norm that ends a layer", (row.last_norm,)),
+        ("what follows the FFN", (row.after_ffn,)),
         ("map before the embedding", (row.final_projection,)),
         ("soft cap of logits", (row.softcap,)),
     ]

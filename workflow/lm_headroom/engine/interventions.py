@@ -149,6 +149,13 @@ class Interventions:
     ) -> None:
         self.shape = shape
         self._weights = weights or {}
+        # Later layers read them, whichever heads of their own layer are open.
+        self._read_elsewhere = {
+            (layer, part.module)
+            for layer in {source for _, source in shape.shared}
+            for part in (self._weights[layer].key, self._weights[layer].value)
+            if part is not None
+        }
         self._returns_tuple = returns_tuple
         self._ffn_results = ffn_results
         self._norms_ffns = norms_ffns
@@ -240,7 +247,14 @@ class Interventions:
         """Begin passes at ``layer`` with ``hidden`` [batch, pos, d_model] as its input; skip the layers below.
 
         The pass must have the input ids, positions and layout of the pass that ``hidden`` comes from.
+
+        Raises:
+            HeadroomError: it or a later layer reads keys of a layer below (:meth:`HeadLayout.restart_at`).
         """
+        if self.shape.restart_at(layer) < layer:
+            raise HeadroomError(
+                f"no pass can begin at layer {layer}, as keys are read of {self.shape.restart_at(layer)}"
+            )
         self._restart = (layer, hidden)
         try:
             yield
@@ -386,6 +400,8 @@ class Interventions:
 
         If all heads of the layer are pruned, only the last projection gives its bias.
         """
+        if (layer, module) in self._read_elsewhere:
+            return forward(x)
         replaced = last and self._replacements is not None
         if not self._is_empty(layer) or replaced:
             x = self._entering(layer, x) if last else x
@@ -393,7 +409,7 @@ class Interventions:
             if some is None or replaced or layer not in self._weights:
                 return forward(x)
             if (layer, module) not in self._cut:
-                self._cut[layer, module] = cut_map(self._weights[layer], module, some, self.shape.group)
+                self._cut[layer, module] = cut_map(self._weights[layer], module, some, self.shape.group_of(layer))
             left = self._cut[layer, module]
             return forward(x) if left is None else left(x)
         if last:

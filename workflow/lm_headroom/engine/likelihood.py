@@ -407,7 +407,8 @@ def _keep(unit: WorkUnit, results: Likelihoods, batches: Batches, batch: Batch, 
 def _predict_each(loaded: LoadedModel, batch: Batch, removals: Sequence[Removal]) -> Iterator[TokenPredictions]:
     """Predict under each removal, from the kept input of the first layer that differs from the removal before."""
     interventions, n_layers = loaded.interventions, loaded.shape.layers
-    starts = [0, *(one.first_difference(other, n_layers) for one, other in pairwise(removals))]
+    differing = (one.first_difference(other, n_layers) for one, other in pairwise(removals))
+    starts = [0, *map(loaded.shape.restart_at, differing)]
     kept: dict[int, Tensor] = {}
     for place, (start, removal) in enumerate(zip(starts, removals, strict=True)):
         later = frozenset(starts[place + 1 :]) - {0}

@@ -5,20 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lm_headroom.errors import HeadroomError
+
 
 @dataclass(frozen=True)
 class HeadLayout:
     """Head counts of a model: layers, query heads and key-value heads per layer, and d_head.
 
     Attributes:
+        key_value_heads, d_head: of each layer; a number for each layer that has heads, in order, where they differ.
         without_heads: layers that have no attention: recurrent ones, linear attention, short convolutions.
+        shared: (layer, the earlier layer whose keys and values it reads) of layers that make none of their own.
+
+    Example:
+        >>> gemma = HeadLayout(4, 8, (4, 2, 4, 2), (16, 32, 16, 32), shared=((2, 0), (3, 1)))
+        >>> gemma.d_head_of(1), gemma.group_of(1), gemma.readers_of(1), gemma.restart_at(3)
+        (32, 4, (1, 3), 0)
     """
 
     layers: int
     heads: int
-    key_value_heads: int
-    d_head: int
+    key_value_heads: int | tuple[int, ...]
+    d_head: int | tuple[int, ...]
     without_heads: tuple[int, ...] = ()
+    shared: tuple[tuple[int, int], ...] = ()
 
     @property
     def attending(self) -> tuple[int, ...]:
@@ -42,8 +52,46 @@ class HeadLayout:
 
     @property
     def group(self) -> int:
-        """Number of query heads that share a key-value head."""
-        return self.heads // self.key_value_heads
+        """Number of query heads that share a key-value head, in every layer.
+
+        Raises:
+            HeadroomError: layers differ in it.
+        """
+        groups = {self.group_of(layer) for layer in self.attending}
+        if len(groups) > 1:
+            raise HeadroomError(
+                f"layers differ in how many heads share a key-value head ({', '.join(map(str, sorted(groups)))}), so "
+                "that no even number of heads can be removed from each of them; remove heads by a ranking as it is"
+            )
+        return groups.pop()
+
+    def group_of(self, layer: int) -> int:
+        """Number of query heads of a layer that share a key-value head."""
+        return self.heads // self._of(self.key_value_heads, layer)
+
+    def d_head_of(self, layer: int) -> int:
+        """Width of the heads of a layer."""
+        return self._of(self.d_head, layer)
+
+    @property
+    def widest(self) -> int:
+        """Width of the widest heads."""
+        return self.d_head if isinstance(self.d_head, int) else max(self.d_head)
+
+    def _of(self, numbers: int | tuple[int, ...], layer: int) -> int:
+        return numbers if isinstance(numbers, int) else numbers[self.attending.index(layer)]
+
+    def readers_of(self, layer: int) -> tuple[int, ...]:
+        """A layer with keys and values of its own, and those that read them, too."""
+        return layer, *(reader for reader, source in self.shared if source == layer)
+
+    def restart_at(self, layer: int) -> int:
+        """Where a pass must begin to compute ``layer``: there, or where the keys are made that it or a later one reads.
+
+        Their inputs at that layer are those of the pass that is restarted.
+        """
+        read_before = [source for reader, source in self.shared if reader >= layer > source]
+        return min([self.restart_at(source) for source in read_before], default=layer)
 
 
 @dataclass(frozen=True)
@@ -79,6 +127,10 @@ class Architecture:
         mask: ``tensor`` if the model's mask must always be a tensor; empty if it may be None.
         returns_tuple: whether a layer returns a tuple whose first item is its hidden states.
         ffn_results: how many values an FFN returns, the first of which it adds; 0 where it returns that alone.
+        layer_projections: the input projections of each layer that has heads, where not all have the same: a layer may
+            read keys and values of an earlier one, or take its keys for values.
+        shared_norms: from the attention module to the norms that keys and values alone pass, where layers share these.
+        after_ffn: from a layer to the module that takes the residual stream after the FFN for what else the layer adds.
         shape: head counts that a pass showed; None where the configuration is asked.
         unsupported: (config key, value, reason) of settings that are refused; ``ANYTHING`` for any value but null.
     """
@@ -106,5 +158,8 @@ class Architecture:
     mask: str = ""
     returns_tuple: bool = False
     ffn_results: int = 0
+    layer_projections: tuple[tuple[str, ...], ...] = ()
+    shared_norms: tuple[str, ...] = ()
+    after_ffn: str = ""
     shape: HeadLayout | None = None
     unsupported: tuple[tuple[str, Any, str], ...] = ()

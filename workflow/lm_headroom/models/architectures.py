@@ -136,15 +136,15 @@ class HeadRows:
     module in all three. See :func:`rows_first` for weights that lie the other way round.
 
     Attributes:
-        query, key, value: the input projections.
+        query, key, value: the input projections; key and value are None in a layer that reads those of an earlier one.
         output: the output projection; its inputs ``columns[h]`` are head h's output A^h.
         columns: [head, d_head].
         separable: whether the query and key rows of single heads can be removed without changing other heads.
     """
 
     query: Outputs
-    key: Outputs
-    value: Outputs
+    key: Outputs | None
+    value: Outputs | None
     output: nn.Module
     columns: Tensor
     separable: bool
@@ -312,8 +312,17 @@ def input_device(model: Any) -> Any:
 def projections(model: Any) -> dict[int, list[nn.Module]]:
     """The linear maps of each layer's attention, the output projection last, by the layer's number."""
     row = architecture_of(model)
-    paths = dict.fromkeys((*row.input_projections, row.output_projection))
-    return {n: [_descend(attention, path) for path in paths] for n, attention in attention_modules(model).items()}
+    return {
+        n: [_descend(attention, path) for path in dict.fromkeys((*_inputs(row, n), row.output_projection))]
+        for n, attention in attention_modules(model).items()
+    }
+
+
+def _inputs(row: Architecture, layer: int) -> tuple[str, ...]:
+    """The input projections of a layer's attention."""
+    if row.shape is None or not row.layer_projections:
+        return row.input_projections
+    return row.layer_projections[row.shape.attending.index(layer)]
 
 
 def output_projections(model: Any) -> dict[int, nn.Module]:
@@ -382,15 +391,21 @@ def head_layout(model: Any) -> HeadLayout:
 
 def head_rows(model: Any, layer: int) -> HeadRows:
     """Find the weights of a layer's attention that belong to each head."""
-    return _head_rows(architecture_of(model), head_layout(model), attention_modules(model)[layer])
+    return _head_rows(architecture_of(model), head_layout(model), layer, attention_modules(model)[layer])
 
 
-def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> HeadRows:
+def _head_rows(row: Architecture, shape: HeadLayout, layer: int, attention: nn.Module) -> HeadRows:
     import torch
 
-    modules = [_descend(attention, path) for path in row.input_projections]
-    queries, keys = torch.arange(shape.heads), torch.arange(shape.key_value_heads)
-    if len(modules) > 1:
+    modules = [_descend(attention, path) for path in _inputs(row, layer)]
+    group, d_head = shape.group_of(layer), shape.d_head_of(layer)
+    queries, keys = torch.arange(shape.heads), torch.arange(shape.heads // group)
+    key: Outputs | None
+    value: Outputs | None
+    if layer in dict(shape.shared):
+        width = n_outputs(modules[0]) // shape.heads
+        query, key, value = Outputs(modules[0], queries[:, None] * width + torch.arange(width)), None, None
+    elif len(modules) > 1:
         # A map's outputs are of the same width for each of its heads, which latent attention has wider than d_head.
         query, key, value = (
             Outputs(module, n[:, None] * (n_outputs(module) // len(n)) + torch.arange(n_outputs(module) // len(n)))
@@ -400,14 +415,14 @@ def _head_rows(row: Architecture, shape: HeadLayout, attention: nn.Module) -> He
             key = Outputs(key.module, key.rows[:, :0])
     else:
         if row.grouped:
-            stride = shape.group + 2
-            first = keys * stride + shape.group
-            starts = (queries // shape.group * stride + queries % shape.group, first, first + 1)
+            stride = group + 2
+            first = keys * stride + group
+            starts = (queries // group * stride + queries % group, first, first + 1)
         else:
-            starts = (queries, shape.heads + keys, shape.heads + shape.key_value_heads + keys)
-        within = torch.arange(shape.d_head)
-        query, key, value = (Outputs(modules[0], start[:, None] * shape.d_head + within) for start in starts)
-    columns = queries[:, None] * shape.d_head + torch.arange(shape.d_head)
+            starts = (queries, shape.heads + keys, shape.heads + len(keys) + keys)
+        within = torch.arange(d_head)
+        query, key, value = (Outputs(modules[0], start[:, None] * d_head + within) for start in starts)
+    columns = queries[:, None] * d_head + torch.arange(d_head)
     return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 
@@ -426,8 +441,9 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """Count the parameters removed with pruned heads.
 
     Pruning a query head removes its rows of the query projection (with biases), its columns of the output projection,
-    and its own norm. A key-value head is removed once every query head that reads it is pruned. If one norm covers the
-    queries or keys of all heads, their rows are kept. A layer without heads keeps only its output bias.
+    and its own norm. A key-value head is removed once every query head that reads it is pruned, in later layers too. If
+    one norm covers the queries or keys of all heads, their rows are kept. A layer without heads keeps only its output
+    bias, and keys and values that later layers read.
 
     Args:
         model: the language model.
@@ -435,28 +451,48 @@ def removed_parameters(model: Any, pruned: Sequence[tuple[int, int]]) -> int:
     """
     row, shape = architecture_of(model), head_layout(model)
     total = 0
+    heads = {layer: {head for at, head in pruned if at == layer} for layer in shape.attending}
     for layer, attention in attention_modules(model).items():
-        heads = {head for at, head in pruned if at == layer}
-        if heads:
-            total += _removed_from_layer(row, shape, attention, heads)
+        if heads[layer]:
+            weights = _head_rows(row, shape, layer, attention)
+            total += _removed_from_layer(row, attention, weights, heads[layer], _unread(shape, layer, heads))
     return total
 
 
-def _removed_from_layer(row: Architecture, shape: HeadLayout, attention: nn.Module, pruned: set[int]) -> int:
-    """Count the parameters removed with some heads of one layer."""
-    weights = _head_rows(row, shape, attention)
-    if len(pruned) == shape.heads:
+def _unread(shape: HeadLayout, layer: int, pruned: Mapping[int, set[int]]) -> set[int]:
+    """The key-value heads of a layer that no head reads any more; none of a layer that has none of its own."""
+    if layer in dict(shape.shared):
+        return set()
+    group = shape.group_of(layer)
+    return {
+        number
+        for number in range(shape.heads // group)
+        if all(pruned[reader] >= set(range(number * group, (number + 1) * group)) for reader in shape.readers_of(layer))
+    }
+
+
+def _removed_from_layer(
+    row: Architecture, attention: nn.Module, weights: HeadRows, pruned: set[int], groups: set[int]
+) -> int:
+    """Count the parameters removed with some heads of one layer, and with the key-value heads of ``groups``."""
+    n_heads, key, value = len(weights.columns), weights.key, weights.value
+    keys_and_values = len(groups) * (0 if value is None else _parameters_per_head(value))
+    if key is not None and weights.separable:
+        keys_and_values += len(groups) * _parameters_per_head(key)
+    if len(pruned) == n_heads:
         bias = weights.output.bias
-        return sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
-    groups = {head // shape.group for head in pruned}
-    groups = {g for g in groups if pruned >= set(range(g * shape.group, (g + 1) * shape.group))}
-    total = len(pruned) * weights.columns.shape[1] * n_outputs(weights.output) + len(groups) * _parameters_per_head(
-        weights.value
-    )
+        whole = sum(p.numel() for p in attention.parameters()) - (0 if bias is None else bias.numel())
+        if value is None or len(groups) == len(value.rows):
+            return whole
+        # Later layers read some.
+        kept = {part.module for part in (key, value) if part is not None}
+        kept |= {_descend(attention, path) for path in row.shared_norms}
+        return whole - sum(p.numel() for module in kept for p in module.parameters()) + keys_and_values
+    total = len(pruned) * weights.columns.shape[1] * n_outputs(weights.output) + keys_and_values
     if weights.separable:
-        total += len(pruned) * _parameters_per_head(weights.query) + len(groups) * _parameters_per_head(weights.key)
+        total += len(pruned) * _parameters_per_head(weights.query)
     # Scores of sinks.
-    total += len(pruned) * sum(p.shape == (shape.heads,) for p in attention.parameters(recurse=False))
+    total += len(pruned) * sum(p.shape == (n_heads,) for p in attention.parameters(recurse=False))
     for path, members in zip(row.head_norms, (pruned, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:

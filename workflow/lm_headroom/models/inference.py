@@ -186,27 +186,41 @@ def _routed(copy: Any, shown: Pass) -> Iterator[None]:
 def _architecture(model: Any, shown: Pass) -> Architecture:
     root, attention, numbers = _layers_of(model, shown)
     first = shown.attention[0]
+    shared = _shared(shown, numbers)
     layer = f"{root}.{numbers[0]}"
     within = f"{layer}.{attention}"
-    ffn = _ffn_of(shown, layer, within)
+    ffn, after_ffn = _ffn_of(shown, layer, within)
     output = _output_projection(shown, first, within)
-    inputs, grouped = _input_projections(shown, first, within)
+    inputs = [
+        _input_projections(shown, place, f"{root}.{number}.{attention}", number in dict(shared))
+        for place, number in enumerate(numbers)
+    ]
     norms = _norms_of(shown, first, layer, within, ffn)
     (call,) = [call for call in shown.modules if call.path == layer]
     n_layers = len(model.get_submodule(root))
     others = tuple(number for number in range(n_layers) if number not in numbers)
     names = tuple(part.path.removeprefix(f"{layer}.") for part in ffn)
     mixers = dict.fromkeys(_mixer_of(shown, f"{root}.{number}", names, norms, call.n_results) for number in others)
-    layout = HeadLayout(n_layers, first.query.shape[1], first.key.shape[1], first.value.shape[-1], others)
+    layout = HeadLayout(
+        n_layers,
+        first.query.shape[1],
+        _one_or_all([call.key.shape[1] for call in shown.attention]),
+        _one_or_all([call.value.shape[-1] for call in shown.attention]),
+        others,
+        shared,
+    )
     return Architecture(
         layers=root,
         attention=attention,
         output_projection=output,
-        input_projections=inputs,
-        grouped=grouped,
+        input_projections=inputs[0],
+        layer_projections=tuple(inputs) if len(set(inputs)) > 1 else (),
+        grouped=_is_grouped(shown, first, within, inputs[0]),
         joint_norms=_has_joint_norms(shown, first, within),
         head_norms=_head_norms(first),
+        shared_norms=_shared_norms(shown, numbers, dict(shared), f"{root}.{{}}.{attention}"),
         ffn=names,
+        after_ffn=after_ffn,
         mixers=tuple(mixers),
         **norms,
         returns_tuple=call.n_results > 0,
@@ -237,17 +251,45 @@ def _layers_of(model: Any, shown: Pass) -> tuple[str, str, list[int]]:
         raise HeadroomError(f"attention is also at {', '.join(others)}, not at {paths[0]} alone")
     if paths != sorted(paths, key=lambda path: numbers[path]):
         raise HeadroomError(f"its layers attend in another order than they are listed: {', '.join(paths)}")
-    shapes = {(call.query.shape[1], call.key.shape[1], call.value.shape[-1]) for call in shown.attention}
-    if len(shapes) > 1:
-        raise HeadroomError(
-            "its layers differ in query heads, key-value heads or their width: " + ", ".join(map(str, sorted(shapes)))
-        )
+    heads = {call.query.shape[1] for call in shown.attention}
+    if len(heads) > 1:
+        raise HeadroomError(f"its layers differ in query heads: {', '.join(map(str, sorted(heads)))}")
     return root, attention, [numbers[path] for path in paths]
 
 
-def _ffn_of(shown: Pass, layer: str, attention: str) -> list[ModuleCall]:
-    """The modules of a layer beside attention that have matrices: one, or two maps in sequence."""
+def _one_or_all(numbers: list[int]) -> int | tuple[int, ...]:
+    return numbers[0] if len(set(numbers)) == 1 else tuple(numbers)
+
+
+def _shared(shown: Pass, numbers: list[int]) -> tuple[tuple[int, int], ...]:
+    """Layers whose keys and values are those of an earlier layer, each with the first that has them.
+
+    Raises:
+        HeadroomError: it is one of the two alone that a layer shares.
+    """
+    pairs = []
+    for place, call in enumerate(shown.attention):
+        before = shown.attention[:place]
+        keys, values = (
+            next((numbers[n] for n, one in enumerate(before) if _are_one(getattr(one, kind), states)), None)
+            for kind, states in (("key", call.key), ("value", call.value))
+        )
+        if keys != values:
+            raise HeadroomError(f"layer {numbers[place]} has keys of layer {keys}, and values of layer {values}")
+        if keys is not None:
+            pairs.append((numbers[place], keys))
+    return tuple(pairs)
+
+
+def _ffn_of(shown: Pass, layer: str, attention: str) -> tuple[list[ModuleCall], str]:
+    """The modules of a layer beside attention that have matrices: one, or two maps in sequence.
+
+    Returns:
+        Them; and the path of the module that takes the residual stream after the FFN, if the layer then adds more.
+    """
     tops = _tops(shown, layer, attention)
+    if _ends_before(shown, tops, attention):
+        return tops[:1], tops[1].path.removeprefix(f"{layer}.")
     names = ", ".join(call.path.removeprefix(f"{layer}.") for call in tops) or "none"
     if len(tops) == 2 and all(isinstance(call.module, nn.Linear) for call in tops):
         is_chain = _depends(tops[1].output, tops[0].output)
@@ -256,7 +298,17 @@ def _ffn_of(shown: Pass, layer: str, attention: str) -> list[ModuleCall]:
     d_model = next(call.output.shape[-1] for call in shown.modules if call.path == layer)
     if not is_chain or tops[-1].output.shape[-1] != d_model:
         raise HeadroomError(f"which of a layer's modules beside attention are its FFN cannot be told: {names}")
-    return tops
+    return tops, ""
+
+
+def _ends_before(shown: Pass, tops: list[ModuleCall], attention: str) -> bool:
+    """Whether the first of some modules is an FFN after attention, and the next takes what both have added to."""
+    (own,) = [call for call in shown.modules if call.path == attention]
+    if len(tops) < 2 or tops[0].input is None or tops[1].input is None or tops[0].output.shape != own.output.shape:
+        return False
+    follows = _depends(tops[0].input, own.output) and _depends(tops[1].input, tops[0].output)
+    is_chain = _is_same(tops[1].input, tops[0].output)
+    return follows and not is_chain and _reaches(tops[1].input, own.output, past=tops[0].output)
 
 
 def _tops(shown: Pass, layer: str, but: str) -> list[ModuleCall]:
@@ -305,24 +357,47 @@ def _output_projection(shown: Pass, first: Attention, attention: str) -> str:
     return fitting[0].path.removeprefix(f"{attention}.")
 
 
-def _input_projections(shown: Pass, first: Attention, attention: str) -> tuple[tuple[str, ...], bool]:
-    """The last linear maps before queries, keys and values, and whether a fused one orders its outputs by group."""
-    before = [call for call in shown.within(attention) if not call.calls_before and _is_linear(call.module)]
+def _input_projections(shown: Pass, place: int, attention: str, is_reader: bool) -> tuple[str, ...]:
+    """The last linear maps before queries, keys and values of a call of attention; one if they are one.
+
+    Args:
+        shown: the pass.
+        place: of the call among all.
+        attention: the path of the module that made it.
+        is_reader: whether keys and values are those of an earlier layer, so that only queries have a map.
+    """
+    call = shown.attention[place]
+    before = [one for one in shown.within(attention) if one.calls_before == place and _is_linear(one.module)]
     chosen = []
-    for states in (first.query, first.key, first.value):
-        feeding = [call for call in before if _depends(states, call.output)]
+    for states in (call.query,) if is_reader else (call.query, call.key, call.value):
+        feeding = [one for one in before if _depends(states, one.output)]
         if not feeding:
-            raise HeadroomError("no linear map of its attention feeds queries, keys or values")
-        chosen.append(feeding[-1])
-    paths = tuple(call.path.removeprefix(f"{attention}.") for call in chosen)
-    if len(set(paths)) == 1:
-        paths = paths[:1]
+            raise HeadroomError(f"no linear map of {attention} feeds queries, keys or values")
+        chosen.append(feeding[-1].path.removeprefix(f"{attention}."))
+    return tuple(chosen[:1] if len(set(chosen)) == 1 else chosen)
+
+
+def _is_grouped(shown: Pass, first: Attention, attention: str, paths: tuple[str, ...]) -> bool:
+    """Whether a fused map orders its outputs by group."""
     heads, groups, width = first.query.shape[1], first.key.shape[1], first.value.shape[-1]
-    fused = chosen[2]
+    if len(paths) > 1 or groups == 1:
+        return False
+    fused = next(call for call in shown.within(attention) if call.path == f"{attention}.{paths[0]}")
     # A view of the fused map's outputs shows where they lie; values are not rotated.
-    is_view = len(paths) == 1 and _is_same(first.value, fused.output)
-    grouped = is_view and groups > 1 and first.value.stride(1) == (heads // groups + 2) * width
-    return paths, grouped
+    return _is_same(first.value, fused.output) and first.value.stride(1) == (heads // groups + 2) * width
+
+
+def _shared_norms(shown: Pass, numbers: list[int], shared: Mapping[int, int], path: str) -> tuple[str, ...]:
+    """The norms that only keys and values pass in layers whose keys and values others read."""
+    names: dict[str, None] = {}
+    for place, number in enumerate(numbers):
+        if number in shared.values():
+            call, attention = shown.attention[place], path.format(number)
+            for one in shown.within(attention):
+                feeds = [_depends(states, one.output) for states in (call.query, call.key, call.value)]
+                if _is_norm(one) and not feeds[0] and any(feeds):
+                    names[one.path.removeprefix(f"{attention}.")] = None
+    return tuple(names)
 
 
 def _norms_of(
@@ -412,6 +487,12 @@ def _is_norm(call: ModuleCall) -> bool:
 def _is_same(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors are views of the same numbers."""
     return first.untyped_storage()._cdata == second.untyped_storage()._cdata
+
+
+def _are_one(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are the same numbers in the same order."""
+    places = [(states.shape, states.stride(), states.storage_offset()) for states in (first, second)]
+    return _is_same(first, second) and places[0] == places[1]
 
 
 def _depends(result: Tensor, source: Tensor) -> bool:

@@ -255,8 +255,9 @@ def read_location(record: Path) -> dict[str, Any]:
 
 
 def _is_size(name: str, size: Any) -> bool:
-    """Whether this is a whole number; the layers without heads are a list of them."""
-    numbers = size if name == "without_heads" and isinstance(size, list) else [size]
+    """Whether this is a whole number, or a list of them where layers may differ."""
+    by_layer = name in ("without_heads", "restarts", "key_value_heads", "d_head")
+    numbers = size if by_layer and isinstance(size, list) else [size]
     return all(type(number) is int for number in numbers)
 
 

@@ -64,10 +64,18 @@ def model_from_config(config: Any, dtype: Any = None, device: str = "meta", trus
 
 
 def with_layers(config: Any, n_layers: int) -> Any:
-    """Copy a configuration with another number of layers, whose kinds repeat as listed."""
+    """Copy a configuration with another number of layers, whose kinds repeat as listed; all have their own keys."""
     changed = deepcopy(config)
     text = changed.get_text_config()
+    differing = [
+        {name: getattr(layer, name) for name in text.per_layer_attributes}
+        for layer in (text.per_layer_config if getattr(text, "is_heterogeneous", False) else ())
+    ]
     text.num_hidden_layers = n_layers
+    if differing:
+        text.per_layer_config = {place: differing[place % len(differing)] for place in range(n_layers)}
+    if getattr(text, "num_kv_shared_layers", None):
+        text.num_kv_shared_layers = 0
     for name in ("layer_types", "attention_layers"):
         kinds = getattr(text, name, None)
         if kinds:
@@ -89,11 +97,13 @@ def model_sizes(model: Any) -> dict[str, Any]:
     """Measure the sizes that determine costs and memory; a model on the meta device suffices.
 
     Returns:
-        layers, heads, key_value_heads, d_head, d_model, d_mlp, vocabulary, max_positions (largest number of input
-        tokens), parameters (of the whole model), attention and ffn (parameters of one layer's linear maps, on average,
+        layers, heads, key_value_heads and d_head (a list by layer where these differ), d_model, d_mlp, vocabulary,
+        max_positions (largest number of input tokens), parameters (of the whole model), attention and ffn (parameters
+        of one layer's linear maps, on average,
         which each token is multiplied by: of experts those that it is sent to; maps of what mixes tokens in layers
         without heads count as attention's), unembedding (its parameters); where some layers have no heads,
-        without_heads (their numbers); where layers have experts, experts (their number over all layers).
+        without_heads (their numbers); where layers share keys, restarts (where a pass must begin to
+        compute each layer); where layers have experts, experts (their number over all layers).
     """
     layout, unembedding = architectures.head_layout(model), model.get_output_embeddings().weight
     maps = [sum(p.weight.numel() for p in layer) for layer in architectures.projections(model).values()]
@@ -106,8 +116,8 @@ def model_sizes(model: Any) -> dict[str, Any]:
     return {
         "layers": layout.layers,
         "heads": layout.heads,
-        "key_value_heads": layout.key_value_heads,
-        "d_head": layout.d_head,
+        "key_value_heads": _listed(layout.key_value_heads),
+        "d_head": _listed(layout.d_head),
         "d_model": architectures.text_config(model).hidden_size,
         "d_mlp": max(widths),
         "vocabulary": unembedding.shape[0],
@@ -118,7 +128,12 @@ def model_sizes(model: Any) -> dict[str, Any]:
         "unembedding": unembedding.numel(),
         **({"experts": sum(block.number for block in blocks.values())} if blocks else {}),
         **({"without_heads": list(layout.without_heads)} if layout.without_heads else {}),
+        **({"restarts": [layout.restart_at(n) for n in range(layout.layers)]} if layout.shared else {}),
     }
+
+
+def _listed(numbers: int | tuple[int, ...]) -> int | list[int]:
+    return numbers if isinstance(numbers, int) else list(numbers)
 
 
 def _ffn_maps(modules: Sequence[Any], block: ExpertBlock | None) -> int:

@@ -39,8 +39,9 @@ class Costs:
     """Operations and bytes of one model.
 
     Attributes:
-        layers, heads, d_head: L, H and d_h.
-        attending: number of layers that have heads.
+        layers, heads: L and H.
+        widths: d_h of each layer that has heads.
+        restarts: where a pass begins that computes each layer, and those above it.
         parameters: number of parameters of the model.
         attention, ffn: parameters of one layer's attention and FFN maps, which each token is multiplied by.
         unembedding: parameters of the unembedding.
@@ -51,9 +52,9 @@ class Costs:
     """
 
     layers: int
-    attending: int
     heads: int
-    d_head: int
+    widths: tuple[int, ...]
+    restarts: tuple[int, ...]
     parameters: int
     attention: int
     ffn: int
@@ -68,10 +69,12 @@ class Costs:
         """Compute the costs of a model from its sizes (:func:`lm_headroom.models.sizes.model_sizes`), in numbers of
         ``item_size`` bytes."""
         batch = (sizes["d_model"], sizes["d_mlp"], sizes["layers"], item_size)
-        names = ("layers", "heads", "d_head", "parameters", "attention", "ffn", "unembedding")
+        names = ("layers", "heads", "parameters", "attention", "ffn", "unembedding")
+        attending, d_head = sizes["layers"] - len(sizes.get("without_heads", ())), sizes["d_head"]
         return cls(
             **{name: sizes[name] for name in names},
-            attending=sizes["layers"] - len(sizes.get("without_heads", ())),
+            widths=(d_head,) * attending if isinstance(d_head, int) else tuple(d_head),
+            restarts=tuple(sizes.get("restarts", range(sizes["layers"]))),
             item_size=item_size,
             token_bytes=(
                 bytes_per_token(*batch),
@@ -99,7 +102,7 @@ class Costs:
         linear = 2 * load.columns * (self.attention + ffns * self.ffn) * layers
         # The last layer's FFN is computed only where logits are needed.
         saved = 2 * (load.columns - load.logits) * self.ffn * ffns
-        attention = 4 * load.pairs * self.heads * self.d_head * layers * self.attending / self.layers
+        attention = 4 * load.pairs * self.heads * sum(self.widths) * layers / self.layers
         return linear - saved + attention + 2 * load.logits * self.unembedding
 
     def activations(self, load: Load) -> float:
@@ -108,24 +111,24 @@ class Costs:
 
     def backward(self, load: Load) -> float:
         """Compute the operations of one backward pass for gradients of activations."""
-        attention = 4 * load.pairs * self.heads * self.d_head * self.attending
+        attention = 4 * load.pairs * self.heads * sum(self.widths)
         linear = self.forward(load) - attention
         return BACKWARD_LINEAR * linear + BACKWARD_ATTENTION * attention
 
     def oracle(self, load: Load) -> float:
         """Compute the operations of the FFN oracle: a whole pass, and one pass from each layer on, without its FFN."""
-        restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
+        restarts = sum(self.forward(load, self.layers - layer) for layer in self.restarts)
         return self.forward(load) + restarts - 2 * load.columns * self.ffn * self.layers
 
     def head_oracle(self, load: Load, n_heads: int | None) -> float:
         """Compute the operations of the head oracle: a whole pass, and one from its layer on per head (None: all)."""
-        total = self.attending * self.heads
-        restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
+        total = len(self.widths) * self.heads
+        restarts = sum(self.forward(load, self.layers - layer) for layer in self.restarts)
         return self.forward(load) + restarts * min(n_heads or total, total) / self.layers
 
     def expert_oracle(self, load: Load) -> float:
         """Compute the operations of the oracle of experts: a whole pass, and one from its layer on per expert."""
-        restarts = sum(self.forward(load, self.layers - layer) for layer in range(self.layers))
+        restarts = sum(self.forward(load, self.layers - layer) for layer in self.restarts)
         return self.forward(load) + restarts * self.experts / self.layers
 
     def induction(self, lengths: Sequence[int]) -> float:
@@ -133,8 +136,9 @@ class Costs:
         total = 0.0
         for n in lengths:
             pairs = n * n / 2
-            inside = self.heads * self.d_head
-            total += self.forward(Load(n, 2 * pairs, 0)) + 2 * pairs * inside * self.attending
-            # Copying: the attention's maps, each head's unembedding of the tokens, and three products per pair.
-            total += self.attending * (2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside)
+            total += self.forward(Load(n, 2 * pairs, 0))
+            for inside in (self.heads * width for width in self.widths):
+                # Copying: the attention's maps, each head's unembedding of the tokens, and three products per pair.
+                copying = 2 * n * self.attention + 2 * n * inside * inside + 6 * 2 * pairs * inside
+                total += 2 * pairs * inside + copying
         return total

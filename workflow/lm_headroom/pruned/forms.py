@@ -100,7 +100,9 @@ def even_counts(shape: HeadLayout, left: Remainder) -> Counts | str:
     if len(left.ffns) < shape.layers:
         return "FFNs are removed"
     kept = [left.heads[layer] for layer in shape.attending]
-    read = [[head // shape.group for head in heads] for heads in kept]
+    read = [
+        [head // shape.group_of(layer) for head in heads] for layer, heads in zip(shape.attending, kept, strict=True)
+    ]
     counts = {Counts(len(heads), len(set(groups))) for heads, groups in zip(kept, read, strict=True)}
     if len(counts) > 1:
         return "layers keep different numbers of heads or key-value heads"
@@ -141,7 +143,7 @@ def plain_config(whole: Any, counts: Counts, d_head: int) -> Any:
 
 def make_plain(model: Any, left: Remainder, counts: Counts) -> Any:
     """Remove everything but ``left`` from a model, and put its weights into the family's class with fewer of them."""
-    config = plain_config(model.config, counts, architectures.head_layout(model).d_head)
+    config = plain_config(model.config, counts, architectures.head_layout(model).widest)
     shrink(model, left)
     with torch.device("meta"):
         plain = type(model)(config)
@@ -154,6 +156,11 @@ def make_plain(model: Any, left: Remainder, counts: Counts) -> Any:
 
 def _separation_fault(model: Any, shape: HeadLayout, left: Remainder) -> str:
     """Why some heads of a layer cannot be removed without others; empty where they can."""
+    if any(len(heads) < shape.heads for heads in left.heads):
+        if shape.shared:
+            return f"layer {shape.shared[0][0]} reads the keys and values of layer {shape.shared[0][1]}"
+        if not isinstance(shape.d_head, int) or not isinstance(shape.key_value_heads, int):
+            return "its layers differ in key-value heads or in the width of heads"
     if all(len(heads) in (0, shape.heads) for heads in left.heads):
         return ""
     if architectures.architecture_of(model).joint_norms:
@@ -188,7 +195,7 @@ def _plain_counts(model: Any, left: Remainder, counts: Counts) -> Counts | str:
 def _plain_fault(model: Any, left: Remainder, counts: Counts) -> str:
     """Why the family's class, built with other head counts, is not the smaller model; empty where it is."""
     try:
-        config = plain_config(model.config, counts, architectures.head_layout(model).d_head)
+        config = plain_config(model.config, counts, architectures.head_layout(model).widest)
         plain = model_from_config(config)
     # A configuration may refuse numbers in any way.
     except Exception as error:

@@ -176,7 +176,7 @@ def shrink(model: Any, left: Remainder) -> None:
             _replace(layer, row.attention, HeadlessAttention(row.output_projection, weights[number].output, number))
         elif number in modules and len(heads) < shape.heads:
             _shrink_attention(modules[number], weights[number], shape, heads)
-            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head)):
+            for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head_of(number))):
                 if model.config.model_type in names:
                     setattr(modules[number], names[model.config.model_type], size)
         if number not in left.ffns:
@@ -204,6 +204,7 @@ def _shrink_attention(
     for outputs, members in (
         (weights.query, list(heads)), (weights.key, key_value_heads), (weights.value, key_value_heads)
     ):  # fmt: skip
+        assert outputs is not None, "families whose layers share keys are refused"
         rows.setdefault(outputs.module, []).append(outputs.rows[members].flatten())
     for module, indices in rows.items():
         # Sorted, so that a fused projection keeps its layout.

@@ -65,7 +65,10 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
             columns = {
                 task: {OWN: s.score} | (dict(s.others) if keep_all <= MOST_SCORES else {}) for task, s in scores.items()
             }
-            groups, n_heads = key_value_groups(scores[AGGREGATE].provenance), scores[AGGREGATE].score.shape[1]
+            provenance, n_heads = scores[AGGREGATE].provenance, scores[AGGREGATE].score.shape[1]
+            # No number names the groups of all layers where these differ.
+            differ = isinstance((provenance.get("model") or {}).get("key_value_heads"), list)
+            groups = 1 if differ else key_value_groups(provenance)
             numbers, ffns = scores[AGGREGATE].layers, _ffn_scores(part, shots)
             n_layers = max(len(values) for by in ffns.values() for values in by.values())
             cells[f"{shots}-shot, seed {seed}"] = {

@@ -260,11 +260,15 @@ def _knock_out(
             predictions = predict_checked(loaded, batch)
         dense.add(batch, [predictions])
         for layer, places in sorted(by_layer.items()):
-            # Popped, so that the inputs of finished layers free their memory.
-            hidden = inputs.pop(layer)
+            start = loaded.shape.restart_at(layer)
+            # No later pass begins at these: they free their memory.
+            for passed in [number for number in inputs if number < start]:
+                del inputs[passed]
             if numbers <= ablated[layer].unit.done.keys():
                 continue
-            n_added = ablated[layer].add(batch, _predict_without(loaded, batch, components, places, hidden))
+            n_added = ablated[layer].add(
+                batch, _predict_without(loaded, batch, components, places, start, inputs[start])
+            )
             if progress:
                 progress.advance(n_added * len(places))
 
@@ -322,12 +326,17 @@ class _KeptLikelihoods:
 
 
 def _predict_without(
-    loaded: LoadedModel, batch: Batch, components: Sequence[Component], places: Sequence[int], hidden: Tensor
+    loaded: LoadedModel,
+    batch: Batch,
+    components: Sequence[Component],
+    places: Sequence[int],
+    start: int,
+    hidden: Tensor,
 ) -> list[TokenPredictions]:
-    """Predict without each of the components of one layer, those at ``places``, from the layer's input."""
+    """Predict without each of the components at ``places``, of one layer, from ``hidden``, which enters ``start``."""
     predictions = []
     for component in (components[place] for place in places):
-        with loaded.interventions.restart(component[0], hidden), _without(loaded, component):
+        with loaded.interventions.restart(start, hidden), _without(loaded, component):
             predictions.append(predict_checked(loaded, batch))
     return predictions
 
