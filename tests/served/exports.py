@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_headroom.analysis.ranking import even_ranking, even_rounds
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.architectures import head_layout
 from lm_headroom.models.experts import check_prunable, expert_blocks
 from lm_headroom.models.sizes import model_from_config
@@ -31,6 +32,8 @@ REASONS = {
     r"through transformers' attention interface": "its attention does not go through transformers' attention interface",
     r"attention sinks": "lm-headroom's attention has no sinks",
     r"a pass of the smaller model fails": "its code does not run with fewer heads or experts",
+    r"layers differ in": "its layers differ in key-value heads or in the width of heads",
+    r"reads the keys and values of layer": "some of its layers read the keys and values of others",
 }
 """Pattern of a refusal to what the page says."""
 
@@ -61,12 +64,20 @@ def exports(name: str) -> Exports:
         return Exports(ALONE, ALONE)
     shape, blocks = head_layout(model), expert_blocks(model)
     places = [(layer, head) for layer in shape.attending for head in range(shape.heads)]
-    a_round = len(shape.attending) * even_rounds(shape.heads, shape.group)[0]
-    forms = [_form(model, heads=even_ranking(places, shape.group)[:a_round]), _form(model, heads=places[:1])]
+    forms = [_even_form(model, shape, places), _form(model, heads=places[:1])]
     if blocks:
         experts = [(layer, 0) for layer in blocks]
         forms += [_form(model, experts=experts), _form(model, experts=experts[:1])]
     return Exports(*forms)
+
+
+def _even_form(model: Any, shape: HeadLayout, places: Sequence[tuple[int, int]]) -> str:
+    try:
+        group = shape.group
+    except HeadroomError as error:
+        return _reason(error)
+    a_round = len(shape.attending) * even_rounds(shape.heads, group)[0]
+    return _form(model, heads=even_ranking(places, group)[:a_round])
 
 
 def _form(model: Any, heads: Sequence[tuple[int, int]] = (), experts: Sequence[tuple[int, int]] = ()) -> str:
@@ -76,7 +87,11 @@ def _form(model: Any, heads: Sequence[tuple[int, int]] = (), experts: Sequence[t
             check_prunable(model.config.model_type, expert_blocks(model).values())
         return PLAIN if choose_form(model, pruned.left(model)).plain else OWN
     except HeadroomError as error:
-        return next(reason for pattern, reason in REASONS.items() if re.search(pattern, str(error)))
+        return _reason(error)
+
+
+def _reason(error: HeadroomError) -> str:
+    return next(reason for pattern, reason in REASONS.items() if re.search(pattern, str(error)))
 
 
 def table(by_type: dict[str, Exports]) -> str:
