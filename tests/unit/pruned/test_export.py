@@ -43,8 +43,9 @@ from tests.support.exports import ARCHITECTURES, TOKENS, Place, tiny
 from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 
-EXPECTING = ("bloom", "falcon", "gemma2", "gemma3", "gpt_neo", "gptj", "mpt", "olmo2", "phi3", "stablelm")
-"""Families whose code expects as many heads in each layer, whose heads share something, or which have several parts."""
+EXPECTING = ("bloom", "falcon", "gemma2", "gemma3", "gemma4_text", "gpt_neo", "gptj", "mpt", "olmo2", "phi3", "stablelm")
+"""Families whose code expects as many heads in each layer, whose heads or layers share something, or which have several
+parts."""
 REFUSED = [name for name, case in families.CASES.items() if case.family in EXPECTING]
 OTHERS = [name for name in families.CASES if name not in {*REFUSED, *ARCHITECTURES}]
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
@@ -82,6 +83,7 @@ def logits(model, **options):
 
 
 PARAMS = [(f, c) for f in ARCHITECTURES for c in CASES] + [(f, c) for f in OTHERS for c in list(CASES)[:2]]
+PARAMS += [("gemma4_text", "every FFN"), ("gemma4_text-dense", "every FFN")]
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=lambda p: ": ".join(p))
