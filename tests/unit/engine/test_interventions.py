@@ -70,7 +70,7 @@ def test_a_layer_that_reads_more_than_its_input_is_refused(family, monkeypatch):
     before.register_forward_hook(lambda module, arguments, output: seen.update(output=output))
     inner = last.forward
     monkeypatch.setattr(last, "forward", lambda hidden, *args, **kwargs: inner(seen["output"], *args, **kwargs))
-    with pytest.raises(HeadroomError, match="a pass restarted at the last layer does not give the model's logits"):
+    with pytest.raises(HeadroomError, match="a pass restarted at layer 2 does not give the model's logits"):
         attach(model)
 
 

@@ -54,7 +54,7 @@ def test_a_pass_for_means_counts_as_torch_counts_it(loaded):
     actual = count_operations(lambda: MeanAblation(loaded, documents, 200).replacements)
     costs = costs_of(loaded.model)
     # Queries, keys and values of each tree's whole block of scores are products that torch counts.
-    scores = 4 * sum(len(d.sequences[0].inputs) ** 2 for d in documents) * costs.heads * costs.d_head * costs.layers
+    scores = 4 * sum(len(d.sequences[0].inputs) ** 2 for d in documents) * costs.heads * sum(costs.widths)
     assert actual - costs.activations(linear(costs, load)) in (pytest.approx(0, abs=1), pytest.approx(scores, rel=1e-6))
 
 
@@ -76,7 +76,7 @@ def test_a_backward_pass_counts_as_torch_counts_it(loaded):
     # The gradient ends at the first layer's heads: its query, key and value maps are not gone through.
     first = 2 * load.columns * costs.attention
     # How heads attend is computed by products that torch counts: each tree's whole block of scores.
-    scores = 2 * sum(len(d.sequences[0].inputs) ** 2 for d in documents) * costs.heads * costs.d_head * costs.layers
+    scores = 2 * sum(len(d.sequences[0].inputs) ** 2 for d in documents) * costs.heads * sum(costs.widths)
     assert actual == pytest.approx(costs.forward(load) + costs.backward(load) - 0.75 * first + scores, rel=0.05)
 
 

@@ -43,7 +43,19 @@ from tests.support.exports import ARCHITECTURES, TOKENS, Place, tiny
 from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 
-EXPECTING = ("bloom", "falcon", "gemma2", "gemma3", "gemma4_text", "gpt_neo", "gptj", "mpt", "olmo2", "phi3", "stablelm")
+EXPECTING = (
+    "bloom",
+    "falcon",
+    "gemma2",
+    "gemma3",
+    "gemma4_text",
+    "gpt_neo",
+    "gptj",
+    "mpt",
+    "olmo2",
+    "phi3",
+    "stablelm",
+)
 """Families whose code expects as many heads in each layer, whose heads or layers share something, or which have several
 parts."""
 REFUSED = [name for name, case in families.CASES.items() if case.family in EXPECTING]

@@ -65,10 +65,7 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
             columns = {
                 task: {OWN: s.score} | (dict(s.others) if keep_all <= MOST_SCORES else {}) for task, s in scores.items()
             }
-            provenance, n_heads = scores[AGGREGATE].provenance, scores[AGGREGATE].score.shape[1]
-            # No number names the groups of all layers where these differ.
-            differ = isinstance((provenance.get("model") or {}).get("key_value_heads"), list)
-            groups = 1 if differ else key_value_groups(provenance)
+            groups, n_heads = _groups(scores[AGGREGATE].provenance), scores[AGGREGATE].score.shape[1]
             numbers, ffns = scores[AGGREGATE].layers, _ffn_scores(part, shots)
             n_layers = max(len(values) for by in ffns.values() for values in by.values())
             cells[f"{shots}-shot, seed {seed}"] = {
@@ -103,6 +100,12 @@ def data(matrix: ResultsMatrix, seeds: Iterable[int]) -> dict[str, Any]:
         "criteria": {name: {"unit": row.unit, "formula": row.formula} for name, row in ROWS.items()},
         "outcomes": {name: _described(name) for name in _outcomes(matrix)},
     }
+
+
+def _groups(provenance: Mapping[str, Any]) -> int:
+    """Key-value groups of each layer; 1, for none to show, where layers differ in them."""
+    differ = isinstance((provenance.get("model") or {}).get("key_value_heads"), list)
+    return 1 if differ else key_value_groups(provenance)
 
 
 def _experts(cell: dict[str, Any], scores: Mapping[str, ExpertScores]) -> ExpertScores:

@@ -239,8 +239,7 @@ def _knock_out(
 ) -> Knockouts:
     """Evaluate without each of some components in turn.
 
-    Each layer is a work unit, saved after each batch: a small study is a single batch, with one pass for each component
-    of each layer.
+    Each layer is a work unit, saved after each batch: a small study is a single batch, of a pass per component.
 
     Args:
         loaded: the model.
@@ -261,14 +260,11 @@ def _knock_out(
         dense.add(batch, [predictions])
         for layer, places in sorted(by_layer.items()):
             start = loaded.shape.restart_at(layer)
-            # No later pass begins at these: they free their memory.
-            for passed in [number for number in inputs if number < start]:
-                del inputs[passed]
+            _forget_below(start, inputs)
             if numbers <= ablated[layer].unit.done.keys():
                 continue
-            n_added = ablated[layer].add(
-                batch, _predict_without(loaded, batch, components, places, start, inputs[start])
-            )
+            without = [components[place] for place in places]
+            n_added = ablated[layer].add(batch, _predict_without(loaded, batch, without, start, inputs[start]))
             if progress:
                 progress.advance(n_added * len(places))
 
@@ -325,17 +321,18 @@ class _KeptLikelihoods:
         return n_added
 
 
+def _forget_below(layer: int, inputs: dict[int, Tensor]) -> None:
+    """Free the inputs of layers below one: no later pass begins there."""
+    for passed in [number for number in inputs if number < layer]:
+        del inputs[passed]
+
+
 def _predict_without(
-    loaded: LoadedModel,
-    batch: Batch,
-    components: Sequence[Component],
-    places: Sequence[int],
-    start: int,
-    hidden: Tensor,
+    loaded: LoadedModel, batch: Batch, components: Sequence[Component], start: int, hidden: Tensor
 ) -> list[TokenPredictions]:
-    """Predict without each of the components at ``places``, of one layer, from ``hidden``, which enters ``start``."""
+    """Predict without each of some components of one layer, from ``hidden``, which enters layer ``start``."""
     predictions = []
-    for component in (components[place] for place in places):
+    for component in components:
         with loaded.interventions.restart(start, hidden), _without(loaded, component):
             predictions.append(predict_checked(loaded, batch))
     return predictions
