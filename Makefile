@@ -134,6 +134,9 @@ map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.m
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and compare its results with an undisturbed run
 	LM_HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py
 
+simulations: $(VENV)/.dev  ## run the tests of statistics on four times as many simulated studies as `make test` does
+	LM_HEADROOM_SIMULATIONS=all pytest -n $(WORKERS) tests/statistics
+
 types: $(VENV)/.dev  ## run mypy
 	mypy
 

@@ -17,8 +17,9 @@ from lm_headroom.analysis.correlation import (
 from lm_headroom.analysis.variance import components, head_components
 from lm_headroom.results.curves import Curve
 from lm_headroom.results.gain import gain
+from tests.support.simulations import simulated
 
-N = 1000
+N = simulated(1000)
 """Simulations of each rule."""
 SHAPE = (15, 12)
 

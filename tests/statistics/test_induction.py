@@ -14,8 +14,9 @@ import numpy as np
 from lm_headroom.report.tables.selection_bias import Least, average_least
 from lm_headroom.results.ablation import ACCURACY, Ablation, Cell, effects_between, quantities
 from lm_headroom.results.estimates import estimates
+from tests.support.simulations import simulated
 
-N, MANY = 1000, 4000
+N, MANY = simulated(1000), simulated(4000)
 """Simulations of each rule, and where they are made a hundred at a time."""
 COVERAGE = 0.93
 CELL = Cell("both", 5)

@@ -16,6 +16,7 @@ from lm_headroom.analysis.non_inferiority import (
     paired_loss,
     within_share,
 )
+from tests.support.simulations import simulated
 
 N = 4000
 MARGIN = 0.02
@@ -101,7 +102,7 @@ def test_no_cell_beyond_the_margin_is_prunable_in_more_than_one_study_of_twenty(
     assert some / n > 0.5
 
 
-STUDIES = 1000
+STUDIES = simulated(1000)
 """Simulated studies of FFNs, and of tasks near chance."""
 ALLOWED_OF_STUDIES = ERROR_RATE + 2 * np.sqrt(ERROR_RATE * (1 - ERROR_RATE) / STUDIES)
 

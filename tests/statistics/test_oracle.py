@@ -7,8 +7,9 @@ from scipy.stats import binom
 from lm_headroom.analysis import bootstrap
 from lm_headroom.analysis.correlation import srcc
 from lm_headroom.analysis.oracle_agreement import Gradient, agreement
+from tests.support.simulations import simulated
 
-SIMULATIONS = 1000
+SIMULATIONS = simulated(1000)
 QUESTIONS = 60
 
 

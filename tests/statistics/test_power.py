@@ -10,6 +10,7 @@ import pytest
 from lm_headroom.analysis.non_inferiority import CONFIDENCE, Margin, paired_loss
 from lm_headroom.analysis.power import effective_sample_ratio, questions_needed
 from tests.support.paired_scores import Draw, bits_per_byte, mean_loss_of, probability, rare_losses
+from tests.support.simulations import simulated
 
 N = 3000
 POWER = 0.8
@@ -68,7 +69,7 @@ def test_what_a_small_study_says_it_needs_is_right_on_average() -> None:
     """The spread of 200 questions of each of three tasks is uncertain, and with it the number."""
     lossy, margin = OUTCOMES["few change"]
     draw, rng, passed = without_loss(lossy), np.random.default_rng(3), []
-    for _ in range(1000):
+    for _ in range(simulated(1000)):
         needed = questions_needed([np.stack(lossy(rng, 200)) for _ in range(3)], margin)
         assert needed is not None
         whole, pruned = zip(*(draw(rng, (4, round(needed))) for _ in range(3)), strict=True)
@@ -96,7 +97,7 @@ def true_ratio(drops: Any) -> float:
 def test_the_effective_sample_ratio_is_the_true_one_on_average() -> None:
     drops, rng = [0.0, 0.3, 0.6, 0.9], np.random.default_rng(4)
     ratios = []
-    for _ in range(1000):
+    for _ in range(simulated(1000)):
         tasks = [both_outcomes(rng, drops, n) for n in (150, 250, 200)]
         ratios.append(effective_sample_ratio([scores for scores, _ in tasks], [right for _, right in tasks]))
     assert true_ratio(drops) > 1.5

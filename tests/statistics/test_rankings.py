@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lm_headroom.report.tables.gains import AVERAGE, compare, level_weights
+from tests.support.simulations import simulated
 
-SIMULATIONS = 1000
+SIMULATIONS = simulated(1000)
 QUESTIONS = (70, 110)
 """Of two tasks."""
 PERCENT = [0, 40, 90]

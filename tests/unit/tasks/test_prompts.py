@@ -361,3 +361,15 @@ def test_prompts_are_the_same_on_any_machine(tmp_path, sample):
         subprocess.run(command, env={**os.environ, **machine}, cwd=folder, check=True, capture_output=True)
         written.append((folder / "p.pq").read_bytes())
     assert written[0] == written[1]
+
+
+def test_a_template_is_compiled_once_for_all_documents(tmp_path, monkeypatch):
+    from jinja2 import Environment
+
+    compiled, compile_one = [], Environment.compile
+    monkeypatch.setattr(
+        Environment, "compile", lambda *args, **kwargs: compiled.append(1) or compile_one(*args, **kwargs)
+    )
+    columns, _ = prompts.render("arc_easy", 0, 1, mirror(tmp_path, train=arc(40), validation=arc(40, 100)))
+    assert len(columns["doc_id"]) > 100
+    assert len(compiled) < 20

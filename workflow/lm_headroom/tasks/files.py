@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def built_in_yaml(name: str, folder: Path) -> Path | None:
 
     On lm-eval's 14,000 files, this text search is five times as fast as lm-eval's index, which also takes the first.
     """
-    return next((path for path in _sorted(folder) if _has_line(name, _text(path))), None)
+    return next((path for path in _installed(folder) if _has_line(name, _text(path))), None)
 
 
 def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
@@ -76,6 +77,12 @@ def _named(folder: Path, text: str) -> Iterator[tuple[Path, str]]:
             task = _task_of(content)
             if task is not None:
                 yield path, task
+
+
+@cache
+def _installed(folder: Path) -> list[Path]:
+    """The YAMLs of an installed package, which do not change while a process runs."""
+    return _sorted(folder)
 
 
 def _sorted(folder: Path) -> list[Path]:
