@@ -13,13 +13,14 @@ SENTENCES = [
 
 
 def tiny_config(family: str, vocabulary: int) -> Any:
-    """A model of three layers: OPT, OLMoE with four experts, DeepSeek-V3 with as many in two groups, or LLaMA.
+    """A model of three layers: OPT, OLMoE with four experts, DeepSeek-V3 with as many in two groups, LFM2, or LLaMA.
 
-    All but OPT and DeepSeek-V3 have grouped key-value heads.
+    LFM2 has attention in its second layer alone, and short convolutions in the others. All but OPT and DeepSeek-V3 have
+    grouped key-value heads.
 
     ``opt-350m`` is OPT with the quirks of its 350m: norms after their blocks, embeddings of another width.
     """
-    from transformers import DeepseekV3Config, LlamaConfig, OlmoeConfig, OPTConfig
+    from transformers import DeepseekV3Config, Lfm2Config, LlamaConfig, OlmoeConfig, OPTConfig
 
     if family in ("opt", "opt-350m"):
         quirks = family == "opt-350m"
@@ -41,6 +42,12 @@ def tiny_config(family: str, vocabulary: int) -> Any:
             qk_nope_head_dim=4, v_head_dim=6, n_routed_experts=4, num_experts_per_tok=2, n_group=2, topk_group=1,
             n_shared_experts=1, first_k_dense_replace=1, max_position_embeddings=256, initializer_range=0.3,
             pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+    if family == "lfm2":
+        return Lfm2Config(
+            vocab_size=vocabulary, hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, block_auto_adjust_ff_dim=False,
+            layer_types=["conv", "full_attention", "conv"], pad_token_id=0, bos_token_id=1, eos_token_id=2,
         )  # fmt: skip
     return LlamaConfig(
         vocab_size=vocabulary, hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
