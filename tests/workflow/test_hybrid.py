@@ -36,8 +36,8 @@ def test_heads_are_those_of_the_one_layer_with_attention(study):
     assert record["without_heads"] == [0, 2]
     heads = read(study.result(f"tiny/head_importance/{CELL}.parquet"), HEAD_IMPORTANCE).to_pylist()
     assert [(row["layer"], row["head"]) for row in heads] == [(1, head) for head in range(4)]
-    found = read(study.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).to_pylist()
-    assert {(row["layer"], row["head"]) for row in found} == {(1, head) for head in range(4)}
+    matching = read(study.result("tiny/induction/prefix_matching.parquet"), PREFIX_MATCHING).to_pylist()
+    assert {(row["layer"], row["head"]) for row in matching} == {(1, head) for head in range(4)}
 
 
 def test_percentages_are_of_the_heads_that_there_are(study):
