@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
-from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.location import WRITTEN_OUT, checkpoint_folder, has_kept_content, needs_resolving
+from lm_headroom.models.location import WRITTEN_OUT, checkpoint_folder
 from lm_headroom.models.renewal import Renewal, source_of
 from lm_headroom.models.resolve import changes_since, resolve
 from lm_headroom.planning.plan import chat_of, configuration
 from lm_headroom.study.reading import parse_study
 from tests.support.checkpoints import checkpoint
 from tests.support.gguf_models import tiny_packed
+from tests.support.packed_content import PackedContent
 
 TEXT = "Water boils at one hundred degrees."
 ADVICE = "take another of the model's GGUF files, or the checkpoint that it was made from"
@@ -47,26 +47,10 @@ def test_log_likelihoods_are_those_of_transformers_own_reader(kind, is_tied, tmp
     assert 1e-4 < abs(ours - whole).max() < 1
 
 
-class TestContent:
+class TestContent(PackedContent):
     """What the record holds of a file, and when a model is looked at anew."""
 
-    CODE = code_digest("models.resolve")
-
-    @pytest.fixture(autouse=True)
-    def files(self, tmp_path, monkeypatch, tokenizer):
-        monkeypatch.chdir(tmp_path)
-        self.tokenizer, self.record = tokenizer, tmp_path / "results" / "m" / "model.json"
-        tiny_packed(tmp_path / "a.gguf", tokenizer)
-        self.first = self.resolve()
-
-    def resolve(self, source="a.gguf"):
-        return resolve("m", source, None, self.record)
-
-    def needs(self, source="a.gguf"):
-        return needs_resolving(self.record, source, None, self.CODE)
-
-    def kept(self):
-        return has_kept_content(self.record, "a.gguf", None, self.CODE)
+    SOURCE, WRITE = "a.gguf", tiny_packed
 
     def test_the_checkpoint_lies_beside_the_record(self):
         assert checkpoint_folder(self.record) == self.record.with_name(WRITTEN_OUT)

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import quantised
 from lm_headroom.models.checkpoint_files import digest
-from lm_headroom.models.location import WRITTEN_OUT, checkpoint_folder, has_kept_content, needs_resolving
+from lm_headroom.models.location import WRITTEN_OUT, checkpoint_folder
 from lm_headroom.models.resolve import changes_since, resolve
+from tests.support.packed_content import PackedContent
 from tests.support.paths import ROOT
 from tests.support.quantised_models import hflm, ours, write_fp8, write_mxfp4
 from tests.support.tiny_models import tiny_model
@@ -77,26 +77,10 @@ def test_checkpoints_of_torchao_say_what_hflm_says_of_them(tmp_path, tokenizer):
     assert torch.equal(plain[f"{stem}weight"], by_hand)
 
 
-class TestContent:
+class TestContent(PackedContent):
     """What the record holds of a checkpoint, and when a model is looked at anew."""
 
-    CODE = code_digest("models.resolve")
-
-    @pytest.fixture(autouse=True)
-    def files(self, tmp_path, monkeypatch, tokenizer):
-        monkeypatch.chdir(tmp_path)
-        self.tokenizer, self.record = tokenizer, tmp_path / "results" / "m" / "model.json"
-        write_fp8(tmp_path / "a", tokenizer)
-        self.first = self.resolve()
-
-    def resolve(self, source="a"):
-        return resolve("m", source, None, self.record)
-
-    def needs(self, source="a"):
-        return needs_resolving(self.record, source, None, self.CODE)
-
-    def kept(self):
-        return has_kept_content(self.record, "a", None, self.CODE)
+    SOURCE, WRITE = "a", write_fp8
 
     def test_the_checkpoint_lies_beside_the_record_and_outlives_the_packed_one(self):
         assert checkpoint_folder(self.record) == self.record.with_name(WRITTEN_OUT)

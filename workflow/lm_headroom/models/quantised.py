@@ -33,8 +33,8 @@ WEIGHT_ONLY = frozenset({"FqnToConfig", "Float8WeightOnlyConfig", "Int8WeightOnl
 """Kinds of torchao that round weights alone and can be turned back on a CPU; the first gives modules one of them."""
 PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 """Number formats of plain weights in safetensors; quantised ones are integers or of 8 bits and fewer."""
-_ORIGINAL = "take the checkpoint that it was quantised from"
-PLAIN_WEIGHTS = f"gradients and projections need plain weights: {_ORIGINAL}"
+ORIGINAL = "take the checkpoint that it was quantised from"
+PLAIN_WEIGHTS = f"gradients and projections need plain weights: {ORIGINAL}"
 _BY_HAND = {
     "bitsandbytes": ".dequantize() of the loaded model",
     "higgs": ".dequantize() of the loaded model",
@@ -85,7 +85,7 @@ def quantisation_of(config: Mapping[str, Any], name: str) -> Quantisation | None
     if rounding:
         raise HeadroomError(
             f"{described}, and {rounding[0]} also rounds what its layers are given, so that plain weights would be "
-            f"another model: {_ORIGINAL}"
+            f"another model: {ORIGINAL}"
         )
     if not (method in (FP8, MXFP4) or (kinds and WEIGHT_ONLY.issuperset(kinds))):
         by = _BY_HAND.get(method)
@@ -94,7 +94,7 @@ def quantisation_of(config: Mapping[str, Any], name: str) -> Quantisation | None
     if method == TORCHAO and find_spec(TORCHAO) is None:
         raise HeadroomError(
             f"{described}, and torchao, which turns them back, is not installed: pip install torchao, as lm-headroom's "
-            f"extra of that name does; or {_ORIGINAL}"
+            f"extra of that name does; or {ORIGINAL}"
         )
     return Quantisation(method, " ".join([method, *kinds]), stated)
 
@@ -125,7 +125,7 @@ def unpack(source: Path, quantisation: Quantisation, name: str, digest: str, fol
     """
     origin = {"note": "dequantised from a checkpoint of quantised weights", "sha256": digest}
     read = partial(_read_plain, source, quantisation)
-    write_out(source, quantisation.kinds, read, origin, folder, name, _ORIGINAL)
+    write_out(source, quantisation.kinds, read, origin, folder, name, ORIGINAL)
 
 
 def _read_plain(source: Path, quantisation: Quantisation) -> tuple[Any, Callable[[Path], object]]:
@@ -157,7 +157,7 @@ def _read_plain(source: Path, quantisation: Quantisation) -> tuple[Any, Callable
     stray = next((key for key in sorted(info["unexpected_keys"]) if key.rpartition(".")[0] in modules), None)
     if stray:
         raise HeadroomError(
-            f"{source} has {stray}, which transformers does not use when it turns {method} back; {_ORIGINAL}"
+            f"{source} has {stray}, which transformers does not use when it turns {method} back; {ORIGINAL}"
         )
 
     def turn_back(value: Any) -> Any:
@@ -166,7 +166,7 @@ def _read_plain(source: Path, quantisation: Quantisation) -> tuple[Any, Callable
         is_plain = plain.is_floating_point() and plain.dtype.itemsize > 1
         return plain.to(torch.promote_types(plain.dtype, dtype)) if is_plain else plain
 
-    return as_plain(read, info["missing_keys"], source, _ORIGINAL, turn_back), partial(_copy_tokenizer, source)
+    return as_plain(read, info["missing_keys"], source, ORIGINAL, turn_back), partial(_copy_tokenizer, source)
 
 
 def _dequantise(value: Any) -> Any:
@@ -212,7 +212,7 @@ def _check_blocks(source: Path, tensors: Mapping[str, tuple[str, list[int]]], bl
             if number > 1 and side != number * (block or side // number):
                 raise HeadroomError(
                     f"{key} in {source} has a side of {side} in {number} blocks of {block}, and "
-                    f"transformers turns back whole blocks only; {_ORIGINAL}"
+                    f"transformers turns back whole blocks only; {ORIGINAL}"
                 )
 
 

@@ -476,8 +476,7 @@ def _read_config(
     if quantisation and REMOTE_CODE in allowed and own_code(path):
         raise HeadroomError(
             f"model {name!r}: its weights are quantised ({quantisation.kinds}), and code of its own "
-            f"({own_code(path)[0]}) is not run to unpack them: take the checkpoint that it was quantised from, or "
-            f"leave out {REMOTE_CODE}"
+            f"({own_code(path)[0]}) is not run to unpack them: {quantised.ORIGINAL}, or leave out {REMOTE_CODE}"
         )
     return config
 
