@@ -8,7 +8,7 @@ from lm_headroom.warm.client import run
 
 def _main() -> int:
     arguments = sys.argv[1:]
-    status = run(warm_kind(arguments[0]) if arguments else None, "lm_headroom", arguments)
+    status = run(warm_kind(arguments[0], arguments[1:]) if arguments else None, "lm_headroom", arguments)
     if status is None:
         from lm_headroom.cli import main
 

@@ -1,4 +1,8 @@
-"""Names of the commands, and what is known of each before its module is imported. Nothing is imported here."""
+"""Names of the commands, and what is known of each before its module is imported: standard library only."""
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
 
 GROUPS = {
     "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
@@ -20,12 +24,27 @@ _WARM_GROUPS = {"Score": "model", "Evaluate": "model", "Analyse": "report", "Rep
 _WARM = {"render-prompts": "prompts", "resolve-model": "resolve", "export-pruned": "model"}
 
 
-def warm_kind(command: str) -> str | None:
+def warm_kind(command: str, options: Sequence[str] = ()) -> str | None:
     """What a warm process imports for a command, a key of :data:`lm_headroom.warm.server.PRELOADS`; None for nothing.
+
+    Args:
+        command: its name.
+        options: what stands behind it on the command line.
 
     Example:
         >>> warm_kind("figure")
         'report'
     """
+    if command == "resolve-model" and _needs_no_hub(options):
+        return "model"
     groups = (group for group, names in GROUPS.items() if command in names.split())
     return _WARM.get(command) or _WARM_GROUPS.get(next(groups, ""))
+
+
+def _needs_no_hub(options: Sequence[str]) -> bool:
+    """Whether a model is resolved from a folder that has no code of its own, which may lie on a hub.
+
+    It then imports what scoring does, whose warm process the study needs next, and which reaches no hub.
+    """
+    named = (source for option, source in pairwise(options) if option == "--source")
+    return "--trust-remote-code" not in options and any(map(os.path.isdir, named))

@@ -90,9 +90,9 @@ def test_figure_7_averages_the_grid_with_heads_down_and_ffns_across(study):
 
 def test_figure_7_colours_span_the_intervals(study, tmp_path, monkeypatch):
     scales = []
-    heatmap = fig07.sns.heatmap
+    heatmap = fig07.style.heatmap
     monkeypatch.setattr(
-        fig07.sns,
+        fig07.style,
         "heatmap",
         lambda *a, vmin, vmax, **k: scales.append((vmin, vmax)) or heatmap(*a, vmin=vmin, vmax=vmax, **k),
     )

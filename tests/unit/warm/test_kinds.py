@@ -19,3 +19,12 @@ def test_a_command_that_runs_a_model_goes_where_its_libraries_are(command):
 
 def test_commands_that_run_models_are_recognised():
     assert issubclass(get_type_hints(_function("evaluate-pruned"))["settings"], ModelSettings)
+
+
+def test_a_model_in_a_folder_is_resolved_where_it_is_scored(tmp_path):
+    """One import of torch serves both; what may ask a hub goes elsewhere, since a warm process for models cannot."""
+    here, code = ["--source", str(tmp_path), "--out", "model.json"], "--trust-remote-code"
+    assert warm_kind("resolve-model", here) == "model"
+    assert warm_kind("resolve-model", [*here, code]) == "resolve"
+    assert warm_kind("resolve-model", ["--source", "nobody/model", "--out", str(tmp_path)]) == "resolve"
+    assert warm_kind("render-prompts", here) == "prompts"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.correlation import STATISTICS
@@ -52,17 +51,8 @@ def draw(compared: Comparison) -> Figure:
     figure, axes = style.panels(len(matrices), width=size * 1.15, height=0.8 * size, per_row=len(compared.shots))
     for ax, ((column, shots), matrix) in zip(axes, matrices.items(), strict=True):
         ax.set_facecolor("0.9")
-        sns.heatmap(
-            matrix,
-            ax=ax,
-            mask=np.isnan(matrix),
-            vmin=-1,
-            vmax=1,
-            cmap="vlag",
-            xticklabels=names,
-            yticklabels=names,
-            cbar_kws={"label": titles[column], "shrink": 0.8},
-        )
+        bar = {"label": titles[column], "shrink": 0.8}
+        style.heatmap(ax, matrix, names, names, bar, cmap="vlag", vmin=-1, vmax=1)
         ax.set_title(f"{style.shot_title(shots)}{', inside layers' if column == WITHIN else ''}")
         ax.set_xticks(ax.get_xticks(), names, rotation=60, ha="right", rotation_mode="anchor")
         ax.tick_params(axis="y", rotation=0)

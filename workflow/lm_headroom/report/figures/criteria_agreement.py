@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -73,12 +72,10 @@ def _draw_matrix(ax: Axes, pairs: list[AgreementRow], columns: int) -> np.ndarra
         i, j = names.index(row.a), names.index(row.b)
         values[i, j] = values[j, i] = np.nan if row.srcc is None else row.srcc
     bar = {"label": "SRCC", "shrink": 0.8, "location": "right" if columns == 2 else "bottom"}
-    sns.heatmap(values, ax=ax, vmin=-1, vmax=1, cmap="vlag", cbar_kws=bar)
     # Columns by number: their names would take as much height as the matrix.
     numbers = range(1, len(names) + 1)
-    places = [number - 0.5 for number in numbers]
-    ax.set_xticks(places, [str(number) for number in numbers], rotation=0)
-    ax.set_yticks(places, [f"{name} {number}" for name, number in zip(names, numbers, strict=True)], rotation=0)
+    labels = [f"{name} {number}" for name, number in zip(names, numbers, strict=True)]
+    style.heatmap(ax, values, labels, numbers, bar, vmin=-1, vmax=1, cmap="vlag")
     ax.tick_params(labelsize=6, length=0)
     ax.tick_params(axis="x", labelsize=6 if columns == 2 else 4.5)
     return style.numbers(values, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.outcomes import OUTCOMES
@@ -48,17 +47,10 @@ def draw(matrix: ResultsMatrix) -> Figure:
         len(values), width=max(2.6, 0.44 * columns + 1.2), height=max(2.2, 0.34 * rows + 0.8), per_row=2
     )
     for ax, (shots, grid) in zip(axes, values.items(), strict=True):
-        sns.heatmap(
-            spec.shown(grid.mean),
-            ax=ax,
-            # Bright is better, whether that is more or less.
-            cmap="cividis_r" if spec.is_cost else "cividis",
-            vmin=lowest,
-            vmax=highest,
-            xticklabels=grid.ffns,
-            yticklabels=grid.heads,
-            cbar_kws={"label": judged.level_label(outcome, "average", 32)},
-        )
+        # Bright is better, whether that is more or less.
+        look = {"cmap": "cividis_r" if spec.is_cost else "cividis", "vmin": lowest, "vmax": highest}
+        bar = {"label": judged.level_label(outcome, "average", 32)}
+        style.heatmap(ax, spec.shown(grid.mean), grid.heads, grid.ffns, bar, **look)
         ax.set(title=style.shot_title(shots), xlabel="FFNs pruned (%)", ylabel="heads pruned (%)")
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -132,16 +131,9 @@ def draw(matrix: ResultsMatrix) -> Figure:
     for ax, (shots, (values, _)) in zip(axes, shown.items(), strict=True):
         # Grey shows where a heatmap leaves out what the data do not allow to say; the colours have none.
         ax.set_facecolor("0.88")
-        sns.heatmap(
-            values,
-            ax=ax,
-            vmin=min(0.0, float(np.nanmin(values, initial=0.0))),
-            vmax=1,
-            cmap="viridis",
-            xticklabels=names,
-            yticklabels=names,
-            cbar_kws={"label": LABELS[matrix.correlation], "shrink": 0.8},
-        )
+        bar = {"label": LABELS[matrix.correlation], "shrink": 0.8}
+        lowest = min(0.0, float(np.nanmin(values, initial=0.0)))
+        style.heatmap(ax, values, names, names, bar, cmap="viridis", vmin=lowest, vmax=1)
         # The aggregate is set apart: every task is part of it.
         ax.axhline(len(matrix.tasks), color="white", linewidth=2)
         ax.axvline(len(matrix.tasks), color="white", linewidth=2)

@@ -250,10 +250,35 @@ def head_heatmap(
     axes.figure.colorbar(image, ax=axes, label=label)
 
 
+def heatmap(
+    axes: Axes, values: Array, rows: Sequence[Any], columns: Sequence[Any], bar: Mapping[str, Any], **look: Any
+) -> None:
+    """Cells in colours, row 0 at the top and without frames; a cell without a value is blank.
+
+    As seaborn's, which draws the whole figure for each of its panels to see whether names overlap.
+
+    Args:
+        axes: to draw on.
+        values: [row, column].
+        rows: a name for each row.
+        columns: a name for each column.
+        bar: look of the bar of colours, such as its label.
+        look: colours of the cells: ``cmap``, ``vmin`` and ``vmax``.
+    """
+    sns.despine(ax=axes, left=True, bottom=True)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), **look)
+    n_rows, n_columns = values.shape
+    axes.set(xlim=(0, n_columns), ylim=(n_rows, 0))
+    outline: Any = axes.figure.colorbar(mesh, ax=axes, **bar).outline
+    outline.set_linewidth(0)
+    axes.set_xticks(np.arange(n_columns) + 0.5, [str(name) for name in columns])
+    axes.set_yticks(np.arange(n_rows) + 0.5, [str(name) for name in rows], va="center")
+
+
 def write_cells(
     figure: Figure, cells: Mapping[Axes, np.ndarray[Any, Any]], largest: float = 8, smallest: float = 5
 ) -> None:
-    """Write into the cells of seaborn's heatmaps what fits them, black or white, whichever stands out more.
+    """Write into the cells of heatmaps what fits them, black or white, whichever stands out more.
 
     Of black and white, one has a contrast of at least 4.5:1 with any colour (WCAG 2).
 
@@ -412,6 +437,8 @@ def save(figure: Figure, out: Path, provenance: Mapping[str, Any]) -> None:
         with matplotlib.rc_context(EMBEDDED):
             figure.savefig(content, format=suffix[1:], dpi=300, metadata=dict.fromkeys(names))
         drawn[suffix] = content.getvalue()
+        # Panels keep the places that the first format gave them: to find them takes as long as to draw.
+        figure.set_layout_engine(None)
     plt.close(figure)
     beside = {suffix: drawn[suffix] for suffix in (".pdf", ".svg")}
     for suffix, written in {**beside, ".png": vouching(".png", drawn[".png"], provenance, beside)}.items():
