@@ -17,7 +17,6 @@ from benchmarks import measures
 from benchmarks.answers import answers
 from benchmarks.bench import TASKS, Bench, Row
 from benchmarks.contest import say
-from benchmarks.floor import floors
 from benchmarks.operations import with_operations
 from benchmarks.pruned import pruned
 from benchmarks.report import stamp, write
@@ -33,8 +32,10 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "h": pruned,
     "i": answers,
     "j": measures.attention_statistics,
-    "k": floors,
+    "m": measures.removed_heads,
 }
+BESIDE = {"a": "k", "b": "l", "e": "g"}
+"""Measures whose runs give the rows of another one, too."""
 
 
 def main() -> int:
@@ -71,7 +72,7 @@ def main() -> int:
     path = o.out.with_suffix(".json")
     if path.is_file():
         # A run of some measures keeps the others'.
-        replaced = {*o.measures, *("g" if "e" in o.measures else "")}
+        replaced = {*o.measures, *(BESIDE[name] for name in o.measures if name in BESIDE)}
         before = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in before if row["measure"] not in replaced or not _asked(row, o.tasks)]
     provenance = stamp(o.threads)
@@ -89,7 +90,7 @@ def main() -> int:
 
 def _asked(row: Row, tasks: list[str] | None) -> bool:
     """Whether a row is to be made anew; the plan's rows name a rule before the task, those of measure h what went."""
-    return tasks is None or row["measure"] == "h" or row["task"].split(", ")[-1] in tasks
+    return tasks is None or row["measure"] == "h" or not row["task"] or row["task"].split(", ")[-1] in tasks
 
 
 if __name__ == "__main__":

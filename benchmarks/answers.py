@@ -44,7 +44,7 @@ def answers(bench: Bench, shots: int = 0, levels: Sequence[int] = (0, 30)) -> It
                     "kept": partial(_evaluate, prepared, levels, PRUNED_EVAL, files[PRUNED_EVAL]),
                     "right alone": partial(_evaluate_right_alone, prepared, levels, files[RIGHT_ALONE]),
                 },
-                3 * bench.rounds,
+                bench.rounds,
             )
             right = [read(path, schema).column("correct").to_pylist() for schema, path in files.items()]
         yield {

@@ -1,8 +1,8 @@
-"""k: how near evaluation and FFN oracle are to the time of their own matrix products alone, which no code can beat."""
+"""k and l: how near a computation is to the time of its own matrix products alone, which no code can beat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench import Bench, Row, best_batch
-from benchmarks.contest import contest, ratio
-from benchmarks.measures import evaluate, knock_out, oracle_documents, timed_layers
-from benchmarks.rivals import Harness
+from benchmarks.bench import Row
+from benchmarks.contest import Timed, ratio
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu")
 """Operations of a pass that multiply matrices."""
+AGAINST_PRODUCTS = "lm-headroom against its own matrix products alone"
+HFLM_AGAINST_PRODUCTS = "HFLM against these products alone"
 
 
 class Recorder(TorchDispatchMode):
@@ -56,36 +56,34 @@ class Recorder(TorchDispatchMode):
                 call()
 
 
-def floors(bench: Bench, shots: int = 5) -> Iterator[Row]:
-    """k: both at 5 shots in float32, in turns with HFLM and with their products alone."""
-    ours, rival = bench.loaded(), Harness(bench.record, "float32")
-    for task in bench.tasks:
-        pairs = [row[:3] for row in bench.pairs(task, shots)]
-        timed, n = oracle_documents(bench, task, shots)
-        few = [row[:3] for row in bench.pairs(task, shots, n=n)]
-        layers = timed_layers(ours.shape.layers, timed)
-        theirs = partial(rival.log_likelihoods, pairs, best_batch(rival, pairs, bench.batches))
-        theirs_by_layer = partial(rival.knock_out, few, best_batch(rival, few, bench.batches), layers)
-        kinds: dict[str, tuple[Any, Callable[[], Any], Callable[[], Any], float]] = {
-            "evaluation": (pairs, partial(evaluate, ours, pairs), theirs, 1.0),
-            "FFN oracle": (few, partial(knock_out, ours, few), theirs_by_layer, ours.shape.layers / timed),
-        }
-        for what, (asked, run, other, times) in kinds.items():
-            with Recorder() as recorder, FlopCounterMode(display=False) as whole:
-                run()
-            with FlopCounterMode(display=False) as products:
-                recorder.again()
-            timings = contest({"ours": run, "HFLM": other, "products": recorder.again}, bench.rounds)
-            for name, row in (
-                (f"{what} against its own matrix products alone", ratio(timings["ours"], timings["products"])),
-                (f"{what}: HFLM against these products alone", ratio(timings["products"], timings["HFLM"], times)),
-            ):
-                yield {
-                    "measure": "k",
-                    "what": name,
-                    "task": task,
-                    "shots": shots,
-                    **row,
-                    "documents": len({doc_id for doc_id, *_ in asked}),
-                    "equal": products.get_total_flops() == whole.get_total_flops() > 0,
-                }
+class Products:
+    """The matrix products of a computation, another contestant beside it.
+
+    Attributes:
+        again: runs them alone.
+        are_all: whether they are all floating-point operations of the computation.
+    """
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        with Recorder() as recorder, FlopCounterMode(display=False) as whole:
+            run()
+        self.again = recorder.again
+        with FlopCounterMode(display=False) as products:
+            self.again()
+        self.are_all = products.get_total_flops() == whole.get_total_flops() > 0
+
+    def rows(self, measure: str, times: Mapping[str, Timed], row: Row, repeated: float = 1.0) -> Iterator[Row]:
+        """Rows of this computation and of HFLM against these products.
+
+        Args:
+            measure: the letter.
+            times: of the contestants *ours*, *HFLM* and *products*.
+            row: the computation's own row.
+            repeated: how often HFLM would have to do what was timed.
+        """
+        for what, shares in (
+            (AGAINST_PRODUCTS, ratio(times["ours"], times["products"])),
+            (HFLM_AGAINST_PRODUCTS, ratio(times["products"], times["HFLM"], repeated)),
+        ):
+            shared = {name: row[name] for name in ("task", "shots", "documents")}
+            yield {"measure": measure, "what": what, **shared, **shares, "equal": self.are_all}

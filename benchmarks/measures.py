@@ -1,4 +1,4 @@
-"""The measures a to g, and j: what is timed against what, and how the results are held against each other."""
+"""The measures a to g and j to m: what is timed against what, and how the results are held against each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,23 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig
 
-from benchmarks.bench import NEAR, Bench, Row, best_batch
+from benchmarks.bench import LONG, NEAR, Bench, Row, best_batch
 from benchmarks.contest import contest, ratio, say
+from benchmarks.floor import Products
 from benchmarks.pair import run_pair
 from benchmarks.rivals import Harness, copying_by_vocabulary, released_importance
+from lm_headroom.analysis.ranking import count_at, random_ranking
 from lm_headroom.artifacts.copying import COPYING
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.store import write
 from lm_headroom.engine.likelihood import encode, likelihoods, sequence_slices
-from lm_headroom.engine.loading import LoadedModel
+from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.memory import token_budget
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.models.resolve import resolve
 from lm_headroom.scoring import gradient
 from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.knockout import knock_out_ffns
@@ -34,7 +38,7 @@ from lm_headroom.scoring.prefix_matching import prefix_matching_scores, ranked_v
 
 
 def evaluation(bench: Bench) -> Iterator[Row]:
-    """a: likelihoods of real prompts, in float32 and bfloat16 on either side."""
+    """a: likelihoods of real prompts, in float32 and bfloat16 on either side; k: their products alone, at 5 shots."""
     models = {dtype: bench.loaded(dtype) for dtype in ("float32", "bfloat16")}
     rivals = {dtype: Harness(bench.record, dtype) for dtype in models}
     for shots in bench.documents:
@@ -46,9 +50,12 @@ def evaluation(bench: Bench) -> Iterator[Row]:
             for dtype in models:
                 contestants[f"ours {dtype}"] = partial(evaluate, models[dtype], pairs)
                 contestants[f"HFLM {dtype}"] = partial(rivals[dtype].log_likelihoods, pairs, best[dtype])
+            products = Products(contestants["ours float32"]) if shots == max(bench.documents) else None
+            if products:
+                contestants["products"] = products.again
             times = contest(contestants, bench.rounds)
             documents = encode(pairs, models["float32"].tokenizer, models["float32"].max_positions)
-            right = {name: _right(documents, rows, timed.result) for name, timed in times.items()}
+            right = {name: _right(documents, rows, times[name].result) for name in times if name != "products"}
             whole = np.array([document.truncated == 0 for document in documents])
             far = _furthest(documents, times["ours float32"].result, times["HFLM float32"].result)
             say(f"a {task} {shots}-shot: HFLM batches {best}, furthest {far:.1e} nats")
@@ -59,7 +66,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
                 error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 1.0
                 # Equal precision: the same numbers. Else the accuracies of the same documents, within two errors.
                 same = far < NEAR if ours == rival == "float32" else abs(difference.mean()) <= max(2 * error, 1e-9)
-                yield {
+                row = {
                     "measure": "a",
                     "what": f"evaluation, {ours} against HFLM in {rival} (batch {best[rival]})",
                     "task": task,
@@ -69,10 +76,16 @@ def evaluation(bench: Bench) -> Iterator[Row]:
                     "documents": len(documents),
                     "equal": bool(same),
                 }
+                yield row
+                if products and ours == rival == "float32":
+                    yield from products.rows("k", times | {"ours": times[a], "HFLM": times[b]}, row)
 
 
 def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
-    """b: the FFN oracle over all layers against an evaluation per layer, of which ``sampled`` are timed."""
+    """b: the FFN oracle over all layers against an evaluation per layer, of which ``sampled`` are timed.
+
+    l: its matrix products alone.
+    """
     ours, rival = bench.loaded(), Harness(bench.record, "float32")
     n_layers = ours.shape.layers
     for task in bench.tasks:
@@ -80,8 +93,13 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
         layers = timed_layers(n_layers, timed)
         pairs = [row[:3] for row in bench.pairs(task, shots, n=n)]
         best = best_batch(rival, pairs, bench.batches)
+        products = Products(partial(knock_out, ours, pairs))
         times = contest(
-            {"ours": partial(knock_out, ours, pairs), "HFLM": partial(rival.knock_out, pairs, best, layers)},
+            {
+                "ours": partial(knock_out, ours, pairs),
+                "HFLM": partial(rival.knock_out, pairs, best, layers),
+                "products": products.again,
+            },
             bench.rounds,
         )
         documents = encode(pairs, ours.tokenizer, ours.max_positions)
@@ -91,7 +109,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             for layer, result in zip(layers, times["HFLM"].result, strict=True)
         )
         say(f"b {task}: furthest {far:.1e} nats")
-        yield {
+        row = {
             "measure": "b",
             "what": f"FFN oracle over {n_layers} layers against as many evaluations by HFLM (1 to {sampled} timed)",
             "task": task,
@@ -100,6 +118,8 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
             "documents": len(documents),
             "equal": bool(far < NEAR),
         }
+        yield row
+        yield from products.rows("l", times, row, n_layers / timed)
 
 
 def timed_layers(n_layers: int, timed: int) -> list[int]:
@@ -109,8 +129,8 @@ def timed_layers(n_layers: int, timed: int) -> list[int]:
 
 
 def oracle_documents(bench: Bench, task: str, shots: int, sampled: int = 3) -> tuple[int, int]:
-    """Layers timed by HFLM, and documents; it takes minutes over the long passages of two tasks."""
-    return (1, 2) if task in ("multirc", "record") else (sampled, min(3, bench.documents[shots]))
+    """Layers timed by HFLM, and documents; it takes minutes over long passages."""
+    return 1 if task in LONG else sampled, min(3, bench.documents[shots])
 
 
 def head_importance(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iterator[Row]:
@@ -159,7 +179,7 @@ def attention_statistics(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iter
                 with patch.object(gradient, "attention_statistics", _no_statistics):
                     return score()
 
-            times = contest({"all": scored, "without": without}, 3 * bench.rounds)
+            times = contest({"all": scored, "without": without}, bench.rounds)
             yield {
                 "measure": "j",
                 "what": "scores of all criteria against the same without attention statistics",
@@ -261,6 +281,49 @@ def pair(bench: Bench, shots: int = 5) -> Iterator[Row]:
                     "documents": n,
                     "equal": 0.75 <= measured / expected <= 1.25,
                 }
+
+
+def removed_heads(bench: Bench) -> Iterator[Row]:
+    """m: a pass without half of the heads against the whole pass, for random weights in the shape of an OPT.
+
+    OPT has as many key-value heads as heads, so that each removed head takes its keys and values along.
+    """
+    shots = max(bench.documents)
+    pairs = [row[:3] for row in bench.pairs(bench.tasks[0], shots)]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(bench.record))
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=1024, word_embed_proj_dim=1024, ffn_dim=4096, num_attention_heads=16,
+        num_hidden_layers=6, max_position_embeddings=2048,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / "opt")
+        tokenizer.save_pretrained(folder / "opt")
+        resolve("opt", str(folder / "opt"), None, folder / "model.json")
+        ours, rival = replace(bench, record=folder / "model.json").loaded(), Harness(folder / "model.json", "float32")
+        pruned = random_ranking(config.num_hidden_layers, config.num_attention_heads, 1)
+        pruned = pruned[: count_at(50, len(pruned))]
+        batches = Batches(
+            encode(pairs, ours.tokenizer, ours.max_positions), token_budget(ours.model, ours.device), share=True
+        )
+        times = contest(
+            {
+                "pruned": partial(likelihoods, ours, batches, gates_without(ours.shape, pruned)),
+                "whole": partial(likelihoods, ours, batches),
+            },
+            3 * bench.rounds,
+        )
+        with rival.without(pruned):
+            far = _furthest(batches.documents, times["pruned"].result.values, rival.log_likelihoods(pairs, 1))
+    yield {
+        "measure": "m",
+        "what": "an evaluation without half of the heads against one with all, random weights in the shape of an OPT",
+        "task": "",
+        "shots": None,
+        **ratio(times["pruned"], times["whole"]),
+        "documents": len(batches.documents),
+        "equal": bool(far < NEAR),
+    }
 
 
 def start_up(bench: Bench) -> Iterator[Row]:
