@@ -141,6 +141,15 @@ def test_an_attached_model_stays_attached_until_it_is_detached(model):
     assert state(model) == before
 
 
+def test_experts_are_multiplied_afterwards_as_before():
+    model = tiny_model("olmoe").double()
+    before = model.config._experts_implementation
+    lm_headroom.attach(model)
+    assert model.config._experts_implementation == "eager" != before
+    lm_headroom.detach(model)
+    assert model.config._experts_implementation == before
+
+
 def test_without_ffns_leaves_out_the_least_important(model):
     scores = pd.DataFrame({"layer": [0, 1, 2], "score": [0.3, 0.1, 0.2]})
     with torch.no_grad():

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 REPLACED = ("forward", "_old_forward", "_attn", "lm_headroom_interventions", FACTOR, INFERRED)
 """Attributes of modules that attaching sets; they are in a module's own dictionary only where somebody set them."""
-IMPLEMENTATION_KEY = "_attn_implementation_internal"
-"""Attribute of a configuration that names the attention function."""
+IMPLEMENTATIONS = ("_attn_implementation_internal", "_experts_implementation_internal")
+"""Attributes of a configuration that name the functions of attention and of experts."""
 
 
 class Attachment:
@@ -45,7 +45,7 @@ class Attachment:
         configs = {id(c): c for module in modules if (c := getattr(module, "config", None)) is not None}
         self._before: list[tuple[dict[str, Any], tuple[str, ...]]] = [
             *((module.__dict__, REPLACED) for module in modules),
-            *((config.__dict__, (IMPLEMENTATION_KEY,)) for config in configs.values()),
+            *((config.__dict__, IMPLEMENTATIONS) for config in configs.values()),
         ]
         self._values = [{name: own[name] for name in names if name in own} for own, names in self._before]
         self.pruned: list[tuple[frozenset[tuple[int, int]], frozenset[int]]] = []
