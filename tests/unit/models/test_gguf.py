@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections import Counter
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2
 
 from lm_headroom.engine.loading import load
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models.gguf_files import read_plain
 from lm_headroom.models.location import WRITTEN_OUT, checkpoint_folder
 from lm_headroom.models.renewal import Renewal, source_of
 from lm_headroom.models.resolve import changes_since, resolve
@@ -45,6 +48,20 @@ def test_log_likelihoods_are_those_of_transformers_own_reader(kind, is_tied, tmp
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     # 8 bits: near the model that was quantised, and not the same.
     assert 1e-4 < abs(ours - whole).max() < 1
+
+
+def test_a_header_is_read_once_for_model_configuration_and_tokenizer(tmp_path, tokenizer, monkeypatch):
+    tiny_packed(tmp_path / "a.gguf", tokenizer)
+    calls = Counter()
+
+    def counted(name):
+        function = getattr(gguf, name)
+        monkeypatch.setattr(gguf, name, lambda *arguments: [calls.update([name]), function(*arguments)][1])
+
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        counted(name)
+    read_plain(tmp_path / "a.gguf")
+    assert calls == {"GGUFReader": 1, "get_tensor_name_map": 1}
 
 
 class TestContent(PackedContent):

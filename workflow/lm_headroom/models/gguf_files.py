@@ -7,8 +7,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.checkpoint_files import BIN, SAFETENSORS
@@ -176,8 +178,15 @@ def read_shape(file: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def _alone(file: Path) -> Iterator[dict[str, str]]:
-    """Give transformers a file in a folder of its own, as options: nothing that lies beside the file is read."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Give transformers a file in a folder of its own, as options: nothing that lies beside the file is read.
+
+    Within, its header is read once, and the names of its tensors are looked up once. transformers does so for model,
+    configuration and tokenizer, and for each module, which took longer than reading the weights.
+    """
+    import gguf
+
+    once: dict[str, Any] = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    with tempfile.TemporaryDirectory() as folder, patch.multiple(gguf, **once):
         (Path(folder) / f"model{GGUF}").symlink_to(file.resolve())
         yield {"pretrained_model_name_or_path": folder, "gguf_file": f"model{GGUF}"}
 
