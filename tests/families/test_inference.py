@@ -17,12 +17,13 @@ from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import prepare
 from lm_headroom.engine.packing import Batches, Document, TokenSequence
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models import architectures
+from lm_headroom.models import architectures, inference
 from lm_headroom.models.architecture import Architecture, HeadLayout
 from lm_headroom.models.inference import infer
 from tests.families.cases import CASES, model_of
 from tests.served.models import PAGE
 from tests.support.model_types import VOCABULARY, randomise, tiny_of_type
+from tests.support.tiny_models import tiny_model
 
 GEMMA = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 AFTER = {"attention_output_norm": "post_attention_layernorm", "ffn_output_norm": "post_feedforward_layernorm"}
@@ -76,6 +77,24 @@ def test_the_pass_shows_what_people_read_in_the_code(name):
     assert infer(model) == expected
     # Nor does it change the model that it reads.
     assert model.config._attn_implementation == "eager"
+
+
+def test_models_of_one_configuration_take_one_pass(monkeypatch, tmp_path):
+    model, again, wider = (tiny_model("llama", vocabulary) for vocabulary in (611, 611, 613))
+    again.config._name_or_path = str(tmp_path)
+    wider.config.num_key_value_heads = 4
+    inspected, run = [], inference._run
+    monkeypatch.setattr(inference, "_run", lambda model: inspected.append(model) or run(model))
+    assert infer(model) == infer(again) == infer(model)
+    assert inspected == [model]
+    assert infer(wider).shape.key_value_heads == 4
+    assert inspected == [model, wider]
+
+    class Other(type(model)):
+        """Code of one's own, of which another configuration says nothing."""
+
+    infer(Other(model.config))
+    assert len(inspected) == 3
 
 
 def listed(label: str) -> list[str]:

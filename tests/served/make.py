@@ -21,7 +21,8 @@ from typing import Any
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
-from lm_headroom.tasks.groups import NAMES, members_of
+from lm_headroom.tasks.files import NAMES
+from lm_headroom.tasks.groups import members_of
 from lm_headroom.tasks.scoring import check_scoring
 
 ROOT = Path(__file__).resolve().parents[2]

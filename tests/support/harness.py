@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 UPSTREAM = {
     "hellaswag": "hellaswag/hellaswag.yaml",
@@ -41,15 +42,17 @@ def evaluate(hflm: Any, task: str, shots: int, doc_ids: list[int], records: Path
     """simple_evaluate on these documents, with one sample record per document."""
     import lm_eval
 
-    result = lm_eval.simple_evaluate(
-        hflm,
-        tasks=[task],
-        num_fewshot=shots,
-        samples={task: doc_ids},
-        task_manager=upstream(task, records, folder),
-        log_samples=True,
-        bootstrap_iters=0,
-        fewshot_random_seed=1234,
-    )
+    # It would ask the machine for its packages and devices, by eleven programs that take longer than a tiny model.
+    with mock.patch("lm_eval.evaluator.add_env_info"):
+        result = lm_eval.simple_evaluate(
+            hflm,
+            tasks=[task],
+            num_fewshot=shots,
+            samples={task: doc_ids},
+            task_manager=upstream(task, records, folder),
+            log_samples=True,
+            bootstrap_iters=0,
+            fewshot_random_seed=1234,
+        )
     shutil.rmtree(folder / "parquet", ignore_errors=True)
     return result

@@ -1,6 +1,7 @@
 """What the proofs at load and export take for rounding, and what for error, in each number format."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lm_headroom.engine.interventions import Interventions, Layout, TreeMask
 from lm_headroom.engine.loading import load, prepare
 from lm_headroom.engine.rounding import agree, unit_in_last_place
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models import architectures
+from lm_headroom.models.architectures import output_projections
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned.forms import choose_form
 from lm_headroom.pruned.model import prune_for_good
@@ -26,6 +27,11 @@ LAYERS = 24
 
 def massive_model(family, times, dtype):
     """24 layers whose residual grows, with two channels that are thousands of times the others, as in large models."""
+    return copy.deepcopy(made_once(family, times)).to(dtype)
+
+
+@functools.cache
+def made_once(family, times):
     torch.manual_seed(0)
     common = {
         "vocab_size": 523, "hidden_size": 64, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
@@ -42,15 +48,15 @@ def massive_model(family, times, dtype):
         # Of both signs, so that norms which subtract the mean keep what is left of the others.
         embedding[:, MASSIVE] = torch.tensor([times, -times])
         model.lm_head.weight = torch.nn.Parameter(embedding.clone() / times)
-        for number in range(LAYERS):
-            for module in (architectures.output_projections(model)[number], last_maps(model)[number]):
+        for number, modules in enumerate(zip(output_projections(model).values(), last_maps(model), strict=True)):
+            for module in modules:
                 module.weight *= 1.04**number
         for name, parameter in model.named_parameters():
             # Norms give the other channels back the size that the massive ones took.
             if "norm" in name and name.endswith("weight"):
                 parameter.fill_(max(1.0, times / 10))
                 parameter[MASSIVE] = 0.05
-    return model.to(dtype)
+    return model
 
 
 @pytest.fixture(params=FORMATS, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -96,8 +102,9 @@ def one_too_few(branches):
     branches[2, 3] = False
 
 
-@pytest.mark.parametrize("layer", [0, 13, LAYERS - 1])
-@pytest.mark.parametrize("change", [one_too_many, mask_off_by_one, one_too_few])
+@pytest.mark.parametrize(
+    ("change", "layer"), [(one_too_many, 0), (mask_off_by_one, 13), (one_too_few, LAYERS - 1), (one_too_many, 13)]
+)
 @pytest.mark.parametrize("family", ["opt", "llama"])
 def test_a_wrong_mask_in_one_layer_is_found(family, change, layer, dtype, monkeypatch):
     in_layer(monkeypatch, layer, change)
@@ -178,7 +185,7 @@ def test_layers_that_another_tool_zeroed_are_served(family, tokenizer, layers, w
     with torch.no_grad():
         for layer in layers:
             for module in [
-                *([architectures.output_projections(model)[layer]] if what != "FFNs" else []),
+                *([output_projections(model)[layer]] if what != "FFNs" else []),
                 *([last_maps(model)[layer]] if what != "attention" else []),
             ]:
                 for parameter in module.parameters():
@@ -190,7 +197,7 @@ def test_layers_that_another_tool_zeroed_are_served(family, tokenizer, layers, w
 def test_one_head_that_writes_is_enough(family, kept):
     model = tiny_model(family)
     with torch.no_grad():
-        for layer, projection in architectures.output_projections(model).items():
+        for layer, projection in output_projections(model).items():
             for head in range(4):
                 if (layer, head) != kept:
                     projection.weight[:, 6 * head : 6 * head + 6] = 0

@@ -8,7 +8,8 @@ import pytest
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.reading import parse_study
-from lm_headroom.tasks.groups import NAMES, members_of, with_subtasks
+from lm_headroom.tasks.files import NAMES, built_in_yaml
+from lm_headroom.tasks.groups import members_of, with_subtasks
 
 
 def study_of(base=Path(), **keys):
@@ -26,6 +27,7 @@ def test_the_names_are_of_the_lm_eval_that_is_installed():
 @pytest.mark.slow
 def test_a_group_and_a_tag_have_the_tasks_that_lm_eval_runs_for_them():
     """lm-eval's own loader, which builds no task here: names are taken where it would."""
+    import lm_eval
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()
@@ -33,6 +35,10 @@ def test_a_group_and_a_tag_have_the_tasks_that_lm_eval_runs_for_them():
     index = manager.task_index
     assert set(theirs["tasks"]) == {name for name, entry in index.items() if entry.kind.name in ("TASK", "PY_TASK")}
     assert set(theirs["groups"]) == {name for name, entry in index.items() if entry.kind.name in ("GROUP", "TAG")}
+    # A search of texts finds the files that the index has.
+    folder = Path(lm_eval.__file__).parent / "tasks"
+    files = {name: entry.yaml_path for name, entry in index.items() if entry.kind.name in ("TASK", "PY_TASK")}
+    assert {name: built_in_yaml(name, folder) for name in files} == files
     for tag in ("ai2_arc", "mmlu_stem_tasks"):
         assert tasks_of(tag) == sorted(index[tag].tags)
     assert index["mmlu"].cfg["task"] == ["mmlu_stem", "mmlu_other", "mmlu_social_sciences", "mmlu_humanities"]

@@ -30,6 +30,8 @@ WHOLE_CLASS = "lm_headroom_whole"
 """The attribute of a model that holds the class to read, where its own class prunes whatever it builds."""
 SOFTCAP = "final_logit_softcapping"
 """The configuration's key of the soft cap of logits, by the name that families use."""
+_SHOWN: dict[tuple[type, type, str], Architecture] = {}
+"""What earlier passes of this process showed, by classes and configuration, on which alone it depends."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Pass:
 
 @torch.enable_grad()
 def infer(model: Any) -> Architecture:
-    """Read the architecture of a model from a pass without weights.
+    """Read the architecture of a model from a pass without weights, one per process for each configuration.
 
     Args:
         model: a causal language model of transformers; only its class and configuration matter.
@@ -106,12 +108,20 @@ def infer(model: Any) -> Architecture:
         HeadroomError: attention does not go through transformers' interface once in each layer, or what a layer
             consists of cannot be told; says what was seen.
     """
-    family = model.config.model_type
-    shown = _run(model)
-    try:
-        return _architecture(model, shown)
-    except HeadroomError as error:
-        raise HeadroomError(f"model family {family!r} is not supported: {error}") from None
+    key = _key(model)
+    if key not in _SHOWN:
+        shown = _run(model)
+        try:
+            _SHOWN[key] = _architecture(model, shown)
+        except HeadroomError as error:
+            raise HeadroomError(f"model family {model.config.model_type!r} is not supported: {error}") from None
+    return _SHOWN[key]
+
+
+def _key(model: Any) -> tuple[type, type, str]:
+    """The class of a model, the class to read, and the configuration but for the place of its files."""
+    settings = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    return type(model), getattr(model, WHOLE_CLASS, type(model)), repr(settings)
 
 
 class _FirstItems(TorchFunctionMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +16,9 @@ from lm_headroom.workflow_files import WORKFLOW
 
 TASK_FOLDERS = WORKFLOW / "tasks"
 """Holds a folder of task YAMLs for each value of the study's ``prompts``."""
+NAMES = TASK_FOLDERS / "lm-eval.json"
+"""Lists the names of the pinned lm-eval, which itself takes a minute to collect them; ``make tasks`` writes it."""
+_TASK_LINE = re.compile(r"^['\"]?task['\"]?:[ \t]*['\"]?(\S.*?)['\"]?[ \t]*(?:#.*)?$", re.MULTILINE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -45,8 +49,22 @@ def built_in_yaml(name: str, folder: Path) -> Path | None:
     """Find the first YAML with a ``task:`` line of this name in lm-eval's own folder.
 
     On lm-eval's 14,000 files, this text search is five times as fast as lm-eval's index, which also takes the first.
+    Each file is read once in a process, and those after the one that is found not before another name needs them.
     """
-    return next((path for path in _installed(folder) if _has_line(name, _text(path))), None)
+    known, unread = _task_lines(folder)
+    while name not in known:
+        path = next(unread, None)
+        if path is None:
+            return None
+        for line in _TASK_LINE.finditer(_text(path)):
+            known.setdefault(line[1], path)
+    return known[name]
+
+
+def built_in_names() -> dict[str, Any]:
+    """The names of lm-eval's ``tasks``, its ``groups`` and tags with their members, and its release, ``lm-eval``."""
+    names: dict[str, Any] = json.loads(NAMES.read_text(encoding="utf-8"))
+    return names
 
 
 def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
@@ -85,6 +103,12 @@ def _installed(folder: Path) -> list[Path]:
     return _sorted(folder)
 
 
+@cache
+def _task_lines(folder: Path) -> tuple[dict[str, Path], Iterator[Path]]:
+    """The first YAML by each name of the ``task:`` lines that were read so far, and the YAMLs that were not."""
+    return {}, iter(_installed(folder))
+
+
 def _sorted(folder: Path) -> list[Path]:
     return sorted((path for path in folder.rglob("*.yaml") if path.is_file()), key=Path.as_posix)
 
@@ -110,9 +134,3 @@ def _task_of(content: str) -> str | None:
         if key.value == "task" and isinstance(value, yaml.ScalarNode):
             return str(value.value)
     return None
-
-
-def _has_line(name: str, content: str) -> bool:
-    return name in content and bool(
-        re.search(rf"^['\"]?task['\"]?:[ \t]*['\"]?{re.escape(name)}['\"]?[ \t]*(#.*)?$", content, re.MULTILINE)
-    )

@@ -7,7 +7,6 @@ workflow/tasks/lm-eval.json lists the names of the pinned lm-eval, which itself 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,9 +23,8 @@ from lm_headroom.study.reading import parse_study, read_file
 from lm_headroom.study.task_entry import expanded
 from lm_headroom.study.values import check_tasks
 from lm_headroom.tasks.digest import task_config
-from lm_headroom.tasks.files import TASK_FOLDERS, read_task_yaml, task_yamls
+from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, read_task_yaml, task_yamls
 
-NAMES = TASK_FOLDERS / "lm-eval.json"
 TASK_LISTS = ("tasks", "unseen", "transfer.tasks", "head_oracle.tasks", "induction.ablate.tasks")
 """Keys of a study whose values are tasks."""
 _HARMLESS = {"task", "group", "task_alias", "group_alias", "aggregate_metric_list", "metadata", "weight_by_size"}
@@ -115,7 +113,7 @@ def with_subtasks(values: Mapping[str, Any], base: Path = Path()) -> dict[str, A
     folders = [TASK_FOLDERS / str(values.get("prompts", DEFAULT_PROMPTS)), *paths]
     if not texts or not all(folder.is_dir() for folder in folders):
         return expanded_values
-    listed = json.loads(NAMES.read_text(encoding="utf-8"))
+    listed = built_in_names()
     names = TaskNames(set(listed["tasks"]), listed["groups"])
     for folder in folders:
         names.add_folder(folder)

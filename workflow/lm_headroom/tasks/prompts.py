@@ -31,7 +31,7 @@ from lm_headroom.hub_errors import advise
 from lm_headroom.study.task_entry import TaskEntry
 from lm_headroom.tasks.data import RECORDS, SOURCE, mirror_records, own_records
 from lm_headroom.tasks.digest import has_local_data, task_config
-from lm_headroom.tasks.files import built_in_yaml, task_names, task_yaml
+from lm_headroom.tasks.files import built_in_names, built_in_yaml, task_names, task_yaml
 from lm_headroom.tasks.own import own_file_records, write_own
 from lm_headroom.tasks.scoring import check_choices, check_scoring, describe_label, explain_out_of_range, right_choices
 from lm_headroom.tasks.sources import OWN
@@ -331,22 +331,11 @@ def find_task(name: str, folders: Sequence[Path]) -> tuple[Path, str]:
     path = built_in_yaml(name, Path(lm_eval.__file__).parent / "tasks")
     if path is not None:
         return path, theirs
-    manager = _lm_evals_index()
-    entry = manager.task_index.get(name)
-    if entry is None:
-        names = [*manager.all_subtasks, *(task for folder in folders for task in task_names(folder))]
-        raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, names)}")
-    if entry.yaml_path is None or entry.kind.name == "GROUP":
+    listed = built_in_names()
+    if name in listed["groups"]:
         raise HeadroomError(f"task {name!r} is a group or a tag of lm-eval, not a task; name one of its tasks")
-    return Path(entry.yaml_path), theirs
-
-
-@lru_cache(maxsize=1)
-def _lm_evals_index() -> Any:
-    """lm-eval's manager of its own tasks; it takes seconds to read them all."""
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager()
+    names = [*listed["tasks"], *(task for folder in folders for task in task_names(folder))]
+    raise HeadroomError(f"task {name!r} is unknown to lm-eval{nearest(name, names)}")
 
 
 def _compile_templates_once() -> None:
