@@ -18,6 +18,8 @@ from tests.support.workflow_studies import same_artifacts
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 # Jobs of a model and task in one submission, whose name Snakemake makes of the group and its rules.
 SCORING, EVALUATING = "score_tiny_arc_easy_evaluate_own_score_ffns_score_heads", "evaluate_tiny_arc_easy_evaluate_joint"
+TARGETS = ("importance", "curves", "correlations", "induction", "fig10")
+"""All that is submitted, and one of the figures, which are drawn beside Snakemake."""
 MODEL_RULES = {SCORING, EVALUATING, "score_induction"}
 CPU_RULES = {"aggregate_heads", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
 FAULTS = """\
@@ -72,7 +74,7 @@ def prepared(study, faults=FAULTS):
 def test_a_study_through_slurm(cluster, cluster_study):
     study = prepared(cluster_study)
     # Cancelled in the middle of jobs: none is left, and what the local rules made is.
-    first = study.start(*SLURM)
+    first = study.start(*SLURM, *TARGETS)
     wait_for((study.notes / "calls").is_file, 1200, first)
     assert read_status(study.result("")).state == "running"
     end(first, signal.SIGINT)
@@ -86,7 +88,7 @@ def test_a_study_through_slurm(cluster, cluster_study):
     for fault in ("failure", "sleep", "memory"):
         if (study.notes / fault).is_dir():
             (study.notes / fault).rmdir()
-    process = study.start(*SLURM)
+    process = study.start(*SLURM, *TARGETS)
     printed = process.communicate(timeout=4200)[0]
     assert process.returncode == 0, printed
     status = read_status(study.result(""))
@@ -95,7 +97,7 @@ def test_a_study_through_slurm(cluster, cluster_study):
     jobs = cluster.history()[len(cancelled) :]
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build" / "slurm-history.md").write_text(table(cancelled + jobs))
-    assert study.planned() == {}
+    assert study.planned(*TARGETS) == {}
     assert not list(study.folder.rglob("*.partial"))
 
     # What runs where: the model on GPUs, artifacts on the CPU partition, all else beside Snakemake.
