@@ -134,8 +134,8 @@ map: $(VENV)/.dev  ## draw the packages and their imports in docs/architecture.m
 crash: $(VENV)/.dev  ## kill a small study at 20 random moments and compare its results with an undisturbed run
 	LM_HEADROOM_KILLS=20 pytest -s tests/workflow/test_crash.py
 
-simulations: $(VENV)/.dev  ## run the tests of statistics on four times as many simulated studies as `make test` does
-	LM_HEADROOM_SIMULATIONS=all pytest -n $(WORKERS) tests/statistics
+simulations: $(VENV)/.dev  ## run tests of statistics on four times as many studies as `make test` does, and others in more cases
+	LM_HEADROOM_SIMULATIONS=all pytest -n $(WORKERS) $$(grep -rl --include='test_*.py' support.simulations tests)
 
 types: $(VENV)/.dev  ## run mypy
 	mypy

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm_headroom.report.tables.gains import AVERAGE, compare, level_weights
-from tests.support.simulations import simulated
+from tests.support.simulations import members, simulated
 
 SIMULATIONS = simulated(1000)
 QUESTIONS = (70, 110)
@@ -40,7 +40,7 @@ def areas(rng, orders):
     return curves, 100 * float(luck.mean()) * float(weights[1:].sum())
 
 
-@pytest.mark.parametrize("orders", [1, 3, 5])
+@pytest.mark.parametrize("orders", members([1, 3], [5]))
 def test_intervals_of_gains_cover_the_truth(orders):
     """1000 studies each. With one order, the truth is the gain over that order."""
     rng = np.random.default_rng(orders)

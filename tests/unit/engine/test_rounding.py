@@ -18,6 +18,7 @@ from lm_headroom.pruned import export as writing
 from lm_headroom.pruned.forms import choose_form
 from lm_headroom.pruned.model import prune_for_good
 from tests.families.cases import last_maps
+from tests.support.simulations import members
 from tests.support.tiny_models import tiny_model
 
 FORMATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -103,8 +104,13 @@ def one_too_few(branches):
 
 
 @pytest.mark.parametrize(
-    ("change", "layer"), [(one_too_many, 0), (mask_off_by_one, 13), (one_too_few, LAYERS - 1), (one_too_many, 13)]
-)
+    ("change", "layer"),
+    members(
+        [(one_too_many, 0), (mask_off_by_one, 13), (one_too_few, LAYERS - 1)],
+        [(one_too_many, 13), (one_too_many, LAYERS - 1), (mask_off_by_one, 0), (mask_off_by_one, LAYERS - 1),
+         (one_too_few, 0), (one_too_few, 13)],
+    ),
+)  # fmt: skip
 @pytest.mark.parametrize("family", ["opt", "llama"])
 def test_a_wrong_mask_in_one_layer_is_found(family, change, layer, dtype, monkeypatch):
     in_layer(monkeypatch, layer, change)
@@ -204,7 +210,7 @@ def test_one_head_that_writes_is_enough(family, kept):
     assert attach(model).shape.heads == 4
 
 
-@pytest.mark.parametrize("times", [1.0, 1e3])
+@pytest.mark.parametrize("times", members([1e3], [1.0]))
 def test_an_export_of_24_layers_is_sound_in_each_format(times, dtype, tmp_path):
     model = massive_model("llama", times, dtype)
     pruned = writing.Pruned(((0, 1), (5, 0), (5, 1), (13, 2), *((20, head) for head in range(4))), (3, 20))
