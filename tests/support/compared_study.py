@@ -1,5 +1,11 @@
 """The artifacts of three models of a study and, by the command line, what compares them."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
 from lm_headroom.artifacts.store import write_json
 from lm_headroom.cli import main
 from lm_headroom.results.matrix import ResultsMatrix
@@ -20,6 +26,15 @@ PARAMETERS = {"early": 10**6, "late": 10**6}
 
 def write_compared(folder):
     """Write the artifacts below a results folder, which is returned."""
+    shutil.copytree(_written_once(), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _written_once():
+    """A results folder with the artifacts, which is copied: writing them takes seconds, for each test."""
+    folder = Path(tempfile.mkdtemp(prefix="compared-study-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, values in MODELS.items():
         write_study(ResultsMatrix(folder / name, TASKS, SHOTS, SEED), values)
         layers, heads = values.shape
