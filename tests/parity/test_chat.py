@@ -17,6 +17,7 @@ from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.steps.render_prompts import render_prompts
 from lm_headroom.tasks.prompt_set import pairs, read_prompts
 from tests.support.harness import upstream
+from tests.support.simulations import members
 
 pytestmark = pytest.mark.slow
 INSTRUCTION = "You answer with one of the choices.\nBe brief."
@@ -106,7 +107,7 @@ def test_prompts_of_tasks_with_a_prefix_or_other_delimiters(hflm, tmp_path, name
 
 
 @pytest.mark.parametrize(
-    ("name", "shots"), [("arc_easy", 0), ("arc_easy", 2), ("winogrande", 0), ("lambada_openai", 0)]
+    ("name", "shots"), members([("arc_easy", 2), ("winogrande", 0), ("lambada_openai", 0)], [("arc_easy", 0)])
 )
 def test_log_likelihoods_are_hflms(smollm2, hflm, records, tmp_path, name, shots):
     out = tmp_path / "prompts.parquet"
