@@ -30,6 +30,8 @@ class Without:
             raise ModuleNotFoundError(f"no {name} here")
 sys.meta_path.insert(0, Without())
 from lm_headroom.cli import main
+"""
+HELP = f"""{WITHOUT_TORCH}
 sys.exit(max(main(words) for words in (["--help"], *([name, "--help"] for name in sys.argv[1:]))))
 """
 
@@ -53,12 +55,20 @@ def test_every_command_explains_itself_by_an_example(command, capsys):
 
 
 def test_all_commands_explain_themselves_without_torch():
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *COMMANDS], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", HELP, *COMMANDS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: lm-headroom ") == 1 + len(COMMANDS)
     for group, names in GROUPS.items():
         assert f" {group} " in done.stdout
         assert names.split()[0] in done.stdout
+
+
+def test_a_model_without_a_record_is_refused_before_torch_is_imported():
+    words = ["score-induction", "--model", "no.json", "--out", "out", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{WITHOUT_TORCH}\nsys.exit(main({words}))"], capture_output=True, text=True
+    )
+    assert done.stderr.startswith("lm-headroom score-induction: error: no.json: no such model record"), done.stderr
 
 
 def test_steps_are_the_commands_that_run_them():

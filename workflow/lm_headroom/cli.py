@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = bound.arguments.get("settings")
             if isinstance(settings, ModelSettings):
                 _prepare_to_run(settings)
+                _check_record(settings)
         function(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         print(f"{name}: error: {_sentence(error)}", file=sys.stderr)
@@ -122,6 +123,14 @@ def _out_of_memory(error: BaseException) -> bool:
     from lm_headroom.engine.packing import out_of_memory
 
     return out_of_memory(error)
+
+
+def _check_record(settings: ModelSettings) -> None:
+    """Refuse a model without a record here, not after the seconds that torch takes."""
+    if not settings.model.is_file():
+        from lm_headroom.artifacts.model_record import read_record
+
+        read_record(settings.model)
 
 
 def _prepare_to_run(settings: ModelSettings) -> None:

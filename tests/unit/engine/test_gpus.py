@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lm_headroom.checkout import WARM
 from lm_headroom.engine import gpus
 from lm_headroom.engine.gpus import Device, visible_gpus
 
@@ -165,9 +166,9 @@ def _has_said(holder):
 
 
 def headroom(*options):
-    """A command that runs a model; there is none, so it ends where torch would come in."""
+    """A command that runs a model, in a process of its own; there is none, so it ends before torch comes in."""
     command = [sys.executable, "-m", "lm_headroom", "score-induction", "--model", "no.json", "--out", "out", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, WARM: "0"})
 
 
 def locks():
