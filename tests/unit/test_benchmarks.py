@@ -107,20 +107,21 @@ def test_rows_of_the_same_precision_have_a_count(bench):
         (lambda bench: measures.head_importance(bench, (0,)), 1),
         (measures.induction, 2),
         (lambda bench: measures.pair(bench, shots=0), 9),
+        (measures.start_up, 3),
         (lambda bench: pruned(bench, (90,), (0, 34)), 2),
         (answers, 1),
         (lambda bench: measures.attention_statistics(bench, (0,)), 1),
         (measures.removed_heads, 1),
     ],
-    ids=list("abcdehijm"),
+    ids=list("abcdefhijm"),
 )
 def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'workflow'}")
     measured = sorted(run(bench), key=lambda row: row["measure"])
     assert len(measured) == rows
     for row in measured:
-        # A tiny model's job is start-up alone, which no plan foresees well.
-        assert row["equal"] or row["measure"] == "g", row
+        # A tiny model's job is start-up alone, which no plan foresees well; how long start-up takes is no test's matter.
+        assert row["equal"] or row["measure"] in "fg", row
         assert row["ratio"] > 0
     write(tmp_path / "benchmarks", [row | stamp(2) for row in measured])
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
