@@ -91,7 +91,7 @@ study-trained: train  ## run the study of these checkpoints and copy its results
 	cd studies/trained-here/results && for step in $(STEPS); do for name in $(TABLES); do \
 		cp step$$step/tables/$$name ../../../docs/studies/training/step$$step-$$name || exit 1; done; done
 
-bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: an idle hour and a half
+bench: $(VENV)/.runtime  ## time the engine against HFLM and the released code, for docs/benchmarks.md: three idle hours
 	snakemake $(MODEL)
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks --records $(call quoted,$(RECORDS)) --model $(MODEL)
 
