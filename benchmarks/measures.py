@@ -345,7 +345,7 @@ def start_up(bench: Bench) -> Iterator[Row]:
             )
         commands = {
             "show": ["show", str(results / "induction" / "copying.parquet")],
-            "prompts": ["render-prompts", "--task", "copa", "--shots", "0", "--data", str(bench.records),
+            "render-prompts": ["render-prompts", "--task", "copa", "--shots", "0", "--data", str(bench.records),
                         "--limit-importance", "4", "--limit-evaluation", "4", "--out", str(results / "p.parquet")],
             "figure fig10": ["figure", "fig10", "--results", folder, "--out", str(results / "fig10")],
         }  # fmt: skip

@@ -120,7 +120,7 @@ def test_each_measure_runs_and_its_results_are_equal(bench, run, rows, tmp_path,
     measured = sorted(run(bench), key=lambda row: row["measure"])
     assert len(measured) == rows
     for row in measured:
-        # A tiny model's job is start-up alone, which no plan foresees well; how long start-up takes is no test's matter.
+        # A tiny model's job is start-up alone, which no plan foresees well; no test times start-up.
         assert row["equal"] or row["measure"] in "fg", row
         assert row["ratio"] > 0
     write(tmp_path / "benchmarks", [row | stamp(2) for row in measured])
