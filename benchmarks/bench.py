@@ -22,7 +22,7 @@ TASKS = (
     "multirc", "rte", "record",
 )  # fmt: skip
 LONG = {"record": 4, "multirc": 2, "boolq": 2}
-"""Tasks of long passages to what divides their number of documents, so that no task takes most of the time."""
+"""Tasks whose documents are long, or have a dozen rows, to what divides their number: none takes most of the time."""
 NEAR = 2e-3
 """Nats: how far log-likelihoods in float32 may be from HFLM's."""
 Row = dict[str, Any]
@@ -59,7 +59,6 @@ class Bench:
     def pairs(self, task: str, shots: int, purpose: str = EVALUATION, n: int | None = None) -> list[tuple[Any, ...]]:
         """(doc_id, context, continuation, gold) of real prompts."""
         n = n or self.documents[shots]
-        # A dozen rows each, of long passages.
         n = max(1, n // LONG.get(task, 1))
         columns, _ = prompts.render(
             task, shots, 1234, str(self.records), n, n, folders=[TASK_FOLDERS / "paper"], metric="answer"

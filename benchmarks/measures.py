@@ -303,9 +303,8 @@ def removed_heads(bench: Bench) -> Iterator[Row]:
         ours, rival = replace(bench, record=folder / "model.json").loaded(), Harness(folder / "model.json", "float32")
         pruned = random_ranking(config.num_hidden_layers, config.num_attention_heads, 1)
         pruned = pruned[: count_at(50, len(pruned))]
-        batches = Batches(
-            encode(pairs, ours.tokenizer, ours.max_positions), token_budget(ours.model, ours.device), share=True
-        )
+        documents = encode(pairs, ours.tokenizer, ours.max_positions)
+        batches = Batches(documents, token_budget(ours.model, ours.device))
         times = contest(
             {
                 "pruned": partial(likelihoods, ours, batches, gates_without(ours.shape, pruned)),
@@ -314,14 +313,14 @@ def removed_heads(bench: Bench) -> Iterator[Row]:
             3 * bench.rounds,
         )
         with rival.without(pruned):
-            far = _furthest(batches.documents, times["pruned"].result.values, rival.log_likelihoods(pairs, 1))
+            far = _furthest(documents, times["pruned"].result.values, rival.log_likelihoods(pairs, 1))
     yield {
         "measure": "m",
         "what": "an evaluation without half of the heads against one with all, random weights in the shape of an OPT",
         "task": "",
         "shots": None,
         **ratio(times["pruned"], times["whole"]),
-        "documents": len(batches.documents),
+        "documents": len(documents),
         "equal": bool(far < NEAR),
     }
 

@@ -1,7 +1,7 @@
 """Groups and tags in place of their tasks, and names that nothing defines, before any job runs.
 
-workflow/tasks/lm-eval.json lists the names of the pinned lm-eval, which itself takes a minute to collect them;
-``make tasks`` writes it. Standard library and PyYAML only: the Snakefile uses this module at every parse.
+Standard library and PyYAML only: the Snakefile uses this module at every parse, so lm-eval's own names come from
+:data:`lm_headroom.tasks.files.NAMES`.
 """
 
 from __future__ import annotations
