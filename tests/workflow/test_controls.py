@@ -160,10 +160,12 @@ def test_ffns_go_in_the_control_orders_too(finished):
     ],
 )
 def test_controls_of_ffns_that_make_no_sense_are_refused(name, message, tmp_path, capsys):
-    words = ["--model", "m.json", "--prompts", "p.parquet", "--controls", name, "--out", str(tmp_path / "out")]
+    record = tmp_path / "model.json"
+    record.touch()
+    words = ["--model", str(record), "--prompts", "p.parquet", "--controls", name, "--out", str(tmp_path / "out")]
     assert main(["score-ffns", *words]) in (1, 2)
     assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [record]
 
 
 def test_more_controls_run_the_own_curves_and_what_shows_them(study):
