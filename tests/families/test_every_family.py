@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lm_headroom.engine.ablation import MeanAblation, ResampleAblation
+from lm_headroom.engine.layout import FLEX
 from lm_headroom.engine.likelihood import likelihoods, log_likelihoods
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.engine.packing import Batches
@@ -46,6 +47,12 @@ def test_packed_rows_equal_separate_rows(served, plain, name):
     assert len(batch.trees) == 2, "two of the documents share a tree"
     assert any(tree.trunk < tree.columns for tree in batch.trees)
     values = log_likelihoods(served(name), batches)
+    np.testing.assert_allclose(values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
+
+
+def test_one_call_of_flex_attention_equals_separate_rows(served, plain, name, monkeypatch):
+    monkeypatch.setenv(FLEX, "1")
+    values = log_likelihoods(served(name), Batches(DOCUMENTS, 200))
     np.testing.assert_allclose(values, loops.log_likelihoods(plain(name), DOCUMENTS), **CLOSE)
 
 

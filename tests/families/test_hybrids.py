@@ -17,7 +17,7 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.heads import grid, layers_of, places
 from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.engine.ablation import MeanAblation
-from lm_headroom.engine.interventions import Layout, TreeMask
+from lm_headroom.engine.layout import Layout, TreeMask
 from lm_headroom.engine.likelihood import likelihoods, log_likelihoods
 from lm_headroom.engine.loading import LoadedModel, gates_without, prepare
 from lm_headroom.engine.packing import Batches, Document

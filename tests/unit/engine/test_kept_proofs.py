@@ -100,6 +100,7 @@ def test_each_number_format_and_number_of_threads_is_proved_and_kept(record, pro
         ("code_digest", lambda *_: "other code"),
         ("versions", lambda packages: dict.fromkeys(packages, "9.9")),
         ("_processor", lambda: "another processor"),
+        ("is_at_once", lambda: True),
         ("_devices", lambda _: [": cuda:0 another GPU"]),
     ],
 )

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
 
 from lm_headroom.engine import kept_proofs
 from lm_headroom.engine.attachment import attach
-from lm_headroom.engine.interventions import Interventions, Layout, TreeMask
+from lm_headroom.engine.interventions import Interventions
+from lm_headroom.engine.layout import Layout, TreeMask
 from lm_headroom.engine.loading import load, prepare
 from lm_headroom.engine.rounding import agree, unit_in_last_place
 from lm_headroom.errors import HeadroomError

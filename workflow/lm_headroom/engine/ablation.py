@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lm_headroom.engine.interventions import Layout, Replacements
+from lm_headroom.engine.interventions import Replacements
+from lm_headroom.engine.layout import Layout
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lm_headroom.engine import attention_adapters
 from lm_headroom.engine.expert_interventions import attach_experts
-from lm_headroom.engine.interventions import IMPLEMENTATION, Capture, Interventions, Layout, TreeMask
+from lm_headroom.engine.interventions import IMPLEMENTATION, Capture, Interventions
 from lm_headroom.engine.kept_proofs import KeptProofs, outcome_of
+from lm_headroom.engine.layout import Layout, TreeMask
 from lm_headroom.engine.rounding import (
     TIMES_WRITTEN_OUT,
     Trace,

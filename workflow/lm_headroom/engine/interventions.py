@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from transformers.masking_utils import sdpa_mask
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
 from lm_headroom.engine.cut_maps import CutMap, cut_map, open_heads
 from lm_headroom.engine.expert_interventions import ExpertInterventions
+from lm_headroom.engine.layout import Layout, attend_within
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
@@ -36,73 +37,6 @@ TENSOR_MASK = "tensor"
 
 Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
 """Called with layer, q and k, each [batch, head, pos, d_head] (keys repeated for groups), and how they attend."""
-
-
-@dataclass(frozen=True)
-class TreeMask:
-    """Which columns of one prefix tree may attend to each other.
-
-    The first ``trunk`` columns are causal. Each later column is part of a branch and attends to its ancestors.
-
-    Attributes:
-        columns: number n of columns.
-        trunk: number R of columns in the trunk.
-        branches: bool [n - R, n], which columns each branch column may attend to; None where n = R.
-    """
-
-    columns: int
-    trunk: int
-    branches: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Prefix trees end to end in one row of tokens; no tree attends to another.
-
-    Attributes:
-        trees: the trees.
-        needed: columns whose last hidden states are read; the last layer's FFN is computed only there. None for all.
-        positions: position of each column in its sequence, [n]; None if each column follows the one before.
-        documents: what each tree holds, for replacements that differ by document; empty where nothing asks.
-    """
-
-    trees: tuple[TreeMask, ...]
-    needed: Tensor | None = None
-    positions: Tensor | None = None
-    documents: tuple[Any, ...] = ()
-
-    @property
-    def columns(self) -> int:
-        """Number of columns of all trees."""
-        return sum(tree.columns for tree in self.trees)
-
-    @cached_property
-    def sequences(self) -> tuple[Tensor, Tensor]:
-        """Sequences of the trees, for modules that go through tokens in order.
-
-        Returns:
-            Columns of each path from a tree's first column to a leaf, [path, longest], padded with column 0 at the end;
-            and where each column is among them, counted row by row, [n].
-        """
-        paths, start = [], 0
-        for tree in self.trees:
-            sees = torch.ones(tree.columns, tree.columns, dtype=torch.bool).tril()
-            if tree.branches is not None:
-                sees[tree.trunk :] = tree.branches.cpu()
-            # A leaf is a column that no other one attends to.
-            leaves = (sees.sum(dim=0) == 1).nonzero().flatten().tolist()
-            paths += [start + sees[leaf].nonzero().flatten() for leaf in leaves]
-            start += tree.columns
-        rows = torch.nn.utils.rnn.pad_sequence(paths, batch_first=True)
-        places = torch.empty(start, dtype=torch.long)
-        for number, path in enumerate(paths):
-            places[path] = number * rows.shape[1] + torch.arange(len(path))
-        return rows, places
-
-    @classmethod
-    def causal(cls, columns: int) -> Layout:
-        """The layout of one causal sequence."""
-        return cls((TreeMask(columns, columns),))
 
 
 @dataclass(frozen=True)
@@ -358,7 +292,7 @@ class Interventions:
         if self._observer is not None:
             self._observer(layer, query, key, attention_spec)
         if self._layout is not None:
-            outputs = _attend_by_layout(query, key, value, self._layout, attention_spec)
+            outputs = attend_within(self._layout, query, key, value, attention_spec)
         else:
             outputs = attention(query, key, value, attention_spec.restrict(mask, query, key), attention_spec)
         # As transformers' own, contiguous: some families view the heads of a position as one vector.
@@ -524,37 +458,6 @@ def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:
         probe = outputs.new_zeros(()).requires_grad_(torch.is_grad_enabled()).expand(outputs.shape)
         captures[layer] = Capture(outputs.detach(), probe)
     return outputs + captures[layer].probe
-
-
-def _attend_by_layout(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, attention_spec: AttentionSpec
-) -> Tensor:
-    """Compute attention within each tree: one causal call for its trunk and one masked call for its branches.
-
-    This is cheaper than one mask over all trees, which would compute and discard the entries between trees.
-    """
-    outputs = []
-    start = 0
-    for tree in layout.trees:
-        end, trunk = start + tree.columns, start + tree.trunk
-        if tree.trunk:
-            q, k, v = (x[:, :, start:trunk] for x in (query, key, value))
-            outputs.append(attention(q, k, v, attention_spec.restrict(None, q, k), attention_spec))
-        if tree.branches is not None:
-            q, k, v = query[:, :, trunk:end], key[:, :, start:end], value[:, :, start:end]
-            mask = tree.branches.to(query.device)
-            # No position is beyond the last column's number.
-            if attention_spec.sliding_window is not None and tree.columns > attention_spec.sliding_window:
-                mask = mask & _near(layout, start, trunk, end, attention_spec.sliding_window).to(query.device)
-            outputs.append(attention(q, k, v, mask, attention_spec))
-        start = end
-    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
-
-
-def _near(layout: Layout, start: int, trunk: int, end: int, sliding_window: int) -> Tensor:
-    """Mark the columns within the sliding window of each branch column, by positions, bool [n - R, n]."""
-    places = torch.arange(end - start) if layout.positions is None else layout.positions[start:end]
-    return places[trunk - start :, None] - places < sliding_window
 
 
 def _attention_function(

@@ -23,6 +23,7 @@ from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.artifacts.provenance import versions
 from lm_headroom.artifacts.seal import is_unchanged, sealed
 from lm_headroom.artifacts.store import ArtifactError, write_json
+from lm_headroom.engine.layout import is_at_once
 
 MOST_KEPT = 32
 """Proofs in a file, the newest: one for each number format, number of threads and kind of machine in use."""
@@ -93,6 +94,7 @@ def _conditions(checkpoint: str, model: Any) -> dict[str, Any]:
         "checkpoint": checkpoint,
         "code": code_digest("engine.loading"),
         "dtype": str(model.dtype),
+        "attention at once": is_at_once(),
         "devices": _devices(model),
         "threads": torch.get_num_threads(),
         "processor": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor()],

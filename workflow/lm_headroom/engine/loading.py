@@ -20,6 +20,7 @@ from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.engine.attachment import attach
 from lm_headroom.engine.interventions import Interventions
 from lm_headroom.engine.kept_proofs import KeptProofs
+from lm_headroom.engine.layout import is_at_once
 from lm_headroom.engine.packing import out_of_memory
 from lm_headroom.errors import MORE_MEMORY, HeadroomError, first_of
 from lm_headroom.models import architectures
@@ -31,7 +32,7 @@ from lm_headroom.models.resolve import check_agrees, check_checkpoint, check_rec
 from lm_headroom.models.sizes import model_from_config, read_config
 
 DTYPES = {name: getattr(torch, name) for name in settings.DTYPES}
-KEPT: dict[tuple[str, str], tuple[LoadedModel, str]] = {}
+KEPT: dict[tuple[str, str, bool], tuple[LoadedModel, str]] = {}
 """Models that this process, a fork, found loaded: by record and number format, each with what loading it printed."""
 UNREADABLE = "transformers cannot load this checkpoint"
 
@@ -217,9 +218,9 @@ def _open(record_path: Path, record: dict[str, Any], path: Path, dtype: str, dev
     return LoadedModel(tokenizer, record, skeleton, weights, record_path)
 
 
-def kept_as(record: Path, dtype: str) -> tuple[str, str]:
+def kept_as(record: Path, dtype: str) -> tuple[str, str, bool]:
     """Key of a model in :data:`KEPT`."""
-    return str(Path(record).resolve()), dtype
+    return str(Path(record).resolve()), dtype, is_at_once()
 
 
 def _check_tokenizer(tokenizer: Any, path: Path) -> None:

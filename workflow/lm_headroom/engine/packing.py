@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm_headroom.engine.interventions import Layout, TreeMask
+from lm_headroom.engine.layout import Layout, TreeMask
 from lm_headroom.engine.resume_cache import digest
 from lm_headroom.errors import MORE_MEMORY, HeadroomError
 

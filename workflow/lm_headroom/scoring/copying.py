@@ -28,7 +28,7 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from lm_headroom.engine.attention import AttentionSpec
-from lm_headroom.engine.interventions import Layout, TreeMask
+from lm_headroom.engine.layout import Layout, TreeMask
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache
 from lm_headroom.engine.unembedding import at_least_float32, cap_logits, unembedding_rows

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lm_headroom.artifacts.heads import places
 from lm_headroom.engine.attention import AttentionSpec
-from lm_headroom.engine.interventions import Layout
+from lm_headroom.engine.layout import Layout
 from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.errors import HeadroomError
