@@ -13,6 +13,8 @@ from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import ArtifactError, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
+from lm_headroom.report.figures import style
+from lm_headroom.report.findings import words
 from lm_headroom.report.findings.page import findings, in_short
 from lm_headroom.report.findings.words import change_with_error
 from lm_headroom.results.chance import read_chance_level, read_chance_levels
@@ -394,3 +396,11 @@ def test_the_command_takes_outcomes_and_records_them(study, tmp_path, capsys):
     assert record["options"]["outcomes"] == ["accuracy=4", "gold_probability=0.5"]
     assert main([*command, "--outcomes", "accuracy=none", "--out", str(out)]) == 2
     assert "'accuracy=none': expected an outcome and its margin, such as accuracy=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [-0.0, -0.0001, 0.0001])
+def test_small_numbers_have_no_sign(value):
+    assert words.loss_in_words((value, value, value), "accuracy") == "0.0 points (0.0 to 0.0)"
+    assert words.change_in_words(value, (value, value), "accuracy") == "+0.0 points (+0.0 to +0.0)"
+    assert words.change_of(value, "gold_bits_per_byte") == "+0.00"
+    assert style.numbers(np.array([[value]]))[0, 0] == "0.00"

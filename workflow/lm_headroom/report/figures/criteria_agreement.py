@@ -87,7 +87,7 @@ def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates], colum
     ax.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     for values in group:
         slope = linearity(values.estimate, values.rise).slope
-        label = values.task if slope is None else f"{values.task}: slope {slope:.2f}"
+        label = values.task if slope is None else f"{values.task}: slope {slope:z.2f}"
         look = looks.get(values.task, {"color": "black", "marker": "o"}) | {"linestyle": ""}
         ax.plot(values.estimate, values.rise, label=label, markersize=3, alpha=0.7, **look)
     # Linear about 0, where most heads lie, and logarithmic beyond, so that one layer does not swallow the rest.

@@ -25,7 +25,7 @@ def labels(grid: AverageGrid, outcome: Outcome = ACCURACY) -> Any:
     """The outcome and half the width of its interval, as shown, per cell."""
     spec = OUTCOMES[outcome]
     halves = spec.shown_loss(grid.band.high - grid.band.low) / 2
-    return np.vectorize(lambda value, half: f"{value:.{spec.decimals}f}\n±{half:.{spec.decimals}f}")(
+    return np.vectorize(lambda value, half: f"{value:z.{spec.decimals}f}\n±{half:z.{spec.decimals}f}")(
         spec.shown(grid.mean), halves
     )
 

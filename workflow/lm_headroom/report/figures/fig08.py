@@ -114,7 +114,7 @@ def _cell(row: dict[str, Any], place: str) -> tuple[float | None, str]:
 
 
 def _said(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:z.2f}"
 
 
 @style.drawing

@@ -77,4 +77,4 @@ def label(ranking: str, curve: Curve) -> str:
     name = NAMES[ranking]
     if curve.partner is None:
         return name
-    return f"{name}: {curve.partner}" + (f" ({curve.correlation:.2f})" if curve.correlation is not None else "")
+    return f"{name}: {curve.partner}" + (f" ({curve.correlation:z.2f})" if curve.correlation is not None else "")

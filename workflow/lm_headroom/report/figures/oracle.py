@@ -93,8 +93,8 @@ def _srcc(row: Row) -> str:
     """``SRCC 0.62 (0.55 to 0.69), ceiling 0.95``."""
     if row["srcc"] is None:
         return "SRCC not defined"
-    limits = "" if row["srcc_low"] is None else f" ({row['srcc_low']:.2f} to {row['srcc_high']:.2f})"
-    return f"SRCC {row['srcc']:.2f}{limits}, ceiling {_maybe(row['noise_ceiling'])}"
+    limits = "" if row["srcc_low"] is None else f" ({row['srcc_low']:z.2f} to {row['srcc_high']:z.2f})"
+    return f"SRCC {row['srcc']:z.2f}{limits}, ceiling {_maybe(row['noise_ceiling'])}"
 
 
 def _average(rows: list[Row]) -> str:
@@ -106,9 +106,9 @@ def _average(rows: list[Row]) -> str:
     if not known:
         return "SRCC not defined"
     counts = f" ({len(ceilings)} of {len(rows)} tasks)" if len(ceilings) < len(rows) else ""
-    ceiling = f"{np.mean(ceilings):.2f}{counts}" if ceilings else "not defined"
-    return f"average SRCC {np.mean(known):.2f}, ceiling {ceiling}"
+    ceiling = f"{np.mean(ceilings):z.2f}{counts}" if ceilings else "not defined"
+    return f"average SRCC {np.mean(known):z.2f}, ceiling {ceiling}"
 
 
 def _maybe(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.2f}"
+    return "not defined" if value is None else f"{value:z.2f}"

@@ -309,7 +309,7 @@ def write_cells(
 
 def numbers(values: Array, decimals: int = 2) -> np.ndarray[Any, Any]:
     """Numbers as texts for cells; none where there is no value."""
-    return np.array([["" if np.isnan(x) else f"{x:.{decimals}f}" for x in row] for row in values], dtype=object)
+    return np.array([["" if np.isnan(x) else f"{x:z.{decimals}f}" for x in row] for row in values], dtype=object)
 
 
 def luminance(colour: Any) -> float:

@@ -39,14 +39,14 @@ def overlap_sentence(matrix: ResultsMatrix, shots: int) -> str:
     overlap = np.mean([r["overlap_top30"] for r in pairs])
     argsort = np.mean([r["argsort_statistic"] for r in pairs])
     corrected = [r["srcc_corrected"] for r in pairs if r["srcc_corrected"] is not None]
-    inside = f"Inside layers the SRCC averages {np.mean(within):.2f}" if within else "Inside layers no SRCC is defined"
+    inside = f"Inside layers the SRCC averages {np.mean(within):z.2f}" if within else "Inside layers no SRCC is defined"
     disattenuated = disattenuated_part(float(np.mean(corrected or [np.nan])), len(corrected), len(pairs), "pair")
     return (
         f"- **{agreement_verdict(n_beyond_layers(pairs), len(pairs), 'task pair')} beyond a shared layer-wise trend "
         f"{at(shots)}.** {_permutation_test('pairs')} The SRCC between the head importances of two tasks is "
         f"{_over_pairs(srcc)}; {disattenuated}. {inside}. The top 30% of heads "
         f"overlap by {100 * overlap:.0f}% (30% by chance). The released code's argsort statistic, which is not SRCC, "
-        f"is {argsort:.2f}."
+        f"is {argsort:z.2f}."
     )
 
 
@@ -70,8 +70,8 @@ def _permutation_test(nouns: str) -> str:
 def _over_pairs(srcc: Array) -> str:
     """``0.91 on average (0.83 to 0.95 over 10 pairs)``; of a single pair its value."""
     if len(srcc) == 1:
-        return f"{srcc[0]:.2f}"
-    return f"{srcc.mean():.2f} on average ({srcc.min():.2f} to {srcc.max():.2f} over {count(len(srcc), 'pair')})"
+        return f"{srcc[0]:z.2f}"
+    return f"{srcc.mean():z.2f} on average ({srcc.min():z.2f} to {srcc.max():z.2f} over {count(len(srcc), 'pair')})"
 
 
 def disattenuated_part(mean: float, n_corrected: int, n: int, noun: str) -> str:
@@ -79,7 +79,7 @@ def disattenuated_part(mean: float, n_corrected: int, n: int, noun: str) -> str:
     if not n_corrected:
         return f"no {noun} has a disattenuated SRCC, since a split-half reliability of each is below {MIN_RELIABILITY}"
     which = "" if n_corrected == n else f" over the {n_corrected} of {n} {noun}s that are reliable enough"
-    return f"the disattenuated SRCC, without the noise in the scores, is {mean:.2f}{which}"
+    return f"the disattenuated SRCC, without the noise in the scores, is {mean:z.2f}{which}"
 
 
 def shot_sentences(matrix: ResultsMatrix) -> list[str]:
@@ -90,7 +90,7 @@ def shot_sentences(matrix: ResultsMatrix) -> list[str]:
     return [
         f"- **{agreement_verdict(row.n_beyond_layers, row.tasks, 'task')} between {row.shots.replace('-', ' and ')} "
         f"shots beyond a shared layer-wise trend.** {_permutation_test('tasks')} The SRCC of a task's head importances "
-        f"averages {row.srcc_mean:.2f} over {count(row.tasks, 'task')}; "
+        f"averages {row.srcc_mean:z.2f} over {count(row.tasks, 'task')}; "
         f"{disattenuated_part(row.corrected_mean, row.n_corrected, row.tasks, 'task')}. Both numbers of shots score "
         f"the same documents. The top 30% of heads overlap by {100 * row.overlap:.0f}%."
         for row in table1.data(path, **matrix.expected())
@@ -130,17 +130,17 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
         if above
         else "do not significantly agree with the oracle on any task"
     )
-    spread = f"{srcc.min():.2f} to {srcc.max():.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
+    spread = f"{srcc.min():z.2f} to {srcc.max():z.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
     text = (
         f"- **Gradient scores of FFNs {verdict} {at(shots)}.** Their mean "
-        f"SRCC is {srcc.mean():.2f} ({spread}) with {lost}; its 95% interval lies above 0 "
+        f"SRCC is {srcc.mean():z.2f} ({spread}) with {lost}; its 95% interval lies above 0 "
         f"on {above} and below 0 on {below} of them."
     )
     if not reliable:
         return f"{text} The scores are too noisy for a disattenuated SRCC."
     less = sum(row["corrected_high"] < 1 for row in reliable)
     return (
-        f"{text} The disattenuated SRCC averages {np.mean([row['corrected'] for row in reliable]):.2f} over the "
+        f"{text} The disattenuated SRCC averages {np.mean([row['corrected'] for row in reliable]):z.2f} over the "
         f"{count(len(reliable), 'task')} that are reliable enough; its interval stays below 1 on {less} of them."
     )
 
@@ -156,12 +156,12 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
     low, high = row["srcc_low"], row["srcc_high"]
     significant = low is not None and not low <= 0 <= high
     verdict = "do not significantly agree" if not significant else "agree" if low > 0 else "disagree"
-    interval = n_heads if low is None else f"95% interval {low:.2f} to {high:.2f}, {n_heads}"
+    interval = n_heads if low is None else f"95% interval {low:z.2f} to {high:z.2f}, {n_heads}"
     within = row["srcc_within_layer"]
-    inside = "" if within is None else f", {within:.2f} inside layers"
+    inside = "" if within is None else f", {within:z.2f} inside layers"
     text = (
         f"- **Gradient scores of heads {verdict} with the oracle on {task} {at(row['shots'])}.** Their SRCC is "
-        f"{row['srcc']:.2f} ({interval}){inside}, with the {measure} when each head is removed alone."
+        f"{row['srcc']:z.2f} ({interval}){inside}, with the {measure} when each head is removed alone."
     )
     if not significant:
         return text
@@ -169,6 +169,6 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
         return f"{text} The scores are too noisy for a disattenuated SRCC."
     whether = "below" if row["corrected_high"] < 1 else "not significantly different from"
     return (
-        f"{text} The disattenuated SRCC is {row['corrected']:.2f} ({row['corrected_low']:.2f} to "
-        f"{row['corrected_high']:.2f}), {whether} full agreement."
+        f"{text} The disattenuated SRCC is {row['corrected']:z.2f} ({row['corrected_low']:z.2f} to "
+        f"{row['corrected_high']:z.2f}), {whether} full agreement."
     )

@@ -77,7 +77,7 @@ def transfer_sentence(
     listed = ", ".join(f"{source} {change_with_error(*changed, outcome)}" for source, changed in changes.items())
     unseen = f" The aggregate ranking does not include {task}." if is_unseen else ""
     in_short = "".join(f" {by(other)}: {_span(of_other, levels, other)}." for other, of_other in others)
-    accuracy = "" if outcome == ACCURACY else f", accuracy {own.whole_right.mean():.2f}"
+    accuracy = "" if outcome == ACCURACY else f", accuracy {own.whole_right.mean():z.2f}"
     whole, pruned = (score_in_words(float(mean), outcome) for mean in (own.mean[0], over_levels(own, levels).mean()))
     return (
         f"- **Other rankings change {title} on {task} by {_span(curves, levels, outcome)} {at(shots)}.** Under its own "
@@ -98,4 +98,4 @@ def _source(ranking: str, curve: Curve) -> str:
     if curve.partner is None:
         return ranking
     which = {HIGHEST: "highest", LOWEST: "lowest", ONE_PARTNER: "highest and lowest"}[ranking]
-    return f"{curve.partner}'s ({which} correlation, {curve.correlation:.2f})"
+    return f"{curve.partner}'s ({which} correlation, {curve.correlation:z.2f})"

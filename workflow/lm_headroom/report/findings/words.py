@@ -51,7 +51,7 @@ def score_with_interval(estimate: Estimate, outcome: Outcome) -> str:
 def loss_in_words(estimate: Estimate, outcome: Outcome) -> str:
     """``1.2 points (0.3 to 2.1)``, a loss with its 95% interval in the outcome's unit."""
     spec = OUTCOMES[outcome]
-    value, low, high = (f"{spec.shown_loss(number):.{spec.decimals}f}" for number in estimate)
+    value, low, high = (f"{spec.shown_loss(number):z.{spec.decimals}f}" for number in estimate)
     return f"{value} {spec.unit} ({low} to {high})"
 
 
@@ -59,19 +59,18 @@ def change_in_words(value: float, limits: Iterable[float], outcome: Outcome) -> 
     """``+1.2 points (+0.3 to +2.1)``, a change of a score in the outcome's unit: of a cost, more is worse."""
     spec = OUTCOMES[outcome]
     low, high = sorted(map(spec.shown, limits))
-    shown, *shown_limits = (f"{number + 0.0:+.{spec.decimals}f}" for number in (spec.shown(value), low, high))
+    shown, *shown_limits = (f"{number:+z.{spec.decimals}f}" for number in (spec.shown(value), low, high))
     return f"{shown} {spec.unit} ({' to '.join(shown_limits)})"
 
 
 def score_in_words(score: float, outcome: Outcome) -> str:
     """``0.68`` of an accuracy or probability, ``1.53`` bits per byte."""
-    return f"{-score if OUTCOMES[outcome].is_cost else score:.2f}"
+    return f"{-score if OUTCOMES[outcome].is_cost else score:z.2f}"
 
 
 def change_of(value: float, outcome: Outcome) -> str:
     """``+0.02``, a change of a score; of a cost, more is worse."""
-    # Adding zero makes of a negative zero, which rounding gives, a positive one.
-    return f"{round(-value if OUTCOMES[outcome].is_cost else value, 2) + 0.0:+.2f}"
+    return f"{-value if OUTCOMES[outcome].is_cost else value:+z.2f}"
 
 
 def change_with_error(value: float, error: float, outcome: Outcome) -> str:

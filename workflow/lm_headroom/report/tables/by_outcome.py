@@ -31,7 +31,7 @@ def value_title(outcome: Outcome) -> str:
 def in_unit(outcome: Outcome, *values: float | None) -> list[str]:
     """Numbers of a CSV in the outcome's unit, with its decimals; without a number, 0."""
     spec = OUTCOMES[outcome]
-    return [f"{spec.shown_loss(value or 0):.{spec.decimals}f}" for value in values]
+    return [f"{spec.shown_loss(value or 0):z.{spec.decimals}f}" for value in values]
 
 
 def with_interval(outcome: Outcome, value: float, low: float | None, high: float | None) -> str:

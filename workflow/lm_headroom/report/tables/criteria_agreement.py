@@ -116,14 +116,14 @@ def _mean(values: tuple[float | None, ...]) -> float | None:
 
 def in_words(row: AgreementRow) -> tuple[object, ...]:
     """A row of the page."""
-    depths = "" if row.a_only_depth is None else f"{row.a_only_depth:.2f} and {_number(row.b_only_depth)}"
+    depths = "" if row.a_only_depth is None else f"{row.a_only_depth:z.2f} and {_number(row.b_only_depth)}"
     numbers = (row.srcc, row.overlap_10, row.overlap_30, row.overlap_50)
     criteria = f"{row.a}, {row.b}"
     return (f"{row.shots}-shot", COMPONENTS[row.component], criteria, *map(_number, numbers), depths)
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:z.2f}"
 
 
 def write(matrix: ResultsMatrix, out: Path) -> None:

@@ -255,7 +255,7 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
 
 def gain_in_words(spec: OutcomeSpec, value: float, limits: Interval) -> str:
     """``+1.2 points (+0.3 to +2.1)``, of a gain in the outcome's unit."""
-    gained, low, high = (f"{number:+.{spec.decimals}f}" for number in (value, *limits))
+    gained, low, high = (f"{number:+z.{spec.decimals}f}" for number in (value, *limits))
     return f"{gained} {spec.unit} ({low} to {high})"
 
 

@@ -55,9 +55,9 @@ def in_words(row: LinearityRow) -> tuple[object, ...]:
     """A row of the page."""
     compared = row.values
     correlations = (
-        "" if value is None else f"{value:.2f}" for value in (compared.pearson, compared.srcc, compared.slope)
+        "" if value is None else f"{value:z.2f}" for value in (compared.pearson, compared.srcc, compared.slope)
     )
-    losses = (f"{compared.gap:.4f}", f"{compared.rise:.4f}", f"{100 * compared.wrong_sign:.0f}%")
+    losses = (f"{compared.gap:z.4f}", f"{compared.rise:z.4f}", f"{100 * compared.wrong_sign:.0f}%")
     cell = (f"{row.shots}-shot", COMPONENTS[row.component], row.task, row.part, compared.components)
     return (*cell, *correlations, *losses)
 

@@ -254,11 +254,11 @@ def _by_shot(values: Iterable[tuple[int, str]]) -> str:
 
 
 def _both(srcc: float, argsort: float, digits: int = 2) -> str:
-    return f"argsort statistic {argsort:.{digits}f}; SRCC {srcc:.{digits}f}"
+    return f"argsort statistic {argsort:z.{digits}f}; SRCC {srcc:z.{digits}f}"
 
 
 def _points(loss: float, error: float) -> str:
-    return f"{100 * loss:.1f} ± {100 * error:.1f}"
+    return f"{100 * loss:z.1f} ± {100 * error:.1f}"
 
 
 def _lacks_tasks(matrix: ResultsMatrix, *tasks: str) -> str:
