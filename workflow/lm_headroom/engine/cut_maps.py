@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,28 +12,58 @@ from torch.nn import functional
 from lm_headroom.models.architectures import HeadRows, is_plain, n_outputs, rows_first
 
 
+class Kept:
+    """What is kept of a dimension, in blocks as wide as it allows: copying heads is faster than copying their numbers.
+
+    Args:
+        places: kept places, ascending, [n].
+        total: size of the dimension.
+        device: of what is picked.
+
+    Example:
+        >>> kept = Kept(torch.tensor([2, 3, 6, 7]), 8, "cpu")
+        >>> kept.blocks, kept.pick(torch.arange(8))
+        (tensor([1, 3]), tensor([2, 3, 6, 7]))
+    """
+
+    def __init__(self, places: Tensor, total: int, device: torch.device | str) -> None:
+        starts = places[places.diff(prepend=places[:1] - 2) != 1]
+        ends = places[places.diff(append=places[-1:] + 2) != 1] + 1
+        self.total, self.width = total, math.gcd(total, *starts.tolist(), *ends.tolist())
+        self.blocks = (places[:: self.width] // self.width).to(device)
+
+    def pick(self, x: Tensor, dim: int = -1) -> Tensor:
+        """What is kept of a dimension of ``x``."""
+        dim %= x.dim()
+        return x.unflatten(dim, (-1, self.width)).index_select(dim, self.blocks).flatten(dim, dim + 1)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """``x`` [..., kept] in its places of the whole dimension, with zeros elsewhere, [..., total]."""
+        whole = x.new_zeros(*x.shape[:-1], self.total // self.width, self.width)
+        return whole.index_copy_(-2, self.blocks, x.unflatten(-1, (-1, self.width))).flatten(-2)
+
+
 @dataclass(frozen=True)
 class CutMap:
     """A linear map of which some inputs or outputs are left.
 
     Attributes:
-        left: the inputs that are left of an output projection, or the outputs of an input projection, [n].
+        kept: the inputs that are left of an output projection, or the outputs of an input projection.
         weight: [output, input].
         bias: [output], or None.
-        outputs: outputs of the whole map, zero where they are not left; None if it is the inputs that were cut.
+        is_output: whether it is an output projection.
     """
 
-    left: Tensor
+    kept: Kept
     weight: Tensor
     bias: Tensor | None
-    outputs: int | None
+    is_output: bool
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The outputs of the whole map for ``x`` [..., input], whose cut inputs are zero."""
-        if self.outputs is None:
-            return functional.linear(x[..., self.left], self.weight, self.bias)
-        whole = x.new_zeros(*x.shape[:-1], self.outputs)
-        return whole.index_copy(-1, self.left, functional.linear(x, self.weight, self.bias))
+        """The outputs of the whole map for ``x`` [..., input], whose cut inputs are zero, as cut outputs are."""
+        if self.is_output:
+            return functional.linear(self.kept.pick(x), self.weight, self.bias)
+        return self.kept.spread(functional.linear(x, self.weight, self.bias))
 
 
 def open_heads(gates: Tensor) -> dict[int, Tensor]:
@@ -72,8 +103,9 @@ def cut_map(weights: HeadRows, module: nn.Module, heads: Tensor, group: int) -> 
     if not is_plain(module):
         return None
     if module is weights.output:
-        left = weights.columns[heads].flatten().to(module.weight.device)
-        return CutMap(left, rows_first(module)[:, left].contiguous(), module.bias, None)
+        columns = weights.columns[heads].flatten().sort().values
+        kept = Kept(columns, rows_first(module).shape[1], module.weight.device)
+        return CutMap(kept, kept.pick(rows_first(module)), module.bias, True)
     closed = torch.ones(weights.query.rows.shape[0], dtype=torch.bool)
     closed[heads] = False
     closed_groups = closed.view(-1, group).all(dim=1)
@@ -84,5 +116,7 @@ def cut_map(weights: HeadRows, module: nn.Module, heads: Tensor, group: int) -> 
             goes[part.rows[without].flatten()] = True
     if not goes.any():
         return None
-    left = (~goes).nonzero().flatten().to(module.weight.device)
-    return CutMap(left, rows_first(module)[left], None if module.bias is None else module.bias[left], n_outputs(module))
+    kept = Kept((~goes).nonzero().flatten(), n_outputs(module), module.weight.device)
+    return CutMap(
+        kept, kept.pick(rows_first(module), 0), None if module.bias is None else kept.pick(module.bias), False
+    )

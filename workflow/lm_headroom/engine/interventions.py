@@ -298,8 +298,8 @@ class Interventions:
         # As transformers' own, contiguous: some families view the heads of a position as one vector.
         outputs = outputs[..., :d_head].transpose(1, 2).contiguous()
         if some is not None:
-            outputs = outputs.new_zeros(*outputs.shape[:2], self.shape.heads, d_head).index_copy(2, some, outputs)
-        if self._gates is not None and self._closed[layer]:
+            outputs = outputs.new_zeros(*outputs.shape[:2], self.shape.heads, d_head).index_copy_(2, some, outputs)
+        elif self._gates is not None and self._closed[layer]:
             outputs = outputs * self._gates[layer].to(outputs.device, outputs.dtype)[:, None]
         return outputs
 
