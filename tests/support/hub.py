@@ -403,7 +403,7 @@ _START = """
 import json, os, sys
 # What takes seconds to import and asks no hub; the hub's clients are imported by each process, from its own variables.
 import torch, transformers.modeling_utils, transformers.models.opt.modeling_opt, safetensors, pyarrow.parquet, pandas
-import lm_headroom.audit.verify
+import cyclopts, filelock, pydantic.type_adapter, lm_headroom.audit.verify
 for name in [name for name in sys.modules if name.split(".")[0] in ("huggingface_hub", "datasets")]:
     del sys.modules[name]
 for line in sys.stdin:

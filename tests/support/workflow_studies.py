@@ -148,6 +148,7 @@ def tiny_study(folder: Path, tokenizer: Any, **changes: Any) -> Study:
             "limits": {"importance": 4, "evaluation": 4},
             "data": {"source": "mirror", "mirror": "records"},
             "pruning": {"levels": [0, 50]},
+            "joint": {"heads": [50], "ffns": [34]},
             "induction": {"sequences": 2},
             # The models' tokenizer would add BOS.
             "add_bos": False,

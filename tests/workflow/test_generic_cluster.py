@@ -25,7 +25,8 @@ def test_jobs_through_a_plain_script(cluster_study):
     start = lines.index("cluster-generic-submit-cmd: >-")
     lines[start : start + 3] = [f'cluster-generic-submit-cmd: "{submit} {asked}"']
     profile.write_text("\n".join(lines))
-    targets = ("results/tiny/correlation/cross_task/0shot-seed1234.parquet", "results/tiny/induction/copying.parquet")
+    aggregate = "results/tiny/head_importance/aggregate/0shot-seed1234.parquet"
+    targets = (aggregate, "results/tiny/induction/copying.parquet")
     options = ("--workflow-profile", "profiles/generic", *targets)
 
     # Interrupted while a job sleeps, which takes the job with it; then to the end.
@@ -41,8 +42,8 @@ def test_jobs_through_a_plain_script(cluster_study):
 
     submitted = [line.split()[:5] for line in (study.notes / "submitted").read_text().splitlines()]
     of_rule = {rule: [row[1:] for row in submitted if row[0] == rule] for rule, *_ in submitted}
-    assert set(of_rule) == {"score_heads", "aggregate_heads", "correlate_tasks", "score_induction"}
-    assert of_rule["correlate_tasks"] == [["1", "2000", "20", "0"]]
+    assert set(of_rule) == {"score_heads", "aggregate_heads", "score_induction"}
+    assert of_rule["aggregate_heads"] == [["1", "2000", "20", "0"]]
     # Failed once, and asked for more.
     heads = [tuple(map(int, row)) for row in of_rule["score_heads"]]
     assert (heads[-2][0], heads[-2][3]) == (1, 1)

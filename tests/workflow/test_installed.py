@@ -17,7 +17,6 @@ from tests.support.paths import ROOT
 from tests.support.workflow_studies import PARTS, tiny_study
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TARGET = "results/tiny/head_importance/arc_easy/0shot-seed1234.parquet"
 
 
 def pinned(name):
@@ -84,15 +83,6 @@ def apart(tmp_path, tokenizer):
     return folder
 
 
-def test_a_study_runs_by_the_wheel(installed, apart):
-    done = run([installed.with_name("lm-headroom"), "run", "study.yaml", "--cores", "2", TARGET], apart)
-    assert done.returncode == 0, done.stdout
-    shown = run([installed, "-m", "lm_headroom", "verify", "results", "--study", "study.yaml"], apart)
-    assert shown.returncode == 0, shown.stdout
-    planned = run([installed.with_name("lm-headroom"), "run", "study.yaml", "--dry-run", TARGET], apart)
-    assert "Nothing to be done" in planned.stdout, planned.stdout
-
-
 PRELUDE = """
 import datasets
 from pathlib import Path
@@ -107,7 +97,8 @@ datasets.load_dataset = load_dataset
 SMALL = {
     "facebook/opt-125m": "tiny-opt",
     "{source: hub}": "{source: mirror, mirror: records}",
-    "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 2}\ndevice: cpu",
+    "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 2}\ndevice: cpu\n"
+    "outcomes: [accuracy]\npruning: {levels: [0, 50]}\njoint: {heads: [], ffns: []}\ntransfer: {tasks: []}",
     "[0, 5]": "[0]",
     "--workflow-profile profiles/slurm": "--workflow-profile profiles/slurm --dry-run --forceall",
 }
@@ -142,6 +133,10 @@ def test_all_that_follows_the_demo_in_the_readme_runs_by_the_wheel(installed, ap
     assert "'acc,none'" in session
     assert "| score_heads | 2 |" in cluster
     assert re.search(r"Score the heads of opt-125m on piqa, 0-shot. It asks for \d+ MB, \d+ minutes, 1 cores", cluster)
+    shown = run([installed, "-m", "lm_headroom", "verify", "results", "--study", "my-study.yaml"], apart)
+    assert shown.returncode == 0, shown.stdout
+    planned = run([installed.with_name("lm-headroom"), "run", "my-study.yaml", "--dry-run"], apart)
+    assert "Nothing to be done" in planned.stdout, planned.stdout
 
 
 def test_options_of_snakemake_and_its_exit_status_pass_through(installed, apart):

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lm_headroom.audit.verify import verify
+from lm_headroom.study.reading import read_study
 from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 from tests.support.workflow_studies import work
@@ -18,15 +20,11 @@ from tests.support.workflow_studies import work
 MODEL_JOBS = {"score_heads": 6, "score_ffns": 4, "evaluate_own": 6, "score_induction": 1}
 
 
-def verify(study):
-    """``lm-headroom verify`` with the study's own code, as a user runs it."""
-    env = {**os.environ, "PYTHONPATH": str(study.folder / "workflow")}
-    command = [sys.executable, "-m", "lm_headroom", "verify", "results", "--study", study.config_path.name]
-    return subprocess.run(command, cwd=study.folder, env=env, capture_output=True, text=True)
-
-
 def test_a_finished_study_is_sound(finished):
-    done = verify(finished)
+    """By ``lm-headroom verify`` with the study's own code, as a user runs it."""
+    env = {**os.environ, "PYTHONPATH": str(finished.folder / "workflow")}
+    command = [sys.executable, "-m", "lm_headroom", "verify", "results", "--study", finished.config_path.name]
+    done = subprocess.run(command, cwd=finished.folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     paths = (path.relative_to(finished.folder) for path in finished.result("").rglob("*") if path.is_file())
     count = sum(not any(part.startswith(".") for part in p.parts) for p in paths)
@@ -40,7 +38,8 @@ def test_moved_results_stay_valid_and_a_task_added_there_runs(study, tmp_path):
     assert moved.planned() == {}
     shutil.rmtree(moved.folder / ".snakemake")
     assert moved.planned() == {}
-    assert verify(moved).returncode == 0
+    files = verify(moved.folder / "results", read_study(moved.config_path))
+    assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
     moved.configure(tasks=["arc_easy", "winogrande", "piqa"], shots=[0])
     assert moved.planned()["score_heads"] == 1
     plan = moved.planned("fig12")
@@ -128,13 +127,15 @@ def test_a_touched_prompts_file_of_more_than_a_megabyte_is_no_reason(study):
     """Prompts of random text, which no compression makes small; checksums excuse a touch up to the profile's size."""
     draw = random.Random(0)
 
-    def record(i):
-        text = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789 ", k=150_000))
+    def record(i, split):
+        # Long where documents are evaluated, which this target does not do.
+        length = 250_000 if split == "validation" else 50
+        text = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789 ", k=length))
         return {"goal": f"{i} {text}", "sol1": "push it", "sol2": "wait", "label": i % 2}
 
     for split in ("train", "validation"):
         path = study.folder / "records" / "piqa" / f"{split}.parquet"
-        pq.write_table(pa.Table.from_pylist([record(i) for i in range(8)]), path)
+        pq.write_table(pa.Table.from_pylist([record(i, split) for i in range(8)]), path)
     study.configure(tasks=["arc_easy", "winogrande", "piqa"], shots=[0])
     target = "results/tiny/ranking/heads/piqa/0shot-seed1234.parquet"
     study.run(target)

@@ -5,6 +5,7 @@ import pytest
 
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import write_study
+from tests.support.tiny_models import tiny_model
 
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
@@ -14,12 +15,13 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 @pytest.fixture
-def beside_a_demo(tmp_path, smollm2_record):
-    """A folder of notebooks in a checkout in which the demo has run: the embedded model, and results of its shape."""
+def beside_a_demo(tmp_path, tokenizer):
+    """A folder of notebooks in a checkout in which the demo has run: results of its shape, and a tiny model's files."""
     folder = tmp_path / "docs" / "notebooks"
     folder.mkdir(parents=True)
-    (tmp_path / "resources" / "models").mkdir(parents=True)
-    (tmp_path / "resources" / "models" / "SmolLM2-135M-Instruct").symlink_to(smollm2_record.parent / "checkpoint")
+    model = tmp_path / "resources" / "models" / "SmolLM2-135M-Instruct"
+    tiny_model("llama").float().save_pretrained(model)
+    tokenizer.save_pretrained(model)
     results = tmp_path / "results" / "SmolLM2-135M-Instruct"
     controls = ("random_1", "second_order")
     write_study(ResultsMatrix(results, ("arc_easy", "piqa", "copa"), (0,), 1234, "spearman", controls))

@@ -31,10 +31,10 @@ def records(*goals):
     return [{"goal": goal, "sol1": "push it", "sol2": "wait", "label": 0} for goal in goals]
 
 
-@pytest.fixture
-def rendered(tmp_path):
+@pytest.fixture(scope="module")
+def from_mirror(tmp_path_factory):
     """A study of one task whose prompts are rendered from a mirror; its model is never looked at."""
-    study = new_study(tmp_path / "study")
+    study = new_study(tmp_path_factory.mktemp("mirror") / "study")
     write_records(study.folder / "records")
     study.configure(
         models={"tiny": {"source": "nobody/tiny"}},
@@ -48,10 +48,10 @@ def rendered(tmp_path):
     return study
 
 
-@pytest.fixture
-def with_own_files(tmp_path):
+@pytest.fixture(scope="module")
+def from_own_files(tmp_path_factory):
     """As above, from JSON files that the task's own YAML names, with an included YAML and functions of its own."""
-    study = new_study(tmp_path / "study")
+    study = new_study(tmp_path_factory.mktemp("own") / "study")
     tasks = study.folder / "workflow" / "tasks" / "paper"
     (tasks / "mine.yaml").write_text(JSON_TASK)
     (tasks / "base.yml").write_text(BASE)
@@ -65,6 +65,18 @@ def with_own_files(tmp_path):
     study.run(TARGET)
     assert study.planned(TARGET) == {}
     return study
+
+
+@pytest.fixture
+def rendered(from_mirror, tmp_path):
+    """A copy to change."""
+    return from_mirror.copy(tmp_path / "study")
+
+
+@pytest.fixture
+def with_own_files(from_own_files, tmp_path):
+    """A copy to change."""
+    return from_own_files.copy(tmp_path / "study")
 
 
 def replaced(path, content):

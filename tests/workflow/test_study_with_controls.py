@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-import yaml
 
 from lm_headroom.analysis.head_selection import SELECTIONS, control, strongest
 from lm_headroom.artifacts.copying import COPYING
@@ -21,7 +17,9 @@ from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import made_by, read
+from lm_headroom.audit.verify import verify
 from lm_headroom.engine.resume_cache import digest
+from lm_headroom.study.reading import parse_study
 from tests.support.read_back import read_back
 from tests.support.workflow_studies import Study, drawn, edit, work
 
@@ -53,29 +51,26 @@ def study_with_controls(finished: Study, tmp_path_factory: pytest.TempPathFactor
     return study
 
 
-def verified(study: Study, name: str) -> str:
-    """What verify says of the results against a study file; empty where all is sound."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_headroom", "verify", "results", "--study", name],
-        cwd=study.folder, env=os.environ | {"PYTHONPATH": "workflow"}, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout if done.returncode else ""
-
-
 def test_nothing_is_left_and_all_is_sound(study_with_controls: Study) -> None:
     assert study_with_controls.planned() == {}
-    assert verified(study_with_controls, study_with_controls.config_path.name) == ""
+    config = study_with_controls.config
+    assert reasons(study_with_controls, config) == ""
     other = {
-        **study_with_controls.config,
+        **config,
         "induction": {**ABLATE, "ablate": {"percents": [10, 25]}},
         "ffn": {"selection": "evaluation"},
     }
-    (study_with_controls.folder / "other.yaml").write_text(yaml.safe_dump(other))
-    report = verified(study_with_controls, "other.yaml")
-    assert "made with random 2; the study has 3" in report
-    assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in report
-    assert "made with selection scoring; the study has evaluation" in report
-    assert "made with selection_bias True; the study has False" in report
+    why = reasons(study_with_controls, other)
+    assert "made with random 2; the study has 3" in why
+    assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in why
+    assert "made with selection scoring; the study has evaluation" in why
+    assert "made with selection_bias True; the study has False" in why
+
+
+def reasons(study: Study, config: dict[str, Any]) -> str:
+    """Why results are not sound for a study's configuration; empty where all are."""
+    files = verify(study.folder / "results", parse_study(config))
+    return "\n".join(reason for file in files if file.state != "sound" for reason in (file.state, *file.reasons))
 
 
 def test_each_row_is_the_engines(study_with_controls: Study) -> None:

@@ -308,7 +308,7 @@ class TestStamp:
         first = open_cache(tmp_path, "scoring.gradient", self.record, "float32")
         assert open_cache(tmp_path, module, record, dtype) != first
 
-    @pytest.mark.parametrize("name", ["code_digest", "version"])
+    @pytest.mark.parametrize("name", ["code_digest", "installed_version"])
     def test_code_and_libraries_count(self, tmp_path, monkeypatch, name):
         first = open_cache(tmp_path, "scoring.gradient", self.record, "float32")
         monkeypatch.setattr(resume_cache, name, lambda *_: "another")

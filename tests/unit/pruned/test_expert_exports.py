@@ -20,6 +20,7 @@ from lm_headroom.pruned.forms import Form, choose_form, make_plain
 from lm_headroom.pruned.model import load_pruned, prune_for_good
 from tests.support.exports import TOKENS, Place
 from tests.support.model_types import tiny_of_type
+from tests.support.simulations import members
 
 PLAIN = {
     "mixtral": "num_local_experts", "qwen2_moe": "num_experts", "qwen3_moe": "num_local_experts",
@@ -29,7 +30,10 @@ PLAIN = {
     "hunyuan_v1_moe": "num_experts", "granitemoe": "num_local_experts", "bailing_hybrid": "num_experts",
 }  # fmt: skip
 """Families to the key of their configuration that holds the number of experts."""
-OWN = ("mixtral", "qwen2_moe", "olmoe", "deepseek_v3", "ernie4_5_moe", "afmoe", "minimax_m2", "qwen3_next")
+KINDS = ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3", "ernie4_5_moe", "lfm2_moe", "hunyuan_v1_moe"]
+"""One for each key and each kind: a plain router, shared experts, experts with biases, a bias of the choice in the
+router, within a part of it or beside it, layers without experts or attention, and a router with a map of its own."""
+OWN = members(["mixtral", "deepseek_v3", "ernie4_5_moe", "afmoe"], ["qwen2_moe", "olmoe", "minimax_m2", "qwen3_next"])
 """Families with routers, biases of the choice, shared experts and layers without attention of all kinds."""
 
 
@@ -45,7 +49,7 @@ def record(model, pruned):
     return reference, model.num_parameters() - pruned.parameters(model)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", members(KINDS, [name for name in PLAIN if name not in KINDS]))
 def test_layers_that_keep_as_many_experts_are_a_plain_checkpoint(name, tmp_path):
     model = tiny_of_type(name).float()
     pruned = Pruned((), (), experts=one_of_each_layer(model))

@@ -93,12 +93,18 @@ def of_model_from_hub(export, folder):
     return folder
 
 
-@pytest.fixture
-def results(tmp_path):
+@pytest.fixture(scope="module")
+def whole_results(tmp_path_factory):
     """Results of a small study, beside Snakemake's report and hidden files, which stay here."""
-    write_results(tmp_path / "results")
-    (tmp_path / "results" / "m" / ".model.json").write_text("/home/me")
-    return tmp_path / "results"
+    folder = write_results(tmp_path_factory.mktemp("made") / "results")
+    (folder / "m" / ".model.json").write_text("/home/me")
+    return folder
+
+
+@pytest.fixture
+def results(whole_results, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(whole_results, tmp_path / "results")
 
 
 class TestPrunedCheckpoints:

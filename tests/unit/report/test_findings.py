@@ -32,10 +32,22 @@ def study(tmp_path):
     return small(tmp_path)
 
 
-@pytest.fixture
-def many(tmp_path):
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Its findings."""
+    return findings(small(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
     """The same with each question forty times."""
-    return small(tmp_path / "many", repeat=40, selection="scoring")
+    return small(tmp_path_factory.mktemp("many"), repeat=40, selection="scoring")
+
+
+@pytest.fixture(scope="module")
+def text_of_many(many):
+    """The findings of that."""
+    return findings(many)
 
 
 def curves(study, shots, ranking="own", component="heads"):
@@ -125,8 +137,7 @@ class TestChanceLevel:
 
 
 class TestSentences:
-    def test_heads(self, study, many):
-        text = findings(study)
+    def test_heads(self, text, many, text_of_many):
         assert "Over 3 tasks, accuracy averages 0.83 ± 0.07 with all heads and 0.47 ± 0.10 with 90% pruned" in text
         # Of 10 questions of record 8 are right, as by chance in one case of 18.
         assert "(chance level: 0.43; random choice: 0.42)." in text
@@ -136,12 +147,11 @@ class TestSentences:
         )
         assert "The verdict averages over the 2 tasks above chance level, without record." in text
         assert "With 50% of heads pruned at random (random_1), accuracy is 0.53 ± 0.09; the importance ranking" in text
-        text = findings(many)
         # Nothing is lost at 20%, a question of ten at 50%.
         assert (
             "- **Up to 20% of heads can be pruned with 0-shot prompts.** By accuracy, the loss stays within 2 points "
             "(point estimate 20%, upper bound 50%, 95% confidence). At that level, pruning removes 4.0 M parameters "
-            "and loses 0.0 points (0.0 to 0.0)." in text
+            "and loses 0.0 points (0.0 to 0.0)." in text_of_many
         )
         wide = findings(replace(many, margin=15.0))
         assert (
@@ -151,13 +161,12 @@ class TestSentences:
         assert "(point estimate 50%, upper bound 90%, 95% confidence)" in wide
         assert "pruning removes 10.0 M parameters and loses 10.0 points (8.3 to 11.7)." in wide
 
-    def test_ffns(self, study, many):
-        text = findings(study)
+    def test_ffns(self, study, text, text_of_many):
         assert "with all FFNs" in text
         assert (
             "- **No tested share of FFNs can be pruned with 0-shot prompts.** By accuracy, no test shows a loss within "
             "2 points (point "
-            "estimate 0%, upper bound 20%, 95% confidence)." in findings(many)
+            "estimate 0%, upper bound 20%, 95% confidence)." in text_of_many
         )
         assert (
             "- **The FFN of layer 3 matters most with 0-shot prompts.** Without it, copa loses 0.40 ± 0.16 of accuracy "
@@ -178,7 +187,7 @@ class TestSentences:
             f"within 2 points (up to 50% of heads and 0% of FFNs, 10.0 M parameters), but {ranked}" in text
         )
 
-    def test_joint(self, study, many, tmp_path):
+    def test_joint(self, study, text_of_many, tmp_path):
         few = findings(small(tmp_path / "few", repeat=2, selection="scoring"))
         assert (
             "- **Inconclusive for heads and FFNs together with 0-shot prompts.** By accuracy, the study has too" in few
@@ -186,12 +195,11 @@ class TestSentences:
         assert (
             "- **50% of heads and 0% of FFNs can be pruned together with 0-shot prompts.** By accuracy, this cell "
             "removes the most parameters (10.0 M) of those shown to lose no more than 2 points; it loses 0.0 points "
-            "(0.0 to 0.0)." in findings(many)
+            "(0.0 to 0.0)." in text_of_many
         )
         assert "together" not in findings(replace(study, joint=False)).split("## 3")[0].split("with heads\n")[1]
 
-    def test_transfer_and_unseen(self, study):
-        text = findings(study)
+    def test_transfer_and_unseen(self, text):
         assert (
             "- **Other rankings change accuracy on copa by -0.20 to +0.10 with 0-shot prompts.** Under its own" in text
         )
@@ -206,8 +214,7 @@ class TestSentences:
             "under each task's own ranking (3 levels from 20 to 90%" in text
         )
 
-    def test_correlation(self, study):
-        text = findings(study)
+    def test_correlation(self, text):
         assert "tasks agrees between 0 and 5 shots beyond a shared layer-wise trend.** " in text
         assert "The SRCC of a task's head importances averages " in text
         # The halves of the fixture's scores are the scores.
@@ -217,25 +224,24 @@ class TestSentences:
         assert "Both numbers of shots score the same documents." in text
         assert "not SRCC" in text
 
-    def test_induction(self, study):
-        text = findings(study)
+    def test_induction(self, text):
         assert "- **Layer 3 head 4 has the highest prefix-matching score.** It scores 2.00" in text
         assert "- **Layer 4 head 1 has the highest copying score.** It scores 2.00" in text
         assert "(3 sequences; layers and heads count from 1)" in text
         assert text.count("(at random: 70, 50, 30%)") == 4
 
 
-def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(study, tmp_path):
+def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(study, text, tmp_path):
     out = tmp_path / "seed7"
     options = (
         "--tasks piqa copa record --shots 0 5 --seed 7 --controls random_1 --unseen mathqa --transfer copa --joint"
     )
     assert main(["findings", "--results", str(study.results), *options.split(), "--out", str(out)]) == 0
-    text = (tmp_path / "seed7.md").read_text()
-    assert text == f"# Findings: model, few-shot seed 7\n\n{findings(study)}"
+    written = (tmp_path / "seed7.md").read_text()
+    assert written == f"# Findings: model, few-shot seed 7\n\n{text}"
     page = (tmp_path / "seed7.html").read_text()
     assert "<title>Findings: model, few-shot seed 7</title>" in page
-    assert page.count("<li>") == sum(line.startswith("- ") for line in text.splitlines())
+    assert page.count("<li>") == sum(line.startswith("- ") for line in written.splitlines())
     assert "http" not in page
     assert "src=" not in page
 
@@ -258,7 +264,6 @@ def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
 def _studies(tmp_path):
     """Small studies whose findings have each verdict that there is."""
     yield ablated(small(tmp_path / "few"))
-    yield small(tmp_path / "enough", repeat=40, selection="scoring")
     yield small(tmp_path / "fewer", repeat=2, selection="scoring")
     controls = ("random_1", "random_2", "example", "token")
     many = write_study(
@@ -279,9 +284,9 @@ def _right(shots, component, task, ranking):
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """The findings of these studies."""
-    return [findings(study) for study in _studies(tmp_path_factory.mktemp("studies"))]
+def texts(tmp_path_factory, text_of_many):
+    """The findings of these studies, and of one with enough questions."""
+    return [text_of_many, *(findings(study) for study in _studies(tmp_path_factory.mktemp("studies")))]
 
 
 @pytest.fixture
@@ -350,8 +355,7 @@ class TestOutcomes:
         assert "- **The aggregate ranking changes bits per byte of the gold continuation by -0.01 ± 0.00" in text
 
 
-def test_findings_in_short_are_the_first_of_each_section_then_the_second(study):
-    text = findings(study)
+def test_findings_in_short_are_the_first_of_each_section_then_the_second(text):
     in_brief, *sections = (part.splitlines() for part in text.split("\n## ")[1:])
     lines = [[line for line in section if line.startswith("- ")] for section in sections]
     assert in_brief[0] == "In short"

@@ -1,5 +1,6 @@
 """Which warm process a command is handed to, against what the command takes."""
 
+from importlib.util import find_spec
 from typing import get_type_hints
 
 import pytest
@@ -15,6 +16,12 @@ def test_a_command_that_runs_a_model_goes_where_its_libraries_are(command):
     hints = get_type_hints(_function(command)).values()
     runs_a_model = any(isinstance(hint, type) and issubclass(hint, ModelSettings) for hint in hints)
     assert warm_kind(command) == "model" if runs_a_model else warm_kind(command) in (None, *PRELOADS)
+
+
+@pytest.mark.parametrize("name", sorted({name for names in PRELOADS.values() for name in names}))
+def test_what_a_warm_process_imports_is_there(name):
+    """A name that is not would be passed over, and each job would wait for what it means."""
+    assert find_spec(name)
 
 
 def test_commands_that_run_models_are_recognised():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,21 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     installed = {}
     for package in packages:
         try:
-            installed[package] = version(package)
+            installed[package] = installed_version(package)
         except PackageNotFoundError:
             # Each family of rules may have an environment of its own; absent here means not used here.
             continue
     return installed
+
+
+@cache
+def installed_version(package: str) -> str:
+    """Version of an installed package; found once, since to parse the metadata of a few packages takes a tenth second.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    return version(package)
 
 
 def model_provenance(record: Mapping[str, Any], dtype: str) -> dict[str, Any]:

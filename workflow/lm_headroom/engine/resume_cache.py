@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.provenance import installed_version
 from lm_headroom.artifacts.store import atomic, remove_abandoned
 
 Array = np.ndarray[Any, Any]
@@ -88,7 +88,7 @@ def open_cache(folder: Path | None, module: str, record: Mapping[str, Any], dtyp
         "code": code_digest(module),
         "model": record.get("digest"),
         "dtype": dtype,
-        "packages": {name: version(name) for name in _ENGINES},
+        "packages": {name: installed_version(name) for name in _ENGINES},
     }
     name = f"{module}-{digest(json.dumps(stamp, sort_keys=True))[:16]}"
     return ResumeCache(folder / name, name)

@@ -45,6 +45,11 @@ def task_yamls(folder: Path) -> Iterator[tuple[Path, str]]:
     return _named(folder, "")
 
 
+def yamls_with(folder: Path, text: str) -> Iterator[Path]:
+    """Yield the YAMLs below ``folder`` that contain a text, which is faster to check than to parse them."""
+    return (path for path in _sorted(folder) if text in _text(path))
+
+
 def built_in_yaml(name: str, folder: Path) -> Path | None:
     """Find the first YAML with a ``task:`` line of this name in lm-eval's own folder.
 
@@ -88,13 +93,10 @@ def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
 
 def _named(folder: Path, text: str) -> Iterator[tuple[Path, str]]:
     """Yield the YAMLs below a folder that contain ``text`` and name a task, each with the name."""
-    for path in _sorted(folder):
-        content = _text(path)
-        # Most files do not contain the name, which is faster to check than to parse.
-        if text in content:
-            task = _task_of(content)
-            if task is not None:
-                yield path, task
+    for path in yamls_with(folder, text):
+        task = _task_of(_text(path))
+        if task is not None:
+            yield path, task
 
 
 @cache

@@ -23,7 +23,7 @@ from lm_headroom.study.reading import parse_study, read_file
 from lm_headroom.study.task_entry import expanded
 from lm_headroom.study.values import check_tasks
 from lm_headroom.tasks.digest import task_config
-from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, read_task_yaml, task_yamls
+from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, read_task_yaml, task_yamls, yamls_with
 
 TASK_LISTS = ("tasks", "unseen", "transfer.tasks", "head_oracle.tasks", "induction.ablate.tasks")
 """Keys of a study whose values are tasks."""
@@ -64,7 +64,7 @@ class TaskNames:
                 tags = task_config(name, path).get("tag")
                 for tag in [tags] if isinstance(tags, str) else tags or ():
                     self.groups[tag] = [*(self.groups.get(tag) or ()), name]
-        for path in sorted(folder.rglob("*.yaml")):
+        for path in yamls_with(folder, "group"):
             with suppress(HeadroomError):
                 content = read_task_yaml(path, _Loader)
                 if isinstance(content.get("group"), str):

@@ -15,13 +15,18 @@ from pathlib import Path
 
 from lm_headroom.warm import context, forks, keeper
 
-_COMMON = ("cyclopts", "pydantic", "pyarrow.parquet", "numpy", "pandas")
+_PYDANTIC = ("pydantic.dataclasses", "pydantic.type_adapter")
+"""Which the package itself imports only where they are used, and each command uses them."""
+_COMMON = ("cyclopts", "filelock", *_PYDANTIC, "pyarrow.parquet", "pyarrow.pandas_compat", "numpy", "pandas")
 _TRANSFORMERS = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama")
+_FORMATS = tuple(f"matplotlib.backends.backend_{name}" for name in ("pdf", "svg"))
+_TOKENIZERS = ("transformers.models.auto.tokenization_auto", "transformers.convert_slow_tokenizer")
 PRELOADS: dict[str, Sequence[str]] = {
-    "model": (*_COMMON, *_TRANSFORMERS, "accelerate", "scipy.stats"),
+    "model": (*_COMMON, *_TRANSFORMERS, *_TOKENIZERS, "pyarrow.dataset", "accelerate", "scipy.stats"),
     "resolve": (*_COMMON, *_TRANSFORMERS),
-    "report": (*_COMMON, "matplotlib.backends.backend_pdf", "matplotlib.pyplot", "seaborn", "scipy.stats"),
-    "prompts": (*_COMMON, "lm_eval.tasks", "datasets"),
+    "report": (*_COMMON, *_FORMATS, "matplotlib.pyplot", "seaborn", "scipy.stats", "markdown_it"),
+    # The last is what datasets imports to open its first file.
+    "prompts": (*_COMMON, "lm_eval.tasks", "datasets", "scipy.io"),
     "snakemake": (*_COMMON, "snakemake.cli", "snakemake.report.html_reporter", "smart_open", "yte", "filelock"),
 }
 """Libraries that the jobs of each kind import."""
