@@ -29,22 +29,28 @@ def test_the_allowed_imports_run_down():
         assert allowed <= set(names[position + 1 :]), name
 
 
+@pytest.fixture(scope="module")
+def graph():
+    """The modules and what they import, which takes a second to find."""
+    return module_graph()
+
+
 @pytest.mark.parametrize("name", ALLOWED)
-def test_a_package_imports_what_it_may(name):
-    for module, imported in module_graph().items():
+def test_a_package_imports_what_it_may(name, graph):
+    for module, imported in graph.items():
         if package_of(module) == name:
             above = {other for other in imported if package_of(other) not in ALLOWED[name] | BASE | {name}}
             assert not above, f"{module} imports {sorted(above)}"
 
 
-def test_every_module_is_in_a_package_of_the_table_or_at_the_base():
+def test_every_module_is_in_a_package_of_the_table_or_at_the_base(graph):
     assert {package_of(module) for module in module_files()} == {*ALLOWED, *BASE, "", "__main__"}
-    for module, imported in module_graph().items():
+    for module, imported in graph.items():
         assert module not in BASE or imported <= BASE, module
 
 
-def test_no_modules_import_each_other():
-    assert circles(module_graph()) == []
+def test_no_modules_import_each_other(graph):
+    assert circles(graph) == []
     assert circles(package_graph()) == []
     assert circles(module_graph(ROOT / "benchmarks")) == []
 
