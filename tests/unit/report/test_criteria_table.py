@@ -140,6 +140,20 @@ def test_the_figure_draws_a_row_per_ranking_from_the_same_numbers(controlled, ta
             assert points == ({row.estimate} if row.estimate is not None else set())
 
 
+@pytest.mark.parametrize("name", ["trusted_second_order", "trusted_choosing_second_order"])
+def test_titles_stay_within_the_figure_beside_long_names(controlled, monkeypatch, name):
+    (_, compared), *_ = prunable_share.data(controlled).values()
+    named = {name: compared["own"]}
+    panels = {("heads", shots): ("average above chance", named) for shots in (0, 5)}
+    monkeypatch.setattr(prunable_share, "data", lambda matrix: panels)
+    figure = prunable_share.draw.__wrapped__(controlled)
+    figure.draw_without_rendering()
+    assert [ax.get_title() for ax in figure.axes] == [f"heads, {n}-shot\naverage above chance" for n in (0, 5)]
+    for ax in figure.axes:
+        assert ax.title.get_window_extent().x1 < figure.bbox.x1
+        assert ax.get_window_extent().width > 1.2 * figure.dpi
+
+
 def test_the_finding_names_the_best_other_criterion_beside_the_own(controlled):
     chance = read_chance_levels(controlled)
     (finding,) = criterion_sentence(

@@ -42,7 +42,7 @@ def draw(matrix: ResultsMatrix) -> Figure:
     scatters = [group for group in scatters if group]
     figure, axes = style.panels(2 * len(panels) + len(scatters), width=2.6, height=2.6, per_row=2)
     grid: Any = axes[0].get_gridspec()
-    legend = LABEL * -(-len(matrix.tasks) // grid.ncols)
+    legend = LABEL * (1 + -(-len(matrix.tasks) // grid.ncols))
     cells, heights = {}, dict.fromkeys(range(grid.nrows), SCATTER + legend)
     for i, ((component, shots), pairs) in enumerate(panels.items()):
         # A matrix of criteria takes a row of its own.
@@ -87,7 +87,7 @@ def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates], colum
     ax.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     for values in group:
         slope = linearity(values.estimate, values.rise).slope
-        label = values.task if slope is None else f"{values.task}: slope {slope:z.2f}"
+        label = values.task if slope is None else f"{values.task}: {slope:z.2f}"
         look = looks.get(values.task, {"color": "black", "marker": "o"}) | {"linestyle": ""}
         ax.plot(values.estimate, values.rise, label=label, markersize=3, alpha=0.7, **look)
     # Linear about 0, where most heads lie, and logarithmic beyond, so that one layer does not swallow the rest.
@@ -104,8 +104,7 @@ def _draw_scatter(ax: Axes, matrix: ResultsMatrix, group: list[Estimates], colum
     ax.set(xlabel="first-order estimate (nats)", ylabel="rise of the loss (nats)")
     title = f"Single {COMPONENTS[group[0].component]} removed, {style.shot_title(group[0].shots)}"
     ax.set_title(title, loc=SIDE[columns])
-    # Below the panel: points lie everywhere in it.
-    ax.legend(
-        fontsize=6, frameon=False, columnspacing=1, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.22)
-    )
+    # Below the panel: points lie everywhere in it. No wider than it: panels would become narrower for it.
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns, "columnspacing": 1}
+    ax.legend(title="slopes", fontsize=6, title_fontsize=6, frameon=False, handlelength=1, **below)
     ax.grid(alpha=0.3)

@@ -153,5 +153,5 @@ def draw(matrix: ResultsMatrix) -> Figure:
 def _frame_diagonal(ax: Axes, n: int) -> None:
     for i in range(n):
         place = (i + 0.06, i + 0.06)
-        # Not clipped: the frames of the first and last cell lie at the panel's edge.
-        ax.add_patch(Rectangle(place, 0.88, 0.88, fill=False, edgecolor="black", linewidth=1, clip_on=False))
+        # Not clipped: the frames of the first and last cell lie at the panel's edge. Above the lines that set apart.
+        ax.add_patch(Rectangle(place, 0.88, 0.88, fill=False, edgecolor="black", linewidth=1, clip_on=False, zorder=3))

@@ -18,6 +18,8 @@ from lm_headroom.study.ranking_names import EVEN, OWN, REVERSED, drawn_with
 
 INCONCLUSIVE_AT = -7.0
 """Where rankings without a tested share are marked, in percent."""
+PANEL, LETTER = 1.5, 0.07
+"""Inches: of a panel without the names of its rankings, and of a letter of these."""
 
 
 def data(matrix: ResultsMatrix) -> dict[tuple[Component, int], tuple[str, dict[str, Compared]]]:
@@ -41,11 +43,12 @@ def draw(matrix: ResultsMatrix) -> Figure:
     """Draw the figure."""
     panels = data(matrix)
     most = max((len(compared) for _, compared in panels.values()), default=1)
-    per_row = len(matrix.shots)
-    figure, axes = style.panels(max(1, len(panels)), width=2.9, height=1.0 + 0.17 * most, per_row=per_row)
+    longest = max((len(name) for _, compared in panels.values() for name in compared), default=0)
+    width, height = max(2.9, PANEL + LETTER * longest), 1.2 + 0.17 * most
+    figure, axes = style.panels(max(1, len(panels)), width=width, height=height, per_row=len(matrix.shots))
     for ax, ((component, shots), (group, compared)) in zip(axes, panels.items(), strict=False):
         _draw_panel(ax, compared)
-        ax.set_title(f"{NAMES[component]}, {style.shot_title(shots)}: {group}")
+        ax.set_title(f"{NAMES[component]}, {style.shot_title(shots)}\n{group}")
     between = f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)"
     handles = [
         Line2D([], [], color="black", marker="|", linestyle="", markersize=9),
