@@ -289,7 +289,8 @@ def removed_heads(bench: Bench) -> Iterator[Row]:
     OPT has as many key-value heads as heads, so that each removed head takes its keys and values along.
     """
     shots = max(bench.documents)
-    pairs = [row[:3] for row in bench.pairs(bench.tasks[0], shots)]
+    # More than elsewhere: weights are cut once for all documents.
+    pairs = [row[:3] for row in bench.pairs(bench.tasks[0], shots, n=4 * bench.documents[shots])]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(bench.record))
     config = OPTConfig(
         vocab_size=len(tokenizer), hidden_size=1024, word_embed_proj_dim=1024, ffn_dim=4096, num_attention_heads=16,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lm_headroom.engine import likelihood
+from lm_headroom.engine import interventions, likelihood
 from lm_headroom.engine.ablation import ZERO, MeanAblation, ResampleAblation
 from lm_headroom.engine.likelihood import Removal, likelihoods, likelihoods_of
 from lm_headroom.engine.loading import gates_without
@@ -50,6 +50,24 @@ def test_so_they_do_where_something_replaces_what_is_removed(loaded, kind):
     batches = Batches(random_documents(np.random.default_rng(3)), 70, share=not kind.by_document)
     removals = removals_of(loaded.shape, ffns=[1])
     check_equal(likelihoods_of(loaded, batches, removals, ablation=ablation), loaded, batches, removals, ablation)
+
+
+def test_weights_are_cut_once_for_all_batches_as_far_as_they_may_be_kept(loaded, monkeypatch):
+    batches = Batches(random_documents(np.random.default_rng(4)), 70)
+    assert len(batches) > 2
+    removals = removals_of(loaded.shape, heads=[(), ((0, 0), (1, 2)), ((0, 1), (2, 3))])
+    counts, values, original = [], [], interventions.cut_map
+    for most in (interventions.KEPT_BYTES, 0):
+        done = []
+        monkeypatch.setattr(interventions, "cut_map", lambda *args, done=done: done.append(args) or original(*args))
+        monkeypatch.setattr(interventions, "KEPT_BYTES", most)
+        values.append([results.values for results in likelihoods_of(loaded, batches, removals)])
+        counts.append(len(done))
+    assert counts[0] > 0
+    assert counts[1] == len(batches) * counts[0]
+    np.testing.assert_array_equal(*values)
+    # Weights that change between two evaluations are cut anew.
+    assert loaded.interventions._kept_cuts is None
 
 
 def test_layers_below_the_first_difference_are_not_computed(loaded):

@@ -39,6 +39,12 @@ Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
 """Called with layer, q and k, each [batch, head, pos, d_head] (keys repeated for groups), and how they attend."""
 
 
+Cuts = dict[tuple[int, nn.Module], CutMap | None]
+"""What is left of projections, by layer and module; None where all of it is needed."""
+KEPT_BYTES = 256 * 2**20
+"""Bytes of cut weights that are kept from batch to batch: all of a small model, and nothing that a large one misses."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """A kept activation: one layer's A, [batch, pos, head, d_head], or its FFN's output, [..., pos, d_model].
@@ -99,7 +105,8 @@ class Interventions:
         self._closed: list[bool] = []
         self._empty: list[bool] = []
         self._open: dict[int, Tensor] = {}
-        self._cut: dict[tuple[int, nn.Module], CutMap | None] = {}
+        self._cut: Cuts = {}
+        self._kept_cuts: dict[bytes, Cuts] | None = None
         self._without_ffns: frozenset[int] = frozenset()
         self._ffn_gates: Tensor | None = None
         self._inputs: dict[int, Tensor] | None = None
@@ -127,10 +134,23 @@ class Interventions:
         self._closed = [] if gates is None else ((gates != 1).any(dim=1) | learned).tolist()
         self._empty = [] if gates is None or learned else (gates == 0).all(dim=1).tolist()
         self._open = {} if gates is None or learned else open_heads(gates)
+        name = gates.cpu().numpy().tobytes() if gates is not None and self._open else b""
+        self._cut = (self._kept_cuts or {}).get(name, {})
         try:
             yield
         finally:
+            if self._kept_cuts is not None and _bytes_of([*self._kept_cuts.values(), self._cut]) <= KEPT_BYTES:
+                self._kept_cuts[name] = self._cut
             self._gates, self._closed, self._empty, self._open, self._cut = None, [], [], {}, {}
+
+    @contextmanager
+    def keeping_cuts(self) -> Iterator[None]:
+        """Keep what gates cut of weights, which must not change within, for the next batch under the same gates."""
+        self._kept_cuts = {}
+        try:
+            yield
+        finally:
+            self._kept_cuts = None
 
     @contextmanager
     def replacing(self, replacements: Replacements | None) -> Iterator[None]:
@@ -450,6 +470,12 @@ class Interventions:
         if self._ffn_gates is not None:
             outputs = outputs * self._ffn_gates[layer].to(outputs.device, outputs.dtype)
         return outputs if self._ffn_captures is None else _probe(self._ffn_captures, layer, outputs)
+
+
+def _bytes_of(kept: Iterable[Cuts]) -> int:
+    """Bytes of different cut weights."""
+    weights = {id(cut): cut.weight.nbytes for cuts in kept for cut in cuts.values() if cut is not None}
+    return sum(weights.values())
 
 
 def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:

@@ -373,6 +373,7 @@ def likelihoods_of(
         if all(unit.complete for unit in units):
             return results
         stack.enter_context(loaded.interventions.replacing(ablation.replacements))
+        stack.enter_context(loaded.interventions.keeping_cuts())
 
         def evaluate(batch: Batch) -> None:
             numbers = {member.number for member in batch.members}
