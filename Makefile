@@ -84,10 +84,11 @@ STEPS = $(shell sed -n 's/^  step\([0-9]*\):.*/\1/p' workflow/studies/trained-he
 TABLES := headroom.csv headroom-gold_bits_per_byte.csv losses-gold_bits_per_byte-seed1234.csv
 study-trained: train  ## run the study of these checkpoints and copy its results to docs/studies: half an hour
 	mkdir -p studies/trained-here docs/studies/training
-	snakemake comparison $(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) \
-		--directory studies/trained-here --configfile workflow/studies/trained-here.yaml
+	snakemake comparison results/step$(lastword $(STEPS))/explorer.html \
+		$(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) --directory studies/trained-here --configfile workflow/studies/trained-here.yaml
 	cp studies/trained/losses.json studies/trained-here/results/comparison/figures/induction.png \
-		studies/trained-here/results/comparison/figures/profiles-seed1234.png docs/studies/training
+		studies/trained-here/results/comparison/figures/profiles-seed1234.png \
+		studies/trained-here/results/step$(lastword $(STEPS))/explorer.html docs/studies/training
 	cd studies/trained-here/results && for step in $(STEPS); do for name in $(TABLES); do \
 		cp step$$step/tables/$$name ../../../docs/studies/training/step$$step-$$name || exit 1; done; done
 
