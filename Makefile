@@ -85,7 +85,8 @@ TABLES := headroom.csv headroom-gold_bits_per_byte.csv losses-gold_bits_per_byte
 study-trained: train  ## run the study of these checkpoints and copy its results to docs/studies: half an hour
 	mkdir -p studies/trained-here docs/studies/training
 	snakemake comparison results/step$(lastword $(STEPS))/explorer.html \
-		$(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) --directory studies/trained-here --configfile workflow/studies/trained-here.yaml
+		$(foreach step,$(STEPS),$(addprefix results/step$(step)/tables/,$(TABLES))) \
+		--directory studies/trained-here --configfile workflow/studies/trained-here.yaml
 	cp studies/trained/losses.json studies/trained-here/results/comparison/figures/induction.png \
 		studies/trained-here/results/comparison/figures/profiles-seed1234.png \
 		studies/trained-here/results/step$(lastword $(STEPS))/explorer.html docs/studies/training
