@@ -326,7 +326,7 @@ def removed_heads(bench: Bench) -> Iterator[Row]:
     }
 
 
-def start_up(bench: Bench) -> Iterator[Row]:
+def start_up(bench: Bench, rounds_each: int = 2) -> Iterator[Row]:
     """f: commands that need no model, from the shell to their end, against the import of torch alone."""
     from lm_headroom.artifacts.provenance import build_provenance
 
@@ -355,7 +355,7 @@ def start_up(bench: Bench) -> Iterator[Row]:
                     "ours": partial(_process, ["-m", "lm_headroom", *arguments]),
                     "torch": partial(_process, ["-c", "import torch"]),
                 },
-                2 * bench.rounds,
+                rounds_each * bench.rounds,
             )
             yield {
                 "measure": "f",

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from lm_headroom.audit.verify import verify
 from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.compared import COMPARISONS
+from lm_headroom.study.reading import read_study
 from tests.support.checkpoints import write_hub_tokenizer
 from tests.support.paths import ROOT, SNAKEMAKE
 from tests.support.records import write_records
@@ -69,6 +71,12 @@ class Study:
         targets_ = {"all", "total", "prompts", "importance", "curves", "correlations", "induction", "figures", "tables"}
         targets_ |= {"comparison", *(f"comparison_{what}" for what in COMPARISONS)}
         return {name: int(count) for name, count in rows if name not in targets_}
+
+    def unsound(self, of: Any = None) -> dict[str, list[str]]:
+        """Files of results/ that are not sound for this study, or for another one: the state of each, and why."""
+        files = verify(self.folder / "results", of or read_study(self.config_path))
+        assert files
+        return {file.path: [file.state, *file.reasons] for file in files if file.state != "sound"}
 
     def copy(self, folder: Path) -> Study:
         """The study as it stands, times kept."""

@@ -6,7 +6,6 @@ import pytest
 
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import provenance, read
-from lm_headroom.audit.verify import verify
 from lm_headroom.study.config import Study
 from lm_headroom.study.reading import read_study
 from tests.support.workflow_studies import tiny_study
@@ -58,10 +57,10 @@ def test_the_table_has_a_row_per_kind(ablated):
 
 
 def test_another_kind_makes_what_was_evaluated_stale_and_runs_it_again(ablated):
+    assert ablated.unsound() == {}
     config = read_study(ablated.config_path)
-    assert {file.path for file in verify(ablated.folder / "results", config) if file.state != "sound"} == set()
     zero = Study(**{**config.model_dump(), "ablation": "zero", "pruning": {"levels": [0, 50], "controls": []}})
-    stale = {file.path: file.reasons for file in verify(ablated.folder / "results", zero) if file.state == "stale"}
+    stale = {path: reasons for path, (state, *reasons) in ablated.unsound(zero).items() if state == "stale"}
     direct = [path for path, reasons in stale.items() if "made with ablation mean; the study has zero" in reasons]
     steps = {path.split("/")[1] for path in direct}
     assert {"pruned_eval", "head_oracle", "ffn_importance", "pruned"} <= steps

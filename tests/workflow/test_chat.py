@@ -5,8 +5,6 @@ import pytest
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.model_record import read_record
 from lm_headroom.artifacts.store import provenance, read
-from lm_headroom.audit import verify
-from lm_headroom.study.reading import read_study
 from tests.support.workflow_studies import tiny_study, work
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -26,11 +24,6 @@ def example(tmp_path_factory, tokenizer):
     return study
 
 
-def states(study):
-    files = verify.verify(study.folder / "results", read_study(study.config_path))
-    return {file.path: file.reasons for file in files if file.state != "sound"}
-
-
 def test_the_record_and_the_scores_are_of_the_template(example):
     plain, chat = (read_record(example.result(f"{name}/model.json")) for name in ("plain", "chat"))
     assert plain["digest"] == chat["digest"]
@@ -40,7 +33,7 @@ def test_the_record_and_the_scores_are_of_the_template(example):
     assert scores[0] != scores[1]
     for name in ("plain", "chat"):
         assert provenance(example.result(SCORES.format(name)))["start_tokens"] == ["</s>"]
-    assert states(example) == {}
+    assert example.unsound() == {}
     assert example.planned("importance") == {}
 
 
@@ -52,7 +45,7 @@ def test_another_system_prompt_reruns_the_one_model(example, tmp_path):
     assert "render_prompts" not in plan
     study.run("importance")
     assert read_record(study.result("chat/model.json"))["chat"]["system_prompt"] == "Answer."
-    assert states(study) == {}
+    assert study.unsound() == {}
 
 
 def test_a_model_without_a_template_is_refused_before_any_job_runs_it(example, tmp_path):

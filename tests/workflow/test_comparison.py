@@ -18,7 +18,6 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.audit.verify import verify
 from lm_headroom.study.compared import COMPARISONS
-from lm_headroom.study.reading import read_study
 from tests.support.workflow_studies import tiny_study
 
 CELL = "0shot-seed1234"
@@ -87,9 +86,8 @@ def test_every_comparison_has_its_artifact_and_its_figure(compared):
 
 
 def test_what_was_made_for_a_comparison_is_sound(compared):
-    files = verify(compared.folder / "results", read_study(compared.config_path))
-    assert {file.state for file in files} == {"sound"}, [(f.path, f.reasons) for f in files if f.state != "sound"]
-    assert sum(file.path.startswith("comparison/") for file in files) == 5 + 3 * 4 + 1
+    assert compared.unsound() == {}
+    assert sum(path.is_file() for path in compared.result("comparison").rglob("*")) == 5 + 3 * 4 + 1
 
 
 def test_progress_names_the_model(compared):

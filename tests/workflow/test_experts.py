@@ -64,8 +64,7 @@ def test_tables_and_figures_show_them_and_verify_finds_all_sound(study):
         rows = {(row["component"], row["ranking"], row["percent"]) for row in csv.DictReader(file)}
     assert {("experts", name, "25") for name in ("own", "random_1", "usage", "oracle_loss")} <= rows
     assert {("heads", "own", "50"), ("ffns", "own", "50")} <= rows
-    files = verify.verify(study.folder / "results", read_study(study.config_path))
-    assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
+    assert study.unsound() == {}
 
 
 def test_the_explorer_prunes_experts_in_the_order_of_the_ranking(study, open_page):

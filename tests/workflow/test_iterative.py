@@ -5,8 +5,6 @@ from lm_headroom.artifacts.ordered import read_ranking
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import read
-from lm_headroom.audit import verify
-from lm_headroom.study.reading import read_study
 from tests.support.workflow_studies import drawn, edit, work
 
 PRUNING = {"levels": [0, 5, 50], "controls": ["reversed", "random_1"]}
@@ -55,8 +53,7 @@ def test_a_study_with_it_runs_and_belongs_together(study):
     assert curves[0][0] == curves[1][0], "the whole model"
     assert "Iterative re-scoring of heads" in study.result("tiny/findings/seed1234.md").read_text()
     assert "heads,iterative," in study.result("tiny/tables/losses-seed1234.csv").read_text()
-    files = verify.verify(study.folder / "results", read_study(study.config_path))
-    assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
+    assert study.unsound() == {}
     assert study.planned() == {}
     edit(study, "scoring/iterative.py")
     assert work(study.planned()) == {"rank_heads_iteratively": 4, "evaluate_iterative": 4}

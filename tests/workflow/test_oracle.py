@@ -6,8 +6,6 @@ from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import read
-from lm_headroom.audit.verify import verify
-from lm_headroom.study.reading import read_study
 from tests.support.read_back import read_back
 
 
@@ -30,8 +28,7 @@ def test_heads_of_one_task_are_removed_one_at_a_time(study):
         in study.result("tiny/tables/oracle-seed1234.md").read_text()
     )
     assert study.planned() == {}
-    files = verify(study.folder / "results", read_study(study.config_path))
-    assert {file.path: file.reasons for file in files if file.state != "sound"} == {}
+    assert study.unsound() == {}
     study.configure(head_oracle={"tasks": ["winogrande"], "heads": 5, "others": "all"})
     assert study.planned()["score_head_knockouts"] == 2, "the other task, of two"
     study.run("results/tiny/correlation/oracle/seed1234.parquet")
@@ -40,8 +37,7 @@ def test_heads_of_one_task_are_removed_one_at_a_time(study):
         ("winogrande", 5),
         ("arc_easy", 12),
     }
-    files = verify(study.folder / "results", read_study(study.config_path))
-    assert all(file.state == "sound" for file in files if "oracle/" in file.path)
+    assert [path for path in study.unsound() if "oracle/" in path] == []
     study.configure(head_oracle={"tasks": ["winogrande"], "heads": "all"})
     assert study.planned()["score_head_knockouts"] == 2
 

@@ -7,8 +7,6 @@ import pytest
 import yaml
 
 from lm_headroom.artifacts.store import provenance
-from lm_headroom.audit import verify
-from lm_headroom.study.reading import read_study
 from tests.support.paths import ROOT
 from tests.support.workflow_studies import tiny_study, work
 
@@ -33,11 +31,6 @@ def write(study, row):
     (study.folder / "capitals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def states(study):
-    files = verify.verify(study.folder / "results", read_study(study.config_path))
-    return {file.path: file.reasons for file in files if file.state != "sound"}
-
-
 def test_the_pages_task_runs_beside_one_of_lm_eval(example):
     assert example.result(CURVE).is_file()
     recorded = provenance(example.result(PROMPTS))
@@ -45,7 +38,7 @@ def test_the_pages_task_runs_beside_one_of_lm_eval(example):
         "importance": 4, "evaluation": 4,
     }  # fmt: skip
     assert recorded["data"] == {"source": "study"}
-    assert states(example) == {}
+    assert example.unsound() == {}
     assert example.planned("curves") == {}
 
 
@@ -54,9 +47,9 @@ def test_changed_records_rerun_the_task_and_verify_refuses_results_of_the_old_on
     write(study, {**json.loads(ROW), "question": "Which is the capital?"})
     plan = work(study.planned("curves"))
     assert plan["render_prompts"] == plan["score_heads"] == 1
-    assert "capitals.jsonl" in str(states(study)[PROMPTS]) or "validation.jsonl" in str(states(study)[PROMPTS])
+    assert "capitals.jsonl" in str(study.unsound()[PROMPTS]) or "validation.jsonl" in str(study.unsound()[PROMPTS])
     study.run("curves")
-    assert states(study) == {}
+    assert study.unsound() == {}
 
 
 def test_a_moved_file_reruns_nothing(example, tmp_path):
@@ -64,7 +57,7 @@ def test_a_moved_file_reruns_nothing(example, tmp_path):
     (study.folder / "capitals.jsonl").rename(study.folder / "moved.jsonl")
     study.configure(tasks=[{**OWN, "file": "moved.jsonl"}, "arc_easy"])
     assert study.planned("curves") == {}
-    assert states(study) == {}
+    assert study.unsound() == {}
 
 
 def test_a_row_that_is_not_right_stops_the_workflow_before_any_job(example, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.prefix_matching import PREFIX_MATCHING
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import made_by, read
-from lm_headroom.audit.verify import verify
 from lm_headroom.engine.resume_cache import digest
 from lm_headroom.study.reading import parse_study
 from tests.support.read_back import read_back
@@ -54,23 +54,17 @@ def study_with_controls(finished: Study, tmp_path_factory: pytest.TempPathFactor
 def test_nothing_is_left_and_all_is_sound(study_with_controls: Study) -> None:
     assert study_with_controls.planned() == {}
     config = study_with_controls.config
-    assert reasons(study_with_controls, config) == ""
+    assert study_with_controls.unsound() == {}
     other = {
         **config,
         "induction": {**ABLATE, "ablate": {"percents": [10, 25]}},
         "ffn": {"selection": "evaluation"},
     }
-    why = reasons(study_with_controls, other)
+    why = "\n".join(chain(*study_with_controls.unsound(parse_study(other)).values()))
     assert "made with random 2; the study has 3" in why
     assert "made with ablated ['winogrande', 'lambada_openai']; the study has ['arc_easy', 'winogrande']" in why
     assert "made with selection scoring; the study has evaluation" in why
     assert "made with selection_bias True; the study has False" in why
-
-
-def reasons(study: Study, config: dict[str, Any]) -> str:
-    """Why results are not sound for a study's configuration; empty where all are."""
-    files = verify(study.folder / "results", parse_study(config))
-    return "\n".join(reason for file in files if file.state != "sound" for reason in (file.state, *file.reasons))
 
 
 def test_each_row_is_the_engines(study_with_controls: Study) -> None:
