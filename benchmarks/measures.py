@@ -100,7 +100,8 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
                 "HFLM": partial(rival.knock_out, pairs, best, layers),
                 "products": products.again,
             },
-            bench.rounds,
+            # Minutes each.
+            min(bench.rounds, 2),
         )
         documents = encode(pairs, ours.tokenizer, ours.max_positions)
         knocked = times["ours"].result.ablated

@@ -72,9 +72,9 @@ class Study:
         targets_ |= {"comparison", *(f"comparison_{what}" for what in COMPARISONS)}
         return {name: int(count) for name, count in rows if name not in targets_}
 
-    def unsound(self, of: Any = None) -> dict[str, list[str]]:
+    def unsound(self, other: Any = None) -> dict[str, list[str]]:
         """Files of results/ that are not sound for this study, or for another one: the state of each, and why."""
-        files = verify(self.folder / "results", of or read_study(self.config_path))
+        files = verify(self.folder / "results", other or read_study(self.config_path))
         assert files
         return {file.path: [file.state, *file.reasons] for file in files if file.state != "sound"}
 
