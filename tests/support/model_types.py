@@ -32,6 +32,8 @@ _GEMMA4 = {
 PARTICULARS: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
+    # Left at 32 heads of 128, its chunks of 64 tokens are loops over hundreds of megabytes.
+    "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]]},
     # Factors that a forgotten one would show.
     "cohere": {"logit_scale": 0.3},
