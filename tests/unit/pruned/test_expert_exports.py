@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -141,42 +138,6 @@ def test_a_configuration_that_does_not_say_how_many_experts_there_are_needs_a_cl
 @pytest.fixture
 def olmoe(tmp_path, tokenizer):
     return Place(tmp_path, "olmoe", tokenizer)
-
-
-def test_stock_classes_load_an_even_export_in_a_process_without_this_package(olmoe, capsys):
-    """Of 30% a round: an expert of each layer, the one that the ranking prunes first there."""
-    assert olmoe.export("--ranking", olmoe.ranking("experts"), "--percent", 30, "--even") == 0
-    printed = capsys.readouterr().err
-    assert "a plain checkpoint of 4 heads, 2 key-value heads and 3 experts per layer: AutoModelForCausalLM" in printed
-    experts = {}
-    for layer, expert in olmoe.orders["experts"]:
-        experts.setdefault(layer, expert)
-    loaded = load(olmoe.record, device="cpu")
-    with torch.no_grad(), loaded.interventions.experts.without(experts.items()):
-        expected = loaded.model(input_ids=TOKENS, use_cache=False).logits
-    torch.save(TOKENS, olmoe.folder / "tokens.pt")
-    code = f"""
-import sys, torch
-from transformers import AutoModelForCausalLM, OlmoeForCausalLM
-model, info = AutoModelForCausalLM.from_pretrained({str(olmoe.out)!r}, output_loading_info=True)
-assert type(model) is OlmoeForCausalLM
-assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-tokens = torch.load("tokens.pt")
-torch.save(model(input_ids=tokens).logits.detach(), "logits.pt")
-options = {{"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}}
-assert torch.equal(model.generate(tokens, **options), model.generate(tokens, use_cache=False, **options))
-print(model.config.num_experts, "lm_headroom" in sys.modules)
-"""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-I", "-c", code]
-    done = subprocess.run(command, cwd=olmoe.folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "3 False\n"
-    torch.testing.assert_close(torch.load(olmoe.folder / "logits.pt"), expected, atol=1e-5, rtol=0)
-    manifest = json.loads((olmoe.out / "lm_headroom.json").read_text())
-    assert (manifest["plain"], manifest["even"]) == (True, True)
-    assert (manifest["pruned"]["experts"]["count"], manifest["pruned"]["experts"]["of"]) == (3, 12)
-    assert "| experts | 3 | 12 | 30 |" in (olmoe.out / "README.md").read_text()
 
 
 def test_an_even_export_is_a_model_for_a_study(olmoe, tmp_path):

@@ -2,11 +2,8 @@
 
 import copy
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +14,6 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaForCausalLM, OPTForCausalLM
 
-import lm_headroom
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.ranking import as_columns, count_at, ffn_columns, random_ranking, rank_heads
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
@@ -26,7 +22,7 @@ from lm_headroom.artifacts.store import file_digest, read_artifact, write
 from lm_headroom.audit.show import describe_file as shown
 from lm_headroom.audit.verify import verify
 from lm_headroom.engine.ablation import ZERO
-from lm_headroom.engine.loading import gates_without, load, prepare
+from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
@@ -40,7 +36,6 @@ from tests.errors.places import disk
 from tests.families import cases as families
 from tests.support.documents import plain
 from tests.support.exports import ARCHITECTURES, TOKENS, Place, tiny
-from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 
 EXPECTING = (
@@ -195,17 +190,6 @@ def test_beams_and_static_caches_work_without_heads_in_the_first_layer(tmp_path)
     assert torch.equal(*beams)
 
 
-def test_the_package_starts_without_torch():
-    code = (
-        "import sys, lm_headroom;"
-        "print('torch' in sys.modules, callable(lm_headroom.load_pruned), 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "workflow")
-    assert done.stdout == "False True True\n", done.stderr
-    with pytest.raises(AttributeError, match="no attribute 'load_prunned'"):
-        lm_headroom.load_prunned  # noqa: B018
-
-
 # Through the command line.
 
 
@@ -217,32 +201,6 @@ def place(tmp_path, tokenizer, family):
 @pytest.fixture
 def opt(tmp_path, tokenizer):
     return Place(tmp_path, "opt", tokenizer)
-
-
-def test_an_export_is_the_masked_model_in_a_fresh_process(place, capsys):
-    assert place.export() == 0
-    assert "parameters have become" in capsys.readouterr().err
-    loaded = load(place.record, device="cpu")
-    heads, ffns = place.pruned
-    with (
-        torch.no_grad(),
-        loaded.interventions.gates(gates_without(loaded.shape, heads)),
-        loaded.interventions.without_ffns(ffns),
-    ):
-        expected = loaded.model(input_ids=TOKENS, use_cache=False).logits
-    torch.save(TOKENS, place.folder / "tokens.pt")
-    code = (
-        "import torch, lm_headroom; from transformers import AutoTokenizer; "
-        f"model = lm_headroom.load_pruned({str(place.out)!r}); tokens = torch.load('tokens.pt'); "
-        f"assert AutoTokenizer.from_pretrained({str(place.out)!r})('The fox')['input_ids'] == {loaded.tokenizer('The fox')['input_ids']}; "  # noqa: E501
-        "torch.save(model(input_ids=tokens).logits.detach(), 'logits.pt')"
-    )
-    env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=place.folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(torch.load(place.folder / "logits.pt"), expected, atol=1e-5, rtol=0)
-    # A temporary folder would be beside it.
-    assert [path.name for path in place.out.parent.iterdir()] == ["0shot-seed7"]
 
 
 def test_card_and_manifest_say_what_made_it(opt):

@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,16 +10,15 @@ from transformers import AutoModelForCausalLM
 
 from lm_headroom.analysis.ranking import even_count, even_ranking, even_rounds, random_ranking
 from lm_headroom.artifacts.model_record import read_record
-from lm_headroom.engine.loading import gates_without, load, prepare
+from lm_headroom.engine.loading import load, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.resolve import resolve
 from lm_headroom.pruned.export import Pruned, check_export, record_reference
 from lm_headroom.pruned.forms import Counts, Form, choose_form, make_plain
-from lm_headroom.pruned.model import Remainder, load_pruned, prune_for_good
+from lm_headroom.pruned.model import Remainder, prune_for_good
 from tests.support.exports import TOKENS, Place
 from tests.support.model_types import tiny_of_type
-from tests.support.paths import ROOT
 
 PLAIN = (
     "cohere2", "deepseek_v3", "gemma", "gemma2", "glm4", "gpt_oss", "granite", "lfm2", "llama", "mistral", "mixtral",
@@ -108,50 +104,6 @@ def llama(tmp_path, tokenizer):
     return Place(tmp_path, "llama", tokenizer)
 
 
-def test_stock_classes_load_an_even_export_in_a_process_without_this_package(llama, capsys):
-    """Half of the heads, one of each group of two, as the ranking orders them there."""
-    options = ("--ranking", llama.ranking("heads"), "--percent", 55, "--even")
-    assert llama.export(*options) == 0
-    printed = capsys.readouterr().err
-    assert "a plain checkpoint of 2 heads and 2 key-value heads per layer: AutoModelForCausalLM" in printed
-    first = {}
-    for layer, head in llama.orders["heads"]:
-        first.setdefault((layer, head // 2), (layer, head))
-    loaded = load(llama.record, device="cpu")
-    with torch.no_grad(), loaded.interventions.gates(gates_without(loaded.shape, first.values())):
-        expected = loaded.model(input_ids=TOKENS, use_cache=False).logits
-    torch.save(TOKENS, llama.folder / "tokens.pt")
-    code = f"""
-import sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-tokens = torch.load("tokens.pt")
-for loader in (AutoModelForCausalLM, LlamaForCausalLM):
-    model, info = loader.from_pretrained({str(llama.out)!r}, output_loading_info=True)
-    assert type(model) is LlamaForCausalLM
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-torch.save(model(input_ids=tokens).logits.detach(), "logits.pt")
-options = {{"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}}
-assert torch.equal(model.generate(tokens, **options), model.generate(tokens, use_cache=False, **options))
-print(AutoTokenizer.from_pretrained({str(llama.out)!r})("The fox")["input_ids"], "lm_headroom" in sys.modules)
-"""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-I", "-c", code]
-    done = subprocess.run(command, cwd=llama.folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{loaded.tokenizer('The fox')['input_ids']} False\n"
-    torch.testing.assert_close(torch.load(llama.folder / "logits.pt"), expected, atol=1e-5, rtol=0)
-    config = json.loads((llama.out / "config.json").read_text())
-    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (2, 2, 6)
-    manifest = json.loads((llama.out / "lm_headroom.json").read_text())
-    assert (manifest["plain"], manifest["even"], manifest["pruned"]["heads"]["count"]) == (True, True, 6)
-    card = (llama.out / "README.md").read_text()
-    assert "library_name: transformers" in card
-    assert "AutoModelForCausalLM.from_pretrained" in card
-    assert "load_pruned" not in card
-    with pytest.raises(HeadroomError, match="no pruned checkpoint .* load it with transformers' own"):
-        load_pruned(llama.out)
-
-
 def test_an_even_export_is_a_model_for_a_study(llama, tmp_path):
     assert llama.export("--ranking", llama.ranking("heads"), "--percent", 50, "--even") == 0
     record = tmp_path / "again" / "model.json"
@@ -187,34 +139,6 @@ def test_with_uneven_layers_the_command_says_what_loads_the_export(llama, capsys
         "lm_headroom.load_pruned loads it, and transformers after 'import lm_headroom', since layers keep different "
         "numbers of heads" in capsys.readouterr().err
     )
-
-
-@pytest.mark.parametrize(
-    "imports",
-    ["import lm_headroom, transformers", "from transformers import AutoModelForCausalLM; import lm_headroom"],
-)
-def test_auto_classes_load_uneven_exports_once_the_package_is_imported(imports, tmp_path):
-    model = tiny_of_type("llama").float()
-    left = Remainder.without(architectures.head_layout(model), [(0, 1), (1, 0), (1, 1)], [2])
-    prune_for_good(model, left).save_pretrained(tmp_path)
-    with torch.no_grad():
-        expected = model(input_ids=TOKENS % 101).logits
-    torch.save(TOKENS % 101, tmp_path / "tokens.pt")
-    code = f"""
-{imports}
-import torch
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}, local_files_only=True)
-assert isinstance(lm_headroom.load_pruned({str(tmp_path)!r}), type(model))
-torch.save(model(input_ids=torch.load("tokens.pt")).logits.detach(), "logits.pt")
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-6, rtol=0)
-    without = "from transformers import AutoModelForCausalLM; AutoModelForCausalLM.from_pretrained('.')"
-    refused = subprocess.run([sys.executable, "-I", "-c", without], cwd=tmp_path, capture_output=True, text=True)
-    assert "model type `lm_headroom_pruned` but Transformers does not recognize" in refused.stderr
 
 
 class TestRounds:
