@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lm_headroom.report.tables.selection_bias import Least, average_least
 from lm_headroom.results.ablation import ACCURACY, Ablation, Cell, effects_between, quantities
 from lm_headroom.results.estimates import estimates
-from tests.support.simulations import simulated
+from tests.support.simulations import draw_fewer_resamples, simulated
 
 N, MANY = simulated(1000), simulated(4000)
 """Simulations of each rule, and where they are made a hundred at a time."""
@@ -22,6 +23,11 @@ COVERAGE = 0.93
 CELL = Cell("both", 5)
 SIZES = {"a": 120, "b": 80}
 """Questions per task."""
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_fewer_resamples(monkeypatch)
 
 
 def at_most(rate: float, n: int = N) -> float:
@@ -96,6 +102,7 @@ def test_lost_few_shot_gain_is_covered() -> None:
     assert (covered >= COVERAGE).all(), covered
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_heads_that_matter_no_more_than_their_controls_are_seldom_found() -> None:
     """Neither by McNemar's test, where they do not matter at all, nor as more than the controls."""
     rng = np.random.default_rng(2)
@@ -111,6 +118,7 @@ def test_heads_that_matter_no_more_than_their_controls_are_seldom_found() -> Non
     assert np.mean(beyond) <= np.mean(low)
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_a_set_like_any_other_exceeds_all_controls_by_chance_only() -> None:
     """Sets of heads differ: one more draw of them is beyond n controls at most once in n + 1 times."""
     rng, n_controls = np.random.default_rng(3), 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm_headroom.report.tables.gains import AVERAGE, compare, level_weights
-from tests.support.simulations import members, simulated
+from tests.support.simulations import draw_fewer_resamples, members, simulated
 
 SIMULATIONS = simulated(1000)
 QUESTIONS = (70, 110)
@@ -17,6 +17,11 @@ ORDERS_DIFFER = 0.08
 TRUE = {
     name: 100 * float(level_weights(PERCENT) @ (np.array(LOST["random"]) - LOST[name])) for name in ("own", "example")
 }
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch):
+    draw_fewer_resamples(monkeypatch)
 
 
 def areas(rng, orders):
@@ -57,6 +62,7 @@ def test_intervals_of_gains_cover_the_truth(orders):
     assert covered["gain"] >= 0.93 * SIMULATIONS
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_without_the_orders_variance_several_orders_would_cover_too_little():
     """That the simulation can fail: the bootstrap over questions alone, of three orders."""
     rng = np.random.default_rng(3)

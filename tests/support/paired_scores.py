@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def bits_per_byte(drop: float, spread: float, scatter: float, rare: float = 0) -
     return draw
 
 
+@cache
 def mean_loss_of(draw: Draw) -> float:
     """Of the whole population, by two million questions."""
     whole, pruned = draw(np.random.default_rng(99), 2_000_000)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.special import bdtrc, ndtr, ndtri
 
 from lm_headroom.analysis.bootstrap import LEVEL, Interval
 from lm_headroom.analysis.mean_loss import MeanLoss, mean_loss
@@ -87,18 +87,18 @@ class PairedLoss:
 
     def within(self, margin: float, confidence: float = CONFIDENCE) -> Flags:
         """Where the average loss is shown to be less than ``margin``, [...]."""
-        shown: Flags = self._distance(margin) >= norm.ppf(confidence)
+        shown: Flags = self._distance(margin) >= ndtri(confidence)
         return shown
 
     def beyond(self, margin: float, confidence: float = CONFIDENCE) -> Flags:
         """Where the average loss is shown to be more than ``margin``, [...]."""
-        shown: Flags = self._distance(margin) <= -norm.ppf(confidence)
+        shown: Flags = self._distance(margin) <= -ndtri(confidence)
         return shown
 
     def power(self, margin: float, confidence: float = CONFIDENCE) -> Array:
         """Probability to show that the loss is within ``margin`` if there were none and as many questions changed."""
         error = np.sqrt((self.changed / self.questions).sum(axis=-1)) / self.loss.shape[-1]
-        power: Array = norm.cdf(margin / error - norm.ppf(confidence))
+        power: Array = ndtr(margin / error - ndtri(confidence))
         return power
 
     def _distance(self, margin: float) -> Array:
@@ -173,7 +173,7 @@ def within_share(
         means.append(mean)
         variances.append((square - mean**2) / (n - 1))
     error = np.sqrt(np.sum(variances, axis=0)) / tasks
-    shown: Flags = np.mean(means, axis=0) >= norm.ppf(confidence) * error
+    shown: Flags = np.mean(means, axis=0) >= ndtri(confidence) * error
     return shown
 
 
@@ -268,7 +268,7 @@ def is_above_chance(whole: Array, chance_level: float) -> bool:
         whole: right (1) or wrong (0), [question].
         chance_level: accuracy that needs no model.
     """
-    return bool(binom.sf(whole.sum() - 1, len(whole), chance_level) <= 1 - CONFIDENCE)
+    return bool(bdtrc(whole.sum() - 1, len(whole), chance_level) <= 1 - CONFIDENCE)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from lm_headroom.analysis.non_inferiority import (
     CONFIDENCE,
@@ -74,7 +74,7 @@ def questions_needed(
         loss = loss_from(whole, pruned)
         error = float(np.sqrt((loss.changed / loss.questions).sum())) / len(scores)
         # The error at which loss.power is the power asked for.
-        factor = ((norm.ppf(power) + norm.ppf(CONFIDENCE)) * error / margin.value) ** 2
+        factor = ((ndtri(power) + ndtri(CONFIDENCE)) * error / margin.value) ** 2
         return float(factor * np.mean(sizes))
     mean = margin.judge(whole, pruned)
 
