@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lm_headroom.analysis.criteria_agreement import linearity, lowest, lowest_overlap, mean_depth, thirds
+from lm_headroom.analysis.criteria_agreement import linearity, lowest, mean_depth, overlap, thirds
 
 RISING = np.arange(20.0).reshape(4, 5)
 
@@ -14,12 +14,12 @@ def test_the_lowest_are_those_pruned_first_and_percents_round_down():
 
 
 def test_overlaps_of_equal_reversed_and_half_equal_criteria():
-    assert lowest_overlap(RISING, RISING, 30) == 1
-    assert lowest_overlap(RISING, -RISING, 50) == 0
+    assert overlap(lowest(RISING, 30), lowest(RISING, 30)) == 1
+    assert overlap(lowest(RISING, 50), lowest(-RISING, 50)) == 0
     moved = RISING.copy()
     moved[0, :] = 100
-    assert lowest_overlap(RISING, moved, 50) == 0.5
-    assert lowest_overlap(RISING, RISING, 4) is None
+    assert overlap(lowest(RISING, 50), lowest(moved, 50)) == 0.5
+    assert overlap(lowest(RISING, 4), lowest(RISING, 4)) is None
 
 
 def test_depth_of_upper_layers_is_1_and_of_none_undefined():

@@ -33,8 +33,10 @@ def compared(tmp_path):
     return write_compared(tmp_path / "results")
 
 
-@pytest.fixture
-def page_path(compared):
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    """One page for all tests, which only read it."""
+    compared = write_compared(tmp_path_factory.mktemp("compared") / "results")
     assert run(compared, "figure", "compare_prunable") == 0
     assert write(compared) == 0
     return compared / "comparison" / "index.html"

@@ -250,7 +250,8 @@ class TestSentences:
         assert f"loses 0.0 points (0.0 to 0.0), not significantly different from {draws}: the diff" in sentences[1]
         assert "With all heads, the 5-shot accuracy gain averages 10.0 points (0.0 to " in sentences[6]
         assert "(up to 0.5 heads of a draw)" in sentences[9]
-        assert all(sentence in findings(study) for sentence in sentences)
+        text = findings(study)
+        assert all(sentence in text for sentence in sentences)
 
     def test_less_than_random_and_not_more_than_each(self, tmp_path: Path) -> None:
         def lost(k: int, task: str, s: str, p: int, c: int | None) -> int:

@@ -22,14 +22,14 @@ def lowest(scores: Array, percent: int) -> Flags:
     return chosen
 
 
-def lowest_overlap(a: Array, b: Array, percent: int) -> float | None:
-    """Share of what one criterion prunes first that the other prunes, too; None where ``percent`` prunes nothing.
+def overlap(first: Flags, second: Flags) -> float | None:
+    """Share of what one criterion prunes first that the other prunes, too; None where it prunes nothing.
 
     Example:
-        >>> lowest_overlap(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 4.0], [2.0, 3.0]]), 50)
+        >>> a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 4.0], [2.0, 3.0]])
+        >>> overlap(lowest(a, 50), lowest(b, 50))
         0.5
     """
-    first, second = lowest(a, percent), lowest(b, percent)
     return float((first & second).sum() / first.sum()) if first.any() else None
 
 

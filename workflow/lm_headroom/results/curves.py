@@ -371,7 +371,7 @@ def _same_in_all(table: pa.Table, path: Path, name: str) -> list[Any]:
         ArtifactError: rows hold different ones.
     """
     column = table.column(name).combine_chunks()
-    first: list[Any] = column[0].as_py()
-    if not all(value == first for value in column.to_pylist()):
+    if not all(column.slice(row, 1).equals(column.slice(0, 1)) for row in range(1, len(column))):
         raise ArtifactError(f"{path}: rows hold different questions; delete the file and run the workflow again")
+    first: list[Any] = column[0].as_py()
     return first

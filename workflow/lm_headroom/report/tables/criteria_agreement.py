@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_headroom.analysis.correlation import srcc
-from lm_headroom.analysis.criteria_agreement import lowest, lowest_overlap, mean_depth
+from lm_headroom.analysis.criteria_agreement import lowest, mean_depth, overlap
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
@@ -96,11 +96,12 @@ def _pairs(scores: Mapping[str, Array], matching: Array | None) -> Iterator[tupl
     """A row for each pair; ``matching`` is of heads alone."""
     # The score ranks heads of the highest attention lowest.
     sink = 1 - scores[SINK] if SINK in scores else None
-    for (a, first), (b, second) in combinations(scores.items(), 2):
-        value = srcc(first, second)[0]
-        overlaps = (lowest_overlap(first, second, percent) for percent in PERCENTS)
-        pruned = (lowest(first, DIFFERENCE), lowest(second, DIFFERENCE))
-        own = (pruned[0] & ~pruned[1], pruned[1] & ~pruned[0])
+    pruned = {name: {n: lowest(values, n) for n in (*PERCENTS, DIFFERENCE)} for name, values in scores.items()}
+    for a, b in combinations(scores, 2):
+        value = srcc(scores[a], scores[b])[0]
+        overlaps = (overlap(pruned[a][percent], pruned[b][percent]) for percent in PERCENTS)
+        first, second = pruned[a][DIFFERENCE], pruned[b][DIFFERENCE]
+        own = (first & ~second, second & ~first)
         where = [_mean_of(values, chosen) for values in (matching, sink) for chosen in own]
         yield (a, b, None if np.isnan(value) else value, *overlaps, *map(mean_depth, own), *where)
 
