@@ -39,18 +39,18 @@ for folder, loader in ((llama, AutoModelForCausalLM), (llama, LlamaForCausalLM),
     assert torch.equal(model.generate(tokens, **options), model.generate(tokens, use_cache=False, **options))
     loaded.append(model(input_ids=tokens).logits.detach())
 torch.save(loaded, "logits.pt")
-facts = {"tokens": AutoTokenizer.from_pretrained(llama)("The fox")["input_ids"], "experts": model.config.num_experts}
-facts["package"] = "lm_headroom" in sys.modules
+outcome = {"tokens": AutoTokenizer.from_pretrained(llama)("The fox")["input_ids"], "experts": model.config.num_experts}
+outcome["package"] = "lm_headroom" in sys.modules
 try:
     AutoModelForCausalLM.from_pretrained(uneven)
 except ValueError as error:
-    facts["refused"] = str(error)
+    outcome["refused"] = str(error)
 sys.path.insert(0, package)
 import lm_headroom
 model = AutoModelForCausalLM.from_pretrained(uneven, local_files_only=True)
 assert isinstance(lm_headroom.load_pruned(uneven), type(model))
 torch.save(model(input_ids=tokens % 101).logits.detach(), "uneven.pt")
-print(json.dumps(facts))
+print(json.dumps(outcome))
 """
 THE_PACKAGE_FIRST = """
 import sys, lm_headroom, transformers
@@ -62,14 +62,14 @@ torch.save(model(input_ids=torch.load("tokens.pt") % 101).logits.detach(), "unev
 """
 THE_PACKAGE_ALONE = """
 import json, sys, lm_headroom
-facts = {"torch": ["torch" in sys.modules, callable(lm_headroom.load_pruned), "torch" in sys.modules]}
+outcome = {"torch": ["torch" in sys.modules, callable(lm_headroom.load_pruned), "torch" in sys.modules]}
 import torch
 from transformers import AutoTokenizer
 tokens = torch.load("tokens.pt")
 for folder in sys.argv[1:]:
-    facts[folder] = AutoTokenizer.from_pretrained(folder)("The fox")["input_ids"]
+    outcome[folder] = AutoTokenizer.from_pretrained(folder)("The fox")["input_ids"]
 torch.save([lm_headroom.load_pruned(folder)(input_ids=tokens).logits.detach() for folder in sys.argv[1:]], "logits.pt")
-print(json.dumps(facts))
+print(json.dumps(outcome))
 """
 
 
@@ -152,9 +152,9 @@ def uneven(folder):
 
 @dataclass
 class Ended:
-    """A process that has ended: the facts that it printed, and where it left logits."""
+    """A process that has ended: what it printed, and where it left logits."""
 
-    facts: Any
+    outcome: Any
     folder: Path
 
     def logits(self, name="logits.pt"):
@@ -172,7 +172,7 @@ def stock(folder, even_heads, even_experts, uneven):
 def test_stock_classes_load_an_even_export_without_this_package(stock, even_heads):
     place = even_heads.place
     assert "a plain checkpoint of 2 heads and 2 key-value heads per layer: AutoModelForCausalLM" in even_heads.printed
-    assert (stock.facts["tokens"], stock.facts["package"]) == (even_heads.tokens, False)
+    assert (stock.outcome["tokens"], stock.outcome["package"]) == (even_heads.tokens, False)
     for logits in stock.logits()[:2]:
         torch.testing.assert_close(logits, even_heads.expected, atol=1e-5, rtol=0)
     config = json.loads((place.out / "config.json").read_text())
@@ -193,7 +193,7 @@ def test_stock_classes_load_an_export_of_as_many_experts_without_this_package(st
         "a plain checkpoint of 4 heads, 2 key-value heads and 3 experts per layer: AutoModelForCausalLM"
         in even_experts.printed
     )
-    assert (stock.facts["experts"], stock.facts["package"]) == (3, False)
+    assert (stock.outcome["experts"], stock.outcome["package"]) == (3, False)
     torch.testing.assert_close(stock.logits()[2], even_experts.expected, atol=1e-5, rtol=0)
     manifest = json.loads((place.out / "lm_headroom.json").read_text())
     assert (manifest["plain"], manifest["even"]) == (True, True)
@@ -202,7 +202,7 @@ def test_stock_classes_load_an_export_of_as_many_experts_without_this_package(st
 
 
 def test_auto_classes_load_uneven_exports_once_the_package_is_imported_after_them(stock, uneven):
-    assert "model type `lm_headroom_pruned` but Transformers does not recognize" in stock.facts["refused"]
+    assert "model type `lm_headroom_pruned` but Transformers does not recognize" in stock.outcome["refused"]
     torch.testing.assert_close(stock.logits("uneven.pt"), uneven[1], atol=1e-6, rtol=0)
 
 
@@ -228,13 +228,13 @@ def alone(folder, exports):
 def test_an_export_is_the_masked_model(alone, exports):
     for each, logits in zip(exports, alone.logits(), strict=True):
         assert "parameters have become" in each.printed
-        assert alone.facts[str(each.place.out)] == each.tokens
+        assert alone.outcome[str(each.place.out)] == each.tokens
         torch.testing.assert_close(logits, each.expected, atol=1e-5, rtol=0)
         # A temporary folder would be beside it.
         assert [path.name for path in each.place.out.parent.iterdir()] == ["0shot-seed7"]
 
 
 def test_the_package_starts_without_torch(alone):
-    assert alone.facts["torch"] == [False, True, True]
+    assert alone.outcome["torch"] == [False, True, True]
     with pytest.raises(AttributeError, match="no attribute 'load_prunned'"):
         lm_headroom.load_prunned  # noqa: B018
