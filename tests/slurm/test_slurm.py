@@ -18,15 +18,15 @@ from tests.support.workflow_studies import same_artifacts
 SLURM = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 # Jobs of a model and task in one submission, whose name Snakemake makes of the group and its rules.
 SCORING, EVALUATING = "score_tiny_arc_easy_evaluate_own_score_ffns_score_heads", "evaluate_tiny_arc_easy_evaluate_joint"
-TARGETS = ("importance", "curves", "correlations", "induction", "fig10")
-"""All that is submitted, and one of the figures, which are drawn beside Snakemake."""
+TARGETS = ("importance", "curves", "fig10")
+"""What is submitted in each way, and one of the figures, which are drawn beside Snakemake."""
 MODEL_RULES = {SCORING, EVALUATING, "score_induction"}
-CPU_RULES = {"aggregate_heads", "aggregate_ffns", "correlate_tasks", "correlate_oracle", "retain_capacity"}
+CPU_RULES = {"aggregate_heads", "aggregate_ffns"}
 FAULTS = """\
 case "$3" in
-  score-ffns) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
+  score-heads | score-ffns) once failure && { echo 'the disk of this node is gone' >&2; exit 1; };;
   score-induction) once sleep && exec sleep 600;;
-  retain-capacity) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
+  aggregate-ffns) once memory && exec python -c 'import time; x = b"x" * 3_000_000_000; time.sleep(60)';;
 esac
 """
 
@@ -115,9 +115,9 @@ def test_a_study_through_slurm(cluster, cluster_study):
     assert {rule: entry.state for rule, entry in failed.items()} == {
         SCORING: "FAILED",
         "score_induction": "TIMEOUT",
-        "retain_capacity": "FAILED",
+        "aggregate_ffns": "FAILED",
     }
-    (log,) = study.folder.glob(f".snakemake/slurm_logs/rule_retain_capacity/*/{failed['retain_capacity'].job}.log")
+    (log,) = study.folder.glob(f".snakemake/slurm_logs/rule_aggregate_ffns/*/{failed['aggregate_ffns'].job}.log")
     assert "Exceeded job memory limit" in log.read_text()
     for rule, entry in failed.items():
         assert megabytes(again[rule].memory) == pytest.approx(1.5 * megabytes(entry.memory), rel=0.01), rule

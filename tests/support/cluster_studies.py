@@ -21,10 +21,22 @@ NODE = """\
 [ "$2" = lm_headroom ] && [ -n "$SLURM_JOB_ID$ON_NODE" ] || exec {python} "$@"
 once() {{ mkdir {notes}/"$1" 2> /dev/null; }}
 {faults}
-exec {without_network} sh -c '
+exec {in_network} sh -c '
   echo "$1 $CUDA_VISIBLE_DEVICES: $(readlink /proc/self/ns/net)" >> {notes}/calls; shift
   exec {python} "$@"' node "$3" "$@"
 """
+ASKING = """\
+import asyncio
+from snakemake.cli import main
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+async def sleep(self):
+    await asyncio.sleep(1)
+
+RemoteExecutor.sleep = sleep
+main()
+"""
+"""Snakemake that asks each second which jobs have ended; Slurm's executor asks less often while none has."""
 SUBMIT = """\
 #!/bin/sh
 # The plainest scheduler: starts the script at once, and prints a number for it.
@@ -41,6 +53,7 @@ class ClusterStudy(Study):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.started: list[subprocess.Popen[str]] = []
+        self._network: subprocess.Popen[bytes] | None = None
 
     @property
     def notes(self) -> Path:
@@ -58,15 +71,23 @@ class ClusterStudy(Study):
     def nodes(self, faults: str = "") -> None:
         """Let jobs run lm-headroom as a node would, with faults, given in shell."""
         self.notes.mkdir(exist_ok=True)
-        network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+        is_root = os.geteuid() == 0
+        network = ["unshare", "--net", *([] if is_root else ["--map-root-user"])]
         if subprocess.run([*network, "true"], capture_output=True).returncode:
             pytest.skip(f"a network cannot be taken away here: {' '.join(network)} fails")
-        values = {"python": sys.executable, "notes": self.notes, "without_network": " ".join(network)}
+        # One for all jobs, as those of a node have: the jobs of a group share warm processes only within it.
+        self._network = subprocess.Popen(
+            [*network, "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._network.stdout.readline()
+        enter = f"nsenter --target {self._network.pid} --net {'' if is_root else '--user --preserve-credentials'}"
+        values = {"python": sys.executable, "notes": self.notes, "in_network": enter}
         self.program("python", NODE.format(faults=faults, **values))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake in a process group of its own."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", self.config_path.name, *arguments]
+        snakemake = self.program("snakemake", ASKING)
+        command = [sys.executable, str(snakemake), "--configfile", self.config_path.name, *arguments]
         path = f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         process = subprocess.Popen(
             command, cwd=self.folder, env={**os.environ, "PATH": path}, text=True, start_new_session=True,
@@ -78,10 +99,13 @@ class ClusterStudy(Study):
         return process
 
     def end_all(self) -> None:
-        """Kill each Snakemake that still runs, and its jobs on this machine."""
+        """Kill each Snakemake that still runs, and its jobs on this machine; end the network of the nodes."""
         for process in self.started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+        if self._network is not None:
+            # It ends where its input does.
+            self._network.communicate()
 
     def calls(self) -> list[list[str]]:
         """What ran on nodes: command, the GPUs that it could see with a colon, its network."""
