@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from lm_headroom.checkout import WARM
 from lm_headroom.warm import context, sockets
 
-IDLE = 60.0
+IDLE = float(os.environ.get("LM_HEADROOM_WARM_SECONDS", "60"))
 """Seconds without a job after which a warm process ends."""
 _PR_SET_PDEATHSIG = 1
 

@@ -6,6 +6,7 @@ It holds no module of this package but these, so that each job runs the code of 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import socket
@@ -41,6 +42,9 @@ def main() -> None:
     for name in PRELOADS[kind]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if kind != "model":
+        # Such jobs are short and leave few cycles; to look for them takes a seventh of a figure's time.
+        gc.set_threshold(50_000)
     request = forks.serve(socket.socket(fileno=int(descriptor)), Path(path))
     if request is None:
         return
