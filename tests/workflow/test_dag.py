@@ -73,9 +73,11 @@ def test_the_papers_study_is_at_most_305_jobs_and_planned_at_once_for_four_model
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=env)
         totals.append(sum((Counter(json.loads(line)) for line in log.read_text().splitlines()), Counter()))
         counts.append(int(re.search(r"total\s+(\d+)", done.stdout + done.stderr)[1]))
+        # What models add shows in fewer tasks, too, which are planned sooner.
+        study |= {"tasks": study["tasks"][:2], "unseen": study["unseen"][:1], "shots": study["shots"][:2]}
     # Two of them write pages that show all others: the explorer and the first page.
     assert 250 < counts[0] <= 305
-    assert counts[2] <= 4 * counts[0]
+    assert counts[2] <= 2 * counts[1]
     # Two models are compared, which one is not.
     one, two, four = totals
     assert one["compile"] > 50, "modules are parsed for their digests"
@@ -554,15 +556,12 @@ EXPORT = "results/tiny/pruned/{}/1shot-seed1234"
 """A pruned checkpoint's folder, which is made when it is asked for."""
 
 
-@pytest.mark.parametrize(
-    "levels",
-    [
+def test_a_pruned_checkpoint_is_one_job(finished):
+    levels = (
         "aggregate/heads50-ffns34", "winogrande/heads0-ffns100", "lambada_openai/heads90-ffns0",
         "aggregate/heads50-ffns0-even", "winogrande/heads50-ffns34-even",
-    ],
-)  # fmt: skip
-def test_a_pruned_checkpoint_is_one_job(finished, levels):
-    assert finished.planned(EXPORT.format(levels)) == {"export_pruned": 1}
+    )  # fmt: skip
+    assert finished.planned(*map(EXPORT.format, levels)) == {"export_pruned": len(levels)}
 
 
 @pytest.mark.parametrize(
