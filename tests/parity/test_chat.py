@@ -111,7 +111,7 @@ def test_prompts_of_tasks_with_a_prefix_or_other_delimiters(hflm, tmp_path, name
 )
 def test_log_likelihoods_are_hflms(smollm2, hflm, records, tmp_path, name, shots):
     out = tmp_path / "prompts.parquet"
-    limits = {"limit_importance": 2, "limit_evaluation": N // 2}
+    limits = {"limit_importance": 2, "limit_evaluation": N // 3}
     render_prompts(task=name, shots=shots, data=str(records), **limits, prompts="harness", out=out)
     settings = CHATS["turns, instructed"]
     rows = pairs(read_prompts(out).rows(EVALUATION, Chat(smollm2.tokenizer, settings)))

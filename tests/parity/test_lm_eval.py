@@ -45,7 +45,9 @@ CASES = members(
 Those that ``make simulations`` alone takes have longer prompts, or choices of the same kinds.
 """
 N = 6
-"""Documents of each; of long prompts, with shots, a third."""
+"""Documents of each whose prompts are compared."""
+RUN = 4
+"""Documents of each that a model is run on; of long prompts, with shots, half."""
 NEAR = 2e-3
 """Nats: how far ours may be from HFLM, and how near two choices may be for the accuracy not to be compared."""
 pytestmark = pytest.mark.slow
@@ -66,7 +68,7 @@ def ours(
     smollm2: Any, task: str, shots: int, records: Path, gates: Any = None
 ) -> tuple[Any, Likelihoods, list[Document], list[Choices]]:
     """Evaluation rows of lm-eval's prompts as we render them, their likelihoods, documents and choices."""
-    n = N // 3 if shots else N
+    n = RUN // 2 if shots else RUN
     columns, _ = prompts.render(task, shots, 1234, str(records), 2, n, folders=[TASK_FOLDERS / "harness"])
     keep = [i for i, purpose in enumerate(columns["purpose"]) if purpose == EVALUATION]
     rows = [(columns["doc_id"][i], columns["context"][i], columns["continuation"][i]) for i in keep]
@@ -197,24 +199,23 @@ def test_a_pruned_checkpoint_has_the_accuracy_of_the_grid(smollm2_record, record
     from transformers import AutoTokenizer
 
     import lm_headroom
-    from lm_headroom.analysis.ranking import ffn_columns, rank_ffns
+    from lm_headroom.analysis.ranking import as_columns, ffn_columns, rank_ffns, rank_heads
     from lm_headroom.artifacts.pruned_eval import JOINT_EVAL
-    from lm_headroom.artifacts.ranking import FFN_RANKING
+    from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
     from lm_headroom.artifacts.store import read, write
     from lm_headroom.options import EvaluationSettings
     from lm_headroom.steps.evaluate_joint import evaluate_joint
     from lm_headroom.steps.export_pruned import export_pruned
     from lm_headroom.steps.render_prompts import render_prompts
-    from lm_headroom.steps.score_heads import score_heads
 
     settings = EvaluationSettings(model=smollm2_record, device="cpu", threads=2)
     prompts_file, ranking, ffns, grid = (tmp_path / f"{name}.parquet" for name in ("prompts", "heads", "ffns", "grid"))
-    limits = {"limit_importance": 2, "limit_evaluation": N}
+    limits = {"limit_importance": 2, "limit_evaluation": RUN}
     render_prompts(task="arc_easy", shots=0, data=str(records), **limits, prompts="harness", out=prompts_file)
-    score_heads(settings=settings, prompts=prompts_file, out=tmp_path / "scores.parquet", ranking=ranking)
-    scores = np.abs(np.arange(30.0) - 12)
     cell = {"model": read_record(smollm2_record), "task": "arc_easy", "shots": 0, "seed": 1234}
-    write(ffns, FFN_RANKING, ffn_columns(rank_ffns(scores), scores), cell)
+    scores, by_layer = np.random.default_rng(0).random((30, 9)), np.abs(np.arange(30.0) - 12)
+    write(ranking, RANKING, as_columns(rank_heads(scores), scores), cell)
+    write(ffns, FFN_RANKING, ffn_columns(rank_ffns(by_layer), by_layer), cell)
     levels = {"joint_heads": [0, 30], "joint_ffns": [0, 5]}
     rankings = {"heads_ranking": ranking, "ffns_ranking": ffns}
     evaluate_joint(settings=settings, prompts=prompts_file, **rankings, **levels, out=grid)

@@ -249,29 +249,40 @@ def test_models_in_memory_are_always_proved(tokenizer, proved):
     assert len(proved) == 2
 
 
+BESIDE_EACH_OTHER = """
+import os, sys
+from pathlib import Path
+from lm_headroom.engine import attachment, loading
+import transformers.models.llama.modeling_llama
+
+times, prove = [], attachment._prove
+attachment._prove = lambda *given: (times.append(1), prove(*given))
+# Forked before anything is computed, since they share no threads then, and after what takes seconds to import.
+jobs = []
+for formats in (["float32", "float64", "float32"], ["float64", "float32", "float64"]):
+    jobs.append(os.fork())
+    if not jobs[-1]:
+        for dtype in formats:
+            loading.load(Path(sys.argv[1]), dtype, "cpu", 1).interventions
+        os.write(1, f"{len(times)}\\n".encode())
+        os._exit(0)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]) for job in jobs))
+"""
+
+
 def test_jobs_beside_each_other_prove_and_keep(record):
     """Each writes the file as a whole; what is left is one of the two, and spares a third the proofs."""
-    code = (
-        "import sys; from pathlib import Path; from lm_headroom.engine import attachment, loading\n"
-        "times, prove = [], attachment._prove\n"
-        "attachment._prove = lambda *given: (times.append(1), prove(*given))\n"
-        "for dtype in sys.argv[2:]: loading.load(Path(sys.argv[1]), dtype, 'cpu', 1).interventions\n"
-        "print(len(times))"
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE_EACH_OTHER, str(record)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT / 'workflow'}"},
     )
-    path = f"{ROOT / 'workflow'}"
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(record), *formats],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"PYTHONPATH": path},
-        )
-        for formats in (["float32", "float64", "float32"], ["float64", "float32", "float64"])
-    ]
+    assert done.returncode == 0, done.stderr
     # Each format once by each job, but for what the other has kept before.
-    for job in jobs:
-        assert 0 <= int(job.communicate()[0]) <= 3
-        assert job.returncode == 0
+    counts = list(map(int, done.stdout.split()))
+    assert len(counts) == 2
+    assert all(0 <= count <= 3 for count in counts)
     assert is_unchanged(json.loads(proofs_file(record).read_text()))
     attached(record, "float32")
     attached(record, "float64")
