@@ -97,7 +97,7 @@ datasets.load_dataset = load_dataset
 SMALL = {
     "facebook/opt-125m": "tiny-opt",
     "{source: hub}": "{source: mirror, mirror: records}",
-    "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 2}\ndevice: cpu\n"
+    "{importance: 500, evaluation: 1000}": "{importance: 4, evaluation: 4}\ninduction: {sequences: 0}\ndevice: cpu\n"
     "outcomes: [accuracy]\npruning: {levels: [0, 50]}\njoint: {heads: [], ffns: []}\ntransfer: {tasks: []}",
     "[0, 5]": "[0]",
     "--workflow-profile profiles/slurm": "--workflow-profile profiles/slurm --dry-run --forceall",
