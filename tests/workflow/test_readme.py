@@ -35,7 +35,8 @@ EVERY_PAGE = [
 
 def rule_graph():
     """Edges between rules of the default study with what it leaves out, without those that only draw and write."""
-    more = ("shots=[0, 1]", "joint={heads: [5], ffns: [5]}", "transfer={tasks: [copa]}")
+    pruning = "pruning={controls: [random_1], ffn_controls: [token]}"
+    more = ("shots=[0, 1]", pruning, "joint={heads: [5], ffns: [5]}", "transfer={tasks: [copa]}")
     command = [*SNAKEMAKE, "--rulegraph", "mermaid-js", "--config", *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
