@@ -1,11 +1,13 @@
 """Bad input that Snakemake meets: each case is a row of docs/errors.md."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -89,7 +91,9 @@ def test_a_second_run_is_refused_and_leaves_the_first_alone(study):
     other = study.config | {"tasks": ["arc_easy", "winogrande", "piqa"]}
     (study.folder / "other.yaml").write_text(yaml.safe_dump(other))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "prompts", "--configfile"]
-    pipes = {"cwd": study.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # As the study's runs do, whose warm processes it shares.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    pipes = {"cwd": study.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": env}
     first = subprocess.Popen([*command, "study.yaml"], **pipes)
     locks = study.folder / ".snakemake" / "locks"
     while not list(locks.glob("*.lock")):
