@@ -95,27 +95,30 @@ PARAMS += [("gemma4_text", "every FFN"), ("gemma4_text-dense", "every FFN")]
 
 @pytest.fixture(scope="module", params=PARAMS, ids=lambda p: ": ".join(p))
 def exported(request, tmp_path_factory):
-    """A tiny model, its folder, and the folder of the same model without what the case prunes."""
+    """A tiny model, the folder of it and of the same model without what the case prunes, and the latter loaded.
+
+    The loaded one is shared by the tests of a case, which leave it as it is.
+    """
     family, case = request.param
     folder = tmp_path_factory.mktemp("exported")
     model = tiny(family)
     model.save_pretrained(folder / "whole")
     left = Remainder.without(architectures.head_layout(model), *CASES[case])
     prune_for_good(copy.deepcopy(model), left).save_pretrained(folder / "pruned")
-    return family, case, model, folder
+    return family, case, model, folder, load_pruned(folder / "pruned")
 
 
 def test_logits_are_the_masked_models(exported):
-    family, case, _, folder = exported
-    torch.testing.assert_close(logits(load_pruned(folder / "pruned")), masked(family, case), atol=1e-5, rtol=0)
+    family, case, _, _, loaded = exported
+    torch.testing.assert_close(logits(loaded), masked(family, case), atol=1e-5, rtol=0)
     if case != "nothing pruned":
         assert (masked(family, case) - masked(family, "nothing pruned")).abs().max() > 1e-3, "the mask matters"
 
 
 def test_parameters_and_bytes_fall_as_computed(exported):
-    _, case, model, folder = exported
+    _, case, model, folder, loaded = exported
     gone = removed(model, *CASES[case])
-    assert load_pruned(folder / "pruned").num_parameters() == model.num_parameters() - gone
+    assert loaded.num_parameters() == model.num_parameters() - gone
     sizes = [weight_bytes(folder / name / "model.safetensors") for name in ("whole", "pruned")]
     assert sizes[0] - sizes[1] == 4 * gone
 
@@ -128,8 +131,7 @@ def weight_bytes(path):
 
 def test_generation_with_and_without_cache_agree(exported):
     """Greedy, rows of unequal length padded on the left."""
-    _, _, _, folder = exported
-    model = load_pruned(folder / "pruned")
+    *_, model = exported
     mask = torch.ones_like(TOKENS)
     mask[0, :7] = mask[1, :3] = 0
     options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
@@ -142,8 +144,7 @@ def test_generation_with_and_without_cache_agree(exported):
 
 
 def test_saved_and_loaded_again_it_is_the_same(exported):
-    _, _, whole, folder = exported
-    model = load_pruned(folder / "pruned")
+    _, _, whole, folder, model = exported
     model.save_pretrained(folder / "again", max_shard_size="20KB")
     assert len(list((folder / "again").glob("model-*.safetensors"))) > 1
     again = load_pruned(folder / "again")
@@ -156,7 +157,7 @@ def test_saved_and_loaded_again_it_is_the_same(exported):
 
 def test_a_familys_own_class_refuses_it(exported):
     """By a setting that is a sentence."""
-    _, _, model, folder = exported
+    _, _, model, folder, _ = exported
     for family in {OPTForCausalLM, LlamaForCausalLM, type(model)}:
         with pytest.raises(Exception, match="pruned by lm-headroom: load it with lm_headroom.load_pruned"):
             family.from_pretrained(folder / "pruned")
