@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,9 @@ def served(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def plain(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
-    """transformers' own model of a case, a new one each time."""
-    return lambda name: reference(checkpoint(name).parent / "checkpoint")
+    """transformers' own model of a case, a copy for each test, which may change it: loading takes six times as long."""
+    load_once = cache(lambda name: reference(checkpoint(name).parent / "checkpoint"))
+    return lambda name: deepcopy(load_once(name))
 
 
 @pytest.fixture(params=CASES)
