@@ -1,5 +1,6 @@
 """What processes send each other through sockets."""
 
+import os
 import subprocess
 import sys
 
@@ -25,3 +26,23 @@ def test_a_process_that_does_not_answer_holds_no_output_of_who_asks_it_to_leave(
     assert request == {"leave": True}
     assert len(streams) == 3
     listening.close()
+
+
+def test_the_process_that_was_used_last_stays(tmp_path):
+    """Not the one that was started last: a study would start anew the process that all its jobs share."""
+    listening = {name: sockets.listen(tmp_path / f"kept-{name}.sock") for name in ("first", "second", "third")}
+    for number, name in enumerate(listening):
+        os.utime(tmp_path / f"kept-{name}.sock", (number, number))
+    sockets.connect(tmp_path / "kept-first.sock").close()
+    sockets.ask_to_leave(tmp_path, "kept", 2)
+    asked = []
+    for name, listener in listening.items():
+        listener.setblocking(False)
+        try:
+            while True:
+                connection, _ = listener.accept()
+                if connection.recv(1):
+                    asked.append(name)
+        except BlockingIOError:
+            listener.close()
+    assert asked == ["second"]

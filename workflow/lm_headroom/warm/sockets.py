@@ -42,13 +42,15 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> socket.socket | None:
-    """A connection to the process that listens at a path; None if there is none."""
+    """A connection to the process that listens at a path, which is used as of now; None if there is none."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(str(path))
     except OSError:
         connection.close()
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
     return connection
 
 
@@ -113,7 +115,7 @@ def messages(received: bytes) -> list[dict[str, Any]]:
 
 
 def ask_to_leave(folder: Path, kind: str, most: int) -> None:
-    """Ask the oldest processes of a kind to end, those that run no job, so that their memory does not add up.
+    """Ask the least recently used processes of a kind to end, those that run no job: their memory would add up.
 
     Args:
         folder: the folder of sockets.
