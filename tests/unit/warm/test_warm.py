@@ -137,6 +137,23 @@ def test_a_job_is_as_it_would_be_by_itself(start, sockets, tmp_path, prepare, un
     assert warm_processes(sockets)
 
 
+@pytest.mark.parametrize(("seconds", "stays"), [("1", False), ("a minute", True)])
+def test_it_stays_as_long_as_a_variable_says_and_a_minute_where_that_is_no_number(
+    start, sockets, tmp_path, seconds, stays
+):
+    (tmp_path / "job.py").write_text(JOB)
+    before = {process.pid for process in warm_processes(sockets)}
+    # In an environment of its own, so that none of the processes that are there serves.
+    job = start("job", "0", LM_HEADROOM_WARM_SECONDS=seconds, OWN=seconds)
+    job.communicate("")
+    assert job.returncode == 0
+    [process] = [process for process in warm_processes(sockets) if process.pid not in before]
+    if stays:
+        assert process.is_running()
+    else:
+        assert psutil.wait_procs([process], timeout=600)[0]
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_a_job_ends_as_it_would_by_itself(start, tmp_path, end):
     """Threads are waited for, what is registered for the end runs, and all that was printed arrives."""

@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from lm_headroom.checkout import WARM
 from lm_headroom.warm import context, sockets
 
-IDLE = float(os.environ.get("LM_HEADROOM_WARM_SECONDS", "60"))
-"""Seconds without a job after which a warm process ends."""
+_IDLE = 60.0
+"""Seconds without a job after which a warm process ends, where no variable gives another number."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,6 +51,13 @@ def serve(listening: socket.socket, path: Path) -> Request | None:
     return _Server(listening, path).serve()
 
 
+def _idle_seconds() -> float:
+    # It changes no result: what is no number does not keep warm processes from being had.
+    with contextlib.suppress(ValueError):
+        return float(os.environ.get("LM_HEADROOM_WARM_SECONDS", _IDLE))
+    return _IDLE
+
+
 class _Server:
     def __init__(self, listening: socket.socket, path: Path) -> None:
         self._listening, self._path = listening, path
@@ -67,8 +74,8 @@ class _Server:
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        last = time.monotonic()
-        while self._running or (time.monotonic() - last < IDLE and self._is_here()):
+        last, idle = time.monotonic(), _idle_seconds()
+        while self._running or (time.monotonic() - last < idle and self._is_here()):
             for key, _ in self._selector.select(timeout=5.0):
                 last = time.monotonic()
                 if key.fileobj is self._listening:
