@@ -52,6 +52,11 @@ class Bench:
     pairs_whole: dict[str, int] = field(default_factory=lambda: {"copa": 40, "winogrande": 16})
     documents_pruned: int = 48
 
+    @property
+    def few_rounds(self) -> int:
+        """Rounds of what takes minutes each."""
+        return min(self.rounds, 2)
+
     def loaded(self, dtype: str = "float32") -> LoadedModel:
         """Our model."""
         return load(self.record, dtype, "cpu", torch.get_num_threads())

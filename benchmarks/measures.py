@@ -100,8 +100,7 @@ def oracle(bench: Bench, shots: int = 5, sampled: int = 3) -> Iterator[Row]:
                 "HFLM": partial(rival.knock_out, pairs, best, layers),
                 "products": products.again,
             },
-            # Minutes each.
-            min(bench.rounds, 2),
+            bench.few_rounds,
         )
         documents = encode(pairs, ours.tokenizer, ours.max_positions)
         knocked = times["ours"].result.ablated

@@ -70,8 +70,7 @@ def run_pair(bench: Bench, task: str, shots: int, n: int) -> Pair:
         outcomes: list[dict[str, Any]] = []
         each: list[dict[str, float]] = []
         planned = _planned(bench, prompts, task, shots)
-        # Minutes each.
-        for number in range(min(bench.rounds, 2)):
+        for number in range(bench.few_rounds):
             # Kept units would be found again.
             shutil.rmtree(folder / "parts", ignore_errors=True)
             if number % 2 == 0:

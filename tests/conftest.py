@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lm_headroom.checkout import WARM
+from lm_headroom.checkout import WARM, WARM_SECONDS
 from lm_headroom.warm.context import OFFLINE
 from tests.support.browser import browser, open_page  # noqa: F401
 from tests.support.paths import ASSETS, ROOT, one_at_a_time
@@ -19,7 +19,7 @@ from tests.support.tiny_models import SENTENCES, tiny_model
 # As the jobs of a study do.
 os.environ.setdefault(WARM, "1")
 # A test of minutes may run no model, and the next one would wait for imports again.
-os.environ.setdefault("LM_HEADROOM_WARM_SECONDS", "300")
+os.environ.setdefault(WARM_SECONDS, "300")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside each other, a worker per core: threads that wait for work must not take the others' core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

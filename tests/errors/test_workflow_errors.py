@@ -1,13 +1,11 @@
 """Bad input that Snakemake meets: each case is a row of docs/errors.md."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +13,7 @@ import yaml
 from lm_headroom.artifacts.prompts import PROMPTS
 from lm_headroom.artifacts.store import read
 from tests.errors.page import Outcome, check, snapshot
-from tests.support.paths import ROOT, SNAKEMAKE
+from tests.support.paths import ROOT, SNAKEMAKE, environment_of_runs
 
 
 def planned(folder, config):
@@ -91,8 +89,7 @@ def test_a_second_run_is_refused_and_leaves_the_first_alone(study):
     other = study.config | {"tasks": ["arc_easy", "winogrande", "piqa"]}
     (study.folder / "other.yaml").write_text(yaml.safe_dump(other))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "prompts", "--configfile"]
-    # As the study's runs do, whose warm processes it shares.
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = environment_of_runs()
     pipes = {"cwd": study.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": env}
     first = subprocess.Popen([*command, "study.yaml"], **pipes)
     locks = study.folder / ".snakemake" / "locks"

@@ -15,7 +15,7 @@ import pytest
 from lm_headroom.report.tables.selection_bias import Least, average_least
 from lm_headroom.results.ablation import ACCURACY, Ablation, Cell, effects_between, quantities
 from lm_headroom.results.estimates import estimates
-from tests.support.simulations import draw_fewer_resamples, simulated
+from tests.support.simulations import simulated
 
 N, MANY = simulated(1000), simulated(4000)
 """Simulations of each rule, and where they are made a hundred at a time."""
@@ -23,11 +23,6 @@ COVERAGE = 0.93
 CELL = Cell("both", 5)
 SIZES = {"a": 120, "b": 80}
 """Questions per task."""
-
-
-@pytest.fixture
-def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_fewer_resamples(monkeypatch)
 
 
 def at_most(rate: float, n: int = N) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm_headroom.report.tables.gains import AVERAGE, compare, level_weights
-from tests.support.simulations import draw_fewer_resamples, members, simulated
+from tests.support.simulations import members, simulated
 
 SIMULATIONS = simulated(1000)
 QUESTIONS = (70, 110)
@@ -17,11 +17,6 @@ ORDERS_DIFFER = 0.08
 TRUE = {
     name: 100 * float(level_weights(PERCENT) @ (np.array(LOST["random"]) - LOST[name])) for name in ("own", "example")
 }
-
-
-@pytest.fixture
-def fewer_resamples(monkeypatch):
-    draw_fewer_resamples(monkeypatch)
 
 
 def areas(rng, orders):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from lm_headroom.report.products import PRODUCTS
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.reading import read_study
 from tests.support.checkpoints import write_hub_tokenizer
-from tests.support.paths import ROOT, SNAKEMAKE
+from tests.support.paths import ROOT, SNAKEMAKE, environment_of_runs
 from tests.support.records import write_records
 from tests.support.tiny_models import tiny_model
 
@@ -48,10 +46,8 @@ class Study:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this study's configuration; output in one stream."""
         command = [*SNAKEMAKE, "--configfile", self.config_path.name, *arguments]
-        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        return subprocess.run(
-            command, cwd=self.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run(command, cwd=self.folder, env=environment_of_runs(), text=True, **pipes)
 
     def run(self, *targets: str) -> str:
         """Run to the end and return what was printed."""

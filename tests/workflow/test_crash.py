@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.paths import environment_of_runs
 from tests.support.workflow_studies import same_artifacts
 
 KILLS = int(os.environ.get("LM_HEADROOM_KILLS", 2))
@@ -80,7 +80,7 @@ def read_whole(path):
 def killed(study, seconds):
     """Run the study and kill the whole process tree after some seconds; False where it ended before."""
     command = [sys.executable, "-m", "snakemake", "--configfile", study.config_path.name, *ALONE, *TARGETS]
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = environment_of_runs()
     with (study.folder / "killed.log").open("w") as log:
         process = subprocess.Popen(command, cwd=study.folder, env=env, stdout=log, stderr=log)
         try:

@@ -5,13 +5,12 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, environment_of_runs
 from tests.support.tiny_models import tiny_model
 from tests.support.workflow_studies import work
 
@@ -61,7 +60,7 @@ def adopt(study):
     # An environment that make takes for made; what it lacks is found where the tests run.
     (study.folder / "environment").mkdir(exist_ok=True)
     (study.folder / "environment" / ".runtime").touch()
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = environment_of_runs()
     command = ["make", "adopt", f"STUDY={study.config_path.name}", "VENV=environment"]
     return subprocess.run(
         command, cwd=study.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -9,6 +9,7 @@ import sys
 import time
 
 from lm_headroom.checkout import WARM
+from tests.support.paths import environment_of_runs
 
 CELL = "0shot-seed1234"
 
@@ -59,7 +60,7 @@ def test_an_interrupted_run_says_what_was_running(study):
     shutil.rmtree(study.result("tiny/.cache/induction"))
     command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", "--cores", "1"]
     # Cold, a job takes seconds to import torch; a warm one may have ended.
-    env = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}", WARM: "0"}
+    env = environment_of_runs() | {WARM: "0"}
     run = subprocess.Popen(
         command, cwd=study.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         # Tests that run in the background ignore the signal, and what they start would inherit that.

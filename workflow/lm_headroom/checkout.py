@@ -19,6 +19,8 @@ TARGET_JOBS = "--target-jobs"
 """Snakemake's option for what a submitted job makes: one target, or several of a group."""
 WARM = "LM_HEADROOM_WARM"
 """Jobs share warm processes where this variable is 1, as it is unless the user sets another value."""
+WARM_SECONDS = "LM_HEADROOM_WARM_SECONDS"
+"""Variable: seconds without a job after which a warm process ends."""
 
 
 def check_places(workflow: Path, working: Path) -> None:

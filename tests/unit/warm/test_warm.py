@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lm_headroom.checkout import WARM
+from lm_headroom.checkout import WARM, WARM_SECONDS
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -144,7 +144,7 @@ def test_it_stays_as_long_as_a_variable_says_and_a_minute_where_that_is_no_numbe
     (tmp_path / "job.py").write_text(JOB)
     before = {process.pid for process in warm_processes(sockets)}
     # In an environment of its own, so that none of the processes that are there serves.
-    job = start("job", "0", LM_HEADROOM_WARM_SECONDS=seconds, OWN=seconds)
+    job = start("job", "0", **{WARM_SECONDS: seconds, "OWN": seconds})
     job.communicate("")
     assert job.returncode == 0
     [process] = [process for process in warm_processes(sockets) if process.pid not in before]

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lm_headroom.checkout import WARM
+from lm_headroom.checkout import WARM, WARM_SECONDS
 from lm_headroom.warm import context, sockets
 
 _IDLE = 60.0
-"""Seconds without a job after which a warm process ends, where no variable gives another number."""
+"""What :data:`lm_headroom.checkout.WARM_SECONDS` is where it gives no number."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,7 +54,7 @@ def serve(listening: socket.socket, path: Path) -> Request | None:
 def _idle_seconds() -> float:
     # It changes no result: what is no number does not keep warm processes from being had.
     with contextlib.suppress(ValueError):
-        return float(os.environ.get("LM_HEADROOM_WARM_SECONDS", _IDLE))
+        return float(os.environ.get(WARM_SECONDS, _IDLE))
     return _IDLE
 
 
