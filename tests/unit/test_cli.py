@@ -14,8 +14,8 @@ import pytest
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
-from lm_headroom.cli import app_of, function_of, main
-from lm_headroom.command_names import GROUPS
+from lm_headroom.cli import app_of, main
+from lm_headroom.command_names import GROUPS, function_of
 from lm_headroom.options import as_typed, command_of, options_of_study, study_keys
 from lm_headroom.study.compared import COMPARISONS
 from lm_headroom.study.config import Study

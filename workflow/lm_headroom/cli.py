@@ -16,7 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from lm_headroom.checkout import check_job
-from lm_headroom.command_names import ELSEWHERE, GROUPS
+from lm_headroom.command_names import GROUPS, function_of, summary_of
 from lm_headroom.errors import MORE_MEMORY, HeadroomError
 from lm_headroom.options import Command, ModelSettings, as_typed, written
 from lm_headroom.places import check_writable
@@ -24,14 +24,8 @@ from lm_headroom.warm import keeper
 from lm_headroom.warm.context import OFFLINE
 
 
-def function_of(command: str) -> str:
-    """Module and name of the function that declares a command: a step's are the command's own name."""
-    name = command.replace("-", "_")
-    return f"lm_headroom.{ELSEWHERE.get(command, f'steps.{name}')}:{name}"
-
-
 def app_of(command: str | None) -> App:
-    """The application of one command, or of all, which imports all but what runs models."""
+    """The application of one command, or of all, which imports none of them."""
     options: dict[str, Any] = {
         "default_parameter": Parameter(
             consume_multiple=1, allow_repeating=True, negative_iterable=(), negative_none=(), show_default=as_typed
@@ -44,7 +38,7 @@ def app_of(command: str | None) -> App:
         for n, (group, names) in enumerate(GROUPS.items()):
             shown = Group(group, sort_key=n)
             for m, name in enumerate(names.split()):
-                app.command(_function(name), name=name, group=shown, sort_key=m)
+                app.command(function_of(name), name=name, help=summary_of(name), group=shown, sort_key=m)
     else:
         function = _function(command)
         example = " ".join((function.__doc__ or "").partition("Example:")[2].split())

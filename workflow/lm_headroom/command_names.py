@@ -1,8 +1,11 @@
 """Names of the commands, and what is known of each before its module is imported: standard library only."""
 
+import ast
 import os
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 GROUPS = {
     "Study": "run fetch-package prepare-embedded-model prepare-embedded-data resolve-model render-prompts plan",
@@ -15,13 +18,37 @@ GROUPS = {
     "Look": "model task status show verify",
 }
 """Commands as the help groups them."""
-ELSEWHERE = {
+_ELSEWHERE = {
     **dict.fromkeys(("run", "plan", "model", "task", "status", "show", "verify", "push"), "commands"),
     **dict.fromkeys(("compare", "figure", "table", "page", "findings"), "report.commands"),
 }
 """Command to the module that declares it, where that is no step of the workflow."""
 _WARM_GROUPS = {"Score": "model", "Evaluate": "model", "Analyse": "report", "Report": "report"}
 _WARM = {"render-prompts": "prompts", "resolve-model": "resolve", "export-pruned": "model"}
+
+
+def function_of(command: str) -> str:
+    """Module and name of the function that declares a command: a step's are the command's own name."""
+    name = command.replace("-", "_")
+    return f"lm_headroom.{_ELSEWHERE.get(command, f'steps.{name}')}:{name}"
+
+
+def summary_of(command: str) -> str:
+    """The first sentence of a command's help, read from its file: to import all commands takes longer than the help.
+
+    Example:
+        >>> summary_of("render-prompts")
+        'Render the prompts of a task with lm-eval.'
+    """
+    module, _, name = function_of(command).partition(":")
+    summary, _, _ = (ast.get_docstring(_functions(module)[name]) or "").partition("\n\n")
+    return " ".join(summary.split())
+
+
+@cache
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return {node.name: node for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.FunctionDef)}
 
 
 def warm_kind(command: str, options: Sequence[str] = ()) -> str | None:

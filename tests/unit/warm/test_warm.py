@@ -137,7 +137,9 @@ def test_a_job_is_as_it_would_be_by_itself(start, sockets, tmp_path, prepare, un
     assert warm_processes(sockets)
 
 
-@pytest.mark.parametrize(("seconds", "stays"), [("1", False), ("a minute", True)])
+@pytest.mark.parametrize(
+    ("seconds", "stays"), [("1", False), *((text, True) for text in ("inf", "a minute", "nan", "-1"))]
+)
 def test_it_stays_as_long_as_a_variable_says_and_a_minute_where_that_is_no_number(
     start, sockets, tmp_path, seconds, stays
 ):

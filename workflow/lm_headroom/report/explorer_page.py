@@ -144,7 +144,8 @@ function fill() {
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 function layout(x, y, more) {
   const axis = title => ({title: {text: title}, gridcolor: css("--line"), zeroline: false, automargin: true});
-  return {margin: {t: 10, r: 10, b: 40, l: 50}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  // The bar of buttons lies above what is drawn.
+  return {margin: {t: 34, r: 10, b: 40, l: 50}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {color: css("--ink"), size: 12}, showlegend: false, hovermode: "closest",
     xaxis: {...axis(x), ...(more || {}).x}, yaxis: {...axis(y), ...(more || {}).y}};
 }

@@ -25,7 +25,9 @@ from lm_headroom.checkout import WARM, WARM_SECONDS
 from lm_headroom.warm import context, sockets
 
 _IDLE = 60.0
-"""What :data:`lm_headroom.checkout.WARM_SECONDS` is where it gives no number."""
+"""What :data:`lm_headroom.checkout.WARM_SECONDS` is where it gives no number of 0 or more."""
+_LONGEST = 86400.0
+"""A longer wait is more than the system's clock may hold."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -52,9 +54,11 @@ def serve(listening: socket.socket, path: Path) -> Request | None:
 
 
 def _idle_seconds() -> float:
-    # It changes no result: what is no number does not keep warm processes from being had.
+    # It changes no result: what is no number of seconds does not keep warm processes from being had.
     with contextlib.suppress(ValueError):
-        return float(os.environ.get(WARM_SECONDS, _IDLE))
+        seconds = float(os.environ.get(WARM_SECONDS, _IDLE))
+        if seconds >= 0:
+            return min(seconds, _LONGEST)
     return _IDLE
 
 
