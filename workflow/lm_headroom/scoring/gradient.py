@@ -425,12 +425,15 @@ def attention_statistics(
             # With the largest logit at 0, the logarithm of the normaliser is small, and nothing cancels.
             largest = logits.amax(dim=-1, keepdim=True)
             logits -= largest
-            normalisers = logits.logsumexp(dim=-1)
+            weights = logits.exp()
+            totals = weights.sum(dim=-1)
+            normalisers = totals.log()
             if attention_spec.sinks is not None:
                 normalisers = torch.logaddexp(normalisers, attention_spec.sinks.to(logits)[:, None] - largest[..., 0])
-            attention = (logits - normalisers[..., None]).exp()
-            sinks.append(attention[:, :, 0].clone())
-            entropies.append(normalisers * attention.sum(dim=-1) - attention.mul_(logits).sum(dim=-1))
+            # Rows are normalised after their sums, not number by number: this pass takes time on long documents.
+            factors = (-normalisers).exp()
+            sinks.append(weights[:, :, 0] * factors)
+            entropies.append((normalisers * totals - weights.mul_(logits).sum(dim=-1)) * factors)
     return torch.cat(entropies, dim=1).transpose(0, 1), torch.cat(sinks, dim=1).transpose(0, 1)
 
 
