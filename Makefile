@@ -32,7 +32,7 @@ $(VENV)/.dev: $(VENV)/.runtime envs/lock-dev.txt
 
 install: $(VENV)/.runtime  ## install the pinned requirements into .venv
 
-demo: $(VENV)/.runtime  ## run the default study, draw its figures and print its findings in short: six minutes
+demo: $(VENV)/.runtime  ## run the default study, draw its figures and print its findings in short: five minutes
 	snakemake
 	snakemake --report results/report.html
 	@sed -n '/^## In short/,/^## 1/{/^- /p;}' results/*/findings/*.md
