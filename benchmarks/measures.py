@@ -171,7 +171,7 @@ def attention_statistics(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iter
         for task in bench.tasks:
             documents = encode(bench.gold(task, shots), ours.tokenizer, ours.max_positions)
 
-            # What all criteria come from: scores need two documents, and few are this long.
+            # Not scores, which need two documents: few are this long.
             def scored(documents: Any = documents) -> np.ndarray:
                 budget = token_budget(ours.model, ours.device, differentiates=True)
                 return gradient.contributions(ours, documents, budget).absolute
@@ -183,7 +183,7 @@ def attention_statistics(bench: Bench, shots_of: Sequence[int] = (0, 5)) -> Iter
             times = contest({"all": scored, "without": without}, bench.rounds)
             yield {
                 "measure": "j",
-                "what": "scores of all criteria against the same without attention statistics",
+                "what": "passes of all criteria against the same without attention statistics",
                 "task": task,
                 "shots": shots,
                 **ratio(times["all"], times["without"]),

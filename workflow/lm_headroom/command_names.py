@@ -1,6 +1,5 @@
 """Names of the commands, and what is known of each before its module is imported: standard library only."""
 
-import ast
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -41,14 +40,17 @@ def summary_of(command: str) -> str:
         'Render the prompts of a task with lm-eval.'
     """
     module, _, name = function_of(command).partition(":")
-    summary, _, _ = (ast.get_docstring(_functions(module)[name]) or "").partition("\n\n")
-    return " ".join(summary.split())
+    return " ".join(_docstrings(module)[name].partition("\n\n")[0].split())
 
 
 @cache
-def _functions(module: str) -> dict[str, ast.FunctionDef]:
+def _docstrings(module: str) -> dict[str, str]:
+    # Each job begins by importing this module, and only the list of commands reads files.
+    import ast
+
     path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return {node.name: node for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.FunctionDef)}
+    functions = (node for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.FunctionDef))
+    return {function.name: ast.get_docstring(function) or "" for function in functions}
 
 
 def warm_kind(command: str, options: Sequence[str] = ()) -> str | None:

@@ -27,7 +27,7 @@ from lm_headroom.warm import context, sockets
 _IDLE = 60.0
 """What :data:`lm_headroom.checkout.WARM_SECONDS` is where it gives no number of 0 or more."""
 _LONGEST = 86400.0
-"""A longer wait is more than the system's clock may hold."""
+"""A day: the system's clock holds no endless wait."""
 _PR_SET_PDEATHSIG = 1
 
 
