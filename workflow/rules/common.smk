@@ -22,7 +22,7 @@ from lm_headroom.artifacts import catalogue
 from lm_headroom.artifacts.catalogue import ARTIFACTS, CELL
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.content import Digests
-from lm_headroom.audit.invocation import is_alone, makes_results
+from lm_headroom.audit.invocation import check_profile, is_alone, makes_results
 from lm_headroom.audit.outdated import Outdated
 from lm_headroom.audit.run_summary import summary_of
 from lm_headroom.checkout import check_places, check_writable_for_snakemake
@@ -60,6 +60,7 @@ os.environ.update(job_environment(IMPORT_FOLDER, WORKFLOW, SCRATCH))
 
 try:
     check_places(IMPORT_FOLDER, Path.cwd())
+    check_profile(sys.argv, workflow.workdir_init, workflow.main_snakefile)
     # From the files themselves: Snakemake has merged them, but takes the last of two equal keys, and reads values of
     # --config as text.
     # Those are another workflow's where one imports this as a module: it hands over the study.

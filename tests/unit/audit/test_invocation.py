@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_headroom.audit.invocation import is_alone, makes_results
+from lm_headroom.audit.invocation import check_profile, is_alone, makes_results
 from lm_headroom.checkout import (
     VARIABLE,
     check_job,
@@ -47,6 +47,25 @@ def test_these_run_jobs(arguments):
 
 def test_of_another_program_nothing_is_known():
     assert makes_results(["/bin/pytest", "-n", "2"])
+
+
+@pytest.mark.parametrize("place", ["here/slurm", "here/profiles/slurm", "flow/profiles/slurm"])
+def test_a_workflow_profile_is_found_where_snakemake_looks(place, tmp_path):
+    (tmp_path / place).mkdir(parents=True)
+    command = ["/bin/snakemake", "all", "--workflow-profile", "slurm", "-c", "2"]
+    check_profile(command, str(tmp_path / "here"), str(tmp_path / "flow" / "Snakefile"))
+
+
+@pytest.mark.parametrize("name", ["profiles/slurm", "slrum"])
+def test_a_workflow_profile_that_is_not_there_is_refused(name, tmp_path):
+    command = ["/bin/snakemake", f"--workflow-profile={name}"]
+    with pytest.raises(HeadroomError, match=rf"no workflow profile {name}: expected one of {tmp_path}.*Copy one"):
+        check_profile(command, str(tmp_path), str(tmp_path / "flow" / "Snakefile"))
+
+
+@pytest.mark.parametrize("command", ["/bin/snakemake -n", "/bin/snakemake --workflow-profile none", "/bin/pytest -n 2"])
+def test_no_workflow_profile_is_none_to_be_found(command):
+    check_profile(command.split(), "/nowhere", "/nowhere/Snakefile")
 
 
 def test_a_folder_is_held_by_a_live_process_alone(tmp_path):

@@ -9,8 +9,12 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import lock_descriptor
+
+from lm_headroom.errors import HeadroomError
+from lm_headroom.workflow_files import ROOT
 
 _LOOKING = {
     *("dryrun", "lint", "list_rules", "list_target_rules", "print_compilation", "report", "reporter", "containerize"),
@@ -28,16 +32,44 @@ def makes_results(command: Sequence[str]) -> bool:
     Args:
         command: ``sys.argv``. That of a program which calls Snakemake as a library says nothing: taken to run jobs.
     """
-    program = Path(command[0])
-    if program.name != "snakemake" and program.parent.name != "snakemake":
-        return True
-    from snakemake.cli import get_argument_parser
-
-    arguments = vars(get_argument_parser().parse_known_args(command[1:])[0])
+    arguments = _arguments(command)
     if arguments.get("report_after_run"):
         arguments = {**arguments, "report": None, "reporter": None}
     # An option may be given with an empty value; what is not given is None, False or nothing at all.
     return not any(arguments.get(option) not in (None, False, []) for option in _LOOKING)
+
+
+def check_profile(command: Sequence[str], started_in: str, snakefile: str) -> None:
+    """Refuse a workflow profile that is not there: Snakemake leaves it out without a word, and runs all jobs here.
+
+    Args:
+        command: ``sys.argv``.
+        started_in: the folder where Snakemake was started.
+        snakefile: the main one, beside which Snakemake looks, too.
+
+    Raises:
+        HeadroomError: Snakemake finds no profile of this name.
+    """
+    name = _arguments(command).get("workflow_profile")
+    if name in (None, "", "none"):
+        return
+    places = [Path(started_in, name), Path(started_in, "profiles", name), Path(snakefile).parent / "profiles" / name]
+    if not any(place.exists() for place in places):
+        raise HeadroomError(
+            f"there is no workflow profile {name}: expected one of {', '.join(map(str, places))}. Without it, "
+            "Snakemake would run all jobs on this machine. Copy one of lm-headroom's here, which are in "
+            f"{ROOT / 'profiles'}"
+        )
+
+
+def _arguments(command: Sequence[str]) -> dict[str, Any]:
+    """Snakemake's options by their names in its parser; none of another program's command."""
+    program = Path(command[0])
+    if program.name != "snakemake" and program.parent.name != "snakemake":
+        return {}
+    from snakemake.cli import get_argument_parser
+
+    return vars(get_argument_parser().parse_known_args(command[1:])[0])
 
 
 _held: list[int] = []
