@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lm_headroom.cli import app_of
 from lm_headroom.command_names import GROUPS
@@ -41,7 +41,9 @@ def _section(group: str, names: list[str]) -> Iterator[str]:
 
 def _row(argument: Any) -> str:
     default = "required" if argument.required else as_typed(_unset(argument.field_info.default))
-    values = next((get_args(hint) for hint in _hints(argument.hint) if get_origin(hint) is Literal), ())
+    # Of a type with other values beside its words, such as numbers, the help says which.
+    words = next((get_args(hint) for hint in _hints(argument.hint) if get_origin(hint) is Literal), ())
+    values = words if _kinds(argument.hint) <= {str, type(None)} else ()
     meaning = " ".join((argument.parameter.help or "").split())
     if values:
         meaning += f" One of {', '.join(f'`{value}`' for value in values)}."
@@ -52,6 +54,14 @@ def _row(argument: Any) -> str:
 
 def _unset(default: Any) -> Any:
     return None if default is inspect.Parameter.empty else default
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """Types of the values that an option takes."""
+    parts = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    if get_origin(hint) is Literal:
+        return {type(value) for value in parts}
+    return set().union(*(_kinds(part) for part in parts)) if parts else {hint}
 
 
 def _hints(hint: Any) -> Iterator[Any]:

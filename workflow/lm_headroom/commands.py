@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.options import Count, Positive
+from lm_headroom.options import NO_PERMISSIONS, Count, Permissions, Positive
 from lm_headroom.study.choices import Dtype
 from lm_headroom.workflow_files import ROOT
 
@@ -50,7 +50,7 @@ def plan(
     threads: Positive = 2,
     sample: Positive = 64,
 ) -> None:
-    """Estimate memory, operations and hours of a study's jobs, and from its results how many documents it needs.
+    """Estimate memory, operations and hours of the jobs of one model and seed, and how many documents a study needs.
 
     Args:
         source: a checkpoint folder (no weights needed), a hub name, or a GGUF file.
@@ -59,7 +59,7 @@ def plan(
         hardware: a line of workflow/hardware.yaml, or `here`: this machine, measured.
         dtype: number format of weights and activations; the study's if not given.
         gpus: GPUs of a job; the study's if not given.
-        threads: CPU threads of a job.
+        threads: CPU threads of this machine, or of the line `cpu`, that the estimate is for.
         sample: documents per prompts file to count tokens on.
 
     Example:
@@ -80,24 +80,34 @@ def plan(
     print(f"\n{format_power(settings, results)}")
 
 
-def model(source: str, /, *, revision: str | None = None, dtype: Dtype = "float32", explain: bool = False) -> None:
+def model(
+    source: str,
+    /,
+    *,
+    revision: str | None = None,
+    permissions: Permissions = NO_PERMISSIONS,
+    dtype: Dtype = "float32",
+    explain: bool = False,
+) -> None:
     """Print whether a model is served, and where it has its heads and FFNs.
 
     Args:
         source: a checkpoint folder, a hub name, or a GGUF file.
         revision: branch, tag or commit of a hub name.
+        permissions: what the checkpoint may do.
         dtype: number format of the proofs.
-        explain: also read its weights, and prove that heads and FFNs can be removed exactly.
+        explain: also load its weights, and prove that heads and FFNs can be removed exactly.
 
     Raises:
         HeadroomError: the model is not served; says why.
 
     Example:
-        lm-headroom model facebook/opt-125m --explain
+        lm-headroom model facebook/opt-125m --allow-pickle --explain
     """
     from lm_headroom.engine.explanation import explain as explanation
+    from lm_headroom.models.location import allowed_by
 
-    print(explanation(source, revision, dtype, explain))
+    print(explanation(source, revision, allowed_by(permissions), dtype, explain))
 
 
 def task(

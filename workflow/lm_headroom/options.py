@@ -209,6 +209,23 @@ Shown = Annotated[Sequence[Component], Parameter(consume_multiple=True)]
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class Permissions:
+    """What a checkpoint may do.
+
+    Attributes:
+        trust_remote_code: run the checkpoint's own code.
+        allow_pickle: read weights from pickles where it has no safetensors.
+    """
+
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+NO_PERMISSIONS = Permissions()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """How a command runs a model.
 

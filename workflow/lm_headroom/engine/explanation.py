@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ PROOFS = (
 """What attaching interventions proves (:func:`lm_headroom.engine.attachment.attach`)."""
 
 
-def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> str:
+def explain(source: str, revision: str | None, allowed: Collection[str], dtype: str, is_proved: bool) -> str:
     """Say where a model has its parts and, with its weights, prove that interventions on them are exact.
 
     Args:
         source: a checkpoint folder or a hub name.
         revision: of a hub name.
+        allowed: permissions of the checkpoint.
         dtype: number format of the proofs.
         is_proved: whether to read the weights and prove it.
 
@@ -37,7 +39,7 @@ def explain(source: str, revision: str | None, dtype: str, is_proved: bool) -> s
     """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / Path(source).name / "model.json"
-        resolve(Path(source).name, source, revision, record)
+        resolve(Path(source).name, source, revision, record, allowed)
         loaded = load(record, dtype=dtype)
         row, shape = architectures.architecture_of(loaded.skeleton), loaded.shape
         family = loaded.skeleton.config.model_type

@@ -26,6 +26,11 @@ WRITTEN_OUT, PACKED = ".checkpoint", "packed"
 GGUF file, or the folder of a quantised checkpoint."""
 
 
+def allowed_by(asked: object) -> list[str]:
+    """The permissions that a model of a study, or a command, gives a checkpoint: attributes that are true."""
+    return [permission for permission in PERMISSIONS if getattr(asked, permission)]
+
+
 def location_file(record: Path) -> Path:
     """The file with the location of a record's checkpoint."""
     return record.with_name(f".{record.name}")

@@ -20,7 +20,7 @@ from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.chat import ChatSettings
 from lm_headroom.models.location import (
-    PERMISSIONS,
+    allowed_by,
     digests_file,
     has_kept_content,
     has_other_source,
@@ -60,7 +60,7 @@ def source_of(name: str, model: Any, embedded: str, more: str) -> ModelSource:
         more: further options of the resolving command, quoted.
     """
     source = embedded if model.source == "embedded" else model.checkpoint
-    allowed = [permission for permission in PERMISSIONS if getattr(model, permission)]
+    allowed = allowed_by(model)
     revision = ["--revision", model.revision] if model.revision else []
     permissions = [f"--{permission.replace('_', '-')}" for permission in allowed]
     options = ["--name", name, "--source", source, *revision, *permissions]

@@ -9,7 +9,7 @@ from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import Count, OutFile, Positive, Rate, Settings, StudyKey, recorded_options
-from lm_headroom.study.choices import Component
+from lm_headroom.study.choices import CommonComponent
 from lm_headroom.study.criteria import HEADS
 from lm_headroom.study.ranking_names import LEARNED
 
@@ -18,7 +18,7 @@ def learn_mask(
     *,
     settings: Settings,
     prompts: Path,
-    component: Component = "heads",
+    component: CommonComponent = "heads",
     passes: Annotated[Positive, StudyKey("learned_mask.passes")] = 40,
     batch: Annotated[Positive, StudyKey("learned_mask.batch")] = 4,
     learning_rate: Annotated[Rate, StudyKey("learned_mask.learning_rate")] = 0.1,

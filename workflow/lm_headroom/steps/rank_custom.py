@@ -10,12 +10,12 @@ from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.store import write
 from lm_headroom.options import OutFile, Settings, recorded_options
-from lm_headroom.study.choices import Component
+from lm_headroom.study.choices import CommonComponent
 from lm_headroom.study.criteria import FFNS
 
 
 def rank_custom(
-    *, settings: Settings, prompts: Path, name: str, source: str, component: Component = "heads", out: OutFile
+    *, settings: Settings, prompts: Path, name: str, source: str, component: CommonComponent = "heads", out: OutFile
 ) -> None:
     """Rank heads or FFNs by scores of your own, from a file or by a function.
 
