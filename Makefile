@@ -76,7 +76,7 @@ study: $(VENV)/.runtime  ## run, or go on with, the SmolLM2 study, and copy its 
 		fig07_joint fig08_task_correlation fig15_task_correlation prunable_share prunable_share-gold_bits_per_byte \
 		criteria_agreement induction_ablation)
 
-train: $(VENV)/.runtime  ## train a model of 3.1 million parameters and keep seven checkpoints: half an hour
+train: $(VENV)/.runtime  ## train a model of 3.1 million parameters and keep seven checkpoints: three quarters of an hour
 	PYTHONPATH=workflow $(BIN)/python -m benchmarks.train --bf16 --out studies/trained
 
 # The checkpoints that the study names.

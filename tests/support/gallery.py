@@ -47,7 +47,7 @@ LEVELS = tuple(range(0, 100, 10))
 TASKS = ("arc_easy", "piqa", "copa", "winogrande", "hellaswag")
 HEAD = """# Gallery
 
-Each figure that a study can have, here of made-up numbers: five tasks, a model of 12 layers with 12 heads each. The
+Most figures that a study can have, here of made-up numbers: five tasks, a model of 12 layers with 12 heads each. The
 widths are those of print, one or two columns (`figures.width`). `python -m tests.support.gallery` draws them anew. Each
 study's report says below a figure what it means.
 """

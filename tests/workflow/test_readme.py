@@ -64,6 +64,19 @@ def test_named_commands_exist(page):
     assert set(named) <= set(" ".join(GROUPS.values()).split())
 
 
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_no_target_follows_a_study_that_snakemake_is_given(page):
+    """It would be taken for another study."""
+    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", (ROOT / page).read_text(), re.DOTALL)
+    assert not re.findall(r"--configfile[ =]\S+ +\w.*", "\n".join(code))
+
+
+def test_the_number_of_served_types_is_the_tables():
+    models = (ROOT / "docs" / "models.md").read_text()
+    every, served = re.search(r"Of the (\d+) causal language model types .*?, (\d+) are served", models).groups()
+    assert f"{served} of transformers' {every} causal model types" in README
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 120
 

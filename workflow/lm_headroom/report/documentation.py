@@ -27,22 +27,22 @@ _OTHERS = (
 )
 
 
-def rows() -> Iterator[tuple[str, str, str]]:
-    """Path below the results folder, what is there, and the columns of artifacts."""
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Path below the results folder, what is there, and the kind and columns of artifacts."""
     columns = {schema.name: ", ".join(column.name for column in schema.columns) for schema in SCHEMAS}
     for artifact in CATALOGUE:
-        yield artifact.template, artifact.title, columns[artifact.name]
+        yield artifact.template, artifact.title, f"`{artifact.name}`", columns[artifact.name]
     for product in PRODUCTS:
         if product.title:
-            yield f"{product.stem}.{{{','.join(product.suffixes)}}}", product.title, ""
+            yield f"{product.stem}.{{{','.join(product.suffixes)}}}", product.title, "", ""
     for path, title in _OTHERS:
-        yield path, title, ""
+        yield path, title, "", ""
 
 
 def table() -> str:
     """The table, in Markdown."""
-    head = "| file below `results/` | holds | columns |\n|---|---|---|\n"
-    return head + "".join(f"| `{path}` | {title} | {columns} |\n" for path, title, columns in rows())
+    head = "| file below `results/` | holds | kind | columns |\n|---|---|---|---|\n"
+    return head + "".join(f"| `{path}` | {title} | {kind} | {columns} |\n" for path, title, kind, columns in rows())
 
 
 def outcomes() -> str:

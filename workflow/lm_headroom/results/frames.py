@@ -25,12 +25,12 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
     """Read the artifacts of a study, or of one of its models, into one tidy frame per kind.
 
     What a file's place says, such as model, task, shots, seed, component and ranking, becomes columns of its rows,
-    before those of the artifact (docs/results.md). Columns that the artifact itself has keep its values. Hidden folders
-    are left out.
+    before those of the artifact (docs/artifacts.md). Columns that the artifact itself has keep its values. Hidden
+    folders are left out.
 
     Args:
         folder: a results folder, or a model's folder in it.
-        kinds: kinds to read, by their names in docs/results.md; None for all.
+        kinds: kinds to read, by their names in docs/artifacts.md; None for all.
 
     Returns:
         The frame of each kind that is there.

@@ -235,8 +235,8 @@ class Ffn(Section):
 
 class HeadOracle(Section):
     """The leave-one-out oracle of heads, with which the gradient scores are compared: the rise of the gold
-    continuation's loss, and the accuracy and gold probability lost. It removes heads one at a time and costs a pass per
-    head and batch."""
+    continuation's loss, and the accuracy and gold probability lost. It removes heads one at a time and costs about
+    half a pass per head and batch."""
 
     tasks: Tasks = Field(default=[], description="The tasks for the oracle, from `tasks` and `unseen`.")
     heads: Literal["all"] | Annotated[Count, Field(ge=3)] = Field(
