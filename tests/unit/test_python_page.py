@@ -1,6 +1,7 @@
 """The public Python functions: looked up lazily, and their examples and page run as they stand."""
 
 import doctest
+import inspect
 import subprocess
 import sys
 
@@ -40,8 +41,10 @@ def test_a_function_has_an_example_that_runs(session, name):
 
 
 @pytest.mark.parametrize("name", lm_headroom.__all__)
-def test_the_page_names_each_function(name):
-    assert f"`{name}`" in PAGE
+def test_the_page_has_each_function_with_its_arguments(name):
+    signature = inspect.signature(getattr(lm_headroom, name))
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    assert f"| `{name}{signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}` |" in PAGE
     assert name in dir(lm_headroom)
 
 
