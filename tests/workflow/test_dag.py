@@ -552,6 +552,12 @@ def test_unknown_hardware_is_named_before_anything_runs(study):
     assert "hardware 'h200' is unknown (did you mean 'h200-141gb'?)" in done.stdout
 
 
+def test_a_workflow_profile_that_is_not_there_is_named_before_anything_runs(finished):
+    done = finished.snakemake("--dry-run", "--workflow-profile", "profiles/slrum")
+    assert done.returncode == 1
+    assert "there is no workflow profile profiles/slrum: expected one of " in done.stdout
+
+
 EXPORT = "results/tiny/pruned/{}/1shot-seed1234"
 """A pruned checkpoint's folder, which is made when it is asked for."""
 
