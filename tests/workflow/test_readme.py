@@ -14,6 +14,8 @@ import yaml
 from benchmarks.contest import geometric_mean
 from benchmarks.report import page as page_of_benchmarks
 from lm_headroom.artifacts.schemas import SCHEMAS
+from lm_headroom.audit.verify import STATES
+from lm_headroom.checkout import VARIABLE
 from lm_headroom.command_names import GROUPS
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.study.documentation import SCHEMA, options
@@ -75,6 +77,19 @@ def test_the_number_of_served_types_is_the_tables():
     models = (ROOT / "docs" / "models.md").read_text()
     every, served = re.search(r"Of the (\d+) causal language model types .*?, (\d+) are served", models).groups()
     assert f"{served} of transformers' {every} causal model types" in README
+
+
+def test_the_page_of_results_has_each_verdict():
+    table = re.search(r"\| verdict \| meaning \|\n\|---\|---\|\n(.*?)\n\n", PAGES["results"], re.DOTALL)[1]
+    assert re.findall(r"^\| ([a-z ]+) \|", table, re.M) == [state for state in STATES if state != "sound"]
+
+
+def test_the_page_of_clusters_has_each_variable_that_users_set():
+    code = "\n".join(path.read_text() for path in (ROOT / "workflow" / "lm_headroom").rglob("*.py"))
+    # The one that the workflow sets for its own jobs.
+    used = set(re.findall(r'"(LM_HEADROOM_[A-Z_]*[A-Z])"', code)) - {VARIABLE}
+    table = (ROOT / "docs" / "cluster.md").read_text().partition("## Environment variables")[2]
+    assert set(re.findall(r"LM_HEADROOM_[A-Z_]+", table)) == used
 
 
 def test_the_readme_is_short():
