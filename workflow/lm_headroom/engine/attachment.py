@@ -174,7 +174,8 @@ def _prove_packing(model: Any, interventions: Interventions, tokens: Tensor, fir
     """Compare sequences packed into two trees, where two of them share six tokens, with separate sequences."""
     shared, own, n = 6, 4, tokens.shape[1]
     row = torch.cat([tokens[:, :shared], tokens[:, :own]], dim=1)
-    with trace_layers(model) as second, measure_spread(interventions, second):
+    # What both begin with must be the same numbers: its rounding would grow over layers where branches attend to it.
+    with trace_layers(model, first.at(slice(shared)).inputs) as second, measure_spread(interventions, second):
         architectures.body(model)(input_ids=row, use_cache=False)
     expected = first.joined(second, lambda a, b: torch.cat([a, b[:, shared:], a[:, :5]], dim=1))
     sees = torch.cat([torch.arange(n) < shared, torch.zeros(own, dtype=torch.bool)]).repeat(own, 1)

@@ -69,15 +69,16 @@ def trace_layers(model: Any, layer_inputs: Mapping[int, Tensor] | None = None) -
 
     Args:
         model: a model of a supported architecture, with or without interventions attached.
-        layer_inputs: inputs that replace the model's own, layer by layer. The first layer keeps its own, which shows
-            what embeddings and positions are.
+        layer_inputs: inputs that replace the model's own, layer by layer, or those of its first positions. The first
+            layer keeps its own, which shows what embeddings and positions are.
     """
     trace = Trace()
     hooks = []
 
     def enter(layer: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if layer_inputs is not None and layer:
-            arguments = (layer_inputs[layer].to(arguments[0]), *arguments[1:])
+            given = layer_inputs[layer].to(arguments[0])
+            arguments = (torch.cat([given, arguments[0][:, given.shape[1] :]], dim=1), *arguments[1:])
         trace.inputs[layer] = arguments[0].clone()
         return arguments
 
