@@ -129,12 +129,14 @@ class Interventions:
                 f"{self.shape.heads} heads"
             )
         self._gates = gates
-        # Copied to the host once, so that layers without a closed gate cost nothing. Backward passes need each layer.
+        # Copied to the host once, so that layers without a closed gate cost nothing: the numbers of heads index there.
+        numbers = None if gates is None else gates.detach().cpu()
+        # Backward passes need each layer.
         learned = gates is not None and gates.requires_grad
-        self._closed = [] if gates is None else ((gates != 1).any(dim=1) | learned).tolist()
-        self._empty = [] if gates is None or learned else (gates == 0).all(dim=1).tolist()
-        self._open = {} if gates is None or learned else open_heads(gates)
-        name = gates.cpu().numpy().tobytes() if gates is not None and self._open else b""
+        self._closed = [] if numbers is None else ((numbers != 1).any(dim=1) | learned).tolist()
+        self._empty = [] if numbers is None or learned else (numbers == 0).all(dim=1).tolist()
+        self._open = {} if numbers is None or learned else open_heads(numbers)
+        name = numbers.numpy().tobytes() if numbers is not None and self._open else b""
         self._cut = (self._kept_cuts or {}).get(name, {})
         try:
             yield

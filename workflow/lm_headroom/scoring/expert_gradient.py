@@ -126,7 +126,7 @@ def _sums(
         wide = torch.promote_types(weights.dtype, torch.float32)
         products = weights.to(wide) * gradient.to(wide)
         # Of the last layer's FFN, only the columns that predict are computed.
-        places = owners if len(weights) == len(owners) else owners[batch.positions]
+        places = owners if len(weights) == len(owners) else owners[batch.positions.cpu()]
         by_document = [
             _by_expert(values, experts, places, (batch.n_documents, number))
             for values in (products.abs(), products, torch.ones_like(products))
