@@ -20,9 +20,10 @@ from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures, inference
 from lm_headroom.models.architecture import Architecture, HeadLayout
 from lm_headroom.models.inference import infer
+from tests.families import loops
 from tests.families.cases import CASES, model_of
 from tests.served.models import PAGE
-from tests.support.model_types import VOCABULARY, randomise, tiny_of_type
+from tests.support.model_types import PARTICULARS, VOCABULARY, randomise, tiny_of_type
 from tests.support.tiny_models import tiny_model
 
 GEMMA = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -193,6 +194,39 @@ def test_rows_are_no_longer_than_attention_is_whole(name, settings, narrow):
     assert not torch.allclose(actual[:, 16], expected[:, 16], atol=1e-3)
     attachment.attach(parted)
     torch.testing.assert_close(parted(input_ids=ids[:, :16], use_cache=False).logits, expected[:, :16])
+
+
+BEYOND_PROOFS = {"sliding_window": 14}
+"""A window that no row of a proof leaves, as none leaves a checkpoint's."""
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        # Both say the window by the mask alone.
+        ("phimoe", BEYOND_PROOFS),
+        (
+            "qwen2_moe",
+            BEYOND_PROOFS
+            | {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+        ),
+        # It takes a part of the mask.
+        ("gemma4_text", PARTICULARS["gemma4_text"] | BEYOND_PROOFS),
+        ("mistral", BEYOND_PROOFS),
+    ],
+)
+@torch.no_grad()
+def test_sliding_windows_are_those_of_the_model_however_it_says_them(name, settings, monkeypatch):
+    monkeypatch.setitem(PARTICULARS, name, settings | {"sliding_window": 64})
+    whole = tiny_of_type(name)
+    monkeypatch.setitem(PARTICULARS, name, settings)
+    model = tiny_of_type(name)
+    long, short = TOKENS[:28], TOKENS[3:9]
+    rows = (TokenSequence(tuple(long), 3), TokenSequence((*long[:22], *short), 6))
+    documents = [Document(0, rows), Document(1, (TokenSequence(tuple(TOKENS[9:34]), 8),))]
+    expected = loops.log_likelihoods(model, documents)
+    assert np.abs(loops.log_likelihoods(whole, documents) - expected).min() > 1e-3, "the window is in force"
+    np.testing.assert_allclose(log_likelihoods(prepare(model, None), Batches(documents, 200)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["granite", "cohere", "minicpm3"])

@@ -38,7 +38,7 @@ def measures(model):
         result[kind] = likelihoods(loaded, apart, gates, ablation=ablation(loaded, gold, 200)).values
     for name, chosen in (("scores", None), ("scores of a pruned model", gates)):
         products = contributions(loaded, gold, 200, gates=chosen)
-        result[name] = np.stack([getattr(products, of) for of in ("signed", "written", "entropy", "sink")])
+        result[name] = np.stack([getattr(products, kind) for kind in ("signed", "written", "entropy", "sink")])
         result[f"{name}, FFNs"] = products.ffns.signed
     result["knockout of FFNs"] = np.stack([each.values for each in knock_out_ffns(loaded, apart).ablated])
     result["knockout of heads"] = np.stack([each.values for each in knock_out_heads(loaded, apart, heads).ablated])

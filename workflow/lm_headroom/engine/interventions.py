@@ -73,6 +73,14 @@ class Replacements:
     rows: Callable[[Layout], Tensor] | None = None
 
 
+class WindowMask(int):
+    """A sliding window in place of its mask: some families (phimoe, qwen2_moe) say it by the mask and nowhere else."""
+
+    def __getitem__(self, _: Any) -> WindowMask:
+        """The part of the mask that a family takes (Gemma 4) has the same window."""
+        return self
+
+
 class Interventions:
     """Interventions on one model, made by :func:`lm_headroom.engine.attachment.attach`.
 
@@ -493,7 +501,7 @@ def _attention_function(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | WindowMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -503,6 +511,8 @@ def _attention_function(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls. OPT scales its queries itself and passes ``scaling`` 1."""
     interventions: Interventions = module.lm_headroom_interventions
+    if isinstance(attention_mask, WindowMask):
+        sliding_window, attention_mask = sliding_window or attention_mask, None
     return interventions.attend(
         module.layer_idx, query, key, value, attention_mask, scaling, softcap, sliding_window, sinks=s_aux
     ), None
@@ -512,11 +522,13 @@ _layouts_in_force = 0
 
 
 def _mask_function(*args: Any, **kwargs: Any) -> Any:
-    """Make the mask that transformers asks for; None while a layout is in force.
+    """Make the mask that transformers asks for; while a layout is in force its window alone, None without one.
 
     From positions that restart, transformers infers packed sequences and would make an unused n x n mask.
     """
-    return None if _layouts_in_force else sdpa_mask(*args, **kwargs)
+    if not _layouts_in_force:
+        return sdpa_mask(*args, **kwargs)
+    return WindowMask(kwargs["local_size"]) if kwargs.get("local_size") else None
 
 
 def _tensor_mask_function(*args: Any, **kwargs: Any) -> Tensor:
