@@ -1,9 +1,11 @@
 """Several removals in one go, each from the first layer that differs: equal to whole passes, with fewer layers."""
 
+import weakref
+
 import numpy as np
 import pytest
 
-from lm_headroom.engine import interventions, likelihood
+from lm_headroom.engine import cut_maps, interventions, likelihood
 from lm_headroom.engine.ablation import ZERO, MeanAblation, ResampleAblation
 from lm_headroom.engine.likelihood import Removal, likelihoods, likelihoods_of
 from lm_headroom.engine.loading import gates_without
@@ -52,22 +54,32 @@ def test_so_they_do_where_something_replaces_what_is_removed(loaded, kind):
     check_equal(likelihoods_of(loaded, batches, removals, ablation=ablation), loaded, batches, removals, ablation)
 
 
-def test_weights_are_cut_once_for_all_batches_as_far_as_they_may_be_kept(loaded, monkeypatch):
+@pytest.mark.parametrize("share", [1, 0.5, 0], ids=["all", "some", "none"])
+def test_weights_are_cut_once_for_all_batches_as_far_as_they_may_be_kept(loaded, monkeypatch, share):
     batches = Batches(random_documents(np.random.default_rng(4)), 70)
     assert len(batches) > 2
     removals = removals_of(loaded.shape, heads=[(), ((0, 0), (1, 2)), ((0, 1), (2, 3))])
-    counts, values, original = [], [], interventions.cut_map
-    for most in (interventions.KEPT_BYTES, 0):
-        done = []
-        monkeypatch.setattr(interventions, "cut_map", lambda *args, done=done: done.append(args) or original(*args))
-        monkeypatch.setattr(interventions, "KEPT_BYTES", most)
-        values.append([results.values for results in likelihoods_of(loaded, batches, removals)])
-        counts.append(len(done))
-    assert counts[0] > 0
-    assert counts[1] == len(batches) * counts[0]
-    np.testing.assert_array_equal(*values)
-    # Weights that change between two evaluations are cut anew.
-    assert loaded.interventions._kept_cuts is None
+    original, cuts, held = interventions.cut_map, [], []
+
+    def cut(*args):
+        left = original(*args)
+        cuts.append(None if left is None else weakref.ref(left))
+        # In the middle of a pass, too.
+        held.append(sum(left().weight.nbytes for left in cuts if left is not None and left() is not None))
+        return left
+
+    monkeypatch.setattr(interventions, "cut_map", cut)
+    expected = [results.values for results in likelihoods_of(loaded, batches, removals)]
+    n_projections, total = len(cuts), held[-1]
+    cuts.clear()
+    held.clear()
+    monkeypatch.setattr(cut_maps, "KEPT_BYTES", share * total)
+    actual = [results.values for results in likelihoods_of(loaded, batches, removals)]
+    np.testing.assert_array_equal(actual, expected)
+    largest = max(weight.nbytes for weight in loaded.model.parameters())
+    assert max(held) <= share * total + largest
+    assert (len(cuts) == n_projections) if share == 1 else n_projections < len(cuts) <= len(batches) * n_projections
+    assert not any(left is not None and left() is not None for left in cuts), "nothing is held after an evaluation"
 
 
 def test_layers_below_the_first_difference_are_not_computed(loaded):

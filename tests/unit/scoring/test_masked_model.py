@@ -10,6 +10,7 @@ import torch
 import lm_headroom
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.errors import HeadroomError
+from lm_headroom.models import architectures
 from tests.support.tiny_models import tiny_model
 
 ALL = [(layer, head) for head in range(4) for layer in range(3)]
@@ -204,3 +205,39 @@ def test_what_is_no_model_is_refused():
     with pytest.raises(HeadroomError, match="without a percent, expected a list of layers"):
         with lm_headroom.without_ffns(tiny_model("opt"), "ranking.parquet"):
             pass
+
+
+def test_a_masked_model_trains_as_one_with_zeroed_columns(model):
+    """Passes with and without gradients in one block, the weights of which change in between."""
+    plain, closed = copy.deepcopy(model), ALL[:4]
+    width = model.config.hidden_size // 4
+
+    def close(weights):
+        for layer, head in closed:
+            weights[layer][:, head * width : (head + 1) * width] = 0
+
+    def projections(trained):
+        return {layer: module.weight for layer, module in architectures.output_projections(trained).items()}
+
+    def gradients(trained):
+        trained.zero_grad()
+        trained(input_ids=IDS, labels=IDS).loss.backward()
+        close({layer: weight.grad for layer, weight in projections(trained).items()})
+        return {name: weight.grad.clone() for name, weight in trained.named_parameters() if weight.grad is not None}
+
+    with lm_headroom.mask(model, closed, 34):
+        for _ in range(2):
+            with torch.no_grad():
+                close(projections(plain))
+                torch.testing.assert_close(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+            torch.testing.assert_close(gradients(model), gradients(plain))
+            for trained in (model, plain):
+                torch.optim.SGD(trained.parameters(), lr=0.05).step()
+        weights = {name: 2 * weight for name, weight in model.state_dict().items()}
+        model.load_state_dict(weights)
+        plain.load_state_dict(weights)
+        with torch.no_grad():
+            close(projections(plain))
+        with torch.inference_mode():
+            torch.testing.assert_close(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+        torch.testing.assert_close(gradients(model), gradients(plain))

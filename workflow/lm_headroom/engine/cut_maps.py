@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lm_headroom.models.architectures import HeadRows, is_plain, n_outputs, rows_first
+
+KEPT_BYTES = 256 * 2**20
+"""Bytes of cut weights that are kept from pass to pass: all of a small model, and nothing that a large one misses."""
 
 
 class Kept:
@@ -66,6 +70,45 @@ class CutMap:
         return self.kept.spread(functional.linear(x, self.weight, self.bias))
 
 
+class KeptCuts:
+    """Cut maps of passes so far, as many as take :data:`KEPT_BYTES`; one whose weights have changed is cut anew."""
+
+    def __init__(self) -> None:
+        self._cuts: dict[Hashable, tuple[Hashable, CutMap | None]] = {}
+        self._bytes = 0
+
+    def find(self, name: Hashable, module: nn.Module, cut: Callable[[], CutMap | None]) -> CutMap | None:
+        """A cut map of ``module`` by its name, made by ``cut`` where none is kept.
+
+        Returns:
+            None if all of it is needed, or if it does not multiply by a plain matrix, as where that is quantised.
+        """
+        if not is_plain(module):
+            return None
+        state = _state_of(module)
+        before, left = self._cuts.get(name, (None, None))
+        if before == state:
+            return left
+        self._bytes -= _bytes_of(left)
+        self._cuts.pop(name, None)
+        left = cut()
+        if self._bytes + _bytes_of(left) <= KEPT_BYTES:
+            self._cuts[name] = state, left
+            self._bytes += _bytes_of(left)
+        return left
+
+
+def _bytes_of(cut: CutMap | None) -> int:
+    return 0 if cut is None else cut.weight.nbytes
+
+
+def _state_of(module: nn.Module) -> Hashable:
+    """What changes with the weights of a module, and with who may use what is cut from them."""
+    weights = module.parameters(recurse=False)
+    versions = ((id(w), w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
+    return torch.is_inference_mode_enabled(), *versions
+
+
 def open_heads(gates: Tensor) -> dict[int, Tensor]:
     """The open heads of each layer that has both open and closed ones, by layer.
 
@@ -98,10 +141,8 @@ def cut_map(weights: HeadRows, module: nn.Module, heads: Tensor, group: int) -> 
         group: heads that share a key and a value.
 
     Returns:
-        None if all of it is needed, or if it does not multiply by a plain matrix, as where that is quantised.
+        None if all of it is needed.
     """
-    if not is_plain(module):
-        return None
     if module is weights.output:
         columns = weights.columns[heads].flatten().sort().values
         kept = Kept(columns, rows_first(module).shape[1], module.weight.device)

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
-from lm_headroom.engine.cut_maps import CutMap, cut_map, open_heads
+from lm_headroom.engine.cut_maps import KeptCuts, cut_map, open_heads
 from lm_headroom.engine.expert_interventions import ExpertInterventions
 from lm_headroom.engine.layout import Layout, attend_within
 from lm_headroom.errors import HeadroomError
@@ -37,12 +37,6 @@ TENSOR_MASK = "tensor"
 
 Observer = Callable[[int, Tensor, Tensor, AttentionSpec], None]
 """Called with layer, q and k, each [batch, head, pos, d_head] (keys repeated for groups), and how they attend."""
-
-
-Cuts = dict[tuple[int, nn.Module], CutMap | None]
-"""What is left of projections, by layer and module; None where all of it is needed."""
-KEPT_BYTES = 256 * 2**20
-"""Bytes of cut weights that are kept from batch to batch: all of a small model, and nothing that a large one misses."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +107,9 @@ class Interventions:
         self._closed: list[bool] = []
         self._empty: list[bool] = []
         self._open: dict[int, Tensor] = {}
-        self._cut: Cuts = {}
-        self._kept_cuts: dict[bytes, Cuts] | None = None
+        self._name = b""
+        self._cuts = KeptCuts()
+        self._keeps_cuts = False
         self._without_ffns: frozenset[int] = frozenset()
         self._ffn_gates: Tensor | None = None
         self._inputs: dict[int, Tensor] | None = None
@@ -144,23 +139,22 @@ class Interventions:
         self._closed = [] if numbers is None else ((numbers != 1).any(dim=1) | learned).tolist()
         self._empty = [] if numbers is None or learned else (numbers == 0).all(dim=1).tolist()
         self._open = {} if numbers is None or learned else open_heads(numbers)
-        name = numbers.numpy().tobytes() if numbers is not None and self._open else b""
-        self._cut = (self._kept_cuts or {}).get(name, {})
+        self._name = numbers.numpy().tobytes() if numbers is not None and self._open else b""
         try:
             yield
         finally:
-            if self._kept_cuts is not None and _bytes_of([*self._kept_cuts.values(), self._cut]) <= KEPT_BYTES:
-                self._kept_cuts[name] = self._cut
-            self._gates, self._closed, self._empty, self._open, self._cut = None, [], [], {}, {}
+            self._gates, self._closed, self._empty, self._open = None, [], [], {}
+            if not self._keeps_cuts:
+                self._cuts = KeptCuts()
 
     @contextmanager
     def keeping_cuts(self) -> Iterator[None]:
-        """Keep what gates cut of weights, which must not change within, for the next batch under the same gates."""
-        self._kept_cuts = {}
+        """Keep what gates cut of weights for the next batch under the same gates."""
+        self._keeps_cuts = True
         try:
             yield
         finally:
-            self._kept_cuts = None
+            self._keeps_cuts, self._cuts = False, KeptCuts()
 
     @contextmanager
     def replacing(self, replacements: Replacements | None) -> Iterator[None]:
@@ -360,7 +354,7 @@ class Interventions:
     def run_projection(
         self, layer: int, module: nn.Module, last: bool, forward: Callable[..., Tensor], x: Tensor
     ) -> Tensor:
-        """Run an attention projection without what only pruned heads need, which is cut from it once per gates.
+        """Run an attention projection without what only pruned heads need, which is cut from it.
 
         If all heads of the layer are pruned, only the last projection gives its bias.
         """
@@ -372,9 +366,11 @@ class Interventions:
             some = self._heads_left(layer)
             if some is None or replaced or layer not in self._weights:
                 return forward(x)
-            if (layer, module) not in self._cut:
-                self._cut[layer, module] = cut_map(self._weights[layer], module, some, self.shape.group_of(layer))
-            left = self._cut[layer, module]
+            if torch.is_grad_enabled() and any(weight.requires_grad for weight in module.parameters()):
+                # Whose gradients a cut map would keep to itself; closed heads are zeros in A anyway.
+                return forward(x)
+            cut = partial(cut_map, self._weights[layer], module, some, self.shape.group_of(layer))
+            left = self._cuts.find((self._name, layer, module), module, cut)
             return forward(x) if left is None else left(x)
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
@@ -480,12 +476,6 @@ class Interventions:
         if self._ffn_gates is not None:
             outputs = outputs * self._ffn_gates[layer].to(outputs.device, outputs.dtype)
         return outputs if self._ffn_captures is None else _probe(self._ffn_captures, layer, outputs)
-
-
-def _bytes_of(kept: Iterable[Cuts]) -> int:
-    """Bytes of different cut weights."""
-    weights = {id(cut): cut.weight.nbytes for cuts in kept for cut in cuts.values() if cut is not None}
-    return sum(weights.values())
 
 
 def _probe(captures: dict[int, Capture], layer: int, outputs: Tensor) -> Tensor:

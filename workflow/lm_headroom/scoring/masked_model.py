@@ -165,7 +165,8 @@ def mask(model: Any, ranking: RankingLike, percent: int) -> Iterator[Attachment]
 
     ``generate``, lm-eval's ``simple_evaluate`` and loops of your own run in it as always. In a block within a block,
     the heads of both are pruned. When the outermost block ends, by an exception too, the model is restored exactly,
-    unless :func:`attach` was called.
+    unless :func:`attach` was called. The model may be trained in it, and weights may change in it, though not through
+    their ``.data``, where torch counts no change.
 
     Args:
         model: a transformers model of a supported family.
