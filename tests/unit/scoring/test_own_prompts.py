@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lm_headroom
+from lm_headroom.engine import batch_size
 from lm_headroom.engine.likelihood import tokenise
 from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
@@ -58,6 +59,13 @@ def test_in_a_mask_the_masked_model_is_scored_and_stays_masked(family, tokenizer
             assert torch.equal(model(input_ids=ids).logits, fewer)
     assert frame["score"].to_numpy() == pytest.approx(expected.ravel(), rel=1e-9)
     assert [expected[place] for place in order] == [0] * 4
+
+
+def test_batches_are_as_small_as_a_backward_pass_needs(tokenizer, monkeypatch):
+    asked, original = [], batch_size.bytes_per_token
+    monkeypatch.setattr(batch_size, "bytes_per_token", lambda *sizes: asked.append(sizes[-2:]) or original(*sizes))
+    lm_headroom.score_heads(tiny_model("opt"), tokenizer, PAIRS)
+    assert asked == [(False, True)], "no pass keeps inputs of layers, and each has a backward pass"
 
 
 @pytest.mark.parametrize(

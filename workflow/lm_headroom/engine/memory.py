@@ -48,7 +48,7 @@ def logit_bytes(model: Any) -> int:
     return batch_size.logit_bytes(model_sizes(model)["vocabulary"], _item_size(model))
 
 
-def token_budget(model: Any, device: torch.device, keeps_layers: bool = False, differentiates: bool = False) -> int:
+def token_budget(model: Any, device: torch.device, *, keeps_layers: bool = False, differentiates: bool = False) -> int:
     """Compute how many tokens per batch fit into the free memory."""
     # Over several GPUs, the fullest one decides.
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"} or {device}

@@ -70,7 +70,7 @@ def score_heads(
         if any(ffns for _, ffns in attached.pruned):
             raise HeadroomError("without_ffns leaves out FFNs here, which scoring needs; score heads before its block")
         with attached.lending_gates() as gates:
-            budget = partial(token_budget, model, loaded.device, True)
+            budget = partial(token_budget, model, loaded.device, differentiates=True)
             products = gradient.contributions(loaded, documents, budget, gates=gates)
         scores = gradient.scores_by(products, criterion)
     columns = {"score": scores.score, "stderr": scores.stderr, "score_even": scores.even, "score_odd": scores.odd}

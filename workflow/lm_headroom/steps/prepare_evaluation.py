@@ -134,7 +134,7 @@ def prepare_documents(
     table = prompts.rows(purpose, loaded.chat)
     documents = tokenise(pairs(table), loaded, settings.add_bos)
     # Asked for when there is something to compute: both need the weights.
-    budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers))
+    budget = settings.token_budget or (lambda: token_budget(loaded.model, loaded.device, keeps_layers=keeps_layers))
     # The oracle's module imports all that evaluates.
     units = open_cache(settings.cache, "scoring.knockout", loaded.record, settings.dtype)
     ablation_of = prepare_ablations(loaded, [prompts], settings, units)
