@@ -113,6 +113,30 @@ def test_what_is_known_is_not_computed_and_what_follows_it_starts_anew(loaded, t
         np.testing.assert_array_equal(results.values, again.values)
 
 
+def test_memory_that_runs_out_where_the_rest_is_known_computes_no_document_anew(loaded, tmp_path, monkeypatch):
+    removals, cache = removals_of(loaded.shape)[:2], ResumeCache(tmp_path, "stamp")
+    batches = Batches(random_documents(np.random.default_rng(6), n=8), 100_000)
+    (batch,) = batches
+    known = [member.number for member in batch.halves()[0].members]
+    expected = [likelihoods(loaded, batches, removal.gates) for removal in removals]
+    with likelihood.open_unit(cache, batches, removals[1].gates) as unit:
+        for number in known:
+            unit.add(number, **expected[1].entry(batches.sequence_slice(number)))
+    predict, passes = likelihood.predict, []
+
+    def scarce(loaded, batch):
+        passes.append(batch.n_documents)
+        if len(passes) == 2:
+            raise MemoryError
+        return predict(loaded, batch)
+
+    monkeypatch.setattr(likelihood, "predict", scarce)
+    actual = likelihoods_of(loaded, batches, removals, cache=cache)
+    assert passes == [8, 8, 8 - len(known)]
+    for results, whole in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(results.values, whole.values, rtol=1e-9)
+
+
 def test_memory_that_runs_out_between_levels_counts_nothing_twice(loaded, monkeypatch):
     removals = removals_of(loaded.shape)
     documents = random_documents(np.random.default_rng(6), n=8)

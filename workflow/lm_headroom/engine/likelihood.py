@@ -378,6 +378,9 @@ def likelihoods_of(
         def evaluate(batch: Batch) -> None:
             numbers = {member.number for member in batch.members}
             waiting = [place for place, unit in enumerate(units) if not numbers <= unit.done.keys()]
+            if not waiting:
+                # A half of a batch that did not fit: of these documents, the removals that were left were known.
+                return
             predictions = _predict_each(loaded, batch, [removals[place] for place in waiting])
             for place, values in zip(waiting, predictions, strict=True):
                 added = _keep(units[place], results[place], batches, batch, values)
