@@ -46,6 +46,27 @@ def test_the_gradient_of_gates_equals_finite_differences(loaded, family, compone
         )
 
 
+@pytest.mark.parametrize("component", ["heads", "ffns"])
+def test_out_of_memory_halves_then_recomputes_layers(loaded, monkeypatch, component):
+    chosen, shape = documents(4), (loaded.shape.layers, loaded.shape.heads)
+    gates = half_open(shape if component == "heads" else shape[:1])
+    expected = gate_gradient(loaded, chosen, 10_000, gates)
+    forward, passes = learned_mask.target_log_probabilities, []
+
+    def short_of_memory(loaded, batch):
+        passes.append((batch.n_documents, loaded.interventions._checkpointing))
+        if not loaded.interventions._checkpointing:
+            raise torch.OutOfMemoryError("no")
+        return forward(loaded, batch)
+
+    monkeypatch.setattr(learned_mask, "target_log_probabilities", short_of_memory)
+    actual = gate_gradient(loaded, chosen, 10_000, gates)
+    assert passes[0] == (4, False)
+    assert [place for place in passes if place[1]] == [(1, True)] * 4
+    assert actual[0] == pytest.approx(expected[0], rel=1e-7)
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-6, atol=1e-10)
+
+
 def test_at_open_gates_it_is_the_mean_of_signed_products(loaded):
     chosen = documents(4)
     products = contributions(loaded, chosen, 64)

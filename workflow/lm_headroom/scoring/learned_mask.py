@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lm_headroom.engine.loading import LoadedModel
 from lm_headroom.engine.packing import Batch, Batches, Document
 from lm_headroom.engine.resume_cache import NO_CACHE, ResumeCache, digest
 from lm_headroom.progress import Progress
+from lm_headroom.scoring.gradient import differentiated
 from lm_headroom.study.criteria import HEADS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -119,8 +121,10 @@ def gate_gradient(
     n_targets = torch.tensor([document.sequences[0].n_target for document in documents])
     interventions = loaded.interventions
 
-    def differentiate(batch: Batch) -> tuple[float, Tensor]:
-        with torch.enable_grad(), interventions.gates(leaf) if is_of_heads else interventions.ffn_gates(leaf):
+    def differentiate(batch: Batch, checkpointing: bool) -> tuple[float, Tensor]:
+        gated = interventions.gates(leaf) if is_of_heads else interventions.ffn_gates(leaf)
+        # Layers are recomputed where heads are captured, too; their outputs are not asked for.
+        with torch.enable_grad(), gated, interventions.capture(checkpointing):
             log_p = target_log_probabilities(loaded, batch)
             check_finite(loaded, batch, log_p.detach())
             weights = 1 / n_targets[batch.sequence_ids.cpu()].to(log_p)
@@ -128,7 +132,7 @@ def gate_gradient(
             return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
 
     batches = Batches(documents, token_budget, lambda: loaded.device, share=False)
-    parts = [part for _, part in batches.each(differentiate)]
+    parts = [part for _, part in batches.each(lambda batch: differentiated(batch, partial(differentiate, batch)))]
     return sum(loss for loss, _ in parts), torch.stack([gradient for _, gradient in parts]).sum(dim=0)[places]
 
 
