@@ -1,5 +1,7 @@
 """What removed heads and FFNs give: the same in batches and apart, restarted and whole, and never another kind's."""
 
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +19,7 @@ from lm_headroom.scoring.knockout import knock_out_ffns, knock_out_heads
 from lm_headroom.scoring.pruned_evaluation import Evaluation
 from tests.support.documents import documents as gold_alone
 from tests.support.documents import random_documents
+from tests.support.pretended_device import Pretended
 from tests.support.tiny_models import count_operations, tiny_model
 
 HEADS, FFNS = [(0, 1), (1, 0), (1, 1), (1, 2), (1, 3)], [0, 2]
@@ -41,6 +44,23 @@ def test_batches_change_nothing(loaded, kind):
     together = ablated(loaded, kind(loaded, SCORING, 100_000), documents).values
     apart = [ablated(loaded, kind(loaded, SCORING, 16), [document], 16).values for document in documents]
     np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-9)
+
+
+def test_layers_without_heads_may_lie_on_another_device(tokenizer, monkeypatch):
+    loaded = prepare(tiny_model("lfm2"), tokenizer)
+    assert loaded.shape.without_heads == (0, 2)
+    expected, original = MeanAblation(loaded, SCORING, 64).replacements, loaded.interventions.capture_ffns
+
+    @contextmanager
+    def last_layer_elsewhere():
+        with original() as added:
+            yield added
+        added[2] = replace(added[2], value=Pretended(added[2].value))
+
+    monkeypatch.setattr(loaded.interventions, "capture_ffns", last_layer_elsewhere)
+    actual = MeanAblation(loaded, SCORING, 64).replacements
+    torch.testing.assert_close(actual.heads, expected.heads)
+    torch.testing.assert_close(actual.ffns, expected.ffns)
 
 
 @KINDS

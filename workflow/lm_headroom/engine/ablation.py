@@ -94,9 +94,9 @@ class _Measured(Ablation):
                     input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
                 )
             added = [ffns[n].value.flatten(0, -2) for n in n_layers]
-            # Layers without heads have none to replace; zeros keep their place.
-            none = added[0].new_zeros(len(added[0]), shape.heads, shape.widest)
-            return [heads[n].value.flatten(0, -3) if n in heads else none for n in n_layers], added
+            # Layers without heads have none to replace; zeros keep their place, on the device of the layer.
+            size = len(added[0]), shape.heads, shape.widest
+            return [heads[n].value.flatten(0, -3) if n in heads else added[n].new_zeros(size) for n in n_layers], added
 
         for batch, (heads, ffns) in batches.each(run):
             if not all(torch.isfinite(values).all() for values in (*heads, *ffns)):
