@@ -3,6 +3,8 @@ import torch
 from transformers import AutoModelForCausalLM, XGLMConfig
 
 from lm_headroom.engine.attachment import attach
+from lm_headroom.engine.interventions import Replacements
+from lm_headroom.engine.layout import Layout
 from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
@@ -143,6 +145,19 @@ def test_gates_of_another_shape_are_refused(loaded):
     with pytest.raises(HeadroomError, match="gates have shape \\(2, 4\\), the model has 3 layers of 4 heads"):
         with loaded.interventions.gates(torch.ones(2, 4)):
             pass
+
+
+def test_a_layout_without_rows_of_replacements_leaves_nothing_behind(loaded):
+    def fail(layout):
+        raise HeadroomError("no row")
+
+    tokens = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = loaded.model(input_ids=tokens).logits
+        with loaded.interventions.replacing(Replacements([], [], fail)), pytest.raises(HeadroomError, match="no row"):
+            with loaded.interventions.layout(Layout.causal(5)):
+                pytest.fail("the layout began")
+        assert torch.equal(loaded.model(input_ids=tokens).logits, expected)
 
 
 def test_weights_are_frozen(family, tokenizer):

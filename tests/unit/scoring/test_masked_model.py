@@ -142,6 +142,24 @@ def test_an_attached_model_stays_attached_until_it_is_detached(model):
     assert state(model) == before
 
 
+@pytest.mark.parametrize("part", ["", "model"], ids=["whole", "a part"])
+def test_a_model_in_training_mode_is_refused_attached_or_not(model, tokenizer, part):
+    for attach in (lambda _: None, lm_headroom.attach):
+        attach(model.eval())
+        model.get_submodule(part).train()
+        modes = [module.training for module in model.modules()]
+        before = state(model)
+        for use in (
+            lambda: lm_headroom.mask(model, ALL, 50).__enter__(),
+            lambda: lm_headroom.attach(model),
+            lambda: lm_headroom.score_heads(model, tokenizer, [("One two", " three"), ("Four", " five")]),
+        ):
+            with pytest.raises(HeadroomError, match=r"is in training mode, .*; call model.eval\(\) first"):
+                use()
+        assert [module.training for module in model.modules()] == modes
+        assert state(model) == before
+
+
 def test_experts_are_multiplied_afterwards_as_before():
     model = tiny_model("olmoe").double()
     before = model.config._experts_implementation

@@ -223,9 +223,8 @@ class Interventions:
     def layout(self, layout: Layout) -> Iterator[None]:
         """Attend by ``layout`` instead of the mask that the model makes."""
         global _layouts_in_force
-        self._layout = layout
-        if self._replacements is not None and self._replacements.rows is not None:
-            self._rows = self._replacements.rows(layout)
+        rows_of = None if self._replacements is None else self._replacements.rows
+        self._layout, self._rows = layout, None if rows_of is None else rows_of(layout)
         _layouts_in_force += 1
         try:
             yield

@@ -130,11 +130,13 @@ def _attached(model: Any) -> Attachment:
             f"expected a transformers model, got {type(model).__name__}; of a wrapper, such as lm-eval's HFLM, "
             "pass the model inside it"
         )
+    if any(module.training for module in model.modules()):
+        raise HeadroomError(
+            "the model, or a part of it, is in training mode, where dropout changes each pass; call model.eval() first"
+        )
     known: Attachment | None = model.__dict__.get("lm_headroom_attachment")
     if known is not None:
         return known
-    if model.training:
-        raise HeadroomError("the model is in training mode, where dropout changes each pass; call model.eval() first")
     new = Attachment(model)
     model.__dict__["lm_headroom_attachment"] = new
     return new
