@@ -10,6 +10,7 @@ from lm_headroom.engine.likelihood import log_likelihoods
 from lm_headroom.engine.loading import gates_without, prepare
 from lm_headroom.engine.packing import Batches
 from lm_headroom.models import architectures
+from lm_headroom.scoring.copying import copying_scores
 from lm_headroom.scoring.gradient import contributions
 from lm_headroom.scoring.prefix_matching import prefix_matching_scores
 from tests.families.documents import FEW_TOKENS as TOKENS
@@ -61,6 +62,13 @@ def test_how_heads_attend_equals_the_models_own_maps(gpt_oss, plain):
 def test_prefix_matching_equals_the_maps(gpt_oss, plain):
     expected = prefix_matching(plain, TOKENS[:4], 1)
     np.testing.assert_allclose(prefix_matching_scores(gpt_oss, TOKENS[:4], 1), expected, **CLOSE)
+
+
+def test_the_value_of_a_head_is_that_without_a_sink(gpt_oss, plain):
+    for attention in architectures.attention_modules(plain).values():
+        attention.sinks.fill_(-1e9)
+    expected = copying_scores(prepare(plain, None), TOKENS, 1, head_output="value")
+    np.testing.assert_allclose(copying_scores(gpt_oss, TOKENS, 1, head_output="value"), expected, **CLOSE)
 
 
 def test_the_sink_of_a_head_is_removed_with_it(gpt_oss):

@@ -112,9 +112,12 @@ def copying_scores(
         if layer not in reads:
             return
         a = at_least_float32(outputs.pop(layer).value[0]).transpose(0, 1)
+        if head_output == "value":
+            a = a / attending[0].own_share
         scores[layer] = _head_scores(attending[0], a, reads[layer], output_bias, offset)
 
-    # If each token attends only to itself, a head's output is its value: this gives v for any architecture.
+    # If each token attends only to itself, a head's output is its value, but for what a sink takes: this gives v for
+    # any architecture.
     itself = torch.eye(len(ids), dtype=torch.bool, device=loaded.device)
     alone = Layout((TreeMask(len(ids), 0, itself),))
     interventions = loaded.interventions
@@ -158,6 +161,12 @@ class Attending:
     q: Tensor
     k: Tensor
     attention_spec: AttentionSpec
+
+    @property
+    def own_share(self) -> Tensor:
+        """What a token that attends only to itself pays to itself, not to a sink, [head, pos, 1]."""
+        own, sinks = self.attention_spec.cap((self.q * self.k).sum(dim=-1, keepdim=True)), self.attention_spec.sinks
+        return torch.ones_like(own) if sinks is None else torch.sigmoid(own - sinks.to(own)[:, None, None])
 
 
 @dataclass(frozen=True)
