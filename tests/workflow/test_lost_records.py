@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.tiny_models import tiny_model
-from tests.support.workflow_studies import Study, tiny_study
+from tests.support.workflow_studies import Study, edit, tiny_study
 
 SCORES = "tiny/head_importance/arc_easy/0shot-seed1234.parquet"
 
@@ -54,6 +54,22 @@ def test_options_that_changed_after_the_records_were_lost(study):
     shutil.rmtree(records)
     study.configure(importance={"reduction": "token"})
     assert study.planned("fig03") == {}
+
+
+def test_code_of_a_step_that_changes_after_results_were_judged_without_records(study):
+    shutil.rmtree(study.folder / ".snakemake")
+    study.run("fig03")
+    assert study.planned("fig03") == {}
+    edit(study, "scoring/gradient.py")
+    assert study.planned("fig03")["score_heads"] == 2
+
+
+def test_records_of_a_task_that_change_after_results_were_judged_without_snakemakes(study):
+    shutil.rmtree(study.folder / ".snakemake")
+    study.run("fig03")
+    path = study.folder / "records" / "piqa" / "validation.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert study.planned("fig03")["render_prompts"] == 1
 
 
 def test_results_of_other_options_that_are_copied_over_are_made_again(study):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -50,6 +51,14 @@ def test_changed_records_rerun_the_task_and_verify_refuses_results_of_the_old_on
     assert "capitals.jsonl" in str(study.unsound()[PROMPTS]) or "validation.jsonl" in str(study.unsound()[PROMPTS])
     study.run("curves")
     assert study.unsound() == {}
+
+
+def test_changed_records_rerun_the_task_where_those_of_snakemake_are_lost(example, tmp_path):
+    study = example.copy(tmp_path / "study")
+    shutil.rmtree(study.folder / ".snakemake")
+    assert study.planned("curves") == {}
+    write(study, {**json.loads(ROW), "question": "Which is the capital?"})
+    assert study.planned("curves")["render_prompts"] == 1
 
 
 def test_a_moved_file_reruns_nothing(example, tmp_path):

@@ -176,7 +176,7 @@ OUTDATED = {}
 def force_outdated():
     """Hand Snakemake the outdated results as forced, once it plans jobs: it has no records of its own to compare."""
     if workflow.is_main_process and RerunTrigger.PARAMS in workflow.rerun_triggers:
-        judged = Outdated(Path("results"), STUDY, Path(".snakemake"))
+        judged = Outdated(Path("results"), STUDY, Path(".snakemake"), RECORDS)
         OUTDATED.update(judged.reasons)
         judged.report(logger.info)
         if WRITES:

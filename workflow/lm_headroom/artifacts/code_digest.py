@@ -58,6 +58,12 @@ def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
+def package_digest(root: Path = PACKAGE_ROOT) -> str:
+    """Digest of all modules of the package."""
+    modules = (path.relative_to(root).with_suffix("").parts for path in root.rglob("*.py"))
+    return code_digest(*map(".".join, modules), root=root)
+
+
 def source_digest(path: Path) -> str:
     """Digest of one Python file, blind to comments, docstrings and formatting."""
     return _parsed(_text(Path(path))).digest[:_LENGTH]

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from lm_headroom.artifacts.code_digest import code_digest
+from lm_headroom.artifacts.code_digest import package_digest
 from lm_headroom.artifacts.content import state_of
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.study.config import Study
+from lm_headroom.tasks.data import Records
 
 _SUFFIXES = (".parquet", ".png", ".pdf", ".svg", ".html", ".md", ".csv")
 
@@ -30,13 +31,14 @@ class Outdated:
         reasons: path from the working folder to why it is outdated.
     """
 
-    def __init__(self, results: Path, study: Study, snakemake: Path) -> None:
+    def __init__(self, results: Path, study: Study, snakemake: Path, records: Records) -> None:
         """Judge them.
 
         Args:
             results: the results folder.
             study: the study.
             snakemake: Snakemake's folder, ``.snakemake``; files that were judged before are remembered there.
+            records: of the study's tasks.
         """
         self._store = snakemake / "lm_headroom.judged.json"
         self.reasons: dict[str, list[str]] = {}
@@ -45,15 +47,21 @@ class Outdated:
         self._states = {f"{path.parent} {state_of(path)}": path for path in unknown}
         if not unknown:
             return
-        text = json.dumps(study.model_dump(), sort_keys=True, default=str)
-        self._judge = hashlib.sha256(f"{text} {code_digest('cli')}".encode()).hexdigest()
+        # Whatever may change what is found of a file: files are judged by the code of all steps.
+        text = json.dumps([study.model_dump(), records.contents()], sort_keys=True, default=str)
+        self._judge = hashlib.sha256(f"{text} {package_digest()}".encode()).hexdigest()
         self._sound = self._read()
         left = [path for state, path in self._states.items() if state not in self._sound]
         if left:
             from lm_headroom.audit.verify import made_otherwise
 
             self.reasons = dict(made_otherwise(results, left, study))
-        self._sound = {state for state, path in self._states.items() if str(path) not in self.reasons}
+        # No digest here knows the files of own scores: what was made from them is judged each time.
+        self._sound = {
+            state
+            for state, path in self._states.items()
+            if str(path) not in self.reasons and not {*path.parts, path.stem} & {*study.rankings}
+        }
 
     def report(self, say: Callable[[str], object]) -> None:
         """Say which results are outdated, and why: the first three, and how many more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -158,18 +159,18 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
         paths: files in it; those that do not say what made them are left to :func:`verify` and to who reads them.
         study: the study.
     """
+    digests = Digests()
     for path in paths:
         file = File(path.relative_to(results).as_posix())
-        try:
+        with suppress(HeadroomError, TypeError, KeyError, AttributeError, ValueError):
             file.provenance = read_provenance(path)
             if _belongs(file, study):
                 _check_code(file)
                 _check_definition(file, results, study)
+                _check_records(file, results, study, digests)
                 _check_study(file, results, study)
                 if file.provenance.get("ranking") in study.rankings:
                     _check_custom(file, results, study)
-        except (ArtifactError, TypeError, KeyError, AttributeError, ValueError):
-            continue
         if file.problems:
             yield str(path), file.reasons
 

@@ -122,6 +122,10 @@ class Records:
         """
         return self._digest(task) if all(map(os.path.exists, self.files(task))) else recorded_digest(prompts)
 
+    def contents(self) -> dict[str, tuple[str, str]]:
+        """Map each task to digests of its definition and of its records, as far as these are files that are there."""
+        return {task: (self._sources.digest(task), self._digest(task)) for task in self._study.all_entries}
+
     def _digest(self, task: str) -> str:
         if task not in self._known:
             entry, source = self._study.all_entries[task], self._sources.source(task)
