@@ -617,7 +617,13 @@ def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(stu
     assert (study.folder / target / "README.md").read_text().count("steps.score_heads `") == 2, "a task each"
     edit(study, "scoring/copying.py")
     assert study.planned(target) == {}
+    records, kept = study.folder / ".snakemake", study.folder / "kept"
+    records.rename(kept)
+    assert study.planned(target) == {}
     edit(study, "pruned/model.py")
+    assert study.planned(target) == {"export_pruned": 1}, "the manifest says so where Snakemake's records are lost"
+    shutil.rmtree(records)
+    kept.rename(records)
     assert study.planned(target) == {"export_pruned": 1}
     # A failed job leaves no half of a checkpoint, and Snakemake no whole one.
     (study.folder / "tiny-opt" / "model.safetensors").write_bytes(b"damaged")

@@ -87,6 +87,16 @@ def test_results_of_other_options_that_are_copied_over_are_made_again(study):
     assert study.planned("fig03")["score_heads"] == 1
 
 
+def test_linked_results_are_judged_and_a_link_to_nowhere_stops_nothing(study):
+    shutil.rmtree(study.folder / ".snakemake")
+    study.result("tiny").rename(study.folder / "disk")
+    study.result("tiny").symlink_to(study.folder / "disk")
+    study.result("notes.md").symlink_to("nowhere.md")
+    assert study.planned("fig03") == {}
+    study.configure(dtype="float64")
+    assert study.planned("fig03")["score_heads"] == 2
+
+
 def test_looking_writes_nothing_and_a_dry_run_plans_what_a_run_would_do(study):
     shutil.rmtree(study.folder / ".snakemake")
     study.configure(tasks=["arc_easy"])

@@ -11,10 +11,11 @@ import yaml
 from huggingface_hub import snapshot_download
 
 from lm_headroom.analysis.ranking import as_columns, rank_heads
+from lm_headroom.artifacts.catalogue import MANIFEST
 from lm_headroom.artifacts.code_digest import code_digest
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.artifacts.model_record import write_record
-from lm_headroom.artifacts.pruned_checkpoint import MANIFEST, digests, read_manifest
+from lm_headroom.artifacts.pruned_checkpoint import digests, read_manifest
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.seal import sealed
 from lm_headroom.artifacts.store import write, write_json

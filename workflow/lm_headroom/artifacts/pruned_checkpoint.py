@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lm_headroom.artifacts.catalogue import MANIFEST
 from lm_headroom.artifacts.json_object import read_bytes
 from lm_headroom.artifacts.seal import KEY as SEAL
 from lm_headroom.artifacts.seal import is_unchanged
@@ -12,7 +13,6 @@ from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_d
 from lm_headroom.errors import HeadroomError
 
 KIND = "pruned_checkpoint"
-MANIFEST = "lm_headroom.json"
 MODEL_TYPE = "lm_headroom_pruned"
 """Model type of one that is no plain checkpoint. Without lm-headroom transformers does not know and refuses it."""
 

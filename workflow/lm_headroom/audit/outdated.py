@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from lm_headroom.artifacts.catalogue import MANIFEST
 from lm_headroom.artifacts.code_digest import package_digest
 from lm_headroom.artifacts.content import state_of
+from lm_headroom.artifacts.entries import entries
 from lm_headroom.artifacts.json_object import read_object
 from lm_headroom.study.config import Study
 from lm_headroom.tasks.data import Records
@@ -91,12 +93,13 @@ class Outdated:
 
 
 def _visible(results: Path) -> Iterator[Path]:
-    """Files that may hold provenance; hidden ones are nobody's results."""
-    for folder, folders, files in os.walk(results):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.endswith(_SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name)
+    """Files that may hold provenance, and folders of pruned checkpoints, whose manifests do."""
+    for entry in entries(results) if results.is_dir() else ():
+        path = results / entry.path
+        if not entry.problem and path.name == MANIFEST:
+            yield path.parent
+        elif not entry.problem and path.suffix in _SUFFIXES:
+            yield path
 
 
 def _is_recorded(path: Path, metadata: Path) -> bool:

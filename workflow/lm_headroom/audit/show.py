@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lm_headroom.artifacts.catalogue import MANIFEST
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.model_record import read_unedited_record
 from lm_headroom.artifacts.provenance import code_now
-from lm_headroom.artifacts.pruned_checkpoint import MANIFEST, read_manifest
+from lm_headroom.artifacts.pruned_checkpoint import read_manifest
 from lm_headroom.artifacts.store import read_unchecked, run_statistics
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder, read_location

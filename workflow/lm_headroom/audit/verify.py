@@ -17,15 +17,15 @@ from typing import Any
 
 from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.content import Digests
+from lm_headroom.artifacts.entries import entries
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.json_object import read_text
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import TAKEN_FROM, read_unedited_record
 from lm_headroom.artifacts.provenance import FOLDERS, code_now
-from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance
+from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance, read_manifest
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, made_by, place_of, read
-from lm_headroom.audit.entries import entries
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.location import checkpoint_folder
 from lm_headroom.options import command_of, study_keys
@@ -156,14 +156,15 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
 
     Args:
         results: the results folder.
-        paths: files in it; those that do not say what made them are left to :func:`verify` and to who reads them.
+        paths: files in it, and folders of pruned checkpoints; those that do not say what made them are left to
+            :func:`verify` and to who reads them.
         study: the study.
     """
     digests = Digests()
     for path in paths:
         file = File(path.relative_to(results).as_posix())
         with suppress(HeadroomError, TypeError, KeyError, AttributeError, ValueError):
-            file.provenance = read_provenance(path)
+            file.provenance = read_manifest(path) if path.is_dir() else read_provenance(path)
             if _belongs(file, study):
                 _check_code(file)
                 _check_definition(file, results, study)

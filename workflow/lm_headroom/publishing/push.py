@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lm_headroom.artifacts.catalogue import PRUNED
+from lm_headroom.artifacts.catalogue import MANIFEST, PRUNED
 from lm_headroom.artifacts.json_object import read_object
-from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, digests, read_manifest
+from lm_headroom.artifacts.pruned_checkpoint import KIND, digests, read_manifest
 from lm_headroom.artifacts.store import place_of
 from lm_headroom.audit.verify import CARD, verify
 from lm_headroom.errors import HeadroomError, causes, first_of

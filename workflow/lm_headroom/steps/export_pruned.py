@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_headroom.analysis.ranking import check_removable, count_at, even_count, even_ranking, even_rounds
-from lm_headroom.artifacts.catalogue import PRUNED
+from lm_headroom.artifacts.catalogue import MANIFEST, PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ordered import Ranking, order_of
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
-from lm_headroom.artifacts.pruned_checkpoint import KIND, MANIFEST, check_target, digests
+from lm_headroom.artifacts.pruned_checkpoint import KIND, check_target, digests
 from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
 from lm_headroom.artifacts.store import ArtifactFile, Source, identify, place_of, read_artifact, write_json
