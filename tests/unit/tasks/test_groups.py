@@ -9,7 +9,7 @@ import pytest
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.reading import parse_study
 from lm_headroom.tasks.files import NAMES, built_in_yaml
-from lm_headroom.tasks.groups import members_of, with_subtasks
+from lm_headroom.tasks.groups import TASK_LISTS, members_of, with_subtasks
 
 
 def study_of(base=Path(), **keys):
@@ -94,6 +94,27 @@ def test_a_group_that_holds_itself_is_refused(tmp_path):
 
 def test_a_file_of_ones_own_may_have_any_name():
     assert tasks_of({"name": "capitals", "file": "capitals.csv"}) == ["capitals"]
+
+
+@pytest.mark.parametrize("key", sorted({*TASK_LISTS} - {"tasks", "unseen"}))
+@pytest.mark.parametrize("where", ["tasks", "unseen"])
+@pytest.mark.parametrize("name", ["capitals", "mmlu"])
+def test_each_key_that_names_tasks_knows_those_with_a_file_of_ones_own(key, where, name):
+    """A group of lm-eval's of that name stands back, too."""
+    values = {"tasks": ["copa", "piqa"], "unseen": []}
+    values[where] = [*values[where], {"name": name, "file": "capitals.csv"}]
+    named = [name]
+    for part in reversed(key.split(".")):
+        named = {part: named}
+    assert with_subtasks({**values, **named}) == {**values, **named}
+
+
+@pytest.mark.parametrize("tag", ["2024", "[2024, mine]", "{a: b}", "[[mine], mine]"])
+def test_tags_that_are_no_text_name_no_group(tmp_path, tag):
+    (tmp_path / "a.yaml").write_text(f"task: first\ntag: {tag}\n")
+    assert tasks_of("first", task_folders=[str(tmp_path)]) == ["first"]
+    if "mine" in tag:
+        assert tasks_of("mine", task_folders=[str(tmp_path)]) == ["first"]
 
 
 def test_members_that_change_a_task_make_the_group_none():

@@ -25,7 +25,9 @@ from lm_headroom.study.values import check_tasks
 from lm_headroom.tasks.digest import task_config
 from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, read_task_yaml, task_yamls, yamls_with
 
-TASK_LISTS = ("tasks", "unseen", "transfer.tasks", "head_oracle.tasks", "induction.ablate.tasks")
+ENTRY_LISTS = ("tasks", "unseen")
+"""Keys of a study whose values may also say where a task's records are."""
+TASK_LISTS = (*ENTRY_LISTS, "transfer.tasks", "head_oracle.tasks", "induction.ablate.tasks")
 """Keys of a study whose values are tasks."""
 _HARMLESS = {"task", "group", "task_alias", "group_alias", "aggregate_metric_list", "metadata", "weight_by_size"}
 """Keys of a group's member that leave its task as it is."""
@@ -62,8 +64,9 @@ class TaskNames:
             self.tasks.add(name)
             with suppress(HeadroomError):
                 tags = task_config(name, path).get("tag")
-                for tag in [tags] if isinstance(tags, str) else tags or ():
-                    self.groups[tag] = [*(self.groups.get(tag) or ()), name]
+                for tag in tags if isinstance(tags, list) else [tags]:
+                    if isinstance(tag, str):
+                        self.groups[tag] = [*(self.groups.get(tag) or ()), name]
         for path in yamls_with(folder, "group"):
             with suppress(HeadroomError):
                 content = read_task_yaml(path, _Loader)
@@ -117,6 +120,7 @@ def with_subtasks(values: Mapping[str, Any], base: Path = Path()) -> dict[str, A
     names = TaskNames(set(listed["tasks"]), listed["groups"])
     for folder in folders:
         names.add_folder(folder)
+    names.tasks.update(_with_files(values))
     for key in TASK_LISTS:
         *sections, last = key.split(".")
         section: Any = expanded_values
@@ -142,16 +146,24 @@ def _name(entry: Any) -> str | None:
         return None
 
 
+def _with_files(values: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the tasks that a study defines by files of the user's own."""
+    for key in ENTRY_LISTS:
+        entries = values.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            name = _name(entry)
+            if name is not None and isinstance(entry, Mapping) and entry.get("file"):
+                yield name
+
+
 def _entries(key: str, entries: list[Any], names: TaskNames, release: str) -> Iterator[Any]:
     """Entries with tasks in place of groups; what is there twice as it was written stays so, and is refused later."""
     written = {name for name in map(_name, entries) if name is not None}
     for entry in entries:
         name = _name(entry) or ""
-        is_own = isinstance(entry, Mapping) and entry.get("file")
-        tasks = [name] if is_own else list(names.expand(name))
+        tasks = list(names.expand(name))
         if tasks == [name]:
-            if not is_own:
-                _check_defined(key, name, names, release)
+            _check_defined(key, name, names, release)
             yield entry
             continue
         for task in tasks:
