@@ -35,6 +35,7 @@ from lm_headroom.study.reading import read_study
 from lm_headroom.tasks.data import mirror_records
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS
+from lm_headroom.tasks.own import own_file_records
 from tests.support.checkpoints import checkpoint
 from tests.support.sound_results import RECORD, SEED, SHOTS, TASKS, prompts, write_results
 
@@ -108,6 +109,20 @@ def test_another_definition_of_the_task_is_stale(results, definition, digest, ot
     assert name not in states(results)
     change_facts(results / name, definition=definition, definition_digest=other)
     assert states(results)[name] == ("stale", [f"the definition of task copa was {other}, is {digest}"])
+
+
+def test_the_studys_own_definition_decides_whatever_its_folder_is_called(results, study):
+    """Folders of task YAMLs that the study has had since, or that are called as one of lm-headroom's is."""
+    name, folder = "prompts/copa/0shot-seed7.parquet", results.parent / "paper"
+    folder.mkdir()
+    (folder / "copa.yaml").write_text("task: copa\ndoc_to_text: mine\n")
+    built_in, mine = task_digest("copa", TASK_FOLDERS / "paper"), task_digest("copa", folder)
+    own = study(task_folders=["paper"], prompts="harness")
+    change_facts(results / name, definition="paper/copa.yaml", definition_digest=built_in)
+    assert states(results, own)[name] == ("stale", [f"the definition of task copa was {built_in}, is {mine}"])
+    change_facts(results / name, definition="paper/copa.yaml", definition_digest=mine)
+    assert name not in states(results, own)
+    assert states(results, study(prompts="paper"))[name][0] == "stale"
 
 
 def test_a_step_that_is_gone_is_stale(results):
@@ -326,14 +341,17 @@ def test_a_list_is_longer_than_what_a_figure_shows_of_it(results):
 class TestOutside:
     """What lies outside the results is judged by content, where it is still there."""
 
-    def test_records_in_a_mirror(self, results, study, tmp_path):
-        folder = tmp_path / "mirror" / "copa"
+    @pytest.mark.parametrize("beside", [True, False], ids=["relative", "absolute"])
+    def test_records_in_a_mirror(self, results, study, tmp_path, beside):
+        """A relative one lies beside the results, wherever verify is called."""
+        mirror = (results.parent if beside else tmp_path) / "mirror"
+        folder = mirror / "copa"
         folder.mkdir(parents=True)
         (folder / "train.parquet").write_bytes(b"one")
         name = "prompts/copa/0shot-seed7.parquet"
         records = mirror_records(folder, Digests())
         change_facts(results / name, data={"sha": "x"}, records=records)
-        mirrored = study(data={"source": "mirror", "mirror": str(tmp_path / "mirror")})
+        mirrored = study(data={"source": "mirror", "mirror": "mirror" if beside else str(mirror)})
         assert name not in states(results)
         assert name not in states(results, mirrored)
         (folder / "train.parquet").write_bytes(b"two")
@@ -345,6 +363,36 @@ class TestOutside:
         assert states(results, mirrored)[name][0] == "stale"
         shutil.rmtree(folder)
         assert name not in states(results, mirrored), "it cannot be looked at"
+
+    def test_a_mirror_that_is_a_copy_of_the_embedded_records(self, results, study):
+        folder = results.parent / "mirror" / "copa"
+        folder.mkdir(parents=True)
+        (folder / "source.json").write_text('{"package": "x"}')
+        (folder / "train.parquet").write_bytes(b"one")
+        name = "prompts/copa/0shot-seed7.parquet"
+        change_facts(results / name, data={"package": "x"}, records=mirror_records(folder, Digests()))
+        mirrored = study(data={"source": "mirror", "mirror": "mirror"})
+        assert name not in states(results, mirrored)
+        (folder / "train.parquet").write_bytes(b"two")
+        assert states(results, mirrored)[name][1][-1] == "made with data embedded; the study has mirror"
+
+    def test_a_file_of_records_that_is_not_here_is_not_judged(self, results, study):
+        name, path = "prompts/copa/0shot-seed7.parquet", results.parent / "copa.csv"
+        entry = {"name": "copa", "file": path.name, "question": "q", "choices": ["a", "b"], "answer": "r"}
+        own = study(tasks=[entry, "piqa"])
+        path.write_text("q,a,b,r\nx,y,z,0\n")
+        change_facts(
+            results / name,
+            definition="study",
+            definition_digest=own.all_entries["copa"].digest,
+            data={"source": "study"},
+            records=own_file_records(own.all_entries["copa"], results.parent, Digests()),
+        )
+        assert name not in states(results, own)
+        path.write_text("q,a,b,r\nx,y,z,1\n")
+        assert states(results, own)[name][0] == "stale"
+        path.unlink()
+        assert name not in states(results, own)
 
     def test_embedded_records(self, results):
         folder = results.parent / "resources" / "data" / "copa"

@@ -134,7 +134,7 @@ def verify(results: Path, study: Study | None = None) -> list[File]:
             _attempt(file, _check_definition, results, study)
             _attempt(file, _check_records, results, study, digests)
             _attempt(file, _check_custom, results, study)
-            _attempt(file, _check_study, results, study)
+            _attempt(file, _check_study, results, study, digests)
         elif file.record:
             _attempt(file, _check_checkpoint, results)
         elif file.listed is not None:
@@ -169,7 +169,7 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
                 _check_code(file)
                 _check_definition(file, results, study)
                 _check_records(file, results, study, digests)
-                _check_study(file, results, study)
+                _check_study(file, results, study, digests)
                 if file.provenance.get("ranking") in study.rankings:
                     _check_custom(file, results, study)
         if file.problems:
@@ -314,17 +314,29 @@ def _check_definition(file: File, results: Path, study: Study | None) -> None:
 def _definition_now(provenance: Mapping[str, Any], results: Path, study: Study | None) -> str:
     """Digest of a task's definition; as recorded where it cannot be had here."""
     recorded: str = provenance["definition_digest"]
-    folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
-    if study is not None and provenance["task"] in study.all_entries and not folder.is_dir():
-        digest = TaskSources(study, results.parent).digest(provenance["task"])
-        if digest != "lm-eval":
-            return digest
+    sources = _sources(provenance, results, study)
+    if sources:
+        digest = sources.digest(provenance["task"])
+        # Where lm-eval is not installed, nobody knows its version.
+        return recorded if digest == "lm-eval" and recorded.startswith(digest) else digest
+    folder = _built_in_folder(provenance)
     if recorded.startswith("lm-eval"):
         try:
             return f"lm-eval {version('lm_eval')}"
         except PackageNotFoundError:
             return recorded
     return task_digest(provenance["task"], folder) if folder.is_dir() else recorded
+
+
+def _sources(provenance: Mapping[str, Any], results: Path, study: Study | None) -> TaskSources | None:
+    """Where the study's tasks come from; None where it has not the task of a file."""
+    has_task = study is not None and provenance.get("task") in study.all_entries
+    return TaskSources(study, results.parent) if has_task else None
+
+
+def _built_in_folder(provenance: Mapping[str, Any]) -> Path:
+    """The folder of lm-headroom's that a definition seems to come from: one of the user's may have its name."""
+    return TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
 
 
 def _check_checkpoint(file: File, results: Path) -> None:
@@ -357,18 +369,18 @@ def _check_records(file: File, results: Path, study: Study | None, digests: Dige
 def _records_now(provenance: Mapping[str, Any], results: Path, study: Study | None, digests: Digests) -> dict[str, str]:
     """Digests of the files that a task's records come from; empty where they are not here."""
     task, data = str(provenance.get("task")), provenance.get("data") or {}
-    entry = study.all_entries.get(task) if study else None
-    sources = TaskSources(study, results.parent) if study and entry else None
+    sources = _sources(provenance, results, study)
     if data.get("source") == OWN:
+        entry = study.all_entries.get(task) if study else None
         return own_file_records(entry, results.parent, digests) if entry and entry.file else {}
     if data.get("source") == "hub":
-        folder = TASK_FOLDERS / str(provenance.get("definition")).split("/")[0]
+        folder = _built_in_folder(provenance)
         folders = [sources.folder(task)] if sources else [folder] if folder.is_dir() else []
         return own_records(task, folders, digests)
     now = sources.data(task) if sources else study.data if study else None
     embedded = now.source == "embedded" if now else "package" in data
-    mirror = results.parent / EMBEDDED_FOLDER if embedded else now.mirror_folder if now else None
-    return mirror_records(mirror / task, digests) if mirror else {}
+    mirror = EMBEDDED_FOLDER if embedded else now.mirror_folder if now else None
+    return mirror_records(results.parent / mirror / task, digests) if mirror else {}
 
 
 def _check_custom(file: File, results: Path, study: Study | None) -> None:
@@ -389,11 +401,11 @@ def _check_custom(file: File, results: Path, study: Study | None) -> None:
             file.flag("stale", f"made with source {custom['source']}; the study has {wanted}")
 
 
-def _check_study(file: File, results: Path, study: Study | None) -> None:
+def _check_study(file: File, results: Path, study: Study | None, digests: Digests) -> None:
     """Compare what was recorded with the study's options, if the study has this file at all."""
     if study is None or not _belongs(file, study):
         return
-    recorded = {**(file.provenance.get("options") or {}), **_derived(file.provenance)}
+    recorded = {**(file.provenance.get("options") or {}), **_derived(file.provenance, results, study)}
     for option, wanted in _wanted(file, results, study).items():
         value = recorded.get(option)
         if file.provenance.get("kind") in FOLDERS and option not in _COMMON and value is None:
@@ -401,6 +413,10 @@ def _check_study(file: File, results: Path, study: Study | None) -> None:
             value = type(wanted)()
         elif option not in recorded:
             continue
+        if option == "data" and (value, wanted) in (("embedded", "mirror"), ("mirror", "embedded")):
+            # A mirror may be a copy of the embedded records.
+            now = _records_now(file.provenance, results, study, digests)
+            value = wanted if now and now == file.provenance.get(RECORDS) else value
         if value != wanted:
             file.flag("stale", f"made with {option} {_in_yaml(value)}; the study has {_in_yaml(wanted)}")
 
@@ -459,16 +475,16 @@ def _shown(product: Product, study: Study) -> dict[str, Any]:
     return {name: list(study.models) if name == "models" else values[name] for name in values if name not in hidden}
 
 
-def _derived(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _derived(provenance: Mapping[str, Any], results: Path, study: Study) -> dict[str, Any]:
     """Options that are recorded as something else."""
     options = {name: provenance[name] for name in ("dtype", "metric") if name in provenance}
     data = provenance.get("data") or {}
     if data:
         known = data.get("source") in ("hub", OWN)
         options["data"] = data["source"] if known else "embedded" if "package" in data else "mirror"
-    folder = str(provenance.get("definition")).split("/")[0]
-    if (TASK_FOLDERS / folder).is_dir():
-        options["prompts"] = folder
+    folder, sources = _built_in_folder(provenance), _sources(provenance, results, study)
+    if folder.is_dir() and not (sources and sources.folder(provenance["task"]) in sources.own_folders):
+        options["prompts"] = folder.name
     ranking = (provenance.get("inputs") or {}).get("heads_ranking", {}).get("path")
     if ranking:
         # Of the joint grid: everything pruned by the aggregate, or by the task's own.

@@ -29,13 +29,13 @@ Record = dict[str, Any]
 
 
 def own_file_records(entry: TaskEntry, base: Path, digests: Digests) -> dict[str, str]:
-    """Map split and format of a task's own files to their SHA-256.
+    """Map split and format of a task's own files to their SHA-256, of those that are there.
 
     Raises:
         HeadroomError: a file cannot be read.
     """
     files = _files(entry, base)
-    return {f"{split}{path.suffix}": digests.digest_file(path) for split, path in files.items()}
+    return {f"{split}{path.suffix}": digests.digest_file(path) for split, path in files.items() if path.exists()}
 
 
 def read_own(entry: TaskEntry, base: Path = Path()) -> dict[str, list[Record]]:
