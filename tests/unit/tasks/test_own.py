@@ -136,6 +136,8 @@ def test_a_prompt_and_a_description_of_ones_own(tmp_path):
         (with_row(4, choices="Oslo"), {}, "row 5: column 'choices' is 'Oslo' .str.; expected a list of two or more"),
         (with_row(4, choices=["Oslo"]), {}, "row 5: .* expected a list of two or more"),
         (with_row(4, choices=["Oslo", None]), {}, "row 5: choice 1 is None .NoneType.; expected text"),
+        (with_row(4, question="x \ud83d"), {}, r"row 5 holds half of a character, '\\ud83d'; write all of it"),
+        (with_row(4, choices='["Oslo", "\\ud83d"]'), {}, r"row 5 holds half of a character, '\\ud83d'"),
         (with_row(4, answer=3), {}, "row 5: 'answer' is 3 .int.; .*from 0 to 2.*count from 1 must be lowered by 1"),
         (with_row(4, answer=-1), {}, "row 5: 'answer' is -1 .int.; expected the number of a choice, as in other rows"),
         (with_row(4, answer=None), {}, "row 5: 'answer' is None"),
@@ -156,6 +158,8 @@ def test_what_is_wrong_is_named_with_its_row(tmp_path, rows, keys, message):
     ("name", "content", "message"),
     [
         ("c.jsonl", b'{"question": 1}\n{oops\n', "c.jsonl, line 2 is no JSON"),
+        ("c.jsonl", b'{"answer": 0}\n{"answer": 0, "answer": 1}\n', "c.jsonl, line 2: the key 'answer' is there twice"),
+        ("c.jsonl", b'{"answer": {"a": 1, "a": 2}}\n', "c.jsonl, line 1: the key 'a' is there twice"),
         ("c.jsonl", b"[1]\n", "c.jsonl, line 1 holds .1. .list.; expected an object"),
         ("c.jsonl", b"\xff\xfe", "c.jsonl is not in UTF-8"),
         ("c.csv", b"question,question\n", "c.csv has the column 'question' twice"),

@@ -63,6 +63,7 @@ def read_own(entry: TaskEntry, base: Path = Path()) -> dict[str, list[Record]]:
             if entry.prompt is None:
                 record[QUESTION] = _text(where, row, entry.question)
             record[CHOICES] = _choices(where, row, entry.choices)
+            _check_characters(where, record)
             answers.append((where, _cell(where, row, entry.answer), record[CHOICES]))
             records[split].append(record)
     numbers = iter(_right_choices(entry.answer, answers))
@@ -129,12 +130,40 @@ def _read_jsonl(where: str, path: Path) -> Iterator[Record]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_with_each_key_once)
+            except HeadroomError as error:
+                raise HeadroomError(f"{where}, line {number}: {error}") from None
             except (ValueError, RecursionError) as error:
                 raise HeadroomError(f"{where}, line {number} is no JSON ({error}); write one object per line") from None
             if not isinstance(row, dict):
                 raise HeadroomError(f"{where}, line {number} holds {describe_label(row)}; expected an object")
             yield row
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> Record:
+    """The object of JSON's pairs.
+
+    Raises:
+        HeadroomError: a key is there twice.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise HeadroomError(f"the key {key!r} is there twice; one of them would not count")
+    return row
+
+
+def _check_characters(where: str, record: Record) -> None:
+    """Refuse half of a character, which JSON can write as ``\\ud83d`` and no other format can hold.
+
+    Raises:
+        HeadroomError: names the row.
+    """
+    try:
+        json.dumps(record, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        raise HeadroomError(f"{where} holds half of a character, {half!a}; write all of it, or remove it") from None
 
 
 def _read_csv(where: str, path: Path) -> Iterator[Record]:
