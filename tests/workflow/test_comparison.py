@@ -98,6 +98,9 @@ def test_progress_names_the_model(compared):
 def test_a_label_changes_the_comparison_alone(compared, tmp_path):
     study = compared.copy(tmp_path / "copy")
     study.configure(models={**MODELS, "llama": {"source": "llama", "group": "opt", "step": 5}})
+    judged = study.unsound()
+    assert "comparison/models.parquet" in judged
+    assert "llama,group=opt,step=5" in str(judged["comparison/models.parquet"])
     plan = study.planned("comparison")
     assert plan == dict.fromkeys(
         [f"compare_{what}" for what in ("models", *COMPARISONS)]

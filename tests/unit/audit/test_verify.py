@@ -687,7 +687,8 @@ def test_a_product_is_compared_with_the_study_by_its_place(product, study):
     path = f"{product.stem.format(model='m', seed=7)}.{product.suffixes[0]}"
     assert verify._product(path, product.module) is product
     shown = set(verify._shown(product, study()))
-    assert shown == set(product.options) - ({"shots"} if product.is_of_paper else {"sample"})
+    assert shown - {"labels"} == set(product.options) - ({"shots"} if product.is_of_paper else {"sample"})
+    assert ("labels" in shown) == ("models" in product.options)
 
 
 def test_the_command_lists_and_fails(results, capsys):

@@ -231,7 +231,9 @@ def test_artifacts_say_which_models_they_compare(results):
     record = provenance(study_of(results, "rankings").artifact("rankings"))
     assert list(record["compared"]) == sorted(MODELS)
     assert record["compared"]["deep"]["digest"] == f"{'deep':x>64}"
-    assert record["options"] == {"models": list(MODELS), "tasks": list(TASKS), "shots": [0, 5], "seed": SEED}
+    labels = ["early,group=m,step=0", "late,group=m,step=1000", "deep,group=deep"]
+    matrix = {"tasks": list(TASKS), "shots": [0, 5], "seed": SEED}
+    assert record["options"] == {"models": list(MODELS), "labels": labels, **matrix}
     assert "early/head_importance/copa/0shot-seed7.parquet" in record["inputs"]
     assert len(record["inputs"]) == 3 * 2 * 4
     record = provenance(study_of(results, "prunable").artifact("prunable"))

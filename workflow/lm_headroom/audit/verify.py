@@ -471,8 +471,10 @@ def _shown(product: Product, study: Study) -> dict[str, Any]:
     values = product.values(study)
     # A number of shots that the study has no more makes no figure of the paper wrong: each panel shows one.
     hidden = {"sample", *(("shots",) if product.is_of_paper else ())}
-    # Models are recorded by name; the table of seeds records whether seeds share documents, and not their choice.
-    return {name: list(study.models) if name == "models" else values[name] for name in values if name not in hidden}
+    # Models are recorded by name, and with their labels; the table of seeds records whether seeds share documents, and
+    # not their choice.
+    models = {"models": list(study.models), "labels": values["models"]} if "models" in values else {}
+    return {name: value for name, value in {**values, **models}.items() if name not in hidden}
 
 
 def _derived(provenance: Mapping[str, Any], results: Path, study: Study) -> dict[str, Any]:

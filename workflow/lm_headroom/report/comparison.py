@@ -72,7 +72,7 @@ def write(comparison: Comparison, out: Path, products: Sequence[str], captions: 
             "@PLOTLY@": packed_plotly(),
         },
     )
-    options = {"models": names, "products": list(products)}
+    options = {"models": names, "labels": comparison.labels, "products": list(products)}
     record = describe_drawn("page", "report.comparison", {**sources, **files.read}, options, out)
     with atomic(out.with_name(f"{out.name}.html")) as partial:
         partial.write_bytes(vouching(".html", page.encode(), record, {}))

@@ -53,20 +53,27 @@ class Comparison:
             for model in self.models
         }
 
+    @property
+    def labels(self) -> list[str]:
+        """Each model with its group and training step, as studies have them and no model's record does."""
+        return list(map(str, self.models))
+
     def artifact(self, what: str) -> Path:
         """The artifact of a comparison."""
         return self.results / path_of(f"compared_{what}", seed=self.seed)
 
     @property
     def recorded_options(self) -> dict[str, Any]:
-        """The compared models and cells, as artifacts record them."""
-        return {name: value for name, value in self.options.items() if name not in ("correlation", "outcomes")}
+        """The compared models and cells, which artifacts that a figure reads must have been made with."""
+        others = ("labels", "correlation", "outcomes")
+        return {name: value for name, value in self.options.items() if name not in others}
 
     @property
     def options(self) -> dict[str, Any]:
         """The compared models and cells and how they are shown, for the provenance."""
         options = {
             "models": [model.name for model in self.models],
+            "labels": self.labels,
             "tasks": list(self.tasks),
             "shots": list(self.shots),
             "seed": self.seed,
