@@ -19,7 +19,7 @@ from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.induction_ablation import INDUCTION_ABLATION
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.ranking import RANKING
-from lm_headroom.artifacts.store import write
+from lm_headroom.artifacts.store import place_of, write
 from tests.errors.page import Cases
 from tests.support.ablated_study import ablated
 from tests.support.small_study import made_of
@@ -183,6 +183,13 @@ def _(bench):
     return figure(bench, study, "fig05")
 
 
+@CASES.case("a curve of FFNs in the place of one of heads")
+def _(bench):
+    study = bench.study()
+    copy(study.path("pruned_eval", 0, component="ffns", task="copa", ranking="own"), study.curve("copa", 0))
+    return figure(bench, study, "fig05")
+
+
 @CASES.case("prompts of another task in the findings")
 def _(bench):
     study = bench.study()
@@ -321,6 +328,7 @@ def _(bench):
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     write(other, FFN_SELECTION, columns, made_of(study, 0, "piqa", options={"selection": "evaluation"}))
     curve = study.curve("piqa", 0, "own", "ffns")
-    copy(curve, curve.with_name("other_documents.parquet"))
-    rewrite(curve.with_name("other_documents.parquet"), PRUNED_EVAL, ranking="other_documents")
+    other = curve.with_name("other_documents.parquet")
+    copy(curve, other)
+    rewrite(other, PRUNED_EVAL, ranking=other.stem, place=place_of(other, PRUNED_EVAL.place))
     return gather(bench, study, "table", "selection_bias", out="table")

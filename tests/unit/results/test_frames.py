@@ -52,6 +52,41 @@ def test_hidden_folders_are_left_out(results):
     assert "head_importance" in load_results(results)
 
 
+def test_results_behind_links_are_there_once(results, tmp_path):
+    whole = len(load_results(results)["pruned_eval"])
+    (results / "model").rename(tmp_path / "disk")
+    (results / "model").symlink_to(tmp_path / "disk")
+    (results / "model" / "here").symlink_to(".")
+    assert len(load_results(results)["pruned_eval"]) == whole
+    shutil.rmtree(tmp_path / "disk")
+    with pytest.raises(HeadroomError, match="results/model: a link that leads nowhere"):
+        load_results(results)
+
+
+def test_a_models_folder_is_read_from_within_it(results, monkeypatch):
+    monkeypatch.chdir(results / "model")
+    assert set(load_results(".")["head_importance"]["model"]) == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("head_importance/copa/0shot-seed7.parquet", "head_importance/piqa/0shot-seed7.parquet"),
+        ("head_importance/copa/0shot-seed7.parquet", "head_importance/copa/0shot-seed8.parquet"),
+        ("pruned_eval/ffns/copa/0shot-seed7/own.parquet", "pruned_eval/heads/copa/0shot-seed7/own.parquet"),
+    ],
+)
+def test_a_file_in_the_place_of_another_is_refused(results, source, target):
+    shutil.copy(results / "model" / source, results / "model" / target)
+    with pytest.raises(HeadroomError, match=f"{target}: it was made for model/{source}"):
+        load_results(results)
+
+
+def test_results_of_a_model_under_another_name_are_taken(results):
+    (results / "model").rename(results / "renamed")
+    assert set(load_results(results)["head_importance"]["model"]) == {"renamed"}
+
+
 @pytest.mark.parametrize(
     "name, message",
     [

@@ -16,20 +16,23 @@ class Entry:
     Attributes:
         path: below the folder, with slashes.
         problem: why nobody can read it as a file; empty where it is one.
+        is_known: whether it leads to a folder that is looked into by another name.
     """
 
     path: str
     problem: str = ""
+    is_known: bool = False
 
 
 def entries(folder: Path) -> Iterator[Entry]:
     """All entries of a folder and the folders in it, but for hidden ones, whose names begin with a dot.
 
-    Links to files and folders are followed, each folder is looked into once, and nothing is opened: a pipe would wait
-    for its writer. Folders come before links to folders, so that a link to one of them, or in a circle, is known.
+    Without the folder there are none. Links to files and folders are followed, each folder is looked into once, and
+    nothing is opened: a pipe would wait for its writer. Folders come before links to folders, so that a link to one of
+    them, or in a circle, is known.
     """
     seen: dict[tuple[int, int], str] = {}
-    folders = [""]
+    folders = [""] if folder.is_dir() else []
     links: list[str] = []
     while folders or links:
         name = folders.pop() if folders else links.pop(0)
@@ -38,7 +41,8 @@ def entries(folder: Path) -> Iterator[Entry]:
             status = path.stat()
             first = seen.setdefault((status.st_dev, status.st_ino), name)
             if first != name:
-                yield Entry(name, f"it leads to {first or 'the folder that holds it'}, which is looked into there")
+                where = first or "the folder that holds it"
+                yield Entry(name, f"it leads to {where}, which is looked into there", is_known=True)
                 continue
             children = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
         except OSError as error:

@@ -314,8 +314,8 @@ def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> Artifa
             where any will do, a frozenset where one of several will.
 
     Raises:
-        ArtifactError: the file is missing, no Parquet, of another kind, or of another model, task, shots or seed; it
-            lacks a column of the contract, rows are missing, or a number is not finite.
+        ArtifactError: the file is missing, no Parquet, of another kind, made for another place, or of another model,
+            task, shots or seed; it lacks a column of the contract, rows are missing, or a number is not finite.
     """
     path = Path(path)
     with _file(path) as (file, digest):
@@ -328,6 +328,7 @@ def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> Artifa
             f"{path}: expected a {names} artifact, found {record.get('kind')!r}; make it again with lm-headroom"
         )
     _check_origin(path, record, expected)
+    _check_place(path, kind, record)
     for column in kind.columns:
         if column.name not in table.column_names:
             raise ArtifactError(
@@ -345,6 +346,13 @@ def read_artifact(path: Path, *kinds: ArtifactSchema, **expected: Any) -> Artifa
         _check_grid(path, table, numbers, record.get("model") or {})
     _check_finite(path, kind, table, "delete the file and run the workflow again")
     return ArtifactFile(path, table, record, digest)
+
+
+def _check_place(path: Path, kind: ArtifactSchema, record: Mapping[str, Any]) -> None:
+    """Refuse what lies at another place of its kind than it was made for; a model's folder may have any name."""
+    here, place = place_of(path, kind.place), record.get("place")
+    if here and place and here.partition("/")[2] != place.partition("/")[2]:
+        raise UnrecognisedError(f"{path}: it was made for {place}; delete the file and run the workflow again")
 
 
 def _check_origin(path: Path, record: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

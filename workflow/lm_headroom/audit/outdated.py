@@ -94,7 +94,7 @@ class Outdated:
 
 def _visible(results: Path) -> Iterator[Path]:
     """Files that may hold provenance, and folders of pruned checkpoints, whose manifests do."""
-    for entry in entries(results) if results.is_dir() else ():
+    for entry in entries(results):
         path = results / entry.path
         if not entry.problem and path.name == MANIFEST:
             yield path.parent

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_headroom.artifacts.catalogue import ARTIFACTS
+from lm_headroom.artifacts.entries import entries
 from lm_headroom.artifacts.model_record import NAME
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import UnrecognisedError, provenance, read
@@ -26,7 +28,7 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
 
     What a file's place says, such as model, task, shots, seed, component and ranking, becomes columns of its rows,
     before those of the artifact (docs/artifacts.md). Columns that the artifact itself has keep its values. Hidden
-    folders are left out.
+    folders are left out; links are followed.
 
     Args:
         folder: a results folder, or a model's folder in it.
@@ -37,7 +39,7 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
 
     Raises:
         HeadroomError: the folder has no artifacts, or a kind is unknown; or a Parquet file is unreadable, damaged, not
-            lm-headroom's or not where its kind belongs, which is named.
+            lm-headroom's, not where its kind belongs or made for another place, or a link leads nowhere; it is named.
 
     Example:
         >>> import lm_headroom
@@ -47,22 +49,36 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
     """
     import pandas as pd
 
-    folder = Path(folder)
+    # As it is called in full: "." has no name, and no folder above it.
+    folder = Path(os.path.abspath(folder))
     wanted = set(KINDS if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
     for kind in sorted(wanted - set(KINDS)):
         raise HeadroomError(f"there is no kind of artifact {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     root = folder.parent if (folder / NAME).is_file() else folder
     frames: dict[str, list[pd.DataFrame]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        below = path.relative_to(root)
-        if not any(part.startswith(".") for part in below.parts):
-            kind = provenance(path).get("kind", "")
-            dimensions = _dimensions(path, below.as_posix(), kind)
-            if kind in wanted:
-                frames.setdefault(kind, []).append(_frame(path, kind, dimensions))
+    for path in _parquet_files(folder):
+        kind = provenance(path).get("kind", "")
+        dimensions = _dimensions(path, path.relative_to(root).as_posix(), kind)
+        if kind in wanted:
+            frames.setdefault(kind, []).append(_frame(path, kind, dimensions))
     if not frames:
         raise HeadroomError(f"{folder}: no artifacts there; expected a results folder, or a model's folder in it")
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in frames.items()}
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """Files of a folder that may be artifacts, in order; links are followed.
+
+    Raises:
+        UnrecognisedError: something there cannot be read, such as a link to a disk that is not there.
+    """
+    files = []
+    for entry in entries(folder):
+        if entry.problem and not entry.is_known:
+            raise UnrecognisedError(f"{folder / entry.path}: {entry.problem}; mend or remove it")
+        if not entry.problem and entry.path.endswith(".parquet"):
+            files.append(folder / entry.path)
+    return sorted(files)
 
 
 def _dimensions(path: Path, below: str, kind: str) -> dict[str, str | int]:
