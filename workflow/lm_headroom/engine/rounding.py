@@ -77,8 +77,8 @@ def trace_layers(model: Any, layer_inputs: Mapping[int, Tensor] | None = None) -
 
     def enter(layer: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if layer_inputs is not None and layer:
-            given = layer_inputs[layer].to(arguments[0])
-            arguments = (torch.cat([given, arguments[0][:, given.shape[1] :]], dim=1), *arguments[1:])
+            replacement = layer_inputs[layer].to(arguments[0])
+            arguments = (torch.cat([replacement, arguments[0][:, replacement.shape[1] :]], dim=1), *arguments[1:])
         trace.inputs[layer] = arguments[0].clone()
         return arguments
 
