@@ -82,12 +82,18 @@ def test_a_file_that_is_older_than_the_results_is_another_all_the_same(example, 
     """As where scores that lay elsewhere are moved to its name, which keeps their time."""
     study = example.copy(tmp_path / "study")
     path = study.folder / "middle_first.csv"
+    judged = example.copy(tmp_path / "judged")
     time = path.stat().st_mtime_ns
     path.write_text(path.read_text().replace("0,0,1.5", "0,0,9"))
     os.utime(path, ns=(time, time))
     assert work(study.planned("curves")) == {"rank_custom": 1, "evaluate_custom": 1}
     shutil.rmtree(study.folder / ".snakemake")
     assert work(study.planned("curves")) == {"rank_custom": 1, "evaluate_custom": 1}
+    # Also after a run without Snakemake's records has found the results sound.
+    shutil.rmtree(judged.folder / ".snakemake")
+    judged.run("curves")
+    shutil.copy2(path, judged.folder / path.name)
+    assert work(judged.planned("curves")) == {"rank_custom": 1, "evaluate_custom": 1}
 
 
 def test_a_changed_function_or_source_reruns_its_own_curves(example, tmp_path):
