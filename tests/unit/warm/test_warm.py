@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,11 +265,11 @@ class TestKept:
 
     @pytest.fixture
     def score(self, record, sockets):
-        def scoring(out, warm=True, **more):
-            command = [sys.executable, "-m", "lm_headroom", "score-induction", "--model", record, "--device", "cpu",
+        def scoring(out, warm=True, model=record, folder=None, **more):
+            command = [sys.executable, "-m", "lm_headroom", "score-induction", "--model", model, "--device", "cpu",
                        "--out", out, "--sequences", "2", "--threads", "2"]  # fmt: skip
             env = {**os.environ, "TMPDIR": str(sockets), "PYTHONPATH": str(ROOT / "workflow"), WARM: str(int(warm))}
-            return subprocess.run(command, env=env | more, capture_output=True, text=True)
+            return subprocess.run(command, cwd=folder, env=env | more, capture_output=True, text=True)
 
         return scoring
 
@@ -286,6 +287,18 @@ class TestKept:
             tables.append(pq.read_table(tmp_path / str(n) / "prefix_matching.parquet").to_pydict())
         assert tables[0] == tables[1] == tables[2]
         assert len(self.kept(sockets)) == 1
+
+    def test_a_model_that_is_named_from_the_jobs_folder_is_kept(self, score, record, tmp_path):
+        """As rules name it. A model is kept by one thread, and each job asks for two: its proofs say who made them."""
+        from lm_headroom.engine.kept_proofs import proofs_file
+
+        folder = shutil.copytree(record.parent, tmp_path / "study")
+        proofs = proofs_file(folder / record.name)
+        proofs.unlink(missing_ok=True)
+        for _ in range(2):
+            done = score("out", model=record.name, folder=folder)
+            assert done.returncode == 0, done.stderr
+        assert [proof["conditions"]["threads"] for proof in json.loads(proofs.read_text())["proofs"]] == [1]
 
     def test_changed_weights_are_refused_as_by_a_job_by_itself(self, score, record, sockets, tmp_path):
         assert score(tmp_path).returncode == 0

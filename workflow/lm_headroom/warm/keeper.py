@@ -54,11 +54,12 @@ def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> NoR
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
-    os.chdir("/")
     try:
         # A job that cannot load its model says so itself.
         with contextlib.suppress(HeadroomError):
             load()
+        # Not before: the job's paths may begin in its folder, which this process then holds no longer.
+        os.chdir("/")
         request = forks.serve(listening, path)
     except BaseException:
         # Who waits sees the connection closed, and runs the job itself, with the message.
