@@ -235,6 +235,16 @@ def test_it_ends_where_its_socket_is_gone(start, sockets, tmp_path):
     wait_for(lambda: not psutil.pid_exists(parent))
 
 
+def test_environments_share_the_lock_of_a_kind(start, tmp_path):
+    """A lock is never removed: each that a study of its own had would stay."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "job.py").write_text("")
+    for number in range(2):
+        assert start("job", TMPDIR=str(tmp_path / "t"), OWN=str(number), **{WARM_SECONDS: "0"}).wait() == 0
+    [folder] = (tmp_path / "t").iterdir()
+    assert [path.name for path in folder.glob("*.lock")] == [f"{KIND}.lock"]
+
+
 @pytest.mark.parametrize("change", ["a folder of another kind", "a long path"])
 def test_without_a_socket_jobs_run_by_themselves(start, tmp_path, change):
     (tmp_path / "job.py").write_text("import os; print(os.getpid())")

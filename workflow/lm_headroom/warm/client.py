@@ -65,7 +65,7 @@ def _connect(kind: str, path: Path) -> socket.socket | None:
     connection = sockets.connect(path)
     if connection is not None:
         return connection
-    with sockets.alone(path):
+    with sockets.alone(path.parent, kind):
         # Another job may have been faster.
         connection = sockets.connect(path)
         if connection is None:

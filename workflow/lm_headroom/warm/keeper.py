@@ -30,7 +30,7 @@ def hand_over(identity: str, load: Callable[[], None]) -> None:
     if connection is None:
         return
     path = sockets.folder() / f"kept-{identity}.sock"
-    with sockets.alone(path):
+    with sockets.alone(path.parent, "kept"):
         listener = sockets.connect(path)
         if listener is not None:
             listener.close()

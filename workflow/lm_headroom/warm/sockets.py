@@ -30,9 +30,9 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock beside a socket, so that one process at a time makes it."""
-    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as file:
+def alone(folder: Path, kind: str) -> Iterator[None]:
+    """Hold the lock of a kind's sockets, so that one process at a time makes one."""
+    with open(folder / f"{kind}.lock", "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
