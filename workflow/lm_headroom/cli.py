@@ -140,4 +140,4 @@ def _prepare_to_run(settings: ModelSettings) -> None:
         from lm_headroom.engine import keeping
 
         model, dtype = settings.model, settings.dtype
-        keeper.hand_over(keeping.identity(model, dtype), lambda: keeping.keep(model, dtype, settings.device))
+        keeper.hand_over(lambda: keeping.identity(model, dtype), lambda: keeping.keep(model, dtype, settings.device))

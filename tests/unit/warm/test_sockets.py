@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from lm_headroom.warm import sockets
 from tests.support.paths import ROOT
@@ -46,3 +47,9 @@ def test_the_process_that_was_used_last_stays(tmp_path):
         except BlockingIOError:
             listener.close()
     assert asked == ["second"]
+
+
+def test_a_process_that_ends_meanwhile_is_not_asked(tmp_path, monkeypatch):
+    listed = [tmp_path / "kept-ended.sock"]
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: listed)
+    sockets.ask_to_leave(tmp_path, "kept", 0)

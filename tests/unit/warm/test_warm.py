@@ -310,6 +310,19 @@ class TestKept:
             assert done.returncode == 0, done.stderr
         assert [proof["conditions"]["threads"] for proof in json.loads(proofs.read_text())["proofs"]] == [1]
 
+    @pytest.mark.parametrize("change", ["a link to nothing in the checkpoint", "a folder in place of the lock"])
+    def test_a_job_that_cannot_be_handed_over_goes_on(self, score, record, tmp_path, change):
+        (tmp_path / "t").mkdir()
+        if change == "a folder in place of the lock":
+            (tmp_path / "t" / f"lm-headroom-{os.getuid()}" / "kept.lock").mkdir(parents=True)
+            (tmp_path / "t" / f"lm-headroom-{os.getuid()}").chmod(0o700)
+        link = record.parent / "checkpoint" / ".#config.json"
+        if change == "a link to nothing in the checkpoint":
+            link.symlink_to("nobody@nowhere")
+        done = score(tmp_path / "out", TMPDIR=str(tmp_path / "t"))
+        link.unlink(missing_ok=True)
+        assert done.returncode == 0, done.stderr
+
     def test_changed_weights_are_refused_as_by_a_job_by_itself(self, score, record, sockets, tmp_path):
         assert score(tmp_path).returncode == 0
         weights = record.parent / "checkpoint" / "model.safetensors"

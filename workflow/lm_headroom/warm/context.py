@@ -44,7 +44,8 @@ def sources(folder: Path = PACKAGE) -> list[str]:
 
 def stamps(folder: Path) -> list[tuple[str, int, int, int]]:
     """Names, sizes, times and inodes of the files in a folder, all of which a changed file cannot keep."""
-    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    # Editors leave links to nothing beside a file that is open.
+    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.exists())
     return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files]
 
 

@@ -16,37 +16,51 @@ connection: socket.socket | None = None
 """In a job of a warm process that keeps no model: the connection to who asked for the job."""
 
 
-def hand_over(identity: str, load: Callable[[], None]) -> None:
+def hand_over(identify: Callable[[], str], load: Callable[[], None]) -> None:
     """Send this job to the process that keeps its model, which this starts if there is none.
 
-    Returns where the job is to go on in this process: it was started cold, or keeps the model itself. Else this process
-    ends, and who asked for the job asks the other one.
+    Returns where the job is to go on in this process: it was started cold, keeps the model itself, or cannot have a
+    process that does. Else this process ends, and who asked for the job asks the other one.
 
     Args:
-        identity: of code, model and number format.
+        identify: names code, model and number format.
         load: loads the model, and keeps it for who asks for it in this process.
     """
     global connection
     if connection is None:
         return
-    path = sockets.folder() / f"kept-{identity}.sock"
+    try:
+        path = sockets.folder() / f"kept-{identify()}.sock"
+        listening = _fork_keeper(path)
+    except (OSError, HeadroomError):
+        # No room for a file or a process, say. What is wrong with the model, the job says itself.
+        return
+    if listening is not None:
+        caller, connection = connection, None
+        caller.close()
+        _keep(listening, path, load)
+    sockets.send(connection, elsewhere=str(path))
+    os._exit(0)
+
+
+def _fork_keeper(path: Path) -> socket.socket | None:
+    """Fork the process that keeps a model if none listens at a path: in the fork, its socket; else None."""
     with sockets.alone(path.parent, "kept"):
         listener = sockets.connect(path)
         if listener is not None:
             listener.close()
-        else:
-            sockets.ask_to_leave(path.parent, "kept", 0)
-            listening = sockets.listen(path)
+            return None
+        sockets.ask_to_leave(path.parent, "kept", 0)
+        listening = sockets.listen(path)
+        try:
             pid = os.fork()
-            # Out of this job's group before who asked goes away, with whom the group is killed.
-            with contextlib.suppress(OSError):
-                os.setpgid(pid, pid)
-            if pid == 0:
-                caller, connection = connection, None
-                caller.close()
-                _keep(listening, path, load)
-    sockets.send(connection, elsewhere=str(path))
-    os._exit(0)
+        except OSError:
+            listening.close()
+            raise
+        # Out of this job's group before who asked goes away, with whom the group is killed.
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        return None if pid else listening
 
 
 def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> NoReturn:

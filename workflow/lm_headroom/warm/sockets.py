@@ -122,7 +122,7 @@ def ask_to_leave(folder: Path, kind: str, most: int) -> None:
         kind: the kind.
         most: how many may stay.
     """
-    listening = sorted(folder.glob(f"{kind}-*.sock"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    listening = sorted(folder.glob(f"{kind}-*.sock"), key=_last_use, reverse=True)
     for path in listening[most:]:
         connection = connect(path)
         if connection is None:
@@ -131,3 +131,10 @@ def ask_to_leave(folder: Path, kind: str, most: int) -> None:
         # A process that is busy or stopped holds what it is sent, so that who reads our output would wait for it.
         with connection, open(os.devnull, "r+b") as nowhere, contextlib.suppress(OSError):
             send_request(connection, {"leave": True}, [nowhere.fileno()] * len(_STREAMS))
+
+
+def _last_use(path: Path) -> float:
+    # A process that ends meanwhile takes its socket along.
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_mtime
+    return 0.0
