@@ -235,14 +235,13 @@ def test_it_ends_where_its_socket_is_gone(start, sockets, tmp_path):
     wait_for(lambda: not psutil.pid_exists(parent))
 
 
-def test_environments_share_the_lock_of_a_kind(start, tmp_path):
+def test_environments_share_the_lock_of_a_kind(start, sockets, tmp_path):
     """A lock is never removed: each that a study of its own had would stay."""
-    (tmp_path / "t").mkdir()
     (tmp_path / "job.py").write_text("")
     for number in range(2):
-        assert start("job", TMPDIR=str(tmp_path / "t"), OWN=str(number), **{WARM_SECONDS: "0"}).wait() == 0
-    [folder] = (tmp_path / "t").iterdir()
-    assert [path.name for path in folder.glob("*.lock")] == [f"{KIND}.lock"]
+        start("job", OWN=str(number)).communicate()
+    locks = (sockets / f"lm-headroom-{os.getuid()}").glob(f"{KIND}*.lock")
+    assert [path.name for path in locks] == [f"{KIND}.lock"]
 
 
 @pytest.mark.parametrize("change", ["a folder of another kind", "a long path"])
@@ -311,17 +310,19 @@ class TestKept:
         assert [proof["conditions"]["threads"] for proof in json.loads(proofs.read_text())["proofs"]] == [1]
 
     @pytest.mark.parametrize("change", ["a link to nothing in the checkpoint", "a folder in place of the lock"])
-    def test_a_job_that_cannot_be_handed_over_goes_on(self, score, record, tmp_path, change):
-        (tmp_path / "t").mkdir()
-        if change == "a folder in place of the lock":
-            (tmp_path / "t" / f"lm-headroom-{os.getuid()}" / "kept.lock").mkdir(parents=True)
-            (tmp_path / "t" / f"lm-headroom-{os.getuid()}").chmod(0o700)
+    def test_a_job_that_cannot_be_handed_over_goes_on(self, score, record, sockets, tmp_path, change):
+        temporary = sockets / change.split()[1]
+        folder = temporary / f"lm-headroom-{os.getuid()}"
+        folder.mkdir(mode=0o700, parents=True)
         link = record.parent / "checkpoint" / ".#config.json"
-        if change == "a link to nothing in the checkpoint":
+        if change == "a folder in place of the lock":
+            (folder / "kept.lock").mkdir()
+        else:
             link.symlink_to("nobody@nowhere")
-        done = score(tmp_path / "out", TMPDIR=str(tmp_path / "t"))
+        done = score(tmp_path, TMPDIR=str(temporary))
         link.unlink(missing_ok=True)
         assert done.returncode == 0, done.stderr
+        assert list(folder.glob("model-*.sock"))
 
     def test_changed_weights_are_refused_as_by_a_job_by_itself(self, score, record, sockets, tmp_path):
         assert score(tmp_path).returncode == 0
