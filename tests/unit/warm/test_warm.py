@@ -227,6 +227,49 @@ def test_a_killed_warm_process_takes_its_jobs_along_and_they_run_by_themselves(s
     assert job.returncode == 0
 
 
+def test_a_job_that_is_asked_to_stop_with_its_warm_process_does_not_run_again(start, tmp_path):
+    """As where a system or a scheduler asks all processes of a user or a run."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    for process in (psutil.Process(pid).ppid(), pid, job.pid):
+        os.kill(process, signal.SIGTERM)
+    wait_for(lambda: job.poll() is not None or len(runs(tmp_path)) > 1)
+    (tmp_path / "go").touch()
+    assert job.communicate()[0] == "asked to stop\n"
+    assert job.returncode in (7, -signal.SIGTERM)
+    assert runs(tmp_path) == [pid]
+
+
+def test_a_command_that_was_asked_to_stop_ends_where_its_job_is_killed(start, tmp_path):
+    (tmp_path / "waiting.py").write_text(WAITING.replace("sys.exit(7)", "pathlib.Path('asked').touch()"))
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    job.send_signal(signal.SIGTERM)
+    wait_for((tmp_path / "asked").exists)
+    os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+    wait_for(lambda: job.poll() is not None or len(runs(tmp_path)) > 1)
+    (tmp_path / "go").touch()
+    job.communicate()
+    assert (job.returncode, runs(tmp_path)) == (-signal.SIGTERM, [pid])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_warm_process_that_is_asked_to_end_lets_its_job_end_first(start, sockets, tmp_path, number):
+    temporary = sockets / str(int(number))
+    temporary.mkdir()
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting", TMPDIR=str(temporary))
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    process = psutil.Process(pid).parent()
+    process.send_signal(number)
+    wait_for(lambda: not list(temporary.glob("*/*.sock")) or len(runs(tmp_path)) > 1)
+    (tmp_path / "go").touch()
+    assert job.communicate()[0] == "to the end\n"
+    assert (job.returncode, runs(tmp_path)) == (0, [pid])
+    assert psutil.wait_procs([process], timeout=600)[0]
+
+
 def test_it_ends_where_its_socket_is_gone(start, sockets, tmp_path):
     (tmp_path / "job.py").write_text("import os; print(os.getppid())")
     parent = int(start("job").communicate()[0])

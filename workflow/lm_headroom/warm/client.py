@@ -17,7 +17,8 @@ from lm_headroom.checkout import WARM
 from lm_headroom.errors import HeadroomError
 from lm_headroom.warm import context, sockets
 
-_PASSED_ON = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+_ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (*_ASK_TO_END, signal.SIGUSR1, signal.SIGUSR2)
 _MOST = 3
 """Warm processes of a kind that stay when another is started, for environments that differ."""
 _REAPED = 30.0
@@ -37,7 +38,7 @@ def run(kind: str | None, module: str, arguments: Sequence[str]) -> int | None:
 
     Returns:
         The exit status; None if the caller has to run the module itself: warm processes are off or cannot be had, or
-        the one that had the job was killed, and the job with it.
+        the one that had the job was killed, and the job with it. Where this process was asked to end, too, it ends.
     """
     if kind is None or os.environ.get(WARM) != "1" or sys.platform != "linux":
         return None
@@ -97,10 +98,14 @@ class _Job:
     def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
         self.elsewhere: Path | None = None
         self._connection, self._pid = connection, 0
+        self._asked_to_end: int | None = None
         sockets.send_request(connection, request)
 
     def wait(self) -> int | None:
-        """The status with which the job ended, as ``os.waitpid`` gives it; None if it did not run to its end here."""
+        """The status with which the job ended, as ``os.waitpid`` gives it; None if it did not run to its end here.
+
+        If it did not and this process was asked to end meanwhile, the status is that of a job which this has ended.
+        """
         former = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON if self._listens(number)}
         try:
             with self._connection:
@@ -123,7 +128,7 @@ class _Job:
                 piece = b""
             if not piece:
                 self._wait_for_the_end()
-                return None
+                return self._asked_to_end
             received += piece
             lines, _, received = received.rpartition(b"\n")
             for message in sockets.messages(lines):
@@ -131,7 +136,7 @@ class _Job:
                     self._pid = message["pid"]
                 elif "elsewhere" in message:
                     self.elsewhere = Path(message["elsewhere"])
-                    return None
+                    return self._asked_to_end
                 else:
                     return int(message["status"])
 
@@ -139,6 +144,8 @@ class _Job:
         if not self._pid:
             # The job has not begun: it will not, once this connection is closed.
             sys.exit(128 + number)
+        if number in _ASK_TO_END:
+            self._asked_to_end = number
         sockets.send(self._connection, signal=number)
 
     def _wait_for_the_end(self) -> None:

@@ -29,6 +29,7 @@ _IDLE = 60.0
 _LONGEST = 86400.0
 """A day: the system's clock holds no endless wait."""
 _PR_SET_PDEATHSIG = 1
+_ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def serve(listening: socket.socket, path: Path) -> Request | None:
         path: its place, which is removed in the end.
 
     Returns:
-        In a forked process, its request; in this one None, after it was idle or its socket removed.
+        In a forked process, its request; in this one None, after it was idle, asked to end or its socket removed.
     """
     return _Server(listening, path).serve()
 
@@ -72,9 +73,12 @@ class _Server:
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
+        self._is_asked_to_end = False
+        self._former: dict[int, Any] = {}
 
     def serve(self) -> Request | None:
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        heard = [number for number in _ASK_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
+        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGCHLD, *heard)}
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -92,9 +96,22 @@ class _Server:
                 else:
                     self._hear(key.data, key.fileobj)
             self._reap()
+            if self._is_asked_to_end:
+                self._take_no_more()
+        self._take_no_more()
+        return None
+
+    def _note(self, number: int, frame: object) -> None:
+        # Jobs are asked themselves, by whoever asks all processes of a run or a user, and may have work to keep.
+        self._is_asked_to_end |= number != signal.SIGCHLD
+
+    def _take_no_more(self) -> None:
+        if self._listening.fileno() < 0:
+            return
         if self._is_here():
             self._path.unlink(missing_ok=True)
-        return None
+        self._selector.unregister(self._listening)
+        self._listening.close()
 
     def _is_here(self) -> bool:
         return self._path.exists() and self._path.stat().st_ino == self._inode
@@ -136,8 +153,8 @@ class _Server:
 
     def _leave_to_the_parent(self) -> None:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
         self._selector.close()
         for end in (self._listening, self._woken, self._waker, *self._jobs.values()):
             end.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,8 @@ def _keep(listening: socket.socket, path: Path, load: Callable[[], None]) -> NoR
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
+    # The job's way to end, which keeps its units.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         # A job that cannot load its model says so itself.
         with contextlib.suppress(HeadroomError):
