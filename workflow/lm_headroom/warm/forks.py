@@ -129,14 +129,17 @@ class _Server:
         if "leave" in body or _is_closed(connection):
             if "leave" in body and not self._running:
                 self._path.unlink(missing_ok=True)
-            connection.close()
-            for stream in streams:
-                os.close(stream)
+            _refuse(connection, streams)
             return None
         parent = os.getpid()
         # Objects of this process are no garbage of its forks, which would copy all memory to look for some.
         gc.freeze()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No room for a process now. Who asked runs the job itself; to end would kill the jobs that are there.
+            _refuse(connection, streams)
+            return None
         if pid == 0:
             self._leave_to_the_parent()
             _die_with(parent)
@@ -186,6 +189,12 @@ class _Server:
         connection = self._jobs.pop(pid)
         self._selector.unregister(connection)
         connection.close()
+
+
+def _refuse(connection: socket.socket, streams: list[int]) -> None:
+    connection.close()
+    for stream in streams:
+        os.close(stream)
 
 
 def _is_closed(connection: socket.socket) -> bool:
