@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,26 @@ def stamps(folder: Path) -> list[tuple[str, int, int, int]]:
     # Editors leave links to nothing beside a file that is open.
     files = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.exists())
     return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files]
+
+
+def imported() -> list[str]:
+    """Files of the modules that this process has imported, but for this package's, whose content is in names."""
+    ours = ("__main__", PACKAGE.name)
+    others = [module for name, module in [*sys.modules.items()] if name.partition(".")[0] not in ours]
+    return [file for module in others if isinstance(file := getattr(module, "__file__", None), str)]
+
+
+def states(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
+    """Sizes, times and inodes of files, of those that are there."""
+    return [_state(file) for file in files]
+
+
+def _state(file: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _interpreter() -> list[Any]:

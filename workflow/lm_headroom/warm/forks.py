@@ -75,6 +75,8 @@ class _Server:
             end.setblocking(False)
         self._is_asked_to_end = False
         self._former: dict[int, Any] = {}
+        self._imported = context.imported()
+        self._states = context.states(self._imported)
 
     def serve(self) -> Request | None:
         heard = [number for number in _ASK_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
@@ -129,6 +131,11 @@ class _Server:
         if "leave" in body or _is_closed(connection):
             if "leave" in body and not self._running:
                 self._path.unlink(missing_ok=True)
+            _refuse(connection, streams)
+            return None
+        # A name has the times of folders, which an edited file within a package leaves alone. 4 to 12 ms.
+        if context.states(self._imported) != self._states:
+            self._take_no_more()
             _refuse(connection, streams)
             return None
         parent = os.getpid()
