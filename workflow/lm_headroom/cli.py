@@ -129,14 +129,14 @@ def _check_record(settings: ModelSettings) -> None:
 
 def _prepare_to_run(settings: ModelSettings) -> None:
     """Settle what torch and transformers read when they are imported: no hub, and which GPUs there are."""
-    from lm_headroom.engine.gpus import claim, visible_gpus
+    from lm_headroom.engine.gpus import claim, runs_on_cpu
 
     # Models and prompts are there; a library that looks for news of them would hang on a node without a network.
     os.environ.update(OFFLINE)
     if settings.device != "cpu":
         claim(settings.gpus)
     # A fork of a process that uses a GPU cannot use it.
-    if keeper.connection is not None and (settings.device == "cpu" or not visible_gpus(os.environ)):
+    if keeper.connection is not None and runs_on_cpu(settings.device):
         from lm_headroom.engine import keeping
 
         model, dtype = settings.model, settings.dtype

@@ -102,6 +102,21 @@ def visible_gpus(environ: Mapping[str, str]) -> list[Device]:
     return devices
 
 
+def runs_on_cpu(device: str) -> bool:
+    """Whether a job on a device of the settings will use no GPU, of those that the driver lists or torch finds.
+
+    Torch finds some that nvidia-smi does not list, as those of AMD.
+    """
+    if device == "cpu":
+        return True
+    if visible_gpus(os.environ):
+        return False
+    # Only in a process that has imported it, or is about to.
+    import torch
+
+    return not torch.cuda.is_available()
+
+
 def _list_gpus() -> list[list[str]]:
     """List the UUIDs of the host's GPUs, each followed by those of its MIG instances; empty without a driver."""
     try:
