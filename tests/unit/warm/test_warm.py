@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from lm_headroom.checkout import WARM, WARM_SECONDS
+from lm_headroom.warm import client
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -298,6 +299,26 @@ def test_without_a_socket_jobs_run_by_themselves(start, tmp_path, change):
         (temporary / f"lm-headroom-{os.getuid()}").write_text("")
     job = start("job", TMPDIR=str(temporary))
     assert job.communicate()[0] == f"{job.pid}\n"
+
+
+def in_a_folder_that_is_gone():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+
+
+def test_a_job_in_a_folder_that_is_gone_runs_by_itself(start):
+    job = start("this", prepare=in_a_folder_that_is_gone)
+    output, errors = job.communicate()
+    assert output.startswith("The Zen of Python"), errors
+    assert job.returncode == 0
+
+
+def test_a_job_in_a_folder_that_no_other_process_can_enter_runs_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setenv(WARM, "1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path.cwd())
+    assert client.run(KIND, "this", []) is None
+    assert not list(tmp_path.iterdir())
 
 
 class TestKept:

@@ -42,14 +42,17 @@ def run(kind: str | None, module: str, arguments: Sequence[str]) -> int | None:
     """
     if kind is None or os.environ.get(WARM) != "1" or sys.platform != "linux":
         return None
-    request = {
-        "module": module,
-        "arguments": list(arguments),
-        "folder": os.getcwd(),
-        "environment": dict(os.environ),
-        "path": sys.path,
-    }
     try:
+        request = {
+            "module": module,
+            "arguments": list(arguments),
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+            "path": sys.path,
+        }
+        if not os.access(os.getcwd(), os.X_OK):
+            # This process is in a folder that another cannot enter, as below one of another user.
+            return None
         connection = _connect(kind, sockets.folder() / f"{kind}-{context.key(kind)}.sock")
         while connection is not None:
             job = _Job(connection, request)
