@@ -205,6 +205,19 @@ def test_signals_reach_the_job(start, tmp_path, number):
     wait_for(lambda: not psutil.pid_exists(pid))
 
 
+def test_a_terminals_stop_stops_the_job_until_it_goes_on(start, tmp_path):
+    """The job would keep its cores: it is in no group of the terminal."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    job = start("waiting")
+    (pid,) = wait_for(lambda: runs(tmp_path))
+    both = [psutil.Process(pid), psutil.Process(job.pid)]
+    job.send_signal(signal.SIGTSTP)
+    wait_for(lambda: all(process.status() == psutil.STATUS_STOPPED for process in both))
+    job.send_signal(signal.SIGCONT)
+    (tmp_path / "go").touch()
+    assert job.communicate()[0] == "to the end\n"
+
+
 def test_a_killed_job_ends_as_a_killed_process_does(start, tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     job = start("waiting")

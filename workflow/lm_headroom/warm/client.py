@@ -109,7 +109,10 @@ class _Job:
 
         If it did not and this process was asked to end meanwhile, the status is that of a job which this has ended.
         """
-        former = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON if self._listens(number)}
+        handlers = {**dict.fromkeys(_PASSED_ON, self._pass_on), signal.SIGTSTP: self._pause}
+        former = {
+            number: signal.signal(number, handler) for number, handler in handlers.items() if self._listens(number)
+        }
         try:
             with self._connection:
                 return self._follow()
@@ -150,6 +153,12 @@ class _Job:
         if number in _ASK_TO_END:
             self._asked_to_end = number
         sockets.send(self._connection, signal=number)
+
+    def _pause(self, number: int, frame: object) -> None:
+        """Stop the job and this process, and go on with both when this is continued, as a terminal's Ctrl-Z asks."""
+        sockets.send(self._connection, signal=signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        sockets.send(self._connection, signal=signal.SIGCONT)
 
     def _wait_for_the_end(self) -> None:
         """Wait until the job is dead, which is killed with its warm process: it must not write beside its successor."""
