@@ -74,9 +74,14 @@ class Study:
         assert files
         return {file.path: [file.state, *file.reasons] for file in files if file.state != "sound"}
 
-    def copy(self, folder: Path) -> Study:
-        """The study as it stands, times kept."""
-        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
+    def copy(self, folder: Path, records_last: bool = True) -> Study:
+        """The study as it stands, times kept; a file that arrives after Snakemake's record of it is judged anew."""
+        folder.mkdir(parents=True)
+        for path in sorted(self.folder.iterdir(), key=lambda path: (path.name == ".snakemake") is records_last):
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name, copy_function=shutil.copy2, symlinks=True)
+            else:
+                shutil.copy2(path, folder)
         return Study(folder)
 
     def result(self, path: str) -> Path:

@@ -30,7 +30,7 @@ def test_a_finished_study_is_sound(finished):
 
 def test_moved_results_stay_valid_and_a_task_added_there_runs(study, tmp_path):
     """Times kept, the old folder gone: first with Snakemake's records, then without."""
-    moved = study.copy(tmp_path / "other disk" / "study")
+    moved = study.copy(tmp_path / "other disk" / "study", records_last=False)
     shutil.rmtree(study.folder)
     assert moved.planned() == {}
     shutil.rmtree(moved.folder / ".snakemake")
