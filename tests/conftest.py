@@ -47,6 +47,12 @@ SLOW_FILES = (
     *("unit/report/test_headroom.py", "unit/report/test_reference.py", "unit/report/test_selection_bias.py"),
 )
 SLOW_FIXTURES = {"smollm2", "smollm2_record", "packages", "records", "finished", "cluster_study", "browser"}
+LONGEST = (
+    *("slurm/test_slurm.py", "workflow/test_dag.py", "workflow/test_installed.py", "unit/warm/test_warm.py"),
+    *("unit/models/test_hub.py", "workflow/test_clusters_and_exports.py", "unit/publishing/test_push.py"),
+    *("parity/test_lm_eval.py", "unit/test_benchmarks.py"),
+)
+"""They start first, so that no worker begins one of them when the others have nothing left."""
 QUICK = {
     "unit/engine/test_packing.py": "",
     "unit/engine/test_interventions.py": "",
@@ -59,10 +65,16 @@ QUICK = {
 """Of what is slow by its folder these stay quick: parts of tests' names by their files, all where it is empty."""
 
 
+def _place(item: pytest.Item) -> str:
+    """The item's file below tests/; nothing for a test from elsewhere."""
+    return item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `make check` leaves out, by folder, file and fixture."""
+    """Mark as slow what `make check` leaves out, by folder, file and fixture; put the longest files first."""
+    items.sort(key=lambda item: LONGEST.index(_place(item)) if _place(item) in LONGEST else len(LONGEST))
     for item in items:
-        place = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+        place = _place(item)
         slow = place in SLOW_FILES or place.startswith(tuple(f"{folder}/" for folder in SLOW_FOLDERS))
         if place in QUICK and QUICK[place] in item.name:
             slow = False

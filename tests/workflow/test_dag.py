@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lm_headroom.study.compared import COMPARISONS
-from tests.support.paths import ROOT, SNAKEMAKE
+from tests.support.paths import ROOT, SNAKEMAKE, environment_of_runs
 from tests.support.workflow_studies import drawn, edit, new_study, work
 
 # The figures of the tiny study, by the rule that draws them.
@@ -88,14 +88,15 @@ def test_the_papers_study_is_at_most_305_jobs_and_planned_at_once_for_four_model
 
 @pytest.mark.parametrize("name", ["pythia-training", "opt-sizes", "base-vs-instruct"])
 def test_studies_of_several_models_plan_their_comparison(name, tmp_path, finished):
-    """As shipped, but from a local checkpoint: no hub can be reached here."""
+    """As shipped, but of fewer tasks, and from a local checkpoint: no hub can be reached here."""
     study = yaml.safe_load((ROOT / "workflow" / "studies" / f"{name}.yaml").read_text())
     for model in study["models"].values():
         model["source"] = str(finished.folder / "tiny-opt")
+    study |= {name: study[name][:2] for name in ("tasks", "shots") if name in study}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     command = [*SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
                "--configfile", tmp_path / "study.yaml", "--dry-run", "--quiet", "rules"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment_of_runs())
     assert done.returncode == 0, done.stdout + done.stderr
     plan = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, re.M))
     assert plan["resolve_model"] == plan["score_induction"] == str(len(study["models"]))
@@ -125,26 +126,18 @@ def test_a_second_model_runs_its_jobs_and_the_comparison(study):
     }  # fmt: skip
 
 
-def test_touching_and_commenting_is_no_reason(study):
+def test_what_changes_no_result_is_no_reason(study):
+    """Comments, a docstring, the command line, options of speed, and files that are touched: all at once."""
     edit(study, "scoring/gradient.py", "\n# A comment.\n")
     edit(study, "steps/evaluate_pruned.py", "\n# A comment.\n")
-    later = time.time() + 100
-    for path in (study.folder / "workflow").rglob("*"):
-        os.utime(path, (later, later))
-    assert study.planned() == {}
-
-
-def test_a_changed_docstring_is_no_reason(study):
+    edit(study, "cli.py")
     path = study.folder / "workflow" / "lm_headroom" / "scoring" / "pruned_evaluation.py"
     text = path.read_text()
     path.write_text(text.replace('"""', '"""Another sentence. ', 1))
     assert path.read_text() != text
-    assert study.planned() == {}
-
-
-def test_touched_inputs_of_equal_content_are_no_reason(study):
+    study.configure(token_budget=64, device="cpu", threads=1, gpus=2, hardware="h200-141gb", max_hours=1.5)
     later = time.time() + 100
-    for path in (study.folder / "results").rglob("*.parquet"):
+    for path in (*(study.folder / "workflow").rglob("*"), *(study.folder / "results").rglob("*.parquet")):
         os.utime(path, (later, later))
     assert study.planned() == {}
 
@@ -308,54 +301,46 @@ def test_editing_the_importance_module_renders_no_prompt(study):
     assert not {"render_prompts", "score_ffns", "score_induction", "draw_fig10", "draw_fig04"} & set(plan)
 
 
-def test_editing_a_figure_draws_that_figure(study):
+def test_editing_or_deleting_a_figure_draws_that_figure(study):
     edit(study, "report/figures/fig08.py")
-    assert study.planned() == {"draw_fig08": 1, "write_index": 1}
+    study.result("tiny/figures/fig10_induction.png").unlink()
+    assert study.planned() == {"draw_fig08": 1, "draw_fig10": 1, "write_index": 1}
 
 
-def test_editing_the_command_line_is_no_reason(study):
-    edit(study, "cli.py")
-    assert study.planned() == {}
+JUDGED_PAGES = {"write_headroom", "write_outcomes", "write_findings", "write_reference", "write_explorer"}
+TRANSFER_FIGURES = {"draw_fig09", "draw_fig16", "write_findings", "write_losses"}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected", "figures"),
     [
         (
-            {"correlation": "argsort"},
+            {"correlation": "argsort", "margin": 5},
             {"evaluate_transfer": 2},
-            {"draw_fig08", "draw_fig09", "draw_fig16", "write_findings", "write_losses"},
+            {"draw_fig08", *TRANSFER_FIGURES, *JUDGED_PAGES, *COMPARED},
         ),
         (
-            {"margin": 5},
-            {},
-            {"write_headroom", "write_outcomes", "write_findings", "write_reference", "write_explorer", *COMPARED},
+            {"induction": {"sequences": 3}, "joint": {"heads": [0, 50], "ffns": [0, 34], "ranking": "task"}},
+            {"score_induction": 1, "retain_capacity": 2, "evaluate_joint": 4},
+            INDUCTION_FIGURES | CURVE_FIGURES,
         ),
         (
-            {"induction": {"sequences": 3}},
-            {"score_induction": 1, "retain_capacity": 2},
-            INDUCTION_FIGURES,
-        ),
-        ({"copying": {"output_bias": True}}, {"score_induction": 1, "retain_capacity": 2}, INDUCTION_FIGURES),
-        (
-            {"joint": {"heads": [0, 50], "ffns": [0, 34], "ranking": "task"}},
-            {"evaluate_joint": 4},
-            CURVE_FIGURES,
-        ),
-        (
-            {"transfer": {"tasks": ["winogrande"], "levels": [50, 75]}},
-            {"evaluate_transfer": 2},
-            {"draw_fig09", "draw_fig16", "write_findings", "write_losses"},
+            {"copying": {"output_bias": True}, "transfer": {"tasks": ["winogrande"], "levels": [50, 75]}},
+            {"score_induction": 1, "retain_capacity": 2, "evaluate_transfer": 2},
+            INDUCTION_FIGURES | TRANSFER_FIGURES,
         ),
     ],
     # Sets print in another order in each worker.
-    ids=["correlation", "margin", "induction", "copying", "joint", "transfer"],
+    ids=["correlation and margin", "induction and joint", "copying and transfer"],
 )
-def test_method_options_reach_the_steps_that_use_them(study, changes, expected, figures):
-    study.configure(**changes)
-    plan = study.planned()
-    assert work(plan) == expected
-    assert drawn(plan, all_outcomes="margin" not in changes) <= figures
+def test_method_options_reach_the_steps_that_use_them(finished, tmp_path, changes, expected, figures):
+    """Two options each, which no step shares; by Snakemake's records, and by the results' own provenance."""
+    for records_last in (True, False):
+        study = finished.copy(tmp_path / f"{records_last}", records_last)
+        study.configure(**changes)
+        plan = study.planned()
+        assert work(plan) == expected
+        assert drawn(plan, all_outcomes="margin" not in changes) <= figures
 
 
 def test_the_oracle_of_heads_is_a_job_per_task_and_shot(study):
@@ -376,9 +361,8 @@ def test_a_control_by_the_oracle_removes_each_head_and_reads_it(study):
     assert "--oracle=results/tiny/head_oracle/winogrande/0shot-seed1234.parquet" in printed
 
 
-@pytest.mark.parametrize("changes", [{"reduction": "example"}, {"criterion": "second_order"}], ids=str)
-def test_importance_options_score_the_heads_anew(study, changes):
-    study.configure(importance=changes)
+def test_importance_options_score_the_heads_anew(study):
+    study.configure(importance={"criterion": "second_order"})
     plan = study.planned()
     assert plan["score_heads"] == 6
     assert not {"render_prompts", "score_ffns"} & set(plan)
@@ -390,31 +374,31 @@ def test_ffn_selection_scores_the_ffns_anew(study):
     assert plan == FFNS
 
 
-def test_speed_options_are_no_reason(study):
-    study.configure(token_budget=64, device="cpu", threads=1)
-    assert study.planned() == {}
-
-
 @pytest.mark.parametrize(
-    ("deleted", "expected"),
+    "deleted",
     [
-        ("figures/fig10_induction.png", {"draw_fig10": 1, "write_index": 1}),
-        ("correlation/cross_task/0shot-seed1234.parquet", {"correlate_tasks": 1, "evaluate_transfer": 1}),
-        ("induction/copying.parquet", {"score_induction": 1, "retain_capacity": 2}),
-        ("pruned_eval/heads/winogrande/1shot-seed1234/random_1.parquet", {"evaluate_own": 1}),
-        ("pruned_eval/heads/winogrande/1shot-seed1234/lowest_srcc.parquet", {"evaluate_transfer": 1}),
-        ("pruned_eval/joint/winogrande/1shot-seed1234.parquet", {"evaluate_joint": 1}),
-        ("capacity/1shot-seed1234.parquet", {"retain_capacity": 1}),
-        (
-            "ffn_importance/arc_easy/0shot-seed1234.parquet",
-            {"score_ffns": 1, "aggregate_ffns": 1, "evaluate_joint": 2, "correlate_oracle": 1},
-        ),
+        {
+            "correlation/cross_task/0shot-seed1234.parquet": {"correlate_tasks": 1, "evaluate_transfer": 1},
+            "induction/copying.parquet": {"score_induction": 1, "retain_capacity": 2},
+            "pruned_eval/heads/winogrande/1shot-seed1234/random_1.parquet": {"evaluate_own": 1},
+            "ffn_importance/arc_easy/0shot-seed1234.parquet": {
+                "score_ffns": 1, "aggregate_ffns": 1, "evaluate_joint": 2, "correlate_oracle": 1,
+            },
+        },
+        {
+            "pruned_eval/heads/winogrande/1shot-seed1234/lowest_srcc.parquet": {"evaluate_transfer": 1},
+            "pruned_eval/joint/winogrande/1shot-seed1234.parquet": {"evaluate_joint": 1},
+            "capacity/1shot-seed1234.parquet": {"retain_capacity": 1},
+        },
     ],
-)
-def test_a_deleted_artifact_comes_back_with_what_depends_on_it(study, deleted, expected):
-    study.result(f"tiny/{deleted}").unlink()
-    plan = study.planned()
-    assert (plan if deleted.startswith("figures") else work(plan)) == expected
+    ids=["scores", "curves"],
+)  # fmt: skip
+def test_deleted_artifacts_come_back_with_what_depends_on_them(study, deleted):
+    """No rule is expected of two of them, so that each rule's count tells of one."""
+    assert sum(map(len, deleted.values())) == len(set().union(*deleted.values()))
+    for path in deleted:
+        study.result(f"tiny/{path}").unlink()
+    assert work(study.planned()) == {rule: count for jobs in deleted.values() for rule, count in jobs.items()}
 
 
 def test_limits_that_change_places_are_a_change(study):
@@ -471,178 +455,3 @@ def test_a_task_yaml_counts_by_its_content(study):
     assert "render_prompts" not in study.planned("prompts")
     path.write_text(text.replace("Q:", "Question:"))
     assert study.planned("prompts") == {"render_prompts": 2}
-
-
-def test_speed_options_of_clusters_are_no_reason(study):
-    study.configure(gpus=2, hardware="h200-141gb", max_hours=1.5)
-    assert study.planned() == {}
-
-
-def test_a_job_takes_the_gpus_of_the_study_whatever_the_limit_of_all(study):
-    """The default profile lets one GPU be used at a time; a job of two then runs alone, with two."""
-    study.configure(device="auto", gpus=2)
-    done = study.snakemake("--dry-run", "--forceall", "--printshellcmds")
-    assert done.returncode == 0, done.stdout
-    commands = re.findall(r"python -m lm_headroom .*--device .*", done.stdout)
-    assert len(commands) > 20
-    assert all("--device auto --gpus 2 --threads 1" in command for command in commands)
-
-
-@pytest.mark.parametrize("profile", ["slurm", "generic"])
-def test_profiles_of_clusters_plan_a_study_of_which_nothing_is_made(profile, study):
-    """Memory and time are not known before models and prompts are there."""
-    plans = []
-    for _ in range(2):
-        done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", f"profiles/{profile}")
-        assert done.returncode == 0, done.stdout
-        plans.append(re.search(r"Job stats:\n(.*?)\n\n", done.stdout, re.DOTALL)[1])
-        shutil.rmtree(study.folder / "results", ignore_errors=True)
-    assert plans[0] == plans[1]
-    assert "score_heads" in plans[0]
-
-
-def test_each_rule_runs_beside_snakemake_or_asks_for_memory_and_time():
-    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
-    rules = dict(re.findall(r"^(?:use rule \w+ as|rule) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)", text, re.M | re.S))
-    local = {name for name, body in rules.items() if "localrule: True" in body}
-    running = {name for name, body in rules.items() if f'model_job("{name}")' in body}
-    # One inherits what it asks for.
-    small = {name for name, body in rules.items() if "mem_mb=get_cpu_memory" in body} | {"aggregate_ffns"}
-    assert sorted([*local, *running, *small]) == sorted(rules)
-    # Rules that loops make.
-    looped = [body for body in re.findall(r"^    rule:\n(.*?)(?=^ {0,3}\S|\Z)", text, re.M | re.S) if "shell:" in body]
-    assert len(looped) == 2
-    assert all(("localrule: True" in body) != ("mem_mb=get_cpu_memory" in body) for body in looped)
-    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["__variables__"]
-    listed = [*profile["single_rules"], *(rule for rules in profile["groups_of_rules"].values() for rule in rules)]
-    assert sorted(listed) == sorted(running)
-
-
-@pytest.mark.parametrize(("chains", "groups"), [(100, 6), (1, 18), (0, 0)])
-def test_jobs_of_a_model_and_task_are_submitted_together(chains, groups, study):
-    """Three tasks have two submissions each, or one for each chain of jobs."""
-    profile = study.folder / "profiles" / "slurm" / "config.yaml"
-    text = profile.read_text()
-    assert "chains_per_submission: 100\n" in text
-    profile.write_text(text.replace("chains_per_submission: 100\n", f"chains_per_submission: {chains}\n"))
-    done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
-    assert done.returncode == 0, done.stdout
-    submitted = re.findall(r"Group job (score|evaluate)_tiny_(\w+) ", done.stdout)
-    assert len(submitted) == groups
-    if chains == 100:
-        assert len(set(submitted)) == groups, "one of each kind for a task"
-
-
-def test_a_model_of_unknown_size_keeps_no_run_from_starting(study):
-    import json
-
-    path = study.result("tiny/.model.json")
-    place = json.loads(path.read_text())
-    del place["sizes"]
-    path.write_text(json.dumps(place))
-    done = study.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("results/tiny/model.json: the size of this model is not recorded here") == 1
-
-
-def test_unknown_hardware_is_named_before_anything_runs(study):
-    study.configure(hardware="h200")
-    done = study.snakemake("--dry-run", "--cores", "2")
-    assert done.returncode == 1
-    assert "hardware 'h200' is unknown (did you mean 'h200-141gb'?)" in done.stdout
-
-
-def test_a_workflow_profile_that_is_not_there_is_named_before_anything_runs(finished):
-    done = finished.snakemake("--dry-run", "--workflow-profile", "profiles/slrum")
-    assert done.returncode == 1
-    assert "there is no workflow profile profiles/slrum: expected one of " in done.stdout
-
-
-EXPORT = "results/tiny/pruned/{}/1shot-seed1234"
-"""A pruned checkpoint's folder, which is made when it is asked for."""
-
-
-def test_a_pruned_checkpoint_is_one_job(finished):
-    levels = (
-        "aggregate/heads50-ffns34", "winogrande/heads0-ffns100", "lambada_openai/heads90-ffns0",
-        "aggregate/heads50-ffns0-even", "winogrande/heads50-ffns34-even",
-    )  # fmt: skip
-    assert finished.planned(*map(EXPORT.format, levels)) == {"export_pruned": len(levels)}
-
-
-@pytest.mark.parametrize(
-    "levels",
-    [
-        "aggregate/heads101-ffns0", "aggregate/heads050-ffns0", "piqa/heads50-ffns0", "aggregate/heads50",
-        "aggregate/heads50-ffns0-odd", "aggregate/heads50-even", "winogrande/heads50-ffns0-experts0",
-        "winogrande/heads50-ffns0-experts25", "aggregate/heads50-ffns0-even-experts25",
-    ],
-)  # fmt: skip
-def test_a_pruned_checkpoint_that_cannot_be_is_no_target(finished, levels):
-    """Above 100%, the same by another name, of no task or no experts of the study, or half a name."""
-    done = finished.snakemake("--dry-run", "--cores", "1", EXPORT.format(levels))
-    assert done.returncode == 1
-    assert "MissingRuleException" in done.stdout or "MissingInputException" in done.stdout
-
-
-def test_a_pruned_checkpoint_needs_the_rankings_that_prune_it_and_no_other(study):
-    for component in ("heads", "ffns"):
-        shutil.rmtree(study.result(f"tiny/ranking/{component}"))
-    assert study.planned(EXPORT.format("winogrande/heads50-ffns0")) == {"score_heads": 1, "export_pruned": 1}
-    assert study.planned(EXPORT.format("winogrande/heads0-ffns50")) == {"score_ffns": 1, "export_pruned": 1}
-
-
-def test_an_even_checkpoint_is_another_target_and_prunes_as_many_in_each_layer(study):
-    target = EXPORT.format("aggregate/heads60-ffns0-even")
-    study.run(target)
-    manifest = json.loads((study.folder / target / "lm_headroom.json").read_text())
-    # Of three layers of four heads, whole rounds: 60% are 7, of which 6 are pruned.
-    assert (manifest["even"], manifest["pruned"]["heads"]["count"]) == (True, 6)
-    left = json.loads((study.folder / target / "config.json").read_text())["heads_left"]
-    assert [len(heads) for heads in left] == [2, 2, 2]
-    assert study.planned(target) == {}
-    assert study.planned(EXPORT.format("aggregate/heads60-ffns0")) == {"export_pruned": 1}
-
-
-def test_a_pruned_checkpoint_is_made_once_and_again_when_it_would_be_another(study):
-    target = EXPORT.format("aggregate/heads50-ffns34")
-    study.run(target)
-    assert study.planned(target) == {}
-    assert study.planned() == {}
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_headroom", "verify", study.result("")], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(study.folder / "workflow")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert (study.folder / target / "README.md").read_text().count("steps.score_heads `") == 2, "a task each"
-    edit(study, "scoring/copying.py")
-    assert study.planned(target) == {}
-    records, kept = study.folder / ".snakemake", study.folder / "kept"
-    records.rename(kept)
-    assert study.planned(target) == {}
-    edit(study, "pruned/model.py")
-    assert study.planned(target) == {"export_pruned": 1}, "the manifest says so where Snakemake's records are lost"
-    shutil.rmtree(records)
-    kept.rename(records)
-    assert study.planned(target) == {"export_pruned": 1}
-    # A failed job leaves no half of a checkpoint, and Snakemake no whole one.
-    (study.folder / "tiny-opt" / "model.safetensors").write_bytes(b"damaged")
-    assert study.snakemake("--cores", "1", target).returncode == 1
-    assert not (study.folder / target).exists()
-
-
-def test_a_second_seed_makes_a_copy_of_the_matrix_and_what_seeds_change(study):
-    study.configure(seeds=[1234, 7])
-    plan = study.planned()
-    assert {name: plan[name] for name in ("average_seeds", "write_seeds", "write_findings")} == {
-        "average_seeds": 1, "write_seeds": 1, "write_findings": 1,
-    }  # fmt: skip
-    assert work(plan) == {
-        "render_prompts": 6, "score_heads": 6, "score_ffns": 4, "aggregate_heads": 2, "aggregate_ffns": 2,
-        "evaluate_own": 6, "evaluate_joint": 4, "evaluate_aggregate": 2, "evaluate_transfer": 2, "correlate_tasks": 2,
-        "correlate_shots": 1, "retain_capacity": 2, "average_seeds": 1,
-        "correlate_oracle": 1,
-    }  # fmt: skip
-    assert study.result("matrix/seeds.txt").read_text() == "1234\n", "a dry run writes nothing"
-    study.run("results/tiny/model.json")
-    assert study.result("matrix/seeds.txt").read_text() == "1234\n7\n"

@@ -65,6 +65,20 @@ def test_a_new_row_changes_no_digest(tmp_path):
     assert code_digest("artifacts.store", root=tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("pruned", "is_one"),
+    [
+        *[(f"heads{h}-ffns{f}", True) for h, f in ((0, 100), (90, 0), (5, 34))],
+        *[(f"heads50-ffns0{more}", True) for more in ("-even", "-experts25", "-experts100-even")],
+        *[(name, False) for name in ("heads101-ffns0", "heads050-ffns0", "heads50", "heads50-even")],
+        *[(f"heads50-ffns0{more}", False) for more in ("-odd", "-experts0", "-even-experts25")],
+    ],
+)
+def test_a_pruned_checkpoint_has_one_name(pruned, is_one):
+    """No percent above 100, no zero before it, nothing left out and no other order."""
+    assert (re.fullmatch(catalogue.PRUNED_PARTS, pruned) is not None) == is_one
+
+
 class TestPaths:
     def test_of_a_study(self):
         prompts = ARTIFACTS["prompts"].paths(study(unseen=["c"]))
