@@ -1,4 +1,4 @@
-"""Intervals and tests of accuracies where the truth is known: 2000 simulations each, seeded."""
+"""Intervals and tests of accuracies where the truth is known; seeded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lm_headroom.analysis.bootstrap import interval, mcnemar, resample, wilson
+from tests.support.simulations import simulated
 
-N = 2000
+N = simulated(2000)
 COVERAGE = 0.93
 ALLOWED = 0.05 + 2 * np.sqrt(0.05 * 0.95 / N)
 
