@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --require-hashes --no-deps
 
 .PHONY: help demo adopt study study-trained train bench install lock test lint crash slurm types unit lens options map check docs
-.PHONY: notebooks tasks models torchao
+.PHONY: notebooks tasks models torchao try-lens try-torchao
 .PHONY: clean
 
 help:  ## list these targets
@@ -104,7 +104,11 @@ models: $(VENV)/.dev  ## try all model types of transformers and write docs/mode
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.models
 	PYTHONPATH=workflow $(BIN)/python -m tests.served.exports
 
-test: lint types unit  ## run all checks: lint, types, tests
+# Runs targets that do not need each other at once; prints the output of each in one piece where make can.
+BESIDE := --no-print-directory -j $(if $(filter output-sync,$(.FEATURES)),-O)
+test: $(VENV)/.dev  ## run all checks: lint, types, tests
+	@$(MAKE) $(BESIDE) lint types try-lens try-torchao
+	$(TESTS)
 
 check: $(VENV)/.dev  ## run what a change needs before each commit, two minutes: lint, types, tests that are not slow
 	ruff check .
@@ -142,10 +146,13 @@ simulations: $(VENV)/.dev  ## run tests of statistics on four times as many stud
 types: $(VENV)/.dev  ## run mypy
 	mypy
 
+TESTS := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unit: $(VENV)/.dev  ## run unit, parity, DAG and end-to-end tests
-	@$(MAKE) --no-print-directory lens || echo "TransformerLens cannot be installed here: tests that need it are skipped"
-	@$(MAKE) --no-print-directory torchao || echo "torchao cannot be installed here: tests that need it are skipped"
-	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(MAKE) $(BESIDE) try-lens try-torchao
+	$(TESTS)
+
+try-lens try-torchao: try-%: $(VENV)/.dev
+	@$(MAKE) --no-print-directory $* || echo "$* cannot be installed here: tests that need it are skipped"
 
 lens: $(VENV)/lens  ## install TransformerLens separately; tests then compare prefix matching with it
 
