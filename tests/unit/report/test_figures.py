@@ -55,6 +55,13 @@ def test_figure_3_shows_the_aggregate_with_layer_1_at_the_bottom(study):
     plt.close(figure)
 
 
+def test_no_matplotlibrc_changes_a_figure():
+    """One in the working folder would, in a process that imports matplotlib there, and in no warm one."""
+    plt.rcParams["lines.dash_capstyle"] = "round"
+    plt.close(style.panels(1)[0])
+    assert plt.rcParams["lines.dash_capstyle"] == plt.rcParamsDefault["lines.dash_capstyle"] != "round"
+
+
 def test_figure_4_averages_the_tasks(study):
     importance = fig04.data(study)[0]
     assert importance.tasks["copa"].tolist() == [-0.1, 0, 0.4, 0]

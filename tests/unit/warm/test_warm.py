@@ -314,6 +314,15 @@ def test_without_a_socket_jobs_run_by_themselves(start, tmp_path, change):
     assert job.communicate()[0] == f"{job.pid}\n"
 
 
+def test_a_folder_that_a_warm_process_made_stays_for_the_next_job(start, sockets, tmp_path):
+    """Matplotlib makes one where it cannot write to a home, and registers its end: in each job that would fail but one."""
+    (tmp_path / "job.py").write_text("print('drawn')")
+    for _ in range(2):
+        job = start("job", kind="report", HOME=os.devnull, MPLCONFIGDIR="", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+        assert job.communicate() == ("drawn\n", "")
+        assert list(sockets.glob("matplotlib-*"))
+
+
 def in_a_folder_that_is_gone():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -11,6 +11,7 @@ import io
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -223,6 +224,8 @@ def _die_with(parent: int) -> None:
 
 def become(request: Request) -> None:
     """Take on a job's streams, folder, environment and import path, as if it had been started by who asked."""
+    # As matplotlib does with a folder that it makes where a home cannot be written: the warm process removes its own.
+    atexit.unregister(shutil.rmtree)
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)

@@ -101,6 +101,8 @@ def panels(
         share_y: whether all have one vertical scale.
         per_row: the most panels in a row.
     """
+    # Figures are the same whatever matplotlibrc lies in a folder or a home: warm processes read another than cold ones.
+    matplotlib.rcdefaults()
     sns.set_theme(context="paper", style="ticks", rc=TYPE | EMBEDDED)
     whole = layout().inches
     columns = max(1, min(n, per_row or n, int(whole / width + 1e-6)))
