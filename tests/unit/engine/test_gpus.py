@@ -196,15 +196,15 @@ def test_more_than_can_be_seen_is_refused(host):
 
 
 @pytest.mark.parametrize(
-    ("listing", "found", "device", "expected"),
+    ("listing", "torch_finds_one", "device", "expected"),
     [("", True, "auto", False), ("", False, "auto", True), ("", True, "cpu", True), (TWO, False, "auto", False)],
 )
-def test_a_gpu_that_only_torch_finds_is_one(host, monkeypatch, listing, found, device, expected):
+def test_a_gpu_that_only_torch_finds_is_one(host, monkeypatch, listing, torch_finds_one, device, expected):
     """As AMD's: a kept model's forks could not use it."""
     import torch
 
     host(listing)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_finds_one)
     assert gpus.runs_on_cpu(device) is expected
 
 

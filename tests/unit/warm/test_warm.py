@@ -315,7 +315,7 @@ def test_without_a_socket_jobs_run_by_themselves(start, tmp_path, change):
 
 
 def test_a_folder_that_a_warm_process_made_stays_for_the_next_job(start, sockets, tmp_path):
-    """Matplotlib makes one where it cannot write to a home, and registers its end: in each job that would fail but one."""
+    """Matplotlib makes one where it cannot write to a home, and registers its removal, which each job would run."""
     (tmp_path / "job.py").write_text("print('drawn')")
     for _ in range(2):
         job = start("job", kind="report", HOME=os.devnull, MPLCONFIGDIR="", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
