@@ -127,8 +127,9 @@ rule rank_custom:
         cache=CACHE,
         code=code_digest("steps.rank_custom"),
         source=lambda wildcards: STUDY.rankings[wildcards.ranking].located(**wildcards),
-        # A file that is moved to this name keeps its time, which may be older than the results.
-        content=lambda wildcards, input: f"content {DIGESTS.digest_file(Path(input.source))}",
+        # A file that is moved to this name keeps its time, which may be older than the results. By wildcards alone:
+        # Snakemake compares no params that ask for the input.
+        content=lambda wildcards: f"content {DIGESTS.digest_file(Path(STUDY.rankings[wildcards.ranking].file(**wildcards)))}",
         options=options("rank_custom"),
     message:
         "Rank the {wildcards.component} of {wildcards.model} by {wildcards.ranking} for {wildcards.task}, "
