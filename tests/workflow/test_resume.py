@@ -8,6 +8,7 @@ import pytest
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.pruned_eval import JOINT_EVAL, PRUNED_EVAL
 from lm_headroom.artifacts.store import read, run_statistics
+from lm_headroom.checkout import WARM
 from tests.support.tiny_models import tiny_model
 
 
@@ -16,7 +17,9 @@ def units(study):
     return {path: path.stat().st_mtime_ns for path in study.result("tiny/.cache").rglob("*.npz")}
 
 
-def test_another_reduction_needs_no_model(study):
+def test_another_reduction_needs_no_model(study, monkeypatch):
+    # A warm process has it all the same.
+    monkeypatch.setenv(WARM, "0")
     before = units(study)
     old = read(study.result("tiny/head_importance/arc_easy/0shot-seed1234.parquet"), HEAD_IMPORTANCE)
     study.configure(importance={"reduction": "example"})

@@ -81,7 +81,15 @@ def start(sockets, tmp_path):
         command = [sys.executable, "-m", "lm_headroom.warm", kind, module, *arguments]
         env = {**os.environ, "TMPDIR": str(sockets), "LANG": "C.UTF-8", WARM: "1" if warm else "0", **more}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen(command, cwd=tmp_path, env=env, text=True, preexec_fn=prepare, **pipes)
+
+        def prepared():
+            # A shell starts programs in the background with an interrupt ignored, and they start others so.
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            if prepare is not None:
+                prepare()
+
+        return subprocess.Popen(command, cwd=tmp_path, env=env, text=True, preexec_fn=prepared, **pipes)
 
     return starting
 
