@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -254,6 +255,17 @@ class TestSources:
         study = parse_study({"task_folders": ["nowhere"]})
         with pytest.raises(HeadroomError, match=r"'task_folders\[0\]': there is no folder nowhere"):
             study.check_folders(tmp_path)
+
+    def test_embedded_records_that_are_unpacked_later_are_known_then(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        sources = self.sources(tmp_path, tasks=["copa"])
+        records = Records(sources.study, sources, Digests())
+        assert records.contents()["copa"][1] == ""
+        for path in map(Path, records.files("copa")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+        assert records.digest("copa", Path("prompts.parquet"))
+        assert records.contents()["copa"][1] == records.digest("copa", Path("prompts.parquet"))
 
     def test_a_mirror_of_one_task_is_checked(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -71,7 +71,7 @@ class Records:
             sources: of its tasks.
             digests: of files, as far as they are known.
         """
-        self._study, self._sources, self._digests = study, sources, digests
+        self._study, self._sources, self.digests = study, sources, digests
         self._known: dict[str, str] = {}
 
     def check(self) -> None:
@@ -120,21 +120,26 @@ class Records:
             task: its name.
             prompts: the prompts artifact that is made from them.
         """
-        return self._digest(task) if all(map(os.path.exists, self.files(task))) else recorded_digest(prompts)
+        return self._digest(task) if self._are_there(task) else recorded_digest(prompts)
 
     def contents(self) -> dict[str, tuple[str, str]]:
         """Map each task to digests of its definition and of its records, as far as these are files that are there."""
-        return {task: (self._sources.digest(task), self._digest(task)) for task in self._study.all_entries}
+        digests = {task: self._digest(task) if self._are_there(task) else "" for task in self._study.all_entries}
+        return {task: (self._sources.digest(task), digest) for task, digest in digests.items()}
+
+    def _are_there(self, task: str) -> bool:
+        # Embedded records may be unpacked later in this process: their digest is not to be known before.
+        return all(map(os.path.exists, self.files(task)))
 
     def _digest(self, task: str) -> str:
         if task not in self._known:
             entry, source = self._study.all_entries[task], self._sources.source(task)
             if source == OWN:
-                records = own_file_records(entry, Path(), self._digests)
+                records = own_file_records(entry, Path(), self.digests)
             elif source == "hub":
-                records = own_records(task, [self._sources.folder(task)], self._digests)
+                records = own_records(task, [self._sources.folder(task)], self.digests)
             else:
-                records = mirror_records(Path(self.place(task), task), self._digests)
+                records = mirror_records(Path(self.place(task), task), self.digests)
             self._known[task] = digest_of_records(records)
         return self._known[task]
 
