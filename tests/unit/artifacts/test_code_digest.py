@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lm_headroom.artifacts import code_digest as module
-from lm_headroom.artifacts.code_digest import code_digest, source_digest
+from lm_headroom.artifacts.code_digest import code_digest, package_digest, source_digest
 from lm_headroom.tasks.digest import task_digest
 
 
@@ -191,3 +191,13 @@ class TestTaskDigest:
 
     def test_other_tasks_go_by_lm_evals_version(self, tmp_path):
         assert task_digest("arc_easy", tmp_path) == "lm-eval 0.4.13"
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/a-checkpoint.py", "._a.py", "a.bak.py", "half.py"])
+def test_files_that_are_no_modules_are_read_and_links_to_nothing_passed_over(name, package):
+    before = package_digest(package)
+    (package / ".#a.py").symlink_to("nowhere")
+    assert package_digest(package) == before
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_text("half a (")
+    assert package_digest(package) != before

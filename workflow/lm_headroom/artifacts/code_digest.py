@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,9 +60,12 @@ def code_digest(*modules: str, root: Path = PACKAGE_ROOT) -> str:
 
 
 def package_digest(root: Path = PACKAGE_ROOT) -> str:
-    """Digest of all modules of the package."""
-    modules = (path.relative_to(root).with_suffix("").parts for path in root.rglob("*.py"))
-    return code_digest(*map(".".join, modules), root=root)
+    """Digest of all Python files of the package, as they are: editors leave some there that are no modules."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        with suppress(OSError):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:_LENGTH]
 
 
 def source_digest(path: Path) -> str:
