@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 
 from lm_headroom.engine import cut_maps, interventions, likelihood
 from lm_headroom.engine.ablation import ZERO, MeanAblation, ResampleAblation
@@ -80,6 +81,23 @@ def test_weights_are_cut_once_for_all_batches_as_far_as_they_may_be_kept(loaded,
     assert max(held) <= share * total + largest
     assert (len(cuts) == n_projections) if share == 1 else n_projections < len(cuts) <= len(batches) * n_projections
     assert not any(left is not None and left() is not None for left in cuts), "nothing is held after an evaluation"
+
+
+@pytest.mark.parametrize("kept", [0, cut_maps.KEPT_BYTES])
+@torch.no_grad()
+def test_weights_are_not_cut_again_for_few_rows(loaded, monkeypatch, kept):
+    """As where a masked model generates token by token."""
+    monkeypatch.setattr(cut_maps, "KEPT_BYTES", kept)
+    original, cuts = interventions.cut_map, []
+    monkeypatch.setattr(interventions, "cut_map", lambda *args: (cuts.append(args), original(*args))[1])
+    rows = torch.arange(100, 100 + cut_maps.FEW_ROWS)[None]
+    with loaded.interventions.gates(gates_without(loaded.shape, [(0, 1), (2, 3)])):
+        long = loaded.model(input_ids=rows, use_cache=False).logits
+        n_cuts = len(cuts)
+        short = loaded.model(input_ids=rows[:, :3], use_cache=False).logits
+    assert n_cuts
+    assert len(cuts) == n_cuts
+    torch.testing.assert_close(short, long[:, :3])
 
 
 def test_layers_below_the_first_difference_are_not_computed(loaded):

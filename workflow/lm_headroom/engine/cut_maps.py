@@ -13,7 +13,9 @@ from torch.nn import functional
 from lm_headroom.models.architectures import HeadRows, is_plain, n_outputs, rows_first
 
 KEPT_BYTES = 256 * 2**20
-"""Bytes of cut weights that are kept from pass to pass: all of a small model, and nothing that a large one misses."""
+"""Bytes of cut weights that are kept from pass to pass: all of a small model, and what a large one has to spare."""
+FEW_ROWS = 64
+"""Rows of which to cut a map takes as long as to multiply them by what is cut off."""
 
 
 class Kept:
@@ -76,12 +78,16 @@ class KeptCuts:
     def __init__(self) -> None:
         self._cuts: dict[Hashable, tuple[Hashable, CutMap | None]] = {}
         self._bytes = 0
+        self._is_full = False
 
-    def find(self, name: Hashable, module: nn.Module, cut: Callable[[], CutMap | None]) -> CutMap | None:
+    def find(
+        self, name: Hashable, module: nn.Module, cut: Callable[[], CutMap | None], pays_at_once: bool
+    ) -> CutMap | None:
         """A cut map of ``module`` by its name, made by ``cut`` where none is kept.
 
         Returns:
-            None if all of it is needed, or if it does not multiply by a plain matrix, as where that is quantised.
+            None if all of it is needed, if it does not multiply by a plain matrix, as where that is quantised, or if
+            no more cuts are kept and one does not pay in this pass alone.
         """
         if not is_plain(module):
             return None
@@ -89,10 +95,14 @@ class KeptCuts:
         before, left = self._cuts.get(name, (None, None))
         if before == state:
             return left
+        if self._is_full and not pays_at_once:
+            return None
         self._bytes -= _bytes_of(left)
         self._cuts.pop(name, None)
         left = cut()
-        if self._bytes + _bytes_of(left) <= KEPT_BYTES:
+        if self._bytes + _bytes_of(left) > KEPT_BYTES:
+            self._is_full = True
+        else:
             self._cuts[name] = state, left
             self._bytes += _bytes_of(left)
         return left

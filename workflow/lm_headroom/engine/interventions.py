@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from lm_headroom.engine.attention import AttentionSpec, attention, with_key_bias
-from lm_headroom.engine.cut_maps import KeptCuts, cut_map, open_heads
+from lm_headroom.engine.cut_maps import FEW_ROWS, KeptCuts, cut_map, open_heads
 from lm_headroom.engine.expert_interventions import ExpertInterventions
 from lm_headroom.engine.layout import Layout, attend_within
 from lm_headroom.errors import HeadroomError
@@ -369,7 +369,9 @@ class Interventions:
                 # Whose gradients a cut map would keep to itself; closed heads are zeros in A anyway.
                 return forward(x)
             cut = partial(cut_map, self._weights[layer], module, some, self.shape.group_of(layer))
-            left = self._cuts.find((self._name, layer, module), module, cut)
+            # A model that generates under gates has one row at a time.
+            pays_at_once = self._keeps_cuts or x.shape[:-1].numel() >= FEW_ROWS
+            left = self._cuts.find((self._name, layer, module), module, cut, pays_at_once)
             return forward(x) if left is None else left(x)
         if last:
             return forward(x[..., :1, :]).expand(*x.shape[:-1], architectures.n_outputs(module))
