@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import get_type_hints
 
 import pytest
 
+from lm_headroom import cli
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
 from lm_headroom.artifacts.ranking import RANKING
 from lm_headroom.artifacts.store import write
@@ -196,3 +198,15 @@ def test_wrong_arguments_are_named_in_one_line(arguments, message, capsys):
     assert message in printed
     assert printed.startswith("lm-headroom")
     assert printed.count("\n") == 1
+
+
+def test_a_second_request_to_stop_does_not_reach_what_the_first_one_keeps(capsys):
+    former = signal.signal(signal.SIGTERM, cli._stop)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.count("stopped by SIGTERM") == 1

@@ -107,6 +107,8 @@ def _sentence(error: CycloptsError) -> str:
 
 
 def _stop(number: int, frame: object) -> None:
+    # Whoever asks all processes of a run asks the command that waits for this one, too, which passes it on.
+    signal.signal(number, signal.SIG_IGN)
     print("stopped by SIGTERM; a later run goes on from the finished units", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
