@@ -176,7 +176,7 @@ def test_what_is_not_of_its_place_is_unrecognised(results):
     assert judged == {
         "m/head_importance/copa/0shot-seed8.parquet": (
             "unrecognised",
-            f"it was made for {SCORES}; delete the file and run the workflow again",
+            f"it was made for {SCORES}; move it there, or delete it and run the workflow again",
         ),
         "m/head_importance/piqa/x.parquet": ("unrecognised", "lm-headroom writes no file at this path"),
         "m/figures/fig99.pdf": ("unrecognised", "it was made for m/figures/fig03_head_importance-seed7"),

@@ -352,7 +352,9 @@ def _check_place(path: Path, kind: ArtifactSchema, record: Mapping[str, Any]) ->
     """Refuse what lies at another place of its kind than it was made for; a model's folder may have any name."""
     here, place = place_of(path, kind.place), record.get("place")
     if here and place and here.partition("/")[2] != place.partition("/")[2]:
-        raise UnrecognisedError(f"{path}: it was made for {place}; delete the file and run the workflow again")
+        raise UnrecognisedError(
+            f"{path}: it was made for {place}; move it there, or delete it and run the workflow again"
+        )
 
 
 def _check_origin(path: Path, record: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

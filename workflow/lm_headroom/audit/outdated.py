@@ -57,7 +57,7 @@ class Outdated:
         if left:
             from lm_headroom.audit.verify import made_otherwise
 
-            self.reasons = dict(made_otherwise(results, left, study))
+            self.reasons = dict(made_otherwise(results, left, study, records.digests))
         # No digest here knows the files of own scores: what was made from them is judged each time.
         self._sound = {
             state
@@ -68,7 +68,9 @@ class Outdated:
     def report(self, say: Callable[[str], object]) -> None:
         """Say which results are outdated, and why: the first three, and how many more."""
         for path, reasons in islice(self.reasons.items(), 3):
-            say(f"{path} is made again: {reasons[0]}.")
+            # A pruned checkpoint, which no other target needs.
+            when = " where it is asked for" if os.path.isdir(path) else ""
+            say(f"{path} is made again{when}: {reasons[0]}.")
         if len(self.reasons) > 3:
             say(f"So are {len(self.reasons) - 3} more; lm-headroom verify names them.")
 

@@ -151,7 +151,9 @@ def _attempt(file: File, check: Callable[..., None], *arguments: Any) -> None:
         file.flag("damaged", f"it cannot be judged ({type(error).__name__}: {error})")
 
 
-def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterator[tuple[str, list[str]]]:
+def made_otherwise(
+    results: Path, paths: Iterable[Path], study: Study, digests: Digests
+) -> Iterator[tuple[str, list[str]]]:
     """Files of a study that were made with other options or by other code, by what they say alone, and why.
 
     Args:
@@ -159,8 +161,8 @@ def made_otherwise(results: Path, paths: Iterable[Path], study: Study) -> Iterat
         paths: files in it, and folders of pruned checkpoints; those that do not say what made them are left to
             :func:`verify` and to who reads them.
         study: the study.
+        digests: of its records, as far as they are known.
     """
-    digests = Digests()
     for path in paths:
         file = File(path.relative_to(results).as_posix())
         with suppress(HeadroomError, TypeError, KeyError, AttributeError, ValueError):
