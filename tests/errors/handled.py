@@ -17,6 +17,7 @@ from tests.errors.page import Cases
 from tests.support.checkpoints import write_hub_tokenizer
 from tests.support.records import mirror
 from tests.support.tiny_models import SENTENCES
+from tests.support.workflow_studies import check_same
 
 CASES = Cases()
 
@@ -196,7 +197,8 @@ def _(bench):
     expected = read(curve, PRUNED_EVAL)
     bench.patch.setattr(likelihood, "predict", memory_for(60, likelihood.predict))
     outcome = bench.prune(record=record)
-    assert read(curve, PRUNED_EVAL).equals(expected)
+    # Kernels may sum batches of other sizes in another order.
+    check_same(read(curve, PRUNED_EVAL), expected, "curve")
     assert run_statistics(curve)["token_budget"] <= 60
     return outcome
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -110,23 +111,28 @@ def same_artifacts(one: Study, other: Study) -> int:
     Schemas and all but fractions are equal, accuracies too; other numbers to 1e-4, since a CPU's kernels may sum in
     another order from run to run.
     """
-    import pandas as pd
-
     paths = [sorted(p.relative_to(s.folder) for p in s.folder.glob("results/**/*.parquet")) for s in (one, other)]
     assert paths[0] == paths[1]
     for path in paths[0]:
-        tables = [pq.ParquetFile(study.folder / path).read() for study in (one, other)]
-        assert tables[0].schema.remove_metadata() == tables[1].schema.remove_metadata()
-        for field in tables[0].schema:
-            if "list" in str(field.type) and "float" in str(field.type):
-                numbers = [_flat(table.column(field.name)) for table in tables]
-                np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1e-6, err_msg=f"{path}: {field.name}")
-                tables = [table.drop_columns(field.name) for table in tables]
-        first, second = (table.to_pandas() for table in tables)
-        exact = [name for name in first if name.startswith(("accuracy", "correct")) or first[name].dtype.kind != "f"]
-        pd.testing.assert_frame_equal(first[exact], second[exact], check_exact=True, obj=str(path))
-        pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-9, obj=str(path))
+        check_same(*(pq.ParquetFile(study.folder / path).read() for study in (one, other)), str(path))
     return len(paths[0])
+
+
+def check_same(one: pa.Table, other: pa.Table, name: str) -> None:
+    """Assert that two artifacts are the same, as :func:`same_artifacts` says."""
+    import pandas as pd
+
+    tables = [one, other]
+    assert one.schema.remove_metadata() == other.schema.remove_metadata()
+    for field in one.schema:
+        if "list" in str(field.type) and "float" in str(field.type):
+            numbers = [_flat(table.column(field.name)) for table in tables]
+            np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1e-6, err_msg=f"{name}: {field.name}")
+            tables = [table.drop_columns(field.name) for table in tables]
+    first, second = (table.to_pandas() for table in tables)
+    exact = [each for each in first if each.startswith(("accuracy", "correct")) or first[each].dtype.kind != "f"]
+    pd.testing.assert_frame_equal(first[exact], second[exact], check_exact=True, obj=name)
+    pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-9, obj=name)
 
 
 def _flat(column):

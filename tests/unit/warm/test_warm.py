@@ -37,7 +37,12 @@ sys.exit(int(sys.argv[1]))
 """
 WAITING = """
 import os, pathlib, signal, sys, time
-signal.signal(signal.SIGTERM, lambda number, frame: (print("asked to stop", flush=True), sys.exit(7)))
+def stop(number, frame):
+    # As the commands do: where all processes are asked, the waiting one passes it on.
+    signal.signal(number, signal.SIG_IGN)
+    print("asked to stop", flush=True)
+    sys.exit(7)
+signal.signal(signal.SIGTERM, stop)
 with open("runs", "a") as file:
     print(os.getpid(), file=file)
 while not pathlib.Path("go").exists():
