@@ -17,7 +17,7 @@ from lm_headroom.checkout import WARM
 from lm_headroom.errors import HeadroomError
 from lm_headroom.warm import context, sockets
 
-_ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_ASK_TO_END = (*sockets.ASK_TO_END, signal.SIGQUIT)
 _PASSED_ON = (*_ASK_TO_END, signal.SIGUSR1, signal.SIGUSR2)
 _MOST = 3
 """Warm processes of a kind that stay when another is started, for environments that differ."""

@@ -30,7 +30,6 @@ _IDLE = 60.0
 _LONGEST = 86400.0
 """A day: the system's clock holds no endless wait."""
 _PR_SET_PDEATHSIG = 1
-_ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class _Server:
         self._states = context.states(self._imported)
 
     def serve(self) -> Request | None:
-        heard = [number for number in _ASK_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in sockets.ASK_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
         self._former = {number: signal.signal(number, self._note) for number in (signal.SIGCHLD, *heard)}
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._listening, selectors.EVENT_READ)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import tempfile
@@ -18,6 +19,8 @@ from lm_headroom.places import private_folder
 
 _LENGTH = struct.Struct("!I")
 _STREAMS = (0, 1, 2)
+ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals by which a system, a scheduler or a terminal asks all processes of a run to end."""
 
 
 def folder() -> Path:
