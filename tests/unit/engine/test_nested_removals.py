@@ -131,6 +131,20 @@ def test_what_is_known_is_not_computed_and_what_follows_it_starts_anew(loaded, t
         np.testing.assert_array_equal(results.values, again.values)
 
 
+def let_memory_run_out(monkeypatch, number):
+    """Let memory run out in the pass of this number, from 1; the batches of all passes so far are in the list."""
+    predict, passes = likelihood.predict, []
+
+    def scarce(loaded, batch):
+        passes.append(batch)
+        if len(passes) == number:
+            raise MemoryError
+        return predict(loaded, batch)
+
+    monkeypatch.setattr(likelihood, "predict", scarce)
+    return passes
+
+
 def test_memory_that_runs_out_where_the_rest_is_known_computes_no_document_anew(loaded, tmp_path, monkeypatch):
     removals, cache = removals_of(loaded.shape)[:2], ResumeCache(tmp_path, "stamp")
     batches = Batches(random_documents(np.random.default_rng(6), n=8), 100_000)
@@ -140,17 +154,9 @@ def test_memory_that_runs_out_where_the_rest_is_known_computes_no_document_anew(
     with likelihood.open_unit(cache, batches, removals[1].gates) as unit:
         for number in known:
             unit.add(number, **expected[1].entry(batches.sequence_slice(number)))
-    predict, passes = likelihood.predict, []
-
-    def scarce(loaded, batch):
-        passes.append(batch.n_documents)
-        if len(passes) == 2:
-            raise MemoryError
-        return predict(loaded, batch)
-
-    monkeypatch.setattr(likelihood, "predict", scarce)
+    passes = let_memory_run_out(monkeypatch, 2)
     actual = likelihoods_of(loaded, batches, removals, cache=cache)
-    assert passes == [8, 8, 8 - len(known)]
+    assert [batch.n_documents for batch in passes] == [8, 8, 8 - len(known)]
     for results, whole in zip(actual, expected, strict=True):
         np.testing.assert_allclose(results.values, whole.values, rtol=1e-9)
 
@@ -158,15 +164,8 @@ def test_memory_that_runs_out_where_the_rest_is_known_computes_no_document_anew(
 def test_memory_that_runs_out_between_levels_counts_nothing_twice(loaded, monkeypatch):
     removals = removals_of(loaded.shape)
     documents = random_documents(np.random.default_rng(6), n=8)
-    predict, passes = likelihood.predict, []
-
-    def scarce(loaded, batch):
-        passes.append(batch.columns)
-        if len(passes) == 3:
-            raise MemoryError
-        return predict(loaded, batch)
-
-    monkeypatch.setattr(likelihood, "predict", scarce)
+    predict = likelihood.predict
+    let_memory_run_out(monkeypatch, 3)
     batches = Batches(documents, 100_000)
     actual = likelihoods_of(loaded, batches, removals)
     monkeypatch.setattr(likelihood, "predict", predict)
