@@ -72,6 +72,35 @@ def test_limits_hold_the_truth(n, rho, noise, population):
         pytest.fail(f"said something of {len(correctable)} studies")
 
 
+def shared(rng, gradient, oracle, noise):
+    """The same where half of the noise of gradient scores is the oracle's, on the same questions."""
+    common, *own = (noise / np.sqrt(2) * rng.standard_t(5, size=(len(gradient), QUESTIONS)) for _ in range(3))
+    of_gradient = gradient[:, None] + own[0] + common
+    outcomes = oracle[:, None] * (1 + 0.5 * rng.standard_normal(QUESTIONS)) + own[1] + common
+    stderr = of_gradient.std(axis=1, ddof=1) / np.sqrt(QUESTIONS)
+    halves = [of_gradient[:, half::2].mean(axis=1) for half in (0, 1)]
+    return Gradient(of_gradient.mean(axis=1), stderr, *halves), outcomes
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_noise_that_both_share_is_not_taken_for_agreement(rho):
+    """1000 simulations of 40 FFNs, drawn anew each time, that are scored and removed on the same 60 questions."""
+    rng = np.random.default_rng(3)
+    differences, covered = {True: [], False: []}, []
+    for _ in range(SIMULATIONS):
+        scores = true_scores(rng, 40, rho)
+        truth, study = srcc(*scores)[0], shared(rng, *scores, 4)
+        for same_documents, found in differences.items():
+            agreed = agreement(*study, same_documents=same_documents)
+            if agreed.corrected is not None:
+                found.append(agreed.corrected - truth)
+                covered += [agreed.corrected_low <= truth <= agreed.corrected_high] if same_documents else []
+    assert len(covered) > 0.5 * SIMULATIONS
+    assert abs(np.mean(differences[True])) <= 0.03
+    assert np.mean(differences[False]) > 0.1
+    assert np.mean(covered) >= 0.93
+
+
 def test_without_agreement_zero_is_rarely_left_out():
     """False positives: 40 components whose oracle has nothing to do with the gradient, drawn anew each time."""
     rng = np.random.default_rng(2)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from lm_headroom.analysis.bootstrap import LEVEL, interval, resample
-from lm_headroom.analysis.correlation import TaskScores, is_reliable, noise_ceiling, reliability, srcc
+from lm_headroom.analysis.correlation import TaskScores, corrected_srcc, noise_ceiling, reliability, srcc
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 UNDEFINED = 0.05
@@ -38,8 +38,8 @@ class OracleAgreement:
         within_layer: mean of the SRCC inside layers, or their key-value groups; None for FFNs.
         reliability_gradient, reliability_oracle: split-half, Spearman-Brown.
         noise_ceiling: the root of their product: what the SRCC of equal rankings would be, measured as noisily.
-        corrected, corrected_low, corrected_high: SRCC over noise ceiling: that of the scores without noise. Above 1 by
-            chance.
+        corrected, corrected_low, corrected_high: that of the scores without noise, by
+            :func:`lm_headroom.analysis.correlation.corrected_srcc`. Above 1 by chance.
     """
 
     srcc: float | None
@@ -55,7 +55,11 @@ class OracleAgreement:
 
 
 def agreement(
-    gradient: Gradient, outcomes: Array, blocks: Array | None = None, sampled: bool = False
+    gradient: Gradient,
+    outcomes: Array,
+    blocks: Array | None = None,
+    sampled: bool = False,
+    same_documents: bool = False,
 ) -> OracleAgreement:
     """Rank correlation of gradient scores with what the oracle lost.
 
@@ -63,40 +67,38 @@ def agreement(
     heads are a sample, these, too. A resample adds its noise to outcomes that carry as much already: its SRCC is lower
     than the measured one, and its spread too small by the root of 2 - ceiling^2. The spread, made up for that, gives
     the limits around the measured SRCC. The SRCC over the noise ceiling is not shifted, since a resample's ceiling
-    falls along with it: its limits are percentiles.
+    falls along with it: its limits are percentiles. So are those of the SRCC of halves that share no document.
 
     Args:
         gradient: of n components.
         outcomes: what was lost without each, [component, question].
         blocks: a number for the layer, or its key-value group, of each head; None for FFNs.
         sampled: whether the components are a random sample of the model's.
+        same_documents: whether the gradient scores are of the oracle's questions, in the same order.
     """
     even, odd = outcomes[:, ::2].mean(axis=1), outcomes[:, 1::2].mean(axis=1)
     lost = outcomes.mean(axis=1)
     sides = TaskScores(gradient.score, gradient.even, gradient.odd), TaskScores(lost, even, odd)
     statistic, ceiling = _defined(srcc(gradient.score, lost)[0]), noise_ceiling(*sides)
-    drawn, ceilings = _resamples(gradient, outcomes, sampled)
-    low = high = corrected = corrected_low = corrected_high = None
+    drawn, ratios = _resamples(gradient, outcomes, sampled, same_documents)
+    low = high = corrected_low = corrected_high = None
     if statistic is not None and _mostly(np.isfinite(drawn)):
         # The spread of a bootstrap of n / 2 questions is short by the root of (n / 2 - 1) / (n / 2).
         half = outcomes.shape[1] // 2
         error = np.nanstd(drawn) * np.sqrt((2 - min(1.0, ceiling or 0) ** 2) * half / (half - 1))
         spread = norm.ppf((1 + LEVEL) / 2) * error
         low, high = _bounded(statistic - spread), _bounded(statistic + spread)
-    ratios = drawn / ceilings
     of_gradient, of_oracle = (_defined(reliability(side)) for side in sides)
-    reliable = is_reliable(of_gradient) and is_reliable(of_oracle) and _mostly(np.isfinite(ratios))
-    if statistic is not None and ceiling is not None and reliable:
-        # As every SRCC that is corrected for noise, not cut at 1: see correlation.corrected_srcc.
-        corrected = statistic / ceiling
+    corrected = corrected_srcc(*sides, same_documents) if _mostly(np.isfinite(ratios)) else None
+    if corrected is not None:
         corrected_low, corrected_high = map(float, interval(ratios[np.isfinite(ratios)]))
     within = None if blocks is None else _within(gradient.score, lost, blocks)
     limits = corrected, corrected_low, corrected_high
     return OracleAgreement(statistic, low, high, within, of_gradient, of_oracle, ceiling, *limits)
 
 
-def _resamples(gradient: Gradient, outcomes: Array, sampled: bool) -> tuple[Array, Array]:
-    """SRCC and noise ceiling of each resample, [RESAMPLES]; NaN where they are not defined."""
+def _resamples(gradient: Gradient, outcomes: Array, sampled: bool, same_documents: bool) -> tuple[Array, Array]:
+    """SRCC of each resample, and the same without noise, [RESAMPLES]; NaN where they are not defined."""
     halves = [resample([outcomes[:, half::2]], seed=half) for half in (0, 1)]
     sizes = [outcomes[:, half::2].shape[1] for half in (0, 1)]
     rng = np.random.default_rng(2)
@@ -109,14 +111,14 @@ def _resamples(gradient: Gradient, outcomes: Array, sampled: bool) -> tuple[Arra
         chosen = rng.integers(outcomes.shape[0], size=lost.shape)
         lost, score, *rest = (np.take_along_axis(values, chosen, axis=1) for values in (lost, score, *halves, *scores))
         halves, scores = rest[:2], rest[2:]
-    squared = _spearman_brown(*halves) * _spearman_brown(*scores)
-    return _srcc_by_row(score, lost), np.sqrt(squared)
-
-
-def _spearman_brown(even: Array, odd: Array) -> Array:
-    """Reliability of each row; NaN where the halves do not agree."""
-    r = _srcc_by_row(even, odd)
-    return np.where(r > 0, 2 * r / (1 + np.abs(r)), np.nan)
+    drawn = _srcc_by_row(score, lost)
+    # Where the halves do not agree, nothing can be said.
+    agreed = [np.where(r > 0, r, np.nan) for r in (_srcc_by_row(*halves), _srcc_by_row(*scores))]
+    if same_documents:
+        crossed = (_srcc_by_row(scores[0], halves[1]) + _srcc_by_row(scores[1], halves[0])) / 2
+        return drawn, crossed / np.sqrt(agreed[0] * agreed[1])
+    of_oracle, of_gradient = (2 * r / (1 + r) for r in agreed)
+    return drawn, drawn / np.sqrt(of_oracle * of_gradient)
 
 
 def _srcc_by_row(a: Array, b: Array) -> Array:

@@ -30,7 +30,12 @@ ORACLE_AGREEMENT = ArtifactSchema(
         _maybe("reliability_gradient", "split-half reliability of the gradient scores, Spearman-Brown"),
         _maybe("reliability_oracle", "of the oracle"),
         _maybe("noise_ceiling", "root of their product: the SRCC of equal rankings that are measured as noisily"),
-        _maybe("corrected", "srcc / noise_ceiling; may exceed 1; missing where there is too much noise to say"),
+        _maybe(
+            "corrected",
+            "srcc / noise_ceiling, of scores of the same documents (FFNs under `ffn.selection: scoring`) the SRCC of "
+            "halves that share none over the root of both reliabilities of a half; may exceed 1; missing where there "
+            "is too much noise to say",
+        ),
         _maybe("corrected_low", "lower 95% limit of it"),
         _maybe("corrected_high", "upper limit"),
     ),

@@ -38,6 +38,7 @@ class OracleScores:
         rows: of the layers in arrays of scores, [component], which have none for layers without heads; likewise.
         blocks: numbers of their key-value groups, or of their layers where these are not grouped; likewise.
         sampled: whether they are a sample of the model's heads.
+        same_documents: whether the gradient scores and the oracle's outcomes are of the same documents.
     """
 
     provenance: Mapping[str, Any]
@@ -48,6 +49,7 @@ class OracleScores:
     rows: Array | None = None
     blocks: Array | None = None
     sampled: bool = False
+    same_documents: bool = False
 
 
 def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
@@ -69,7 +71,9 @@ def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
         )
     metric = metric_of(oracle.provenance)
     measure = next(name for name, outcome in MEASURES.items() if outcome == metric)
-    return OracleScores(oracle.provenance, gradient, {measure: lost_by_question(rows, oracle.path, metric)})
+    outcomes = {measure: lost_by_question(rows, oracle.path, metric)}
+    same_documents = oracle.provenance["options"].get("selection") == "scoring"
+    return OracleScores(oracle.provenance, gradient, outcomes, same_documents=same_documents)
 
 
 def read_heads(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
