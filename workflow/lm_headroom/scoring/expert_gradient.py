@@ -53,7 +53,8 @@ class ExpertProducts(GradientProducts):
     a row for each layer that has experts.
 
     Attributes:
-        routed: tokens of each document that are sent to each expert, [document, layer, expert].
+        routed: tokens of each document that are sent to each expert, [document, layer, expert]; in the last layer,
+            whose FFN gets only the tokens that predict the continuation, estimated from these.
         layers: numbers of the layers that have experts.
     """
 
@@ -62,10 +63,7 @@ class ExpertProducts(GradientProducts):
 
     @property
     def usage(self) -> Array:
-        """Share of all tokens that are sent to each expert, [layer, expert].
-
-        In the last layer, only tokens that predict the continuation pass the FFN.
-        """
+        """Share of all tokens that are sent to each expert, [layer, expert]."""
         share: Array = self.routed.sum(axis=0) / self.n_inputs.sum()
         return share
 
@@ -125,11 +123,13 @@ def _sums(
         weights, experts = routed[layer].weights, routed[layer].experts
         wide = torch.promote_types(weights.dtype, torch.float32)
         products = weights.to(wide) * gradient.to(wide)
-        # Of the last layer's FFN, only the columns that predict are computed.
+        # Of the last layer's FFN, only the columns that predict are computed: each stands for as many of its document.
         places = owners if len(weights) == len(owners) else owners[batch.positions.cpu()]
+        inputs, passed = (torch.bincount(each, minlength=batch.n_documents) for each in (owners, places))
+        tokens = (inputs / passed)[places].to(products).unsqueeze(1).expand_as(products)
         by_document = [
             _by_expert(values, experts, places, (batch.n_documents, number))
-            for values in (products.abs(), products, torch.ones_like(products))
+            for values in (products.abs(), products, tokens)
         ]
         check_sums(batch, layer, by_document[1], advice)
         sums.append(by_document)
