@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lm_headroom.analysis.ranking import aggregate, as_columns, count_at, random_ranking, rank_heads
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
+from lm_headroom.artifacts.heads import places
+from lm_headroom.artifacts.ranking import RANKING
+from lm_headroom.artifacts.store import WITHOUT_HEADS, read, write
 from lm_headroom.errors import HeadroomError
+from lm_headroom.steps.rank_heads import rank_heads as command
+from lm_headroom.study.ranking_names import CRITERIA
 
 
 def test_ties_go_by_layer_then_head():
@@ -51,6 +57,20 @@ def test_aggregates_by_hand():
     assert shares == {"short": pytest.approx(0.5), "long": pytest.approx(0.5)}
     ranks, _ = aggregate(scores, "mean_rank")
     np.testing.assert_allclose(ranks, [[0.5, 0.5]])
+    # Equal scores share a rank: by their place they would add a trend over layers. No score at all stays one.
+    equal = {"none": np.zeros((3, 1)), "one": np.array([[0.0], [0.0], [2.0]])}
+    np.testing.assert_allclose(aggregate(equal, "mean_rank")[0], [[0.75], [0.75], [1.5]])
+    np.testing.assert_allclose(aggregate(equal, "mean_normalised")[0], [[0], [0], [0.5]])
+
+
+def test_the_command_ranks_the_heads_of_the_layers_that_have_any(tmp_path):
+    scores = {name: [3.0, 2.0, 0.0, 1.0] for name in ("score", "stderr", "score_even", "score_odd", *CRITERIA)}
+    model = {"name": "m", "digest": "d", "layers": 3, "heads": 2, WITHOUT_HEADS: [1]}
+    write(tmp_path / "scores.parquet", HEAD_IMPORTANCE, {**places([0, 2], 2), **scores}, {"model": model})
+    command(scores=tmp_path / "scores.parquet", out=tmp_path / "ranking.parquet")
+    ranked = read(tmp_path / "ranking.parquet", RANKING).to_pydict()
+    assert list(zip(ranked["layer"], ranked["head"], strict=True)) == [(2, 0), (2, 1), (0, 1), (0, 0)]
+    assert ranked["score"] == [0, 1, 2, 3]
 
 
 def test_columns_hold_the_score_of_each_ranked_head():

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.choices import Aggregation
@@ -170,7 +171,7 @@ def aggregate(scores: Mapping[str, Array], how: Aggregation = "mean") -> tuple[A
     Args:
         scores: importance per task, each [layer, head].
         how: ``mean`` of the raw scores; ``mean_normalised``: each task divided by its sum of absolute values first;
-            ``mean_rank``: mean of the ranks, from 0.
+            ``mean_rank``: mean of the ranks, from 0, where equal scores share the mean of theirs.
 
     Returns:
         The aggregate [layer, head] and each task's share in it, which for raw scores is far from equal: they fall
@@ -184,19 +185,16 @@ def aggregate(scores: Mapping[str, Array], how: Aggregation = "mean") -> tuple[A
 
 
 def _weighted(values: Array, how: Aggregation) -> Array:
-    if how == "mean":
-        return values
-    if how == "mean_normalised":
-        return values / np.abs(values).sum()
-    ranks = np.empty(values.shape)
-    for rank, (layer, head) in enumerate(rank_heads(values)):
-        ranks[layer, head] = rank
-    return ranks
+    if how == "mean_rank":
+        # By their layers, equal scores would add a trend over layers.
+        ranks: Array = rankdata(values).reshape(values.shape) - 1
+        return ranks
+    return values / aggregation_size(values, how)
 
 
-def aggregation_weight(values: Array, how: Aggregation) -> float:
-    """Factor by which a task's scores enter a sum-like aggregate; standard errors scale by it too."""
-    return 1 / float(np.abs(values).sum()) if how == "mean_normalised" else 1.0
+def aggregation_size(values: Array, how: Aggregation) -> float:
+    """What a task's scores, and their standard errors, are divided by in a sum-like aggregate; zeros stay zeros."""
+    return (float(np.abs(values).sum()) or 1.0) if how == "mean_normalised" else 1.0
 
 
 def as_columns(

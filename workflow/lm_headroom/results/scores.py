@@ -58,11 +58,16 @@ class HeadScores:
         return layers_of(self.artifact.table)
 
     @property
-    def unit(self) -> str:
-        """What the scores are measured in, which their criterion decides."""
+    def criterion(self) -> str:
+        """By which the study ranks."""
         # A task's scores record it among the options, the aggregate's beside them.
         known = {**self.provenance, **(self.provenance.get("options") or {})}
-        return ROWS[known.get("criterion", "token")].unit
+        return str(known.get("criterion", "token"))
+
+    @property
+    def unit(self) -> str:
+        """What the scores are measured in, which their criterion decides."""
+        return ROWS[self.criterion].unit
 
     @property
     def by_halves(self) -> TaskScores:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.analysis.ranking import aggregate as aggregate_scores
-from lm_headroom.analysis.ranking import ffn_columns, rank_ffns
+from lm_headroom.analysis.ranking import aggregation_size, ffn_columns, rank_ffns
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.provenance import build_provenance, cell_provenance
@@ -94,6 +94,6 @@ def _aggregate(scores: Mapping[str, dict[str, Any]], how: Aggregation, metric: O
 
 
 def _normalised(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's scores and their errors over the sum of the scores' sizes, which stay zeros where all are."""
-    total = np.abs(values["score"]).sum() or 1.0
-    return {name: values[name] / total for name in ("score", "stderr")}
+    """A task's scores and their errors over the sum of the scores' sizes."""
+    size = aggregation_size(values["score"], "mean_normalised")
+    return {name: values[name] / size for name in ("score", "stderr")}

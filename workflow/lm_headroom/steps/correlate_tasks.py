@@ -26,6 +26,7 @@ def correlate_tasks(*, cells: AggregatedCells, out: OutFile) -> None:
     options = recorded_options(correlate_tasks, locals())
     matrix = ResultsMatrix(cells.results, tuple(cells.tasks), (cells.shots,), cells.seed)
     scores = read_tasks(matrix, cells.shots, aggregate=True)
+    scores[AGGREGATE].artifact.check_origin(aggregate=cells.aggregate)
     halves = {name: s.by_halves for name, s in scores.items()}
     together = halves.pop(AGGREGATE)
     cell = cell_provenance(scores[AGGREGATE].provenance, None, cells.shots, cells.seed)

@@ -30,4 +30,5 @@ def rank_heads(*, scores: Path, out: OutFile) -> None:
     importances = read_scores(scores)
     cell = {name: importances.provenance[name] for name in _CELL if name in importances.provenance}
     record = build_provenance("steps.rank_heads", {"scores": importances.artifact.source}, {}, cell)
-    write(out, RANKING, as_columns(rank(importances.score), importances.score), record)
+    score, layers = importances.score, importances.layers
+    write(out, RANKING, as_columns(rank(score, layers), score, layers), record)
