@@ -231,18 +231,19 @@ def test_a_loss_that_is_not_finite_names_document_and_layer(loaded):
         contributions(loaded, documents(2), 100)
 
 
-def test_a_gradient_that_is_not_finite_names_document_and_layer(loaded, monkeypatch):
+@pytest.mark.parametrize(("field", "what"), [("heads", "the gradient of the loss"), ("written", "what heads compute")])
+def test_what_is_not_finite_names_document_and_layer(loaded, monkeypatch, field, what):
     from lm_headroom.scoring import gradient
 
     plain = gradient.products
 
     def overflow(*arguments):
         actual = plain(*arguments)
-        actual[1].heads[0, 2] = float("inf")
+        getattr(actual[1], field)[0, 2] = float("inf")
         return actual
 
     monkeypatch.setattr(gradient, "products", overflow)
-    with pytest.raises(HeadroomError, match="document 1, layer 1: the gradient of the loss is not finite"):
+    with pytest.raises(HeadroomError, match=f"document 1, layer 1: {what} is not finite"):
         contributions(loaded, documents(2), 1)
 
 

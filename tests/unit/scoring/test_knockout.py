@@ -179,7 +179,9 @@ def test_scores_by_each_metric_are_those_of_loops(narrow, metric):
 def test_a_metric_that_compares_choices_is_refused_where_there_is_one(narrow, metric):
     documents = gold_alone(n=4)
     choices = [Choices(document.doc_id, (True,), None, n_bytes=(5,)) for document in documents]
-    with pytest.raises(HeadroomError, match=rf"ffn.metric {metric}: .* compares choices, .*; take accuracy or loss"):
+    with pytest.raises(
+        HeadroomError, match=rf"ffn.metric {metric}: .* compares choices, .*; take ffn.metric accuracy or"
+    ):
         check_metric(documents, choices, metric)
     check_metric(documents, choices, "loss")
     knockouts = knock_out_ffns(narrow, Batches(documents, 200))

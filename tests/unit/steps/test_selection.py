@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.schemas import SCHEMAS
-from lm_headroom.artifacts.store import provenance, read, write
+from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
+from lm_headroom.errors import HeadroomError
 from lm_headroom.models.embedded import prepare_data
 from lm_headroom.models.resolve import resolve
 from lm_headroom.options import AggregatedCells, EvaluationSettings
@@ -124,6 +126,34 @@ def test_evaluation_documents_rank_ffns_where_a_study_says_so(prompts, model, tm
     (ffns,) = (schema for schema in SCHEMAS if schema.name == "ffn_importance")
     first, second = (read(path, ffns)["score"].to_pylist() for path in outs.values())
     assert first != second
+
+
+def test_heads_that_tasks_score_differently_or_aggregate_otherwise_are_refused(prompts, model, tmp_path):
+    settings, out = EvaluationSettings(model=model, device="cpu", threads=1), tmp_path / "results"
+    for task, criterion in zip(TASKS, ("token", "loss_rise"), strict=True):
+        of_task = {"settings": settings, "prompts": prompts / task / CELL, "criterion": criterion}
+        score_heads(**of_task, out=out / "head_importance" / task / CELL)
+    cells = AggregatedCells(results=out, tasks=list(TASKS), shots=0, seed=1234)
+    places = {"out": out / "head_importance/aggregate" / CELL, "ranking": tmp_path / "ranking.parquet"}
+    with pytest.raises(ArtifactError, match="criteria, {'arc_easy': 'token', 'piqa': 'loss_rise'}; run"):
+        aggregate_heads(cells=cells, **places)
+    score_heads(settings=settings, prompts=prompts / "piqa" / CELL, out=out / "head_importance/piqa" / CELL)
+    aggregate_heads(cells=cells, **places)
+    with pytest.raises(ArtifactError, match="aggregate mean, expected mean_rank"):
+        correlate_tasks(cells=replace(cells, aggregate="mean_rank"), out=tmp_path / "cross_task.parquet")
+
+
+def test_a_control_that_a_task_does_not_define_is_refused_before_anything_is_computed(prompts, model, tmp_path):
+    """As LAMBADA has one continuation each: all losses would be 0, and the ranking the order of layers."""
+    path = prompts / "piqa" / CELL
+    rows = [row for row in read(path, PROMPTS).to_pylist() if row["gold"]]
+    write(path, PROMPTS, {name: [row[name] for row in rows] for name in rows[0]}, provenance(path))
+    settings, out = EvaluationSettings(model=model, device="cpu", threads=1), tmp_path / "scores.parquet"
+    of_task = {"settings": settings, "prompts": path, "out": out, "curve": tmp_path / "own.parquet"}
+    with pytest.raises(HeadroomError, match="by oracle_gold_probability: .*; take oracle_accuracy or oracle_loss"):
+        score_ffns(**of_task, controls=["oracle_loss", "oracle_gold_probability"])
+    assert not out.exists()
+    score_ffns(**of_task, levels=[0, 50], controls=["oracle_loss"])
 
 
 def test_studies_say_which_documents_rank_ffns():

@@ -35,6 +35,8 @@ from lm_headroom.study.ranking_names import VARIANTS
 
 BLOCK = 64
 """Query positions whose attention is computed at once, so that no N x N attention map is kept."""
+GRADIENT, FORWARD = "the gradient of the loss", ("written", "entropy", "sink")
+"""What is not finite if a sum is not, and the sums that the forward pass decides."""
 _PARTS = (slice(None), slice(0, None, 2), slice(1, None, 2))
 """All documents, and those at even and odd places."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -211,9 +213,9 @@ def _stacked(batch: Batch, sums: Sequence[DocumentSums], advice: str) -> Documen
         HeadroomError: a sum is not finite; names document and layer, and gives ``advice``.
     """
     kinds = {name: _by_layer(sums, name) for name in DocumentSums._fields}
-    for layers in kinds.values():
+    for name, layers in kinds.items():
         for layer, values in layers.items():
-            check_sums(batch, layer, values, advice)
+            check_sums(batch, layer, values, advice, "what heads compute" if name in FORWARD else GRADIENT)
     return DocumentSums(**{name: np.stack(list(layers.values()), axis=1) for name, layers in kinds.items()})
 
 
@@ -222,17 +224,15 @@ def _by_layer(sums: Sequence[DocumentSums], name: str) -> dict[int, Array]:
     return {layer: values for layer, each in enumerate(sums) if (values := getattr(each, name)) is not None}
 
 
-def check_sums(batch: Batch, layer: int, values: Array, advice: str) -> None:
-    """Refuse sums of a layer over each document's tokens, [document, ...], that are not finite.
+def check_sums(batch: Batch, layer: int, values: Array, advice: str, what: str = GRADIENT) -> None:
+    """Refuse sums of ``what`` in a layer over each document's tokens, [document, ...], that are not finite.
 
     Raises:
         HeadroomError: names document and layer, and gives ``advice``.
     """
     if not np.isfinite(values).all():
         member = batch.members[int(np.argwhere(~np.isfinite(values))[0][0])]
-        raise HeadroomError(
-            f"document {member.document.doc_id}, layer {layer}: the gradient of the loss is not finite; {advice}"
-        )
+        raise HeadroomError(f"document {member.document.doc_id}, layer {layer}: {what} is not finite; {advice}")
 
 
 class DocumentSums(NamedTuple):

@@ -6,7 +6,7 @@ layer, kept from the pass of the whole model, which is exact and halves the work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.progress import Progress
 from lm_headroom.scoring.pruned_evaluation import Columns, Head, answer_key, by_choice, right_documents
 from lm_headroom.study.choices import KnockoutOutcome
+from lm_headroom.study.criteria import CRITERIA
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SAMPLE_SEED = 0
@@ -122,7 +123,7 @@ def component_losses(
     Raises:
         HeadroomError: the documents do not define the outcome.
     """
-    check_metric(documents, choices, metric)
+    check_metric(documents, choices, metric, "")
     scorer = _Scorer(documents, choices, metric)
     whole = scorer.scores(knockouts.dense)
     return np.stack([whole - scorer.scores(ablated) for ablated in knockouts.ablated])
@@ -166,16 +167,33 @@ def ffn_importance_columns(
     return by_column(rows)
 
 
-def check_metric(documents: Sequence[Document], choices: Sequence[Choices], metric: KnockoutOutcome) -> None:
+def check_metric(
+    documents: Sequence[Document], choices: Sequence[Choices], metric: KnockoutOutcome, asked: str = "ffn.metric "
+) -> None:
     """Refuse a metric that these documents do not define, before anything is computed.
 
+    Args:
+        documents, choices: as :func:`ffn_importance_columns` takes them.
+        metric: an outcome.
+        asked: what precedes its name where it was asked for.
+
     Raises:
-        HeadroomError: says why, and which metrics every task defines.
+        HeadroomError: says why, and which metrics may be defined.
     """
     if metric != "accuracy" and not answer_key_of(answer_key(documents, choices)).defines(metric):
-        raise HeadroomError(
-            f"FFNs cannot be ranked by ffn.metric {metric}: {explain_undefined(metric)}; take accuracy or loss"
-        )
+        others = " or ".join(f"{asked}{name}" for name in ("accuracy", "loss") if name != metric)
+        raise HeadroomError(f"nothing can be ranked by {asked}{metric}: {explain_undefined(metric)}; take {others}")
+
+
+def check_oracles(documents: Sequence[Document], choices: Sequence[Choices], criteria: Iterable[str]) -> None:
+    """The same for the oracles among some criteria.
+
+    Raises:
+        HeadroomError: see :func:`check_metric`.
+    """
+    for name in criteria:
+        if name in CRITERIA and (metric := CRITERIA[name].knockout):
+            check_metric(documents, choices, metric, name.removesuffix(metric))
 
 
 class _Scorer:

@@ -29,7 +29,7 @@ class Scoring:
         loaded: the model, whose weights are read when they are first needed.
         prompts: what the documents were taken from.
         documents: tokenised.
-        parts: where finished units are kept, and looked for.
+        cache: where finished units are kept, and looked for.
         settings: how to run the model.
     """
 

@@ -137,7 +137,7 @@ def _scores_of(scoring: Scoring, products: ExpertProducts, oracles: Sequence[str
 
 def _knock_out(scoring: Scoring, products: ExpertProducts, oracles: Sequence[str]) -> dict[str, Array]:
     """Scores by what is lost on the scoring documents without each expert alone."""
-    from lm_headroom.scoring.knockout import component_losses, knock_out_experts
+    from lm_headroom.scoring.knockout import check_oracles, component_losses, knock_out_experts
     from lm_headroom.steps.prepare_evaluation import prepare_documents
 
     number = products.usage.shape[1]
@@ -147,6 +147,7 @@ def _knock_out(scoring: Scoring, products: ExpertProducts, oracles: Sequence[str
     experts = [(layer, expert) for layer in products.layers for expert in range(number)]
     ranking.expect(len(experts))
     evaluation = ranking.evaluation
+    check_oracles(evaluation.documents, evaluation.choices, oracles)
     knockouts = knock_out_experts(scoring.loaded, evaluation.batches, experts, evaluation.progress, evaluation.cache)
     scores = {}
     for name in oracles:

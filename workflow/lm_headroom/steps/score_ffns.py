@@ -112,6 +112,7 @@ def score_and_measure(
     prepared = prepare("score-ffns", settings.model, prompts, settings, purpose=purpose, keeps_layers=True)
     evaluation, loaded = prepared.evaluation, prepared.loaded
     knockout.check_metric(evaluation.documents, evaluation.choices, metric)
+    knockout.check_oracles(evaluation.documents, evaluation.choices, controls)
     prepared.expect(loaded.shape.layers)
     knockouts = knockout.knock_out_ffns(
         loaded, evaluation.batches, evaluation.progress, evaluation.cache, evaluation.ablation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,7 @@ def score_heads(
     zeros = gradient.zero_shares(products)
     statistics = {**scoring.run_statistics, "zero_products": round(float(zeros.mean()), 6)}
     if settings.dtype == "float16":
-        _warn_of_underflow(progress.label, zeros)
+        _warn_of_underflow(progress.label, zeros, layers)
     inputs = {"prompts": scoring.prompts.source}
     record = build_provenance("steps.score_heads", inputs, options, scoring.provenance)
     write(out, HEAD_IMPORTANCE, columns, record, statistics)
@@ -123,17 +124,18 @@ def _criterion_columns(products: gradient.GradientProducts, by_choice: Array | N
     return columns | {name: scored[form].ravel() for name, form in CHOOSING.items()}
 
 
-def _warn_of_underflow(label: str, zeros: np.ndarray[Any, Any]) -> None:
+def _warn_of_underflow(label: str, zeros: Array, layers: Sequence[int]) -> None:
     """Say on standard error if many products of activations and gradients are zero.
 
     Args:
         label: what progress lines call the step.
         zeros: share of products that are exactly zero, [layer].
+        layers: numbers of these layers.
     """
     if zeros.mean() > UNDERFLOW:
         print(
-            f"{label}: {100 * zeros.mean():.0f}% of the products of activations and gradients are exactly "
-            f"zero, most in layer {zeros.argmax()} ({100 * zeros.max():.0f}%): gradients underflow in float16, and "
-            "scores come out too small; use dtype bfloat16 or float32",
+            f"{label}: {100 * zeros.mean():.0f}% of the products of activations and gradients are exactly zero, most "
+            f"in layer {layers[int(zeros.argmax())]} ({100 * zeros.max():.0f}%): gradients underflow in float16, and scores "
+            "come out too small; use dtype bfloat16 or float32",
             file=sys.stderr,
         )
