@@ -258,6 +258,11 @@ def write_scores(study: ResultsMatrix, k: int, values: Values) -> None:
     write(study.path("capacity", k), CAPACITY, rows, made_of(study, k))
 
 
+def _n_pruned(percent: int, total: int) -> int:
+    """One at least, since outcomes change at each level."""
+    return max(count_at(percent, total), min(percent, 1))
+
+
 def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> None:
     """Accuracy curves of one task: heads under each ranking, FFNs under the own."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
@@ -271,7 +276,7 @@ def write_curves(study: ResultsMatrix, k: int, task: str, values: Values) -> Non
         curves += [("ffns", name, values.levels) for name in ("own", *study.beside_own("ffns"))]
     for component, ranking, levels in curves:
         size, count = (HEAD_SIZE, total) if component == "heads" else (FFN_SIZE, layers)
-        pruned = [count_at(percent, count) for percent in levels]
+        pruned = [_n_pruned(percent, count) for percent in levels]
         others = [name for name in study.tasks if name != task] or [task]
         lowest = -0.25 if len(others) > 1 else 0.75
         partner = {"highest_srcc": (others[0], 0.75), "lowest_srcc": (others[-1], lowest)}.get(ranking)
@@ -312,7 +317,7 @@ def write_joint(study: ResultsMatrix, k: int, task: str, values: Values) -> None
     """The joint grid of one task."""
     layers, total = values.shape[0], values.shape[0] * values.shape[1]
     cells = [(h, f) for h in values.heads for f in values.ffns]
-    n_heads, n_ffns = [count_at(h, total) for h, _ in cells], [count_at(f, layers) for _, f in cells]
+    n_heads, n_ffns = [_n_pruned(h, total) for h, _ in cells], [_n_pruned(f, layers) for _, f in cells]
     columns = {
         "percent_heads": [h for h, _ in cells],
         "percent_ffns": [f for _, f in cells],

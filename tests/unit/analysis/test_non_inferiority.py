@@ -91,7 +91,7 @@ def test_few_questions_refute_a_collapse_all_the_same() -> None:
     ("tasks", "chance_level", "reason"),
     [
         ([task(2000, 1010, (0, 0))], 0.5, "better than chance (accuracy 0.51 ± 0.01, chance level 0.50)"),
-        ([task(2000, 1500)], 0.25, "no level above 0"),
+        ([task(2000, 1500)], 0.25, "no level that prunes anything"),
         ([task(2000, 1500, (0, 0)), task(1, 1, (0, 0))], 0.25, "only one question"),
         (
             [task(200, 100, (0, 0)), task(200, 99, (0, 0))],
@@ -121,6 +121,13 @@ def test_the_grid_is_tested_down_each_level_of_ffns() -> None:
     small = find_prunable_cell([cells[..., ::300]], removed, chance_levels=[0.0])
     assert small.cell is None
     assert "too few questions" in small.reason
+    # Of five questions, a collapse in all cells is shown all the same.
+    lost = np.ones((2, 2, 40))
+    lost[0, 1], lost[1] = 0.0, 0.0
+    assert find_prunable_cell([lost], removed[:2], chance_levels=[0.25]).cell == (0, 0)
+    # A level of heads that prunes nothing ends no sequence.
+    removed[1, 0] = 0
+    assert find_prunable_cell([cells], removed, chance_levels=[0.25]).cell == (0, 1)
 
 
 def test_enough_questions_are_a_power_of_four_fifths() -> None:

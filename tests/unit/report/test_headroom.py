@@ -10,9 +10,10 @@ from scipy.stats import binomtest
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.prompts import PROMPTS
-from lm_headroom.artifacts.store import read, write
+from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.cli import main
-from lm_headroom.report.tables import headroom, losses
+from lm_headroom.report.tables import criteria, headroom, losses
 from lm_headroom.report.tables.headroom import AVERAGE, BOTH
 from lm_headroom.results.curves import average, read_curve
 from lm_headroom.results.matrix import ResultsMatrix
@@ -20,6 +21,7 @@ from tests.support.small_study import HEAD_SIZE, Values, made_of, small, write_s
 
 TASKS = "--tasks piqa copa record --shots 0 5 --joint"
 MATRIX = f"{TASKS} --seed 7"
+MORE = ("own", "random_1")
 
 
 @pytest.fixture
@@ -137,6 +139,21 @@ class TestHeadroom:
         joint = [by_cell[0, BOTH, "joint grid", name] for name in (AVERAGE, headroom.ABOVE_CHANCE)]
         assert [(row.verdict, row.tasks) for row in joint] == [("estimate only", 3), ("prunable", 2)]
         assert headroom.in_words(both[1])[3] == "average above chance (2 tasks)"
+
+    def test_a_level_that_prunes_nothing_is_the_whole_model(self, tmp_path):
+        """As 20% of four FFNs: it passes any test, and is no share that can be pruned."""
+        study = ResultsMatrix(tmp_path / "results" / "m", ("piqa", "copa"), (0,), 7, controls=("random_1",))
+        values = Values(right=lambda *_: [8, 8, 3, 3], repeat=40, selection="scoring")
+        write_study(study, values)
+        for path in (study.curve(task, 0, name, "ffns") for task in study.tasks for name in MORE):
+            table = read(path, PRUNED_EVAL).to_pydict()
+            table["parameters_removed"][1] = 0
+            write(path, PRUNED_EVAL, table, provenance(path))
+        row = prunable(study)[0, "ffns", "own", AVERAGE]
+        assert (row.verdict, row.ffns, row.estimate_ffns, row.below, row.parameters) == ("up to", 0, 0, 50, 0)
+        compared = [row for row in criteria.rows(study) if row.component == "ffns"]
+        assert {row.percent for row in compared} == {50, 90}
+        assert {row.percent for row in criteria.rows(study) if row.component == "heads"} == {20, 50, 90}
 
     def test_a_task_alone_has_one_row(self, tmp_path):
         study = ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 7, joint=True)

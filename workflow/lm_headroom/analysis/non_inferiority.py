@@ -10,7 +10,7 @@ than chance; elsewhere the point estimate stands alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,13 +200,17 @@ def judge(whole: Sequence[Array], pruned: Sequence[Array], margin: Margin, confi
 
 
 def loss_interval(whole: Sequence[Array], pruned: Sequence[Array]) -> Interval:
-    """95% limits of the average loss of a score that is no mere right or wrong: what the one-sided tests do not refute.
+    """95% limits of the average loss of a score that is no mere right or wrong: what one-sided tests do not refute.
+
+    Of tests without a margin: under a relative one, the verdict's pseudo-questions change by more.
 
     Args:
         whole: per task, scores with nothing pruned, [question].
         pruned: per task, the same with something pruned, [..., question].
     """
-    return Interval(*Margin(0.0).judge(whole, pruned).interval(LEVEL))
+    # Where nothing is pruned, not one score changes, and nothing is lost for certain.
+    same = np.all([(before == after).all(axis=-1) for before, after in zip(whole, pruned, strict=True)], axis=0)
+    return Interval(*(np.where(same, 0.0, limit) for limit in Margin(0.0).judge(whole, pruned).interval(LEVEL)))
 
 
 class LossDifference(NamedTuple):
@@ -286,6 +290,7 @@ class Prunable:
             failed.
         reason: why there is no level, as a clause; empty where there is one.
         relative: as ``level``, by the margin that is a share of the accuracy above chance; None for other scores.
+        verdict: ``at least``: more questions or levels could show more; ``up to``: enough questions did not.
     """
 
     level: int | None
@@ -294,14 +299,18 @@ class Prunable:
     power: float | None = None
     reason: str = ""
     relative: int | None = None
+    verdict: str = INCONCLUSIVE
 
-    @property
-    def verdict(self) -> str:
-        """``at least``: more questions or levels could show more; ``up to``: enough questions did not."""
-        if self.level is None:
-            return INCONCLUSIVE if self.estimate is None else ESTIMATE_ONLY
-        ended_by_loss = self.power is not None and (self.power >= ENOUGH_POWER or self.below == self.level + 1)
-        return UP_TO if ended_by_loss else AT_LEAST
+    def among(self, levels: Sequence[int]) -> Prunable:
+        """The same where its levels are ``levels`` of a longer curve.
+
+        Example:
+            >>> Prunable(0, 1, below=2).among([0, 2, 3])
+            Prunable(level=0, estimate=2, below=3, power=None, reason='', relative=None, verdict='inconclusive')
+        """
+        found = (self.level, self.estimate, self.below, self.relative)
+        level, estimate, below, relative = (None if place is None else levels[place] for place in found)
+        return replace(self, level=level, estimate=estimate, below=below, relative=relative)
 
 
 def explain_inconclusive(whole: Sequence[Array], levels: int, chance_levels: Sequence[float]) -> str:
@@ -311,11 +320,11 @@ def explain_inconclusive(whole: Sequence[Array], levels: int, chance_levels: Seq
 
     Args:
         whole: per task, outcomes of the whole model, [question].
-        levels: how many levels above 0 were evaluated.
+        levels: how many levels that prune something were evaluated.
         chance_levels: chance level of each task.
     """
     if levels < 1:
-        return "the study evaluated no level above 0"
+        return "the study evaluated no level that prunes anything"
     if min(len(right) for right in whole) < 2:
         return "a task has only one question and thus no standard error"
     if any(map(is_above_chance, whole, chance_levels)):
@@ -350,8 +359,8 @@ def find_prunable(
     """The share of a component that can be pruned, by non-inferiority tests along its curve.
 
     Args:
-        scores: per task, per level and question, higher is better, [level, question]; level 0 is the whole model. Of
-            accuracy, right (1) or wrong (0).
+        scores: per task, per level and question, higher is better, [level, question]; level 0 is the whole model, and
+            each other one prunes something. Of accuracy, right (1) or wrong (0).
         chance_levels: chance level of each task's accuracy.
         margin: the loss that counts as none.
         overlap: how the evaluation documents took part in the ranking, which leaves the estimate alone; empty where
@@ -372,25 +381,24 @@ def find_prunable(
     estimate = _run(_spare(pruned, whole, margin) >= 0)
     reason = explain_estimate_only(right, chance_levels, overlap)
     if reason:
-        return Prunable(None, estimate, reason=reason)
+        return Prunable(None, estimate, reason=reason, verdict=ESTIMATE_ONLY)
     shown = judge(whole, pruned, margin, CONFIDENCE)
     level = _run(shown.within)
     below = last + 1 - _run(shown.beyond[::-1])
-    result = Prunable(
+    power = float(shown.power[level]) if level < last else None
+    ended_by_loss = power is not None and (power >= ENOUGH_POWER or below == level + 1)
+    if level == 0 and not ended_by_loss:
+        reason = f"the study has too few questions (power {power:.2f} at the lowest pruning level)"
+        return Prunable(None, power=power, reason=reason)
+    return Prunable(
         level,
         # A test may pass by its pseudo-counts alone; the estimate is never below it.
         max(level, estimate),
         below if below <= last else None,
-        float(shown.power[level]) if level < last else None,
+        power,
         relative=_run(within_share(scores, chance_levels)) if whole_right is None else None,
+        verdict=UP_TO if ended_by_loss else AT_LEAST,
     )
-    if level == 0 and result.verdict == AT_LEAST:
-        return Prunable(
-            None,
-            power=result.power,
-            reason=f"the study has too few questions (power {result.power:.2f} at the lowest pruning level)",
-        )
-    return result
 
 
 @dataclass(frozen=True)
@@ -452,7 +460,7 @@ def find_prunable_cell(
     cell = _largest(shown.within, removed)
     if cell == (0, 0):
         power = np.where(removed > 0, shown.power, 0).max()
-        if power < ENOUGH_POWER:
+        if power < ENOUGH_POWER and not shown.beyond[removed > 0].all():
             return PrunableCell(None, reason=f"the study has too few questions (power {power:.2f} at most)")
     return PrunableCell(cell, estimate)
 
@@ -460,8 +468,7 @@ def find_prunable_cell(
 def _largest(good: Flags, removed: Array) -> tuple[int, int]:
     """The cell with the most parameters among those that are good with all cells of their column before them."""
     # Nothing is pruned, nothing is lost: not a test.
-    good[0, 0] = True
-    reached = np.logical_and.accumulate(good, axis=0)
+    reached = np.logical_and.accumulate(good | (removed == 0), axis=0)
     head, ffn = np.unravel_index(int(np.argmax(np.where(reached, removed, -1))), removed.shape)
     return int(head), int(ffn)
 

@@ -136,6 +136,11 @@ class AverageGrid(Average):
     ffns: list[int]
 
 
+def pruning_levels(curve: Curve | AverageCurve) -> list[int]:
+    """Places of the levels that prune anything: of few components, a small percent is none."""
+    return [place for place, removed in enumerate(curve.removed) if removed]
+
+
 def read_curve(path: Path, outcome: Outcome = ACCURACY, **expected: Any) -> Curve:
     """Read a pruned-evaluation artifact.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lm_headroom.analysis.power import power_at, questions_needed
 from lm_headroom.results.chance import ChanceLevel, tasks_above_chance
-from lm_headroom.results.curves import study_curves
+from lm_headroom.results.curves import pruning_levels, study_curves
 from lm_headroom.results.margins import margin_of
 from lm_headroom.results.matrix import Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -73,8 +73,7 @@ def judges_of(
             margin = margin_of(judged)
             questions = float(np.mean([values.shape[-1] for values in scores]))
             missing = tuple(task for task in left_out if task in matrix.tasks)
-            removed = curves[tested[0]].removed
-            level = next((number for number, parameters in enumerate(removed) if parameters), 0)
+            level = next(iter(pruning_levels(curves[tested[0]])), 0)
             is_tested = level > 0 and min(values.shape[-1] for values in scores) > 1
             power = power_at(scores, margin, level) if is_tested else None
             needed = questions_needed(scores, margin, level=level)

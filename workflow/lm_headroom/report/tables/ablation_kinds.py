@@ -12,7 +12,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, provenance, reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of
-from lm_headroom.results.curves import Curve, study_curves
+from lm_headroom.results.curves import Curve, pruning_levels, study_curves
 from lm_headroom.results.estimates import Estimate, estimates
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -72,7 +72,7 @@ def measure_losses(matrix: ResultsMatrix, shots: int, component: Component) -> l
     for curve in (curve for by_task in curves.values() for curve in by_task.values()):
         if curve.percent != first.percent:
             raise ArtifactError(f"{curve.path} and {first.path} have different levels; delete both and run again")
-    kept = [place for place, removed in enumerate(first.removed) if removed]
+    kept = pruning_levels(first)
     kinds = [provenance(first.path)["options"]["ablation"], *(ABLATED_OWN[name] for name in names[1:])]
     scores = {task: np.stack([_compared(own[task], curves[name][task], kept) for name in names]) for task in own}
     rows = []

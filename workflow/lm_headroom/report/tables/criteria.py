@@ -17,7 +17,7 @@ from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import notes_on, p_in_words, unit_of, with_interval
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, groups, percent_at, prunable_of, share_in_words, whole_of
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, read_chance_levels
-from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, study_curves
+from lm_headroom.results.curves import AverageCurve, Curve, average, over_levels, pruning_levels, study_curves
 from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -184,7 +184,7 @@ def _compare_group(
 ) -> dict[str, Compared]:
     compared = {}
     own = [curves[OWN][task] for task in tasks]
-    levels = [percent for percent in own[0].percent if percent > 0]
+    levels = [own[0].percent[place] for place in pruning_levels(own[0])]
     overlaps = {name: _overlap(matrix, shots, component, chance, tasks, name) for name in curves}
     for name, by_task in curves.items():
         curve = average([by_task[task] for task in tasks])
@@ -249,14 +249,13 @@ def _level_rows(outcome: Outcome, cell: Cell, row: Compared) -> Iterator[Criteri
     place = (*cell[:-1], outcome, unit_of(outcome), cell.tasks)
     verdict = (curve.questions, prunable.verdict, *shares, prunable.power, prunable.reason)
     losses = (curve.loss, curve.loss_interval.low, curve.loss_interval.high)
-    for level, percent in enumerate(curve.percent):
-        if percent:
-            compared: tuple[float | None, ...] = ()
-            if row.beyond_own is not None and row.mean_beyond_own is not None:
-                beyond = (float(values[level]) for values in row.beyond_own)
-                compared = (*beyond, *row.mean_beyond_own, row.p, row.p_holm)
-            lost = (float(values[level]) for values in losses)
-            yield CriterionRow(*place, *verdict, percent, *lost, *compared)  # type: ignore[call-arg,arg-type]
+    for level in pruning_levels(curve):
+        compared: tuple[float | None, ...] = ()
+        if row.beyond_own is not None and row.mean_beyond_own is not None:
+            beyond = (float(values[level]) for values in row.beyond_own)
+            compared = (*beyond, *row.mean_beyond_own, row.p, row.p_holm)
+        lost = (float(values[level]) for values in losses)
+        yield CriterionRow(*place, *verdict, curve.percent[level], *lost, *compared)  # type: ignore[call-arg,arg-type]
 
 
 def _is_shown(cell: Cell, matrix: ResultsMatrix) -> bool:
@@ -270,10 +269,9 @@ def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
     if row.beyond_own is None or row.mean_beyond_own is None:
         yield from ("", "", "")
         return
-    by_level = zip(row.curve.percent, *row.beyond_own, strict=True)
-    yield "; ".join(
-        f"{percent}%: {with_interval(matrix.outcome, *map(float, values))}" for percent, *values in by_level if percent
-    )
+    by_level = list(zip(row.curve.percent, *row.beyond_own, strict=True))
+    shown = (by_level[place] for place in pruning_levels(row.curve))
+    yield "; ".join(f"{percent}%: {with_interval(matrix.outcome, *map(float, values))}" for percent, *values in shown)
     yield with_interval(matrix.outcome, *row.mean_beyond_own)
     yield "" if row.p_holm is None else p_in_words(row.p_holm).removeprefix("= ")
 

@@ -41,6 +41,7 @@ from lm_headroom.results.curves import (
     Grid,
     average,
     average_grid,
+    pruning_levels,
     study_curves,
     study_grids,
 )
@@ -146,8 +147,9 @@ def rows(matrix: ResultsMatrix, seeds: Sequence[int]) -> Iterator[PrunableRow]:
 
 def prunable_of(matrix: ResultsMatrix, curve: AverageCurve, chance: Sequence[ChanceLevel], overlap: str) -> Prunable:
     """The share of a curve that can be pruned within the margin of the matrix's outcome."""
-    levels = [task.level for task in chance]
-    return find_prunable(curve.scores, levels, margin_of(matrix), overlap, _right(matrix, curve))
+    kept = [0, *pruning_levels(curve)]
+    scores, levels = [values[kept] for values in curve.scores], [task.level for task in chance]
+    return find_prunable(scores, levels, margin_of(matrix), overlap, _right(matrix, curve)).among(kept)
 
 
 def _right(matrix: ResultsMatrix, averaged: Average) -> Sequence[Any] | None:

@@ -16,7 +16,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import in_unit, unit_of, value_of, with_interval
-from lm_headroom.results.curves import Curve, average, study_curves
+from lm_headroom.results.curves import Curve, average, pruning_levels, study_curves
 from lm_headroom.results.margins import margin_in_words, margin_of, margin_unit
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -98,7 +98,7 @@ def _row(
 ) -> Iterator[OutcomeRow]:
     """A row; none where no level prunes anything."""
     curve = average([curves[task] for task in tasks])
-    level = next((number for number, removed in enumerate(curve.removed) if removed), None)
+    level = next(iter(pruning_levels(curve)), None)
     if level is None:
         return
     margin = margin_of(matrix)

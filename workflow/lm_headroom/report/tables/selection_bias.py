@@ -26,7 +26,7 @@ from lm_headroom.artifacts.store import ArtifactError, ArtifactSchema, made_by, 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of
-from lm_headroom.results.curves import answers, read_curve
+from lm_headroom.results.curves import answers, pruning_levels, read_curve
 from lm_headroom.results.estimates import Estimate, estimates
 from lm_headroom.results.matrix import AVERAGE, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
@@ -135,7 +135,7 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
             f"scoring documents, found {' and '.join(sorted(tables))}; delete the file and run the workflow again"
         )
     (path, evaluation, first), (other_path, scoring, second) = tables["evaluation"], tables["scoring"]
-    kept = [i for i, removed in enumerate(first.removed) if removed]
+    kept = pruning_levels(first)
     if not kept:
         raise HeadroomError(f"{first.path}: no level prunes an FFN; give larger ones in pruning.levels")
     pair = np.stack([first.scores[kept], second.scores[kept]], axis=1)
