@@ -11,6 +11,7 @@ from lm_headroom.analysis.correlation import TaskScores, corrected_srcc
 from lm_headroom.analysis.oracle_agreement import Gradient, agreement
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import ArtifactError, provenance, read, write
 from lm_headroom.cli import main
@@ -219,6 +220,22 @@ def test_the_figure_shows_heads_by_loss_and_ffns_by_accuracy(study, tmp_path):
     assert [title.split("\n")[0] for title in titles] == ["heads, copa, 0-shot", "heads, copa, 5-shot"]
 
 
+def test_signed_scores_are_all_drawn_and_named_by_their_criterion(study):
+    for path in (study.path("head_importance", k, task=task) for k in study.shots for task in study.tasks):
+        columns = read(path, HEAD_IMPORTANCE).to_pydict()
+        signed = {"score": [score - 0.5 for score in columns["score"]]}
+        write(path, HEAD_IMPORTANCE, columns | signed, provenance(path) | {"options": {"criterion": "loss_rise"}})
+    panels = [ax for ax in figure.draw.__wrapped__(study, "heads").axes if ax.get_title()]
+    for ax in panels:
+        scores = ax.collections[-1].get_offsets()[:, 0]
+        assert len(scores) == 20
+        assert ax.get_xlim()[0] < scores.min() < 0 < scores.max() < ax.get_xlim()[1]
+        assert (ax.get_xscale(), ax.get_xlabel()) == ("symlog", "score by loss_rise (nats)")
+    assert oracle_sentences(study)[2].startswith("- **Scores of heads by `loss_rise` ")
+    (ffns, *_) = figure.draw.__wrapped__(study, "ffns").axes
+    assert (ffns.get_xscale(), ffns.get_xlabel()) == ("log", "score by token (nats)")
+
+
 @pytest.mark.parametrize(
     ("metric", "lost"), [("loss", "rise of the loss of the gold continuation"), ("margin", "margin of the gold")]
 )
@@ -255,12 +272,15 @@ class TestFindings:
         (row,) = agreed(study, component="heads", shots=0, measure="loss_rise")
         from lm_headroom.report.findings.agreement import _head_agreement
 
-        return _head_agreement({**row, **changes})
+        return _head_agreement({**row, **changes}, "gradient scores of heads")
 
     @pytest.mark.parametrize(
         ("changes", "text"),
         [
-            ({"srcc": None}, "- **Not defined for heads on copa with 0-shot prompts.** Gradient scores and the rise"),
+            (
+                {"srcc": None},
+                "- **Not defined for heads on copa with 0-shot prompts.** Gradient scores of heads and the",
+            ),
             (
                 {"srcc": 0.1, "srcc_low": -0.2, "srcc_high": 0.4},
                 "0.10 (95% interval -0.20 to 0.40, 20 heads), 1.00 inside",

@@ -11,6 +11,7 @@ from lm_headroom.artifacts.comparison import COMPARED_INDUCTION, COMPARED_PRUNAB
 from lm_headroom.artifacts.file_provenance import read_provenance
 from lm_headroom.artifacts.store import read
 from lm_headroom.cli import main
+from lm_headroom.report import comparison
 from lm_headroom.report.products import named
 from lm_headroom.study.config import Study
 from tests.support.compared_study import LABELS, run, write_compared
@@ -61,6 +62,18 @@ def test_what_it_holds_is_the_artifact(page_path):
     assert any(row["percent"] is None for row in expected)
     assert any(row["percent"] for row in expected)
     assert data["pages"]["late"] == {"index": "../late/index.html", "explorer": "../late/explorer.html"}
+
+
+def test_the_score_of_a_cost_is_what_readers_expect():
+    row = prunable_row_of("gold_bits_per_byte", -1.5)
+    (shown,) = comparison.data(["m"], {"prunable/seed7": [row]})["rows"]
+    assert (shown["score"], shown["verdict"]) == (1.5, "inconclusive")
+
+
+def prunable_row_of(outcome, score):
+    """A row of the artifact, inconclusive."""
+    names = ("component", "percent", "estimate", "below", "reason", "shots")
+    return {**dict.fromkeys(names), "model": "m", "verdict": "inconclusive", "outcome": outcome, "score": score}
 
 
 def test_choices_change_verdicts_and_shares(page_path, open_page):

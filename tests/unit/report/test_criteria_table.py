@@ -11,7 +11,7 @@ import pytest
 
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
-from lm_headroom.report.figures import prunable_share
+from lm_headroom.report.figures import judged, prunable_share
 from lm_headroom.report.findings.criteria import criterion_sentence
 from lm_headroom.report.tables import criteria, headroom
 from lm_headroom.results.chance import read_chance_levels
@@ -99,7 +99,7 @@ def test_rankings_by_the_evaluation_questions_are_estimates_only(tmp_path):
 def test_rankings_by_the_evaluation_questions_are_neither_tested_nor_preferred(tmp_path, component):
     """Of heads the oracle, of FFNs the own ranking: the other one loses 40 points more, or less."""
     name = {"heads": "oracle_accuracy", "ffns": "fisher"}[component]
-    study = replace(small(tmp_path, repeat=40), controls=(name,))
+    study = replace(small(tmp_path, repeat=40), controls=(name,), custom_ffns=("learned",))
 
     def right(k, part, task, ranking):
         known = RIGHT[k].get((part, task, ranking), DEFAULT)
@@ -154,6 +154,18 @@ def test_titles_stay_within_the_figure_beside_long_names(controlled, monkeypatch
         assert ax.get_window_extent().width > 1.2 * figure.dpi
 
 
+def test_an_estimate_alone_is_a_dash_and_no_cross(tmp_path):
+    """Of FFNs that the evaluation questions rank; heads of few questions are inconclusive."""
+    figure = prunable_share.draw.__wrapped__(small(tmp_path, repeat=40))
+    few = prunable_share.draw.__wrapped__(small(tmp_path / "few"))
+    (ffns, heads) = ([line.get_marker() for line in ax.lines] for ax in (figure.axes[2], few.axes[0]))
+    assert "|" in ffns
+    assert "x" not in ffns
+    assert "x" in heads
+    (legend,) = figure.legends
+    assert judged.COULD_SHOW_MORE in [text.get_text() for text in legend.get_texts()]
+
+
 def test_the_finding_names_the_best_other_criterion_beside_the_own(controlled):
     chance = read_chance_levels(controlled)
     (finding,) = criterion_sentence(
@@ -189,6 +201,15 @@ def test_a_learned_mask_has_a_finding_of_its_own_and_is_not_a_criterion(tmp_path
     assert finding.startswith("- **A learned mask of heads with 5-shot prompts loses less than the own ranking.**")
     row = mean_beyond_own(study, "learned")
     assert f"it loses {100 * row:.1f} points (" in finding
+
+
+@pytest.mark.parametrize(("right", "verdict"), [([8, 8, 7], "not significantly less"), ([3, 3, 3], "more")])
+def test_a_learned_mask_that_is_not_shown_to_lose_less_is_not_called_so(tmp_path, right, verdict):
+    study = replace(small(tmp_path, repeat=40, selection="scoring"), controls=(), custom_heads=("learned",))
+    finding = finding_where(study, own=[8, 8, 7], learned=right)
+    assert finding.startswith(
+        f"- **A learned mask of heads with 5-shot prompts loses {verdict} than the own ranking.**"
+    )
 
 
 def test_what_even_layers_cost_has_a_finding_of_its_own_and_is_no_criterion(tmp_path):

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from lm_headroom.analysis.ranking import count_at, rank_heads
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.file_provenance import read_provenance
+from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.cli import main
 from lm_headroom.report import explorer
 from lm_headroom.results.curves import band, study_curves
 from lm_headroom.results.ffns import read_ffns
 from lm_headroom.results.scores import read_tasks
 from lm_headroom.study.judged import JudgedOutcome
-from tests.support.small_study import small
+from tests.support.small_study import leave_one_choice, small
 
 LARGEST = 5_000_000
 """Bytes of the page."""
@@ -56,8 +58,10 @@ def test_numbers_are_those_of_the_artifacts(study):
     assert list(cell["heads"]) == ["piqa", "copa", "record", "aggregate"]
     lost = cell["ffns"]["copa"]["oracle, accuracy"]
     np.testing.assert_allclose(lost, 100 * read_ffns(study, 5).tasks["copa"], rtol=1e-3)
-    curve = study_curves(study, 5, "random_1")["copa"]
-    shown = cell["curves"]["heads"]["random_1"]["copa"]["accuracy"]
+    curve = study_curves(study, 5, "aggregate")["copa"]
+    curves = cell["curves"]["heads"]
+    assert list(curves) == ["own", "aggregate"], "no map is by random order"
+    shown = curves["aggregate"]["copa"]["accuracy"]
     np.testing.assert_allclose(shown["value"], 100 * curve.mean, rtol=1e-3)
     np.testing.assert_allclose([shown["low"], shown["high"]], 100 * np.array(band(curve)), rtol=1e-3)
     assert (values["layers"], values["heads"]) == (4, 5)
@@ -119,10 +123,66 @@ def test_an_address_brings_back_what_was_chosen_and_keys_move_the_mark(opened):
     chosen = parse_qs(urlsplit(page.url).fragment)
     assert (chosen["chosen"], chosen["percent"], chosen["theme"]) == (["11"], ["50"], ["dark"])
     page.get_by_role("button", name="Mark layer").first.click()
-    assert page.locator("tr[aria-selected=true]").count() == 1
+    assert page.locator("tr[aria-current]").count() == 1
+    assert page.locator("#map").get_attribute("role") == "application", "screen readers pass its keys on"
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != back
+
+
+def test_a_curve_is_of_the_ranking_that_the_map_shows(study, opened, tmp_path):
+    judged = (JudgedOutcome("accuracy", 2), JudgedOutcome("gold_probability", 1))
+    rankings = explorer.data(study.changed(outcomes=judged), (7,))["cells"]["0-shot, seed 7"]["rankings"]
+    assert rankings["heads"] == {"token": "own"}
+    assert rankings["ffns"]["oracle, accuracy"] == "own"
+    assert rankings["ffns"]["oracle, gold probability"] == "oracle_gold_probability"
+    page = opened("component=ffns&task=copa")
+    assert page.inner_text("#value").startswith("At 20%: accuracy 90.0 %")
+    page.select_option("#criterion", "oracle, gold probability")
+    assert page.inner_text("#note").startswith(
+        "Nothing was evaluated with FFNs pruned by oracle, gold probability on copa"
+    )
+    assert page.inner_text("#value") == ""
+    page.select_option("#component", "heads")
+    page.select_option("#criterion", "token")
+    assert (page.inner_text("#note"), page.inner_text("#value")[:16]) == ("", "At 20%: accuracy")
+    # FFNs are ranked by an outcome that the study is not judged by.
+    copied = small(tmp_path)
+    for path in (copied.path("ffn_importance", k, task=task) for k in copied.shots for task in copied.tasks):
+        write(
+            path,
+            FFN_IMPORTANCE,
+            read(path, FFN_IMPORTANCE).to_pydict(),
+            provenance(path) | {"options": {"metric": "loss"}},
+        )
+    cell = explorer.data(copied, (7,))["cells"]["0-shot, seed 7"]
+    assert next(iter(cell["ffns"]["copa"])) == "oracle, loss of the gold continuation"
+    assert cell["rankings"]["ffns"]["oracle, loss of the gold continuation"] == "own"
+    assert cell["rankings"]["ffns"]["oracle, accuracy"] == "oracle_accuracy"
+
+
+def test_a_task_that_does_not_define_an_outcome_has_no_curve_of_it_and_the_others_have(tmp_path, open_page):
+    copied = small(tmp_path)
+    leave_one_choice(copied, "record")
+    out = copied.results / "explorer.html"
+    assert main(["page", "explorer", "--results", str(copied.results), *OPTIONS, "--out", str(out)]) == 0
+    page = open_page(out, "task=record&outcome=gold_probability", "body[data-ready]")
+    assert page.inner_text("#note") == "There is no curve: gold probability is not defined on record."
+    page.select_option("#task", "copa")
+    assert page.inner_text("#note") == ""
+    assert "gold probability" in page.inner_text("#value")
+    page.select_option("#task", "aggregate")
+    assert page.inner_text("#note") == "The curve leaves out record, where gold probability is not defined."
+    assert page.problems == []
+
+
+def test_points_of_the_scatter_can_be_chosen_where_the_page_opened_without_it(opened):
+    page = opened("component=ffns")
+    page.select_option("#component", "heads")
+    page.evaluate(
+        "document.getElementById('scatter').emit('plotly_click', {points: [{curveNumber: 0, pointNumber: 7}]})"
+    )
+    assert page.inner_text("#chosen").startswith("layer 2, head 3;")
 
 
 def test_it_prints(opened):

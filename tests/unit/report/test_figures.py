@@ -224,7 +224,13 @@ def test_figures_12_to_14_show_the_tasks_of_one_number_of_shots(study):
 
 @pytest.mark.parametrize(
     ("provenance", "unit"),
-    [({}, "nats"), ({"options": {"criterion": "fisher"}}, "nats^2"), ({"criterion": "output_norm"}, "activations")],
+    [
+        ({}, "nats"),
+        ({"options": {"criterion": "fisher"}}, "nats^2"),
+        ({"criterion": "output_norm"}, "activations"),
+        ({"criterion": "token", "options": {"aggregate": "mean"}}, "nats"),
+        ({"criterion": "token", "options": {"aggregate": "mean_rank"}}, "rank, mean over tasks"),
+    ],
 )
 def test_scores_are_in_the_unit_of_their_criterion(study, provenance, unit):
     scores = fig03.data(study)[5]
@@ -235,6 +241,24 @@ def test_scores_are_in_the_unit_of_their_criterion(study, provenance, unit):
 def test_figures_of_one_number_of_shots_refuse_several(study, module):
     with pytest.raises(HeadroomError, match=r"one number of shots, got \[0, 5\]"):
         module.data(study)
+
+
+def test_a_figure_of_other_rankings_without_a_task_is_refused(study):
+    with pytest.raises(HeadroomError, match="name tasks by --transfer or --unseen"):
+        fig09.draw.__wrapped__(replace(study, shots=(0,), transfer=(), unseen=()))
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_figure_8_leaves_its_cells_room_beside_long_names(study, monkeypatch, width):
+    tasks = tuple(f"mmlu_high_school_government_and_politics_{i}" for i in range(4))
+    values = np.full((5, 5), 0.5)
+    monkeypatch.setattr(fig08, "ceilings", lambda matrix: {0: fig08.Ceilings(values, style.numbers(values))})
+    with style.laid_out(Layout(width)):
+        figure = fig08.draw.__wrapped__(replace(study, tasks=tasks))
+    figure.draw_without_rendering()
+    box = figure.axes[0].get_window_extent()
+    assert min(box.width, box.height) > 0.75 * figure.dpi
+    plt.close(figure)
 
 
 def test_figures_18_and_19_have_a_curve_per_task_and_the_aggregate(study):
@@ -348,7 +372,7 @@ def test_every_ranking_that_a_study_may_name_is_drawn_and_looks_like_no_other():
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    custom = ["learned", "mine"]
+    custom = ["learned", "mine", "random_baseline"]
     names = [REVERSED, *NAMED_CONTROLS, *custom]
     curves = fig05.Curves([0, 50], {}, np.array([0.8, 0.5]), np.zeros(2))
     fig05.draw_controls(axes, dict.fromkeys(names, curves), custom=custom)

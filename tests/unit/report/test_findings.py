@@ -15,6 +15,7 @@ from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import style
 from lm_headroom.report.findings import words
+from lm_headroom.report.findings.ffns import swing_sentence
 from lm_headroom.report.findings.page import findings, in_short
 from lm_headroom.report.findings.words import change_with_error
 from lm_headroom.results.chance import read_chance_level, read_chance_levels
@@ -175,6 +176,19 @@ class TestSentences:
         assert largest_swing(study, 0, ["piqa"])[:3] == ("piqa", 0, 0.1)
         assert "As in the paper, the evaluation questions also rank the FFNs" in text
 
+    def test_ffns_that_matter_alike_are_all_named_and_losses_of_nothing_are_none(self, study):
+        def changed(**lost):
+            write_study(study, Values(lost=lambda task: lost.get(task, [0, 0, 0, 0])))
+            return swing_sentence(study, 0)
+
+        start = (
+            "- **The FFNs of layers 1 and 3 matter most with 0-shot prompts.** Without that of layer 3, copa loses 0.20"
+        )
+        assert changed(copa=[0, 1, 2, 0], record=[2, 0, 0, 0]).startswith(start)
+        none = "- **No FFN is needed by itself with 0-shot prompts.** "
+        none += "The largest of 12 measured losses of accuracy is 0.00"
+        assert changed(copa=[0, -1, 0, 0]).startswith(none)
+
     def test_ffns_ranked_by_the_evaluation_questions_have_an_estimate_only(self, tmp_path):
         text = findings(small(tmp_path, repeat=40))
         ranked = "no test can confirm it: the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)."
@@ -201,16 +215,17 @@ class TestSentences:
 
     def test_transfer_and_unseen(self, text):
         assert (
-            "- **Other rankings change accuracy on copa by -0.20 to +0.10 with 0-shot prompts.** Under its own" in text
+            "- **Other rankings change accuracy on copa by -20.0 to +10.0 points with 0-shot prompts.** Under its own"
+            in text
         )
         assert "it averages 0.60 (0.90 with all heads, chance level: 0.50), over 2 levels from 50 to 90% of" in text
-        assert "piqa's (highest correlation, 0.75) +0.05 ± 0.05" in text
-        assert "record's (lowest correlation, -0.25) -0.20 ± 0.08" in text
-        assert "- **Other rankings change accuracy on mathqa by +0.00 with 0-shot prompts.**" in text
+        assert "piqa's (highest correlation, 0.75) +5.0 ± 5.0 points" in text
+        assert "record's (lowest correlation, -0.25) -20.0 ± 8.2 points" in text
+        assert "- **Other rankings change accuracy on mathqa by +0.0 points with 0-shot prompts.**" in text
         assert "The aggregate ranking does not include mathqa." in text
         # Own 0.8 + 0.7 + 0.5, 0.9 + 0.8 + 0.4, 0.8 + 0.7 + 0.5; the aggregate gains 0.1 twice on copa.
         assert (
-            "- **The aggregate ranking changes accuracy by +0.02 ± 0.01 with 0-shot prompts.** It averages 0.68 "
+            "- **The aggregate ranking changes accuracy by +2.2 ± 1.5 points with 0-shot prompts.** It averages 0.68 "
             "under each task's own ranking (3 levels from 20 to 90%" in text
         )
 
@@ -247,10 +262,10 @@ def test_the_page_is_written_as_markdown_and_as_html_that_needs_no_other_file(st
 
 
 @pytest.mark.parametrize(
-    ("value", "rounded"), [(-0.004, "+0.00"), (0.004, "+0.00"), (-0.006, "-0.01"), (0.25, "+0.25")]
+    ("value", "rounded"), [(-0.0004, "+0.0"), (0.0004, "+0.0"), (-0.0006, "-0.1"), (0.25, "+25.0")]
 )
 def test_what_rounds_to_nothing_has_no_minus(value, rounded):
-    assert change_with_error(value, 0.01, "accuracy") == f"{rounded} ± 0.01"
+    assert change_with_error(value, 0.01, "accuracy") == f"{rounded} ± 1.0 points"
 
 
 def test_a_study_of_one_task_one_shot_and_nothing_else(tmp_path):
@@ -315,8 +330,8 @@ class TestOutcomes:
         )
         assert "By gold probability, this cell removes the most parameters (10.0 M) of those shown to lose" in text
         # A question of ten loses 46.2 points of gold probability where it loses 100 of accuracy.
-        assert "- **The aggregate ranking changes accuracy by +0.08 ± 0.00 with 5-shot prompts.**" in text
-        assert "By gold probability: +0.04 ± 0.00." in text
+        assert "- **The aggregate ranking changes accuracy by +8.3 ± 0.4 points with 5-shot prompts.**" in text
+        assert "By gold probability: +3.9 ± 0.2 points." in text
 
     def test_a_narrower_margin_changes_which_is_the_sharpest(self, enough):
         text = findings(self.judged(enough, "accuracy=5", "gold_probability=1"))
@@ -342,7 +357,7 @@ class TestOutcomes:
         leave_one_choice(study, "record", "mathqa")
         text = findings(study)
         assert "Gold probability leaves out record, not defined there. Over 3 tasks, accuracy averages" in text
-        assert "- **Other rankings change accuracy on mathqa by +0.00" in text
+        assert "- **Other rankings change accuracy on mathqa by +0.0 points" in text
 
     def test_a_cost_rises(self, enough):
         text = findings(self.judged(enough, "accuracy=2", "gold_bits_per_byte=20"))
@@ -406,5 +421,5 @@ def test_the_command_takes_outcomes_and_records_them(study, tmp_path, capsys):
 def test_small_numbers_have_no_sign(value):
     assert words.loss_in_words((value, value, value), "accuracy") == "0.0 points (0.0 to 0.0)"
     assert words.change_in_words(value, (value, value), "accuracy") == "+0.0 points (+0.0 to +0.0)"
-    assert words.change_of(value, "gold_bits_per_byte") == "+0.00"
+    assert words.change_of(value, "gold_bits_per_byte") == "+0.000"
     assert style.numbers(np.array([[value]]))[0, 0] == "0.00"

@@ -12,10 +12,12 @@ from lm_headroom.cli import main
 from lm_headroom.report.findings.page import findings
 from lm_headroom.report.findings.shares import control_sentences
 from lm_headroom.report.tables.gains import AVERAGE, compare, gain_sentence, level_weights, measure_gains
+from lm_headroom.results.chance import ChanceLevel
 from tests.support.small_study import RIGHT, Values, small, write_study
 
 MORE = ("example", "random_1", "random_2", "reversed", "token")
 TASKS = ["piqa", "copa", "record"]
+CHANCE = dict.fromkeys(TASKS, ChanceLevel(0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_gain_of_ffns_by_hand(study):
     assert table.gains["copa"]["own"].over_random == pytest.approx(copa)
     assert table.gains["piqa"]["own"].over_random == pytest.approx(piqa)
     assert table.gains[AVERAGE]["own"].over_random == pytest.approx((copa + piqa) / 3)
-    (sentence,) = gain_sentence(study, 0, "ffns")
+    (sentence,) = gain_sentence(study, 0, "ffns", CHANCE)
     assert sentence.startswith("- **The importance ranking of FFNs is better than random order with 0-shot prompts.** ")
     assert f"Each task's own ranking gains {(copa + piqa) / 3:+.1f} points (" in sentence
     assert "averaged over 0 to 90% pruned and 3 tasks" in sentence
@@ -147,7 +149,7 @@ def test_the_table_has_a_row_per_shot_task_and_ranking(controlled, tmp_path):
 
 def test_without_a_random_order_nothing_is_said(study):
     assert measure_gains(replace(study, controls=()), 0, "heads") is None
-    assert gain_sentence(replace(study, controls=()), 0, "heads") == []
+    assert gain_sentence(replace(study, controls=()), 0, "heads", CHANCE) == []
 
 
 @pytest.mark.parametrize("component", ["heads", "ffns"])
@@ -157,10 +159,10 @@ def test_the_own_order_under_another_ablation_is_not_compared_with_random_orders
 
 
 def test_the_sentence_says_what_the_interval_holds(study, controlled):
-    (one,) = gain_sentence(study, 0, "heads")
+    (one,) = gain_sentence(study, 0, "heads", CHANCE)
     assert "; the interval ignores the luck of the one random order." in one
     assert "Other criteria" not in one
-    (two,) = gain_sentence(controlled, 0, "heads")
+    (two,) = gain_sentence(controlled, 0, "heads", CHANCE)
     assert two in findings(controlled)
     assert "; the interval includes the variance of 2 random orders." in two
     # Token is the own ranking here; of one other, nothing has to be said of how many there are.
@@ -173,6 +175,39 @@ def test_the_sentence_says_what_the_interval_holds(study, controlled):
 def test_controls_that_are_not_random_are_not_called_so(controlled):
     assert " over 2 random orders); the importance" in control_sentences(controlled, 0, "heads")
     assert control_sentences(replace(controlled, controls=("reversed", "token")), 0, "heads") == ""
+
+
+def test_a_ranking_of_ones_own_whose_name_begins_with_random_is_no_random_order():
+    areas = {name: np.arange(10.0) for name in ("own", "random_1", "random_baseline")}
+    gains, _, orders = compare({"a": areas})
+    assert (list(gains["a"]), orders) == (["own", "random_baseline"], 1)
+
+
+def test_controls_of_heads_alone_are_named_as_those_of_both(controlled):
+    """`pruning.ffn_controls` moves what is not common to the rankings of heads alone."""
+    apart = replace(controlled, controls=("random_1",), custom_heads=("random_2", "reversed", "example"))
+    assert " over 2 random orders); the importance" in control_sentences(apart, 0, "heads")
+    (sentence,) = gain_sentence(apart, 0, "heads", CHANCE)
+    assert "Other criteria add to this gain: `example` " in sentence
+    assert "reversed" not in sentence
+    assert "(random_1)" in control_sentences(replace(apart, controls=(), custom_ffns=("random_1",)), 0, "ffns")
+
+
+@pytest.mark.parametrize(("component", "name"), [("heads", "oracle_accuracy"), ("ffns", "fisher")])
+def test_criteria_are_not_compared_where_the_evaluation_questions_ranked_one(tmp_path, component, name):
+    """Of heads the oracle, of FFNs the own ranking."""
+    study = replace(small(tmp_path), controls=("random_1", name))
+
+    def right(k, part, task, ranking):
+        return ([8, 3, 3, 3] if ranking == name else [8, 8, 8, 8])[: 3 if "srcc" in ranking else 4]
+
+    write_study(study, Values(right=right))
+    (sentence,) = gain_sentence(study, 0, component, CHANCE)
+    assert measure_gains(study, 0, component).gains[AVERAGE][name].over_own < 0
+    assert "Other criteria" not in sentence
+    options = ["--tasks", *TASKS, "--shots", "0", "--seed", "7", "--controls", "random_1", name]
+    assert main(["table", "gains", "--results", str(study.results), *options, "--out", str(tmp_path / "t")]) == 0
+    assert ("also rank heads by the oracles" in (tmp_path / "t.md").read_text()) == (component == "heads")
 
 
 def test_curves_of_other_questions_are_refused(study, tmp_path):

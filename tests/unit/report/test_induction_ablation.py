@@ -17,13 +17,16 @@ from lm_headroom.artifacts.store import ArtifactError, read, write
 from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import induction_ablation as figure
+from lm_headroom.report.figures import style
+from lm_headroom.report.figures.layout import Layout
 from lm_headroom.report.findings.induction import ablation_sentences
 from lm_headroom.report.findings.page import findings
 from lm_headroom.results.ablation import ACCURACY, AVERAGE, GAIN, Cell, effects, select
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.study.judged import JudgedOutcome
 from tests.support.ablated_study import ablated, right, write_ablation
-from tests.support.small_study import made_of, small
+from tests.support.small_study import leave_one_choice, made_of, small
 
 # Ranks by prefix matching 0 1 2 / 3 4 5, by copying 2 4 0 / 1 5 3.
 PREFIX = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
@@ -231,6 +234,13 @@ def test_one_level_alone_is_a_dot_plot(study: ResultsMatrix, monkeypatch: pytest
         np.testing.assert_allclose(points, 100 * np.array(expected), atol=1e-9)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [*SELECTIONS.values()]
     plt.close(drawn)
+    # Each row of panels names its choices.
+    with style.laid_out(Layout("single")):
+        drawn = figure.draw.__wrapped__(study)  # type: ignore[attr-defined]
+    assert len(drawn.axes) > 1
+    for ax in drawn.axes:
+        assert [label.get_text() for label in ax.get_yticklabels()] == [*SELECTIONS.values()]
+    plt.close(drawn)
 
 
 class TestSentences:
@@ -267,6 +277,17 @@ class TestSentences:
         assert ") less than the average of 2 random draws of 4 heads from the same layers." in copying
         assert "by both scores costs more 0-shot accuracy than the average random draw, not each.**" in both
         assert "The ablation loses 40.0 points (" in both
+
+    def test_tasks_that_do_not_define_an_outcome_are_not_counted_but_named(self, tmp_path: Path) -> None:
+        study = ablated(small(tmp_path))
+        leave_one_choice(study, "piqa")
+        outcomes = tuple(map(JudgedOutcome.parse, ("accuracy=0.1", "gold_probability=50")))
+        at_5 = ablation_sentences(replace(study, outcomes=outcomes), read_chance_levels(study))[3]
+        assert "costs more 5-shot gold probability" in at_5
+        assert " over 1 task. By accuracy: " in at_5
+        assert at_5.endswith(" Gold probability leaves out piqa, not defined there.")
+        nothing = replace(study, ablated=("piqa",), outcomes=outcomes[1:])
+        assert ablation_sentences(nothing, read_chance_levels(study)) == []
 
     def test_a_study_without_ablations_says_nothing(self, tmp_path: Path) -> None:
         assert ablation_sentences(small(tmp_path), {}) == []

@@ -9,7 +9,7 @@ import pytest
 from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
 from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.cli import main
-from lm_headroom.report.figures import fig04, fig05, fig07, fig09, induction_ablation, judged
+from lm_headroom.report.figures import fig04, fig05, fig07, fig09, induction_ablation, judged, prunable_share
 from lm_headroom.study.choices import OUTCOMES
 from tests.support.ablated_study import ablated
 from tests.support.small_study import JOINT, leave_one_choice, small
@@ -178,6 +178,13 @@ def test_tasks_that_do_not_define_the_outcome_are_left_out_and_named(tmp_path, d
     assert "Not shown" not in words(drawn(module, matrix.changed(outcome="gold_bits_per_byte"), **what))
 
 
+def test_prunable_shares_name_the_tasks_that_are_left_out(tmp_path, drawn):
+    study = small(tmp_path)
+    leave_one_choice(study, "piqa", "mathqa")
+    figure = drawn(prunable_share, study.changed(outcome="gold_probability"))
+    assert "Not shown: piqa, since gold probability compares choices" in words(figure)
+
+
 def test_transfer_leaves_out_panels(tmp_path, drawn):
     study = small(tmp_path)
     leave_one_choice(study, "mathqa")
@@ -186,12 +193,13 @@ def test_transfer_leaves_out_panels(tmp_path, drawn):
     assert "Not shown: mathqa, since" in words(figure)
 
 
-@pytest.mark.parametrize("name", ["fig04", "fig05", "fig06", "fig07", "fig09"])
+@pytest.mark.parametrize("name", ["fig04", "fig05", "fig06", "fig07", "fig09", "prunable_share"])
 def test_a_study_none_of_whose_tasks_defines_the_outcome_is_drawn(tmp_path, monkeypatch, name):
     study = small(tmp_path)
     leave_one_choice(study, *study.tasks, *study.unseen)
     shots = ["0"] if name == "fig09" else ["0", "5"]
-    options = ["--tasks", *study.tasks, "--shots", *shots, "--seed", "7", "--unseen", "mathqa", "--transfer", "copa"]
+    options = ["--tasks", *study.tasks, "--shots", *shots, "--seed", "7"]
+    options += [] if name == "prunable_share" else ["--unseen", "mathqa", "--transfer", "copa"]
     texts = []
     monkeypatch.setattr(judged.Figure, "savefig", lambda figure, out, **_: texts.append(figure.axes[0].texts))
     command = ["figure", name, "--outcome", "gold_probability", "--results", str(study.results), *options]

@@ -1,8 +1,10 @@
 """The table of products, and the page of artifacts that is made from it."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+from jinja2 import Template
 
 from lm_headroom.artifacts.catalogue import CATALOGUE
 from lm_headroom.report import documentation, products
@@ -36,6 +38,16 @@ def test_each_product_has_a_function_and_a_caption(product):
 def test_each_caption_is_of_a_product():
     captions = {path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")} - {"workflow"}
     assert captions == {product.caption for product in products.PRODUCTS}
+
+
+def test_the_report_calls_tasks_by_their_names():
+    """Of a study whose tasks have keys of their own; Snakemake hands its values over as JSON has them."""
+    mine = {"name": "mine", "file": "mine.jsonl"}
+    config = study(tasks=["a", mine], unseen=[{"name": "b", "data": {"source": "hub"}}]).model_dump()
+    text = Template((ROOT / "workflow" / "report" / "workflow.rst").read_text())
+    words = " ".join(text.render(snakemake=SimpleNamespace(config=config)).split())
+    assert "for m on a, mine (and, unseen by the aggregate, b) with 0, 5 shots." in words
+    assert words.startswith("How much of a language model")
 
 
 def test_rules_and_paths_are_told_apart():

@@ -7,6 +7,7 @@ import pytest
 
 from lm_headroom.cli import main
 from lm_headroom.report.pages import write_table
+from lm_headroom.report.tables import table1
 from lm_headroom.report.tables.reference import rows
 from lm_headroom.results.matrix import ResultsMatrix
 from tests.support.small_study import Values, small, write_study
@@ -106,6 +107,14 @@ def test_a_study_without_joint_grid_or_second_shot(tmp_path):
     assert quantities["FFNs prunable, piqa"].ours.startswith("0-shot: up to 0%")
 
 
+def test_one_task_has_no_variance_between_shots(tmp_path):
+    study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0, 1), 3))
+    row = table(study)["correlation between 0 and 1 shots, variance over tasks (Table 1)"]
+    assert row.ours == "argsort statistic not defined; SRCC not defined"
+    table1.write_table(study.path("cross_shot"), tmp_path / "t")
+    assert not [text for text in ((tmp_path / f"t.{suffix}").read_text() for suffix in ("csv", "md")) if "nan" in text]
+
+
 def test_no_level_prunes_an_ffn(tmp_path):
     study = write_study(ResultsMatrix(tmp_path / "results" / "m", ("piqa",), (0,), 3), Values(levels=(0, 5, 10, 15)))
     assert table(study)["FFN parameters"].ours == ""
@@ -127,8 +136,8 @@ def test_the_command_writes_three_files(study, tmp_path):
 def test_a_table_as_files(tmp_path):
     rows = [(1, 0.12345), ("x|y", float("nan"))]
     write_table(tmp_path / "t", "A <b> title", ("a", "b|c"), rows, {"kind": "table"}, ["A *note*."])
-    assert (tmp_path / "t.csv").read_text() == "a,b|c\n1,0.12345\nx|y,nan\n"
-    assert "| 1 | 0.123 |\n| x\\|y | nan |\n\nA *note*.\n" in (tmp_path / "t.md").read_text()
+    assert (tmp_path / "t.csv").read_text() == "a,b|c\n1,0.12345\nx|y,\n"
+    assert "| 1 | 0.123 |\n| x\\|y |  |\n\nA *note*.\n" in (tmp_path / "t.md").read_text()
     page = (tmp_path / "t.html").read_text()
     assert "<title>A &lt;b&gt; title</title>" in page
     assert "<td>x|y</td>" in page

@@ -95,6 +95,7 @@ class TestHeadroom:
         assert "the loss of gold probability against the whole model is less than 1 point" in page
         assert "sum over right choices c of p_c / sum over all choices of p" in page
         assert "the test is a paired t test" in page
+        assert "are of 95%, from a paired t test over questions" in page
         assert "of the accuracy above chance*" not in page
 
     def test_a_cost_is_lost_when_it_rises(self, many: ResultsMatrix, tmp_path: Path) -> None:
@@ -116,6 +117,7 @@ class TestHeadroom:
         assert "the loss of accuracy against the whole model is less than 2 points" in page
         assert "prunable within 10% of the accuracy above chance" in page
         assert "the test is a score test" in page
+        assert "are of 95%, from a bootstrap over questions" in page
 
     def test_a_task_that_does_not_define_the_outcome_says_so(self, many: ResultsMatrix, tmp_path: Path) -> None:
         leave_one_choice(many, "copa")
@@ -145,6 +147,7 @@ class TestLosses:
         _, page = command(many, "losses", "gold_probability", tmp_path / "t", "--seed", "7")
         assert "| gold probability in % (95%) | points lost (95%) |" in page
         assert "its column is empty" in page
+        assert "Student's t, a loss from a paired t test over questions" in page
 
     def test_limits_of_a_cost_are_in_order(self, many: ResultsMatrix) -> None:
         rows = [row for row in losses.rows(by(many, RELATIVE)) if row.task in ("copa", AVERAGE)]

@@ -225,6 +225,9 @@ def test_profiles_by_relative_depth(results):
             assert {r["relative"] for r in ffns} == {None}
     nothing = profile_rows("m", "heads", 0, {0: 0.0, 1: 0.0}, 2)
     assert [r["relative"] for r in nothing] == [None, None], "no share of nothing"
+    # Their mean is 0, their mean size 2.
+    signed = profile_rows("m", "heads", 0, {0: -3.0, 1: 1.0, 2: 2.0}, 3)
+    assert [r["relative"] for r in signed] == [-1.5, 0.5, 1.0]
 
 
 def test_artifacts_say_which_models_they_compare(results):
@@ -274,6 +277,34 @@ def test_figures_show_the_numbers(results):
     depths, values = compare_profiles.in_parts((np.arange(24) + 0.5) / 24, np.arange(24.0))
     np.testing.assert_allclose(depths, (np.arange(12) + 0.5) / 12)
     np.testing.assert_allclose(values, 2 * np.arange(12) + 0.5)
+
+
+def test_an_estimate_alone_is_no_cross(results, monkeypatch):
+    study = study_of(results, "prunable")
+    drawn = compare_prunable.data(study)
+    alone = {"verdict": "estimate only", "percent": None, "estimate": 20, "below": None}
+    cells = {cell: {name: row | alone for name, row in rows.items()} for cell, rows in drawn.items()}
+    crosses = []
+    for shown in (drawn, cells):
+        monkeypatch.setattr(compare_prunable, "data", lambda compared, shown=shown: shown)
+        figure = compare_prunable.draw.__wrapped__(study)
+        crosses.append(sum(line.get_marker() == "x" for ax in figure.axes for line in ax.lines))
+        assert any(line.get_marker() == "_" for ax in figure.axes for line in ax.lines)
+    assert crosses[0] == sum(row["verdict"] == "inconclusive" for rows in drawn.values() for row in rows.values()) > 0
+    assert crosses[1] == 0
+
+
+def test_profiles_of_signed_scores_are_whole_and_each_component_names_its_scale(results, monkeypatch):
+    study = replace(study_of(results, "profiles"), shots=(0, 1, 5))
+    depth = np.array([0.2, 0.8])
+    lines = {model: (depth, np.array([-1.0, 1.0])) for model in MODELS}
+    cells = {(component, shots): lines for component in ("heads", "ffns") for shots in study.shots}
+    monkeypatch.setattr(compare_profiles, "data", lambda compared: cells)
+    axes = compare_profiles.draw.__wrapped__(study).axes[:6]
+    assert all(ax.get_ylim()[0] < -1 for ax in axes)
+    labels = [ax.get_ylabel().replace("\n", " ") for ax in axes]
+    assert labels[0] == labels[2] == "importance, mean size over layers = 1"
+    assert labels[3] == labels[4] == "accuracy lost (points)", "the first of FFNs stands beside heads"
 
 
 def test_artifacts_of_other_models_are_refused(results, capsys):

@@ -2,11 +2,12 @@
 
 import pytest
 
+from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
 from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
 from lm_headroom.artifacts.store import provenance, read, write
 from lm_headroom.report.findings.page import findings
-from lm_headroom.results.method import describe_method
+from lm_headroom.results.method import describe_method, name_scores
 from tests.support.small_study import small
 
 
@@ -34,3 +35,6 @@ def test_criterion_and_ablation_are_those_of_the_artifacts(tmp_path, ablation, s
     both = f"The own ranking of heads goes by the criterion `fisher` (docs/criteria.md). {sentence}"
     assert describe_method(study) == both
     assert both in findings(study)
+    assert name_scores(study, "heads") == "scores of heads by `fisher`"
+    with_option(study.path("ffn_gradient", shots, task=task), FFN_GRADIENT, criterion="attention_entropy")
+    assert name_scores(study, "ffns") == "gradient scores of FFNs", "entropy ranks heads alone"

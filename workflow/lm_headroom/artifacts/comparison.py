@@ -122,7 +122,7 @@ COMPARED_PROFILES = ArtifactSchema(
         Column(
             "relative",
             pa.float64(),
-            "heads: importance over its mean over layers; missing for ffns, whose losses may be negative",
+            "heads: importance over the mean over layers of its absolute values; missing for ffns",
             nullable=True,
         ),
     ),

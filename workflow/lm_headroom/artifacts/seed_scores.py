@@ -11,8 +11,8 @@ SEED_SCORES = ArtifactSchema(
         Column("shots", pa.int32(), "number of few-shot examples"),
         Column("layer", pa.int32(), "layer, from 0"),
         Column("head", pa.int32(), "query head, from 0"),
-        Column("score", pa.float64(), "importance, mean over seeds, nats"),
-        Column("variance", pa.float64(), "sample variance of the score over seeds, nats^2"),
+        Column("score", pa.float64(), "importance, mean over seeds, in the unit of the scores"),
+        Column("variance", pa.float64(), "sample variance of the score over seeds, in that unit squared"),
         Column(
             "seed_variance",
             pa.float64(),

@@ -24,6 +24,7 @@ from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import atomic, read, reads
 from lm_headroom.report.comparison_page import PAGE
 from lm_headroom.report.page_parts import Files, figure, fill, packed, packed_plotly, table
+from lm_headroom.report.tables.by_outcome import value_of
 from lm_headroom.report.tables.headroom import levels_in_words
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.results.matrix import COMPONENTS
@@ -95,10 +96,9 @@ def data(names: Sequence[str], rows: Mapping[str, Sequence[Mapping[str, Any]]]) 
             {
                 **{name: row[name] for name in ("model", "outcome", "component", "percent", "estimate", "below")},
                 "cell": f"{row['shots']}-shot, seed {stem.partition('seed')[2]}",
-                "verdict": levels_in_words(*(row[name] for name in ("verdict", "percent", "estimate", "below")))
-                or row["verdict"],
+                "verdict": levels_in_words(*(row[name] for name in ("verdict", "percent", "estimate", "below"))),
                 "reason": row["reason"] or "",
-                "score": row["score"],
+                "score": None if row["score"] is None else value_of(row["outcome"], row["score"]),
             }
             for stem, part in prunable.items()
             for row in part

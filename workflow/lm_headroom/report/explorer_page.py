@@ -28,7 +28,7 @@ section { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; min
 .plot { height: 24rem; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right; }
-tr[aria-selected=true] { outline: 2px solid var(--mark); } td button { padding: 0 .4rem; }
+tr[aria-current] { outline: 2px solid var(--mark); } td button { padding: 0 .4rem; }
 .rows { max-height: 24rem; overflow: auto; }
 @media print { form, button { display: none; } section { break-inside: avoid; } .rows { max-height: none; } }
 </style>
@@ -51,7 +51,7 @@ tr[aria-selected=true] { outline: 2px solid var(--mark); } td button { padding: 
 <p id="note"></p>
 <main>
 <section><h2 id="map-title">Map</h2><p>Arrow keys move the mark; pruned cells are grey.</p>
-<div id="map" class="plot" tabindex="0" role="img" aria-label="Map of scores" aria-describedby="chosen"></div>
+<div id="map" class="plot" tabindex="0" role="application" aria-label="Map of scores" aria-describedby="chosen"></div>
 <p aria-live="polite"><output id="chosen"></output></p></section>
 <section><h2 id="curve-title">Outcome after pruning</h2>
 <div id="curve" class="plot" role="img" aria-label="Outcome against percent pruned" aria-describedby="value"></div>
@@ -97,7 +97,7 @@ function order(values) {
 function ranking() {
   // The curve's ranking: of the aggregate it is the aggregate's, the same for all tasks.
   const curves = cell().curves[state.component];
-  const name = state.criterion === "own" || state.criterion.startsWith("oracle, ") ? "own" : state.criterion;
+  const name = cell().rankings[state.component][state.criterion] || state.criterion;
   if (isHeads() && state.task === "aggregate") return name === "own" ? "aggregate" : null;
   return name in curves ? name : null;
 }
@@ -106,18 +106,29 @@ function curve() {
   const tasks = name === null ? {} : cell().curves[state.component][name];
   return (tasks[state.task] || {})[state.outcome] || null;
 }
+function note() {
+  // Why there is no curve, or which tasks it leaves out.
+  const name = ranking(), many = part().many, {title} = D.outcomes[state.outcome];
+  if (name === null) return `Nothing was evaluated with ${many} pruned by ${named(state.criterion)} on ` +
+    `${state.task}: the map shows what would be pruned, and there is no curve.`;
+  if (!curve()) return `There is no curve: ${title} is not defined on ${state.task}.`;
+  const tasks = cell().curves[state.component][name];
+  const lacking = Object.keys(tasks).filter(task => !tasks[task][state.outcome]);
+  return state.task === "aggregate" && lacking.length ?
+    `The curve leaves out ${lacking.join(", ")}, where ${title} is not defined.` : "";
+}
 function parameters() {
   const curves = cell().curves[state.component].own;
-  const own = (curves[state.task] || curves.aggregate || {})[state.outcome];
+  // The same by each outcome.
+  const own = Object.values(curves[state.task] || curves.aggregate || {})[0];
   if (!own) return null;
   const last = own.percent.length - 1, total = rows().length * columns();
   const count = Math.floor(own.percent[last] * total / 100);
   return count ? Math.round(own.removed[last] / count) : null;
 }
 function unit() {
-  const known = D.criteria[state.criterion];
-  if (state.criterion === "own") return cell().units[state.component][state.task];
-  return known ? known.unit : "";
+  const own = cell().units[state.component] || {}, isOwn = state.criterion === "own";
+  return isOwn || state.task === "aggregate" && cell().is_rescaled ? own[state.task] : D.units[state.criterion];
 }
 function options(id, values, text = named) {
   const select = at(id);
@@ -158,7 +169,8 @@ function text(i, rank) {
     for (const name of Object.keys(D.induction)) lines.push(`${named(name)}: ${few(D.induction[name][i])}`);
     if (D.groups > 1) lines.push(`key-value group ${group(i)}`);
   }
-  if (parameters()) lines.push(`${parameters().toLocaleString("en")} parameters`);
+  const shared = isHeads() && D.groups > 1 ? ": keys and values are pruned with the last head of a group" : "";
+  if (parameters()) lines.push(`${parameters().toLocaleString("en")} parameters on average${shared}`);
   return lines;
 }
 function draw() {
@@ -201,8 +213,7 @@ function draw() {
 function drawCurve() {
   const c = curve(), spec = D.outcomes[state.outcome];
   const label = `${spec.title} (${spec.unit})`;
-  at("note").textContent = c ? "" : `Nothing was evaluated with ${part().many} pruned by ` +
-    `${named(state.criterion)} on ${state.task}: the map shows what would be pruned, and there is no curve.`;
+  at("note").textContent = note();
   if (!c) {
     at("value").textContent = "";
     Plotly.react("curve", [], layout("pruned (%)", label), CONFIG);
@@ -226,7 +237,7 @@ function drawCurve() {
     layout("pruned (%)", label, {x: {range: [-2, 102]}}), CONFIG);
 }
 function drawScatter(values, rank, isGone) {
-  const other = D.induction[state.score], name = named(state.score);
+  const other = D.induction[state.score], name = named(state.score), isNew = !at("scatter").on;
   at("scatter-title").textContent = `${named(state.criterion)} against ${name}`;
   Plotly.react("scatter", [
     {x: values, y: other, mode: "markers", text: values.map((_, i) => text(i, rank).join("<br>")), hoverinfo: "text",
@@ -234,6 +245,13 @@ function drawScatter(values, rank, isGone) {
     {x: [values[state.chosen]], y: [other[state.chosen]], mode: "markers", hoverinfo: "skip",
       marker: {size: 15, symbol: "circle-open", color: css("--mark"), line: {width: 3}}}],
     layout(`${named(state.criterion)} (${unit()})`, name), CONFIG);
+  if (isNew) at("scatter").on("plotly_click", event => {
+    if (event.points[0].curveNumber === 0) choose(event.points[0].pointNumber);
+  });
+}
+function choose(i) {
+  state.chosen = i;
+  draw();
 }
 function table(values, sorted, rank) {
   const head = ["rank", "layer", ...(part().one ? [part().one] : []), "score",
@@ -243,14 +261,14 @@ function table(values, sorted, rank) {
   }));
   at("top").replaceChildren(...[...sorted].reverse().slice(0, 20).map(i => {
     const row = document.createElement("tr");
-    row.setAttribute("aria-selected", i === state.chosen);
+    if (i === state.chosen) row.setAttribute("aria-current", "true");
     const head = part().one ? [i % columns() + 1] : [];
     const cells = [rank[i] + 1, rows()[Math.floor(i / columns())], ...head, few(values[i]),
       ...(isHeads() ? Object.values(D.induction).map(v => few(v[i])) : [])];
     for (const value of cells) row.insertCell().textContent = value;
     const button = document.createElement("button");
     button.type = "button"; button.textContent = "mark"; button.setAttribute("aria-label", `Mark ${place(i)}`);
-    button.onclick = () => { state.chosen = i; draw(); };
+    button.onclick = () => choose(i);
     row.insertCell().append(button);
     return row;
   }));
@@ -273,15 +291,10 @@ function start() {
     const next = Number(state.chosen) + (step || 0);
     if (!step || next < 0 || next >= rows().length * columns()) return;
     event.preventDefault();
-    state.chosen = next;
-    draw();
+    choose(next);
   };
   draw();
-  const choose = i => { state.chosen = i; draw(); };
   at("map").on("plotly_click", event => choose(rows().indexOf(event.points[0].y) * columns() + event.points[0].x - 1));
-  at("scatter").on && at("scatter").on("plotly_click", event => {
-    if (event.points[0].curveNumber === 0) choose(event.points[0].pointNumber);
-  });
 }
 show(start);
 </script>

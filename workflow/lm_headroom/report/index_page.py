@@ -19,6 +19,7 @@ PAGE = r"""<!DOCTYPE html>
 @PAGES@
 <h2>Tables</h2>
 <p>Choose a column's name to sort by it.</p>
+<noscript>These tables need JavaScript, which the page holds itself; their files do not.</noscript>
 @TABLES@
 <h2>All other figures</h2>
 <div class="figures">@FIGURES@</div>

@@ -34,8 +34,7 @@ th { position: sticky; top: 0; background: light-dark(#f4f4f4, #24272d); } th bu
 @media print { .rows { max-height: none; } input { display: none; } figure { break-inside: avoid; } }"""
 _TABLES_SCRIPT = r"""const number = text => text.trim() === "" ? NaN : Number(text);
 function compare(a, b) {
-  // Numbers by value, before texts; empty cells last.
-  if (a === "" || b === "") return (a === "") - (b === "");
+  // Numbers by value, before texts.
   const [x, y] = [number(a), number(b)];
   if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y) || a.localeCompare(b);
   return x - y;
@@ -51,7 +50,8 @@ for (const part of document.querySelectorAll("details.table")) {
   function draw() {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let chosen = rows.filter(row => words.every(word => row.join("\t").toLowerCase().includes(word)));
-    if (by >= 0) chosen = chosen.map((row, i) => [row, i]).sort((a, b) =>
+    // Empty cells come last, whichever way.
+    if (by >= 0) chosen = chosen.map((row, i) => [row, i]).sort((a, b) => (a[0][by] === "") - (b[0][by] === "") ||
       (down ? -1 : 1) * compare(a[0][by], b[0][by]) || a[1] - b[1]).map(pair => pair[0]);
     const head = document.createElement("tr");
     names.forEach((name, i) => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,8 @@ def write_table(
         out: path without suffix.
         title: of the page.
         columns: their names.
-        rows: values; floats have all their digits in the CSV and three decimals on the page.
+        rows: values, where None and NaN leave a cell empty; floats have all their digits in the CSV and three decimals
+            on the page.
         provenance: of what is written.
         notes: paragraphs below the table, in Markdown.
         page: columns and rows of the page, where it has others than the CSV: fewer, or in words.
@@ -83,14 +85,24 @@ def write_table(
 def _as_text(value: object) -> object:
     """A cell in one line, and none that a spreadsheet takes for a formula: an apostrophe goes before what looks so."""
     if not isinstance(value, str):
-        return value
+        return None if _is_nan(value) else value
     text = re.sub(r"[\x00-\x1f]+", " ", value)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def _line(values: Sequence[object]) -> str:
-    shown = (f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value) for value in values)
+    shown = map(_in_cell, values)
     return "| " + " | ".join(re.sub(r"[\x00-\x1f]+", " ", text).replace("|", "\\|") for text in shown) + " |"
+
+
+def _in_cell(value: object) -> str:
+    if value is None or _is_nan(value):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def size(parameters: float) -> str:

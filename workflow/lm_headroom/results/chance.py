@@ -14,6 +14,7 @@ from lm_headroom.analysis.non_inferiority import is_above_chance
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.results.matrix import Component, ResultsMatrix
+from lm_headroom.study.ranking_names import ORACLES, OWN, REVERSED
 
 
 class ChanceLevel(NamedTuple):
@@ -92,6 +93,7 @@ def explain_overlap(
     component: Component,
     chance: Mapping[str, ChanceLevel],
     tasks: Iterable[str] | None = None,
+    ranking: str = OWN,
 ) -> str:
     """How evaluation questions took part in the ranking of what is pruned, as a clause; empty where they did not.
 
@@ -104,12 +106,17 @@ def explain_overlap(
         component: what is pruned; heads and FFNs together are pruned by the rankings of both, hence as ``ffns``.
         chance: chance level of each task.
         tasks: whose rankings are used; the study's where None is given.
+        ranking: by which they are pruned.
     """
+    if component == "heads" and ranking in ORACLES:
+        return "the evaluation questions also ranked the heads"
     names = matrix.tasks if tasks is None else tuple(tasks)
     overlapping = [task for task in names if chance[task].overlaps]
     if overlapping:
         return f"some evaluation questions of {', '.join(overlapping)} are also scoring questions"
-    if component == "ffns" and any(_selection(matrix, shots, task) != "scoring" for task in names):
+    # Only the oracles of FFNs rank by the documents of `ffn.selection`; others rank by the scoring documents.
+    is_selected = component == "ffns" and ranking in (OWN, REVERSED, *ORACLES)
+    if is_selected and any(_selection(matrix, shots, task) != "scoring" for task in names):
         return "the evaluation questions also ranked the FFNs (`ffn.selection: evaluation`)"
     return ""
 

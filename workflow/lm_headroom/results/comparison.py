@@ -196,13 +196,14 @@ def profile_rows(
 
     Args:
         model: its name.
-        component: ``heads`` (scores are not negative, and compared as shares of their mean) or ``ffns``.
+        component: ``heads`` (compared as multiples of the mean size of the layers' scores) or ``ffns``.
         shots: number of few-shot examples.
         by_layer: importance by the layer's number; layers without heads have none.
         n_layers: layers of the model.
     """
-    mean = float(np.mean(list(by_layer.values())))
-    has_share = component == "heads" and mean > 0
+    # Of scores that are not negative the mean; that of signed ones may be near 0.
+    size = float(np.mean(np.abs(list(by_layer.values()))))
+    is_relative = component == "heads" and size > 0
     return [
         {
             "model": model,
@@ -211,7 +212,7 @@ def profile_rows(
             "layer": layer,
             "depth": (layer + 0.5) / n_layers,
             "importance": float(value),
-            "relative": float(value) / mean if has_share else None,
+            "relative": float(value) / size if is_relative else None,
         }
         for layer, value in by_layer.items()
     ]

@@ -21,16 +21,22 @@ class ExpertScores:
 
     Attributes:
         layers: numbers of the layers that have experts.
-        own: by the study's criterion, [layer, expert], in ``unit``.
+        own: by the study's criterion, [layer, expert].
+        criterion: its name.
         by_criterion: the same by each criterion that was computed.
         per_token: experts that a token is sent to, and a layer keeps at least.
     """
 
     layers: list[int]
     own: Array
-    unit: str
+    criterion: str
     by_criterion: dict[str, Array]
     per_token: int
+
+    @property
+    def unit(self) -> str:
+        """What the scores are measured in."""
+        return CRITERIA[self.criterion].unit
 
 
 def read_experts(matrix: ResultsMatrix, shots: int) -> dict[str, ExpertScores]:
@@ -51,6 +57,6 @@ def read_experts(matrix: ResultsMatrix, shots: int) -> dict[str, ExpertScores]:
 
         columns = {name: grid(name) for name in computed(table, criteria_of(EXPERTS))}
         record = artifact.provenance
-        unit = CRITERIA[record["options"]["criterion"]].unit
-        scores[task] = ExpertScores(numbers, grid("score"), unit, columns, int(record["experts_per_token"]))
+        criterion, per_token = record["options"]["criterion"], int(record["experts_per_token"])
+        scores[task] = ExpertScores(numbers, grid("score"), criterion, columns, per_token)
     return scores

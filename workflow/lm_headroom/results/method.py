@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lm_headroom.artifacts.store import provenance
-from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
+from lm_headroom.study.criteria import criteria_of
+from lm_headroom.study.ranking_names import VARIANTS
 
 GIVES = {
     "zero": "A removed head or FFN gives zeros",
@@ -28,6 +30,22 @@ def describe_method(matrix: ResultsMatrix) -> str:
     ablation = _option(matrix.curve(task, shots), "ablation")
     ranks = f"The own ranking of heads goes by the criterion `{criterion}` (docs/criteria.md). " if criterion else ""
     return ranks + (f"{GIVES[ablation]}. " if ablation else "")
+
+
+def scored_by(matrix: ResultsMatrix, component: Component) -> str:
+    """The criterion of the scores of heads, or of those of FFNs by gradients, as the first task's artifacts say.
+
+    A criterion that ranks heads alone leaves FFNs `token`, which also stands where the artifacts do not say.
+    """
+    artifact = {"heads": "head_importance", "ffns": "ffn_gradient"}[component]
+    criterion = _option(matrix.path(artifact, matrix.shots[0], task=matrix.tasks[0]), "criterion") or "token"
+    return criterion if criterion in criteria_of(component) else "token"
+
+
+def name_scores(matrix: ResultsMatrix, component: Component) -> str:
+    """``gradient scores of heads``, or ``scores of heads by `fisher```, where that is no variant of eq. 8."""
+    criterion, parts = scored_by(matrix, component), NAMES[component]
+    return f"gradient scores of {parts}" if criterion in VARIANTS else f"scores of {parts} by `{criterion}`"
 
 
 def _option(path: Path, name: str) -> str | None:

@@ -18,6 +18,8 @@ from lm_headroom.study.criteria import CRITERIA as ROWS
 from lm_headroom.study.ranking_names import AGGREGATE, CRITERIA
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+AGGREGATED = {"mean_rank": "rank, mean over tasks", "mean_normalised": "share of a task's total, mean over tasks"}
+"""Units of aggregates that are not in the unit of the criterion."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class HeadScores:
 
     @property
     def unit(self) -> str:
-        """What the scores are measured in, which their criterion decides."""
-        return ROWS[self.criterion].unit
+        """What the scores are measured in, which their criterion decides, and of an aggregate how tasks enter it."""
+        how = (self.provenance.get("options") or {}).get("aggregate")
+        return AGGREGATED.get(how, ROWS[self.criterion].unit)
 
     @property
     def by_halves(self) -> TaskScores:

@@ -53,6 +53,11 @@ def drawn_with(name: str) -> int | None:
     return int(seed) if seed != name and seed.isdecimal() else None
 
 
+def is_reference(name: str) -> bool:
+    """Whether a ranking is an order that no criterion makes by itself: random, or the own one reversed or in rounds."""
+    return name in (REVERSED, EVEN) or drawn_with(name) is not None
+
+
 def expert_controls(controls: Iterable[str]) -> list[str]:
     """Which of these control rankings experts have."""
     return [name for name in controls if name in (REVERSED, *EXPERT_CRITERIA) or drawn_with(name) is not None]

@@ -48,20 +48,23 @@ def draw(compared: Comparison) -> Figure:
     models, values = comparison.read_models(compared), data(compared)
     looks = comparison.styles(models)
     shots = len(compared.shots)
+    of_heads = (lines for (component, _), lines in values.items() if component == "heads")
+    is_signed = any((value < 0).any() for lines in of_heads for _, value in lines.values())
     figure, axes = style.panels(len(values), width=2.6, height=2.2, per_row=shots)
     for ax, ((component, k), lines) in zip(axes, values.items(), strict=True):
         for model in models:
             # All of them, so that the legend is whole.
             depth, value = lines.get(model.name, (np.array([]), np.array([])))
             ax.plot(depth, value, label=model.name, linewidth=1.5, **looks[model.name])
-        ax.axhline(1 if component == "heads" else 0, color="grey", linewidth=0.8, zorder=0)
+        is_multiple = component == "heads" and not is_signed
+        ax.axhline(1 if is_multiple else 0, color="grey", linewidth=0.8, zorder=0)
         ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(k)}", xlim=(0, 1))
         ax.grid(alpha=0.3)
-        if component == "heads":
+        if is_multiple:
             ax.set_ylim(bottom=0)
-        else:
+        if component == "ffns":
             ax.set_xlabel("relative depth (0: first layer, 1: last)")
-    style.label_left(axes[:shots], "importance, mean over layers = 1")
+    style.label_left(axes[:shots], f"importance, {'mean size' if is_signed else 'mean'} over layers = 1")
     style.label_left(axes[shots:], "accuracy lost (points)")
     style.legend_below(figure, axes[0])
     style.headline(figure, "Importance by depth, aggregate over tasks")

@@ -7,16 +7,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lm_headroom.analysis.non_inferiority import AT_LEAST, CONFIDENCE
+from lm_headroom.analysis.non_inferiority import AT_LEAST, INCONCLUSIVE
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.comparison import COMPARED_PRUNABLE
-from lm_headroom.report.figures import comparison, style
+from lm_headroom.report.figures import comparison, judged, style
 from lm_headroom.results.comparison import Comparison
 from lm_headroom.results.matrix import COMPONENTS, Component
 from lm_headroom.study.choices import ACCURACY, Outcome
 
 BELOW = -9.0
-"""Height of the marks of models without a tested share, in percent."""
+"""Height of the marks of inconclusive models, in percent."""
 
 
 def data(compared: Comparison) -> dict[tuple[Component, Outcome, int], dict[str, dict[str, Any]]]:
@@ -58,12 +58,12 @@ def draw(compared: Comparison) -> Figure:
                     (x, row["percent"]),
                     arrowprops={"arrowstyle": "->", "color": colours[model.group], "linewidth": 1.4},
                 )
-            if row["percent"] is None:
+            if row["verdict"] == INCONCLUSIVE:
                 ax.plot(x, BELOW, marker="x", color=colours[model.group], linestyle="", markersize=6)
         ax.axhline(BELOW / 2, color="grey", linewidth=0.6)
         by_outcome = f"\nby {OUTCOMES[outcome].title}" if names_outcome else ""
         ax.set(title=f"{COMPONENTS[component]}, {style.shot_title(shots)}{by_outcome}", ylim=(BELOW - 5, 105))
-        ax.set_yticks([BELOW, *range(0, 101, 20)], ["inconclusive", *map(str, range(0, 101, 20))])
+        ax.set_yticks([BELOW, *range(0, 101, 20)], [INCONCLUSIVE, *map(str, range(0, 101, 20))])
         ax.grid(alpha=0.3)
         comparison.set_axis(ax, place)
     style.label_left(axes, "prunable (%)")
@@ -71,11 +71,7 @@ def draw(compared: Comparison) -> Figure:
     arrow = Line2D([], [], color="black", marker=r"$\uparrow$", linestyle="", markersize=8)
     dash = Line2D([], [], color="black", marker="_", linestyle="", markersize=9)
     open_part = Line2D([], [], color="black", alpha=0.35, linewidth=3)
-    names = [
-        "estimate",
-        f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)",
-        "at least: more questions or levels could show more",
-    ]
+    names = ["estimate", judged.BETWEEN, judged.COULD_SHOW_MORE]
     style.legend_of(figure, dict(zip([*labels, *names], [*handles, dash, open_part, arrow], strict=True)))
     style.headline(figure, "Largest share prunable within the margin, own rankings")
     return figure

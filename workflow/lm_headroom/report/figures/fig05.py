@@ -19,7 +19,7 @@ from lm_headroom.results.curves import average, study_curves
 from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import ACCURACY, Outcome
-from lm_headroom.study.ranking_names import EXPERT_CRITERIA, ITERATIVE, NAMED_CONTROLS, RANDOM, REVERSED
+from lm_headroom.study.ranking_names import EXPERT_CRITERIA, ITERATIVE, NAMED_CONTROLS, REVERSED, drawn_with
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -86,7 +86,7 @@ def draw_controls(
         custom: which of the rankings are the user's own.
     """
     shown = OUTCOMES[outcome].shown
-    drawn = [curves for name, curves in controls.items() if name.startswith(RANDOM)]
+    drawn = [curves for name, curves in controls.items() if drawn_with(name) is not None]
     if drawn:
         percent, averages = drawn[0].percent, shown(np.array([curves.average for curves in drawn]))
         which = "random order"
@@ -98,7 +98,7 @@ def draw_controls(
         axes.plot(percent, averages.mean(axis=0), color="grey", linewidth=1.5, label=f"{whose}, {which}")
     looks = control_looks(custom)
     for name, curves in controls.items():
-        if not name.startswith(RANDOM):
+        if drawn_with(name) is None:
             axes.plot(
                 curves.percent,
                 shown(curves.average),

@@ -7,6 +7,7 @@ the paper's figure.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -125,9 +126,13 @@ def draw(matrix: ResultsMatrix) -> Figure:
         shown = {shots: (grid.values, grid.texts) for shots, grid in ceilings(matrix).items()}
     else:
         shown = {shots: (values, np.vectorize(_said)(values)) for shots, values in data(matrix).items()}
-    names = [*matrix.tasks, AGGREGATE]
+    names = [_broken(name) for name in (*matrix.tasks, AGGREGATE)]
+    deepest = max(name.count("\n") + 1 for name in names)
+    # Names longer than most take their place beside the cells.
+    more = 0.07 * max(0, *(len(line) - 16 for name in names for line in name.splitlines()))
     # Wider than high: a cell holds up to six characters in a line.
-    figure, axes = style.panels(len(shown), width=max(2.9, 0.36 * len(names) + 1.4), height=0.22 * len(names) + 1.2)
+    width, height = max(2.9, 0.36 * len(names) + 1.4) + more, (0.1 + 0.12 * deepest) * len(names) + 1.2 + more
+    figure, axes = style.panels(len(shown), width=width, height=height)
     for ax, (shots, (values, _)) in zip(axes, shown.items(), strict=True):
         # Grey shows where a heatmap leaves out what the data do not allow to say; the colours have none.
         ax.set_facecolor("0.88")
@@ -148,6 +153,11 @@ def draw(matrix: ResultsMatrix) -> Figure:
     style.headline(figure, f"Rank correlation of head importance between tasks, {matrix.model}")
     style.write_cells(figure, dict(zip(axes, (texts for _, texts in shown.values()), strict=True)))
     return figure
+
+
+def _broken(name: str) -> str:
+    """A name in lines, each of which begins after an underscore where it is longer than most names are."""
+    return re.sub(r"(.{12,}?_)(?=.{6})", r"\1\n", name) if len(name) > 24 else name
 
 
 def _frame_diagonal(ax: Axes, n: int) -> None:

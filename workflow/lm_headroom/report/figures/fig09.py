@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lm_headroom.analysis.outcomes import OUTCOMES, in_title
+from lm_headroom.errors import HeadroomError
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.curves import Curve, band, transfer_curves
@@ -40,6 +41,10 @@ def draw(matrix: ResultsMatrix) -> Figure:
     shots = style.shot_title(style.one_shot(matrix))
     title = f"Heads pruned by other tasks' rankings (partners by {statistic}), {matrix.model}, {shots}, 95% bands"
     title += in_title(outcome)
+    if not (matrix.transfer or matrix.unseen):
+        raise HeadroomError(
+            "this figure shows tasks under other rankings than their own; name them as --transfer or --unseen"
+        )
     # Other tasks have no panel.
     matrix, left_out = restrict(matrix.changed(tasks=()))
     values = data(matrix)

@@ -85,7 +85,7 @@ def _draw_level(matrix: ResultsMatrix, all_effects: Sequence[Effect], columns: S
             _interval(ax, place - 0.13, shown(np.array(effect.ablated)), {"color": colour, "markerfacecolor": fill})
             _interval(ax, place + 0.13, shown(np.array(effect.control)), {"color": "grey", "marker": "|"}, "--")
         percent = next(iter(cells.values())).cell.percent
-        ax.set_yticks(range(len(cells)), [SELECTIONS[name] for name in cells] if ax is axes[0] else [])
+        ax.set_yticks(range(len(cells)), [SELECTIONS[name] for name in cells] if style.begins_row(ax) else [])
         gain = " gain" if outcome == GAIN else ""
         ax.set(ylim=(len(cells) - 0.5, -0.5), title=f"{style.shot_title(shots)}{gain}, {percent}% ablated")
         ax.set_xlabel(judged.gain_label(judged_by) if outcome == GAIN else judged.level_label(judged_by, width=AXIS))

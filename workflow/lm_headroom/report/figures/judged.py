@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from lm_headroom.analysis.bootstrap import Interval
+from lm_headroom.analysis.non_inferiority import CONFIDENCE
 from lm_headroom.analysis.outcomes import OUTCOMES, explain_undefined
 from lm_headroom.report.figures import style
 from lm_headroom.results.chance import ChanceLevel
@@ -18,6 +19,9 @@ from lm_headroom.study.choices import ACCURACY, Outcome
 
 AXIS = style.AXIS
 """Characters of a vertical axis's label that fit a panel's height."""
+BETWEEN = f"between both limits ({100 * (2 * CONFIDENCE - 1):.0f}%)"
+COULD_SHOW_MORE = "at least: more questions or levels could show more"
+"""What legends call the line from a tested share to its upper bound, and the mark of a share that may be larger."""
 
 
 def level_label(outcome: Outcome, average: str = "", width: int = AXIS) -> str:

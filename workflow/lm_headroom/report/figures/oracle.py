@@ -1,4 +1,4 @@
-"""Gradient scores against the oracle: of FFNs a panel per shot, of heads a panel per task and shot."""
+"""Scores against the oracle: of FFNs a panel per shot, of heads a panel per task and shot."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
 from lm_headroom.report.figures import judged, style
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
+from lm_headroom.results.method import scored_by
 from lm_headroom.results.oracle import read_ffns, read_heads
+from lm_headroom.study.criteria import CRITERIA
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
 
 
@@ -27,9 +30,13 @@ def data(matrix: ResultsMatrix) -> dict[tuple[str, str, int], Row]:
     return {(row["component"], row["task"], row["shots"]): row for row in chosen}
 
 
-def _scores_across(ax: Axes) -> None:
-    """Gradient scores on a logarithmic axis, with numbers that do not overlap."""
-    ax.set(xscale="log", xlabel="gradient score (nats)")
+def _scores_across(ax: Axes, scores: Array, criterion: str) -> None:
+    """Scores on a logarithmic axis, about 0 a linear one if some are not positive, with numbers that do not overlap."""
+    ax.set_xlabel(f"score by {criterion} ({CRITERIA[criterion].unit})")
+    if scores.min() <= 0:
+        ax.set_xscale("symlog", linthresh=0.01 * float(np.abs(scores).max()) or 1.0)
+        return
+    ax.set_xscale("log")
     low, high = ax.get_xlim()
     if high < 100 * low:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -51,19 +58,20 @@ def draw(matrix: ResultsMatrix, component: Component) -> Figure:
         figure, axes = style.panels(len(cells), width=2.6, height=2.2)
         for ax, (task, shots) in zip(axes, cells, strict=True):
             _heads(ax, matrix, shots, task, rows["heads", task, shots])
-    style.headline(figure, f"Gradient scores of {COMPONENTS[component]} against the oracle, {matrix.model}")
+    style.headline(figure, f"Scores of {COMPONENTS[component]} against the oracle, {matrix.model}")
     return figure
 
 
 def _ffns(ax: Axes, matrix: ResultsMatrix, shots: int, rows: list[Row]) -> None:
     """All tasks, a point per layer."""
     ax.axhline(0, color="grey", linewidth=0.8)
+    scores = {task: read_ffns(matrix, shots, task) for task in matrix.tasks}
     for task, look in style.task_styles(matrix.tasks).items():
-        ffns = read_ffns(matrix, shots, task)
+        ffns = scores[task]
         ((measure, losses),) = ffns.outcomes.items()
         lost = OUTCOMES[MEASURES[measure]].shown_loss(losses.mean(axis=1))
         ax.plot(ffns.gradient.score, lost, label=task, markersize=3.5, alpha=0.8, **look | {"linestyle": ""})
-    _scores_across(ax)
+    _scores_across(ax, np.concatenate([ffns.gradient.score for ffns in scores.values()]), scored_by(matrix, "ffns"))
     ax.set_ylabel(judged.loss_label(MEASURES[measure], "without the FFN"))
     ax.set_title(f"FFNs, {style.shot_title(shots)}\n{_average(rows)}")
     ax.grid(alpha=0.3)
@@ -81,7 +89,7 @@ def _heads(ax: Axes, matrix: ResultsMatrix, shots: int, task: str, row: Row) -> 
     points = ax.scatter(score, rise, c=heads.layers + 1, cmap="viridis", s=6, zorder=2)
     # Most heads hardly matter and a few matter much: linear where the noise is, logarithmic beyond.
     least = float(np.median(error)) or 1e-6
-    _scores_across(ax)
+    _scores_across(ax, score, scored_by(matrix, "heads"))
     ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
     ax.set_ylabel("rise of the loss (nats)")
     ax.set_title(f"heads, {task}, {style.shot_title(shots)}\n{_srcc(row)}")

@@ -116,11 +116,16 @@ def panels(
     return figure, list(axes.ravel()[:n])
 
 
+def begins_row(ax: Axes) -> bool:
+    """Whether a panel is the first of its row."""
+    place = ax.get_subplotspec()
+    return place is None or place.is_first_col()
+
+
 def label_left(axes: Sequence[Axes], text: str) -> None:
-    """Name the vertical scale, which all panels share, at the first of each row."""
+    """Name the vertical scale, which these panels share, at the first one and at the first of each row."""
     for ax in axes:
-        place = ax.get_subplotspec()
-        if place is None or place.is_first_col():
+        if ax is axes[0] or begins_row(ax):
             ax.set_ylabel(text if "\n" in text else textwrap.fill(text, AXIS))
 
 

@@ -12,9 +12,10 @@ from lm_headroom.analysis.outcomes import MEASURES, OUTCOMES
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.oracle_agreement import ORACLE_AGREEMENT
 from lm_headroom.artifacts.store import read
-from lm_headroom.report.findings.words import at, count
+from lm_headroom.report.findings.words import at, begun, count
 from lm_headroom.report.tables import table1
 from lm_headroom.results.matrix import ResultsMatrix
+from lm_headroom.results.method import name_scores
 from lm_headroom.study.ranking_names import AGGREGATE
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -104,21 +105,19 @@ def oracle_sentences(matrix: ResultsMatrix) -> list[str]:
     sentences = []
     for shots in matrix.shots:
         of_shots = [row for row in rows if row["shots"] == shots]
-        sentences.append(_ffn_agreement(shots, [row for row in of_shots if row["component"] == "ffns"]))
+        ffns = [row for row in of_shots if row["component"] == "ffns"]
+        sentences.append(_ffn_agreement(shots, ffns, name_scores(matrix, "ffns")))
         heads = (row for row in of_shots if row["component"] == "heads" and row["measure"] in ORACLE_MEASURES)
-        sentences += map(_head_agreement, heads)
+        sentences += (_head_agreement(row, name_scores(matrix, "heads")) for row in heads)
     return sentences
 
 
-def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The oracle agreement of FFNs over all tasks."""
+def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]], scores: str) -> str:
+    """The oracle agreement of FFNs over all tasks; their scores are called ``scores``."""
     defined = [row for row in rows if row["srcc"] is not None]
     lost = f"the {OUTCOMES[MEASURES[rows[0]['measure']]].loss_title} without each FFN"
     if not defined:
-        return (
-            f"- **Not defined for FFNs {at(shots)}.** On no task do gradient scores and the oracle ({lost}) have an "
-            "SRCC."
-        )
+        return f"- **Not defined for FFNs {at(shots)}.** On no task do {scores} and the oracle ({lost}) have an SRCC."
     srcc = np.array([row["srcc"] for row in defined])
     above = sum(row["srcc_low"] is not None and row["srcc_low"] > 0 for row in defined)
     below = sum(row["srcc_high"] is not None and row["srcc_high"] < 0 for row in defined)
@@ -132,7 +131,7 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     )
     spread = f"{srcc.min():z.2f} to {srcc.max():z.2f} over {n_tasks}" if len(defined) > 1 else n_tasks
     text = (
-        f"- **Gradient scores of FFNs {verdict} {at(shots)}.** Their mean "
+        f"- **{begun(scores)} {verdict} {at(shots)}.** Their mean "
         f"SRCC is {srcc.mean():z.2f} ({spread}) with {lost}; its 95% interval lies above 0 "
         f"on {above} and below 0 on {below} of them."
     )
@@ -145,12 +144,12 @@ def _ffn_agreement(shots: int, rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _head_agreement(row: Mapping[str, Any]) -> str:
-    """The oracle agreement of a task's heads."""
+def _head_agreement(row: Mapping[str, Any], scores: str) -> str:
+    """The oracle agreement of a task's heads, whose scores are called ``scores``."""
     task, measure, n_heads = row["task"], ORACLE_MEASURES[row["measure"]], count(row["n_components"], "head")
     if row["srcc"] is None:
         return (
-            f"- **Not defined for heads on {task} {at(row['shots'])}.** Gradient scores and the {measure} without "
+            f"- **Not defined for heads on {task} {at(row['shots'])}.** {begun(scores)} and the {measure} without "
             f"each of {n_heads} have no SRCC."
         )
     low, high = row["srcc_low"], row["srcc_high"]
@@ -160,7 +159,7 @@ def _head_agreement(row: Mapping[str, Any]) -> str:
     within = row["srcc_within_layer"]
     inside = "" if within is None else f", {within:z.2f} inside layers"
     text = (
-        f"- **Gradient scores of heads {verdict} with the oracle on {task} {at(row['shots'])}.** Their SRCC is "
+        f"- **{begun(scores)} {verdict} with the oracle on {task} {at(row['shots'])}.** Their SRCC is "
         f"{row['srcc']:z.2f} ({interval}){inside}, with the {measure} when each head is removed alone."
     )
     if not significant:

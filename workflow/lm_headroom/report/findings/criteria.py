@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lm_headroom.analysis.non_inferiority import CONFIDENCE, INCONCLUSIVE
+from lm_headroom.analysis.non_inferiority import CONFIDENCE
 from lm_headroom.report.findings.words import at, by, count, levels_in_words, loss_in_words
 from lm_headroom.report.tables.by_outcome import p_in_words
 from lm_headroom.report.tables.criteria import Compared, compare_average
@@ -12,7 +12,7 @@ from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.study.choices import Outcome
-from lm_headroom.study.ranking_names import EVEN, LEARNED, OWN, REVERSED, drawn_with
+from lm_headroom.study.ranking_names import EVEN, LEARNED, OWN, is_reference
 
 
 def criterion_sentence(
@@ -96,8 +96,9 @@ def _best(others: Mapping[str, Compared]) -> tuple[str, Compared]:
 def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str, beside: str) -> Iterator[str]:
     """What a learned mask loses beside the own ranking."""
     beyond = learned.mean_beyond_own
-    if beyond is not None:
-        verdict = "less" if beyond[2] < 0 else "no less"
+    # As for criteria: no p where the evaluation questions ranked what one of the two prunes.
+    if beyond is not None and learned.p_holm is not None:
+        verdict = "less" if beyond[2] < 0 else "more" if beyond[1] > 0 else "not significantly less"
         yield (
             f"- **A learned mask of {what} loses {verdict} than the own ranking.** {by(matrix.outcome)}, it loses "
             f"{loss_in_words(beyond, matrix.outcome)} beyond the own ranking, averaged over levels: what gates trained "
@@ -108,7 +109,7 @@ def _learned_sentence(matrix: ResultsMatrix, learned: Compared, what: str, besid
 def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str, beside: str) -> Iterator[str]:
     """What equal numbers of heads in each layer cost."""
     beyond = even.mean_beyond_own
-    if beyond is not None:
+    if beyond is not None and even.p_holm is not None:
         verdict = "costs more" if beyond[1] > 0 else "does not cost significantly more"
         yield (
             f"- **Pruning as many heads in each layer {verdict} than the free choice {when}.** {by(matrix.outcome)}, "
@@ -119,9 +120,9 @@ def _even_sentence(matrix: ResultsMatrix, even: Compared, when: str, beside: str
 
 def _is_other_criterion(name: str, row: Compared) -> bool:
     """Whether a ranking is by another criterion, not the own one under its name, and validly tested."""
-    is_order = name in (REVERSED, LEARNED, EVEN) or drawn_with(name) is not None
-    return row.p_holm is not None and not is_order and bool(row.beyond_own and row.beyond_own[0].any())
+    is_criterion = name != LEARNED and not is_reference(name)
+    return row.p_holm is not None and is_criterion and bool(row.beyond_own and row.beyond_own[0].any())
 
 
 def _share(row: Compared) -> str:
-    return share_in_words(row.prunable, row.curve) or INCONCLUSIVE
+    return share_in_words(row.prunable, row.curve)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, INCONCLUSIVE, PrunableCell, find_prunable_cell
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.artifacts.store import provenance
 from lm_headroom.report.findings.shares import pruning_findings, without_tasks_at_chance, without_undefined
-from lm_headroom.report.findings.words import at, by, count, loss_at, loss_in_words, score_in_words, with_error
+from lm_headroom.report.findings.words import (
+    at,
+    by,
+    count,
+    listed,
+    loss_at,
+    loss_in_words,
+    score_in_words,
+    with_error,
+)
 from lm_headroom.report.pages import size
 from lm_headroom.report.tables.selection_bias import SelectionBias, measure_selection_bias
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, tasks_above_chance
@@ -31,12 +42,22 @@ def ffn_findings(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel]) -> li
 
 
 def swing_sentence(matrix: ResultsMatrix, shots: int) -> str:
-    """The single FFN that matters most."""
+    """The single FFN that matters most, or those that do as much."""
     task, layer, loss, error = largest_swing(matrix, shots, matrix.tasks)
-    n_losses = len(read_ffns(matrix, shots).average) * len(matrix.tasks)
+    losses = np.array([*read_ffns(matrix, shots).tasks.values()])
+    if loss <= 0:
+        return (
+            f"- **No FFN is needed by itself {at(shots)}.** The largest of {losses.size} measured losses of accuracy "
+            f"is {with_error(loss, error)}."
+        )
+    tied = np.flatnonzero(np.isclose(losses, loss).any(axis=0)) + 1
+    most = f"The FFN of layer {layer + 1} matters"
+    if len(tied) > 1:
+        most = f"The FFNs of layers {listed(list(map(str, tied)))} matter"
+    without = "it" if len(tied) == 1 else f"that of layer {layer + 1}"
     return (
-        f"- **The FFN of layer {layer + 1} matters most {at(shots)}.** Without it, {task} loses "
-        f"{with_error(loss, error)} of accuracy (layers count from 1; this is the largest of {n_losses} measured "
+        f"- **{most} most {at(shots)}.** Without {without}, {task} loses "
+        f"{with_error(loss, error)} of accuracy (layers count from 1; this is the largest of {losses.size} measured "
         "losses, so noise has raised it)."
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from lm_headroom.analysis.head_selection import SELECTIONS
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.analysis.ranking import count_at
+from lm_headroom.report.findings.shares import without_undefined
 from lm_headroom.report.findings.words import by, count, loss_in_words, score_with_interval
 from lm_headroom.results.ablation import GAIN, Effect, effects, select
 from lm_headroom.results.chance import ChanceLevel
@@ -67,9 +69,17 @@ def ablation_sentences(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel])
     """Whether tasks need induction heads more than random heads of the same layers, by the sharpest outcome first."""
     if not matrix.ablated:
         return []
-    judged = [judge.matrix for judge in judges_of(matrix, matrix.shots[0], "heads", chance)]
-    measured = {one.outcome: effects(one) for one in judged if one.ablated}
+    judges = [judge for judge in judges_of(matrix, matrix.shots[0], "heads", chance) if judge.matrix.ablated]
+    if not judges:
+        return []
+    # Of the ablated tasks, which others than those of the study may be among.
+    undefined = without_undefined(
+        replace(judge, left_out=tuple(task for task in matrix.ablated if task not in judge.matrix.ablated))
+        for judge in judges
+    )
+    measured = {judge.matrix.outcome: effects(judge.matrix) for judge in judges}
     lead, *others = measured.items()
+    n_tasks = len(judges[0].matrix.ablated)
     percent = max(effect.cell.percent for effect in lead[1])
     sentences = []
     for gained, shots in dict.fromkeys((effect.outcome == GAIN, effect.shots) for effect in lead[1]):
@@ -79,7 +89,7 @@ def ablation_sentences(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel])
         for cell, effect in selected[lead[0]].items():
             if cell.percent == percent:
                 beside = [(outcome, selected[outcome][cell]) for outcome, _ in others]
-                sentences.append(_ablated(effect, lead[0], len(matrix.ablated)) + _in_short(beside))
+                sentences.append(_ablated(effect, lead[0], n_tasks) + _in_short(beside) + undefined)
     shared = max(effect.n_shared for effect in lead[1])
     if shared:
         sentences.append(

@@ -87,10 +87,10 @@ def transfer_sentence(
 
 
 def _span(curves: Mapping[str, Curve], levels: Sequence[int], outcome: Outcome) -> str:
-    """``-0.20 to +0.10``, changes under other rankings than the own one; a single one where they are the same."""
+    """``-20.0 to +10.0 points``, changes under other rankings than the own one; one where they are the same."""
     others = (difference(curves["own"], curve, levels)[0] for name, curve in curves.items() if name != "own")
     values = sorted({change_of(mean, outcome) for mean in others}, key=float)
-    return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    return f"{' to '.join(dict.fromkeys((values[0], values[-1])))} {OUTCOMES[outcome].unit}"
 
 
 def _source(ranking: str, curve: Curve) -> str:

@@ -22,7 +22,7 @@ from lm_headroom.results.curves import AverageCurve, average, study_curves
 from lm_headroom.results.margins import margin_in_words
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.power import Judge, judges_of
-from lm_headroom.study.ranking_names import OWN, RANDOM
+from lm_headroom.study.ranking_names import OWN, drawn_with
 
 
 def pruning_sentence(
@@ -115,8 +115,8 @@ def control_sentences(matrix: ResultsMatrix, shots: int, component: Component) -
     level = len(own.percent) // 2
     random = {
         name: average(list(study_curves(matrix, shots, name, component).values()))
-        for name in matrix.controls
-        if name.startswith(RANDOM)
+        for name in matrix.beside_own(component)
+        if drawn_with(name) is not None
     }
     if not random:
         return ""
@@ -142,7 +142,7 @@ def pruning_findings(matrix: ResultsMatrix, component: Component, chance: Mappin
         sharpest, *others = (judge.matrix for judge in judges)
         yield from criterion_sentence(sharpest, shots, component, chance, others)
     for shots, judges in by_shots.items():
-        for text in gain_sentence(judges[0].matrix, shots, component):
+        for text in gain_sentence(judges[0].matrix, shots, component, chance):
             yield text + "".join(_gain_in_short(judge.matrix, shots, component) for judge in judges[1:])
 
 

@@ -14,9 +14,14 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.study.choices import Outcome
 
 
+def begun(words: str) -> str:
+    """Words that begin a sentence."""
+    return words[:1].upper() + words[1:]
+
+
 def sentence(reason: str) -> str:
     """A clause as a sentence."""
-    return f"{reason[:1].upper()}{reason[1:]}."
+    return f"{begun(reason)}."
 
 
 def chance_in_words(tasks: Sequence[str], chance: Mapping[str, ChanceLevel]) -> str:
@@ -64,18 +69,21 @@ def change_in_words(value: float, limits: Iterable[float], outcome: Outcome) -> 
 
 
 def score_in_words(score: float, outcome: Outcome) -> str:
-    """``0.68`` of an accuracy or probability, ``1.53`` bits per byte."""
-    return f"{-score if OUTCOMES[outcome].is_cost else score:z.2f}"
+    """``0.68`` of an accuracy or probability, ``1.530`` bits per byte."""
+    spec = OUTCOMES[outcome]
+    return f"{score:z.2f}" if spec.is_share else f"{spec.shown(score):z.{spec.decimals}f}"
 
 
 def change_of(value: float, outcome: Outcome) -> str:
-    """``+0.02``, a change of a score; of a cost, more is worse."""
-    return f"{-value if OUTCOMES[outcome].is_cost else value:+z.2f}"
+    """``+1.7`` points, a change of a score without its unit; of a cost, more is worse."""
+    spec = OUTCOMES[outcome]
+    return f"{spec.shown(value):+z.{spec.decimals}f}"
 
 
 def change_with_error(value: float, error: float, outcome: Outcome) -> str:
-    """``+0.02 ± 0.01``."""
-    return f"{change_of(value, outcome)} ± {error:.2f}"
+    """``+1.7 ± 0.8 points``."""
+    spec = OUTCOMES[outcome]
+    return f"{change_of(value, outcome)} ± {spec.shown_loss(error):.{spec.decimals}f} {spec.unit}"
 
 
 def at(shots: int) -> str:

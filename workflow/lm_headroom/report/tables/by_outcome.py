@@ -39,6 +39,12 @@ def with_interval(outcome: Outcome, value: float, low: float | None, high: float
     return "{} ({} to {})".format(*in_unit(outcome, value, low, high))
 
 
+def loss_interval_in_words(outcome: Outcome) -> str:
+    """Where the 95% interval of an average loss comes from, as :mod:`lm_headroom.results.curves` has it."""
+    resampled = "a bootstrap over questions, paired within tasks"
+    return resampled if outcome in RIGHT_ANSWERS else "a paired t test over questions within tasks, corrected for skew"
+
+
 def p_in_words(p: float) -> str:
     """``= 0.021`` or ``< 0.0001``: smaller ones say more of the approximation than of the evidence.
 

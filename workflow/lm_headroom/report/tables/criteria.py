@@ -22,7 +22,7 @@ from lm_headroom.results.estimates import Estimate
 from lm_headroom.results.matrix import NAMES, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
 from lm_headroom.study.choices import Outcome
-from lm_headroom.study.ranking_names import ITERATIVE, ORACLES, OWN, REVERSED
+from lm_headroom.study.ranking_names import ITERATIVE, OWN
 
 Curves = Mapping[str, Mapping[str, Curve]]
 """Ranking to task to its curve."""
@@ -213,11 +213,7 @@ def _overlap(
     name: str,
 ) -> str:
     """Why no test of this ranking is valid; empty where one is."""
-    if component == "heads" and name in ORACLES:
-        return "the evaluation questions also ranked the heads"
-    # Only the oracles of FFNs rank by the documents of `ffn.selection`; others rank by the scoring documents.
-    is_selected = component == "ffns" and name in (OWN, REVERSED, *ORACLES)
-    return explain_overlap(matrix, shots, component if is_selected else "heads", chance, tasks)
+    return explain_overlap(matrix, shots, component, chance, tasks, name)
 
 
 def compare_all(matrix: ResultsMatrix) -> Iterator[tuple[Cell, Compared]]:
@@ -265,7 +261,7 @@ def _is_shown(cell: Cell, matrix: ResultsMatrix) -> bool:
 
 def _in_words(matrix: ResultsMatrix, row: Compared) -> Iterator[str]:
     share = share_in_words(row.prunable, row.curve)
-    yield share or f"{INCONCLUSIVE}: {row.prunable.reason}"
+    yield f"{share}: {row.prunable.reason}" if share == INCONCLUSIVE else share
     if row.beyond_own is None or row.mean_beyond_own is None:
         yield from ("", "", "")
         return

@@ -19,12 +19,14 @@ from lm_headroom.analysis.bootstrap import RESAMPLES, Interval, interval, resamp
 from lm_headroom.analysis.outcomes import OUTCOMES, OutcomeSpec, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
+from lm_headroom.report.findings.words import listed
 from lm_headroom.report.pages import write_table
 from lm_headroom.report.tables.by_outcome import notes_on
+from lm_headroom.results.chance import ChanceLevel, explain_overlap
 from lm_headroom.results.curves import Curve, study_curves
 from lm_headroom.results.matrix import AVERAGE, COMPONENTS, Component, ResultsMatrix
 from lm_headroom.results.outcomes import restrict
-from lm_headroom.study.ranking_names import AGGREGATE, HEAD_CRITERIA, OWN, RANDOM
+from lm_headroom.study.ranking_names import AGGREGATE, ORACLES, OWN, drawn_with, is_reference
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = (
@@ -90,7 +92,7 @@ def measure_gains(matrix: ResultsMatrix, shots: int, component: Component) -> Ta
     names = [OWN, *([AGGREGATE] if component == "heads" else []), *matrix.other_orders(component)]
     curves = {name: study_curves(matrix, shots, name, component) for name in names}
     percent = next(iter(curves[OWN].values())).percent
-    if len(percent) < 2 or not any(name.startswith(RANDOM) for name in names):
+    if len(percent) < 2 or not any(drawn_with(name) is not None for name in names):
         return None
     shown = OUTCOMES[matrix.outcome].shown_loss
     areas = {
@@ -130,7 +132,7 @@ def compare(
         Task (``average`` last) to ranking to its gain; the standard deviation over orders by task; and their number.
     """
     names = list(next(iter(areas.values())))
-    random_names = [name for name in names if name.startswith(RANDOM)]
+    random_names = [name for name in names if drawn_with(name) is not None]
     ranked = [name for name in names if name not in random_names]
     points, samples, orders = {}, {}, {}
     for number, (task, by_ranking) in enumerate(areas.items()):
@@ -204,9 +206,11 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     ]
     if any(row[1] == "ffns" for row in table):
         notes.append(
-            "Where the evaluation documents rank FFNs (`ffn.selection`), the gain of the own ranking includes its "
-            "selection bias."
+            "Where the evaluation documents rank FFNs (`ffn.selection`), the gains of the own ranking and of the "
+            "oracles include their selection bias."
         )
+    if any(row[1] == "heads" and row[3] in ORACLES for row in table):
+        notes.append("The evaluation questions also rank heads by the oracles, whose gains include a selection bias.")
     if not table and defining.tasks:
         notes = ["The study evaluated no random order (`pruning.controls`) or no level above 0, so it has no gains."]
     notes += notes_on(matrix, left_out)
@@ -214,8 +218,13 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     write_table(out, title, COLUMNS, table, record, notes)
 
 
-def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> list[str]:
-    """The finding about the own ranking's gain, and how other criteria compare; none without a random order."""
+def gain_sentence(
+    matrix: ResultsMatrix, shots: int, component: Component, chance: Mapping[str, ChanceLevel]
+) -> list[str]:
+    """The finding about the own ranking's gain, and how other criteria compare; none without a random order.
+
+    Criteria are not compared where the evaluation questions ranked what one of the two prunes.
+    """
     table = measure_gains(matrix, shots, component)
     if table is None:
         return []
@@ -236,28 +245,28 @@ def gain_sentence(matrix: ResultsMatrix, shots: int, component: Component) -> li
         f"Each task's own ranking gains {gained(own.over_random, own.over_random_limits)}{of_outcome} over random "
         f"order, averaged over {table.percents[0]} to {table.percents[1]}% pruned and {tasks}; {variance}."
     )
-    # The configured variant is the own ranking.
-    compared = (*HEAD_CRITERIA, *matrix.custom_heads, *matrix.custom_ffns)
-    others = {name: gain for name, gain in gains.items() if name in compared and gain.over_own_limits != (0.0, 0.0)}
+    others = {
+        name: gain
+        for name, gain in gains.items()
+        # The configured variant is the own ranking.
+        if not (name in (OWN, AGGREGATE) or is_reference(name) or gain.over_own_limits == (0.0, 0.0))
+        and not any(explain_overlap(matrix, shots, component, chance, ranking=either) for either in (OWN, name))
+    }
     if not others:
         return [text]
-    listed = ", ".join(f"`{name}` {gained(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())
+    differences = ", ".join(f"`{name}` {gained(gain.over_own, gain.over_own_limits)}" for name, gain in others.items())
     different = [
         f"`{name}`" for name, gain in others.items() if not gain.over_own_limits[0] <= 0 <= gain.over_own_limits[1]
     ]
-    which = f"Only {_listed(different)}" if different else "None"
+    which = f"Only {listed(different)}" if different else "None"
     if len(different) == len(others):
-        which = _listed(different)
+        which = listed(different)
     verb = "differ" if len(different) > 1 else "differs"
     tests = f" ({len(others)} comparisons, each at 95%)" if len(others) > 1 else ""
-    return [f"{text} Other criteria add to this gain: {listed}. {which} {verb} significantly from it{tests}."]
+    return [f"{text} Other criteria add to this gain: {differences}. {which} {verb} significantly from it{tests}."]
 
 
 def gain_in_words(spec: OutcomeSpec, value: float, limits: Interval) -> str:
     """``+1.2 points (+0.3 to +2.1)``, of a gain in the outcome's unit."""
     gained, low, high = (f"{number:+z.{spec.decimals}f}" for number in (value, *limits))
     return f"{gained} {spec.unit} ({low} to {high})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

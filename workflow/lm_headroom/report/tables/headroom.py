@@ -27,6 +27,7 @@ from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import size, write_table
 from lm_headroom.report.tables.by_outcome import (
     in_unit,
+    loss_interval_in_words,
     notes_on,
     unit_of,
     value_of,
@@ -70,7 +71,7 @@ NOTES = (
     "or levels could. *Upper bound*: from there on, losses are shown to exceed the margin, with the same confidence. "
     f"Each of the two bounds is one-sided, at {100 * CONFIDENCE:.0f}%; together they are an interval of "
     f"{100 * (2 * CONFIDENCE - 1):.0f}%. *Point estimate*: no observed loss exceeds the margin up to there. Intervals "
-    "of the loss are of 95%, from a bootstrap over questions.",
+    "of the loss are of 95%, from {test}.",
     "*Estimate only*: no test is valid where the evaluation questions also made the ranking (its curve is then biased "
     "upward), nor for an average that holds tasks at chance level, which have nothing to lose; "
     f"*{ABOVE_CHANCE}* leaves these out. A task is above chance if the whole model answers it better than its chance "
@@ -316,7 +317,7 @@ def percent_at(curve: AverageCurve, level: int | None) -> int | None:
 
 
 def share_in_words(prunable: Prunable, curve: AverageCurve) -> str:
-    """``at least 20% (point estimate 40%, upper bound 70%)``; empty where inconclusive."""
+    """``at least 20% (point estimate 40%, upper bound 70%)``, or the verdict alone where there is no share."""
     levels = (prunable.level, prunable.estimate, prunable.below)
     return levels_in_words(prunable.verdict, *(percent_at(curve, level) for level in levels))
 
@@ -335,7 +336,7 @@ def levels_in_words(verdict: str, share: int | None, estimate: int | None, below
     """The same of levels in percent."""
     if verdict == ESTIMATE_ONLY:
         return f"{ESTIMATE_ONLY}, {estimate}%"
-    return "" if share is None else f"{verdict} {share}% ({_limits(estimate, below)})"
+    return verdict if share is None else f"{verdict} {share}% ({_limits(estimate, below)})"
 
 
 def in_words(row: PrunableRow) -> tuple[object, ...]:
@@ -396,7 +397,8 @@ def write(matrix: ResultsMatrix, seeds: Sequence[int], out: Path) -> None:
         table: Sequence[PrunableRow] = list(rows(matrix, seeds))
     record = describe_drawn("table", "report.tables.headroom", sources, {**matrix.options, "seeds": sorted(seeds)}, out)
     spec = OUTCOMES[matrix.outcome]
-    notes = [note.format(margin=margin_in_words(matrix), outcome=spec.title) for note in NOTES]
+    names = {"margin": margin_in_words(matrix), "outcome": spec.title, "test": loss_interval_in_words(matrix.outcome)}
+    notes = [note.format(**names) for note in NOTES]
     notes += [NOTE_ON_ACCURACY] if matrix.outcome == ACCURACY else []
     notes += notes_on(matrix, left_out, is_tested=True)
     first = 0 if len(seeds) > 1 else 1

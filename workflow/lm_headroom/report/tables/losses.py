@@ -12,7 +12,14 @@ from lm_headroom.analysis.outcomes import OUTCOMES, RIGHT_ANSWERS, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import reads
 from lm_headroom.report.pages import write_table
-from lm_headroom.report.tables.by_outcome import notes_on, unit_of, value_of, value_title, with_interval
+from lm_headroom.report.tables.by_outcome import (
+    loss_interval_in_words,
+    notes_on,
+    unit_of,
+    value_of,
+    value_title,
+    with_interval,
+)
 from lm_headroom.report.tables.headroom import BOTH
 from lm_headroom.results.curves import (
     Average,
@@ -32,15 +39,15 @@ NOTES = {
     True: (
         "The page has the averages over tasks; the CSV has every task, with the two-sided p-value of the exact McNemar "
         "test of its loss. Intervals are of 95%: an average's from a bootstrap over questions within tasks, a task's "
-        "accuracy by Wilson, a loss from a bootstrap of the same questions with and without what is pruned.",
+        "accuracy by Wilson, a loss from {test}.",
         "Each ranking has draws of its own, so that limits of one and the same accuracy differ a little between "
         "rankings.",
         "p-values are of single tests. Of many, one in twenty is below 0.05 where nothing is lost.",
     ),
     False: (
         "The page has the averages over tasks; the CSV has every task. Intervals are of 95%: an average's from a "
-        "bootstrap over questions within tasks, a task's mean by Student's t, a loss from a bootstrap of the same "
-        "questions with and without what is pruned. McNemar's test is of right answers alone: its column is empty.",
+        "bootstrap over questions within tasks, a task's mean by Student's t, a loss from {test}. McNemar's test is of "
+        "right answers alone: its column is empty.",
         "Each ranking has draws of its own, so that limits of one and the same mean differ a little between rankings.",
     ),
 }
@@ -155,7 +162,8 @@ def write(matrix: ResultsMatrix, out: Path) -> None:
     columns = (*("shots", "component, ranking", "pruned"), f"{value_title(matrix.outcome)} (95%)")
     shown = (*defining.averages, *defining.tasks)[:1]
     page = ((*columns, f"{spec.unit} lost (95%)"), [in_words(row) for row in all_rows if row.task in shown])
-    notes = [*NOTES[matrix.outcome in RIGHT_ANSWERS], *notes_on(matrix, left_out)]
+    test = loss_interval_in_words(matrix.outcome)
+    notes = [*(note.format(test=test) for note in NOTES[matrix.outcome in RIGHT_ANSWERS]), *notes_on(matrix, left_out)]
     is_accuracy = matrix.outcome == ACCURACY
     names = [ACCURACY if name == "value" and is_accuracy else name for name in LossRow._fields]
     title = "Accuracies and losses" if is_accuracy else "Values and losses"

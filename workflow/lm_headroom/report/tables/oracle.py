@@ -38,9 +38,10 @@ LABELS = {
     "loss_change": "change of the loss, up or down",
 }
 NOTES = (
-    "SRCC correlates the gradient scores with the oracle's losses without each head or FFN alone; FFNs are measured by "
-    "the outcome that ranks them (`ffn.metric`). Limits are 95% "
-    "intervals over the oracle's questions, the gradient's error and, where heads were sampled, the draw of heads.",
+    "SRCC correlates the scores by `importance.criterion` (of FFNs by `token` where it ranks heads alone) with the "
+    "oracle's losses without each head or FFN alone; FFNs are measured by the outcome that ranks them (`ffn.metric`). "
+    "Limits are 95% intervals over the oracle's questions, the scores' error and, where heads were sampled, the draw "
+    "of heads.",
     "The noise ceiling is the SRCC that two equal rankings would show if measured with this noise; the disattenuated "
     "SRCC is the SRCC divided by it, which may exceed 1 by chance. 'Inside layers' means inside key-value groups where "
     "heads share keys. A cell is empty where all scores are equal or the noise is too large to say.",
@@ -62,5 +63,5 @@ def write_table(path: Path, out: Path) -> None:
     with reads() as sources:
         rows = data(path)
     provenance = describe_drawn("table", "report.tables.oracle", sources, {}, out)
-    title = "Gradient scores against the oracle"
+    title = "Scores against the oracle"
     pages.write_table(out, title, list(NAMES.values()), rows, provenance, NOTES)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, INCONCLUSIVE, Prunable
+from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, Prunable
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import read_record
@@ -238,7 +238,7 @@ def _flat(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> str:
 
 
 def _share(curve: AverageCurve, prunable: Prunable) -> str:
-    return share_in_words(prunable, curve) or INCONCLUSIVE
+    return share_in_words(prunable, curve)
 
 
 def _swings(matrix: ResultsMatrix, tasks: Sequence[str]) -> str:
@@ -254,7 +254,8 @@ def _by_shot(values: Iterable[tuple[int, str]]) -> str:
 
 
 def _both(srcc: float, argsort: float, digits: int = 2) -> str:
-    return f"argsort statistic {argsort:z.{digits}f}; SRCC {srcc:z.{digits}f}"
+    values = ("not defined" if np.isnan(value) else f"{value:z.{digits}f}" for value in (argsort, srcc))
+    return "argsort statistic {}; SRCC {}".format(*values)
 
 
 def _points(loss: float, error: float) -> str:
