@@ -135,7 +135,7 @@ def _warn_of_underflow(label: str, zeros: Array, layers: Sequence[int]) -> None:
     if zeros.mean() > UNDERFLOW:
         print(
             f"{label}: {100 * zeros.mean():.0f}% of the products of activations and gradients are exactly zero, most "
-            f"in layer {layers[int(zeros.argmax())]} ({100 * zeros.max():.0f}%): gradients underflow in float16, and scores "
-            "come out too small; use dtype bfloat16 or float32",
+            f"in layer {layers[int(zeros.argmax())]} ({100 * zeros.max():.0f}%): gradients underflow in float16, and "
+            "scores come out too small; use dtype bfloat16 or float32",
             file=sys.stderr,
         )
