@@ -50,9 +50,10 @@ def test_files_depend_on_the_cell_as_far_as_they_name_it():
     [
         *(
             ({name: "mine.csv"}, rf"config key 'rankings': '{name}' cannot be a ranking name here")
-            for name in "own aggregate iterative reversed random_7 token depth oracle_loss usage average".split()
+            for name in ("own", "aggregate", "iterative", "reversed", "random_7", "token", "depth", "oracle_loss")
         ),
         ({"other_documents": "mine.csv"}, "'other_documents' cannot be a ranking name here"),
+        ({"usage": "mine.csv"}, "'usage' cannot be a ranking name here"),
         ({"a b": "mine.csv"}, "'a b' cannot be a ranking name here"),
         ({"a": "mine.csv"}, "config key 'rankings': 'a' is a task of the study, too; give the ranking another name"),
         ({"mine": "mine.txt"}, r"'mine.txt' is neither a file \(\*.parquet or \*.csv\) nor a function"),
