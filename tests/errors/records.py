@@ -38,6 +38,8 @@ STUDIES = {
     "a task of a study that nothing defines": "tasks: [piqa, arc_eazy]",
     "a name with a line break": 'tasks: ["piqa\\n"]',
     "a source like an option": "models: {m: {source: -x}}",
+    "a mirror that is not the source of records": "data: {mirror: records}",
+    "a variant of eq. 8 beside a criterion": "importance: {reduction: example, criterion: fisher}",
     "a random order twice": "pruning: {controls: [random_1, random_01]}",
     "a study that is not in UTF-8": "tasks: [piqa] # caf\u00e9",
     "a study that is a list": "- piqa",

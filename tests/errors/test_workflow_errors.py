@@ -69,6 +69,7 @@ WRONG = {
     "a ranking of your own that is not there": {"tasks": ["piqa"], "rankings": {"mine": "mine.csv"}},
     "a learned mask of what is no component": {"learned_mask": {"components": ["head"]}},
     "a learned mask without passes": {"learned_mask": {"passes": 0}},
+    "a task whose records are not embedded": {"tasks": ["copa", "rte"]},
     "a mirror without a task": {"tasks": ["piqa"], "data": {"source": "mirror", "mirror": "records"}},
 }
 """Situation to a study that has it: its keys, or its text where that is what is wrong."""

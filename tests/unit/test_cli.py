@@ -174,6 +174,7 @@ PROMPTS = ["--task", "t", "--out", "o"]
             ["evaluate-pruned", *MODEL, "--rankings", "best"],
             "--rankings: 'best' is no ranking; expected own, aggregate, iterative, reversed, random_N, token",
         ),
+        (["evaluate-pruned", *MODEL, "--rankings", "random_01"], "--rankings: 'random_01' is no ranking; expected own"),
         (["render-prompts", *PROMPTS, "--shots", "-1"], "--shots: '-1': expected a whole number from 0"),
         (
             ["render-prompts", *PROMPTS, "--shots", "1", "--limit-evaluation", "some"],

@@ -149,6 +149,8 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
         ({"tasks": ["iterative"]}, "'iterative' cannot be a task name"),
         ({"tasks": ["magnitude"]}, "'magnitude' cannot be a task name"),
         ({"tasks": ["a/b"]}, "'a/b' cannot be a task name"),
+        ({"tasks": ["average"]}, "'average' cannot be a task name"),
+        ({"task_folders": ["mine", "mine"]}, "'task_folders': .* has non-unique elements"),
         ({"unseen": ["own"]}, "'own' cannot be a task name"),
         ({"unseen": ["piqa"]}, "'unseen': 'piqa' is in 'tasks' too; a task is one or the other"),
         (
@@ -171,7 +173,9 @@ def test_unknown_keys_are_refused_with_the_nearest_known(config, message):
             {"induction": {"sequences": 0, "ablate": {"percents": [2]}}},
             "'induction.ablate.percents': without induction sequences no heads are known to ablate",
         ),
-        ({"data": {"source": "mirror"}}, "'data.mirror': data.source is mirror, so name the mirror folder"),
+        ({"data": {"source": "mirror"}}, "'data.mirror': source is mirror, so name the mirror folder"),
+        ({"data": {"mirror": "x"}}, "'data.mirror': source is embedded, which reads no mirror"),
+        ({"data": {"source": "hub", "mirror": "x"}}, "'data.mirror': source is hub, which reads no mirror"),
         ({"data": {"source": "mirror", "mirror": "nowhere"}}, "nowhere/arc_easy holds no Parquet files for task"),
     ],
 )

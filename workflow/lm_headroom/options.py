@@ -21,8 +21,11 @@ from lm_headroom.study.compared import ComparedModel
 from lm_headroom.study.criteria import expert_criteria, task_criteria
 from lm_headroom.study.judged import JudgedOutcome
 from lm_headroom.study.ranking_names import (
+    AGGREGATE,
     EXPERT_CRITERIA,
+    ITERATIVE,
     NAMED_CONTROLS,
+    OWN,
     REVERSED,
     drawn_with,
     expert_controls,
@@ -105,9 +108,10 @@ def _whole(low: int, high: int | None = None, word: str = "", meaning: str | Non
 
 
 def _ranking_name(text: str) -> str:
-    if text in ("own", "aggregate", "iterative") or head_controls([text]):
+    named = (OWN, AGGREGATE, ITERATIVE)
+    if text in named or head_controls([text]):
         return text
-    raise ValueError(f"{text!r} is no ranking; expected own, aggregate, iterative, {CONTROLS}")
+    raise ValueError(f"{text!r} is no ranking; expected {', '.join(named)}, {CONTROLS}")
 
 
 def _head_criterion(text: str) -> str:

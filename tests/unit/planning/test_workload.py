@@ -230,6 +230,20 @@ def test_ablations_and_other_selections_are_planned_where_a_study_has_them(tmp_p
     )
 
 
+def test_a_grid_shares_its_edge_with_the_curve_of_heads_where_both_are_by_the_aggregate(tmp_path, record):
+    costs = workload.record_costs(Path(record), 4)
+    prompts = workload.recorded_prompts(write_prompts(tmp_path / "0shot-seed1234.parquet"), 0)
+    grid = {"joint": {"heads": [10, 50], "ffns": [50]}, "pruning": {"levels": [0, 50, 90]}}
+    by_aggregate, by_task = (
+        workload.operations(
+            "evaluate_joint", study(**{**grid, "joint": {**grid["joint"], "ranking": ranking}}), costs, prompts
+        )[0]
+        for ranking in ("aggregate", "task")
+    )
+    # Of the curve's levels, 90 alone is not in the grid, and 0 is the whole model.
+    assert by_task - by_aggregate == pytest.approx(costs.forward(prompts.evaluation))
+
+
 def test_a_criterion_of_choosing_costs_a_pass_over_all_choices_where_a_study_names_it(tmp_path, record):
     costs = workload.record_costs(Path(record), 4)
     prompts = workload.recorded_prompts(write_prompts(tmp_path / "0shot-seed1234.parquet"), 0)

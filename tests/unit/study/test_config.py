@@ -12,7 +12,7 @@ import yaml
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study import documentation
-from lm_headroom.study.reading import load, parse_study, read_file, read_merged, read_study
+from lm_headroom.study.reading import load, merge, parse_study, read_file, read_study
 from lm_headroom.study.values import LONGEST_NAME
 from tests.support.paths import ROOT
 
@@ -213,7 +213,8 @@ class TestValues:
         "text", ["a b", "it's", 'a "b"', "$(touch x)", "`x`", "a;b", "{x}", "caf\u00e9/\u6a21\u578b", "a-b", "./-x"]
     )
     def test_texts_may_hold_what_a_shell_would_read(self, text):
-        study = parse_study({"models": {"m": {"source": text, "revision": text}}, "data": {"mirror": text}})
+        data = {"source": "mirror", "mirror": text}
+        study = parse_study({"models": {"m": {"source": text, "revision": text}}, "data": data})
         assert (study.models["m"].source, study.models["m"].revision, study.data.mirror) == (text, text, text)
 
     @pytest.mark.parametrize("source", ["a--b", "owner/a--b", "a..b", "owner/..b"])
@@ -269,10 +270,12 @@ class TestMerged:
             tmp_path, "limits: {importance: 5, evaluation: 6}\nshots: [0]\nmodels: {a: {source: x}}", "1.yaml"
         )
         two = written(tmp_path, '{"limits": {"importance": 7}, "models": {"b": {"source": "y"}}}', "2.json")
-        study = read_merged([one, two], ["shots=[0, 1]", "limits={evaluation: null}", "margin=2.5", "add_bos=true"])
+        study = parse_study(
+            merge([one, two], ["shots=[0, 1]", "limits={evaluation: null}", "margin=2.5", "add_bos=true"])
+        )
         assert (study.limits.importance, study.limits.evaluation) == (7, None)
         assert (study.shots, study.margin, study.add_bos, list(study.models)) == ([0, 1], 2.5, True, ["a", "b"])
-        assert read_merged([one]).shots == [0]
+        assert parse_study(merge([one])).shots == [0]
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -288,7 +291,7 @@ class TestMerged:
     )
     def test_a_change_is_checked_as_a_file_is(self, tmp_path, change, message):
         with pytest.raises(HeadroomError, match=message):
-            read_merged([written(tmp_path, "tasks: [copa]")], [change])
+            parse_study(merge([written(tmp_path, "tasks: [copa]")], [change]))
 
     def test_each_file_is_checked(self, tmp_path):
         good, bad = (
@@ -297,7 +300,7 @@ class TestMerged:
         )
         for paths in ([good, bad], [bad, good]):
             with pytest.raises(HeadroomError, match="bad.yaml, line 2: the key 'shots' is there twice"):
-                read_merged(paths)
+                merge(paths)
 
 
 def test_generated_files_are_current():

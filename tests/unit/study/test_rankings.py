@@ -53,6 +53,7 @@ def test_files_depend_on_the_cell_as_far_as_they_name_it():
             for name in ("own", "aggregate", "iterative", "reversed", "random_7", "token", "depth", "oracle_loss")
         ),
         ({"other_documents": "mine.csv"}, "'other_documents' cannot be a ranking name here"),
+        ({"usage": "mine.csv"}, "'usage' cannot be a ranking name here"),
         ({"a b": "mine.csv"}, "'a b' cannot be a ranking name here"),
         ({"a": "mine.csv"}, "config key 'rankings': 'a' is a task of the study, too; give the ranking another name"),
         ({"mine": "mine.txt"}, r"'mine.txt' is neither a file \(\*.parquet or \*.csv\) nor a function"),
@@ -83,10 +84,37 @@ def test_a_file_that_is_not_there_is_named_with_its_key(source, missing, tmp_pat
     asked.check_folders(tmp_path)
 
 
+def test_the_home_folder_of_a_ranking_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = study(rankings={"mine": "~/{task}.csv", "other": "./mine.csv"}).rankings
+    assert asked["mine"].located(task="a") == asked["mine"].file(task="a") == f"{tmp_path}/a.csv"
+    assert asked["other"].file() == "./mine.csv"
+
+
 def test_the_own_ranking_takes_a_criterion_or_the_variant_of_eq_8():
     assert study().importance.ranked_by == "token"
     assert study(importance={"reduction": "example"}).importance.ranked_by == "example"
-    assert study(importance={"last_layer_tokens": "target", "criterion": "fisher"}).importance.ranked_by == "fisher"
+    assert study(importance={"last_layer_tokens": "target"}).importance.ranked_by == "target"
+    assert study(importance={"last_layer_tokens": "all", "criterion": "fisher"}).importance.ranked_by == "fisher"
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        ({"criterion": "fisher", "reduction": "example"}, "criterion: fisher does not read reduction: example"),
+        (
+            {"criterion": "token", "last_layer_tokens": "target"},
+            "criterion: token does not read last_layer_tokens: target",
+        ),
+        (
+            {"reduction": "example", "last_layer_tokens": "target"},
+            "reduction: example does not read last_layer_tokens: ta",
+        ),
+    ],
+)
+def test_a_part_of_eq_8_that_nothing_reads_is_refused(importance, message):
+    with pytest.raises(HeadroomError, match=f"config key 'importance': {message}"):
+        study(importance=importance)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import pytest
 
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.errors import HeadroomError
+from lm_headroom.study.reading import parse_study
 from lm_headroom.tasks import prompts
-from lm_headroom.tasks.data import digest_of_records, mirror_records, own_records
+from lm_headroom.tasks.data import Records, digest_of_records, mirror_records, own_records
 from lm_headroom.tasks.digest import task_digest
+from lm_headroom.tasks.sources import TaskSources
 from tests.support.records import arc, mirror, rows
 
 TASK = (
@@ -108,6 +110,15 @@ def test_a_mirrors_records_and_what_is_said_of_them(tmp_path):
     assert details["records"] == mirror_records(tmp_path / "data" / "arc_easy", Digests())
     assert set(details["records"]) == {"train.parquet", "validation.parquet", "source.json"}
     assert str(tmp_path) not in json.dumps(details)
+
+
+@pytest.mark.parametrize("folder", ["hub", "./hub", "records"])
+def test_a_mirror_may_have_any_name(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    mirror(tmp_path / folder, train=arc(4), validation=arc(3, 100))
+    study = parse_study({"tasks": ["arc_easy"], "data": {"source": "mirror", "mirror": folder}})
+    place = Records(study, TaskSources(study), Digests()).place("arc_easy")
+    assert prompts.render("arc_easy", 0, 1, place)[1]["data"] == {"source": "mirror"}
 
 
 def test_records_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 """Task YAMLs: a broken one stops its own task alone, and only when it is used; what counts for a task's digest."""
 
 import pytest
+from lm_eval.tasks._index import _IGNORE_DIRS
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.tasks import prompts
+from lm_headroom.tasks import files, prompts
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import task_names, task_yaml
 from tests.support.records import arc, mirror
@@ -73,6 +74,14 @@ def test_a_task_is_found_however_its_name_is_written(folder, content):
     (folder / "deep" / "x.yaml").write_bytes(content)
     assert task_yaml("mine", folder) == folder / "deep" / "x.yaml"
     assert task_yaml("other", folder) is None
+
+
+def test_folders_that_lm_eval_passes_over_hold_no_tasks(folder):
+    assert files._IGNORED == _IGNORE_DIRS
+    for name in _IGNORE_DIRS:
+        (folder / name).mkdir()
+        (folder / name / "good-checkpoint.yaml").write_text(GOOD)
+    assert task_yaml("good", folder) == folder / "good.yaml"
 
 
 def test_a_name_that_two_files_give_is_refused_when_it_is_used(folder):

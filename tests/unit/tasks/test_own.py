@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import lm_eval
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from lm_headroom.cli import main
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.reading import parse_study, read_study
 from lm_headroom.study.task_entry import TaskEntry
-from lm_headroom.tasks import prompts
+from lm_headroom.tasks import prompts, sources
 from lm_headroom.tasks.data import Records
 from lm_headroom.tasks.files import TASK_FOLDERS
 from lm_headroom.tasks.own import ANSWER, CHOICES, own_file_records, read_own
@@ -124,6 +125,44 @@ def test_a_prompt_and_a_description_of_ones_own(tmp_path):
     assert columns["continuation"][:3] == [" Oslo", " Rome", " Bern"]
 
 
+@pytest.mark.parametrize("question", ["42", "007"])
+@pytest.mark.parametrize("shots", [0, 1])
+def test_a_prompt_of_digits_is_a_text(tmp_path, question, shots):
+    rows = [{**row, "question": question} for row in ROWS]
+    columns, _ = prompts.render_own(entry(tmp_path, rows, prompt="{{question}}"), shots, 7)
+    assert {context.split("\n\n")[-1] for context in columns["context"]} == {question}
+    assert columns["continuation"][:3] == [" Oslo", " Rome", " Bern"]
+
+
+def test_values_are_shown_as_each_row_has_them(tmp_path):
+    """Whatever types other rows and the other file have."""
+    shown = {"evaluation": [3, 2.5, None, "none", [1, "a"]], "importance": [7] * 4}
+    files = [jsonl(tmp_path / f"{purpose}.jsonl", [{**ROWS[0], "n": n} for n in shown[purpose]]) for purpose in shown]
+    task = TaskEntry(name="capitals", file=files[0], train_file=files[1], prompt="n = {{n}}", description="Of {{n}}. ")
+    columns, _ = prompts.render_own(task, 0, 7)
+    for purpose, numbers in shown.items():
+        contexts = [text for of, text in zip(columns["purpose"], columns["context"], strict=True) if of == purpose]
+        assert contexts[::3] == [f"Of {n}. n = {n}" for n in numbers]
+
+
+def test_a_template_may_have_comments_and_the_filter_of_lm_eval(tmp_path):
+    prompt = r"{# Why. #}{{question | regex_replace('\d+', 'N')}}"
+    assert prompts.render_own(entry(tmp_path, prompt=prompt), 0, 7)[0]["context"][0] == "Capital N?"
+
+
+def test_a_record_that_does_not_fit_a_template_is_named_with_its_row(tmp_path):
+    rows = [{"hint": {"text": "x"}, **row} for row in with_row(4, hint={})]
+    with pytest.raises(HeadroomError, match=r"c.jsonl, row 5: its prompt cannot be rendered: UndefinedError: .*text"):
+        prompts.render_own(entry(tmp_path, rows, prompt="{{hint.text}}"), 0, 7)
+
+
+def test_a_csv_may_have_long_cells_and_columns_without_a_name(tmp_path):
+    long = "x" * 200_000
+    (tmp_path / "c.csv").write_text(f'question,a,b,answer,,\n"{long}",yes,no,0,,\n')
+    (record,) = read_own(TaskEntry(name="mine", file=str(tmp_path / "c.csv"), choices=["a", "b"]))["validation"]
+    assert (record["headroom_question"], record[CHOICES], record[ANSWER]) == (long, ["yes", "no"], 0)
+
+
 @pytest.mark.parametrize(
     ("rows", "keys", "message"),
     [
@@ -131,6 +170,7 @@ def test_a_prompt_and_a_description_of_ones_own(tmp_path):
         (ROWS, {"choices": ["a", "b"]}, "row 1 has no column 'a'"),
         (ROWS, {"prompt": "{{question}} {{hint}}"}, "row 1 has no column 'hint'"),
         (ROWS, {"prompt": "{{question"}, "its prompt is no Jinja template"),
+        (ROWS, {"prompt": "Why {# not"}, "its prompt is no Jinja template"),
         ([*ROWS, {"question": "Q?", "answer": 0}], {}, "row 13 has no column 'choices'"),
         (with_row(4, question=" "), {}, "row 5: column 'question' is ' ' .str.; expected text"),
         (with_row(4, question=7), {}, "row 5: column 'question' is 7 .int.; expected text"),
@@ -184,10 +224,15 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path, name, conte
         ([{"name": "a b", "file": "c.csv"}], "'tasks': 'a b' cannot be a task name"),
         ([{"file": "c.csv"}], r"'tasks\[0\].name': is not there"),
         ([{"name": "mine", "file": "c.txt"}], r"'tasks\[0\].file': 'c.txt' is no file of records; expected \*.jsonl"),
+        ([{"name": "mine", "file": "c/.csv"}], r"'tasks\[0\].file': 'c/.csv' is no file of records"),
         ([{"name": "mine", "prompt": "{{q}}"}], r"'tasks\[0\]': task 'mine' has prompt, which needs file"),
         ([{"name": "mine", "fil": "c.csv"}], r"'tasks.0.fil' is unknown .did you mean 'file'"),
         ([{"name": "mine", "file": "c.csv", "data": {"source": "hub"}}], "has both file and data"),
-        ([{"name": "mine", "data": {"source": "mirror"}}], "'data.mirror': data.source is mirror"),
+        (["copa", {"name": "mine", "data": {"source": "mirror"}}], r"'tasks\[1\].data.mirror': source is mirror"),
+        (
+            [{"name": "mine", "data": {"mirrors": "x"}}],
+            "'tasks.0.data.mirrors' is unknown .did you mean 'mirror'.*source$",
+        ),
     ],
     ids=str,
 )
@@ -251,6 +296,24 @@ class TestSources:
         with pytest.raises(HeadroomError, match=f"task '{name}' has a file of your own, but .*{place}.* rename yours"):
             Records(sources.study, sources, Digests()).check()
 
+    def test_lm_evals_files_are_not_read_where_its_names_are_known(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        checked = self.sources(tmp_path, tasks=[{"name": "capitals", "file": jsonl(tmp_path / "c.jsonl", ROWS)}])
+        read = []
+        monkeypatch.setattr(sources, "built_in_yaml", lambda name, folder: read.append(folder))
+        for is_known, theirs in ((True, []), (False, [Path(lm_eval.__file__).parent / "tasks"])):
+            monkeypatch.setattr(sources, "knows_names", lambda known=is_known: known)
+            checked.check_name("capitals")
+            assert read == [tmp_path / "tasks", TASK_FOLDERS, *theirs]
+            read.clear()
+
+    def test_a_task_whose_records_are_not_embedded_is_refused_with_those_that_are(self, tmp_path):
+        sources = self.sources(tmp_path, tasks=["copa", "rte"])
+        with pytest.raises(
+            HeadroomError, match="task 'rte' is not embedded.*; embedded: arc_challenge, .*hub or mirror"
+        ):
+            Records(sources.study, sources, Digests()).check()
+
     def test_a_missing_folder_is_named(self, tmp_path):
         study = parse_study({"task_folders": ["nowhere"]})
         with pytest.raises(HeadroomError, match=r"'task_folders\[0\]': there is no folder nowhere"):
@@ -271,7 +334,7 @@ class TestSources:
         monkeypatch.chdir(tmp_path)
         task = {"name": "copa", "data": {"source": "mirror", "mirror": "nowhere"}}
         sources = self.sources(tmp_path, tasks=[task])
-        with pytest.raises(HeadroomError, match="nowhere/copa holds no Parquet files for task 'copa'"):
+        with pytest.raises(HeadroomError, match=r"'tasks\[0\].data.mirror': .*nowhere/copa holds no Parquet files"):
             Records(sources.study, sources, Digests()).check()
 
 

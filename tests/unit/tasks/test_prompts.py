@@ -11,7 +11,7 @@ import pytest
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.tasks import prompts
-from tests.support.records import arc, mirror, rows
+from tests.support.records import arc, mirror, rows, table
 
 
 def test_a_row_per_choice_with_delimiter_and_gold(tmp_path):
@@ -319,6 +319,17 @@ class TestRefused:
         (tmp_path / "t.yaml").write_text("task: broken\ndoc_to_text: !function utils.f\n")
         with pytest.raises(HeadroomError, match="task 'broken': .*t.yaml cannot be read: .*no_such_package"):
             prompts.render("broken", 0, 1, folders=[tmp_path])
+
+    def test_shots_that_are_made_otherwise_of_the_split_that_is_evaluated(self, tmp_path):
+        data = mirror(tmp_path / "data", "mine", validation=table([0, 1] * 6))
+        (tmp_path / "utils.py").write_text("def shown(documents):\n    return documents\n")
+        (tmp_path / "t.yaml").write_text(
+            "task: mine\noutput_type: multiple_choice\nvalidation_split: validation\nfewshot_split: validation\n"
+            "fewshot_config: {process_docs: !function utils.shown}\n"
+            "doc_to_text: '{{goal}}'\ndoc_to_target: label\ndoc_to_choice: [north, east]\n"
+        )
+        with pytest.raises(HeadroomError, match="'mine': fewshot_config has process_docs .* split 'validation' is for"):
+            prompts.render("mine", 1, 1, data, folders=[tmp_path])
 
     def test_a_mirror_without_the_task(self, tmp_path):
         with pytest.raises(

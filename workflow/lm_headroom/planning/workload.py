@@ -23,7 +23,7 @@ from lm_headroom.models.sequences import COPIES, sequence_length
 from lm_headroom.planning.costs import Costs, Load
 from lm_headroom.study.config import Study
 from lm_headroom.study.criteria import CHOOSING
-from lm_headroom.study.ranking_names import LEARNED, ORACLES
+from lm_headroom.study.ranking_names import AGGREGATE, LEARNED, ORACLES
 from lm_headroom.workflow_files import WORKFLOW
 
 GIB = 2**30
@@ -218,8 +218,9 @@ def _evaluation(rule: str, study: Study, costs: Costs, prompts: Prompts) -> floa
         return costs.oracle(judged) + curves * curve
     if rule == "evaluate_joint":
         heads, ffns = study.joint.heads_with_zero, study.joint.ffns_with_zero
-        # The edge of the grid without pruned FFNs shares its levels with the curve of heads.
-        cells = [f for h in {*heads, *levels} for f in ffns if f == 0 or h in heads]
+        # The curve of heads, by the aggregate ranking, shares the grid's edge without pruned FFNs if the grid is by it.
+        shared = heads if study.joint.ranking == AGGREGATE else [0]
+        cells = [f for _ in heads for f in ffns] + [0 for level in levels if level not in shared]
         return sum(costs.forward(load, ffns=remaining(f)) for f in cells)
     # All rankings of a job share the whole model's evaluation, and the own ranking's criterion has its curve.
     ablate = study.induction.ablate

@@ -14,14 +14,12 @@ from lm_headroom.artifacts.store import ArtifactFile, ArtifactSchema, digest_of,
 from lm_headroom.settings import MARGIN
 from lm_headroom.study.choices import ACCURACY, Component, Outcome, Statistic
 from lm_headroom.study.judged import JudgedOutcome
-from lm_headroom.study.ranking_names import ABLATED_OWN, ffn_controls, head_controls
+from lm_headroom.study.ranking_names import ABLATED_OWN, AVERAGE, ffn_controls, head_controls
 
 COMPONENTS: dict[Component, str] = {"heads": "heads", "ffns": "FFNs"}
 """What every decoder can lose, and what figures and findings call it."""
 NAMES: dict[Component, str] = {**COMPONENTS, "experts": "experts"}
 """The same of all that can be pruned."""
-AVERAGE = "average"
-"""What tables and figures have in a task's place for the average over tasks."""
 ONE_PARTNER = "highest_and_lowest_srcc"
 """What stands for both where they are one task: there is no other, or all correlate alike."""
 

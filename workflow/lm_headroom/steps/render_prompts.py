@@ -14,6 +14,7 @@ from lm_headroom.study.task_entry import TaskEntry
 from lm_headroom.tasks.digest import task_digest
 from lm_headroom.tasks.files import TASK_FOLDERS, task_yaml
 from lm_headroom.tasks.prompt_sizes import prompt_sizes
+from lm_headroom.tasks.sources import HUB
 
 _ROLES = {IMPORTANCE: "scores", EVALUATION: "evaluates", "shots": "takes shots from"}
 
@@ -23,7 +24,7 @@ def render_prompts(
     task: str,
     shots: Count,
     seed: int = 1234,
-    data: str = "hub",
+    data: str = HUB,
     limit_importance: Annotated[Limit, StudyKey("limits.importance")] = 2500,
     limit_evaluation: Annotated[Limit, StudyKey("limits.evaluation")] = None,
     sample: Annotated[Sample, StudyKey("sample")] = "first",
@@ -39,7 +40,7 @@ def render_prompts(
         task: a task of output type multiple_choice or loglikelihood.
         shots: few-shot examples per prompt.
         seed: seed of the few-shot sampler.
-        data: `hub`, or a folder with {task}/{split}.parquet.
+        data: `hub`, or a folder with {task}/{split}.parquet (`./hub` if it has that name).
         limit_importance: scoring documents, or `all`.
         limit_evaluation: evaluation questions, or `all`.
         sample: the choice of scoring documents if there are more than the limit.

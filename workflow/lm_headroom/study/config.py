@@ -88,6 +88,7 @@ from lm_headroom.study.values import (
     Shots,
     Tasks,
     Text,
+    Texts,
 )
 
 EMBEDDED = "embedded"
@@ -200,6 +201,16 @@ class Importance(Section):
         "aggregate, transfer and iterative re-scoring; null means the variant of eq. 8 that `reduction` and "
         "`last_layer_tokens` name. The gradient score of FFNs takes it too where it ranks FFNs, and otherwise `token`.",
     )
+
+    @model_validator(mode="after")
+    def _check_unread(self) -> Importance:
+        for key in ("reduction", "last_layer_tokens"):
+            value = getattr(self, key)
+            if self.criterion is not None and value != type(self).model_fields[key].default:
+                raise ValueError(f"criterion: {self.criterion} does not read {key}: {value}; leave one of them out")
+        if self.reduction == "example" and self.last_layer_tokens == "target":
+            raise ValueError("reduction: example does not read last_layer_tokens: target; leave one of them out")
+        return self
 
     @property
     def ranked_by(self) -> str:
@@ -529,7 +540,7 @@ class CustomRanking(Section):
     def file(self, **cell: object) -> str:
         """The file that decides it: of a cell of the matrix that with its scores, or the module of its function."""
         function = FUNCTION.fullmatch(self.source)
-        return f"{function[1].replace('.', '/')}.py" if function else self.source.format(**cell)
+        return f"{function[1].replace('.', '/')}.py" if function else os.path.expanduser(self.source.format(**cell))
 
     def located(self, **cell: object) -> str:
         """Its source for a cell of the matrix."""
@@ -589,7 +600,7 @@ class Study(Section):
         description="The tasks that the aggregate ranking leaves out. They are evaluated under their own ranking and "
         "under the aggregate's (in the paper, mathqa and lambada_openai).",
     )
-    task_folders: Annotated[list[Text], Field(json_schema_extra={"uniqueItems": True})] = Field(
+    task_folders: Texts = Field(
         default=[],
         description="Folders with lm-eval YAMLs of your own, which come before all others. A task that they define "
         "reads the data set that its YAML names, unless its entry in `tasks` has `data`.",
@@ -765,9 +776,16 @@ class Study(Section):
             entry = self.all_entries[task]
             mirror = None if entry.file else (entry.data or self.data).mirror_folder
             if mirror and not any((base / mirror / task).glob("*.parquet")):
+                key = f"{self._places[task]}.data.mirror" if entry.data else "data.mirror"
                 raise HeadroomError(
-                    f"config key 'data.mirror': {base / mirror / task} holds no Parquet files for task {task!r}"
+                    f"config key {key!r}: {base / mirror / task} holds no Parquet files for task {task!r}"
                 )
+
+    @property
+    def _places(self) -> dict[str, str]:
+        """Name of each task to the key of its entry."""
+        lists = {"tasks": self.task_entries, "unseen": self.unseen_entries}
+        return {entry.name: f"{key}[{n}]" for key, entries in lists.items() for n, entry in enumerate(entries)}
 
     def _check_rankings(self, base: Path) -> None:
         for name, ranking in self.rankings.items():

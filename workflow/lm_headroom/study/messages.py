@@ -38,7 +38,7 @@ def message(error: ValidationError) -> str:
 def _unknown_key(place: tuple[int | str, ...]) -> str:
     *above, name = place
     _, _, inner = _described(tuple(above))
-    known = inner.get("properties", {})
+    known = _section(inner).get("properties", {})
     key = ".".join(map(str, place))
     return f"config key {key!r} is unknown{nearest(str(name), known)}; known here: {', '.join(sorted(known))}"
 
@@ -90,6 +90,12 @@ def _schema() -> dict[str, Any]:
     return Study.model_json_schema()
 
 
+def _section(part: dict[str, Any]) -> dict[str, Any]:
+    """The section that a part of the schema refers to, also where it may be null; else the part itself."""
+    named = next((each["$ref"] for each in (part, *part.get("anyOf", ())) if "$ref" in each), None)
+    return _schema()["$defs"][named.split("/")[-1]] if named else part
+
+
 def _described(place: tuple[int | str, ...]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Dotted key of a place, the part of the schema that describes it, and the part for its value.
 
@@ -98,12 +104,13 @@ def _described(place: tuple[int | str, ...]) -> tuple[str, dict[str, Any], dict[
     schema = _schema()
     key, described, inner = "", dict[str, Any](), schema
     for part in place:
+        inner = _section(inner)
         # Of a mapping with names of its own, all values are of one kind.
         named = next(iter(inner.get("patternProperties", {}).values()), None)
         entry = inner.get("items") if isinstance(part, int) else inner.get("properties", {}).get(part, named)
         if not entry:
             break
         described = entry if "description" in entry else described
-        inner = schema["$defs"][entry["$ref"].split("/")[-1]] if "$ref" in entry else entry
+        inner = _section(entry) if "$ref" in entry else entry
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
     return key, described, inner

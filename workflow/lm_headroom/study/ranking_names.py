@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import get_args
 
@@ -11,6 +12,8 @@ from lm_headroom.study.criteria import EXPERTS, FFNS, HEADS, criteria_of, criter
 
 OWN, AGGREGATE, ITERATIVE, LEARNED = "own", "aggregate", "iterative", "learned"
 """A task's ranking by its own scores, by those of all tasks, and by its own scored again as heads are pruned."""
+AVERAGE = "average"
+"""What tables and figures have in a task's place for the average over tasks."""
 HIGHEST, LOWEST = "highest_srcc", "lowest_srcc"
 """Rankings of the tasks whose scores correlate with a task's own the most and the least."""
 OTHER_DOCUMENTS = "other_documents"
@@ -23,6 +26,8 @@ VARIANTS: dict[str, tuple[Reduction, LastLayerTokens]] = {
 """The variants of eq. 8: how documents are reduced, and what the last layer's sum is divided by."""
 RANDOM = "random_"
 """How names of rankings in random order begin; the seed follows."""
+DRAWN = rf"{RANDOM}(0|[1-9][0-9]{{0,8}})"
+"""Pattern of these names. A seed has no zeros before it, since that would be the same order once more."""
 REVERSED = "reversed"
 """The own ranking from its end: the most important first."""
 CRITERIA = tuple(criterion_columns(HEADS))
@@ -49,8 +54,8 @@ def variant_of(reduction: str, last_layer_tokens: str) -> str:
 
 def drawn_with(name: str) -> int | None:
     """The seed of a ranking in random order; None for any other ranking."""
-    seed = name.removeprefix(RANDOM)
-    return int(seed) if seed != name and seed.isdecimal() else None
+    drawn = re.fullmatch(DRAWN, name)
+    return int(drawn[1]) if drawn else None
 
 
 def is_reference(name: str) -> bool:

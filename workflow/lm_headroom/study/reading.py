@@ -47,21 +47,16 @@ def read_study(path: Path) -> Study:
     return parse_study(read_file(path))
 
 
-def read_merged(paths: Iterable[Path], changes: Iterable[str] = ()) -> Study:
-    """The study of several files and changes, later ones over earlier ones, key by key.
+def merge(paths: Iterable[Path], changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys and values of several files and changes, unchecked, later ones over earlier ones, key by key.
 
     Args:
         paths: study files.
         changes: ``key=value``, the value in YAML.
 
     Raises:
-        HeadroomError: as for one file.
+        HeadroomError: as :func:`read_file`.
     """
-    return parse_study(merge(paths, changes))
-
-
-def merge(paths: Iterable[Path], changes: Iterable[str] = ()) -> dict[str, Any]:
-    """The keys and values of several files and changes, unchecked; see :func:`read_merged`."""
     merged: dict[str, Any] = {}
     for path in paths:
         merged = _merged(merged, read_file(path))

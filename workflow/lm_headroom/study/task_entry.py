@@ -6,7 +6,16 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.section import Section
@@ -31,7 +40,7 @@ def expanded(key: str, path: str) -> Path:
 
 
 def _check_format(path: str) -> str:
-    if not path.endswith(FORMATS):
+    if Path(path).suffix not in FORMATS:
         raise ValueError(f"{path!r} is no file of records; expected *{', *'.join(FORMATS[:-1])} or *{FORMATS[-1]}")
     return path
 
@@ -50,19 +59,24 @@ class Data(Section):
     )
     mirror: Text | None = Field(
         default=None,
+        validate_default=True,
         description="The folder with {task}/{split}.parquet, in the columns of the task's data set on the hub.",
     )
 
     @property
     def mirror_folder(self) -> Path | None:
         """The mirror, with `~` as the home folder that it stands for; None where the records come from elsewhere."""
-        return expanded("data.mirror", self.mirror) if self.source == "mirror" and self.mirror else None
+        return expanded("data.mirror", self.mirror) if self.mirror else None
 
-    @model_validator(mode="after")
-    def _check_mirror(self) -> Data:
-        if self.source == "mirror" and not self.mirror:
-            raise HeadroomError("config key 'data.mirror': data.source is mirror, so name the mirror folder here")
-        return self
+    @field_validator("mirror")
+    @classmethod
+    def _check_mirror(cls, mirror: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source", mirror and "mirror")
+        if source == "mirror" and not mirror:
+            raise ValueError("source is mirror, so name the mirror folder here")
+        if source != "mirror" and mirror:
+            raise ValueError(f"source is {source}, which reads no mirror; set source: mirror, or leave this key out")
+        return mirror
 
 
 class TaskEntry(Section):

@@ -15,6 +15,8 @@ from lm_headroom.study.criteria import expert_criteria, task_criteria
 from lm_headroom.study.ranking_names import (
     AGGREGATE,
     ALL_CRITERIA,
+    AVERAGE,
+    DRAWN,
     EXPERT_CRITERIA,
     HIGHEST,
     ITERATIVE,
@@ -25,15 +27,16 @@ from lm_headroom.study.ranking_names import (
     OWN,
     RANDOM,
     REVERSED,
+    expert_controls,
 )
 
 LONGEST_NAME, LONGEST_TEXT, LONGEST_PROSE = 100, 4096, 10_000
 """Characters of a name, which becomes a folder, of other text, which may be a path, and of text for a model."""
 RESERVED_TASKS = (
-    *(AGGREGATE, OWN, ITERATIVE, LEARNED, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS),
-    *NAMED_CONTROLS,
+    *(AGGREGATE, OWN, ITERATIVE, LEARNED, REVERSED, f"{RANDOM}N", HIGHEST, LOWEST, OTHER_DOCUMENTS, AVERAGE),
+    *dict.fromkeys((*NAMED_CONTROLS, *EXPERT_CRITERIA)),
 )
-"""Folders and rankings that stand where a task's name could; N stands for digits."""
+"""Folders, rankings and rows of tables that stand where a task's name could; N stands for digits."""
 RESERVED_MODELS = ("comparison", "matrix", "prompts")
 """Folders of results that are no model's."""
 FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
@@ -46,8 +49,7 @@ _RESERVED_TASK = re.compile("|".join(rf"{RANDOM}\d+" if name == f"{RANDOM}N" els
 _REPEATED = re.compile(r"(.+)\1{19}\Z")
 _CHARACTER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 _GGUF_FILE = rf"(?![-/])(?!(?:.*/)?\.\./){_CHARACTER}+\.gguf"
-_DRAWN = rf"{RANDOM}(0|[1-9][0-9]{{0,8}})"
-_CONTROL = rf"{REVERSED}|{_DRAWN}|{'|'.join(NAMED_CONTROLS)}"
+_CONTROL = rf"{REVERSED}|{DRAWN}|{'|'.join(NAMED_CONTROLS)}"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories: control characters, halves of characters, separators of lines and paragraphs."""
 
@@ -121,8 +123,7 @@ def _check_controls(names: list[str]) -> list[str]:
 
 def _check_expert_controls(names: list[str]) -> list[str]:
     for name in names:
-        # The pattern, since a seed has no zeros before it.
-        if name not in (REVERSED, *EXPERT_CRITERIA) and not re.fullmatch(_DRAWN, name):
+        if not expert_controls([name]):
             raise ValueError(
                 f"{shown(name)} is no control ranking of experts; expected {REVERSED}, {RANDOM}N with a number N of at "
                 f"most nine digits, {', '.join(EXPERT_CRITERIA[:-1])} or {EXPERT_CRITERIA[-1]}{_without_zeros(name)}"
@@ -228,6 +229,7 @@ Name = Annotated[str, _text_schema(_NAME, LONGEST_NAME)]
 """A key or an item; what holds it checks it, and is named where it is refused."""
 Text = Annotated[str, AfterValidator(_check_text), _text_schema(rf"(?!-){_CHARACTER}+", LONGEST_TEXT)]
 """A path, a revision: one line that does not begin with a dash."""
+Texts = Annotated[list[Text], *_UNIQUE]
 GgufFile = Annotated[str, AfterValidator(_check_gguf_file), _text_schema(_GGUF_FILE, LONGEST_TEXT)]
 """A GGUF file below a folder or repository."""
 Prose = Annotated[str, AfterValidator(_check_prose), Field(max_length=LONGEST_PROSE)]
@@ -244,7 +246,7 @@ Controls = Annotated[
     list[Annotated[str, _text_schema(_CONTROL, LONGEST_NAME)]], AfterValidator(_check_controls), *_UNIQUE
 ]
 ExpertControls = Annotated[
-    list[Annotated[str, _text_schema(rf"{REVERSED}|{_DRAWN}|{'|'.join(EXPERT_CRITERIA)}", LONGEST_NAME)]],
+    list[Annotated[str, _text_schema(rf"{REVERSED}|{DRAWN}|{'|'.join(EXPERT_CRITERIA)}", LONGEST_NAME)]],
     AfterValidator(_check_expert_controls),
     *_UNIQUE,
 ]

@@ -35,8 +35,8 @@ def describe_task(study: Any, name: str, shots: int) -> str:
     sources, entry = TaskSources(study), study.all_entries[name]
     records = Records(study, sources, Digests())
     settings = (study.limits.importance, study.limits.evaluation, study.sample)
+    records.check_task(name)
     if entry.file is not None:
-        sources.check_name(name)
         columns, details = render_own(entry, shots, study.seeds[0], *settings, study.metric)
     else:
         missing = next((file for file in records.files(name) if not Path(file).is_file()), None)

@@ -12,15 +12,17 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.errors import HeadroomError
+from lm_headroom.settings import check_embedded
 from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import task_yaml
 from lm_headroom.tasks.own import own_file_records, read_own
-from lm_headroom.tasks.sources import OWN, TaskSources
+from lm_headroom.tasks.sources import HUB, OWN, TaskSources
 
 SOURCE = "source.json"
 """File beside records with their origin."""
@@ -75,23 +77,29 @@ class Records:
         self._known: dict[str, str] = {}
 
     def check(self) -> None:
-        """Read all records before any job starts; the embedded ones may not be unpacked yet.
+        """Check the records of all tasks before any job starts; see :meth:`check_task`."""
+        for task in self._study.all_entries:
+            self.check_task(task)
+
+    def check_task(self, task: str) -> None:
+        """Read the records of a task; embedded ones may not be unpacked yet.
 
         Raises:
-            HeadroomError: a mirror or a file is missing or cannot be read, or a row of an own file is not right.
+            HeadroomError: a mirror or a file is missing or cannot be read, a row of an own file is not right, or the
+                task is not embedded.
         """
-        for task, entry in self._study.all_entries.items():
-            if entry.file is not None:
-                self._sources.check_name(task)
-                try:
-                    read_own(entry)
-                # The host that plans may lack pyarrow.
-                except ImportError:
-                    continue
-            if self._sources.source(task) == "mirror":
-                self._study.check_mirrors([task])
-            if self._sources.source(task) != "embedded":
-                self._digest(task)
+        entry, source = self._study.all_entries[task], self._sources.source(task)
+        if entry.file is not None:
+            self._sources.check_name(task)
+            # The host that plans may lack pyarrow.
+            with suppress(ImportError):
+                read_own(entry)
+        if source == "mirror":
+            self._study.check_mirrors([task])
+        if source == "embedded":
+            check_embedded(task)
+        else:
+            self._digest(task)
 
     def options(self, task: str) -> str:
         """Where the rendering command finds a task, as its options, quoted for the shell."""
@@ -103,8 +111,10 @@ class Records:
     def place(self, task: str) -> str:
         """Folder of the records, as the rendering command is given it; `hub` where they are the hub's."""
         data = self._sources.data(task)
-        places = {"embedded": EMBEDDED_FOLDER, "mirror": str(data and data.mirror_folder)}
-        return places.get(self._sources.source(task), "hub")
+        if data and data.mirror_folder:
+            # As a path even where it is called hub.
+            return os.path.join(".", data.mirror_folder)
+        return EMBEDDED_FOLDER if self._sources.source(task) == "embedded" else HUB
 
     def files(self, task: str) -> list[str]:
         """The files that a rule unpacks; none where the records are not the embedded ones."""
@@ -136,7 +146,7 @@ class Records:
             entry, source = self._study.all_entries[task], self._sources.source(task)
             if source == OWN:
                 records = own_file_records(entry, Path(), self.digests)
-            elif source == "hub":
+            elif source == HUB:
                 records = own_records(task, [self._sources.folder(task)], self.digests)
             else:
                 records = mirror_records(Path(self.place(task), task), self.digests)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ NAMES = TASK_FOLDERS / "lm-eval.json"
 """Lists the names of the pinned lm-eval, which itself takes a minute to collect them; ``make tasks`` writes it."""
 _TASK_LINE = re.compile(r"^['\"]?task['\"]?:[ \t]*['\"]?(\S.*?)['\"]?[ \t]*(?:#.*)?$", re.MULTILINE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+"""Folders in which lm-eval looks for no tasks."""
 
 
 def task_yaml(name: str, folder: Path) -> Path | None:
@@ -66,10 +69,19 @@ def built_in_yaml(name: str, folder: Path) -> Path | None:
     return known[name]
 
 
+@cache
 def built_in_names() -> dict[str, Any]:
     """The names of lm-eval's ``tasks``, its ``groups`` and tags with their members, and its release, ``lm-eval``."""
     names: dict[str, Any] = json.loads(NAMES.read_text(encoding="utf-8"))
     return names
+
+
+def knows_names() -> bool:
+    """Whether these names are those of the installed lm-eval; where none is, of the pinned one."""
+    try:
+        return bool(version("lm_eval") == built_in_names()["lm-eval"])
+    except PackageNotFoundError:
+        return True
 
 
 def read_task_yaml(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
@@ -112,7 +124,8 @@ def _task_lines(folder: Path) -> tuple[dict[str, Path], Iterator[Path]]:
 
 
 def _sorted(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.rglob("*.yaml") if path.is_file()), key=Path.as_posix)
+    found = (path for path in folder.rglob("*.yaml") if path.is_file() and _IGNORED.isdisjoint(path.parts))
+    return sorted(found, key=Path.as_posix)
 
 
 def _text(path: Path) -> str:

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lm_headroom.study.reading import parse_study, read_file
 from lm_headroom.study.task_entry import expanded
 from lm_headroom.study.values import check_tasks
 from lm_headroom.tasks.digest import task_config
-from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, read_task_yaml, task_yamls, yamls_with
+from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, knows_names, read_task_yaml, task_yamls, yamls_with
 
 ENTRY_LISTS = ("tasks", "unseen")
 """Keys of a study whose values may also say where a task's records are."""
@@ -117,7 +116,7 @@ def with_subtasks(values: Mapping[str, Any], base: Path = Path()) -> dict[str, A
     if not texts or not all(folder.is_dir() for folder in folders):
         return expanded_values
     listed = built_in_names()
-    names = TaskNames(set(listed["tasks"]), listed["groups"])
+    names = TaskNames(set(listed["tasks"]), dict(listed["groups"]))
     for folder in folders:
         names.add_folder(folder)
     names.tasks.update(_with_files(values))
@@ -174,10 +173,7 @@ def _entries(key: str, entries: list[Any], names: TaskNames, release: str) -> It
 
 def _check_defined(key: str, name: str, names: TaskNames, release: str) -> None:
     """Refuse a name that nothing defines, where the installed lm-eval is the one whose names are known."""
-    with suppress(PackageNotFoundError):
-        if version("lm_eval") != release:
-            return
-    if name not in names.tasks:
+    if knows_names() and name not in names.tasks:
         near = nearest(name, [*names.tasks, *names.groups])
         raise HeadroomError(
             f"config key {key!r}: {name!r} is no task, group or tag of lm-eval {release} or of task_folders{near}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,12 +20,15 @@ from typing import Any
 import yaml
 
 from lm_headroom.artifacts.content import Digests
-from lm_headroom.errors import HeadroomError, nearest
+from lm_headroom.errors import HeadroomError, nearest, with_causes
 from lm_headroom.study.task_entry import TaskEntry, expanded
 from lm_headroom.tasks.scoring import describe_label
 
-QUESTION, CHOICES, ANSWER = "headroom_question", "headroom_choices", "headroom_answer"
-"""Columns of the records that lm-eval reads."""
+CHOICES, ANSWER = "headroom_choices", "headroom_answer"
+"""Columns of the records that lm-eval reads, beside those of the templates."""
+TEMPLATES = {"prompt": "headroom_prompt", "description": "headroom_description"}
+"""Keys of a task with templates, and the columns that lm-eval reads in their place."""
+QUESTION = "headroom_question"
 PROMPT = f"Question: {{{{{QUESTION}}}}}\nAnswer:"
 Record = dict[str, Any]
 
@@ -77,36 +82,50 @@ def write_own(entry: TaskEntry, folder: Path) -> None:
     """Write a task's own records and its definition for lm-eval: ``{task}/{split}.parquet`` and ``{task}.yaml``.
 
     Raises:
-        HeadroomError: as :func:`read_own`, or values of a column have several types.
+        HeadroomError: as :func:`read_own`, or a record does not fit a template.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     (folder / entry.name).mkdir()
     for split, records in read_own(entry).items():
-        columns = {name: [record[name] for record in records] for name in records[0]}
-        for name, values in columns.items():
-            try:
-                pa.array(values)
-            except pa.ArrowException as error:
-                raise HeadroomError(
-                    f"task {entry.name!r}: values of column {name!r} in {entry.files[split]} have several types "
-                    f"({' '.join(str(error).split())}); write all of them alike"
-                ) from error
-        pq.write_table(pa.table(columns), folder / entry.name / f"{split}.parquet")
+        # Texts: lm-eval would read a prompt of digits as a number, and Parquet rows of several types as one.
+        rows = [
+            {**_texts(entry, split, number, record), **{name: record[name] for name in (CHOICES, ANSWER)}}
+            for number, record in enumerate(records, 1)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / entry.name / f"{split}.parquet")
     definition = {
         "task": entry.name,
         "dataset_path": "parquet",
         "output_type": "multiple_choice",
         **{f"{'training' if split == 'train' else split}_split": split for split in entry.files},
-        "doc_to_text": entry.prompt or PROMPT,
+        "doc_to_text": TEMPLATES["prompt"],
         "doc_to_choice": CHOICES,
         "doc_to_target": ANSWER,
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         "metadata": {"version": 1.0},
-        **({"description": entry.description} if entry.description else {}),
+        **({"description": TEMPLATES["description"]} if entry.description else {}),
     }
     (folder / f"{entry.name}.yaml").write_text(yaml.safe_dump(definition, allow_unicode=True), encoding="utf-8")
+
+
+def _texts(entry: TaskEntry, split: str, number: int, record: Record) -> dict[str, str]:
+    """Map columns to a record's prompt and description as lm-eval renders them."""
+    from lm_eval.utils import apply_template
+
+    texts = {}
+    for key, template in (("prompt", entry.prompt or PROMPT), ("description", entry.description)):
+        try:
+            if template is not None:
+                texts[TEMPLATES[key]] = apply_template(template, record)
+        # What a template computes with a record's values may raise anything.
+        except Exception as error:
+            raise HeadroomError(
+                f"task {entry.name!r}: {entry.files[split]}, row {number}: its {key} cannot be rendered: "
+                f"{with_causes(error)}"
+            ) from error
+    return texts
 
 
 def _files(entry: TaskEntry, base: Path) -> dict[str, Path]:
@@ -167,13 +186,15 @@ def _check_characters(where: str, record: Record) -> None:
 
 
 def _read_csv(where: str, path: Path) -> Iterator[Record]:
+    csv.field_size_limit(sys.maxsize)
     rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
     header: list[str] = []
     try:
         for number, cells in enumerate(row for row in rows if row):
             if not number:
                 header = cells
-                twice = [name for name, count in Counter(header).items() if count > 1]
+                # Columns without a name, as spreadsheets leave them, are not read.
+                twice = [name for name, count in Counter(header).items() if name and count > 1]
                 if twice:
                     raise HeadroomError(f"{where} has the column {twice[0]!r} twice; rename one of them")
             elif len(cells) != len(header):
@@ -212,11 +233,14 @@ def _template_columns(entry: TaskEntry) -> set[str]:
     """
     columns: set[str] = set()
     for key, text in (("prompt", entry.prompt), ("description", entry.description)):
-        if text is not None and ("{{" in text or "{%" in text):
+        if text is not None and any(mark in text for mark in ("{{", "{%", "{#")):
             from jinja2 import Environment, TemplateSyntaxError, meta
 
+            environment = Environment(autoescape=False)
+            # The filter that lm-eval adds.
+            environment.filters["regex_replace"] = re.sub
             try:
-                columns |= meta.find_undeclared_variables(Environment(autoescape=False).parse(text))
+                columns |= meta.find_undeclared_variables(environment.parse(text))
             except TemplateSyntaxError as error:
                 raise HeadroomError(f"task {entry.name!r}: its {key} is no Jinja template: {error}") from None
     return columns

@@ -34,13 +34,11 @@ from lm_headroom.tasks.digest import has_local_data, task_config
 from lm_headroom.tasks.files import built_in_names, built_in_yaml, task_names, task_yaml
 from lm_headroom.tasks.own import own_file_records, write_own
 from lm_headroom.tasks.scoring import check_choices, check_scoring, describe_label, explain_out_of_range, right_choices
-from lm_headroom.tasks.sources import OWN
+from lm_headroom.tasks.sources import HUB, OWN
 
-HUB = "hub"
 QUESTION, ANSWER = "question", "answer"
 LABELS_CHECKED = 200
 """Number of documents, spread over a split, whose labels are checked before any is rendered."""
-METRICS = (QUESTION, ANSWER)
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _SCORED = {"multiple_choice": CHOICE, "loglikelihood": GREEDY}
 _UNREACHABLE = {"ConnectionError", "ConnectError", "TimeoutException", "TimeoutError", "LocalEntryNotFoundError"}
@@ -109,7 +107,8 @@ def render(
         name: a task of output type multiple_choice or loglikelihood, in one of ``folders`` or in lm-eval.
         shots: few-shot examples per prompt, drawn at random by lm-eval's sampler.
         seed: seed of that sampler; equal seeds give equal prompts.
-        data: ``hub``, or a mirror folder with ``{task}/{split}.parquet`` in the columns of the task's data set.
+        data: ``hub``, or a mirror folder with ``{task}/{split}.parquet`` in the columns of the task's data set; one
+            that is called hub is ``./hub``.
         limit_importance: scoring documents; None for all.
         limit_evaluation: evaluation questions; None for all.
         sample: the scoring documents: the ``first``, or the first after they are ``shuffled`` by the seed.
@@ -150,6 +149,7 @@ def render_own(
         HeadroomError: names the task, file, row and column that is not right.
     """
     records = own_file_records(entry, Path(), Digests())
+    _compile_templates_once()
     with tempfile.TemporaryDirectory() as folder:
         write_own(entry, Path(folder))
         settings = (limit_importance, limit_evaluation, sample)
@@ -480,6 +480,13 @@ def select(
         # A question whose first documents are in the pool is not evaluated.
         held_out = [i for i in held_out if evaluated.questions[i] >= len(pool)]
         if _shots_split(task) == scoring.name:
+            if task.fewshot_cfg.split and task.fewshot_cfg.process_docs is not task.config.process_docs:
+                # Which of the shots that it makes are evaluated documents cannot be known.
+                raise HeadroomError(
+                    f"task {config['task']!r}: fewshot_config has process_docs of its own, and split {scoring.name!r} "
+                    "is for both shots and evaluation; name a training_split or another fewshot_split, or leave these "
+                    "process_docs out"
+                )
             task.sampler.replace_df([scoring.documents[i] for i in pool])
     chosen = list(pool)
     if sample == "shuffled":

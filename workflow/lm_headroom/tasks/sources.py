@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.study.task_entry import Data, expanded
 from lm_headroom.tasks.digest import explain_no_choices, task_config, task_digest
-from lm_headroom.tasks.files import TASK_FOLDERS, built_in_yaml, task_yaml
+from lm_headroom.tasks.files import TASK_FOLDERS, built_in_names, built_in_yaml, knows_names, task_yaml
 
 OWN = "study"
 """Source of records, and of a definition, that are a file of the study's own."""
+HUB: Final = "hub"
+"""Source of records that are the hub's."""
 
 
 class TaskSources:
@@ -59,7 +61,7 @@ class TaskSources:
             return None
         is_own = self.folder(task) in self.own_folders
         # The study is untyped here, so that no new key of it is new code of prompts.
-        data: Data = entry.data or (Data(source="hub") if is_own else self.study.data)
+        data: Data = entry.data or (Data(source=HUB) if is_own else self.study.data)
         return data
 
     def source(self, task: str) -> str:
@@ -82,7 +84,8 @@ class TaskSources:
         Raises:
             HeadroomError: names the YAML that has the name.
         """
-        harness = find_spec("lm_eval")
+        # Its files, which take seconds to read, only where its names do not say that it has no such task.
+        harness = None if knows_names() and task not in built_in_names()["tasks"] else find_spec("lm_eval")
         theirs = [Path(str(harness.origin)).parent / "tasks"] if harness else []
         for folder in (*self.own_folders, TASK_FOLDERS, *theirs):
             path = built_in_yaml(task, folder)
