@@ -109,8 +109,8 @@ def attach(model: Any) -> Attachment:
         model: a transformers model of a supported family (docs/models.md), in evaluation mode.
 
     Raises:
-        HeadroomError: it is no such model, it is in training mode, it lacks pruned heads, or interventions on it are not exact (see
-            :func:`lm_headroom.engine.attachment.attach`). The model is then as it was.
+        HeadroomError: it is no such model, it is in training mode, it lacks pruned heads, or interventions on it are
+            not exact (see :func:`lm_headroom.engine.attachment.attach`). The model is then as it was.
 
     Example:
         >>> import lm_headroom
