@@ -7,6 +7,7 @@ import numpy as np
 from lm_headroom.analysis.ranking import as_columns, ffn_columns, in_pruning_order, rank_ffns, rank_heads
 from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING
 from lm_headroom.artifacts.store import write
+from tests.errors.handled import with_code
 from tests.errors.page import Cases
 from tests.support.model_types import tiny_of_type
 from tests.support.tiny_models import tiny_model
@@ -56,6 +57,19 @@ def _(bench):
 @CASES.case("an export whose removed heads give what other documents have")
 def _(bench):
     return export(bench, "--percent", 50, "--ablation", "resample")
+
+
+@CASES.case("an export of zeros with documents")
+def _(bench):
+    return export(bench, "--percent", 50, "--prompts", bench.prompts())
+
+
+@CASES.case("an export of a model that runs its own code")
+def _(bench):
+    record = bench.record(with_code(bench), "--trust-remote-code")
+    return bench.export(
+        "--ranking", bench.ranking(model=json.loads(record.read_text())), "--percent", 50, record=record
+    )
 
 
 @CASES.case("an export of means without documents")

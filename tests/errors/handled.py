@@ -152,6 +152,8 @@ class Mine(OPTForCausalLM):
 
 def with_code(bench):
     """A checkpoint that brings code of its own for a family that transformers has, too."""
+    bench.patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(bench.folder / "modules"))
+    bench.patch.syspath_prepend(str(bench.folder / "modules"))
     folder = bench.checkpoint("own", auto_map={"AutoModelForCausalLM": "mine.Mine"})
     (folder / "mine.py").write_text(OWN_CODE)
     return folder
@@ -175,8 +177,6 @@ def _(bench):
 @CASES.case("a checkpoint whose own code the study trusts")
 def _(bench):
     """Its class computes, and the artifact says so; another line of its code is another model."""
-    bench.patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(bench.folder / "modules"))
-    bench.patch.syspath_prepend(str(bench.folder / "modules"))
     folder = with_code(bench)
     record = bench.record(folder, "--trust-remote-code")
     loaded = loading.load(record, device="cpu")

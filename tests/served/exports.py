@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm_headroom.analysis.ranking import even_ranking, even_rounds
+from lm_headroom.analysis.ranking import even_ranking
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models.architecture import HeadLayout
 from lm_headroom.models.architectures import head_layout
@@ -43,7 +43,7 @@ class Exports:
     """How a type is exported: ``plain``, ``own`` (lm-headroom's classes), or why it is not.
 
     Attributes:
-        even: without a head of each key-value group of each layer, or without a key-value head of each.
+        even: without half of the heads of each layer, as many of each key-value group or half of the groups.
         uneven: without one head of one layer.
         even_experts: without an expert of each layer; None where it has none.
         uneven_experts: without one expert of one layer.
@@ -76,8 +76,8 @@ def _even_form(model: Any, shape: HeadLayout, places: Sequence[tuple[int, int]])
         group = shape.group
     except HeadroomError as error:
         return _reason(error)
-    a_round = len(shape.attending) * even_rounds(shape.heads, group)[0]
-    return _form(model, heads=even_ranking(places, group)[:a_round])
+    # Rounds, so that configurations that take only numbers of heads that divide their width take this one.
+    return _form(model, heads=even_ranking(places, group)[: len(places) // 2])
 
 
 def _form(model: Any, heads: Sequence[tuple[int, int]] = (), experts: Sequence[tuple[int, int]] = ()) -> str:

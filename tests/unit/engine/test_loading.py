@@ -14,7 +14,8 @@ from lm_headroom.engine.likelihood import encode, log_likelihoods, tokenise
 from lm_headroom.engine.loading import load, prepare
 from lm_headroom.engine.packing import Batches
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.resolve import SHORTEST_WINDOW, resolve
+from lm_headroom.models.architecture import PROBE_TOKENS
+from lm_headroom.models.resolve import resolve
 from lm_headroom.models.sizes import checkpoint_sizes, read_config
 from lm_headroom.scoring.copying import copying
 from lm_headroom.scoring.gradient import contributions
@@ -309,9 +310,9 @@ def test_the_shortest_window_that_is_taken_works(tokenizer, case):
     chosen = cases.CASES[case]
     config = AutoConfig.for_model(chosen.family, **cases.SPECIAL | chosen.settings)
     name = {"gpt2": "n_positions", "mpt": "max_seq_len"}.get(case, "max_position_embeddings")
-    setattr(config, name, SHORTEST_WINDOW)
+    setattr(config, name, PROBE_TOKENS)
     loaded = prepare(AutoModelForCausalLM.from_config(config, attn_implementation="eager").double(), tokenizer)
-    assert loaded.max_positions == SHORTEST_WINDOW
+    assert loaded.max_positions == PROBE_TOKENS
     documents = encode(PAIRS, loaded.tokenizer, loaded.max_positions)
     assert np.isfinite(log_likelihoods(loaded, Batches(documents, 512, "cpu"))).all()
 

@@ -14,6 +14,7 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaForCausalLM, OPTForCausalLM
 
+import lm_headroom
 from lm_headroom.analysis.columns import by_column
 from lm_headroom.analysis.ranking import as_columns, count_at, ffn_columns, random_ranking, rank_heads
 from lm_headroom.artifacts.prompts import EVALUATION, IMPORTANCE, PROMPTS
@@ -31,11 +32,13 @@ from lm_headroom.options import EvaluationSettings
 from lm_headroom.pruned import export as writing
 from lm_headroom.pruned.forms import choose_form
 from lm_headroom.pruned.model import HeadlessAttention, Remainder, load_pruned, prune_for_good
+from lm_headroom.publishing.push import collect
 from lm_headroom.steps.prepare_evaluation import prepare as prepare_evaluation
 from tests.errors.places import disk
 from tests.families import cases as families
 from tests.support.documents import plain
 from tests.support.exports import ARCHITECTURES, TOKENS, Place, tiny
+from tests.support.model_types import tiny_of_type
 from tests.support.tiny_models import tiny_model
 
 EXPECTING = (
@@ -174,6 +177,12 @@ def test_tied_embeddings_stay_tied(tmp_path):
         assert not [name for name in file.keys() if name.startswith("lm_head")]  # noqa: SIM118
 
 
+def test_a_model_that_lacks_heads_is_not_masked_again():
+    left = Remainder.without(HeadLayout(3, 4, 4, 6), [(0, 1)])
+    with pytest.raises(HeadroomError, match="the model lacks heads that an export has removed for good"):
+        lm_headroom.attach(prune_for_good(tiny_model("opt"), left))
+
+
 def test_number_formats_are_the_checkpoints_or_as_asked(tmp_path):
     left = Remainder.without(HeadLayout(3, 4, 2, 6), [(0, 1)], [2])
     prune_for_good(tiny_model("llama").bfloat16(), left).save_pretrained(tmp_path)
@@ -263,6 +272,26 @@ def test_the_same_export_gives_the_same_bytes_and_replaces_an_older_one(opt):
     assert {path.name: path.read_bytes() for path in opt.out.iterdir()} == first
     assert opt.export("--ranking", opt.ranking("heads"), "--percent", 90) == 0
     assert len(load_pruned(opt.out).config.lm_headroom_pruned["ffns_left"]) == 3
+
+
+def test_a_link_to_a_folder_is_written_through(opt):
+    real = opt.folder / "disk"
+    real.mkdir()
+    opt.out.parent.mkdir(parents=True)
+    opt.out.symlink_to(real)
+    for _ in range(2):
+        assert opt.export() == 0
+        assert opt.out.is_symlink()
+        assert (real / "model.safetensors").is_file()
+
+
+def test_files_that_are_not_written_need_no_room(opt, monkeypatch):
+    weights = (opt.folder / "checkpoint" / "model.safetensors").read_bytes()
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "training_args.bin"):
+        (opt.folder / "checkpoint" / name).write_bytes(weights)
+    free = int(1.1 * len(weights))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, free))
+    assert opt.export() == 0
 
 
 def test_an_older_export_stays_where_the_new_one_fails(opt, monkeypatch, capsys):
@@ -403,6 +432,15 @@ class TestMeans:
         assert "export with --ablation zero" in error
         assert not llama.out.exists()
 
+    def test_documents_of_another_cell_than_the_rankings_are_refused(self, opt, capsys):
+        for origin, message in (({"seed": 8}, "seed 8, expected 7"), ({"shots": 5}, "shots 5, expected 0")):
+            prompts = self.prompts(opt)
+            path = opt.folder / "other.parquet"
+            artifact = read_artifact(prompts, PROMPTS)
+            write(path, PROMPTS, artifact.table.to_pydict(), {"task": "copa", "shots": 0, "seed": 7, **origin})
+            assert self.export(opt, "mean", "--prompts", path) == 1
+            assert message in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("kind", "message"),
         [
@@ -464,9 +502,34 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def test_an_attention_implementation_cannot_be_chosen(tmp_path):
-    with pytest.raises(HeadroomError, match="attn_implementation cannot be chosen"):
-        load_pruned(tmp_path, attn_implementation="eager")
+def test_what_cannot_be_chosen_is_refused_and_other_options_are_taken(tmp_path):
+    for options in {"attn_implementation": "eager"}, {"config": None}:
+        with pytest.raises(HeadroomError, match=f"{next(iter(options))} cannot be chosen"):
+            load_pruned(tmp_path, **options)
+    left = Remainder.without(HeadLayout(3, 4, 4, 6), [(0, 1)])
+    prune_for_good(tiny_model("opt").float(), left).save_pretrained(tmp_path)
+    model, info = load_pruned(tmp_path, local_files_only=False, output_loading_info=True)
+    assert model.config.left == left
+    assert not info["missing_keys"]
+
+
+def test_numbers_that_json_has_none_for_come_back(tmp_path):
+    """Bamba's steps of time have no upper limit."""
+    model = tiny_of_type("bamba").float()
+    left = Remainder.without(architectures.head_layout(model), [(1, 0)])
+    prune_for_good(model, left).save_pretrained(tmp_path)
+    assert load_pruned(tmp_path).config.time_step_limit == [0.0, float("inf")]
+
+
+@pytest.mark.parametrize("family", ["gemma4_text"])
+def test_layers_that_differ_in_groups_lose_ffns_and_keep_their_heads(place, capsys):
+    """Of what cannot be even, nothing is said where --even is not asked for."""
+    assert place.export("--ranking", place.ranking("heads"), place.ranking("ffns"), "--percent", 0, 34) == 0
+    heads = ("--ranking", place.ranking("heads"), "--percent", 50)
+    assert place.export(*heads) == 1
+    assert "cannot be exported without these heads and FFNs: layer 2 reads the keys" in capsys.readouterr().err
+    assert place.export(*heads, "--even") == 1
+    assert "no even number of heads can be removed from each of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -477,6 +540,34 @@ def test_a_family_that_cannot_have_fewer_heads_in_a_layer_is_refused(name):
         choose_form(model, left)
 
 
+def export_anew(place):
+    """Resolve a checkpoint that was changed, and export it without an FFN."""
+    resolve("tiny", str(place.folder / "checkpoint"), None, place.record)
+    record = json.loads(place.record.read_text())
+    write(place.folder / "ffns.parquet", FFN_RANKING, ffn_columns([0, 1, 2], np.arange(3.0)), {"model": record})
+    return place.export("--ranking", place.folder / "ffns.parquet", "--percent", 34)
+
+
+def test_chat_templates_in_a_folder_of_their_own_are_part_of_the_export(opt, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(opt.folder / "checkpoint")
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(opt.folder / "checkpoint")
+    name = "additional_chat_templates/tool_use.jinja"
+    for _ in range(2):
+        assert export_anew(opt) == 0
+    assert AutoTokenizer.from_pretrained(opt.out).chat_template == tokenizer.chat_template
+    manifest = json.loads((opt.out / "lm_headroom.json").read_text())
+    assert manifest["files"][name] == file_digest(opt.out / name)
+    assert collect(opt.out, "acme/smaller").files[name] == opt.out / name
+    place = opt.out.relative_to(opt.results).as_posix()
+    assert {file.path: file.state for file in verify(opt.results)}[f"{place}/{name}"] == "missing inputs"
+    (opt.out / name).write_text("{{ other }}")
+    assert {file.path: file.state for file in verify(opt.results)}[f"{place}/{name}"] == "damaged"
+    (opt.out / name).with_name("mine.txt").write_text("1")
+    assert export_anew(opt) == 1
+    assert "holds additional_chat_templates/mine.txt, which is no part of the export" in capsys.readouterr().err
+
+
 def test_a_tokenizer_in_the_hubs_files_survives(opt, tokenizer):
     """OPT's: GPT-2's files with an automatic BOS, and no tokenizer.json."""
     from tests.support.checkpoints import write_hub_tokenizer
@@ -484,11 +575,7 @@ def test_a_tokenizer_in_the_hubs_files_survives(opt, tokenizer):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (opt.folder / "checkpoint" / name).unlink()
     write_hub_tokenizer(tokenizer, opt.folder / "checkpoint")
-    resolve("tiny", str(opt.folder / "checkpoint"), None, opt.record)
-    record = json.loads(opt.record.read_text())
-    scores = np.arange(3.0)
-    write(opt.folder / "ffns.parquet", FFN_RANKING, ffn_columns([0, 1, 2], scores), {"model": record})
-    assert opt.export("--ranking", opt.folder / "ffns.parquet", "--percent", 34) == 0
+    assert export_anew(opt) == 0
     ids = [AutoTokenizer.from_pretrained(p)("The fox")["input_ids"] for p in (opt.folder / "checkpoint", opt.out)]
     assert ids[0] == ids[1]
     assert ids[0][0] == 2, "BOS"

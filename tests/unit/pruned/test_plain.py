@@ -14,16 +14,19 @@ from lm_headroom.engine.loading import load, prepare
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
 from lm_headroom.models.resolve import resolve
+from lm_headroom.models.sizes import model_from_config
 from lm_headroom.pruned.export import Pruned, check_export, record_reference
 from lm_headroom.pruned.forms import Counts, Form, choose_form, make_plain
 from lm_headroom.pruned.model import Remainder, prune_for_good
 from tests.support.exports import TOKENS, Place
-from tests.support.model_types import tiny_of_type
+from tests.support.model_types import randomise, tiny_of_type
 
 PLAIN = (
-    "cohere2", "deepseek_v3", "gemma", "gemma2", "glm4", "gpt_oss", "granite", "lfm2", "llama", "mistral", "mixtral",
-    "nemotron", "olmo", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "starcoder2",
+    "cohere2", "deepseek_v3", "gemma", "gemma2", "gemma3", "glm4", "gpt_oss", "granite", "lfm2", "llama", "mistral",
+    "mixtral", "moss_transcribe_diarize", "nemotron", "olmo", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3",
+    "starcoder2",
 )  # fmt: skip
+"""Families whose configuration says how many heads there are, of two as a part of a larger model's."""
 OWN = ("gpt2", "gpt_neox", "opt")
 """Families whose configuration has no place for the width of a head, but whose code works with any number of them."""
 
@@ -39,25 +42,53 @@ def every_other(shape):
 def test_an_export_of_as_many_heads_in_each_layer_is_plain_where_the_family_can_say_so(name, tmp_path):
     model = tiny_of_type(name).float()
     shape = architectures.head_layout(model)
-    pruned = Pruned(every_other(shape), ())
+    form = export(model, every_other(shape), tmp_path)
+    if name in OWN:
+        assert form.plain is None
+        assert "its configuration" in form.why_not
+    else:
+        groups = shape.key_value_heads if shape.group > 1 else shape.heads // 2
+        assert form.plain == Counts(shape.heads // 2, groups)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert config["model_type"] == model.config.model_type
+        assert config.get("text_config", config)["num_attention_heads"] == shape.heads // 2
+        assert "head_dim" in config.get("text_config", config)
+        assert "auto_map" not in config
+
+
+def export(model, heads, folder):
+    """Write a model without some heads and hold it against the masked one; how it was written."""
+    pruned = Pruned(tuple(heads), ())
     left = pruned.left(model)
     form = choose_form(model, left)
     reference = record_reference(prepare(copy.deepcopy(model), None), pruned)
     parameters = model.num_parameters() - pruned.parameters(model)
-    if name in OWN:
-        assert form.plain is None
-        assert "its configuration" in form.why_not
-        prune_for_good(model, left).save_pretrained(tmp_path, save_original_format=False)
+    if form.plain:
+        make_plain(copy.deepcopy(model), left, form.plain).save_pretrained(folder)
     else:
-        groups = shape.key_value_heads if shape.group > 1 else shape.heads // 2
-        assert form.plain == Counts(shape.heads // 2, groups)
-        make_plain(model, left, form.plain).save_pretrained(tmp_path)
-        config = json.loads((tmp_path / "config.json").read_text())
-        assert config["model_type"] == model.config.model_type
-        assert config["num_attention_heads"] == shape.heads // 2
-        assert "head_dim" in config
-        assert "auto_map" not in config
-    check_export(tmp_path, reference, parameters, form)
+        prune_for_good(copy.deepcopy(model), left).save_pretrained(folder, save_original_format=False)
+    check_export(folder, reference, parameters, form)
+    return form
+
+
+def test_a_number_of_heads_that_the_configuration_refuses_takes_classes_of_our_own(tmp_path):
+    """Three heads do not divide the 32 numbers of its hidden states, as the configuration wants."""
+    form = export(tiny_of_type("deepseek_v2").float(), [(layer, 0) for layer in range(3)], tmp_path)
+    assert form.plain is None
+    assert "The hidden size (32) is not a multiple of the" in form.why_not
+
+
+def test_norms_with_a_row_for_each_head_are_cut_with_it(tmp_path):
+    """Command R+'s, of queries and keys; each head is normalised by itself."""
+    config = copy.deepcopy(tiny_of_type("cohere").config)
+    config.use_qk_norm = True
+    model = model_from_config(config, torch.float32, "cpu")
+    randomise(model)
+    shape = architectures.head_layout(model)
+    row = architectures.architecture_of(model)
+    assert (row.joint_norms, row.head_norms) == (False, ("q_norm", "k_norm"))
+    assert export(model, every_other(shape), tmp_path / "plain").plain
+    assert not export(model, [(0, 0), (0, 1), (1, 3)], tmp_path / "own").plain
 
 
 @pytest.mark.parametrize("name", ["flint", "granite_swa", "granitemoe_swa"])

@@ -167,6 +167,8 @@ class TestPrunedCheckpoints:
                 "model.safetensors, which has changed since",
             ),
             (lambda folder: (folder / "model.safetensors").unlink(), "holds model.safetensors, .* or is gone"),
+            (lambda folder: shutil.copytree(folder, folder / "a"), "holds a/.*, which is no part of the export"),
+            (lambda folder: (folder / "a").symlink_to("b"), "copy/a: a link that leads nowhere .*; move it away"),
             (
                 lambda folder: (folder / "lm_headroom.json").unlink(),
                 "is neither a pruned checkpoint .* nor a results folder",
@@ -225,9 +227,12 @@ class TestResults:
     def test_pruned_checkpoints_among_them_are_models_of_their_own(self, site, results, export):
         place = "m/pruned/aggregate/heads50-ffns0/0shot-seed7"
         shutil.copytree(export, results / place)
+        (results / place / "templates").mkdir()
+        (results / place / "templates" / "mine.jinja").write_text("1")
         done = site.push(results, "--dry-run")
         assert done.status == 0, done.err
         assert "safetensors" not in done.out
+        assert "jinja" not in done.out
 
     @pytest.mark.parametrize("name", ["m/notes.txt", "m/capacity/0shot-seed7.parquet"])
     def test_a_file_that_is_not_of_lm_headroom_is_named_and_nothing_sent(self, site, results, name):

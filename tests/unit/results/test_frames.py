@@ -8,6 +8,7 @@ import pytest
 from lm_headroom import load_results
 from lm_headroom.artifacts.store import provenance
 from lm_headroom.errors import HeadroomError
+from lm_headroom.results.frames import KINDS
 from tests.support.small_study import small
 
 DIMENSIONS = ["model", "component", "task", "shots", "seed", "ranking"]
@@ -109,5 +110,8 @@ def test_a_file_that_is_none_of_the_results_is_refused_by_name(results, name, me
 def test_a_folder_without_results_and_an_unknown_kind_are_refused(results, tmp_path):
     with pytest.raises(HeadroomError, match="no artifacts there; expected a results folder"):
         load_results(tmp_path / "nothing")
+    absent = min(set(KINDS) - set(load_results(results)))
+    with pytest.raises(HeadroomError, match=f"results: no {absent} there; it has .*, head_importance, "):
+        load_results(results, [absent])
     with pytest.raises(HeadroomError, match=r"no kind of artifact 'head_importances' \(did you mean 'head_importance'"):
         load_results(results, ["head_importances"])

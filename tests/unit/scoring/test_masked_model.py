@@ -8,9 +8,13 @@ import pytest
 import torch
 
 import lm_headroom
+from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
+from lm_headroom.artifacts.store import write
 from lm_headroom.engine.loading import gates_without
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.scoring.ranking_like import order_of
+from tests.support.small_study import small
 from tests.support.tiny_models import tiny_model
 
 ALL = [(layer, head) for head in range(4) for layer in range(3)]
@@ -187,16 +191,31 @@ def test_a_ranking_may_be_a_list_a_frame_or_a_file(model, tmp_path):
     frame.to_csv(tmp_path / "mine.csv", index=False)
     order = [(int(i) // 4, int(i) % 4) for i in scores.argsort()]
     results = []
-    for ranking in (order, frame, tmp_path / "mine.parquet", str(tmp_path / "mine.csv")):
-        with lm_headroom.mask(model, ranking, 50), torch.no_grad():
+    # As pandas has whole numbers of a column where others are missing.
+    floats = frame.astype({"head": float})
+    for ranking in (order, frame, floats, tmp_path / "mine.parquet", str(tmp_path / "mine.csv")):
+        with lm_headroom.mask(model, ranking, np.int8(50)), torch.no_grad():
             results.append(model(input_ids=IDS).logits)
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_results_that_rank_are_read(tmp_path):
+    """FFN importance, and what a mask has learned of heads or of FFNs."""
+    path = small(tmp_path).path("ffn_importance", 0, task="copa")
+    scores = pd.read_parquet(path)["score"]
+    assert order_of(path, (len(scores),)) == [(int(layer),) for layer in scores.argsort(kind="stable")]
+    columns = {"rank": [0, 1], "layer": [1, 0], "score": [0.1, 0.2], "log_alpha": [0.0, 1.0]}
+    for component, heads, order in (("heads", [3, 2], [(1, 3), (0, 2)]), ("ffns", [None, None], [(1,), (0,)])):
+        write(tmp_path / "learned.parquet", LEARNED_RANKING, columns | {"head": heads}, {"component": component})
+        assert order_of(tmp_path / "learned.parquet", (2, 4)[: len(order[0])]) == order
 
 
 @pytest.mark.parametrize(
     "ranking, message",
     [
         (7, r"expected a ranking: a file, a pandas frame or a list of \(layer, head\) pairs; got int"),
+        ({(0, 0), (1, 0)}, "expected a ranking: .*; got set"),
+        ({(0, 0): 1.0}, "expected a ranking: .*; got dict"),
         ([(0, 4)], "row 1: head 4 is none of the model's, which are 0 to 3"),
         ([(0, 0), (0, 0)], "row 2: 0, 0 is there twice"),
         ([3], r"row 1: 3 is not \(layer, head\) pairs"),
@@ -207,6 +226,10 @@ def test_a_ranking_may_be_a_list_a_frame_or_a_file(model, tmp_path):
             "column head is missing; expected layer, head and rank or score",
         ),
         (pd.DataFrame({"layer": [0], "head": [0], "score": [np.nan]}), "row 1: score is nan; expected a finite number"),
+        (pd.DataFrame({"layer": [0], "head": [0], "score": [pd.NA]}), "row 1: score is <NA>; expected a finite number"),
+        (pd.DataFrame({"layer": [0], "head": [0], "rank": ["1"]}), "row 1: rank is '1'; expected a finite number"),
+        (pd.DataFrame({"layer": [0, "b"], "head": [0, 0], "rank": [1, 1]}), r"row 2: \('b', 0\) is not"),
+        (pd.DataFrame({"layer": [0, 0], "head": [0, 0.5], "rank": [1, 2]}), r"row 2: \(0, 0.5\) is not"),
     ],
 )
 def test_what_is_no_ranking_is_refused(ranking, message):

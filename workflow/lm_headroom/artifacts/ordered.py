@@ -112,11 +112,12 @@ def _pairs(artifact: ArtifactFile, column: str) -> tuple[tuple[int, int], ...]:
     return tuple((layer, number) for _, layer, number in sorted(zip(*columns, strict=True)))
 
 
-def order_of(artifact: ArtifactFile) -> Ranking[Any]:
-    """The ranking that an artifact of heads, FFNs or experts holds, by its kind."""
-    readers: dict[str, Callable[[ArtifactFile], Ranking[Any]]]
-    readers = {RANKING.name: order_heads, FFN_RANKING.name: order_ffns, EXPERT_RANKING.name: order_experts}
-    return readers[artifact.provenance["kind"]](artifact)
+def read_any_ranking(path: Path) -> Ranking[Any]:
+    """Read a ranking of heads, FFNs or experts; see :func:`read_ranking`."""
+    orders: dict[ArtifactSchema, Callable[[ArtifactFile], Ranking[Any]]]
+    orders = {RANKING: order_heads, FFN_RANKING: order_ffns, EXPERT_RANKING: order_experts}
+    artifact = read_artifact(path, *orders)
+    return next(order for kind, order in orders.items() if kind.name == artifact.provenance["kind"])(artifact)
 
 
 def read_ffn_ranking(path: Path, **expected: Any) -> Ranking[int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.catalogue import MANIFEST
+from lm_headroom.artifacts.catalogue import MANIFEST, PRUNED
+from lm_headroom.artifacts.entries import entries
 from lm_headroom.artifacts.json_object import read_bytes
 from lm_headroom.artifacts.seal import KEY as SEAL
 from lm_headroom.artifacts.seal import is_unchanged
-from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, parse_provenance
+from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, parse_provenance, place_of
 from lm_headroom.errors import HeadroomError
 
 KIND = "pruned_checkpoint"
@@ -17,14 +18,24 @@ MODEL_TYPE = "lm_headroom_pruned"
 """Model type of one that is no plain checkpoint. Without lm-headroom transformers does not know and refuses it."""
 
 
-def visible_files(folder: Path) -> list[str]:
-    """Names of a folder's files and folders; hidden ones are Snakemake's."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+def export_of(results: Path, name: str) -> Path | None:
+    """The pruned checkpoint that a file of a results folder, by its path below that, is part of; None for others."""
+    place = "/".join(name.split("/")[: PRUNED.count("/") + 1])
+    return results / place if place != name and place_of(results / place, PRUNED) == place else None
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a folder."""
-    return {name: file_digest(folder / name) for name in visible_files(folder)}
+    """SHA-256 of each file of a folder and the folders in it, by its path below; hidden files are Snakemake's.
+
+    Raises:
+        ArtifactError: something there cannot be read as a file; names it.
+    """
+    known = {}
+    for entry in sorted(entries(folder), key=lambda entry: entry.path):
+        if entry.problem:
+            raise ArtifactError(f"{folder / entry.path}: {entry.problem}; move it away")
+        known[entry.path] = file_digest(folder / entry.path)
+    return known
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -47,21 +58,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != SEAL}
 
 
-def read_file_provenance(path: Path) -> dict[str, Any]:
+def read_file_provenance(path: Path, folder: Path) -> dict[str, Any]:
     """What made a file of a pruned checkpoint, with the file's own place.
+
+    Args:
+        path: the file.
+        folder: the checkpoint.
 
     Raises:
         ArtifactError: the checkpoint's manifest is missing, does not know the file, or knows it with other content.
     """
-    manifest = read_manifest(path.parent)
-    if path.name != MANIFEST:
-        known = manifest["files"].get(path.name)
+    manifest, name = read_manifest(folder), path.relative_to(folder).as_posix()
+    if name != MANIFEST:
+        known = manifest["files"].get(name)
         if known is None:
-            raise UnrecognisedError(f"{path}: {MANIFEST} beside it does not list this file")
+            raise UnrecognisedError(f"{path}: {MANIFEST} of this checkpoint does not list this file")
         if known != file_digest(path):
             raise ArtifactError(f"{path}: it has changed since it was written; delete the folder and export again")
     place = manifest.get("place")
-    return {**manifest, "place": f"{place}/{path.name}" if place else None}
+    return {**manifest, "place": f"{place}/{name}" if place else None}
 
 
 def check_target(out: Path) -> None:
@@ -78,7 +93,7 @@ def check_target(out: Path) -> None:
         raise HeadroomError(
             f"{out} is not empty, and no export of lm-headroom's that could be replaced; name a new folder"
         ) from None
-    others = [name for name in visible_files(out) if name not in known]
+    others = sorted(entry.path for entry in entries(out) if entry.path not in known)
     if others:
         raise HeadroomError(
             f"{out} holds {others[0]}, which is no part of the export there; move it away, or name a new folder"

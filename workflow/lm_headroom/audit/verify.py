@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lm_headroom.artifacts.catalogue import PRUNED
 from lm_headroom.artifacts.content import Digests
 from lm_headroom.artifacts.entries import entries
 from lm_headroom.artifacts.file_provenance import read_provenance
@@ -23,7 +22,7 @@ from lm_headroom.artifacts.json_object import read_text
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import TAKEN_FROM, read_unedited_record
 from lm_headroom.artifacts.provenance import FOLDERS, code_now
-from lm_headroom.artifacts.pruned_checkpoint import read_file_provenance, read_manifest
+from lm_headroom.artifacts.pruned_checkpoint import export_of, read_file_provenance, read_manifest
 from lm_headroom.artifacts.schemas import SCHEMAS
 from lm_headroom.artifacts.store import ArtifactError, UnrecognisedError, file_digest, made_by, place_of, read
 from lm_headroom.errors import HeadroomError
@@ -192,8 +191,8 @@ def _read(file: File, results: Path) -> None:
             file.provenance = made_by(read(path, kind))
         elif drawn:
             file.provenance = read_provenance(path)
-        elif place_of(path.parent, PRUNED) == str(Path(name).parent):
-            file.provenance = read_file_provenance(path)
+        elif export := export_of(results, name):
+            file.provenance = read_file_provenance(path, export)
         elif name.count("/") == 1 and path.name == RECORD:
             file.record = read_unedited_record(path)
             if file.record["name"] != path.parent.name:

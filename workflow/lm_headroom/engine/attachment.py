@@ -30,6 +30,7 @@ from lm_headroom.engine.rounding import (
 from lm_headroom.engine.unembedding import FACTOR, find_factor, logits
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.architecture import PROBE_TOKENS
 from lm_headroom.settings import other_dtype
 
 
@@ -110,9 +111,9 @@ def _own_pass(model: Any, tokens: Tensor) -> tuple[Trace, Tensor, Tensor]:
 
 
 def _probe_tokens(model: Any) -> Tensor:
-    """Twelve tokens spread over the vocabulary, [1, 12]."""
-    device = architectures.input_device(model)
-    return torch.linspace(1, architectures.text_config(model).vocab_size - 1, 12, device=device).long()[None]
+    """Tokens spread over the vocabulary, [1, PROBE_TOKENS]."""
+    device, last = architectures.input_device(model), architectures.text_config(model).vocab_size - 1
+    return torch.linspace(1, last, PROBE_TOKENS, device=device).long()[None]
 
 
 @torch.no_grad()

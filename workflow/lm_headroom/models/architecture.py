@@ -7,6 +7,9 @@ from typing import Any
 
 from lm_headroom.errors import HeadroomError
 
+PROBE_TOKENS = 12
+"""Tokens of the inputs that show where a model's parts are, and with which interventions are proved on it."""
+
 
 @dataclass(frozen=True)
 class HeadLayout:
@@ -108,7 +111,8 @@ class Architecture:
             they are all queries, all keys, all values.
         joint_norms: whether one norm covers the queries of all heads, and one the keys, so that a head's rows cannot be
             removed alone.
-        head_norms: from the attention module to the lists of norms per head, for queries and keys.
+        head_norms: from the attention module to the norms of queries and keys that have a row of weights per head, or
+            to lists of a norm per head.
         ffn: from a layer to the modules of its FFN, in order of their calls, each taking the output of the one before.
         ffn_norms: from a layer to the norms of the FFN alone, if it has them; a norm shared with attention is not one.
         attention_output_norm: from a layer to the norm between attention and the residual stream, if any; it divides by

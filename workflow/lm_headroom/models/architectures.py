@@ -426,14 +426,18 @@ def _head_rows(row: Architecture, shape: HeadLayout, layer: int, attention: nn.M
     return HeadRows(query, key, value, _descend(attention, row.output_projection), columns, not row.joint_norms)
 
 
+def ffn_norms(model: Any, layer: nn.Module) -> list[str]:
+    """The norms of a layer, as paths from it, that are removed with its FFN: not those on the residual stream."""
+    row = architecture_of(model)
+    if row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]:
+        return []
+    return [path for path in row.ffn_norms if _descend(layer, path, None) is not None]
+
+
 def ffn_parameters(model: Any, layer: int) -> int:
     """Count the parameters removed with an FFN: its own, and its norms' unless they act on the residual stream."""
-    row, block = architecture_of(model), layers(model)[layer]
-    keeps_norms = (
-        row.residual_norm is not None and getattr(text_config(model), row.residual_norm[0]) == row.residual_norm[1]
-    )
-    norms = [] if keeps_norms else [getattr(block, path, None) for path in row.ffn_norms]
-    modules = [*ffn_modules(model)[layer], *(norm for norm in norms if norm is not None)]
+    block = layers(model)[layer]
+    modules = [*ffn_modules(model)[layer], *(_descend(block, path) for path in ffn_norms(model, block))]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
@@ -496,7 +500,8 @@ def _removed_from_layer(
     for path, members in zip(row.head_norms, (pruned, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:
-            total += sum(p.numel() for member in members for p in norms[member].parameters())
+            stacked = list(norms.parameters(recurse=False))
+            total += sum(p[member].numel() for member in members for p in stacked or norms[member].parameters())
     return total
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lm_headroom.errors import HeadroomError
 from lm_headroom.hub_errors import advise, short, status_of
+from lm_headroom.models.checkpoint_files import CONFIG
 
 CONNECTING, ANSWERING = 5.0, 20.0
 """Seconds to wait for a connection to the hub, and for its first answer."""
@@ -49,7 +50,7 @@ def fetch(
         commit = info.sha
         files = [file.rfilename for file in info.siblings or []]
         # Weights are many gigabytes; a model that cannot run is refused before.
-        small = ["config.json", "*_config.json", "*.index.json"]
+        small = [CONFIG, "*_config.json", "*.index.json"]
         folder = Path(snapshot_download(source, revision=commit, allow_patterns=small))
         check(files, folder)
         folder = Path(snapshot_download(source, revision=commit, allow_patterns=choose_files(files, folder)))
@@ -94,7 +95,7 @@ def _cached(
     for revision in revisions:
         try:
             options = {"revision": revision, "local_files_only": True}
-            folder = Path(snapshot_download(source, allow_patterns=["config.json"], **options))
+            folder = Path(snapshot_download(source, allow_patterns=[CONFIG], **options))
             patterns = choose_files(_names(source, folder), folder)
             if patterns:
                 # Checked again, so that an interrupted download is not taken for a checkpoint.

@@ -22,10 +22,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.architecture import Architecture, HeadLayout
+from lm_headroom.models.architecture import PROBE_TOKENS, Architecture, HeadLayout
 
 PROBE = "lm-headroom-probe"
-N_TOKENS = 12
 WHOLE_CLASS = "lm_headroom_whole"
 """The attribute of a model that holds the class to read, where its own class prunes whatever it builds."""
 SOFTCAP = "final_logit_softcapping"
@@ -167,7 +166,7 @@ def run_without_weights(model: Any, clear: Callable[[], object] = lambda: None) 
         model: the model.
         clear: called before a second try.
     """
-    ids = torch.zeros(1, N_TOKENS, dtype=torch.long, device="meta")
+    ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device="meta")
     # With a mask, transformers does not look for packed sequences, which would read positions.
     # Recurrent layers look whether it hides anything, which takes numbers; some models multiply by it, too.
     numbers = torch.ones_like(ids, device="cpu")
@@ -458,13 +457,13 @@ def _feeds(call: ModuleCall, attention: Attention) -> bool:
 
 
 def _has_joint_norms(shown: Pass, first: Attention, attention: str) -> bool:
-    """Whether a norm between a linear map and attention covers more than one head."""
+    """Whether a norm between a linear map and attention covers more than one head; Cohere's have a row for each."""
     before = [call for call in shown.within(attention) if not call.calls_before and call.input is not None]
     # Latent attention has norms before its last maps, which are of no head.
     entries = [call.input for call in before if call.input is not None and _is_linear(call.module)]
     width = max(first.query.shape[-1], first.value.shape[-1])
     return any(
-        weight.numel() > width and not any(_is_same(entry, call.output) for entry in entries)
+        weight.numel() > width and weight.dim() == 1 and not any(_is_same(entry, call.output) for entry in entries)
         for call in before
         if _is_norm(call) and _feeds(call, first)
         for weight in call.module.parameters(recurse=False)
@@ -472,10 +471,18 @@ def _has_joint_norms(shown: Pass, first: Attention, attention: str) -> bool:
 
 
 def _head_norms(first: Attention) -> tuple[str, ...]:
-    """Lists of norms that have one for each query head, or each key-value head."""
+    """Lists of norms that have one for each query head, or each key-value head, and norms with a row for each."""
     sizes = first.query.shape[1], first.key.shape[1]
-    lists = [(path, len(part)) for path, part in first.module.named_modules() if isinstance(part, nn.ModuleList)]
-    return tuple(path for path, size in lists if size in sizes)
+    return tuple(path for path, part in first.module.named_modules() if _n_norms(part) in sizes)
+
+
+def _n_norms(module: nn.Module) -> int:
+    """How many norms a list has, or how many rows of weights a norm has; 0 for other modules."""
+    if isinstance(module, nn.ModuleList):
+        return len(module)
+    weight = next(module.parameters(recurse=False), None)
+    is_norm = "norm" in type(module).__name__.lower()
+    return len(weight) if is_norm and weight is not None and weight.dim() == 2 else 0
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -157,7 +157,7 @@ def checkpoint_folder(record: Path) -> Path:
     """
     place = read_location(record)
     folder = _folder(record, place) if place else None
-    if folder is None or not (folder / "config.json").is_file():
+    if folder is None or not (folder / CONFIG).is_file():
         where = f"{folder} is no longer a checkpoint" if folder else "none has been resolved here"
         raise HeadroomError(
             f"{record}: the checkpoint of this model is not on this machine ({where}). Name its folder or hub name as "

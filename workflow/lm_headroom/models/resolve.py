@@ -18,6 +18,7 @@ from lm_headroom.artifacts.store import WITHOUT_HEADS, ArtifactError, write_json
 from lm_headroom.artifacts.turns import USER
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import gguf_files, quantised
+from lm_headroom.models.architecture import PROBE_TOKENS
 from lm_headroom.models.architectures import check_config, is_known
 from lm_headroom.models.chat import KEY as CHAT
 from lm_headroom.models.chat import Chat, ChatSettings
@@ -59,8 +60,6 @@ from lm_headroom.models.sequences import check_window
 
 _TOKENIZERS = {"tokenizer.json", TOKENIZER_CONFIG}
 _VOCABULARY = {"vocab.json", "merges.txt"}
-SHORTEST_WINDOW = 12
-"""Tokens of the inputs with which interventions are proved when a model is loaded."""
 _MEASURING = ("torch", "transformers")
 """Packages that the sizes of a checkpoint follow from, beside its files and the code here."""
 
@@ -102,10 +101,10 @@ def resolve(
     _warn_of_own_code(path, name, allowed)
     sizes = _sizes(path, name, REMOTE_CODE in _used_permissions(path, config, allowed))
     # Before the weights are read for their digest.
-    if sizes["max_positions"] < SHORTEST_WINDOW:
+    if sizes["max_positions"] < PROBE_TOKENS:
         raise HeadroomError(
             f"model {name!r}: its context window holds {sizes['max_positions']} tokens, but each model is checked "
-            f"on {SHORTEST_WINDOW} before it is measured; take a model with a longer context window"
+            f"on {PROBE_TOKENS} before it is measured; take a model with a longer context window"
         )
     check_window(name, sizes["max_positions"], sequences, bos)
     record = _build_record(path, name, config, sizes, allowed, digests)

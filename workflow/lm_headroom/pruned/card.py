@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from lm_headroom.artifacts.catalogue import TAG
+
 
 def build_card(manifest: Mapping[str, Any]) -> str:
     """Build the page.
@@ -27,7 +29,7 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
         **({"license": licence.lower()} if licence else {}),
         "library_name": "transformers" if manifest["plain"] else "lm-headroom",
         "pipeline_tag": "text-generation",
-        "tags": ["lm-headroom", "pruned"],
+        "tags": [TAG, "pruned"],
         "lm-headroom": {
             "base": {name: model.get(name) for name in ("name", "source", "revision", "digest")},
             "pruned": manifest["pruned"],

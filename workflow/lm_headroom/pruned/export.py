@@ -23,6 +23,7 @@ from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
 from lm_headroom.models import architectures
+from lm_headroom.models.checkpoint_files import deciding_files
 from lm_headroom.models.experts import expert_blocks, expert_parameters, experts_left
 from lm_headroom.models.sizes import read_config
 from lm_headroom.pruned.forms import Form, make_plain
@@ -99,9 +100,8 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
     """Run the model with closed gates and without FFNs and experts on random tokens, and record its outputs."""
     model = loaded.model
     # Torch's own generator, so that tokens are the same on all machines.
-    tokens = torch.randint(
-        model.config.vocab_size, (2, min(24, loaded.max_positions)), generator=torch.Generator().manual_seed(0)
-    )
+    vocabulary = architectures.text_config(model).vocab_size
+    tokens = torch.randint(vocabulary, (2, min(24, loaded.max_positions)), generator=torch.Generator().manual_seed(0))
     gates = gates_without(loaded.shape, pruned.heads)
     interventions = loaded.interventions
     with (
@@ -270,12 +270,13 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Yield a folder beside ``out`` that replaces it on success and is removed on failure.
 
     Args:
-        out: the target: nothing yet, an empty folder, or an older export, which is replaced as a whole.
+        out: the target: nothing yet, an empty folder, or an older export, which is replaced as a whole; of a link, what
+            it leads to.
 
     Raises:
         HeadroomError: the disk is full, or the target cannot be written; it is then unchanged.
     """
-    out = out.absolute()
+    out = out.resolve()
     partial: Path | None = None
     lock_handle: int | None = None
     prefix = f".{out.name}."
@@ -308,13 +309,19 @@ def new_folder(out: Path) -> Iterator[Path]:
             os.close(lock_handle)
 
 
-def check_room(out: Path, needed: int) -> None:
+def check_room(out: Path, checkpoint: Path, share: float) -> None:
     """Refuse to start if the disk has no room for the result.
+
+    Args:
+        out: the export's folder.
+        checkpoint: the whole model's.
+        share: of its parameters that are left.
 
     Raises:
         HeadroomError: it has no room.
     """
-    above = next(place for place in out.absolute().parents if place.exists())
+    needed = share * sum(path.stat().st_size for path in deciding_files(checkpoint))
+    above = next(place for place in out.resolve().parents if place.exists())
     free = shutil.disk_usage(above).free
     if free < needed:
         raise HeadroomError(

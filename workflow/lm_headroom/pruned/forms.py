@@ -196,7 +196,8 @@ def _plain_fault(model: Any, left: Remainder, counts: Counts) -> str:
     """Why the family's class, built with other head counts, is not the smaller model; empty where it is."""
     try:
         config = plain_config(model.config, counts, architectures.head_layout(model).widest)
-        plain = model_from_config(config)
+        # As it is read back: some configurations look at numbers of heads only where they are built from all keys.
+        plain = model_from_config(type(config).from_dict(config.to_dict()))
     # A configuration may refuse numbers in any way.
     except Exception as error:
         what = "experts" if counts.experts_key else "heads"

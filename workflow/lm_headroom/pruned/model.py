@@ -11,7 +11,7 @@ what is removed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lm_headroom.artifacts.pruned_checkpoint import MODEL_TYPE
 from lm_headroom.errors import HeadroomError, first_of
 from lm_headroom.models import architectures
 from lm_headroom.models.architecture import HeadLayout
+from lm_headroom.models.checkpoint_files import CONFIG
 from lm_headroom.models.experts import COUNTS, ExpertBlock, expert_blocks, expert_rows
 from lm_headroom.models.inference import WHOLE_CLASS
 
@@ -39,6 +40,11 @@ HEAD_WIDTHS = {"gpt2": "split_size"}
 _PREFIX = "Pruned"
 _FORMATS = 1, 2, 3
 """Of checkpoints whose removed FFNs leave nothing, of those that keep biases, and of those without some experts."""
+_NOT_CHOSEN = {
+    "attn_implementation": "layers have different numbers of heads, which only lm-headroom's own function takes",
+    "config": "the folder's own says what is left of the model",
+}
+"""Options of ``from_pretrained`` that pruned models leave no choice of, and why."""
 _HINT = "pruned by lm-headroom: load it with lm_headroom.load_pruned"
 
 
@@ -166,7 +172,7 @@ def shrink(model: Any, left: Remainder) -> None:
     # Read while all layers are still equal.
     weights = {number: architectures.head_rows(model, number) for number in modules}
     ffn_outputs = architectures.ffn_output_maps(model)
-    norms = [_ffn_norms(model, layer) for layer in architectures.layers(model)]
+    norms = [architectures.ffn_norms(model, layer) for layer in architectures.layers(model)]
     blocks = expert_blocks(model) if left.experts else {}
     for number, kept in left.experts:
         _shrink_experts(blocks[number], kept)
@@ -175,7 +181,7 @@ def shrink(model: Any, left: Remainder) -> None:
         if number in modules and not heads:
             _replace(layer, row.attention, HeadlessAttention(row.output_projection, weights[number].output, number))
         elif number in modules and len(heads) < shape.heads:
-            _shrink_attention(modules[number], weights[number], shape, heads)
+            _shrink_attention(modules[number], weights[number], shape, heads, row.head_norms)
             for names, size in ((HEAD_COUNTS, len(heads)), (HEAD_WIDTHS, len(heads) * shape.d_head_of(number))):
                 if model.config.model_type in names:
                     setattr(modules[number], names[model.config.model_type], size)
@@ -187,16 +193,12 @@ def shrink(model: Any, left: Remainder) -> None:
                 _replace(layer, path, nn.Identity())
 
 
-def _ffn_norms(model: Any, layer: nn.Module) -> list[str]:
-    """The norms of a layer that are removed with its FFN: not those that act on the residual stream."""
-    row = architectures.architecture_of(model)
-    if row.residual_norm and getattr(model.config, row.residual_norm[0]) == row.residual_norm[1]:
-        return []
-    return [path for path in row.ffn_norms if getattr(layer, path, None) is not None]
-
-
 def _shrink_attention(
-    attention: nn.Module, weights: architectures.HeadRows, shape: HeadLayout, heads: tuple[int, ...]
+    attention: nn.Module,
+    weights: architectures.HeadRows,
+    shape: HeadLayout,
+    heads: tuple[int, ...],
+    norms: tuple[str, ...],
 ) -> None:
     read = [head // shape.group for head in heads]
     key_value_heads = sorted(set(read))
@@ -213,8 +215,11 @@ def _shrink_attention(
     for name, values in list(attention.named_parameters(recurse=False)):
         # Scores of sinks.
         if values.shape == (shape.heads,):
-            index = torch.tensor(heads, device=values.device)
-            setattr(attention, name, nn.Parameter(values.detach()[index], values.requires_grad))
+            _keep_rows(attention, name, heads)
+    for path, members in zip(norms, (heads, key_value_heads), strict=False):
+        norm = attention.get_submodule(path)
+        for name, _ in list(norm.named_parameters(recurse=False)):
+            _keep_rows(norm, name, members)
     if shape.group > 1:
         even = len(heads) // len(key_value_heads)
         if read == [head for head in key_value_heads for _ in range(even)]:
@@ -223,6 +228,13 @@ def _shrink_attention(
             # One to one after the function below has gathered them; no other function handles uneven groups.
             attention.num_key_value_groups = 1
             attention.lm_headroom_groups = Groups(key_value_heads.index(head) for head in read)
+
+
+def _keep_rows(module: nn.Module, name: str, rows: Sequence[int]) -> None:
+    """Keep some rows of a module's parameter."""
+    values = getattr(module, name)
+    index = torch.tensor(rows, device=values.device)
+    setattr(module, name, nn.Parameter(values.detach()[index], values.requires_grad))
 
 
 def _shrink_experts(block: ExpertBlock, kept: tuple[int, ...]) -> None:
@@ -374,6 +386,9 @@ def prune_for_good(model: Any, left: Remainder) -> Any:
 def load_pruned(folder: str | Path, **options: Any) -> Any:
     """The model of a folder that ``lm-headroom export-pruned`` (or its ``save_pretrained``) wrote.
 
+    A plain checkpoint is not among them: ``AutoModelForCausalLM.from_pretrained`` of transformers loads it, and, after
+    ``import lm_headroom``, any export.
+
     Args:
         folder: the checkpoint.
         options: what ``from_pretrained`` takes, such as ``dtype`` and ``device_map``.
@@ -382,26 +397,19 @@ def load_pruned(folder: str | Path, **options: Any) -> Any:
         The model in evaluation mode: the architecture's own class with fewer heads and FFNs.
 
     Raises:
-        HeadroomError: the folder is not a pruned checkpoint or is damaged, or an attention implementation is given.
+        HeadroomError: the folder is not a pruned checkpoint or is damaged, or a configuration or an attention
+            implementation is given.
     """
     folder = Path(folder)
-    if "attn_implementation" in options:
-        raise HeadroomError(
-            "load_pruned: attn_implementation cannot be chosen: layers have different numbers of heads, which only "
-            "lm-headroom's own function takes; leave it out"
-        )
+    for name, why in _NOT_CHOSEN.items():
+        if name in options:
+            raise HeadroomError(f"load_pruned: {name} cannot be chosen: {why}; leave it out")
     config = read_config(folder)
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    returns_info = options.pop("output_loading_info", False)
+    returns_info = options.get("output_loading_info", False)
+    fixed = {"attn_implementation": IMPLEMENTATION, "local_files_only": True, "output_loading_info": True}
     try:
-        model, info = model_class.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=IMPLEMENTATION,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        model, info = model_class.from_pretrained(folder, config=config, **options | fixed)
     except HeadroomError:
         raise
     # transformers and its dependencies raise arbitrary errors, whose messages do not name the checkpoint.
@@ -423,11 +431,11 @@ def read_config(folder: Path) -> Any:
     Raises:
         HeadroomError: there is none, or it is not that of a pruned checkpoint.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
-        raise HeadroomError(f"{folder}: no config.json there; expected a folder that 'lm-headroom export-pruned' made")
+        raise HeadroomError(f"{folder}: no {CONFIG} there; expected a folder that 'lm-headroom export-pruned' made")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_number)
     except ValueError as error:
         raise HeadroomError(f"{path} is no JSON ({error}); export the model again") from error
     if not isinstance(content, dict) or content.get("model_type") != MODEL_TYPE:
@@ -437,6 +445,11 @@ def read_config(folder: Path) -> Any:
             "AutoModelForCausalLM.from_pretrained"
         )
     return parse_config(content, folder)
+
+
+def _number(content: dict[str, Any]) -> Any:
+    """The number that transformers writes as an object, since JSON has none for it; any other object as it is."""
+    return float(content["__float__"]) if content.keys() == {"__float__"} else content
 
 
 def parse_config(content: Mapping[str, Any], where: Path | str, **options: Any) -> Any:
@@ -460,7 +473,7 @@ def parse_config(content: Mapping[str, Any], where: Path | str, **options: Any) 
         config = pruned_config(base, Remainder.parse(content), **options)
     except (KeyError, TypeError, ValueError) as error:
         raise HeadroomError(
-            f"{where}: config.json does not say what is left of the model ({error}); export it again"
+            f"{where}: {CONFIG} does not say what is left of the model ({error}); export it again"
         ) from error
     kind = pruned_class(type(base))
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:

@@ -8,11 +8,8 @@ from typing import Any
 
 import yaml
 
-from lm_headroom.artifacts.catalogue import ARTIFACTS
+from lm_headroom.artifacts.catalogue import ARTIFACTS, TAG
 from lm_headroom.audit.verify import File, summary
-
-TAG = "lm-headroom"
-"""Tag of repositories that lm-headroom filled."""
 
 
 def build_dataset_card(repository: str, files: Sequence[File]) -> str:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lm_headroom.artifacts.catalogue import MANIFEST, PRUNED
+from lm_headroom.artifacts.catalogue import MANIFEST, TAG
 from lm_headroom.artifacts.json_object import read_object
-from lm_headroom.artifacts.pruned_checkpoint import KIND, digests, read_manifest
-from lm_headroom.artifacts.store import place_of
+from lm_headroom.artifacts.pruned_checkpoint import KIND, digests, export_of, read_manifest
 from lm_headroom.audit.verify import CARD, verify
 from lm_headroom.errors import HeadroomError, causes, first_of
 from lm_headroom.hub_errors import advise, short, status_of
-from lm_headroom.publishing.dataset_card import TAG, build_dataset_card
+from lm_headroom.publishing.dataset_card import build_dataset_card
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _results(folder: Path, repository: str) -> Upload:
         raise HeadroomError(f"{neither}: {error}") from None
     if not any(file.provenance for file in judged):
         raise HeadroomError(neither)
-    files = [file for file in judged if place_of((folder / file.path).parent, PRUNED) is None]
+    files = [file for file in judged if export_of(folder, file.path) is None]
     bad = next((file for file in files if file.state in ("damaged", "unrecognised")), None)
     if bad is not None:
         raise HeadroomError(f"{folder / bad.path} is {bad.state}: {bad.reasons[0]}; move it away, or make it again")

@@ -38,8 +38,9 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
         The frame of each kind that is there.
 
     Raises:
-        HeadroomError: the folder has no artifacts, or a kind is unknown; or a Parquet file is unreadable, damaged, not
-            lm-headroom's, not where its kind belongs or made for another place, or a link leads nowhere; it is named.
+        HeadroomError: the folder has no artifacts of these kinds, or a kind is unknown; or a Parquet file is
+            unreadable, damaged, not lm-headroom's, not where its kind belongs or made for another place, or a link
+            leads nowhere; it is named.
 
     Example:
         >>> import lm_headroom
@@ -59,11 +60,14 @@ def load_results(folder: str | Path, kinds: Iterable[str] | None = None) -> dict
     for path in _parquet_files(folder):
         kind = provenance(path).get("kind", "")
         dimensions = _dimensions(path, path.relative_to(root).as_posix(), kind)
+        parts = frames.setdefault(kind, [])
         if kind in wanted:
-            frames.setdefault(kind, []).append(_frame(path, kind, dimensions))
+            parts.append(_frame(path, kind, dimensions))
     if not frames:
         raise HeadroomError(f"{folder}: no artifacts there; expected a results folder, or a model's folder in it")
-    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in frames.items()}
+    if not any(frames.values()):
+        raise HeadroomError(f"{folder}: no {' or '.join(sorted(wanted))} there; it has {', '.join(sorted(frames))}")
+    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in frames.items() if parts}
 
 
 def _parquet_files(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -108,8 +109,8 @@ def attach(model: Any) -> Attachment:
         model: a transformers model of a supported family (docs/models.md), in evaluation mode.
 
     Raises:
-        HeadroomError: it is no such model, it is in training mode, or interventions on it are not exact (see
-            :func:`lm_headroom.engine.attachment.attach`). The model is then as it was.
+        HeadroomError: it is no such model, it is in training mode, it lacks pruned heads, or interventions on it are
+            not exact (see :func:`lm_headroom.engine.attachment.attach`). The model is then as it was.
 
     Example:
         >>> import lm_headroom
@@ -133,6 +134,12 @@ def _attached(model: Any) -> Attachment:
     if any(module.training for module in model.modules()):
         raise HeadroomError(
             "the model, or a part of it, is in training mode, where dropout changes each pass; call model.eval() first"
+        )
+    left = getattr(model.config, "lm_headroom_pruned", {"heads_left": ()})["heads_left"]
+    if any(len(heads) < model.config.num_attention_heads for heads in left):
+        raise HeadroomError(
+            "the model lacks heads that an export has removed for good, so that its layers differ; mask or score the "
+            "whole model, or a plain export ('lm-headroom export-pruned --even')"
         )
     known: Attachment | None = model.__dict__.get("lm_headroom_attachment")
     if known is not None:
@@ -214,8 +221,11 @@ def without_ffns(model: Any, ranking: RankingLike, percent: int | None = None) -
         ...     print(model(ids).logits.shape[:2])
         torch.Size([1, 4])
     """
-    if percent is None and not isinstance(ranking, list | tuple | set | frozenset | range):
-        raise HeadroomError("without a percent, expected a list of layers; give the percent of FFNs to leave out")
+    if percent is None:
+        if not isinstance(ranking, list | tuple | set | frozenset | range):
+            raise HeadroomError("without a percent, expected a list of layers; give the percent of FFNs to leave out")
+        # All are left out, so that a set's order does not matter.
+        ranking = list(ranking)
     with attached_for_a_block(model) as attached:
         layers = attached.interventions.shape.layers
         order = order_of(ranking, (layers,))
@@ -237,9 +247,13 @@ def attached_for_a_block(model: Any) -> Iterator[Attachment]:
 
 def _first(order: Sequence[Any], percent: int, total: int, components: str) -> Sequence[Any]:
     """The part of an order that is pruned at a percent of all components of the model."""
-    if isinstance(percent, bool) or not isinstance(percent, int) or not 0 <= percent <= 100:
+    try:
+        whole = -1 if isinstance(percent, bool) else index(percent)
+    except TypeError:
+        whole = -1
+    if not 0 <= whole <= 100:
         raise HeadroomError(f"percent is {percent!r}; expected a whole number from 0 to 100")
-    count = count_at(percent, total)
+    count = count_at(whole, total)
     if count > len(order):
         raise HeadroomError(f"the ranking has {len(order)} of {total} {components}; {percent} percent are {count}")
     return order[:count]

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
-from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
-from lm_headroom.artifacts.head_importance import HEAD_IMPORTANCE
-from lm_headroom.artifacts.iterative_ranking import ITERATIVE_RANKING
-from lm_headroom.artifacts.ranking import FFN_RANKING, RANKING
+from lm_headroom.artifacts.ranking_kinds import OF_FFNS, OF_HEADS
 from lm_headroom.artifacts.store import UnrecognisedError, provenance, read_artifact
 from lm_headroom.errors import HeadroomError
 from lm_headroom.scoring.custom_ranking import read_table
 
 Place = tuple[int, ...]
 """A head (layer, head), or an FFN (layer,)."""
-READ = {
-    2: (RANKING, ITERATIVE_RANKING, CUSTOM_RANKING, HEAD_IMPORTANCE),
-    1: (FFN_RANKING, CUSTOM_RANKING, FFN_GRADIENT),
-}
-"""Artifacts that rank heads (2 numbers each) and FFNs (1)."""
 
 
 def order_of(ranking: Any, shape: tuple[int, ...], without_heads: Sequence[int] = ()) -> list[Place]:
@@ -48,16 +40,17 @@ def order_of(ranking: Any, shape: tuple[int, ...], without_heads: Sequence[int] 
     if isinstance(ranking, str | Path):
         name = str(ranking)
         table = _read(Path(ranking), len(shape))
-        order = _sorted(name, {column: table.column(column).to_pylist() for column in table.column_names}, len(shape))
+        columns = {column: table.column(column).to_pylist() for column in table.column_names}
     elif hasattr(ranking, "columns"):
-        order = _sorted(name, {str(column): list(ranking[column]) for column in ranking.columns}, len(shape))
-    elif isinstance(ranking, Iterable):
-        order = [item if len(shape) == 2 else (item,) for item in ranking]
+        columns = {str(column): list(ranking[column]) for column in ranking.columns}
+    elif isinstance(ranking, Iterable) and not isinstance(ranking, set | frozenset | Mapping):
+        return _checked(name, [item if len(shape) == 2 else (item,) for item in ranking], shape, without_heads)
     else:
         raise HeadroomError(
             f"expected a ranking: a file, a pandas frame or a list of {_items(shape)}; got {type(ranking).__name__}"
         )
-    return _checked(name, order, shape, without_heads)
+    values, places = _rows(name, columns, len(shape))
+    return [place for _, place in sorted(zip(values, _checked(name, places, shape, without_heads), strict=True))]
 
 
 def _read(path: Path, n_numbers: int) -> pa.Table:
@@ -70,11 +63,11 @@ def _read(path: Path, n_numbers: int) -> pa.Table:
         provenance(path)
     except (UnrecognisedError, pa.ArrowException):
         return read_table(path)
-    return read_artifact(path, *READ[n_numbers]).table
+    return read_artifact(path, *(OF_HEADS if n_numbers == 2 else OF_FFNS)).table
 
 
-def _sorted(name: str, columns: dict[str, Sequence[Any]], n_numbers: int) -> list[Place]:
-    """Rows of a table in the order of its ranks, else scores; ties go by layer, then head."""
+def _rows(name: str, columns: dict[str, Sequence[Any]], n_numbers: int) -> tuple[Sequence[Any], list[Any]]:
+    """Ranks, else scores, of a table's rows, and their layers and heads."""
     numbers = ("layer", "head")[:n_numbers]
     by = next((column for column in ("rank", "score") if column in columns), "rank or score")
     missing = [column for column in (*numbers, by) if column not in columns]
@@ -83,13 +76,25 @@ def _sorted(name: str, columns: dict[str, Sequence[Any]], n_numbers: int) -> lis
             f"{name}: column {missing[0]} is missing; expected {', '.join(numbers)} and rank or score, found "
             f"{', '.join(columns)}"
         )
-    if n_numbers == 1 and any(head is not None and head == head for head in columns.get("head", ())):
+    if n_numbers == 1 and any(map(_is_finite, columns.get("head", ()))):
         raise HeadroomError(f"{name}: ranks heads (it has a column head); expected a ranking of FFNs, by layer alone")
     for row, value in enumerate(columns[by], start=1):
-        if value is None or not math.isfinite(value):
-            raise HeadroomError(f"{name}, row {row}: {by} is {value}; expected a finite number")
-    rows = sorted(zip(columns[by], *(columns[column] for column in numbers), strict=True))
-    return [row[1:] for row in rows]
+        if not _is_finite(value):
+            raise HeadroomError(f"{name}, row {row}: {by} is {value!r}; expected a finite number")
+    return columns[by], list(zip(*(columns[column] for column in numbers), strict=True))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    # Texts, and what tables have for numbers that are missing.
+    except TypeError:
+        return False
+
+
+def _whole(number: Any) -> int:
+    """A whole number, which a table may hold as 3.0, where numbers of its column are missing."""
+    return int(number) if isinstance(number, Real) and float(number).is_integer() else index(number)
 
 
 def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...], without_heads: Sequence[int]) -> list[Place]:
@@ -97,7 +102,7 @@ def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...], without_he
     checked: dict[Place, None] = {}
     for row, item in enumerate(order, start=1):
         try:
-            place = tuple(index(number) for number in item)
+            place = tuple(map(_whole, item))
         except TypeError:
             place = ()
         if len(place) != len(shape):

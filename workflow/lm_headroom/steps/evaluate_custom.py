@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from lm_headroom.artifacts.custom_ranking import CUSTOM_RANKING
-from lm_headroom.artifacts.learned_ranking import LEARNED_RANKING
 from lm_headroom.artifacts.ordered import order_ffns, order_heads
 from lm_headroom.artifacts.provenance import build_provenance
 from lm_headroom.artifacts.pruned_eval import PRUNED_EVAL
+from lm_headroom.artifacts.ranking_kinds import OF_EITHER
 from lm_headroom.artifacts.store import read_artifact, write
 from lm_headroom.options import EvaluationSettings, Levels, OutFile, StudyKey, recorded_options
 from lm_headroom.study.choices import LEVELS, with_zero
@@ -44,7 +43,7 @@ def evaluate_custom(
 
     options = recorded_options(evaluate_custom, locals())
     prepared = prepare("evaluate-custom", settings.model, prompts, settings, len(levels))
-    artifact = read_artifact(ranking, CUSTOM_RANKING, LEARNED_RANKING, **prepared.expected())
+    artifact = read_artifact(ranking, *OF_EITHER, **prepared.expected())
     if artifact.provenance["component"] == FFNS:
         columns = prepared.evaluation.ffn_curve(order_ffns(artifact).order, levels)
     else:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from lm_headroom.analysis.ranking import check_removable, count_at, even_count, even_ranking, even_rounds
 from lm_headroom.artifacts.catalogue import MANIFEST, PRUNED
 from lm_headroom.artifacts.code_digest import PACKAGE_ROOT
-from lm_headroom.artifacts.ordered import Ranking, order_of
+from lm_headroom.artifacts.ordered import Ranking, read_any_ranking
 from lm_headroom.artifacts.provenance import build_provenance, model_provenance
 from lm_headroom.artifacts.pruned_checkpoint import KIND, check_target, digests
-from lm_headroom.artifacts.ranking import EXPERT_RANKING, FFN_RANKING, RANKING
 from lm_headroom.artifacts.seal import sealed
-from lm_headroom.artifacts.store import ArtifactFile, Source, identify, place_of, read_artifact, write_json
+from lm_headroom.artifacts.store import ArtifactFile, Source, identify, place_of, write_json
 from lm_headroom.errors import HeadroomError
-from lm_headroom.models.location import checkpoint_folder
+from lm_headroom.models.location import REMOTE_CODE, checkpoint_folder
 from lm_headroom.options import EvaluationSettings, OutFolder, Percents, recorded_options
 from lm_headroom.study.choices import AblationKind
+from lm_headroom.study.ranking_names import AGGREGATE
 from lm_headroom.tasks.prompt_set import PromptSet, read_prompts
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def export_pruned(
 
     Raises:
         HeadroomError: a ranking is of another model, or there are two of a kind; the ablation cannot be exported
-            (with this model); layers would keep fewer experts than a token is sent to; the folder may not be replaced
-            or has no room; or the export is not the masked model.
+            (with this model) or not by these prompts; the model runs its own code; layers would keep fewer experts than
+            a token is sent to; the folder may not be replaced or has no room; or the export is not the masked model.
 
     Example:
         lm-headroom export-pruned --model results/opt/model.json --ranking ranking.parquet --percent 30 --out smaller
@@ -74,14 +74,14 @@ def export_pruned(
     chosen = _by_component(ranking, percent)
     scored = _read_scored(settings.ablation, prompts, chosen)
     loaded = load(settings.model, settings.dtype, settings.device, settings.threads)
-    grids = _check_rankings(chosen, loaded)
+    grids = _check_rankings(chosen, loaded, even)
     chosen, first = _first(chosen, grids, even)
     pruned = Pruned(first.get("heads", ()), first.get("ffns", ()), experts=first.get("experts", ()))
     form = choose_form(loaded.skeleton, pruned.left(loaded.skeleton))
     pruned = _with_means(loaded, pruned, scored, settings)
     checkpoint, record, before = checkpoint_folder(settings.model), loaded.record, loaded.skeleton.num_parameters()
     parameters = {"before": before, "after": before - pruned.parameters(loaded.skeleton)}
-    check_room(out, int(_weight_bytes(checkpoint) * parameters["after"] / before))
+    check_room(out, checkpoint, parameters["after"] / before)
     reference = record_reference(loaded, pruned)
     # The masked model is a ring of modules and methods, which nothing else lets go of.
     del loaded
@@ -169,8 +169,14 @@ def _read_scored(kind: AblationKind, prompts: Sequence[Path], chosen: Rankings) 
     """The prompts whose scoring documents have means; none where zeros take the place of what is pruned.
 
     Raises:
-        HeadroomError: says which can be exported, and what it needs.
+        HeadroomError: says which can be exported, and what it needs; or prompts are not of a ranking's task, shots and
+            seed.
     """
+    if prompts and kind != "mean":
+        raise HeadroomError(
+            f"--prompts names documents whose means take the place of what is pruned, and ablation {kind} takes none: "
+            "leave --prompts out, or export with --ablation mean"
+        )
     if not {"heads", "ffns"} & set(chosen):
         # A pruned expert has no place that something else could take.
         return []
@@ -181,7 +187,10 @@ def _read_scored(kind: AblationKind, prompts: Sequence[Path], chosen: Rankings) 
         )
     if kind == "mean" and not prompts:
         raise HeadroomError("ablation mean needs the scoring documents: name their artifacts with --prompts")
-    return [read_prompts(path) for path in prompts] if kind == "mean" else []
+    origins = [ranking.artifact.provenance for name, (ranking, _) in chosen.items() if name != "experts"]
+    expected = {key: {origin.get(key) for origin in origins} for key in ("task", "shots", "seed")}
+    expected = {key: None if values & {None, AGGREGATE} else frozenset(values) for key, values in expected.items()}
+    return [read_prompts(path, **expected) for path in prompts]
 
 
 def _with_means(
@@ -219,23 +228,29 @@ def _by_component(rankings: Sequence[Path], percents: Sequence[int]) -> Rankings
         )
     chosen: Rankings = {}
     for path, percent in zip(rankings, percents, strict=True):
-        ranking = order_of(read_artifact(path, RANKING, FFN_RANKING, EXPERT_RANKING))
+        ranking = read_any_ranking(path)
         if ranking.component in chosen:
             raise HeadroomError(f"--ranking names two rankings of {ranking.component}; give one of each at most")
         chosen[ranking.component] = ranking, percent
     return chosen
 
 
-def _check_rankings(chosen: Rankings, loaded: LoadedModel) -> dict[str, _Grid]:
-    """The grids of heads and experts, of which layers may keep as many.
+def _check_rankings(chosen: Rankings, loaded: LoadedModel, even: bool) -> dict[str, _Grid]:
+    """The grids of heads and experts, of which layers keep as many where the export is to be ``even``.
 
     Raises:
-        HeadroomError: a ranking is of another model, or more experts are to be pruned than layers can lose.
+        HeadroomError: the model runs code of its own, a ranking is of another model, more experts are to be pruned than
+            layers can lose, or layers cannot keep as many heads.
     """
     from lm_headroom.models.experts import check_prunable, expert_blocks, expert_grid
 
+    if loaded.record.get(REMOTE_CODE):
+        raise HeadroomError(
+            f"model {loaded.record['name']!r} runs code of its own ({REMOTE_CODE}), which no export is written with; "
+            "measure it with masks instead (lm_headroom.mask)"
+        )
     shape, skeleton = loaded.shape, loaded.skeleton
-    grids = {"heads": _Grid(*shape.grid, shape.group)} if "heads" in chosen else {}
+    grids = {"heads": _Grid(*shape.grid, shape.group if even else 1)} if "heads" in chosen else {}
     layers: list[int] = []
     if "experts" in chosen:
         layers, number, top_k = expert_grid(skeleton)
@@ -290,10 +305,6 @@ def _manifest(
     inputs = {component: ranking.artifact.source for component, (ranking, _) in chosen.items()}
     inputs |= {f"prompts_{number}": source for number, source in enumerate(prompts)}
     return build_provenance("steps.export_pruned", inputs, options, manifest)
-
-
-def _weight_bytes(checkpoint: Path) -> int:
-    return sum(path.stat().st_size for path in checkpoint.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
 def lineage(rankings: Sequence[ArtifactFile]) -> dict[str, dict[str, Any]]:
