@@ -90,10 +90,10 @@ def test_noise_that_both_share_is_not_taken_for_agreement(rho):
     for _ in range(SIMULATIONS):
         scores = true_scores(rng, 40, rho)
         truth, study = srcc(*scores)[0], shared(rng, *scores, 4)
-        for same_documents, found in differences.items():
+        for same_documents, errors in differences.items():
             agreed = agreement(*study, same_documents=same_documents)
             if agreed.corrected is not None:
-                found.append(agreed.corrected - truth)
+                errors.append(agreed.corrected - truth)
                 covered += [agreed.corrected_low <= truth <= agreed.corrected_high] if same_documents else []
     assert len(covered) > 0.5 * SIMULATIONS
     assert abs(np.mean(differences[True])) <= 0.03

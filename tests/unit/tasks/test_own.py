@@ -141,7 +141,7 @@ def test_values_are_shown_as_each_row_has_them(tmp_path):
     task = TaskEntry(name="capitals", file=files[0], train_file=files[1], prompt="n = {{n}}", description="Of {{n}}. ")
     columns, _ = prompts.render_own(task, 0, 7)
     for purpose, numbers in shown.items():
-        contexts = [text for of, text in zip(columns["purpose"], columns["context"], strict=True) if of == purpose]
+        contexts = [text for use, text in zip(columns["purpose"], columns["context"], strict=True) if use == purpose]
         assert contexts[::3] == [f"Of {n}. n = {n}" for n in numbers]
 
 

@@ -308,8 +308,8 @@ class Prunable:
             >>> Prunable(0, 1, below=2).among([0, 2, 3])
             Prunable(level=0, estimate=2, below=3, power=None, reason='', relative=None, verdict='inconclusive')
         """
-        found = (self.level, self.estimate, self.below, self.relative)
-        level, estimate, below, relative = (None if place is None else levels[place] for place in found)
+        places = (self.level, self.estimate, self.below, self.relative)
+        level, estimate, below, relative = (None if place is None else levels[place] for place in places)
         return replace(self, level=level, estimate=estimate, below=below, relative=relative)
 
 

@@ -216,10 +216,10 @@ def _shrink_attention(
         # Scores of sinks.
         if values.shape == (shape.heads,):
             _keep_rows(attention, name, heads)
-    for path, members in zip(norms, (heads, key_value_heads), strict=False):
+    for path, kept in zip(norms, (heads, key_value_heads), strict=False):
         norm = attention.get_submodule(path)
         for name, _ in list(norm.named_parameters(recurse=False)):
-            _keep_rows(norm, name, members)
+            _keep_rows(norm, name, kept)
     if shape.group > 1:
         even = len(heads) // len(key_value_heads)
         if read == [head for head in key_value_heads for _ in range(even)]:

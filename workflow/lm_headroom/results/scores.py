@@ -70,7 +70,7 @@ class HeadScores:
     def unit(self) -> str:
         """What the scores are measured in, which their criterion decides, and of an aggregate how tasks enter it."""
         how = (self.provenance.get("options") or {}).get("aggregate")
-        return AGGREGATED.get(how, ROWS[self.criterion].unit)
+        return AGGREGATED.get(str(how), ROWS[self.criterion].unit)
 
     @property
     def by_halves(self) -> TaskScores:

@@ -94,7 +94,7 @@ def _is_finite(value: Any) -> bool:
 
 def _whole(number: Any) -> int:
     """A whole number, which a table may hold as 3.0, where numbers of its column are missing."""
-    return int(number) if isinstance(number, Real) and float(number).is_integer() else index(number)
+    return int(float(number)) if isinstance(number, Real) and float(number).is_integer() else index(number)
 
 
 def _checked(name: str, order: Sequence[Any], shape: tuple[int, ...], without_heads: Sequence[int]) -> list[Place]:

@@ -68,8 +68,8 @@ def _rows(component: str, task: str, shots: int, scores: OracleScores) -> list[d
 
     rows = []
     for measure, outcomes in scores.outcomes.items():
-        found = agreement(scores.gradient, outcomes, scores.blocks, scores.sampled, scores.same_documents)
-        statistics = asdict(found)
+        agreed = agreement(scores.gradient, outcomes, scores.blocks, scores.sampled, scores.same_documents)
+        statistics = asdict(agreed)
         n_components, n_questions = outcomes.shape
         names = {"component": component, "task": task, "shots": shots, "measure": measure}
         counts = {"n_components": n_components, "n_questions": n_questions}

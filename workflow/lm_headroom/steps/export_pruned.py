@@ -188,8 +188,8 @@ def _read_scored(kind: AblationKind, prompts: Sequence[Path], chosen: Rankings) 
     if kind == "mean" and not prompts:
         raise HeadroomError("ablation mean needs the scoring documents: name their artifacts with --prompts")
     origins = [ranking.artifact.provenance for name, (ranking, _) in chosen.items() if name != "experts"]
-    expected = {key: {origin.get(key) for origin in origins} for key in ("task", "shots", "seed")}
-    expected = {key: None if values & {None, AGGREGATE} else frozenset(values) for key, values in expected.items()}
+    known = {key: frozenset(origin.get(key) for origin in origins) for key in ("task", "shots", "seed")}
+    expected = {key: None if values & {None, AGGREGATE} else values for key, values in known.items()}
     return [read_prompts(path, **expected) for path in prompts]
 
 

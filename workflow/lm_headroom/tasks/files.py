@@ -124,8 +124,8 @@ def _task_lines(folder: Path) -> tuple[dict[str, Path], Iterator[Path]]:
 
 
 def _sorted(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*.yaml") if path.is_file() and _IGNORED.isdisjoint(path.parts))
-    return sorted(found, key=Path.as_posix)
+    paths = (path for path in folder.rglob("*.yaml") if path.is_file() and _IGNORED.isdisjoint(path.parts))
+    return sorted(paths, key=Path.as_posix)
 
 
 def _text(path: Path) -> str:
