@@ -155,7 +155,7 @@ def _(bench):
     return aggregate(bench, study, "ffns")
 
 
-@CASES.case("an FFN metric that the task does not define")
+@CASES.case("an FFN metric, or an oracle among the controls, that the task does not define")
 def _(bench):
     prompts = bench.prompts(choices=[" the river"])
     return bench.headroom(

@@ -500,8 +500,9 @@ def _removed_from_layer(
     for path, members in zip(row.head_norms, (pruned, groups), strict=False):
         norms = _descend(attention, path, None)
         if norms is not None:
-            stacked = list(norms.parameters(recurse=False))
-            total += sum(p[member].numel() for member in members for p in stacked or norms[member].parameters())
+            rows = list(norms.parameters(recurse=False))
+            total += sum(p[member].numel() for member in members for p in rows)
+            total += 0 if rows else sum(p.numel() for member in members for p in norms[member].parameters())
     return total
 
 
