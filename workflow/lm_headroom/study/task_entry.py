@@ -75,7 +75,10 @@ class Data(Section):
         if source == "mirror" and not mirror:
             raise ValueError("source is mirror, so name the mirror folder here")
         if source != "mirror" and mirror:
-            raise ValueError(f"source is {source}, which reads no mirror; set source: mirror, or leave this key out")
+            raise ValueError(
+                f"source is {source}, which reads no mirror; set source: mirror, or leave this key out (over another "
+                "file, set it to null)"
+            )
         return mirror
 
 
