@@ -448,7 +448,7 @@ def find_prunable_cell(
     """
     whole = [values[0, 0] for values in scores]
     right = _right_answers(whole, whole_right)
-    reason = explain_inconclusive(right, removed.size - 1, chance_levels)
+    reason = explain_inconclusive(right, int((removed > 0).sum()), chance_levels)
     if reason:
         return PrunableCell(None, reason=reason)
     estimate = _largest(_spare(scores, whole, margin) >= 0, removed)

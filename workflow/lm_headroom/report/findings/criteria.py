@@ -10,6 +10,7 @@ from lm_headroom.report.tables.by_outcome import p_in_words
 from lm_headroom.report.tables.criteria import Compared, compare_average
 from lm_headroom.report.tables.headroom import ABOVE_CHANCE, share_in_words
 from lm_headroom.results.chance import ChanceLevel
+from lm_headroom.results.curves import pruning_levels
 from lm_headroom.results.matrix import COMPONENTS, Component, ResultsMatrix
 from lm_headroom.study.choices import Outcome
 from lm_headroom.study.ranking_names import EVEN, LEARNED, OWN, is_reference
@@ -50,7 +51,7 @@ def criterion_sentence(
     is_better = best.p_holm < 1 - CONFIDENCE and best.mean_beyond_own[0] < 0
     what = f"the own ranking of {COMPONENTS[component]} {at(shots)}"
     verdict = f"`{name}` loses less than {what}" if is_better else f"No criterion loses significantly less than {what}"
-    levels = [percent for percent in best.curve.percent if percent]
+    levels = [best.curve.percent[place] for place in pruning_levels(best.curve)]
     over = " over the tasks above chance" if group == ABOVE_CHANCE else f" and {count(len(tasks), 'task')}"
     yield (
         f"- **{verdict}.** {by(matrix.outcome)}, `{name}`, {_place(len(others))}, loses "
