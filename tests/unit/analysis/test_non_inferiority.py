@@ -125,6 +125,8 @@ def test_the_grid_is_tested_down_each_level_of_ffns() -> None:
     lost = np.ones((2, 2, 40))
     lost[0, 1], lost[1] = 0.0, 0.0
     assert find_prunable_cell([lost], removed[:2], chance_levels=[0.25]).cell == (0, 0)
+    nothing = find_prunable_cell([lost], np.zeros((2, 2)), chance_levels=[0.25])
+    assert (nothing.cell, nothing.reason) == (None, "the study evaluated no level that prunes anything")
     # A level of heads that prunes nothing ends no sequence.
     removed[1, 0] = 0
     assert find_prunable_cell([cells], removed, chance_levels=[0.25]).cell == (0, 1)

@@ -40,3 +40,9 @@ def metric_of(provenance: Mapping[str, Any]) -> KnockoutOutcome:
     """The outcome whose losses are the scores of an artifact with this provenance."""
     metric: KnockoutOutcome = provenance.get("options", {}).get("metric", ACCURACY)
     return metric
+
+
+def selection_of(provenance: Mapping[str, Any]) -> str | None:
+    """Which documents removed FFNs, `scoring` or `evaluation`, of an artifact with this provenance; None if unknown."""
+    selection: str | None = provenance.get("options", {}).get("selection")
+    return selection

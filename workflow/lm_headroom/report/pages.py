@@ -25,6 +25,11 @@ th { border-bottom: 2px solid #444; }
 """
 
 
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def write_page(
     out: Path, title: str, markdown: str, provenance: Mapping[str, Any], others: Mapping[str, str] | None = None
 ) -> None:

@@ -506,9 +506,9 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
               arguments={"score": score}, **_LEFT)
       for number, score in (("18", "prefix_matching"), ("19", "copying"))),
     *(Product("figure", f"oracle_{component}", f"{{model}}/figures/oracle_{component}-seed{{seed}}", "correlation",
-              f"Gradient against oracle: {named}", "oracle", "report.figures.oracle:draw",
+              f"Scores against oracle: {named}", "oracle", "report.figures.oracle:draw",
               _together(_read("oracle_agreement"), _ORACLES), _MATRIX, arguments={"component": component}, has=has,
-              title=f"gradient scores of {named} compared with the oracle, as a figure")
+              title=f"scores of {named} compared with the oracle, as a figure")
       for component, named, has in (("ffns", "FFNs", lambda study: True),
                                     ("heads", "heads", lambda study: bool(study.oracle_tasks)))),
     *_by_outcome(Product("figure", "induction_ablation", "{model}/figures/induction_ablation-seed{seed}", "induction",
@@ -567,8 +567,8 @@ PRODUCTS: tuple[Product, ...] = tuple(map(_laid_out, (
            options=(*_MATRIX, "without_induction")),
     _table("linearity", "correlation", "Where first-order estimates hold", _TRUE_RISES,
            "first-order estimates of the rise of the loss against the rise itself, in parts", options=_MATRIX),
-    _table("oracle", "correlation", "Gradient against oracle: table", _read("oracle_agreement"),
-           "gradient scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
+    _table("oracle", "correlation", "Scores against oracle: table", _read("oracle_agreement"),
+           "scores compared with the oracles of FFNs and heads", artifact="oracle_agreement", lists=()),
     _table("outcomes", "pruned evaluation", "How sharp outcomes are", _together(_OWN_HEADS, _OWN_FFNS),
            "how sharp each outcome is on the same questions: effective sample size relative to accuracy, power, and "
            "how many more questions a test would need", options=(*_MATRIX, "outcomes")),

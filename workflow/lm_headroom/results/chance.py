@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lm_headroom.analysis.non_inferiority import is_above_chance
+from lm_headroom.artifacts.ffn_importance import selection_of
 from lm_headroom.artifacts.prompts import EVALUATION, GREEDY, IMPORTANCE, PROMPTS
 from lm_headroom.artifacts.store import provenance, read
 from lm_headroom.results.matrix import Component, ResultsMatrix
@@ -123,4 +124,4 @@ def explain_overlap(
 
 def _selection(matrix: ResultsMatrix, shots: int, task: str) -> object:
     """Which documents ranked a task's FFNs."""
-    return provenance(matrix.path("ffn_importance", shots, task=task)).get("options", {}).get("selection")
+    return selection_of(provenance(matrix.path("ffn_importance", shots, task=task)))

@@ -13,7 +13,7 @@ from lm_headroom.analysis.correlation import key_value_groups
 from lm_headroom.analysis.oracle_agreement import Gradient
 from lm_headroom.analysis.outcomes import MEASURES
 from lm_headroom.artifacts.ffn_gradient import FFN_GRADIENT
-from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, metric_of, selection_of
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.head_oracle import HEAD_ORACLE
 from lm_headroom.artifacts.heads import layers_of
@@ -72,7 +72,7 @@ def read_ffns(matrix: ResultsMatrix, shots: int, task: str) -> OracleScores:
     metric = metric_of(oracle.provenance)
     measure = next(name for name, outcome in MEASURES.items() if outcome == metric)
     outcomes = {measure: lost_by_question(rows, oracle.path, metric)}
-    same_documents = oracle.provenance["options"].get("selection") == "scoring"
+    same_documents = selection_of(oracle.provenance) == "scoring"
     return OracleScores(oracle.provenance, gradient, outcomes, same_documents=same_documents)
 
 

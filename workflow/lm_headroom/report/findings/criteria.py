@@ -71,7 +71,7 @@ def _in_short(by_others: Sequence[tuple[Outcome, Mapping[str, Compared]]], name:
     return "".join(
         f" {by(outcome)}: {loss_in_words(beyond, outcome)} beyond it."
         for outcome, rows in by_others
-        if name in rows and (beyond := rows[name].mean_beyond_own) is not None
+        if name in rows and rows[name].p_holm is not None and (beyond := rows[name].mean_beyond_own) is not None
     )
 
 

@@ -8,19 +8,19 @@ import numpy as np
 
 from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, INCONCLUSIVE, PrunableCell, find_prunable_cell
 from lm_headroom.analysis.outcomes import OUTCOMES
+from lm_headroom.artifacts.ffn_importance import selection_of
 from lm_headroom.artifacts.store import provenance
 from lm_headroom.report.findings.shares import pruning_findings, without_tasks_at_chance, without_undefined
 from lm_headroom.report.findings.words import (
     at,
     by,
     count,
-    listed,
     loss_at,
     loss_in_words,
     score_in_words,
     with_error,
 )
-from lm_headroom.report.pages import size
+from lm_headroom.report.pages import listed, size
 from lm_headroom.report.tables.selection_bias import SelectionBias, measure_selection_bias
 from lm_headroom.results.chance import ChanceLevel, explain_overlap, tasks_above_chance
 from lm_headroom.results.curves import AverageGrid, average_grid, study_grids
@@ -120,7 +120,7 @@ def selection_note(matrix: ResultsMatrix, by_shots: Mapping[int, Sequence[Judge]
     record = provenance(matrix.path("ffn_importance", matrix.shots[0], task=matrix.tasks[0]))
     if matrix.selection_bias:
         yield from (selection_bias_sentence(judges, shots) for shots, judges in by_shots.items())
-    if record.get("options", {}).get("selection") == "evaluation":
+    if selection_of(record) == "evaluation":
         bias = "the lines above give its size" if matrix.selection_bias else "the study does not measure its size"
         yield ""
         note = "As in the paper, the evaluation questions also rank the FFNs, so accuracies include a selection bias"

@@ -69,13 +69,14 @@ def ablation_sentences(matrix: ResultsMatrix, chance: Mapping[str, ChanceLevel])
     """Whether tasks need induction heads more than random heads of the same layers, by the sharpest outcome first."""
     if not matrix.ablated:
         return []
-    judges = [judge for judge in judges_of(matrix, matrix.shots[0], "heads", chance) if judge.matrix.ablated]
+    of_study = judges_of(matrix, matrix.shots[0], "heads", chance)
+    judges = [judge for judge in of_study if judge.matrix.ablated]
     if not judges:
         return []
     # Of the ablated tasks, which others than those of the study may be among.
     undefined = without_undefined(
         replace(judge, left_out=tuple(task for task in matrix.ablated if task not in judge.matrix.ablated))
-        for judge in judges
+        for judge in of_study
     )
     measured = {judge.matrix.outcome: effects(judge.matrix) for judge in judges}
     lead, *others = measured.items()

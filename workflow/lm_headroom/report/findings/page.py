@@ -18,8 +18,7 @@ from lm_headroom.report.findings.ffns import ffn_findings
 from lm_headroom.report.findings.heads import head_findings
 from lm_headroom.report.findings.induction import induction_findings
 from lm_headroom.report.findings.rankings import ranking_findings
-from lm_headroom.report.findings.words import listed
-from lm_headroom.report.pages import write_page
+from lm_headroom.report.pages import listed, write_page
 from lm_headroom.results.chance import read_chance_levels
 from lm_headroom.results.matrix import ResultsMatrix
 from lm_headroom.results.method import describe_method

@@ -13,8 +13,8 @@ import numpy as np
 from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, INCONCLUSIVE, Prunable
 from lm_headroom.analysis.outcomes import OUTCOMES
 from lm_headroom.report.findings.criteria import criterion_sentence
-from lm_headroom.report.findings.words import at, by, chance_in_words, count, listed, loss_at, mean_at, sentence
-from lm_headroom.report.pages import size
+from lm_headroom.report.findings.words import at, by, chance_in_words, count, loss_at, mean_at, sentence
+from lm_headroom.report.pages import listed, size
 from lm_headroom.report.tables.gains import gain_in_words, gain_sentence, measure_gains
 from lm_headroom.report.tables.headroom import average_prunable, limits_in_words
 from lm_headroom.results.chance import ChanceLevel

@@ -104,11 +104,6 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {plural}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
 def common_levels(curves: Iterable[Curve]) -> list[int]:
     """Levels above 0 that all curves have."""
     return sorted(set.intersection(*(set(curve.percent) for curve in curves)) - {0})

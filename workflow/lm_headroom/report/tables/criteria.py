@@ -185,7 +185,7 @@ def _compare_group(
     compared = {}
     own = [curves[OWN][task] for task in tasks]
     levels = [own[0].percent[place] for place in pruning_levels(own[0])]
-    overlaps = {name: _overlap(matrix, shots, component, chance, tasks, name) for name in curves}
+    overlaps = {name: explain_overlap(matrix, shots, component, chance, tasks, name) for name in curves}
     for name, by_task in curves.items():
         curve = average([by_task[task] for task in tasks])
         prunable = prunable_of(matrix, curve, [chance[task] for task in tasks], overlaps[name])
@@ -202,18 +202,6 @@ def _compare_group(
     for name, p_holm in zip(tested, holm(list(tested.values())), strict=True):
         compared[name] = compared[name]._replace(p_holm=p_holm)
     return compared
-
-
-def _overlap(
-    matrix: ResultsMatrix,
-    shots: int,
-    component: Component,
-    chance: Mapping[str, ChanceLevel],
-    tasks: Sequence[str],
-    name: str,
-) -> str:
-    """Why no test of this ranking is valid; empty where one is."""
-    return explain_overlap(matrix, shots, component, chance, tasks, name)
 
 
 def compare_all(matrix: ResultsMatrix) -> Iterator[tuple[Cell, Compared]]:

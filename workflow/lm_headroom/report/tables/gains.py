@@ -19,8 +19,7 @@ from lm_headroom.analysis.bootstrap import RESAMPLES, Interval, interval, resamp
 from lm_headroom.analysis.outcomes import OUTCOMES, OutcomeSpec, in_title
 from lm_headroom.artifacts.provenance import describe_drawn
 from lm_headroom.artifacts.store import ArtifactError, reads
-from lm_headroom.report.findings.words import listed
-from lm_headroom.report.pages import write_table
+from lm_headroom.report.pages import listed, write_table
 from lm_headroom.report.tables.by_outcome import notes_on
 from lm_headroom.results.chance import ChanceLevel, explain_overlap
 from lm_headroom.results.curves import Curve, study_curves

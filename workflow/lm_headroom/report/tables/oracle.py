@@ -1,4 +1,4 @@
-"""Table: how far the gradient ranks heads and FFNs as the oracle does."""
+"""Table: how far scores rank heads and FFNs as the oracle does."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ NOTES = (
     "Limits are 95% intervals over the oracle's questions, the scores' error and, where heads were sampled, the draw "
     "of heads.",
     "The noise ceiling is the SRCC that two equal rankings would show if measured with this noise; the disattenuated "
-    "SRCC is the SRCC divided by it, which may exceed 1 by chance. 'Inside layers' means inside key-value groups where "
-    "heads share keys. A cell is empty where all scores are equal or the noise is too large to say.",
+    "SRCC is the SRCC divided by it. FFNs that are ranked by the documents of their scores (`ffn.selection: scoring`) "
+    "share noise with these: there it is the mean SRCC of halves that share no document, over the geometric mean of "
+    "the SRCCs between the halves of each. It may exceed 1 by chance. 'Inside layers' means inside key-value groups "
+    "where heads share keys. A cell is empty where all scores are equal or the noise is too large to say.",
 )
 
 

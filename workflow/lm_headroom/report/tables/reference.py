@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY, Prunable
+from lm_headroom.analysis.non_inferiority import ESTIMATE_ONLY
 from lm_headroom.artifacts.cross_task import CROSS_TASK
 from lm_headroom.artifacts.model_record import NAME as RECORD
 from lm_headroom.artifacts.model_record import read_record
@@ -109,7 +109,7 @@ def prunable(matrix: ResultsMatrix) -> list[PaperRow]:
     for component, (share, parameters, arithmetic) in papers.items():
         parts = COMPONENTS[component]
         by_shot = {shots: average_prunable(matrix, shots, component, chance)[1:] for shots in matrix.shots}
-        ours = _by_shot((shots, _share(*result)) for shots, result in by_shot.items())
+        ours = _by_shot((shots, share_in_words(result, curve)) for shots, (curve, result) in by_shot.items())
         table.append(PaperRow(f"{parts} prunable with minimal loss", share, ours, BY_EYE))
         ours = _by_shot(
             (shots, result.verdict if result.level is None else size(curve.removed[result.level]))
@@ -234,10 +234,7 @@ def _average(matrix: ResultsMatrix, shots: int, component: Component) -> Average
 
 def _flat(matrix: ResultsMatrix, shots: int, tasks: Sequence[str]) -> str:
     """Share of FFNs that can be pruned, of some tasks' average."""
-    return _share(*average_prunable(matrix, shots, "ffns", read_chance_levels(matrix), tasks)[1:])
-
-
-def _share(curve: AverageCurve, prunable: Prunable) -> str:
+    _, curve, prunable = average_prunable(matrix, shots, "ffns", read_chance_levels(matrix), tasks)
     return share_in_words(prunable, curve)
 
 

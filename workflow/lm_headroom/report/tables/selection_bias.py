@@ -18,7 +18,7 @@ from lm_headroom.analysis.bootstrap import interval, resample
 from lm_headroom.analysis.correlation import srcc
 from lm_headroom.analysis.outcomes import OUTCOMES, in_title
 from lm_headroom.analysis.ranking import rank_ffns
-from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE
+from lm_headroom.artifacts.ffn_importance import FFN_IMPORTANCE, selection_of
 from lm_headroom.artifacts.ffn_selection import FFN_SELECTION
 from lm_headroom.artifacts.ffns import layers
 from lm_headroom.artifacts.provenance import describe_drawn
@@ -128,7 +128,7 @@ def read_selections(matrix: ResultsMatrix, shots: int, task: str) -> Selections:
     for (step, kind), curve in zip(kinds.items(), curves, strict=True):
         path = matrix.path(step, shots, task=task)
         table = read(path, kind, **matrix.expected(shots, task))
-        tables[str(made_by(table).get("options", {}).get("selection"))] = path, table, curve
+        tables[str(selection_of(made_by(table)))] = path, table, curve
     if set(tables) != {"evaluation", "scoring"}:
         raise HeadroomError(
             f"{matrix.path('ffn_selection', shots, task=task)}: expected FFNs ranked by the evaluation and by the "
