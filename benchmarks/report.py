@@ -136,8 +136,10 @@ def _goals(rows: Sequence[Row]) -> list[str]:
                 if row["measure"] == goal.floor and row["what"] == HFLM_AGAINST_PRODUCTS
             ]  # fmt: skip
             floor = f" {goal.summary(floors):.2f} |" if floors else "  |" * shows_floor
-            met = _yes(outcome >= goal.asked)
-            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {outcome:.2f} | {met} | {count} |{floor}")
+            met = outcome >= goal.asked
+            # No rounded number that seems to meet a goal that is missed.
+            measured = f"{outcome:.2f}" if met or round(outcome, 2) < goal.asked else f"{outcome:.4f}"
+            lines.append(f"| {goal.name} ({goal.measure}) | {goal.asked} | {measured} | {_yes(met)} | {count} |{floor}")
     if not lines:
         return []
     return [

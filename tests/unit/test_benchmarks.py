@@ -60,6 +60,8 @@ def test_goals_are_held_against_means_and_against_the_slowest_task():
     floor = row("copa", 2.5) | {"measure": "k", "what": HFLM_AGAINST_PRODUCTS}
     lines = page([row("copa", 0.8), row("piqa", 7.2), floor]).splitlines()
     assert "| evaluation, 5-shot (a) | 2.4 | 2.40 | yes |  | 2.50 |" in lines
+    # Just below a goal is not 2.40.
+    assert "| evaluation, 5-shot (a) | 2.4 | 2.3995 | **no** |  |" in page([row("copa", 2.3995)]).splitlines()
     # What was not measured has no row.
     assert not any(line.startswith(("| evaluation, 0-shot", "| copying")) for line in lines)
 
