@@ -91,6 +91,19 @@ def test_norms_with_a_row_for_each_head_are_cut_with_it(tmp_path):
     assert not export(model, [(0, 0), (0, 1), (1, 3)], tmp_path / "own").plain
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["bamba", "moshi"])
+def test_a_cache_that_changes_the_whole_model_may_change_the_export_as_much(name, tmp_path):
+    """transformers gives tokens after a cache of these the positions of the first ones, unless positions are named."""
+    model = tiny_of_type(name).float()
+    ids = torch.arange(24)[None]
+    cached = model(ids[:, -1:], past_key_values=model(ids[:, :-1], use_cache=True).past_key_values).logits
+    assert not torch.allclose(cached, model(ids, use_cache=False).logits[:, -1:], atol=0.1)
+    shape = architectures.head_layout(model)
+    assert export(model, every_other(shape), tmp_path / "plain").plain
+    assert not export(model, every_other(shape)[:1], tmp_path / "own").plain
+
+
 @pytest.mark.parametrize("name", ["flint", "granite_swa", "granitemoe_swa"])
 def test_attention_with_sinks_can_be_plain_alone(name):
     """lm-headroom's own attention has none, and is of all exports that are not plain."""

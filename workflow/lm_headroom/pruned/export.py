@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_headroom.artifacts.pruned_checkpoint import check_target
 from lm_headroom.artifacts.store import ArtifactError, lock, partial_suffix, remove_abandoned
-from lm_headroom.engine.interventions import Replacements
+from lm_headroom.engine.interventions import Interventions, Replacements
 from lm_headroom.engine.loading import LoadedModel, gates_without
 from lm_headroom.engine.rounding import Trace, agree, find_fault, measure_spread, trace_layers
 from lm_headroom.errors import HeadroomError
@@ -37,6 +37,10 @@ _TEXTS = (
     " Zwölf naïve   foxes\n\n",
     "def f(x): return x ** 2  # 3.14",
 )
+
+# The cache holds all tokens but the last, which detects a cache that miscounts its tokens.
+_WAYS = {"": (slice(None),), " with a cache": (slice(-1), slice(-1, None))}
+"""How a model runs on the same tokens, to the parts of them that it gets one after another."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,31 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One pass of a model.
+
+    Attributes:
+        logits: [row, pos, vocabulary], on the CPU.
+        trace: activations of its layers.
+    """
+
+    logits: Tensor
+    trace: Trace
+
+
+@dataclass(frozen=True)
 class Reference:
     """Outputs of the masked model for some tokens, which the export must reproduce.
 
     Attributes:
         tokens: [row, pos].
-        logits: [row, pos, vocabulary], on the CPU.
-        trace: activations of the model's layers.
+        steps: passes without and with a cache, which differ in some families (Bamba, Moshi).
         dtype: number format of the masked model.
         device: its device.
     """
 
     tokens: Tensor
-    logits: Tensor
-    trace: Trace
+    steps: dict[str, list[Step]]
     dtype: torch.dtype
     device: torch.device
 
@@ -109,16 +124,39 @@ def record_reference(loaded: LoadedModel, pruned: Pruned) -> Reference:
         interventions.gates(gates),
         interventions.without_ffns(pruned.ffns),
         interventions.experts.without(pruned.lone_experts),
-        trace_layers(model) as trace,
-        measure_spread(interventions, trace),
     ):
-        logits = model(input_ids=tokens.to(loaded.device), use_cache=False).logits
-    if not torch.isfinite(logits).all():
+        steps = {what: _run(model, tokens.to(loaded.device), what, interventions) for what in _WAYS}
+    if not all(torch.isfinite(step.logits).all() for passes in steps.values() for step in passes):
         raise HeadroomError(
             "with these parts pruned, the model's logits are not finite in this number format; "
             + other_dtype(str(model.dtype))
         )
-    return Reference(tokens, logits.cpu(), trace, model.dtype, loaded.device)
+    return Reference(tokens, steps, model.dtype, loaded.device)
+
+
+def _run(
+    model: Any, tokens: Tensor, what: str, interventions: Interventions | None = None, like: Sequence[Step] = ()
+) -> list[Step]:
+    """Run a model on tokens in one of ``_WAYS``.
+
+    Args:
+        model: the masked model, or the export.
+        tokens: [row, pos].
+        what: the way.
+        interventions: those of the masked model, with which the rounding of heads is measured.
+        like: passes of the masked model, whose layers' inputs the export's layers get.
+    """
+    steps: list[Step] = []
+    cache = None
+    for number, part in enumerate(_WAYS[what]):
+        with ExitStack() as stack:
+            trace = stack.enter_context(trace_layers(model, like[number].trace.inputs if like else None))
+            if interventions is not None:
+                stack.enter_context(measure_spread(interventions, trace))
+            output = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(_WAYS[what]) > 1)
+        cache = output.past_key_values
+        steps.append(Step(output.logits.cpu(), trace))
+    return steps
 
 
 def write_weights(checkpoint: Path, pruned: Pruned, form: Form, out: Path) -> None:
@@ -224,23 +262,19 @@ def check_export(folder: Path, reference: Reference, parameters: int, form: Form
         )
     tokens = reference.tokens.to(reference.device)
     natural = model(input_ids=tokens, use_cache=False).logits.cpu()
-    # The cache holds all tokens but the last, which detects a cache that miscounts its tokens.
-    for what, parts in (("", (slice(None),)), (" with a cache", (slice(-1), slice(-1, None)))):
-        cache = None
-        for part in parts:
-            expected = reference.trace.at(part)
-            with trace_layers(model, expected.inputs) as trace:
-                output = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(parts) > 1)
-            cache = output.past_key_values
-            why = find_fault(replace(trace, heads={}), expected)
-            if not why and not agree(output.logits.cpu(), reference.logits[:, part]):
+    (whole,) = reference.steps[""]
+    far = (natural.float() - whole.logits.float()).abs().max()
+    for what, expected in reference.steps.items():
+        for step, like in zip(_run(model, tokens, what, like=expected), expected, strict=True):
+            why = find_fault(replace(step.trace, heads={}), like.trace)
+            if not why and not agree(step.logits, like.logits):
                 why = "given the same input, the last layer's output gives others"
             if why:
                 raise HeadroomError(
-                    f"the export's logits{what} differ from the masked model's by up to "
-                    f"{(natural - reference.logits).abs().max():.3g} ({why}); this model cannot be exported exactly"
+                    f"the export's logits{what} differ from the masked model's by up to {far:.3g} ({why}); this model "
+                    "cannot be exported exactly"
                 )
-    return float((natural.float() - reference.logits.float()).abs().max())
+    return float(far)
 
 
 def _load_plain(folder: Path, options: dict[str, Any]) -> Any:
