@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,10 @@ def _run(
     steps: list[Step] = []
     cache = None
     for number, part in enumerate(_WAYS[what]):
-        with ExitStack() as stack:
-            trace = stack.enter_context(trace_layers(model, like[number].trace.inputs if like else None))
-            if interventions is not None:
-                stack.enter_context(measure_spread(interventions, trace))
+        with (
+            trace_layers(model, like[number].trace.inputs if like else None) as trace,
+            measure_spread(interventions, trace) if interventions else nullcontext(),
+        ):
             output = model(input_ids=tokens[:, part], past_key_values=cache, use_cache=len(_WAYS[what]) > 1)
         cache = output.past_key_values
         steps.append(Step(output.logits.cpu(), trace))
